@@ -1,0 +1,1 @@
+//! Certificates: the development CA and the resolver that TLS asks.

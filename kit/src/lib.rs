@@ -1,0 +1,1 @@
+//! The catalogue of Kit services and what installs and starts them.

@@ -1,0 +1,1 @@
+//! The edge: listeners, the request pipeline, forwarding, error answers, the access log.

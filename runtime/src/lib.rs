@@ -1,0 +1,1 @@
+//! The port to container runtimes: a fake of real behaviour and the embedded one on runc.

@@ -1,0 +1,1 @@
+//! The record store: typed queries, transactions and the change feed, over SQLite.
