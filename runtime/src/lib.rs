@@ -1,1 +1,88 @@
-//! The port to container runtimes: a fake of real behaviour and the embedded one on runc.
+//! The port to container runtimes: what the control plane asks of one, and two that answer.
+//!
+//! [`Runtime`] is the seam. Behind it stand [`fake`], a world in memory with the behaviour of a real
+//! runtime (its containers have addresses that tests can listen on), and [`embedded`], which drives
+//! `runc` directly and needs no daemon. One contract suite holds both to the same promises.
+//!
+//! A runtime never decides what should run and never reads the store. It is told with idempotent
+//! `ensure_*` calls, which a caller may repeat after a crash of either side, and it is asked with
+//! [`Runtime::list`], which is the truth; [`Runtime::exits`] is only a hint to look again.
+
+pub mod embedded;
+mod error;
+pub mod fake;
+mod types;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use gantry_model::ContainerId;
+use tokio::sync::broadcast;
+
+pub use error::{BoxError, Error};
+pub use types::{
+    Attached, Exec, ExecOutput, ExecUser, ExitStatus, ImageInfo, Kit, Limits, Network, Observed,
+    Order, PtyControl, PtyIo, PtySize, Running, State, Stats,
+};
+
+/// The result of a call to a runtime.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What the control plane asks of a container runtime; nothing that only one backend has.
+///
+/// Every `ensure_*` call is idempotent and converges from any state that a crash may have left,
+/// including half-made containers. Calls for one container exclude each other; calls for different
+/// containers run at the same time. Dropping a returned future early is allowed: the effect may
+/// then be partial, and the next call completes or removes it.
+#[async_trait]
+pub trait Runtime: Send + Sync + 'static {
+    /// Makes the container's file system and whatever else it needs before its init can start.
+    /// The image is resolved and, the first time, built, which takes from seconds to minutes.
+    async fn ensure_created(&self, order: &Order) -> Result<()>;
+
+    /// Starts the init if it does not run, creating the container first where that is missing, and
+    /// returns once the address is set up (services inside may need longer). A paused container is
+    /// resumed. The order's environment, limits and hostname take effect at each start.
+    async fn ensure_running(&self, order: &Order) -> Result<Running>;
+
+    /// Asks the init to end, and kills everything in the container when `grace` is over; zero kills
+    /// at once. A container that does not run, or does not exist, is left as it is.
+    async fn ensure_stopped(&self, id: ContainerId, grace: Duration) -> Result<()>;
+
+    /// Freezes every process of a running container. [`Error::NotRunning`] when it is stopped.
+    async fn ensure_paused(&self, id: ContainerId) -> Result<()>;
+
+    /// Thaws a paused container. [`Error::NotRunning`] when it is stopped.
+    async fn ensure_resumed(&self, id: ContainerId) -> Result<()>;
+
+    /// Kills and removes the container with everything that belongs to it: file system, ramdisk,
+    /// address. Succeeds when there is nothing to remove.
+    async fn ensure_deleted(&self, id: ContainerId) -> Result<()>;
+
+    /// Every container that this runtime holds for us, including those that no record asks for.
+    async fn list(&self) -> Result<Vec<Observed>>;
+
+    /// One container as it is now; `None` when the runtime does not hold it.
+    async fn observe(&self, id: ContainerId) -> Result<Option<Observed>>;
+
+    /// Runs a command inside a running container, in all of its namespaces, and waits for its end.
+    /// The command is killed when its time is over ([`Error::Timeout`]) or this future is dropped.
+    async fn exec(&self, id: ContainerId, command: &Exec) -> Result<ExecOutput>;
+
+    /// Runs a command inside a running container on a new pseudo-terminal. `stdin`, `timeout` and
+    /// `output_max` of the command are not used; dropping the [`Attached`] hangs the terminal up.
+    async fn attach(&self, id: ContainerId, command: &Exec, size: PtySize) -> Result<Attached>;
+
+    /// What the container has used since its init started.
+    async fn stats(&self, id: ContainerId) -> Result<Stats>;
+
+    /// The images offered here and whether each is ready for use without a build.
+    async fn images(&self) -> Result<Vec<ImageInfo>>;
+
+    /// Names this boot of the host: containers that ran under another one do not run any more.
+    fn boot_id(&self) -> &str;
+
+    /// Tells the ids of containers whose init has ended, for whatever reason. A hint: messages may be
+    /// lost when the receiver lags, and [`Runtime::list`] is the truth.
+    fn exits(&self) -> broadcast::Receiver<ContainerId>;
+}

@@ -1,0 +1,1 @@
+//! Turns image names into root file systems.

@@ -1,0 +1,6 @@
+//! Containers without a daemon: OCI bundles run by `runc`.
+
+pub mod image;
+mod recipe;
+
+pub use recipe::{File, Progress, Recipe};

@@ -1,0 +1,1 @@
+//! A runtime in memory with the behaviour of a real one.
