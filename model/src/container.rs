@@ -102,6 +102,11 @@ impl Color {
     pub const fn from_rgb(rgb: [u8; 3]) -> Self {
         Self(rgb)
     }
+
+    /// The components, red, green, blue.
+    pub const fn rgb(self) -> [u8; 3] {
+        self.0
+    }
 }
 
 impl std::fmt::Display for Color {
