@@ -32,6 +32,7 @@ pub struct Comment(String);
 
 /// What a container shall be. Immutable after creation: `image`, `hoody_kit`, `dev_kit`.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one switch of the API, set by its name")]
 pub struct ContainerSpec {
     /// Its name in the project.
     pub name: ContainerName,
@@ -94,7 +95,7 @@ impl Color {
             _ => return Err(error()),
         }
         let mut rgb = [0; 3];
-        hex::decode_to_slice(six, &mut rgb).or_else(|_| Err(error()))?;
+        hex::decode_to_slice(six, &mut rgb).map_err(|_not_hex| error())?;
         Ok(Self(rgb))
     }
 
@@ -166,7 +167,7 @@ impl Environment {
     pub fn parse(field: &str, vars: BTreeMap<String, String>) -> Result<Self, Vec<FieldError>> {
         let mut errors: Vec<FieldError> = vars
             .iter()
-            .flat_map(|(key, value)| Self::check(&format!("{field}.{key}"), key, value))
+            .filter_map(|(key, value)| Self::check(&format!("{field}.{key}"), key, value))
             .collect();
         if vars.len() > Self::COUNT_MAX {
             errors.push(FieldError::new(field, "must hold at most 256 variables"));

@@ -76,12 +76,11 @@ impl<K> Id<K> {
 
     /// Parses the text form from the octets of a hostname; no allocation.
     pub fn parse_bytes(text: &[u8]) -> Result<Self, InvalidId> {
-        let text: &[u8; TEXT_LEN] =
-            text.try_into().map_err(|_: std::array::TryFromSliceError| InvalidId)?;
+        let text: &[u8; TEXT_LEN] = text.try_into().map_err(|_wrong_length| InvalidId)?;
         let mut bytes = [0; 12];
         let mut bad = 0;
-        for (byte, pair) in bytes.iter_mut().zip(text.as_chunks::<2>().0) {
-            let (high, low) = (DIGIT[usize::from(pair[0])], DIGIT[usize::from(pair[1])]);
+        for (byte, &[high, low]) in bytes.iter_mut().zip(text.as_chunks::<2>().0) {
+            let (high, low) = (digit(high), digit(low));
             bad |= (high | low) & 0xf0;
             *byte = high << 4 | (low & 0x0f);
         }
@@ -89,20 +88,14 @@ impl<K> Id<K> {
     }
 }
 
-/// The value of each lower-case hexadecimal digit; 0xff for every other octet.
-const DIGIT: [u8; 256] = {
-    let mut table = [0xff; 256];
-    let mut digit = 0;
-    while digit < 10 {
-        table[b'0' as usize + digit] = digit as u8;
-        digit += 1;
+/// The value of a lower-case hexadecimal digit; 0xff for every other octet.
+const fn digit(octet: u8) -> u8 {
+    match octet {
+        b'0'..=b'9' => octet - b'0',
+        b'a'..=b'f' => octet - b'a' + 10,
+        _ => 0xff,
     }
-    while digit < 16 {
-        table[b'a' as usize + digit - 10] = digit as u8;
-        digit += 1;
-    }
-    table
-};
+}
 
 impl<K> FromStr for Id<K> {
     type Err = InvalidId;
@@ -114,8 +107,8 @@ impl<K> FromStr for Id<K> {
 impl<K> fmt::Display for Id<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = [0; TEXT_LEN];
-        hex::encode_to_slice(self.0, &mut text).map_err(|_: hex::FromHexError| fmt::Error)?;
-        f.write_str(std::str::from_utf8(&text).map_err(|_: std::str::Utf8Error| fmt::Error)?)
+        hex::encode_to_slice(self.0, &mut text).map_err(|_wrong_length| fmt::Error)?;
+        f.write_str(std::str::from_utf8(&text).map_err(|_not_ascii| fmt::Error)?)
     }
 }
 

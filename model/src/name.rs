@@ -144,7 +144,7 @@ impl fmt::Display for ServerName {
 /// `<realm>.api.<domain>` and the zone `containers.<domain>`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Domain {
-    domain: Box<str>,
+    name: Box<str>,
     zone: Box<str>,
     api: Box<str>,
 }
@@ -152,7 +152,7 @@ pub struct Domain {
 impl Domain {
     /// The domain itself, such as `gantry.localhost`.
     pub fn as_str(&self) -> &str {
-        &self.domain
+        &self.name
     }
 
     /// The zone of all canonical hostnames, `containers.<domain>`.
@@ -178,13 +178,13 @@ impl FromStr for Domain {
         Ok(Self {
             zone: format!("containers.{domain}").into(),
             api: format!("api.{domain}").into(),
-            domain: domain.into(),
+            name: domain.into(),
         })
     }
 }
 
 impl fmt::Display for Domain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.domain)
+        f.write_str(&self.name)
     }
 }

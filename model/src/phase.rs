@@ -58,6 +58,23 @@ pub enum Event {
     Gone,
 }
 
+impl Event {
+    /// Every event: the clients' first, then the runtime's reports.
+    pub const ALL: [Self; 11] = [
+        Self::Create,
+        Self::Start,
+        Self::Stop,
+        Self::Restart,
+        Self::Pause,
+        Self::Resume,
+        Self::Delete,
+        Self::Booted,
+        Self::Exited,
+        Self::Lost,
+        Self::Gone,
+    ];
+}
+
 /// Why a client's event is refused in this phase; a conflict, not a mistake in the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
@@ -244,6 +261,7 @@ impl Phase {
     }
 
     /// A client removes it; possible in every phase.
+    #[must_use]
     pub fn delete(self) -> Self {
         match self {
             Self::Creating
@@ -260,6 +278,7 @@ impl Phase {
     }
 
     /// The runtime reports that its init runs.
+    #[must_use]
     pub fn booted(self) -> Self {
         match self {
             Self::Creating | Self::Copying | Self::Claiming | Self::Starting => Self::Running,
@@ -273,6 +292,7 @@ impl Phase {
     }
 
     /// The runtime reports that its init ended: wanted while stopping, a failure elsewhere.
+    #[must_use]
     pub fn exited(self) -> Self {
         match self {
             Self::Creating
@@ -287,6 +307,7 @@ impl Phase {
     }
 
     /// The runtime could not do what it was asked.
+    #[must_use]
     pub fn lost(self) -> Self {
         self.exited()
     }

@@ -139,11 +139,11 @@ impl<'h> RouteKey<'h> {
 
     fn parse_below_zone(below_zone: &'h str) -> Result<Self, NotARoute> {
         let (labels, server) = below_zone.rsplit_once('.').ok_or(NotARoute::Shape)?;
-        check_label(server).map_err(|_| NotARoute::Shape)?;
+        check_label(server).map_err(|_name| NotARoute::Shape)?;
         let (sub, label) = match labels.rsplit_once('.') {
             None => (None, labels),
             Some((sub, label)) => {
-                check_label(sub).map_err(|_| NotARoute::Shape)?;
+                check_label(sub).map_err(|_name| NotARoute::Shape)?;
                 (Some(sub), label)
             }
         };
@@ -195,8 +195,10 @@ impl<'h> Target<'h> {
             return Err(NotARoute::Extra);
         }
         if let Some(scheme) = scheme {
-            let port = number
-                .map_or(Ok(scheme.default_port()), |text| canonical_number(text, 1, u16::MAX))?;
+            let port = match number {
+                Some(text) => canonical_number(text, 1, u16::MAX)?,
+                None => scheme.default_port(),
+            };
             return Ok(Self::Port { scheme, port });
         }
         if slug == "ssh" {
@@ -206,9 +208,10 @@ impl<'h> Target<'h> {
             };
         }
         let service = Service::from_slug(slug).ok_or(NotARoute::UnknownService)?;
-        let index = number.map_or(Ok(1), |text| {
-            canonical_number(text, service.index_min(), service.index_max())
-        })?;
+        let index = match number {
+            Some(text) => canonical_number(text, service.index_min(), service.index_max())?,
+            None => 1,
+        };
         Ok(Self::Kit { service, index, sub })
     }
 }
@@ -224,10 +227,23 @@ impl fmt::Display for Target<'_> {
     }
 }
 
-/// Whether a label may be chosen as an alias: 3 to 61 of `a-z0-9-`, no hyphen at either end, and
-/// not shaped like the start of a canonical label.
+/// Whether a label has the form of an alias: 3 to 61 of `a-z0-9-`, no hyphen at either end, not
+/// `ssh`, which names the SSH gate, and not shaped like the start of a canonical label (two ids
+/// joined by a hyphen). Which of these are reserved is for whoever hands out aliases to say.
 pub fn is_alias(label: &str) -> bool {
-    (3..=61).contains(&label.len()) && check_label(label).is_ok()
+    (3..=61).contains(&label.len())
+        && label != "ssh"
+        && check_label(label).is_ok()
+        && !starts_canonical(label)
+}
+
+/// Whether a label starts with two ids, whatever follows.
+fn starts_canonical(label: &str) -> bool {
+    let ids = label.split_at_checked(TEXT_LEN).and_then(|(project, rest)| {
+        let container = rest.strip_prefix('-')?.get(..TEXT_LEN)?;
+        Some((project.parse::<ProjectId>().ok()?, container.parse::<ContainerId>().ok()?))
+    });
+    ids.is_some()
 }
 
 /// What stands before `.parent` in `name`; nothing when `name` is the parent itself or elsewhere.
@@ -254,6 +270,6 @@ fn canonical_number(text: &str, min: u16, max: u16) -> Result<u16, NotARoute> {
     if !canonical {
         return Err(NotARoute::Number);
     }
-    let number = text.parse().map_err(|_: std::num::ParseIntError| NotARoute::Number)?;
+    let number = text.parse().map_err(|_too_large| NotARoute::Number)?;
     if (min..=max).contains(&number) { Ok(number) } else { Err(NotARoute::Number) }
 }
