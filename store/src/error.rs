@@ -1,0 +1,165 @@
+//! What can go wrong, and the one place where a database's complaint becomes an answer.
+
+use std::sync::Arc;
+
+/// Why a store refused or could not answer.
+///
+/// Nothing was changed, but for one case: after [`Error::Unavailable`] with [`Outage::Io`] a write
+/// may turn out to have been made once the store is open again.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no record of this id, or its owner does not exist.
+    #[error("there is no such record")]
+    NotFound,
+    /// The record has another version than the one given.
+    #[error("the record has changed meanwhile")]
+    Stale,
+    /// Another container of the project has this name.
+    #[error("another container of the project has this name")]
+    NameTaken,
+    /// Another container has this SSH key.
+    #[error("another container has this SSH key")]
+    KeyTaken,
+    /// Another project of the owner has this alias.
+    #[error("another project of this owner has this alias")]
+    AliasTaken,
+    /// Another user has this name.
+    #[error("another user has this name")]
+    UsernameTaken,
+    /// There is a record of this id (or a token of this hash) already.
+    #[error("there is a record of this id already")]
+    IdTaken,
+    /// The project holds as many containers as it may; those being deleted count until they are
+    /// gone.
+    #[error("the project may hold at most {max} containers")]
+    QuotaReached {
+        /// How many it may hold.
+        max: u32,
+    },
+    /// The project of the container does not exist (any more).
+    #[error("the project of the container does not exist")]
+    ProjectGone,
+    /// The project still holds containers.
+    #[error("the project still holds containers")]
+    NotEmpty,
+    /// The database cannot be used now.
+    #[error("the store is unavailable")]
+    Unavailable(#[source] Outage),
+    /// A record does not say what it must.
+    #[error("a stored record is damaged: {what}")]
+    Corrupt {
+        /// Which record and what is wrong with it; for the log, not for clients.
+        what: String,
+    },
+}
+
+/// Why the database cannot be used.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Outage {
+    /// The disk is full. Writes are tried again; no reopening is needed.
+    #[error("the disk is full")]
+    Full(#[source] Cause),
+    /// Reading or writing failed. No write is taken until the store is opened again, since a failed
+    /// flush says nothing about what is on the disk.
+    #[error("reading or writing the database failed")]
+    Io(#[source] Cause),
+    /// Somebody else held the database, or all connections were taken, for too long.
+    #[error("the database is busy")]
+    Busy(#[source] Cause),
+    /// An earlier failure stopped the writer; the store must be opened again.
+    #[error("writes have stopped after a failure; the store must be opened again")]
+    Stopped,
+    /// The store was closed.
+    #[error("the store is closed")]
+    Closed,
+}
+
+/// The database's own words; shared, since one failed commit answers many callers.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct Cause(Arc<dyn std::error::Error + Send + Sync>);
+
+impl Error {
+    /// Whether the same call may succeed later without anything having been changed by the caller.
+    pub const fn is_retryable(&self) -> bool {
+        match self {
+            Self::Unavailable(_) => true,
+            Self::NotFound
+            | Self::Stale
+            | Self::NameTaken
+            | Self::KeyTaken
+            | Self::AliasTaken
+            | Self::UsernameTaken
+            | Self::IdTaken
+            | Self::QuotaReached { .. }
+            | Self::ProjectGone
+            | Self::NotEmpty
+            | Self::Corrupt { .. } => false,
+        }
+    }
+}
+
+/// Why a store could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The file cannot be opened, or is no database.
+    #[error("the database {path} cannot be opened")]
+    Open {
+        /// The file.
+        path: String,
+        /// Why.
+        #[source]
+        source: Cause,
+    },
+    /// The SQLite in this binary has a known flaw that damages databases.
+    #[error("SQLite {found} is too old; at least {needed} is needed")]
+    OldEngine {
+        /// The version in this binary.
+        found: String,
+        /// The oldest that is safe.
+        needed: &'static str,
+    },
+    /// The database does not take a setting that durability depends on.
+    #[error("the database refuses {setting} (it says {found:?}); is it on a network file system?")]
+    Setting {
+        /// The setting and its value.
+        setting: &'static str,
+        /// What the database says instead.
+        found: String,
+    },
+    /// A newer Gantry wrote this database.
+    #[error("the database has schema {found}, this version knows up to {known}; use a newer Gantry")]
+    NewerSchema {
+        /// The schema's number.
+        found: i64,
+        /// The newest that this binary knows.
+        known: i64,
+    },
+    /// The database was made by something else, or by a Gantry that never was released.
+    #[error("the database's history of migrations is not Gantry's: {what}")]
+    ForeignSchema {
+        /// What differs.
+        what: String,
+    },
+    /// A migration failed; the database is as before.
+    #[error("migration {number} failed")]
+    Migration {
+        /// The migration's number.
+        number: i64,
+        /// Why.
+        #[source]
+        source: Cause,
+    },
+    /// The check after an unclean end found damage; restore a backup.
+    #[error("the database is damaged: {found}")]
+    Damaged {
+        /// The first finding.
+        found: String,
+    },
+    /// A record that every store has is missing or damaged.
+    #[error("the database cannot be read")]
+    Record(#[source] Error),
+    /// The operating system gave no randomness.
+    #[error("no randomness from the operating system")]
+    Random(#[source] getrandom::Error),
+}

@@ -1,0 +1,365 @@
+//! What the store keeps, as its callers see it.
+//!
+//! Every time is a count of milliseconds since the Unix epoch, in UTC, and named `*_ms`; the store
+//! reads no clock and takes `now_ms` from its caller.
+
+use std::{fmt, net::IpAddr};
+
+use gantry_model::{
+    ContainerId, ContainerSpec, Generation, LogId, Phase, ProjectId, RealmId, ServerId, ServerName,
+    TokenId, UserId, Wish, project::ProjectSpec,
+};
+
+/// A position in the change feed: 0 before the first change, then one more for each change, in the
+/// order of the commits and without gaps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Revision(pub u64);
+
+/// Names one history of the feed; chosen at random when the store is made. Revisions of two epochs
+/// do not compare.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Epoch(pub [u8; 16]);
+
+/// The version of one record, for compare-and-swap: each change of the record adds one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Version(pub u64);
+
+impl Version {
+    /// The version of a new record.
+    pub const FIRST: Self = Self(1);
+}
+
+impl fmt::Debug for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", u128::from_be_bytes(self.0))
+    }
+}
+
+/// An account.
+#[derive(Clone, PartialEq, Eq)]
+pub struct User {
+    /// Its id.
+    pub id: UserId,
+    /// Its name, unique, compared octet by octet.
+    pub username: String,
+    /// The password's hash in PHC format; never shown.
+    pub password_hash: String,
+    /// Whether it may administer the installation.
+    pub is_admin: bool,
+    /// Sessions of an older generation are void.
+    pub session_generation: u64,
+    /// When it was made.
+    pub created_at_ms: i64,
+    /// When it was last changed.
+    pub updated_at_ms: i64,
+}
+
+impl fmt::Debug for User {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Without the hash: this text may reach a log.
+        f.debug_struct("User")
+            .field("id", &self.id)
+            .field("username", &self.username)
+            .field("is_admin", &self.is_admin)
+            .field("session_generation", &self.session_generation)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A long-lived API token; its secret is not here, only a hash of it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token {
+    /// Its id.
+    pub id: TokenId,
+    /// Whose rights it carries.
+    pub owner: UserId,
+    /// Its name for people; not unique.
+    pub alias: String,
+    /// The first characters of the secret, to recognise it by.
+    pub prefix: String,
+    /// The keyed hash of the secret; unique.
+    pub hash: [u8; 32],
+    /// The realms that it is limited to; unlimited when empty.
+    pub realms: Vec<RealmId>,
+    /// Whether it may be used without a realm.
+    pub allow_no_realm: bool,
+    /// Whether it may read events.
+    pub event_access: bool,
+    /// Whether it may read the vault.
+    pub vault_access: bool,
+    /// The addresses that it may be used from; any when empty.
+    pub ip_whitelist: Vec<String>,
+    /// Its permissions, a JSON document that the store does not look into.
+    pub permissions: String,
+    /// When it ends; never when absent.
+    pub expires_at_ms: Option<i64>,
+    /// Whether it may be used at all.
+    pub enabled: bool,
+    /// When it was last used, to about a minute.
+    pub last_used_at_ms: Option<i64>,
+    /// The address that last used it.
+    pub last_used_ip: Option<String>,
+    /// When it was made.
+    pub created_at_ms: i64,
+    /// When it was last changed; uses do not count.
+    pub updated_at_ms: i64,
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Token")
+            .field("id", &self.id)
+            .field("owner", &self.owner)
+            .field("alias", &self.alias)
+            .field("prefix", &self.prefix)
+            .field("enabled", &self.enabled)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A project.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Project {
+    /// Its id.
+    pub id: ProjectId,
+    /// Whose it is.
+    pub owner: UserId,
+    /// What its owner set.
+    pub spec: ProjectSpec,
+    /// For compare-and-swap.
+    pub version: Version,
+    /// When it was made.
+    pub created_at_ms: i64,
+    /// When it was last changed.
+    pub updated_at_ms: i64,
+}
+
+/// A container: what is wanted and what is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Container {
+    /// Its id.
+    pub id: ContainerId,
+    /// The project that it belongs to.
+    pub project: ProjectId,
+    /// Whose it is.
+    pub owner: UserId,
+    /// The server that it runs on.
+    pub server: ServerId,
+    /// What its owner set.
+    pub spec: ContainerSpec,
+    /// What its owner last asked for.
+    pub wish: Wish,
+    /// Counts the wishes; `status.done_seq` follows it.
+    pub wish_seq: u64,
+    /// What is.
+    pub status: ContainerStatus,
+    /// For compare-and-swap; shared by spec, wish and status.
+    pub version: Version,
+    /// When it was made.
+    pub created_at_ms: i64,
+    /// When it was last changed.
+    pub updated_at_ms: i64,
+}
+
+/// What is known of a container; written by the reconciler of its server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContainerStatus {
+    /// Where it stands.
+    pub phase: Phase,
+    /// Its address while it runs.
+    pub address: Option<IpAddr>,
+    /// The number of its present or last start.
+    pub generation: Generation,
+    /// Why it failed, in words for its owner.
+    pub why: Option<String>,
+    /// The last wish that was made true or found failed.
+    pub done_seq: u64,
+    /// When its present start was done.
+    pub started_at_ms: Option<i64>,
+    /// The boot of the host that it was last seen in.
+    pub boot_id: Option<String>,
+}
+
+/// One step in the life of a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatusLog {
+    /// Its id.
+    pub id: LogId,
+    /// The container.
+    pub container: ContainerId,
+    /// The phase before; absent for the first entry.
+    pub from: Option<Phase>,
+    /// The phase after.
+    pub to: Phase,
+    /// When.
+    pub at_ms: i64,
+    /// How long the phase before had lasted.
+    pub duration_ms: Option<i64>,
+    /// Who or what caused it.
+    pub triggered_by: String,
+    /// More in words, such as why it failed.
+    pub note: Option<String>,
+}
+
+/// An edge machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// Its id.
+    pub id: ServerId,
+    /// Its label in hostnames, unique.
+    pub name: ServerName,
+    /// When it first started.
+    pub created_at_ms: i64,
+}
+
+/// Which part of a list is wanted, in which order. Ties are broken by id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Page<S> {
+    /// The number of the page, from 1; 0 means 1.
+    pub page: u32,
+    /// The most items on it.
+    pub limit: u32,
+    /// What to sort by.
+    pub sort: S,
+    /// Whether the greatest comes first.
+    pub descending: bool,
+}
+
+/// One page of a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed<T> {
+    /// The items of the page.
+    pub items: Vec<T>,
+    /// How many there are on all pages, counted at the same instant.
+    pub total: u64,
+}
+
+/// What projects may be sorted by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProjectSort {
+    /// The id.
+    Id,
+    /// The alias, octet by octet.
+    Alias,
+    /// When it was made.
+    CreatedAt,
+    /// When it was last changed.
+    UpdatedAt,
+}
+
+/// What containers may be sorted by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ContainerSort {
+    /// The id.
+    Id,
+    /// The name, octet by octet.
+    Name,
+    /// The word of the phase.
+    Status,
+    /// When it was made.
+    CreatedAt,
+    /// When it was last changed.
+    UpdatedAt,
+}
+
+/// What status logs may be sorted by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogSort {
+    /// When it happened; entries of one millisecond stay in their order.
+    At,
+    /// The word of the phase before.
+    From,
+    /// The word of the phase after.
+    To,
+}
+
+/// Which containers are wanted; every condition that is given must hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ContainerFilter {
+    /// Only those of this user.
+    pub owner: Option<UserId>,
+    /// Only those of this project.
+    pub project: Option<ProjectId>,
+    /// Only those visible in this realm.
+    pub realm: Option<RealmId>,
+    /// Only those of this server.
+    pub server: Option<ServerId>,
+    /// Whether those in phase `deleting` are wanted, too.
+    pub include_deleting: bool,
+}
+
+/// What a request with an idempotency key finds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Idempotency {
+    /// The key is new and now belongs to the caller, who must finish or abandon it.
+    Fresh,
+    /// The first request is still under way.
+    InProgress,
+    /// The key was used with another body.
+    Mismatch,
+    /// The first request was answered like this.
+    Done {
+        /// The HTTP status of that answer.
+        status: u16,
+        /// Its body.
+        body: Vec<u8>,
+    },
+}
+
+/// Everything that a route table is built from, all seen at `revision`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteSnapshot {
+    /// The history that `revision` counts in.
+    pub epoch: Epoch,
+    /// The last change that is in it.
+    pub revision: Revision,
+    /// One record for each container, in no particular order.
+    pub containers: Vec<RouteRecord>,
+}
+
+/// What routing needs to know of a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RouteRecord {
+    /// The container.
+    pub container: ContainerId,
+    /// Its project.
+    pub project: ProjectId,
+    /// Whether hostnames lead to it.
+    pub hoody_kit: bool,
+    /// Where it stands.
+    pub phase: Phase,
+    /// Its address while it runs.
+    pub address: Option<IpAddr>,
+    /// The number of its present or last start.
+    pub generation: Generation,
+    /// When its present start was done.
+    pub started_at_ms: Option<i64>,
+    /// Whether a reason is recorded why it failed.
+    pub why_failed: bool,
+}
+
+/// One entry of the feed: something about this container changed. It says what to read again, not
+/// what changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Its position.
+    pub revision: Revision,
+    /// The container; perhaps gone by now.
+    pub container: ContainerId,
+}
+
+/// What follows a revision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Changes {
+    /// The next changes, without a gap after the revision asked for; empty when there is none.
+    Since {
+        /// In order; the first has the revision asked for plus one.
+        changes: Vec<Change>,
+        /// The newest revision there is; greater than that of the last change if there are more.
+        head: Revision,
+    },
+    /// Changes after that revision were thrown away: load everything again.
+    Compacted,
+    /// That revision is of another history: load everything again.
+    NewEpoch,
+}
