@@ -11,6 +11,8 @@
 pub mod embedded;
 mod error;
 pub mod fake;
+mod locks;
+mod pool;
 mod types;
 
 use std::time::Duration;

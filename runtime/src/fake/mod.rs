@@ -1,0 +1,166 @@
+//! A runtime in memory with the behaviour of a real one.
+//!
+//! Its containers are entries in a [`World`] that outlives the [`Fake`], as real containers outlive
+//! the program: a second `Fake` over the same world finds them running. Their addresses are loopback
+//! addresses, so a test can listen there and be the container. Faults and delays are injected by
+//! call, and commands are answered by a script.
+//!
+//! What it does not have: file systems, so nothing that a command writes is there for the next one.
+
+mod shell;
+mod world;
+
+use std::{net::IpAddr, time::Duration};
+
+use async_trait::async_trait;
+use gantry_model::ContainerId;
+use tokio::{
+    sync::{broadcast, oneshot},
+    time::timeout,
+};
+
+use crate::{
+    Attached, Error, Exec, ExecOutput, ImageInfo, Observed, Order, PtyControl, PtySize, Result,
+    Running, Runtime, State, Stats,
+};
+
+pub use world::{Call, World};
+
+/// A runtime whose containers exist in a [`World`] only.
+#[derive(Clone, Debug)]
+pub struct Fake {
+    world: World,
+    boot_id: String,
+}
+
+impl Fake {
+    /// Runs in this world, beside or after others; whatever exists in it is adopted.
+    pub fn new(world: World) -> Self {
+        let boot_id = world.boot_id();
+        Self { world, boot_id }
+    }
+
+    /// The world, to look at it and to meddle with it.
+    pub fn world(&self) -> &World {
+        &self.world
+    }
+}
+
+impl Default for Fake {
+    fn default() -> Self {
+        Self::new(World::default())
+    }
+}
+
+#[async_trait]
+impl Runtime for Fake {
+    async fn ensure_created(&self, order: &Order) -> Result<()> {
+        let _busy = self.world.lock(order.id).await;
+        self.world.enter(Call::Create, order.id).await?;
+        self.world.create(order)
+    }
+
+    async fn ensure_running(&self, order: &Order) -> Result<Running> {
+        let _busy = self.world.lock(order.id).await;
+        if self.world.observe(order.id).is_none() {
+            self.world.enter(Call::Create, order.id).await?;
+            self.world.create(order)?;
+        }
+        self.world.enter(Call::Run, order.id).await?;
+        self.world.run(order).map(|address| Running { address: IpAddr::V4(address) })
+    }
+
+    async fn ensure_stopped(&self, id: ContainerId, _grace: Duration) -> Result<()> {
+        let _busy = self.world.lock(id).await;
+        self.world.enter(Call::Stop, id).await?;
+        self.world.stop(id);
+        Ok(())
+    }
+
+    async fn ensure_paused(&self, id: ContainerId) -> Result<()> {
+        let _busy = self.world.lock(id).await;
+        self.world.enter(Call::Pause, id).await?;
+        self.world.freeze(id, State::Paused)
+    }
+
+    async fn ensure_resumed(&self, id: ContainerId) -> Result<()> {
+        let _busy = self.world.lock(id).await;
+        self.world.enter(Call::Resume, id).await?;
+        self.world.freeze(id, State::Running)
+    }
+
+    async fn ensure_deleted(&self, id: ContainerId) -> Result<()> {
+        let _busy = self.world.lock(id).await;
+        self.world.enter(Call::Delete, id).await?;
+        self.world.delete(id);
+        Ok(())
+    }
+
+    async fn list(&self) -> Result<Vec<Observed>> {
+        self.world.enter_any(Call::List).await?;
+        Ok(self.world.list())
+    }
+
+    async fn observe(&self, id: ContainerId) -> Result<Option<Observed>> {
+        self.world.enter(Call::List, id).await?;
+        Ok(self.world.observe(id))
+    }
+
+    async fn exec(&self, id: ContainerId, command: &Exec) -> Result<ExecOutput> {
+        self.world.enter(Call::Exec, id).await?;
+        let answer = self.world.answer(id, command)?;
+        let mut output = timeout(command.timeout, answer).await.unwrap_or_else(|_elapsed| {
+            Err(Error::Timeout {
+                what: "the command",
+                after_ms: u64::try_from(command.timeout.as_millis()).unwrap_or(u64::MAX),
+            })
+        })?;
+        for stream in [&mut output.stdout, &mut output.stderr] {
+            output.truncated |= stream.len() > command.output_max;
+            stream.truncate(command.output_max);
+        }
+        Ok(output)
+    }
+
+    async fn attach(&self, id: ContainerId, command: &Exec, size: PtySize) -> Result<Attached> {
+        self.world.enter(Call::Attach, id).await?;
+        self.world.running(id)?;
+        shell::check(command)?;
+        self.world.resized(id, size);
+        let (ours, theirs) = tokio::io::duplex(64 << 10);
+        let (ended, exit) = oneshot::channel();
+        self.world.tasks().spawn(shell::terminal(theirs, ended));
+        Ok(Attached::new(ours, Resize { world: self.world.clone(), id }, exit))
+    }
+
+    async fn stats(&self, id: ContainerId) -> Result<Stats> {
+        self.world.enter(Call::Stats, id).await?;
+        self.world.stats(id)
+    }
+
+    async fn images(&self) -> Result<Vec<ImageInfo>> {
+        self.world.enter_any(Call::Images).await?;
+        Ok(self.world.images())
+    }
+
+    fn boot_id(&self) -> &str {
+        &self.boot_id
+    }
+
+    fn exits(&self) -> broadcast::Receiver<ContainerId> {
+        self.world.exits()
+    }
+}
+
+/// Notes the new size in the world.
+struct Resize {
+    world: World,
+    id: ContainerId,
+}
+
+impl PtyControl for Resize {
+    fn resize(&self, size: PtySize) -> std::io::Result<()> {
+        self.world.resized(self.id, size);
+        Ok(())
+    }
+}

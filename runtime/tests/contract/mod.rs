@@ -1,0 +1,341 @@
+//! What every runtime promises, as functions over the port. Each backend's test file runs them all.
+
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use gantry_model::{ContainerId, container::ImageName};
+use gantry_runtime::{
+    Error, Exec, ExecUser, ExitStatus, Kit, Limits, Observed, Order, PtySize, Runtime, State,
+};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    time::timeout,
+};
+
+/// Longer than anything here may take.
+const BOUND: Duration = Duration::from_secs(20);
+
+/// Every promise, by name; expanded to one test each by the backends.
+#[macro_export]
+macro_rules! contract {
+    ($run:path) => {
+        $crate::contract! { $run:
+            a_created_container_has_not_run_yet
+            running_twice_is_running_once
+            a_stopped_container_keeps_its_address
+            stopping_what_does_not_run_is_nothing
+            a_paused_container_is_thawed_by_running_it
+            only_running_containers_can_be_paused
+            a_deleted_container_is_gone_and_its_id_is_free
+            an_unknown_image_is_refused_for_good
+            two_containers_never_share_an_address
+            many_callers_at_once_start_one_container
+            a_command_sees_its_input_environment_and_directory
+            a_command_that_does_not_exist_is_told_from_one_that_fails
+            a_command_that_takes_too_long_is_ended
+            output_beyond_the_bound_is_dropped
+            commands_need_a_running_container
+            a_terminal_echoes_resizes_and_ends
+            the_end_of_an_init_is_told
+            use_is_counted_while_it_runs
+            the_next_runtime_finds_what_the_last_one_left
+        }
+    };
+    ($run:path: $($name:ident)*) => { $(
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $name() {
+            $run(async |host| contract::$name(host).await).await;
+        }
+    )* };
+}
+
+/// A backend under test: the runtime, how to make the next one over the same containers, and the
+/// image to ask for.
+pub trait Host {
+    /// The runtime that lives now.
+    fn runtime(&self) -> Arc<dyn Runtime>;
+    /// Ends it and makes the next one.
+    async fn restart(&mut self) -> Arc<dyn Runtime>;
+    /// An image that is there.
+    fn image(&self) -> ImageName;
+}
+
+fn id(n: u8) -> ContainerId {
+    ContainerId::from_bytes([n; 12])
+}
+
+/// An order for the n-th container of a test.
+pub fn order(host: &impl Host, n: u8) -> Order {
+    Order {
+        id: id(n),
+        hostname: format!("box-{n}"),
+        image: host.image(),
+        kit: Kit::None,
+        cache: true,
+        env: BTreeMap::from([("GREETING".to_owned(), "good day".to_owned())]),
+        ramdisk: false,
+        limits: Limits { memory_bytes: 256 << 20, cpu_millis: 1000, pids: 100 },
+    }
+}
+
+/// How one container looks from outside.
+async fn seen(runtime: &Arc<dyn Runtime>, id: ContainerId) -> Option<Observed> {
+    let one = runtime.observe(id).await.unwrap();
+    let listed = runtime.list().await.unwrap().into_iter().find(|observed| observed.id == id);
+    assert_eq!(one, listed, "observe and list tell the same");
+    one
+}
+
+async fn state(runtime: &Arc<dyn Runtime>, id: ContainerId) -> Option<State> {
+    seen(runtime, id).await.map(|observed| observed.state)
+}
+
+pub async fn a_created_container_has_not_run_yet(host: &mut impl Host) {
+    let (runtime, order) = (host.runtime(), order(host, 1));
+    assert_eq!(seen(&runtime, order.id).await, None);
+    runtime.ensure_created(&order).await.unwrap();
+    runtime.ensure_created(&order).await.unwrap();
+    assert_eq!(state(&runtime, order.id).await, Some(State::Created));
+}
+
+pub async fn running_twice_is_running_once(host: &mut impl Host) {
+    let (runtime, order) = (host.runtime(), order(host, 1));
+    let first = runtime.ensure_running(&order).await.unwrap();
+    let second = runtime.ensure_running(&order).await.unwrap();
+    assert_eq!(first, second);
+    let want = Observed { id: order.id, state: State::Running, address: Some(first.address) };
+    assert_eq!(seen(&runtime, order.id).await, Some(want));
+}
+
+pub async fn a_stopped_container_keeps_its_address(host: &mut impl Host) {
+    let (runtime, order) = (host.runtime(), order(host, 1));
+    let first = runtime.ensure_running(&order).await.unwrap();
+    runtime.ensure_stopped(order.id, Duration::ZERO).await.unwrap();
+    assert_eq!(state(&runtime, order.id).await, Some(State::Stopped));
+    let second = runtime.ensure_running(&order).await.unwrap();
+    assert_eq!(first, second);
+    runtime.ensure_stopped(order.id, Duration::from_secs(5)).await.unwrap();
+    assert_eq!(state(&runtime, order.id).await, Some(State::Stopped));
+}
+
+pub async fn stopping_what_does_not_run_is_nothing(host: &mut impl Host) {
+    let (runtime, order) = (host.runtime(), order(host, 1));
+    runtime.ensure_stopped(order.id, Duration::ZERO).await.unwrap();
+    assert_eq!(state(&runtime, order.id).await, None);
+    runtime.ensure_created(&order).await.unwrap();
+    runtime.ensure_stopped(order.id, Duration::ZERO).await.unwrap();
+    assert_eq!(state(&runtime, order.id).await, Some(State::Created));
+}
+
+pub async fn a_paused_container_is_thawed_by_running_it(host: &mut impl Host) {
+    let (runtime, order) = (host.runtime(), order(host, 1));
+    runtime.ensure_running(&order).await.unwrap();
+    runtime.ensure_paused(order.id).await.unwrap();
+    runtime.ensure_paused(order.id).await.unwrap();
+    assert_eq!(state(&runtime, order.id).await, Some(State::Paused));
+    runtime.ensure_resumed(order.id).await.unwrap();
+    runtime.ensure_resumed(order.id).await.unwrap();
+    assert_eq!(state(&runtime, order.id).await, Some(State::Running));
+    runtime.ensure_paused(order.id).await.unwrap();
+    runtime.ensure_running(&order).await.unwrap();
+    assert_eq!(state(&runtime, order.id).await, Some(State::Running));
+    runtime.ensure_paused(order.id).await.unwrap();
+    runtime.ensure_stopped(order.id, Duration::from_secs(5)).await.unwrap();
+    assert_eq!(state(&runtime, order.id).await, Some(State::Stopped), "a frozen one stops, too");
+}
+
+pub async fn only_running_containers_can_be_paused(host: &mut impl Host) {
+    let (runtime, order) = (host.runtime(), order(host, 1));
+    let missing = runtime.ensure_paused(order.id).await;
+    assert!(matches!(missing, Err(Error::NotFound { .. })), "{missing:?}");
+    runtime.ensure_created(&order).await.unwrap();
+    for refused in [runtime.ensure_paused(order.id).await, runtime.ensure_resumed(order.id).await] {
+        assert!(matches!(refused, Err(Error::NotRunning { .. })), "{refused:?}");
+    }
+}
+
+pub async fn a_deleted_container_is_gone_and_its_id_is_free(host: &mut impl Host) {
+    let (runtime, order) = (host.runtime(), order(host, 1));
+    runtime.ensure_deleted(order.id).await.unwrap();
+    runtime.ensure_running(&order).await.unwrap();
+    runtime.ensure_deleted(order.id).await.unwrap();
+    assert_eq!(state(&runtime, order.id).await, None);
+    runtime.ensure_deleted(order.id).await.unwrap();
+    runtime.ensure_running(&order).await.unwrap();
+    runtime.ensure_paused(order.id).await.unwrap();
+    runtime.ensure_deleted(order.id).await.unwrap();
+    assert_eq!(state(&runtime, order.id).await, None, "a frozen one goes, too");
+}
+
+pub async fn an_unknown_image_is_refused_for_good(host: &mut impl Host) {
+    let runtime = host.runtime();
+    let image = ImageName::parse("image", "plan9/4").unwrap();
+    let order = Order { image, ..order(host, 1) };
+    let refused = runtime.ensure_created(&order).await.unwrap_err();
+    assert!(matches!(&refused, Error::UnknownImage { name } if name == "plan9/4"), "{refused:?}");
+    assert!(!refused.is_retryable());
+    assert_eq!(state(&runtime, order.id).await, None);
+    assert!(runtime.images().await.unwrap().iter().any(|image| image.name == host.image()));
+}
+
+pub async fn two_containers_never_share_an_address(host: &mut impl Host) {
+    let runtime = host.runtime();
+    let (one, two) = (order(host, 1), order(host, 2));
+    let (first, second) = tokio::join!(runtime.ensure_running(&one), runtime.ensure_running(&two));
+    let (first, second) = (first.unwrap().address, second.unwrap().address);
+    assert_ne!(first, second);
+    runtime.ensure_deleted(one.id).await.unwrap();
+    let three = runtime.ensure_running(&order(host, 3)).await.unwrap().address;
+    assert!(![first, second].contains(&three), "a freed address rests before it is used again");
+}
+
+pub async fn many_callers_at_once_start_one_container(host: &mut impl Host) {
+    let (runtime, order) = (host.runtime(), order(host, 1));
+    let calls = (0..8).map(|_| runtime.ensure_running(&order));
+    let addresses: Vec<IpAddr> = futures_util::future::join_all(calls)
+        .await
+        .into_iter()
+        .map(|r| r.unwrap().address)
+        .collect();
+    assert!(addresses.iter().all(|address| *address == addresses[0]), "{addresses:?}");
+    assert_eq!(runtime.list().await.unwrap().len(), 1);
+}
+
+pub async fn a_command_sees_its_input_environment_and_directory(host: &mut impl Host) {
+    let (runtime, order) = (host.runtime(), order(host, 1));
+    runtime.ensure_running(&order).await.unwrap();
+    let input = Exec { stdin: Bytes::from_static(b"through\n"), ..Exec::new(["cat"]) };
+    let extra = BTreeMap::from([("EXTRA".to_owned(), "more".to_owned())]);
+    let user = ExecUser { uid: 1000, gid: 1000 };
+    for (command, want) in [
+        (Exec::new(["echo", "hello", "there"]), "hello there\n"),
+        (input, "through\n"),
+        (Exec::new(["printenv", "GREETING"]), "good day\n"),
+        (Exec { env: extra, ..Exec::new(["printenv", "EXTRA"]) }, "more\n"),
+        (Exec { cwd: "/etc".to_owned(), ..Exec::new(["pwd"]) }, "/etc\n"),
+        (Exec::new(["id", "-u"]), "0\n"),
+        (Exec { user, ..Exec::new(["id", "-u"]) }, "1000\n"),
+    ] {
+        let output = runtime.exec(order.id, &command).await.unwrap();
+        assert_eq!(output.stdout, want, "{command:?} {output:?}");
+        assert!(output.status.success() && !output.truncated, "{command:?} {output:?}");
+    }
+}
+
+pub async fn a_command_that_does_not_exist_is_told_from_one_that_fails(host: &mut impl Host) {
+    let (runtime, order) = (host.runtime(), order(host, 1));
+    runtime.ensure_running(&order).await.unwrap();
+    let failed = runtime.exec(order.id, &Exec::new(["false"])).await.unwrap();
+    assert_eq!(failed.status, ExitStatus::Code(1));
+    let missing = runtime.exec(order.id, &Exec::new(["no-such-program"])).await;
+    assert!(matches!(missing, Err(Error::Command { .. })), "{missing:?}");
+    let nothing = runtime.exec(order.id, &Exec::new(Vec::<String>::new())).await;
+    assert!(matches!(nothing, Err(Error::Command { .. })), "{nothing:?}");
+}
+
+pub async fn a_command_that_takes_too_long_is_ended(host: &mut impl Host) {
+    let (runtime, order) = (host.runtime(), order(host, 1));
+    runtime.ensure_running(&order).await.unwrap();
+    let before = runtime.stats(order.id).await.unwrap().pids;
+    let command = Exec { timeout: Duration::from_millis(300), ..Exec::new(["sleep", "1000"]) };
+    let late = timeout(BOUND, runtime.exec(order.id, &command)).await.expect("it returns");
+    assert!(matches!(late, Err(Error::Timeout { .. })), "{late:?}");
+    until("the command is gone", async || runtime.stats(order.id).await.unwrap().pids == before)
+        .await;
+}
+
+pub async fn output_beyond_the_bound_is_dropped(host: &mut impl Host) {
+    let (runtime, order) = (host.runtime(), order(host, 1));
+    runtime.ensure_running(&order).await.unwrap();
+    let stdin = Bytes::from(vec![b'x'; 300_000]);
+    let command = Exec { stdin, output_max: 1000, ..Exec::new(["cat"]) };
+    let output = timeout(BOUND, runtime.exec(order.id, &command)).await.unwrap().unwrap();
+    assert_eq!(output.stdout.len(), 1000);
+    assert!(output.truncated && output.status.success());
+}
+
+pub async fn commands_need_a_running_container(host: &mut impl Host) {
+    let (runtime, order) = (host.runtime(), order(host, 1));
+    let command = Exec::new(["true"]);
+    let missing = runtime.exec(order.id, &command).await;
+    assert!(matches!(missing, Err(Error::NotFound { .. })), "{missing:?}");
+    runtime.ensure_running(&order).await.unwrap();
+    runtime.ensure_paused(order.id).await.unwrap();
+    let frozen = runtime.exec(order.id, &command).await;
+    assert!(matches!(frozen, Err(Error::NotRunning { .. })), "{frozen:?}");
+    runtime.ensure_stopped(order.id, Duration::ZERO).await.unwrap();
+    let size = PtySize { columns: 80, rows: 24 };
+    let stopped = runtime.exec(order.id, &command).await;
+    assert!(matches!(stopped, Err(Error::NotRunning { .. })), "{stopped:?}");
+    let stopped = runtime.attach(order.id, &command, size).await;
+    assert!(matches!(stopped, Err(Error::NotRunning { .. })), "{stopped:?}");
+}
+
+pub async fn a_terminal_echoes_resizes_and_ends(host: &mut impl Host) {
+    let (runtime, order) = (host.runtime(), order(host, 1));
+    runtime.ensure_running(&order).await.unwrap();
+    let size = PtySize { columns: 80, rows: 24 };
+    let mut pty = runtime.attach(order.id, &Exec::new(["cat"]), size).await.unwrap();
+    pty.write_all(b"typed\n").await.unwrap();
+    let mut shown = Vec::new();
+    while !String::from_utf8_lossy(&shown).contains("typed") {
+        let mut part = [0; 64];
+        let read = timeout(BOUND, pty.read(&mut part)).await.expect("an echo").unwrap();
+        assert_ne!(read, 0, "the terminal stays open");
+        shown.extend_from_slice(&part[..read]);
+    }
+    pty.resize(PtySize { columns: 132, rows: 50 }).unwrap();
+    pty.write_all(b"\x04").await.unwrap();
+    let mut rest = Vec::new();
+    timeout(BOUND, pty.read_to_end(&mut rest)).await.expect("the terminal ends").unwrap();
+    assert_eq!(timeout(BOUND, pty.wait()).await.unwrap(), Some(ExitStatus::Code(0)));
+}
+
+pub async fn the_end_of_an_init_is_told(host: &mut impl Host) {
+    let (runtime, order) = (host.runtime(), order(host, 1));
+    let mut exits = runtime.exits();
+    runtime.ensure_running(&order).await.unwrap();
+    runtime.ensure_stopped(order.id, Duration::ZERO).await.unwrap();
+    assert_eq!(timeout(BOUND, exits.recv()).await.expect("a hint").unwrap(), order.id);
+}
+
+pub async fn use_is_counted_while_it_runs(host: &mut impl Host) {
+    let (runtime, order) = (host.runtime(), order(host, 1));
+    runtime.ensure_created(&order).await.unwrap();
+    let idle = runtime.stats(order.id).await;
+    assert!(matches!(idle, Err(Error::NotRunning { .. })), "{idle:?}");
+    runtime.ensure_running(&order).await.unwrap();
+    let stats = runtime.stats(order.id).await.unwrap();
+    assert!(stats.cpu_ns > 0 && stats.memory_bytes > 0 && stats.pids > 0, "{stats:?}");
+    assert_eq!(stats.memory_limit_bytes, order.limits.memory_bytes);
+}
+
+pub async fn the_next_runtime_finds_what_the_last_one_left(host: &mut impl Host) {
+    let runtime = host.runtime();
+    let (runs, rests) = (order(host, 1), order(host, 2));
+    let before = runtime.ensure_running(&runs).await.unwrap();
+    runtime.ensure_created(&rests).await.unwrap();
+    let boot = runtime.boot_id().to_owned();
+    drop(runtime);
+    let runtime = host.restart().await;
+    assert_eq!(runtime.boot_id(), boot);
+    assert_eq!(state(&runtime, runs.id).await, Some(State::Running));
+    assert_eq!(state(&runtime, rests.id).await, Some(State::Created));
+    assert_eq!(runtime.ensure_running(&runs).await.unwrap(), before);
+    let other = runtime.ensure_running(&rests).await.unwrap();
+    assert_ne!(other.address, before.address);
+    let mut exits = runtime.exits();
+    runtime.ensure_stopped(runs.id, Duration::ZERO).await.unwrap();
+    assert_eq!(timeout(BOUND, exits.recv()).await.expect("a hint").unwrap(), runs.id);
+}
+
+/// Waits for a predicate, asking again and again without a fixed sleep.
+pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let wait = async {
+        let mut tick = tokio::time::interval(Duration::from_millis(20));
+        while !holds().await {
+            tick.tick().await;
+        }
+    };
+    timeout(BOUND, wait).await.unwrap_or_else(|_| panic!("never: {what}"));
+}
