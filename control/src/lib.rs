@@ -1,1 +1,63 @@
-//! Use cases and the reconciler.
+//! The use cases of the control plane, and the reconciler that makes their wishes true.
+//!
+//! [`Controller`] has one method per use case: who may do it, what the rules are, which record is
+//! written. [`Reconciler`] compares records with what the runtime reports and closes the gap; it is
+//! the only writer of a container's status. [`Starter`] starts a Kit service inside a container when
+//! the first request for it comes. None of them knows HTTP, JSON bodies or SSH: fronts turn their
+//! input into the arguments here and [`Error`] into their answers.
+
+mod actor;
+mod auth;
+mod clock;
+mod containers;
+mod controller;
+mod error;
+mod idempotency;
+mod installation;
+mod operate;
+mod password;
+pub mod permissions;
+mod projects;
+mod random;
+mod reconciler;
+mod session;
+mod starter;
+mod throttle;
+mod tokens;
+mod wait;
+
+pub use actor::{Actor, Via};
+pub use auth::{Account, Credential};
+pub use clock::Clock;
+pub use containers::{
+    ContainerChange, ContainerQuery, ContainerStats, ContainerView, NewContainer,
+};
+pub use controller::{Controller, Deps, Limits};
+pub use error::{During, Error, Forbidden, Result, Thing, Unauthenticated};
+pub use gantry_runtime::Stats;
+pub use gantry_store::{
+    Container, ContainerSort, ContainerStatus, Idempotency, Listed, LogSort, Page, Project,
+    ProjectSort, Server, StatusLog, Version,
+};
+pub use idempotency::IdempotencyKey;
+pub use installation::{Image, ServerView};
+pub use operate::{Operated, Operation};
+pub use permissions::{Leaf, Permissions};
+pub use projects::{DeletedProject, NewProject, ProjectChange};
+pub use reconciler::{Reconciler, ReconcilerConfig};
+pub use session::Session;
+pub use starter::{StartCommand, StartError, Starter, StarterConfig};
+pub use tokens::{ExpiresAt, NewToken, Token, TokenChange};
+pub use wait::{Condition, Waited};
+
+/// What a field of an update says: nothing, "empty it", or a new value.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Patch<T> {
+    /// The field was left out: nothing changes.
+    #[default]
+    Keep,
+    /// The field was null: it is emptied.
+    Clear,
+    /// The new value.
+    Set(T),
+}

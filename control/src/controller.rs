@@ -1,0 +1,170 @@
+//! What every use case stands on.
+
+use std::sync::{Arc, Mutex};
+
+use gantry_model::{Domain, ServerId, ServerName};
+use gantry_runtime::Runtime;
+use gantry_store::{Server, Store};
+
+use crate::{
+    clock::Clock,
+    error::{Error, Result},
+    password::Passwords,
+    random,
+    session::SessionKeys,
+    throttle::Throttle,
+};
+
+/// What a [`Controller`] is made of.
+pub struct Deps {
+    /// Where records live.
+    pub store: Store,
+    /// What runs containers on this server.
+    pub runtime: Arc<dyn Runtime>,
+    /// This server's record, from `Store::ensure_server`.
+    pub server: Server,
+    /// The operator's domain.
+    pub domain: Domain,
+    /// The port that clients reach the edge on; URLs name it unless it is 443.
+    pub url_port: u16,
+    /// The time of day.
+    pub clock: Clock,
+    /// Bounds that an operator may change.
+    pub limits: Limits,
+}
+
+/// Bounds that an operator may change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Failed logins from one address within `login_window_ms` before more are refused.
+    pub login_failures_per_address_max: u32,
+    /// Failed logins to one account from one address within `login_window_ms`.
+    pub login_failures_per_account_max: u32,
+    /// How long failed logins count, in milliseconds.
+    pub login_window_ms: i64,
+    /// Password hashes computed at the same time; each takes 19 MiB and a processor.
+    pub password_hashes_max: usize,
+    /// Logins waiting for their turn; more are refused as busy.
+    pub password_queue_max: usize,
+    /// Containers of one project whose deletion is waited for, in milliseconds.
+    pub project_delete_timeout_ms: u64,
+    /// API tokens that one user may have.
+    pub tokens_per_user_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            login_failures_per_address_max: 1000,
+            login_failures_per_account_max: 100,
+            login_window_ms: 30 * 60 * 1000,
+            password_hashes_max: std::thread::available_parallelism().map_or(2, usize::from),
+            password_queue_max: 64,
+            project_delete_timeout_ms: 25_000,
+            tokens_per_user_max: 1000,
+        }
+    }
+}
+
+/// One method per use case: authorise, check, write records. A cheap handle.
+///
+/// Methods may be dropped at any await: a record is either written whole or not at all.
+#[derive(Clone)]
+pub struct Controller {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) store: Store,
+    pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) server: Server,
+    pub(crate) domain: Domain,
+    pub(crate) url_port: u16,
+    pub(crate) clock: Clock,
+    pub(crate) limits: Limits,
+    pub(crate) sessions: SessionKeys,
+    pub(crate) pepper: Vec<u8>,
+    pub(crate) passwords: Passwords,
+    /// Short sections only, never held across an await.
+    pub(crate) throttle: Mutex<Throttle>,
+}
+
+impl std::fmt::Debug for Controller {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Controller")
+            .field("server", &self.inner.server.name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Controller {
+    /// Loads (the first time: makes) the secrets of the installation.
+    pub async fn new(deps: Deps) -> Result<Self> {
+        let Deps { store, runtime, server, domain, url_port, clock, limits } = deps;
+        let secret = async |name| {
+            let candidate = random::bytes::<32>()?;
+            store.get_or_insert_secret(name, &candidate).await.map_err(Error::from)
+        };
+        let sessions = SessionKeys::new(&secret("session-key").await?);
+        let pepper = secret("token-pepper").await?;
+        let passwords =
+            Passwords::new(limits.password_hashes_max, limits.password_queue_max).await?;
+        let throttle = Mutex::new(Throttle::new(limits.login_window_ms));
+        let inner = Inner {
+            store,
+            runtime,
+            server,
+            domain,
+            url_port,
+            clock,
+            limits,
+            sessions,
+            pepper,
+            passwords,
+            throttle,
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// This server.
+    pub fn server(&self) -> &Server {
+        &self.inner.server
+    }
+
+    /// The operator's domain.
+    pub fn domain(&self) -> &Domain {
+        &self.inner.domain
+    }
+
+    /// The port that clients reach the edge on.
+    pub fn url_port(&self) -> u16 {
+        self.inner.url_port
+    }
+
+    /// The clock that records are stamped by.
+    pub fn clock(&self) -> &Clock {
+        &self.inner.clock
+    }
+
+    pub(crate) fn now_ms(&self) -> i64 {
+        self.inner.clock.now_ms()
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        &self.inner.store
+    }
+
+    /// The label of a server in hostnames; this one's where the record of another is missing.
+    pub(crate) async fn server_name(&self, id: ServerId) -> Result<ServerName> {
+        let own = &self.inner.server;
+        if id == own.id {
+            return Ok(own.name.clone());
+        }
+        let servers = self.store().servers().await?;
+        let other = servers.into_iter().find(|server| server.id == id);
+        Ok(other.map_or_else(|| own.name.clone(), |server| server.name))
+    }
+}
+
+/// The attempts of a compare-and-swap loop before it gives up with [`Error::Conflict`].
+pub(crate) const CAS_ATTEMPTS: u32 = 16;

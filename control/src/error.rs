@@ -1,0 +1,260 @@
+//! Why the control plane does not do what it was asked.
+//!
+//! Every refusal is a variant with what a front needs for its answer; no variant knows a status
+//! code. `Display` is for the client and says what would help. Causes are for the log.
+
+use std::{fmt, time::Duration};
+
+use gantry_model::{ContainerId, FieldError, Phase, ProjectId, RealmId, Refused};
+
+use crate::{operate::Operation, permissions::Leaf};
+
+/// The result of a use case.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What was looked for in vain. Things that the actor may not see count as missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Thing {
+    /// A project.
+    Project,
+    /// A container.
+    Container,
+    /// A server of this installation.
+    Server,
+    /// An API token.
+    Token,
+    /// An image of the catalogue.
+    Image,
+    /// A user account.
+    User,
+}
+
+impl fmt::Display for Thing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Project => "Project",
+            Self::Container => "Container",
+            Self::Server => "Server",
+            Self::Token => "Token",
+            Self::Image => "Image",
+            Self::User => "User",
+        })
+    }
+}
+
+/// During which write a uniqueness rule was broken: the reference answers differently.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum During {
+    /// A creation: a conflict.
+    Create,
+    /// An update: a mistake in the request.
+    Update,
+}
+
+/// Why a credential proves nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum Unauthenticated {
+    /// No credential came with the request.
+    #[error("Authentication token required")]
+    Missing,
+    /// Not one of the known forms, unknown, disabled, or signed by someone else.
+    #[error("Invalid authentication token")]
+    Invalid,
+    /// It was good until it expired.
+    #[error("Token has expired")]
+    Expired,
+    /// User name and password do not belong together; whether the user exists is not told.
+    #[error("Invalid email or password")]
+    Credentials,
+    /// Not a refresh token, or one of a session that has ended.
+    #[error("Invalid refresh token")]
+    Refresh,
+}
+
+/// Why an authenticated actor may not do this.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Forbidden {
+    /// The token lacks a permission.
+    #[error("Insufficient permissions: the token lacks {0}")]
+    Leaf(Leaf),
+    /// Only a login session may do this, no token and no Basic credential.
+    #[error("auth tokens are not allowed here; log in instead")]
+    SessionOnly,
+    /// Only an administrator may do this.
+    #[error("only an administrator may do this")]
+    AdminOnly,
+    /// The token works only on the hosts of its realms.
+    #[error("this token requires a realm-scoped URL")]
+    RealmRequired,
+    /// The token does not work on this realm's host.
+    #[error("this token is not valid for realm {0}")]
+    WrongRealm(RealmId),
+    /// A realm was asked for that contradicts the realm of the host.
+    #[error("realm_id {0} contradicts the realm of the host")]
+    RealmConflict(RealmId),
+    /// A token that is bound to realms may not change the realms of anything.
+    #[error("a realm-restricted token may not change realm_ids")]
+    RealmsFixed,
+    /// The client's address is not on the token's list.
+    #[error("this token is not allowed from this address")]
+    Address,
+    /// A token may not make one that can do more than itself.
+    #[error("a token cannot grant what it does not have: {0}")]
+    Wider(&'static str),
+}
+
+/// Why a use case was refused or could not be done.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It does not exist, or the actor may not see it.
+    #[error("{0} not found")]
+    NotFound(Thing),
+    /// Values break the rules of their fields; every broken rule is listed, at least one.
+    #[error("Validation failed: {}", list(.0))]
+    Invalid(Vec<FieldError>),
+    /// The project has a container of this name already.
+    #[error("Container name already in use within the project")]
+    NameTaken(During),
+    /// Another container has this SSH key.
+    #[error("The SSH public key is in use by another container; keys are unique per container")]
+    KeyTaken(During),
+    /// The owner has a project of this alias already.
+    #[error("Project alias already exists")]
+    AliasTaken(During),
+    /// There is a user of this name already.
+    #[error("the user name is taken")]
+    UsernameTaken,
+    /// This field cannot change after creation.
+    #[error("{field} cannot be changed after creation")]
+    Immutable {
+        /// The field, in the spelling of the API.
+        field: &'static str,
+    },
+    /// This field changes only while the container is stopped.
+    #[error("{field} can only be changed while the container is stopped; stop it first")]
+    MustStop {
+        /// The field, in the spelling of the API.
+        field: &'static str,
+    },
+    /// The container is in the wanted state already.
+    #[error("the container is {phase} already")]
+    AlreadyThere {
+        /// What was asked.
+        operation: Operation,
+        /// The project of the container.
+        project: ProjectId,
+        /// The container.
+        container: ContainerId,
+        /// Where it stands.
+        phase: Phase,
+    },
+    /// The container's phase does not allow the operation.
+    #[error("cannot {operation}: {refused}")]
+    Refused {
+        /// What was asked.
+        operation: Operation,
+        /// The project of the container.
+        project: ProjectId,
+        /// The container.
+        container: ContainerId,
+        /// Where it stands.
+        phase: Phase,
+        /// Why not.
+        refused: Refused,
+    },
+    /// The container is being deleted; nothing about it changes any more.
+    #[error("the container is being deleted")]
+    Deleting,
+    /// The project holds as many containers as it may.
+    #[error("This project has reached its container limit ({max}).")]
+    Quota {
+        /// The limit, the project's `max_containers`.
+        max: u32,
+    },
+    /// The project still has containers that could not be removed in time; ask again.
+    #[error("{left} containers of the project are still being deleted; try again")]
+    ProjectNotEmpty {
+        /// How many were left when waiting ended.
+        left: u64,
+    },
+    /// Who asks is not known.
+    #[error(transparent)]
+    Unauthenticated(#[from] Unauthenticated),
+    /// Who asks may not do this.
+    #[error(transparent)]
+    Forbidden(#[from] Forbidden),
+    /// Too many failed attempts to log in.
+    #[error("too many failed attempts; try again in {} s", retry_after.as_secs())]
+    TooManyAttempts {
+        /// When to try again, in whole seconds.
+        retry_after: Duration,
+    },
+    /// The server does as much as it can of this kind of work at once.
+    #[error("the server is busy; try again")]
+    Busy,
+    /// A documented ability that this version does not have.
+    #[error("not implemented: {what}")]
+    NotImplemented {
+        /// What is missing and what to do instead.
+        what: &'static str,
+    },
+    /// The record changed under this write again and again.
+    #[error("the resource was changed at the same time; try again")]
+    Conflict,
+    /// The store does not answer now; trying again helps.
+    #[error("the service is temporarily unavailable")]
+    Unavailable(#[source] gantry_store::Error),
+    /// The runtime refused; its reason is safe to show.
+    #[error("{}", .0.reason())]
+    Runtime(#[source] gantry_runtime::Error),
+    /// A defect or damaged data; clients learn nothing more.
+    #[error("internal error")]
+    Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+fn list(errors: &[FieldError]) -> String {
+    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+impl Error {
+    /// One broken rule.
+    pub(crate) fn invalid(field: impl Into<String>, rule: impl Into<String>) -> Self {
+        Self::Invalid(vec![FieldError::new(field, rule)])
+    }
+
+    pub(crate) fn internal(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Internal(source.into())
+    }
+}
+
+impl From<getrandom::Error> for Error {
+    fn from(source: getrandom::Error) -> Self {
+        Self::internal(source.to_string())
+    }
+}
+
+impl Error {
+    /// What a store's refusal means for a write of this kind to this thing.
+    pub(crate) fn of_write(error: gantry_store::Error, thing: Thing, during: During) -> Self {
+        use gantry_store::Error as Store;
+        match error {
+            Store::NotFound => Self::NotFound(thing),
+            Store::NameTaken => Self::NameTaken(during),
+            Store::KeyTaken => Self::KeyTaken(during),
+            Store::AliasTaken => Self::AliasTaken(during),
+            Store::UsernameTaken => Self::UsernameTaken,
+            Store::QuotaReached { max } => Self::Quota { max },
+            Store::ProjectGone => Self::NotFound(Thing::Project),
+            Store::Stale => Self::Conflict,
+            Store::Unavailable(_) => Self::Unavailable(error),
+            Store::IdTaken | Store::NotEmpty | Store::Corrupt { .. } => Self::internal(error),
+        }
+    }
+}
+
+/// For reads, and for writes that no rule of uniqueness governs.
+impl From<gantry_store::Error> for Error {
+    fn from(error: gantry_store::Error) -> Self {
+        if error.is_retryable() { Self::Unavailable(error) } else { Self::internal(error) }
+    }
+}

@@ -1,0 +1,512 @@
+//! Long-lived API tokens: `hdy_` and 256 random bits, kept as a keyed hash only.
+
+use std::net::IpAddr;
+
+use gantry_model::{FieldError, RealmId, TokenId, container::parse_realms};
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use ipnet::IpNet;
+use serde_json::Value;
+use sha2::Sha256;
+
+use crate::{
+    Patch,
+    actor::{Actor, Via},
+    controller::Controller,
+    error::{Error, Forbidden, Result, Thing, Unauthenticated},
+    permissions::{Leaf, Permissions},
+    random,
+};
+
+/// What tells a token from a session.
+const PREFIX: &str = "hdy_";
+/// How much of a token is kept to recognise it by, in octets.
+const SHOWN_LEN: usize = PREFIX.len() + 8;
+/// Uses within this time of the last recorded one, from the same address, are not recorded.
+const TOUCH_MS: i64 = 60_000;
+/// The most entries of an address list.
+const ADDRESSES_MAX: usize = 64;
+
+/// Whether a text claims to be a token.
+pub(crate) fn looks_like(text: &str) -> bool {
+    text.starts_with(PREFIX)
+}
+
+/// A token as its owner sees it; the secret is not in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Token {
+    /// Its id.
+    pub id: TokenId,
+    /// Its name for people; not unique.
+    pub alias: String,
+    /// The first characters of the secret.
+    pub prefix: String,
+    /// The addresses that it may be used from, as addresses or networks; any when empty.
+    pub ip_whitelist: Vec<String>,
+    /// The realms that it is bound to; unbound when empty.
+    pub realms: Vec<RealmId>,
+    /// Whether it may be used without a realm; means something only while `realms` is empty.
+    pub allow_no_realm: bool,
+    /// What it may do.
+    pub permissions: Permissions,
+    /// When it ends, in milliseconds since the epoch; never when absent.
+    pub expires_at_ms: Option<i64>,
+    /// Whether it may be used at all.
+    pub enabled: bool,
+    /// Whether it may read the vault.
+    pub vault_access: bool,
+    /// Whether it may read events.
+    pub event_access: bool,
+    /// When it was last used, in milliseconds since the epoch, to about a minute.
+    pub last_used_at_ms: Option<i64>,
+    /// The address that it was last used from.
+    pub last_used_ip: Option<String>,
+    /// When it was made, in milliseconds since the epoch.
+    pub created_at_ms: i64,
+    /// When it was last changed, in milliseconds since the epoch.
+    pub updated_at_ms: i64,
+}
+
+impl Token {
+    /// Permissions that do not read any more permit nothing.
+    fn of(record: gantry_store::Token) -> Self {
+        let permissions = serde_json::from_str(&record.permissions)
+            .ok()
+            .and_then(|tree: Value| Permissions::parse("permissions", &tree).ok())
+            .unwrap_or_default();
+        Self {
+            id: record.id,
+            alias: record.alias,
+            prefix: record.prefix,
+            ip_whitelist: record.ip_whitelist,
+            realms: record.realms,
+            allow_no_realm: record.allow_no_realm,
+            permissions,
+            expires_at_ms: record.expires_at_ms,
+            enabled: record.enabled,
+            vault_access: record.vault_access,
+            event_access: record.event_access,
+            last_used_at_ms: record.last_used_at_ms,
+            last_used_ip: record.last_used_ip,
+            created_at_ms: record.created_at_ms,
+            updated_at_ms: record.updated_at_ms,
+        }
+    }
+}
+
+/// When a token shall end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExpiresAt {
+    /// At this time, in milliseconds since the epoch.
+    AtMs(i64),
+    /// At the end of this day, in UTC.
+    Today,
+    /// At the end of the next day, in UTC.
+    Tomorrow,
+}
+
+impl ExpiresAt {
+    /// Reads an ISO 8601 time, `today`, `tomorrow`, or a number in digits.
+    pub fn parse(field: &str, text: &str) -> Result<Self, FieldError> {
+        match text {
+            "today" => return Ok(Self::Today),
+            "tomorrow" => return Ok(Self::Tomorrow),
+            _ => {}
+        }
+        if let Ok(number) = text.parse() {
+            return Ok(Self::from_number(number));
+        }
+        let format = &time::format_description::well_known::Iso8601::PARSING;
+        time::OffsetDateTime::parse(text, format)
+            .ok()
+            .and_then(|at| i64::try_from(at.unix_timestamp_nanos() / 1_000_000).ok())
+            .map(Self::AtMs)
+            .ok_or_else(|| {
+                FieldError::new(
+                    field,
+                    "must be an ISO 8601 time with zone, a Unix time, \"today\" or \"tomorrow\"",
+                )
+            })
+    }
+
+    /// A Unix time: numbers above 10^12 are milliseconds, others seconds.
+    pub const fn from_number(number: i64) -> Self {
+        Self::AtMs(if number > 1_000_000_000_000 { number } else { number.saturating_mul(1000) })
+    }
+
+    fn at_ms(self, now_ms: i64) -> i64 {
+        const DAY_MS: i64 = 86_400_000;
+        let day = now_ms.div_euclid(DAY_MS);
+        match self {
+            Self::AtMs(at_ms) => at_ms,
+            Self::Today => (day + 1) * DAY_MS,
+            Self::Tomorrow => (day + 2) * DAY_MS,
+        }
+    }
+}
+
+/// A token to be made. Fields left out have the defaults that they name.
+#[derive(Clone, Debug, Default)]
+pub struct NewToken {
+    /// 1 to 254 letters, digits, spaces, `_` and `-`; generated when absent.
+    pub alias: Option<String>,
+    /// Addresses and networks that it may be used from; `*` or nothing means any.
+    pub ip_whitelist: Vec<String>,
+    /// A named set of permissions; wins over `permissions`.
+    pub permission_template: Option<String>,
+    /// The permission tree, as JSON. Without it and a template: everything that a template
+    /// `full_access` allows (and that the actor has).
+    pub permissions: Option<Value>,
+    /// The realms that it is bound to.
+    pub realm_ids: Vec<String>,
+    /// Whether it may be used without a realm; true when absent.
+    pub allow_no_realm: Option<bool>,
+    /// Whether it may read events; true when absent.
+    pub event_access: Option<bool>,
+    /// Whether it may read the vault; false when absent.
+    pub vault_access: Option<bool>,
+    /// When it ends; never when absent.
+    pub expires_at: Option<ExpiresAt>,
+}
+
+/// A change of a token; what is left out stays.
+#[derive(Clone, Debug, Default)]
+pub struct TokenChange {
+    /// As in [`NewToken`].
+    pub alias: Option<String>,
+    /// As in [`NewToken`].
+    pub ip_whitelist: Option<Vec<String>>,
+    /// As in [`NewToken`].
+    pub permission_template: Option<String>,
+    /// As in [`NewToken`].
+    pub permissions: Option<Value>,
+    /// As in [`NewToken`].
+    pub realm_ids: Option<Vec<String>>,
+    /// As in [`NewToken`].
+    pub allow_no_realm: Option<bool>,
+    /// As in [`NewToken`].
+    pub event_access: Option<bool>,
+    /// As in [`NewToken`].
+    pub vault_access: Option<bool>,
+    /// When it ends; cleared means never.
+    pub expires_at: Patch<ExpiresAt>,
+    /// Whether it may be used at all.
+    pub is_enabled: Option<bool>,
+}
+
+impl Controller {
+    /// Makes a token and returns it with its secret, which is nowhere else. A token may make tokens
+    /// if it has `resources.create_tokens`, but none that can do more than itself.
+    pub async fn create_token(&self, actor: &Actor, new: NewToken) -> Result<(Token, String)> {
+        actor.require(Leaf::ResourcesCreateTokens)?;
+        if self.store().tokens(actor.user).await?.len() >= self.inner.limits.tokens_per_user_max {
+            return Err(Error::invalid("alias", "there are too many tokens; delete some first"));
+        }
+        let now_ms = self.now_ms();
+        let secret = format!("{PREFIX}{}", hex::encode(random::bytes::<32>()?));
+        let mut token = gantry_store::Token {
+            id: random::id()?,
+            owner: actor.user,
+            alias: random::name(0)?,
+            prefix: secret.get(..SHOWN_LEN).unwrap_or(PREFIX).to_owned(),
+            hash: self.token_hash(&secret)?,
+            realms: Vec::new(),
+            allow_no_realm: true,
+            event_access: true,
+            vault_access: false,
+            ip_whitelist: Vec::new(),
+            permissions: String::new(),
+            expires_at_ms: None,
+            enabled: true,
+            last_used_at_ms: None,
+            last_used_ip: None,
+            created_at_ms: now_ms,
+            updated_at_ms: now_ms,
+        };
+        inherit(actor, &mut token);
+        let change = TokenChange {
+            alias: new.alias,
+            ip_whitelist: Some(new.ip_whitelist),
+            permission_template: new.permission_template,
+            permissions: new.permissions,
+            realm_ids: if new.realm_ids.is_empty() { None } else { Some(new.realm_ids) },
+            allow_no_realm: new.allow_no_realm,
+            event_access: new.event_access,
+            vault_access: new.vault_access,
+            expires_at: new.expires_at.map_or(Patch::Keep, Patch::Set),
+            is_enabled: None,
+        };
+        apply(&mut token, change, now_ms)?;
+        check_not_wider(actor, &Token::of(token.clone()))?;
+        self.store().create_token(&token).await?;
+        Ok((Token::of(token), secret))
+    }
+
+    /// The actor's tokens, newest first.
+    pub async fn tokens(&self, actor: &Actor) -> Result<Vec<Token>> {
+        actor.require(Leaf::ResourcesReadAccount)?;
+        let mut tokens: Vec<Token> =
+            self.store().tokens(actor.user).await?.into_iter().map(Token::of).collect();
+        tokens.sort_by_key(|token| std::cmp::Reverse((token.created_at_ms, token.id)));
+        Ok(tokens)
+    }
+
+    /// One of the actor's tokens.
+    pub async fn token(&self, actor: &Actor, id: TokenId) -> Result<Token> {
+        actor.require(Leaf::ResourcesReadAccount)?;
+        self.token_record(actor, id).await.map(Token::of)
+    }
+
+    /// The token that the actor came with; needs no permission and no realm.
+    pub async fn own_token(&self, actor: &Actor) -> Result<Token> {
+        match actor.via {
+            Via::Token { id, .. } => self.token_record(actor, id).await.map(Token::of),
+            Via::Session { .. } | Via::Password => Err(Error::NotFound(Thing::Token)),
+        }
+    }
+
+    /// Changes a token; the next request with it sees the change.
+    pub async fn update_token(
+        &self,
+        actor: &Actor,
+        id: TokenId,
+        change: TokenChange,
+    ) -> Result<Token> {
+        actor.require(Leaf::ResourcesCreateTokens)?;
+        let mut token = self.token_record(actor, id).await?;
+        if let Some(realms) = &change.realm_ids {
+            let realms = parse_realms("realm_ids", realms).map_err(one)?;
+            actor.may_change_realms(&token.realms, &realms)?;
+        }
+        apply(&mut token, change, self.now_ms())?;
+        check_not_wider(actor, &Token::of(token.clone()))?;
+        self.store().update_token(&token).await.map_err(token_gone)?;
+        Ok(Token::of(token))
+    }
+
+    /// Deletes a token; the next request with it is refused.
+    pub async fn delete_token(&self, actor: &Actor, id: TokenId) -> Result<()> {
+        actor.require(Leaf::ResourcesCreateTokens)?;
+        self.store().delete_token(actor.user, id).await.map_err(token_gone)
+    }
+
+    async fn token_record(&self, actor: &Actor, id: TokenId) -> Result<gantry_store::Token> {
+        let token = self.store().token(actor.user, id).await?;
+        token.ok_or(Error::NotFound(Thing::Token))
+    }
+
+    /// The token of this secret, if it may be used now and from here. Found by its keyed hash, so
+    /// that no comparison takes longer the more of a guess is right.
+    pub(crate) async fn check_token(
+        &self,
+        secret: &str,
+        client: Option<IpAddr>,
+    ) -> Result<TokenProof> {
+        let hash = self.token_hash(secret)?;
+        let token = self.store().token_by_hash(&hash).await?.ok_or(Unauthenticated::Invalid)?;
+        let now_ms = self.now_ms();
+        if !token.enabled {
+            return Err(Unauthenticated::Invalid.into());
+        }
+        if token.expires_at_ms.is_some_and(|at_ms| at_ms <= now_ms) {
+            return Err(Unauthenticated::Expired.into());
+        }
+        if !allows_address(&token.ip_whitelist, client) {
+            return Err(Forbidden::Address.into());
+        }
+        self.touch(&token, client, now_ms).await;
+        Ok(TokenProof { owner: token.owner, token: Token::of(token) })
+    }
+
+    /// Records the use. A failure costs the record of it and nothing else.
+    async fn touch(&self, token: &gantry_store::Token, client: Option<IpAddr>, now_ms: i64) {
+        let address = client.map(|address| address.to_canonical().to_string());
+        let recent = token.last_used_at_ms.is_some_and(|at_ms| now_ms - at_ms < TOUCH_MS);
+        if recent && token.last_used_ip == address {
+            return;
+        }
+        let address = address.unwrap_or_default();
+        if let Err(error) = self.store().touch_token(token.id, &address, now_ms).await {
+            tracing::warn!(token = %token.id, %error, "the use of a token was not recorded");
+        }
+    }
+
+    fn token_hash(&self, secret: &str) -> Result<[u8; 32]> {
+        let mut mac =
+            Hmac::<Sha256>::new_from_slice(&self.inner.pepper).map_err(Error::internal)?;
+        mac.update(secret.as_bytes());
+        Ok(mac.finalize().into_bytes().into())
+    }
+}
+
+/// A token that was presented and is good.
+pub(crate) struct TokenProof {
+    pub(crate) owner: gantry_model::UserId,
+    token: Token,
+}
+
+impl TokenProof {
+    pub(crate) fn via(self) -> Via {
+        let token = self.token;
+        Via::Token {
+            id: token.id,
+            permissions: token.permissions,
+            realms: token.realms,
+            allow_no_realm: token.allow_no_realm,
+            event_access: token.event_access,
+            vault_access: token.vault_access,
+            expires_at_ms: token.expires_at_ms,
+        }
+    }
+}
+
+/// What a new token has unless its maker says otherwise: no more than the maker.
+fn inherit(actor: &Actor, token: &mut gantry_store::Token) {
+    let full = Permissions::template("full_access").unwrap_or_default();
+    let mut default = full;
+    if let Via::Token { permissions, realms, allow_no_realm, event_access, expires_at_ms, .. } =
+        &actor.via
+    {
+        default = full.and(*permissions);
+        token.realms.clone_from(realms);
+        token.allow_no_realm = *allow_no_realm;
+        token.event_access = *event_access;
+        token.expires_at_ms = *expires_at_ms;
+    }
+    token.permissions = default.to_tree().to_string();
+}
+
+/// A token made or changed by a token can do no more than that.
+fn check_not_wider(actor: &Actor, new: &Token) -> Result<(), Forbidden> {
+    let Via::Token {
+        permissions,
+        realms,
+        allow_no_realm,
+        event_access,
+        vault_access,
+        expires_at_ms,
+        ..
+    } = &actor.via
+    else {
+        return Ok(());
+    };
+    let realms_wider = !realms.is_empty()
+        && (new.realms.is_empty() || new.realms.iter().any(|realm| !realms.contains(realm)));
+    let ends_later = expires_at_ms.is_some_and(|own| new.expires_at_ms.is_none_or(|at| at > own));
+    let unscoped = realms.is_empty() && !allow_no_realm && new.realms.is_empty();
+    for (wider, what) in [
+        (!permissions.covers(new.permissions), "permissions"),
+        (realms_wider, "realm_ids"),
+        (unscoped && new.allow_no_realm, "allow_no_realm"),
+        (new.event_access && !event_access, "event_access"),
+        (new.vault_access && !vault_access, "vault_access"),
+        (ends_later, "expires_at"),
+    ] {
+        if wider {
+            return Err(Forbidden::Wider(what));
+        }
+    }
+    Ok(())
+}
+
+/// Checks and applies a change; every broken rule is reported, and then nothing is changed for good
+/// because the caller does not store it.
+fn apply(token: &mut gantry_store::Token, change: TokenChange, now_ms: i64) -> Result<()> {
+    let mut errors = Vec::new();
+    if let Some(alias) = change.alias {
+        errors.extend(check_alias(&alias));
+        token.alias = alias;
+    }
+    if let Some(list) = change.ip_whitelist {
+        match parse_addresses(&list) {
+            Ok(list) => token.ip_whitelist = list,
+            Err(error) => errors.push(error),
+        }
+    }
+    if let Some(realms) = change.realm_ids {
+        match parse_realms("realm_ids", &realms) {
+            Ok(realms) => token.realms = realms,
+            Err(error) => errors.push(error),
+        }
+    }
+    let permissions = match (change.permission_template, change.permissions) {
+        (Some(name), _) => Some(Permissions::template(&name).ok_or_else(|| {
+            vec![FieldError::new(
+                "permission_template",
+                "must be full_access, external_customer, dev_team, finance_team or read_only",
+            )]
+        })),
+        (None, Some(tree)) => Some(Permissions::parse("permissions", &tree)),
+        (None, None) => None,
+    };
+    match permissions {
+        Some(Ok(permissions)) => token.permissions = permissions.to_tree().to_string(),
+        Some(Err(more)) => errors.extend(more),
+        None => {}
+    }
+    match change.expires_at {
+        Patch::Keep => {}
+        Patch::Clear => token.expires_at_ms = None,
+        Patch::Set(at) => {
+            let at_ms = at.at_ms(now_ms);
+            if at_ms <= now_ms {
+                errors.push(FieldError::new("expires_at", "must lie in the future"));
+            }
+            token.expires_at_ms = Some(at_ms);
+        }
+    }
+    token.allow_no_realm = change.allow_no_realm.unwrap_or(token.allow_no_realm);
+    token.event_access = change.event_access.unwrap_or(token.event_access);
+    token.vault_access = change.vault_access.unwrap_or(token.vault_access);
+    token.enabled = change.is_enabled.unwrap_or(token.enabled);
+    token.updated_at_ms = now_ms;
+    if errors.is_empty() { Ok(()) } else { Err(Error::Invalid(errors)) }
+}
+
+fn check_alias(alias: &str) -> Option<FieldError> {
+    let valid = (1..=254).contains(&alias.len())
+        && alias.bytes().all(|octet| octet.is_ascii_alphanumeric() || b" _-".contains(&octet));
+    let rule = "must be 1 to 254 letters, digits, spaces, underscores or hyphens";
+    (!valid).then(|| FieldError::new("alias", rule))
+}
+
+/// Checks every entry and writes networks in their canonical form; `*` among them means any.
+fn parse_addresses(list: &[String]) -> Result<Vec<String>, FieldError> {
+    if list.len() > ADDRESSES_MAX {
+        return Err(FieldError::new("ip_whitelist", "must hold at most 64 entries"));
+    }
+    let mut parsed = Vec::new();
+    for (at, text) in list.iter().map(|text| text.trim()).enumerate() {
+        if text == "*" {
+            return Ok(Vec::new());
+        }
+        let address = text.parse::<IpAddr>().map(|address| address.to_canonical().to_string());
+        let entry = address.or_else(|_| text.parse().map(|net: IpNet| net.trunc().to_string()));
+        parsed.push(entry.map_err(|_why| {
+            FieldError::new(
+                format!("ip_whitelist[{at}]"),
+                "must be an IP address, a network such as 192.0.2.0/24, or *",
+            )
+        })?);
+    }
+    Ok(parsed)
+}
+
+/// A client whose address is not known is on no list.
+fn allows_address(list: &[String], client: Option<IpAddr>) -> bool {
+    if list.is_empty() {
+        return true;
+    }
+    let Some(client) = client.map(|client| client.to_canonical()) else { return false };
+    list.iter().any(|entry| match entry.parse::<IpAddr>() {
+        Ok(address) => address.to_canonical() == client,
+        Err(_) => entry.parse::<IpNet>().is_ok_and(|net| net.contains(&client)),
+    })
+}
+
+fn one(error: FieldError) -> Error {
+    Error::Invalid(vec![error])
+}
+
+fn token_gone(error: gantry_store::Error) -> Error {
+    Error::of_write(error, Thing::Token, crate::During::Update)
+}
