@@ -1,1 +1,200 @@
 //! Turns image names into root file systems.
+//!
+//! An image comes from one of two sources: a tarball that the operator laid into a directory
+//! (`<os>/<release>.tar`, `.tar.gz` or `.tar.zst`), or `mmdebstrap` run against the Debian archive
+//! that the host's own apt uses. Either way it is unpacked once, with every owner shifted by the
+//! mapping of the user namespace, into a cache that is keyed by what went into it. The result is
+//! the read-only lower layer of any number of containers.
+//!
+//! Layout of the cache: `builds/<key>-<n>/` holds one finished build each, `current/<key>` names the
+//! one that new containers start from, `work/` holds builds under way, `locks/` one lock per key,
+//! `logs/` the output of the last build of each image. A build appears by one rename, so what is in
+//! `builds/` is whole.
+//!
+//! Invariant: a build in `builds/` never changes. Building anew adds another and moves `current`;
+//! [`Images::prune`] removes those that no container uses.
+
+mod build;
+mod cache;
+mod debian;
+mod flight;
+mod log;
+mod script;
+mod source;
+mod tarball;
+mod unpack;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use gantry_model::container::ImageName;
+use tokio::sync::watch;
+
+use self::{
+    build::Builder,
+    cache::Cache,
+    flight::Flights,
+    source::{Plan, Sources},
+};
+use super::{Progress, Recipe};
+use crate::{Error, ImageInfo, Kit, Result};
+
+/// Where images are cached unless the configuration says otherwise.
+pub const DIR_DEFAULT: &str = "/var/cache/gantry/images";
+
+/// Where the operator's tarballs are looked for unless the configuration says otherwise.
+pub const TARBALLS_DEFAULT: &str = "/var/lib/gantry/images";
+
+/// How the ids of a container's user namespace map to the host's: `0..size` to `base..base + size`,
+/// for users and groups alike. A base of 0 maps nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mapping {
+    /// The host's id of the container's root.
+    pub base: u32,
+    /// How many ids the container has.
+    pub size: u32,
+}
+
+impl Default for Mapping {
+    fn default() -> Self {
+        Self { base: 1_000_000, size: 65_536 }
+    }
+}
+
+/// What images are made from, and where they are kept.
+#[derive(Clone, Debug)]
+pub struct ImagesConfig {
+    /// The cache; made when missing. Must be on a disk that overlayfs can use as lower layer.
+    pub dir: PathBuf,
+    /// The operator's tarballs, `<os>/<release>.tar[.gz|.zst]`; need not exist.
+    pub tarballs: PathBuf,
+    /// What can be built, each (image, kit) at most once.
+    pub recipes: Vec<Recipe>,
+    /// The mapping that all containers share.
+    pub mapping: Mapping,
+}
+
+impl ImagesConfig {
+    /// The default places and mapping with these recipes.
+    pub fn new(recipes: Vec<Recipe>) -> Self {
+        Self {
+            dir: DIR_DEFAULT.into(),
+            tarballs: TARBALLS_DEFAULT.into(),
+            recipes,
+            mapping: Mapping::default(),
+        }
+    }
+}
+
+/// Whether an earlier build may be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Freshness {
+    /// Builds only what is missing.
+    Cached,
+    /// Builds anew. Joins a build of the same image that is under way.
+    Rebuilt,
+}
+
+/// An unpacked image. It stays as it is until [`Images::prune`] is told that nobody uses it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rootfs {
+    /// The directory to use as lower layer, its owners shifted by the mapping.
+    pub path: PathBuf,
+    /// What went into it: 64 hexadecimal digits.
+    pub key: String,
+}
+
+/// The images of this server. A cheap handle; all clones share builds under way.
+#[derive(Clone, Debug)]
+pub struct Images {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    sources: Sources,
+    cache: Cache,
+    flights: Flights,
+    builder: Builder,
+    progress: watch::Sender<Option<Progress>>,
+}
+
+impl Images {
+    /// Opens the cache and reads the host's apt configuration. A host without a Debian archive can
+    /// still unpack tarballs and use what is cached: what is missing is told when it is needed.
+    pub async fn open(config: ImagesConfig) -> Result<Self> {
+        let cache = Cache::open(config.dir.clone()).await?;
+        let sources = Sources::open(&config).await;
+        let (progress, _) = watch::channel(None);
+        let options = source::host_apt_options().await;
+        let builder = Builder::new(cache.clone(), config.mapping, options, progress.clone());
+        let flights = Flights::default();
+        Ok(Self { inner: Arc::new(Inner { sources, cache, flights, builder, progress }) })
+    }
+
+    /// The unpacked image, built now if need be: seconds for a tarball, a minute or more otherwise.
+    ///
+    /// However many ask at the same time, in this process and others, an image is built once. A
+    /// build goes on when the one who asked for it has gone away.
+    pub async fn ensure(
+        &self,
+        image: &ImageName,
+        kit: Kit,
+        freshness: Freshness,
+    ) -> Result<Rootfs> {
+        let plan = self.inner.sources.plan(image, kit).await?;
+        let key = plan.key();
+        if freshness == Freshness::Cached
+            && let Some(rootfs) = self.inner.cache.current(&key).await?
+        {
+            return Ok(rootfs);
+        }
+        let builder = self.inner.builder.clone();
+        self.inner
+            .flights
+            .join(&key, async move { builder.build(plan, freshness).await })
+            .await
+            .map_err(|failure| Error::ImageBuild {
+                name: image.as_str().to_owned(),
+                step: failure.step().to_owned(),
+                source: Box::new(failure),
+            })
+    }
+
+    /// Every image offered here: those with a recipe and those with a tarball, by name.
+    pub async fn list(&self) -> Result<Vec<ImageInfo>> {
+        let mut infos = Vec::new();
+        for (name, kit) in self.inner.sources.offered().await {
+            let plan: Plan = match self.inner.sources.plan(&name, kit).await {
+                Ok(plan) => plan,
+                // A tarball may vanish or not be made for the Kit; then it is not offered.
+                Err(Error::UnknownImage { .. } | Error::ImageBuild { .. }) => continue,
+                Err(error) => return Err(error),
+            };
+            let disk_bytes = self.inner.cache.disk_bytes(&plan.key()).await?;
+            infos.push(ImageInfo { name, kit, cached: disk_bytes.is_some(), disk_bytes });
+        }
+        Ok(infos)
+    }
+
+    /// The latest progress of any build under way; `None` before the first and after the last.
+    pub fn progress(&self) -> watch::Receiver<Option<Progress>> {
+        self.inner.progress.subscribe()
+    }
+
+    /// Removes builds that are neither current nor among `used` (the [`Rootfs::path`]s of existing
+    /// containers). Returns how many were removed. No container may be created meanwhile.
+    pub async fn prune(&self, used: &[PathBuf]) -> Result<usize> {
+        self.inner.cache.prune(used).await
+    }
+
+    /// The cache's directory.
+    pub fn dir(&self) -> &Path {
+        self.inner.cache.dir()
+    }
+}
