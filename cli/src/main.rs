@@ -1,1 +1,74 @@
-fn main() {}
+//! The `gantry` binary: configuration, the wiring of all parts, and the client commands.
+
+mod args;
+mod client;
+mod config;
+mod exit;
+mod output;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+use crate::{
+    args::{Cli, Command, ConfigCommand},
+    exit::{Class, Failure},
+    output::Format,
+};
+
+// Many small allocations of like sizes in many threads: jemalloc keeps them apart and gives memory
+// back, which the system's allocator does not do well.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+fn main() -> ExitCode {
+    // First of all: every TLS configuration of the process takes this provider. It fails only if
+    // there is one already, and nothing has run yet.
+    drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
+    let cli = Cli::parse();
+    let out = cli.output;
+    match run(cli, out) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            output::note(&failure.to_string());
+            failure.exit_code()
+        }
+    }
+}
+
+fn run(cli: Cli, out: Format) -> Result<(), Failure> {
+    match cli.command {
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "gantry", &mut script);
+            output::raw(&script)
+        }
+        Command::Config(ConfigCommand::Check(settings)) => check(&settings, out),
+        command @ (Command::Serve(_)
+        | Command::Dev(_)
+        | Command::Explain(_)
+        | Command::Auth(_)
+        | Command::Login(_)
+        | Command::Logout
+        | Command::Projects(_)
+        | Command::Containers(_)
+        | Command::Ps(_)
+        | Command::Servers(_)
+        | Command::Images(_)
+        | Command::Tokens(_)) => runtime()?.block_on(client::run(cli.connection, out, command)),
+    }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
+        Failure::new(Class::General, format!("cannot start the runtime of the client: {error}"))
+    })
+}
+
+/// `gantry config check`
+fn check(settings: &args::Settings, out: Format) -> Result<(), Failure> {
+    match config::load(settings, Vec::new()) {
+        Ok(loaded) => config::print(&loaded.effective, out),
+        Err(problems) => Err(config::failure(&problems)),
+    }
+}

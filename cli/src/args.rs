@@ -1,0 +1,521 @@
+//! The command line: every command with its flags. What they do stands elsewhere.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use gantry_model::{ContainerId, ProjectId, ServerId, TokenId};
+
+use crate::{exit::EXIT_CODES_HELP, output::Format};
+
+/// Gantry: containers that answer at a URL of their own.
+#[derive(Debug, Parser)]
+#[command(name = "gantry", version, after_help = EXIT_CODES_HELP, infer_subcommands = false)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+    /// How results are printed.
+    #[arg(short, long, global = true, value_enum, default_value_t, help_heading = "Output")]
+    pub(crate) output: Format,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Where the API answers and who asks.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct Connection {
+    /// Where the API answers, such as `https://api.gantry.localhost:8443`.
+    #[arg(long, global = true, env = "GANTRY_API_URL", value_name = "URL", help_heading = "API")]
+    pub(crate) api_url: Option<String>,
+    /// The credential; better in the variable than on the command line, where others can read it.
+    #[arg(
+        long,
+        global = true,
+        env = "GANTRY_TOKEN",
+        hide_env_values = true,
+        value_name = "TOKEN",
+        help_heading = "API"
+    )]
+    pub(crate) token: Option<String>,
+    /// A PEM file with the CA to trust instead of the system's.
+    #[arg(long, global = true, env = "GANTRY_CA", value_name = "FILE", help_heading = "API")]
+    pub(crate) ca: Option<PathBuf>,
+    /// Speak to the host of this realm.
+    #[arg(long, global = true, value_name = "ID", help_heading = "API")]
+    pub(crate) realm: Option<gantry_model::RealmId>,
+    /// Never ask; delete without confirmation.
+    #[arg(short, long, global = true, help_heading = "Output")]
+    pub(crate) yes: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run Gantry with a configuration file.
+    Serve(Settings),
+    /// Run everything on this machine with development defaults.
+    Dev(Dev),
+    /// The configuration.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Say where a URL leads and why.
+    Explain(Explain),
+    /// Log in and out; long-lived tokens.
+    #[command(subcommand)]
+    Auth(AuthCommand),
+    /// Log in (the same as `auth login`).
+    Login(Login),
+    /// Log out (the same as `auth logout`).
+    Logout,
+    /// Projects.
+    #[command(subcommand)]
+    Projects(ProjectsCommand),
+    /// Containers.
+    #[command(subcommand)]
+    Containers(ContainersCommand),
+    /// List containers (the same as `containers list`).
+    Ps(ContainersList),
+    /// Servers of this installation.
+    #[command(subcommand)]
+    Servers(ServersCommand),
+    /// Images that containers can start from.
+    #[command(subcommand)]
+    Images(ImagesCommand),
+    /// Long-lived tokens.
+    #[command(subcommand)]
+    Tokens(TokensCommand),
+    /// Print a completion script for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Where the configuration comes from. Flags win over variables, variables over the file.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct Settings {
+    /// The configuration file (TOML).
+    #[arg(long, env = "GANTRY_CONFIG", value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Sets one key, such as `edge.https=127.0.0.1:8443`; can be given several times.
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
+    pub(crate) overrides: Vec<String>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Dev {
+    /// Where everything is kept: store, CA, containers.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) settings: Settings,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Check the configuration and print what is in effect, with the origin of each value.
+    Check(Settings),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Explain {
+    /// A URL, an authority or a hostname.
+    pub(crate) url: String,
+    /// The state directory to look in; by default the one of the configuration.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) settings: Settings,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AuthCommand {
+    /// Log in and keep the session in the credentials file.
+    Login(Login),
+    /// End the session and forget it.
+    Logout,
+    /// Say who is logged in.
+    #[command(alias = "me")]
+    Whoami,
+    /// Make a token; its secret is shown once.
+    Create(TokenCreate),
+    /// List tokens.
+    List,
+    /// Show the token that this command was called with.
+    GetCurrent,
+    /// Delete a token.
+    Delete {
+        /// Its id.
+        id: TokenId,
+    },
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Login {
+    /// The name of the account.
+    #[arg(short, long, alias = "email")]
+    pub(crate) username: Option<String>,
+    /// The password; without it, it is asked for.
+    #[arg(short, long, conflicts_with = "password_file")]
+    pub(crate) password: Option<String>,
+    /// A file whose first line is the password; `-` means standard input.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) password_file: Option<PathBuf>,
+    /// Print the session's token instead of keeping it.
+    #[arg(long)]
+    pub(crate) print_token: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokensCommand {
+    /// Make a token; its secret is shown once.
+    Create(TokenCreate),
+    /// List tokens.
+    List,
+    /// Delete a token.
+    Delete {
+        /// Its id.
+        id: TokenId,
+    },
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct TokenCreate {
+    /// Its name.
+    #[arg(long)]
+    pub(crate) alias: String,
+    /// Bind it to these realms.
+    #[arg(long, value_name = "ID", value_delimiter = ',')]
+    pub(crate) realm_ids: Vec<gantry_model::RealmId>,
+    /// Accept it only from these addresses or networks.
+    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+    pub(crate) ip_whitelist: Vec<String>,
+    /// When it expires (ISO 8601).
+    #[arg(long, value_name = "TIME")]
+    pub(crate) expires_at: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ProjectsCommand {
+    /// Make a project.
+    Create(ProjectFields),
+    /// List projects.
+    List(Paging),
+    /// Show a project.
+    Get {
+        /// Its id.
+        id: ProjectId,
+    },
+    /// Change a project.
+    Update {
+        /// Its id.
+        id: ProjectId,
+        #[command(flatten)]
+        fields: ProjectFields,
+    },
+    /// Delete a project with all its containers.
+    Delete {
+        /// Its id.
+        id: ProjectId,
+    },
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ProjectFields {
+    /// Its name for people.
+    #[arg(long)]
+    pub(crate) alias: Option<String>,
+    /// Its colour, such as `#e74c3c`.
+    #[arg(long)]
+    pub(crate) color: Option<String>,
+    /// The most containers that it may hold; `null` lifts the limit.
+    #[arg(long, value_name = "N|null")]
+    pub(crate) max_containers: Option<String>,
+    /// The realms that it is visible in.
+    #[arg(long, value_name = "ID", value_delimiter = ',')]
+    pub(crate) realm_ids: Vec<gantry_model::RealmId>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Paging {
+    /// The page, from 1.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) page: u32,
+    /// How many on a page.
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) limit: u32,
+    /// The field to sort by.
+    #[arg(long, default_value = "created_at")]
+    pub(crate) sort_by: String,
+    /// `asc` or `desc`.
+    #[arg(long, default_value = "desc", value_parser = ["asc", "desc"])]
+    pub(crate) sort_order: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ContainersCommand {
+    /// Make a container; it starts at once.
+    Create(ContainerCreate),
+    /// List containers.
+    List(ContainersList),
+    /// Show a container.
+    Get {
+        /// Its id.
+        id: ContainerId,
+        /// Ask the container what runs in it.
+        #[arg(long, value_name = "true|false|JSON")]
+        runtime: Option<String>,
+    },
+    /// Change a container.
+    Update(ContainerUpdate),
+    /// Delete a container with its files.
+    Delete {
+        /// Its id.
+        id: ContainerId,
+        #[command(flatten)]
+        wait: Wait,
+    },
+    /// Start, stop, force-stop, restart, pause or resume a container.
+    Manage {
+        /// Its id.
+        id: ContainerId,
+        /// What to do.
+        operation: Operation,
+        #[command(flatten)]
+        wait: Wait,
+    },
+    /// What a container uses.
+    Stats {
+        /// Its id.
+        id: ContainerId,
+    },
+    /// What happened to a container.
+    StatusLogs {
+        /// Its id.
+        id: ContainerId,
+        /// The page, from 1.
+        #[arg(long, default_value_t = 1)]
+        page: u32,
+        /// How many on a page.
+        #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=100))]
+        limit: u32,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Operation {
+    /// Start it.
+    Start,
+    /// Stop it in order.
+    Stop,
+    /// Kill it.
+    ForceStop,
+    /// Stop it in order and start it again.
+    Restart,
+    /// Freeze it.
+    Pause,
+    /// Thaw it.
+    Resume,
+}
+
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct Wait {
+    /// Wait until it is done.
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// The longest wait, in seconds.
+    #[arg(long, default_value_t = 120, value_name = "SECONDS")]
+    pub(crate) timeout: u32,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ContainersList {
+    /// Only those of this project.
+    #[arg(long, value_name = "ID")]
+    pub(crate) project: Option<ProjectId>,
+    #[command(flatten)]
+    pub(crate) paging: Paging,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ContainerCreate {
+    /// The project that it belongs to.
+    #[arg(long, value_name = "ID")]
+    pub(crate) project: ProjectId,
+    /// The server that it runs on; may be left out where there is only one.
+    #[arg(long, value_name = "ID")]
+    pub(crate) server_id: Option<ServerId>,
+    /// The image that it starts from, such as `debian/13`.
+    #[arg(long, value_name = "OS/RELEASE")]
+    pub(crate) container_image: Option<String>,
+    #[command(flatten)]
+    pub(crate) fields: ContainerFields,
+    #[command(flatten)]
+    pub(crate) kit: KitSwitches,
+    #[command(flatten)]
+    pub(crate) wait: Wait,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ContainerUpdate {
+    /// Its id.
+    pub(crate) id: ContainerId,
+    #[command(flatten)]
+    pub(crate) fields: ContainerFields,
+}
+
+/// What can be set at creation and changed later.
+#[derive(Args, Debug)]
+pub(crate) struct ContainerFields {
+    /// Its name in the project.
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Its colour, such as `#3498db`.
+    #[arg(long)]
+    pub(crate) color: Option<String>,
+    /// A note; `null` clears it.
+    #[arg(long)]
+    pub(crate) comment: Option<String>,
+    /// The SSH key that opens it; `null` removes it.
+    #[arg(long, value_name = "KEY|null")]
+    pub(crate) ssh_public_key: Option<String>,
+    /// An environment variable; can be given several times.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) environment_vars: Vec<String>,
+    /// The realms that it is visible in.
+    #[arg(long, value_name = "ID", value_delimiter = ',')]
+    pub(crate) realm_ids: Vec<gantry_model::RealmId>,
+    #[command(flatten)]
+    pub(crate) switches: Switches,
+}
+
+/// Pairs of `--x` and `--no-x`; neither leaves the default (create) or the present value (update).
+#[derive(Args, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each flag of the command line is a bool")]
+pub(crate) struct Switches {
+    /// Start it after the host has rebooted (the default).
+    #[arg(long, overrides_with = "no_autostart")]
+    pub(crate) autostart: bool,
+    /// Leave it stopped after the host has rebooted.
+    #[arg(long)]
+    pub(crate) no_autostart: bool,
+    /// Mount `/ramdisk` (the default).
+    #[arg(long, overrides_with = "no_ramdisk")]
+    pub(crate) ramdisk: bool,
+    /// Do not mount `/ramdisk`.
+    #[arg(long)]
+    pub(crate) no_ramdisk: bool,
+    /// Turn AI features on (the default).
+    #[arg(long, overrides_with = "no_ai")]
+    pub(crate) ai: bool,
+    /// Turn AI features off.
+    #[arg(long)]
+    pub(crate) no_ai: bool,
+}
+
+/// What can be set at creation only.
+#[derive(Args, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each flag of the command line is a bool")]
+pub(crate) struct KitSwitches {
+    /// Install the Kit services (the default).
+    #[arg(long, overrides_with = "no_hoody_kit")]
+    pub(crate) hoody_kit: bool,
+    /// A plain system without Kit services and without URLs.
+    #[arg(long)]
+    pub(crate) no_hoody_kit: bool,
+    /// Install the developer services (the default where the Kit is installed).
+    #[arg(long, overrides_with = "no_dev_kit")]
+    pub(crate) dev_kit: bool,
+    /// Leave the developer services out.
+    #[arg(long)]
+    pub(crate) no_dev_kit: bool,
+    /// Use the image cache (the default).
+    #[arg(long, overrides_with = "no_cache")]
+    pub(crate) cache: bool,
+    /// Build the image anew.
+    #[arg(long)]
+    pub(crate) no_cache: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ServersCommand {
+    /// List servers.
+    List,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImagesCommand {
+    /// List images.
+    List {
+        /// Only those of this operating system.
+        #[arg(long)]
+        os: Option<String>,
+    },
+}
+
+impl Operation {
+    /// The word in the path of the API.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Stop => "stop",
+            Self::ForceStop => "force-stop",
+            Self::Restart => "restart",
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+        }
+    }
+
+    /// The status that the operation leads to.
+    pub(crate) const fn leads_to(self) -> &'static str {
+        match self {
+            Self::Start | Self::Restart | Self::Resume => "running",
+            Self::Stop | Self::ForceStop => "stopped",
+            Self::Pause => "paused",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, Parser};
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_spellings_of_the_seed_page_are_understood() {
+        let id = "890abcdef12345678901cdef";
+        for line in [
+            "gantry projects create --alias client-acme --color #e74c3c".to_owned(),
+            "gantry servers list".to_owned(),
+            format!(
+                "gantry containers create --project {id} --server-id {id} --name acme-frontend \
+                 --hoody-kit --ssh-public-key key"
+            ),
+            format!("gantry containers get {id}"),
+            format!("gantry containers manage {id} stop"),
+            format!("gantry containers manage {id} force-stop"),
+            format!(
+                "gantry containers update {id} --name renamed-container --environment-vars \
+                 NODE_ENV=staging"
+            ),
+            format!("gantry containers delete {id}"),
+            "gantry ps".to_owned(),
+            "gantry -o json auth create --alias ci-bot".to_owned(),
+            "gantry login --email alice -p secret --print-token".to_owned(),
+        ] {
+            let parsed = Cli::try_parse_from(line.split_whitespace());
+            assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
+        }
+    }
+
+    #[test]
+    fn an_id_in_upper_case_is_refused_before_anything_is_sent() {
+        let line = "gantry containers get 890ABCDEF12345678901CDEF";
+        let error = Cli::try_parse_from(line.split_whitespace()).unwrap_err().to_string();
+        assert!(error.contains("24 lower-case hexadecimal digits"), "{error}");
+    }
+}

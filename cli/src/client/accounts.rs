@@ -1,0 +1,176 @@
+//! `gantry login`, `gantry auth …`, `gantry tokens …`.
+
+use std::io::{self, BufRead};
+
+use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+use serde_json::{Value, json};
+
+use super::{
+    Client,
+    credentials::{self, Saved},
+    view,
+};
+use crate::{
+    args::{AuthCommand, Login, TokenCreate, TokensCommand},
+    exit::{Class, Failure},
+    output::{self, Format},
+};
+
+impl Client {
+    pub(super) async fn auth(&self, command: AuthCommand) -> Result<(), Failure> {
+        match command {
+            AuthCommand::Login(login) => self.login(login).await,
+            AuthCommand::Logout => self.logout().await,
+            AuthCommand::Whoami => {
+                let me = self.api.get("users/auth/me", &[]).await?;
+                self.show(&me)
+            }
+            AuthCommand::GetCurrent => {
+                let token = self.api.get("auth/tokens/me", &[]).await?;
+                self.show(&token)
+            }
+            AuthCommand::Create(token) => self.create_token(token).await,
+            AuthCommand::List => self.tokens(TokensCommand::List).await,
+            AuthCommand::Delete { id } => self.tokens(TokensCommand::Delete { id }).await,
+        }
+    }
+
+    pub(super) async fn login(&self, login: Login) -> Result<(), Failure> {
+        let username = match login.username {
+            Some(username) => username,
+            None => read_line("Username: ")?,
+        };
+        let password = match (login.password, login.password_file) {
+            (Some(password), _) => password,
+            (None, Some(file)) if file.as_os_str() == "-" => first_line(io::stdin().lock())?,
+            (None, Some(file)) => {
+                let open = std::fs::File::open(&file).map_err(|error| {
+                    Failure::new(Class::Usage, format!("{}: {error}", file.display()))
+                })?;
+                first_line(io::BufReader::new(open))?
+            }
+            (None, None) => read_secret("Password: ")?,
+        };
+        let body = json!({"username": username, "password": password, "client": "cli"});
+        let session = self.api.post("users/auth/login", &[], Some(&body)).await?;
+        let token = session.get("token").and_then(Value::as_str).ok_or_else(|| {
+            Failure::new(Class::General, "the answer to the login carries no token")
+        })?;
+        if login.print_token {
+            return output::line(token);
+        }
+        let path = credentials::save(&Saved {
+            api_url: self.api.url.clone(),
+            token: token.to_owned(),
+            // The file is read from anywhere later.
+            ca: self
+                .api
+                .ca
+                .as_ref()
+                .map(|ca| std::path::absolute(ca).unwrap_or_else(|_| ca.clone())),
+        })?;
+        output::note(&format!(
+            "Logged in to {} as {username}; kept in {}.",
+            self.api.url,
+            path.display()
+        ));
+        Ok(())
+    }
+
+    pub(super) async fn logout(&self) -> Result<(), Failure> {
+        if self.api.has_credential()
+            && let Err(failure) = self.api.post("users/auth/logout", &[], None).await
+        {
+            // Forget it anyway: a session that the API no longer knows is no reason to keep it.
+            output::note(&format!("the session could not be ended: {failure}"));
+        }
+        credentials::forget()?;
+        output::note("Logged out.");
+        Ok(())
+    }
+
+    pub(super) async fn tokens(&self, command: TokensCommand) -> Result<(), Failure> {
+        match command {
+            TokensCommand::Create(token) => self.create_token(token).await,
+            TokensCommand::List => {
+                let tokens = self.api.get("auth/tokens", &[]).await?;
+                self.list(&tokens, &tokens, view::TOKEN)
+            }
+            TokensCommand::Delete { id } => {
+                self.confirm(&format!("token {id}"))?;
+                self.api.delete(&format!("auth/tokens/{id}")).await?;
+                output::note(&format!("Deleted token {id}."));
+                Ok(())
+            }
+        }
+    }
+
+    async fn create_token(&self, token: TokenCreate) -> Result<(), Failure> {
+        let mut body = json!({
+            "alias": token.alias,
+            "allow_no_realm": token.realm_ids.is_empty(),
+            "event_access": true,
+        });
+        if let Some(fields) = body.as_object_mut() {
+            if !token.realm_ids.is_empty() {
+                let ids: Vec<_> = token.realm_ids.iter().map(ToString::to_string).collect();
+                fields.insert("realm_ids".to_owned(), json!(ids));
+            }
+            if !token.ip_whitelist.is_empty() {
+                fields.insert("ip_whitelist".to_owned(), json!(token.ip_whitelist));
+            }
+            if let Some(time) = token.expires_at {
+                fields.insert("expires_at".to_owned(), json!(time));
+            }
+        }
+        let made = self.api.post("auth/tokens", &[], Some(&body)).await?;
+        match self.out {
+            Format::Json => output::json(&made),
+            Format::Table => {
+                output::note("This is the only time that the token is shown:");
+                output::line(&view::text(view::field(&made, "token")))
+            }
+        }
+    }
+}
+
+fn read_line(question: &str) -> Result<String, Failure> {
+    if !output::can_ask() {
+        return Err(Failure::new(Class::Usage, "--username is needed"));
+    }
+    output::ask(question);
+    first_line(io::stdin().lock())
+}
+
+/// Reads a line that the terminal does not show.
+fn read_secret(question: &str) -> Result<String, Failure> {
+    if !output::can_ask() {
+        return Err(Failure::new(Class::Usage, "a password is needed")
+            .hint("give --password-file FILE, or `--password-file -` to read standard input"));
+    }
+    let stdin = io::stdin();
+    let terminal = |error: rustix::io::Errno| {
+        Failure::new(Class::General, format!("cannot hide the password: {error}"))
+    };
+    let shown = tcgetattr(&stdin).map_err(terminal)?;
+    let mut hidden = shown.clone();
+    hidden.local_modes.remove(LocalModes::ECHO);
+    output::ask(question);
+    tcsetattr(&stdin, OptionalActions::Now, &hidden).map_err(terminal)?;
+    let line = first_line(stdin.lock());
+    let restored = tcsetattr(&stdin, OptionalActions::Now, &shown).map_err(terminal);
+    output::note("");
+    restored?;
+    line
+}
+
+fn first_line(mut from: impl BufRead) -> Result<String, Failure> {
+    let mut line = String::new();
+    from.read_line(&mut line)
+        .map_err(|error| Failure::new(Class::General, format!("cannot read: {error}")))?;
+    let line = line.trim_end_matches(['\r', '\n']);
+    if line.is_empty() {
+        return Err(Failure::new(Class::Usage, "nothing was entered"));
+    }
+    Ok(line.to_owned())
+}

@@ -1,0 +1,100 @@
+//! The client commands: they speak to the API over HTTPS like any other client and know nothing
+//! that its documentation does not say.
+
+mod accounts;
+mod connection;
+mod containers;
+mod credentials;
+mod projects;
+mod view;
+
+use serde_json::Value;
+
+pub(crate) use self::connection::Api;
+use crate::{
+    args::{Command, Connection, ImagesCommand, ServersCommand},
+    exit::{Class, Failure},
+    output::{self, Format},
+};
+
+/// What every command has at hand.
+struct Client {
+    api: Api,
+    out: Format,
+    /// Do not ask before deleting.
+    yes: bool,
+}
+
+/// Runs one client command.
+pub(crate) async fn run(
+    connection: Connection,
+    out: Format,
+    command: Command,
+) -> Result<(), Failure> {
+    let yes = connection.yes;
+    let api = Api::new(connection)?;
+    let client = Client { api, out, yes };
+    match command {
+        Command::Auth(command) => client.auth(command).await,
+        Command::Login(login) => client.login(login).await,
+        Command::Logout => client.logout().await,
+        Command::Projects(command) => client.projects(command).await,
+        Command::Containers(command) => client.containers(command).await,
+        Command::Ps(list) => client.list_containers(list).await,
+        Command::Tokens(command) => client.tokens(command).await,
+        Command::Servers(ServersCommand::List) => {
+            let servers = client.api.get("servers", &[]).await?;
+            client.list(&servers, &servers, view::SERVER)
+        }
+        Command::Images(ImagesCommand::List { os }) => {
+            let query: Vec<_> = os.into_iter().map(|os| ("os", os)).collect();
+            let data = client.api.get("images/public", &query).await?;
+            client.list(&data, view::field(&data, "images"), view::IMAGE)
+        }
+        Command::Serve(_)
+        | Command::Dev(_)
+        | Command::Config(_)
+        | Command::Explain(_)
+        | Command::Completions { .. } => {
+            Err(Failure::new(Class::General, "this command does not speak to the API"))
+        }
+    }
+}
+
+impl Client {
+    /// Prints a list: all of `data` as JSON, or `items` in columns.
+    fn list(&self, data: &Value, items: &Value, columns: view::Columns) -> Result<(), Failure> {
+        match self.out {
+            Format::Json => output::json(data),
+            Format::Table => {
+                let rows = items.as_array().map(|items| view::rows(items, columns));
+                output::table(&view::header(columns), rows.unwrap_or_default())
+            }
+        }
+    }
+
+    /// Prints one thing: as JSON, or one line per field.
+    fn show(&self, data: &Value) -> Result<(), Failure> {
+        match self.out {
+            Format::Json => output::json(data),
+            Format::Table => output::table(&["field", "value"], view::fields(data)),
+        }
+    }
+
+    /// Asks before something is deleted. Without a person to ask, the command line is the answer.
+    fn confirm(&self, what: &str) -> Result<(), Failure> {
+        if self.yes || !output::can_ask() {
+            return Ok(());
+        }
+        output::ask(&format!("Delete {what}? [y/N] "));
+        let mut answer = String::new();
+        std::io::stdin()
+            .read_line(&mut answer)
+            .map_err(|error| Failure::new(Class::General, format!("no answer: {error}")))?;
+        if matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes") {
+            Ok(())
+        } else {
+            Err(Failure::new(Class::General, "nothing was deleted"))
+        }
+    }
+}

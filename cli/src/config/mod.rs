@@ -1,0 +1,375 @@
+//! The configuration: one TOML file, variables `GANTRY_SECTION__KEY`, flags `--set section.key=…`.
+//!
+//! Later layers win. A key that the defaults do not have is an error, and all errors are reported
+//! together, each with the file, variable or flag that caused it. What clients may change while
+//! Gantry runs (projects, containers, tokens) is no configuration and lives in the store.
+
+mod reader;
+mod state;
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use figment::{
+    Figment, Metadata, Profile, Provider,
+    providers::{Env, Format as _, Toml},
+    value::{Dict, Map, Value},
+};
+use gantry_model::{Domain, ServerName};
+use serde_json::json;
+
+use self::reader::{DEFAULT_ORIGIN, FLAG_ORIGIN, Reader};
+pub(crate) use self::{
+    reader::{Effective, Problem},
+    state::{default_state_dir, user_config_dir},
+};
+use crate::{
+    args::Settings,
+    exit::{Class, Failure},
+    output::{self, Format},
+};
+
+/// Every key with its value where nobody says otherwise. A key that is missing here is unknown.
+const DEFAULTS: &str = include_str!("defaults.toml");
+
+/// Everything that an operator may choose.
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    pub(crate) server: ServerConfig,
+    pub(crate) edge: EdgeConfig,
+    pub(crate) runtime: RuntimeConfig,
+    pub(crate) control: ControlConfig,
+    pub(crate) log: LogConfig,
+}
+
+/// Who this machine is and where it keeps its things.
+#[derive(Clone, Debug)]
+pub(crate) struct ServerConfig {
+    pub(crate) domain: Domain,
+    pub(crate) name: ServerName,
+    pub(crate) state: PathBuf,
+}
+
+/// Where the edge listens and how long it waits.
+#[derive(Clone, Debug)]
+pub(crate) struct EdgeConfig {
+    pub(crate) https: Vec<SocketAddr>,
+    pub(crate) http: Vec<SocketAddr>,
+    pub(crate) admin: SocketAddr,
+    /// The port that URLs carry.
+    pub(crate) url_port: u16,
+    pub(crate) workers: usize,
+    pub(crate) drain: Duration,
+    pub(crate) head: Duration,
+    pub(crate) idle: Duration,
+    pub(crate) connect: Duration,
+    pub(crate) answer: Duration,
+    pub(crate) upgrade_idle: Duration,
+    pub(crate) service_start: Duration,
+}
+
+/// Which runtime runs the containers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RuntimeKind {
+    /// OCI bundles run by `runc` on this machine.
+    Embedded,
+    /// No containers at all: records move through their phases, nothing runs.
+    Fake,
+}
+
+/// The runtime and what it may use.
+#[derive(Clone, Debug)]
+pub(crate) struct RuntimeConfig {
+    pub(crate) kind: RuntimeKind,
+    pub(crate) images: PathBuf,
+    pub(crate) bridge: String,
+    pub(crate) subnet: ipnet::Ipv4Net,
+    pub(crate) id_base: u32,
+    pub(crate) id_count: u32,
+    pub(crate) memory_bytes: u64,
+    pub(crate) cpu_millis: u32,
+    pub(crate) pids: u32,
+}
+
+/// How wishes are made true.
+#[derive(Clone, Debug)]
+pub(crate) struct ControlConfig {
+    pub(crate) concurrency: usize,
+    pub(crate) stop_grace: Duration,
+}
+
+/// How the log is written.
+#[derive(Clone, Debug)]
+pub(crate) struct LogConfig {
+    pub(crate) format: LogFormat,
+    pub(crate) level: String,
+}
+
+/// The form of a log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// A configuration with what was said where.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    pub(crate) config: Config,
+    pub(crate) effective: Vec<Effective>,
+}
+
+/// Values that a command prefers to the defaults, below everything that the operator says.
+pub(crate) type Preset = Vec<(&'static str, Value)>;
+
+/// Reads all layers. On failure: everything that is wrong, in the order of the keys.
+pub(crate) fn load(settings: &Settings, preset: Preset) -> Result<Loaded, Vec<Problem>> {
+    let mut problems = Vec::new();
+    let mut figment = Figment::new()
+        .merge(Named { name: DEFAULT_ORIGIN, inner: Toml::string(DEFAULTS) })
+        .merge(Pairs::new(DEFAULT_ORIGIN, preset));
+    if let Some(file) = &settings.config {
+        let checked = std::fs::read_to_string(file)
+            .map_err(|error| error.to_string())
+            .and_then(|text| text.parse::<toml::Table>().map_err(|error| error.to_string()));
+        match checked {
+            Ok(_) => figment = figment.merge(Toml::file_exact(file)),
+            Err(rule) => problems.push(Problem {
+                origin: file.display().to_string(),
+                key: "-".to_owned(),
+                rule: rule.trim_end().to_owned(),
+            }),
+        }
+    }
+    figment = figment
+        .merge(Env::prefixed("GANTRY_").filter(|key| key.as_str().contains("__")).split("__"));
+    match parse_overrides(&settings.overrides) {
+        Ok(pairs) => figment = figment.merge(Pairs::new(FLAG_ORIGIN, pairs)),
+        Err(mut wrong) => problems.append(&mut wrong),
+    }
+    let mut reader = Reader::new(&figment);
+    let config = read(&mut reader);
+    let (effective, mut found) = reader.finish();
+    problems.append(&mut found);
+    match config {
+        Some(config) if problems.is_empty() => Ok(Loaded { config, effective }),
+        Some(_) | None => Err(problems),
+    }
+}
+
+/// Prints what is in effect, with origins.
+pub(crate) fn print(effective: &[Effective], out: Format) -> Result<(), Failure> {
+    match out {
+        Format::Json => {
+            let keys: serde_json::Map<_, _> = effective
+                .iter()
+                .map(|found| {
+                    let said = json!({"value": found.value, "origin": found.origin});
+                    (found.key.clone(), said)
+                })
+                .collect();
+            output::json(&keys.into())
+        }
+        Format::Table => {
+            let rows = effective
+                .iter()
+                .map(|found| vec![found.key.clone(), found.value.clone(), found.origin.clone()])
+                .collect();
+            output::table(&["KEY", "VALUE", "ORIGIN"], rows)
+        }
+    }
+}
+
+/// All problems as one failure.
+pub(crate) fn failure(problems: &[Problem]) -> Failure {
+    let count = match problems {
+        [_] => "1 error".to_owned(),
+        many => format!("{} errors", many.len()),
+    };
+    let failure = Failure::new(Class::Configuration, format!("the configuration has {count}"));
+    problems.iter().fold(failure, |failure, problem| failure.hint(problem.to_string()))
+}
+
+fn read(reader: &mut Reader<'_>) -> Option<Config> {
+    // Read everything before the first `?`: one bad key must not hide the others.
+    let server = read_server(reader);
+    let edge = read_edge(reader);
+    let runtime = read_runtime(reader);
+    let concurrency = reader.number("control.concurrency", 1, 64);
+    let stop_grace = reader.seconds("control.stop_grace_s", 1, 600);
+    let format = reader.word("log.format", &[("text", LogFormat::Text), ("json", LogFormat::Json)]);
+    let level = reader.key("log.level", |value| {
+        let level = value.as_str().unwrap_or_default();
+        match level.parse::<tracing_subscriber::filter::Targets>() {
+            Ok(_) if !level.is_empty() => Ok(level.to_owned()),
+            Ok(_) | Err(_) => {
+                Err("must be a level or levels per target, such as \"info,access=off\"".to_owned())
+            }
+        }
+    });
+    Some(Config {
+        server: server?,
+        edge: edge?,
+        runtime: runtime?,
+        control: ControlConfig {
+            concurrency: usize::try_from(concurrency?).ok()?,
+            stop_grace: stop_grace?,
+        },
+        log: LogConfig { format: format?, level: level? },
+    })
+}
+
+fn read_server(reader: &mut Reader<'_>) -> Option<ServerConfig> {
+    let domain = reader.parsed("server.domain");
+    let name = reader.parsed("server.name");
+    let state = reader.path("server.state");
+    Some(ServerConfig { domain: domain?, name: name?, state: state? })
+}
+
+fn read_edge(reader: &mut Reader<'_>) -> Option<EdgeConfig> {
+    let https = reader.addresses("edge.https");
+    let http = reader.addresses("edge.http");
+    let admin = reader.addresses("edge.admin").and_then(|list| list.into_iter().next());
+    let own_port = https.as_ref().and_then(|list| list.first()).map_or(443, SocketAddr::port);
+    let url_port = reader.number_or("edge.url_port", 1, 65_535, own_port.into());
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let workers = reader.number_or("edge.workers", 1, 256, u64::try_from(cores).unwrap_or(1));
+    let drain = reader.seconds("edge.drain_timeout_s", 0, 3_600);
+    let head = reader.seconds("edge.head_timeout_s", 1, 120);
+    let idle = reader.seconds("edge.idle_timeout_s", 1, 3_600);
+    let connect = reader.seconds("edge.connect_timeout_s", 1, 60);
+    let answer = reader.seconds("edge.answer_timeout_s", 1, 3_600);
+    let upgrade_idle = reader.seconds("edge.upgrade_idle_timeout_s", 10, 86_400);
+    let service_start = reader.seconds("edge.service_start_timeout_s", 1, 300);
+    if https.as_ref().is_some_and(Vec::is_empty) {
+        let origin = reader.origin_of("edge.https");
+        reader.problem(&origin, "edge.https", "must hold at least one address");
+    }
+    if let Some(admin) = admin.filter(|admin| !admin.ip().is_loopback()) {
+        let origin = reader.origin_of("edge.admin");
+        let rule = format!("must be a loopback address, found {admin}");
+        reader.problem(&origin, "edge.admin", rule);
+    }
+    Some(EdgeConfig {
+        https: https?,
+        http: http?,
+        admin: admin?,
+        url_port: u16::try_from(url_port?).ok()?,
+        workers: usize::try_from(workers?).ok()?,
+        drain: drain?,
+        head: head?,
+        idle: idle?,
+        connect: connect?,
+        answer: answer?,
+        upgrade_idle: upgrade_idle?,
+        service_start: service_start?,
+    })
+}
+
+fn read_runtime(reader: &mut Reader<'_>) -> Option<RuntimeConfig> {
+    let kind = reader
+        .word("runtime.kind", &[("embedded", RuntimeKind::Embedded), ("fake", RuntimeKind::Fake)]);
+    let images = reader.path("runtime.images");
+    let bridge = reader.key("runtime.bridge", |value| {
+        let name = value.as_str().unwrap_or_default();
+        // The kernel's limit for interface names, and letters that no tool trips over.
+        let fits = (1..=15).contains(&name.len())
+            && name.bytes().all(|octet| octet.is_ascii_alphanumeric() || octet == b'-');
+        if fits { Ok(name.to_owned()) } else { Err("must be 1 to 15 of a-zA-Z0-9-".to_owned()) }
+    });
+    let subnet = reader.key("runtime.subnet", |value| {
+        value
+            .as_str()
+            .and_then(|text| text.parse::<ipnet::Ipv4Net>().ok())
+            .filter(|net| net.addr() == net.network() && (8..=28).contains(&net.prefix_len()))
+            .ok_or_else(|| "must be an IPv4 network such as \"10.88.0.0/16\"".to_owned())
+    });
+    let id_base = reader.number("runtime.id_base", 65_536, 4_000_000_000);
+    let id_count = reader.number("runtime.id_count", 65_536, 65_536 * 16);
+    let memory = reader.number("runtime.memory_mib", 32, 1 << 24);
+    let cpu = reader.number("runtime.cpu_millis", 10, 1_000_000);
+    let pids = reader.number("runtime.pids", 16, 1 << 22);
+    Some(RuntimeConfig {
+        kind: kind?,
+        images: images?,
+        bridge: bridge?,
+        subnet: subnet?,
+        id_base: u32::try_from(id_base?).ok()?,
+        id_count: u32::try_from(id_count?).ok()?,
+        memory_bytes: memory? << 20,
+        cpu_millis: u32::try_from(cpu?).ok()?,
+        pids: u32::try_from(pids?).ok()?,
+    })
+}
+
+fn parse_overrides(overrides: &[String]) -> Result<Vec<(String, Value)>, Vec<Problem>> {
+    let mut pairs = Vec::new();
+    let mut problems = Vec::new();
+    for text in overrides {
+        match text.split_once('=') {
+            Some((key, value)) if key.split('.').count() == 2 && !key.contains(' ') => {
+                // The same spelling as in the environment: `[a, b]` is a list, 5 a number.
+                let value = match value.parse() {
+                    Ok(value) => value,
+                    Err(never) => match never {},
+                };
+                pairs.push((key.to_owned(), value));
+            }
+            Some(_) | None => problems.push(Problem {
+                origin: FLAG_ORIGIN.to_owned(),
+                key: text.clone(),
+                rule: "must be SECTION.KEY=VALUE".to_owned(),
+            }),
+        }
+    }
+    if problems.is_empty() { Ok(pairs) } else { Err(problems) }
+}
+
+/// A provider under another name, so that origins read well.
+struct Named<P> {
+    name: &'static str,
+    inner: P,
+}
+
+impl<P: Provider> Provider for Named<P> {
+    fn metadata(&self) -> Metadata {
+        Metadata::named(self.name)
+    }
+
+    fn data(&self) -> figment::Result<Map<Profile, Dict>> {
+        self.inner.data()
+    }
+}
+
+/// `section.key` pairs as a layer.
+struct Pairs {
+    name: &'static str,
+    pairs: Vec<(String, Value)>,
+}
+
+impl Pairs {
+    fn new(name: &'static str, pairs: Vec<(impl Into<String>, Value)>) -> Self {
+        let pairs = pairs.into_iter().map(|(key, value)| (key.into(), value)).collect();
+        Self { name, pairs }
+    }
+}
+
+impl Provider for Pairs {
+    fn metadata(&self) -> Metadata {
+        Metadata::named(self.name)
+    }
+
+    fn data(&self) -> figment::Result<Map<Profile, Dict>> {
+        let mut sections: std::collections::BTreeMap<String, Dict> = Map::new();
+        for (key, value) in &self.pairs {
+            let (section, key) = key.split_once('.').unwrap_or(("", key));
+            sections.entry(section.to_owned()).or_default().insert(key.to_owned(), value.clone());
+        }
+        let dict = sections.into_iter().map(|(section, keys)| (section, keys.into())).collect();
+        Ok(Profile::Default.collect(dict))
+    }
+}
+
+#[cfg(test)]
+mod tests;

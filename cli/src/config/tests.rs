@@ -1,0 +1,104 @@
+use std::path::Path;
+
+use super::*;
+
+fn settings(file: Option<&Path>, overrides: &[&str]) -> Settings {
+    Settings {
+        config: file.map(Path::to_owned),
+        overrides: overrides.iter().map(|&text| text.to_owned()).collect(),
+    }
+}
+
+fn write(text: &str) -> tempfile::NamedTempFile {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), text).unwrap();
+    file
+}
+
+#[test]
+fn the_defaults_are_a_valid_configuration() {
+    let loaded = load(&settings(None, &[]), Vec::new()).unwrap();
+    assert_eq!(loaded.config.edge.url_port, 443);
+    assert_eq!(loaded.config.server.domain.as_str(), "gantry.localhost");
+    assert!(loaded.effective.iter().all(|key| key.origin == "default"), "{:?}", loaded.effective);
+}
+
+#[test]
+fn every_default_is_read() {
+    let loaded = load(&settings(None, &[]), Vec::new()).unwrap();
+    let table: toml::Table = DEFAULTS.parse().unwrap();
+    let count: usize = table.values().map(|section| section.as_table().unwrap().len()).sum();
+    assert_eq!(loaded.effective.len(), count);
+}
+
+#[test]
+fn later_layers_win_and_origins_are_named() {
+    let file = write("[edge]\nhttps = \"127.0.0.1:9443\"\nadmin = \"127.0.0.1:9\"\n");
+    let loaded = load(
+        &settings(Some(file.path()), &["edge.admin=127.0.0.1:10", "edge.workers=3"]),
+        vec![("edge.https", "127.0.0.1:1".into()), ("log.level", "debug".into())],
+    )
+    .unwrap();
+    let edge = &loaded.config.edge;
+    assert_eq!(edge.https, ["127.0.0.1:9443".parse().unwrap()]);
+    assert_eq!((edge.url_port, edge.workers), (9443, 3));
+    assert_eq!(edge.admin, "127.0.0.1:10".parse().unwrap());
+    assert_eq!(loaded.config.log.level, "debug");
+    let origin =
+        |key: &str| loaded.effective.iter().find(|found| found.key == key).unwrap().origin.clone();
+    assert_eq!(origin("edge.https"), file.path().display().to_string());
+    assert_eq!(origin("edge.admin"), "--set");
+    assert_eq!(origin("edge.http"), "default");
+}
+
+#[test]
+fn all_errors_are_reported_at_once_with_file_and_key() {
+    let file = write(
+        "loose = 1\n[server]\ndomain = \"127.0.0.1\"\nname = \"a.b\"\nstate = \"here\"\n\
+         [edge]\nhttps = []\nhttpz = \"x\"\nadmin = \"0.0.0.0:1\"\nworkers = 0\n\
+         [runtime]\nkind = \"podman\"\nsubnet = \"10.88.0.1/16\"\nmemory_mib = \"much\"\n\
+         [log]\nlevel = 5\n[nowhere]\nat = 1\n",
+    );
+    let flags = ["edge.idle_timeout_s=never", "no key"];
+    let problems = load(&settings(Some(file.path()), &flags), Vec::new()).unwrap_err();
+    let name = file.path().display().to_string();
+    for (origin, key, rule) in [
+        (name.as_str(), "server.domain", "address"),
+        (&name, "server.name", ""),
+        (&name, "server.state", "absolute path"),
+        (&name, "edge.https", "at least one address"),
+        (&name, "edge.httpz", "did you mean edge.http"),
+        (&name, "edge.admin", "loopback"),
+        (&name, "edge.workers", "\"auto\""),
+        (&name, "runtime.kind", "\"embedded\" or \"fake\""),
+        (&name, "runtime.subnet", "IPv4 network"),
+        (&name, "runtime.memory_mib", "whole number"),
+        (&name, "log.level", "level"),
+        (&name, "nowhere.at", "no such key"),
+        (&name, "loose", "section"),
+        ("--set", "no key", "SECTION.KEY=VALUE"),
+    ] {
+        assert!(
+            problems.iter().any(|problem| problem.origin == origin
+                && problem.key == key
+                && problem.rule.contains(rule)),
+            "{origin} {key}: {rule}\nin {problems:#?}"
+        );
+    }
+}
+
+#[test]
+fn a_file_that_is_no_toml_is_reported_with_the_rest() {
+    let file = write("[edge\n");
+    let problems = load(&settings(Some(file.path()), &["edge.nothing=1"]), Vec::new()).unwrap_err();
+    assert_eq!(problems.len(), 2, "{problems:?}");
+    assert_eq!(problems[0].origin, file.path().display().to_string());
+    assert_eq!(problems[1].key, "edge.nothing");
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let path = Path::new("/nonexistent/gantry.toml");
+    let problems = load(&settings(Some(path), &[]), Vec::new()).unwrap_err();
+    assert_eq!(problems[0].origin, "/nonexistent/gantry.toml");
+}
