@@ -2,6 +2,11 @@
 
 use std::sync::Arc;
 
+use crate::sqlite::{self, Class};
+
+/// What a method of the store returns.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
 /// Why a store refused or could not answer.
 ///
 /// Nothing was changed, but for one case: after [`Error::Unavailable`] with [`Outage::Io`] a write
@@ -66,6 +71,9 @@ pub enum Outage {
     /// Somebody else held the database, or all connections were taken, for too long.
     #[error("the database is busy")]
     Busy(#[source] Cause),
+    /// The database refused a statement: a fault of Gantry.
+    #[error("the database refused a statement")]
+    Refused(#[source] Cause),
     /// An earlier failure stopped the writer; the store must be opened again.
     #[error("writes have stopped after a failure; the store must be opened again")]
     Stopped,
@@ -83,6 +91,7 @@ impl Error {
     /// Whether the same call may succeed later without anything having been changed by the caller.
     pub const fn is_retryable(&self) -> bool {
         match self {
+            Self::Unavailable(Outage::Refused(_)) => false,
             Self::Unavailable(_) => true,
             Self::NotFound
             | Self::Stale
@@ -128,7 +137,9 @@ pub enum OpenError {
         found: String,
     },
     /// A newer Gantry wrote this database.
-    #[error("the database has schema {found}, this version knows up to {known}; use a newer Gantry")]
+    #[error(
+        "the database has schema {found}, this version knows up to {known}; use a newer Gantry"
+    )]
     NewerSchema {
         /// The schema's number.
         found: i64,
@@ -162,4 +173,62 @@ pub enum OpenError {
     /// The operating system gave no randomness.
     #[error("no randomness from the operating system")]
     Random(#[source] getrandom::Error),
+}
+
+impl Cause {
+    /// Keeps an error as a cause.
+    pub(crate) fn new(error: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self(Arc::new(error))
+    }
+}
+
+impl Outage {
+    /// Whether this ends the transaction of everybody in it. What a single statement did wrong does
+    /// not.
+    pub(crate) const fn ends_transaction(&self) -> bool {
+        match self {
+            Self::Full(_) | Self::Io(_) | Self::Busy(_) | Self::Stopped | Self::Closed => true,
+            Self::Refused(_) => false,
+        }
+    }
+
+    /// Whether no more writes may be taken until the store is opened again.
+    pub(crate) const fn stops_writes(&self) -> bool {
+        match self {
+            Self::Io(_) | Self::Stopped => true,
+            Self::Full(_) | Self::Busy(_) | Self::Refused(_) | Self::Closed => false,
+        }
+    }
+}
+
+/// The one place where a database's complaint becomes an answer. SQLite names the columns of a
+/// constraint, PostgreSQL the constraint; both stand in the table.
+pub(crate) fn failed(error: sqlx::Error) -> Error {
+    let database = match error {
+        sqlx::Error::Database(ref database) => database.as_ref(),
+        sqlx::Error::RowNotFound => return Error::NotFound,
+        sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => {
+            return Error::Corrupt { what: error.to_string() };
+        }
+        sqlx::Error::PoolTimedOut => return Error::Unavailable(Outage::Busy(Cause::new(error))),
+        sqlx::Error::PoolClosed => return Error::Unavailable(Outage::Closed),
+        sqlx::Error::Io(_) | sqlx::Error::WorkerCrashed => {
+            return Error::Unavailable(Outage::Io(Cause::new(error)));
+        }
+        other => return Error::Unavailable(Outage::Refused(Cause::new(other))),
+    };
+    match sqlite::classify(database) {
+        Class::Taken => match sqlite::constraint(database).unwrap_or_default() {
+            "containers.project, containers.name" | "container_name" => Error::NameTaken,
+            "containers.key_fingerprint" | "container_key" => Error::KeyTaken,
+            "projects.owner, projects.alias" | "project_alias" => Error::AliasTaken,
+            "users.username" | "user_name" => Error::UsernameTaken,
+            _ => Error::IdTaken,
+        },
+        Class::Reference => Error::NotFound,
+        Class::Full => Error::Unavailable(Outage::Full(Cause::new(error))),
+        Class::Io => Error::Unavailable(Outage::Io(Cause::new(error))),
+        Class::Busy => Error::Unavailable(Outage::Busy(Cause::new(error))),
+        Class::Refused => Error::Unavailable(Outage::Refused(Cause::new(error))),
+    }
 }

@@ -1,16 +1,141 @@
-//! The record store: typed queries, transactions and the change feed, over SQLite.
+//! The record store: typed queries, transactions and the change feed.
+//!
+//! One typed method per query or mutation, each one transaction: a container, its name and its SSH
+//! key are taken together or not at all. Records carry versions, and whoever changes one names the
+//! version that it has read; another one meanwhile is [`Error::Stale`]. Every change of a container
+//! is in the feed ([`Store::changes`]), in the order of the commits and without gaps, so that a
+//! reader who has loaded everything at one revision misses nothing after it.
+//!
+//! A write has returned only when it is on the disk. Writes are grouped: one task makes them all, up
+//! to 64 in one transaction, and answers after the commit.
+//!
+//! The store decides no policy, reads no clock (`now_ms` is always an argument), hands out neither
+//! connections nor rows, and never repeats a failed flush. The engine is SQLite, in the module
+//! `sqlite` alone; every other statement is one that PostgreSQL takes, too.
 
-
+mod columns;
+mod containers;
+mod document;
 mod error;
+mod feed;
+mod idempotency;
+mod installation;
+mod listing;
+mod projects;
 pub mod record;
-mod stub;
+mod schema;
+mod sqlite;
+mod tokens;
+mod users;
+mod writer;
 
-pub use error::{Cause, Error, OpenError, Outage};
+use std::{fmt, path::Path, sync::Arc};
+
+use futures_util::future::BoxFuture;
+use tokio::sync::{mpsc, watch};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub use error::{Cause, Error, OpenError, Outage, Result};
 pub use record::*;
 
-/// The result of a store method.
-pub type Result<T, E = Error> = std::result::Result<T, E>;
+use crate::{
+    feed::Retention,
+    sqlite::Readers,
+    writer::{Job, Pending, QUEUE_MAX, Tx, Writer},
+};
 
-/// A cheap handle.
-#[derive(Clone, Debug)]
-pub struct Store;
+/// A handle to the store; cheap to clone, all clones are one store.
+///
+/// Every method may be called from any task of any tokio runtime, and may be dropped before its end: a
+/// read then has no effect, a write is made or not made, but never half.
+#[derive(Clone)]
+pub struct Store(Arc<Shared>);
+
+struct Shared {
+    readers: Readers,
+    queue: mpsc::Sender<Box<dyn Job>>,
+    head: watch::Receiver<Revision>,
+    epoch: Epoch,
+    closing: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Store {
+    /// Opens the store in the file at `path`, makes it if there is none, and brings it to the
+    /// newest schema.
+    ///
+    /// Its writer runs on the tokio runtime that this is called in. After an end without
+    /// [`Store::close`] the whole file is checked first, which takes about a second per gigabyte.
+    pub async fn open(path: &Path) -> Result<Self, OpenError> {
+        Self::open_with(path, Retention::default()).await
+    }
+
+    async fn open_with(path: &Path, retention: Retention) -> Result<Self, OpenError> {
+        let sqlite::Opened { mut writer, readers } = sqlite::open(path).await?;
+        schema::migrate(&mut writer, path, schema::MIGRATIONS).await?;
+        let epoch = installation::ensure_epoch(&mut writer).await?;
+        idempotency::forget_unfinished(&mut writer).await.map_err(OpenError::Record)?;
+        let revision = feed::head(&mut writer).await.map_err(OpenError::Record)?;
+
+        let (queue, queued) = mpsc::channel(QUEUE_MAX);
+        let (head_sender, head) = watch::channel(revision);
+        let (closing, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let writer = Writer {
+            tx: Tx::new(writer),
+            readers: readers.clone(),
+            queue: queued,
+            head: head_sender,
+            retention,
+            closing: closing.clone(),
+        };
+        tasks.spawn(writer.run());
+        tasks.close();
+        Ok(Self(Arc::new(Shared { readers, queue, head, epoch, closing, tasks })))
+    }
+
+    /// Closes the store: what is queued is still written, what comes later is refused with
+    /// [`Outage::Closed`]. Returns when the files are closed; may be called twice.
+    pub async fn close(&self) {
+        self.0.closing.cancel();
+        self.0.tasks.wait().await;
+    }
+
+    /// Names the history of the feed.
+    pub fn epoch(&self) -> Epoch {
+        self.0.epoch
+    }
+
+    /// The newest revision; changes after each commit that added to the feed. A hint to read
+    /// [`Store::changes`]: revisions may be skipped.
+    pub fn head(&self) -> watch::Receiver<Revision> {
+        self.0.head.clone()
+    }
+
+    fn readers(&self) -> &Readers {
+        &self.0.readers
+    }
+
+    /// Queues a mutation and waits until it is committed or refused.
+    async fn write<T, W>(&self, work: W) -> Result<T>
+    where
+        T: Send + 'static,
+        W: for<'c> FnOnce(&'c mut Tx) -> BoxFuture<'c, Result<T>> + Send + 'static,
+    {
+        let (pending, answer) = Pending::new(work);
+        // Both fail only when the writer has ended.
+        let closed = Error::Unavailable(Outage::Closed);
+        if self.0.queue.send(Box::new(pending)).await.is_err() {
+            return Err(closed);
+        }
+        answer.await.unwrap_or(Err(closed))
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store")
+            .field("epoch", &self.0.epoch)
+            .field("head", &*self.0.head.borrow())
+            .finish_non_exhaustive()
+    }
+}

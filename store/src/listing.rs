@@ -1,0 +1,145 @@
+//! Lists: conditions, order, pages and totals, with only our own words in the statement's text.
+
+use gantry_model::{ContainerId, Id, ProjectId, RealmId};
+use sqlx::QueryBuilder;
+
+use crate::{
+    columns::natural,
+    error::{Result, failed},
+    record::{Listed, Page},
+    sqlite::{self, Connection, Db, Readers, Row},
+    writer::Tx,
+};
+
+/// A condition of a list, to be joined with `AND`.
+pub(crate) enum Condition {
+    /// A column of ids holds this one.
+    Is(&'static str, [u8; 12]),
+    /// A column of words does not hold this one.
+    IsNot(&'static str, &'static str),
+    /// The record is visible in a realm.
+    InRealm(&'static Membership, RealmId),
+}
+
+/// A table of realms and the column beside `realm` that names a record.
+pub(crate) struct Membership {
+    pub(crate) table: &'static str,
+    pub(crate) column: &'static str,
+}
+
+/// In which realms projects are visible.
+pub(crate) const PROJECT_REALMS: Membership =
+    Membership { table: "project_realms", column: "project" };
+/// In which realms containers are visible.
+pub(crate) const CONTAINER_REALMS: Membership =
+    Membership { table: "container_realms", column: "container" };
+
+impl Condition {
+    /// The condition that a column holds an id, if one is given.
+    pub(crate) fn is<K>(column: &'static str, id: Option<Id<K>>) -> Option<Self> {
+        id.map(|id| Self::Is(column, *id.as_bytes()))
+    }
+}
+
+/// What is listed, from which table, in which order.
+pub(crate) struct List<'l> {
+    pub(crate) table: &'static str,
+    pub(crate) conditions: &'l [Condition],
+    /// What to sort by.
+    pub(crate) order: &'static str,
+    /// What breaks ties.
+    pub(crate) tie: &'static str,
+}
+
+impl List<'_> {
+    /// Reads one page and counts all, at one instant.
+    pub(crate) async fn read<S, T>(
+        &self,
+        readers: &Readers,
+        page: Page<S>,
+        decode: impl Fn(&Row) -> Result<T> + Send,
+    ) -> Result<Listed<T>>
+    where
+        S: Send,
+    {
+        let mut tx = sqlite::begin_read(readers).await.map_err(failed)?;
+        let mut count = QueryBuilder::<Db>::new("SELECT count(*) FROM ");
+        self.push_selection(&mut count);
+        let total: i64 = count.build_query_scalar().fetch_one(&mut *tx).await.map_err(failed)?;
+
+        let mut query = QueryBuilder::<Db>::new("SELECT * FROM ");
+        self.push_selection(&mut query);
+        let direction = if page.descending { " DESC" } else { " ASC" };
+        query.push(" ORDER BY ").push(self.order).push(direction);
+        if self.order != self.tie {
+            query.push(", ").push(self.tie).push(direction);
+        }
+        let skipped = i64::from(page.page.saturating_sub(1)).saturating_mul(i64::from(page.limit));
+        query.push(" LIMIT ").push_bind(i64::from(page.limit));
+        query.push(" OFFSET ").push_bind(skipped);
+        let rows: Vec<Row> = query.build().fetch_all(&mut *tx).await.map_err(failed)?;
+        Ok(Listed {
+            items: rows.iter().map(decode).collect::<Result<_>>()?,
+            total: natural(total, "count")?,
+        })
+    }
+
+    fn push_selection(&self, query: &mut QueryBuilder<Db>) {
+        query.push(self.table);
+        let mut joint = " WHERE ";
+        for condition in self.conditions {
+            query.push(joint);
+            joint = " AND ";
+            match condition {
+                Condition::Is(column, id) => {
+                    query.push(column).push(" = ").push_bind(id.to_vec());
+                }
+                Condition::IsNot(column, word) => {
+                    query.push(column).push(" <> ").push_bind(*word);
+                }
+                Condition::InRealm(Membership { table, column }, realm) => {
+                    query.push("id IN (SELECT ").push(column).push(" FROM ").push(table);
+                    query.push(" WHERE realm = ").push_bind(realm.as_bytes().to_vec()).push(")");
+                }
+            }
+        }
+    }
+}
+
+/// Makes a project visible in exactly these realms.
+pub(crate) async fn set_project_realms(
+    tx: &mut Tx,
+    project: ProjectId,
+    realms: &[RealmId],
+) -> Result<()> {
+    set_realms(&mut tx.connection, &PROJECT_REALMS, *project.as_bytes(), realms).await
+}
+
+/// Makes a container visible in exactly these realms.
+pub(crate) async fn set_container_realms(
+    tx: &mut Tx,
+    container: ContainerId,
+    realms: &[RealmId],
+) -> Result<()> {
+    set_realms(&mut tx.connection, &CONTAINER_REALMS, *container.as_bytes(), realms).await
+}
+
+async fn set_realms(
+    connection: &mut Connection,
+    Membership { table, column }: &Membership,
+    record: [u8; 12],
+    realms: &[RealmId],
+) -> Result<()> {
+    let mut delete = QueryBuilder::<Db>::new("DELETE FROM ");
+    delete.push(table).push(" WHERE ").push(column).push(" = ").push_bind(record.to_vec());
+    delete.build().execute(&mut *connection).await.map_err(failed)?;
+    for realm in realms {
+        let mut insert = QueryBuilder::<Db>::new("INSERT INTO ");
+        insert.push(table).push(" (realm, ").push(column).push(") VALUES (");
+        insert.push_bind(realm.as_bytes().to_vec()).push(", ").push_bind(record.to_vec());
+        // A realm that is named twice counts once.
+        insert.push(") ON CONFLICT DO NOTHING");
+        insert.build().execute(&mut *connection).await.map_err(failed)?;
+    }
+    Ok(())
+}

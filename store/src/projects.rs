@@ -1,0 +1,178 @@
+//! Projects.
+
+use gantry_model::{ProjectId, RealmId, UserId};
+
+use crate::{
+    Store,
+    columns::{self, integer},
+    document,
+    error::{Error, Result, failed},
+    listing::{self, Condition, List},
+    record::{Listed, Page, Project, ProjectSort, Version},
+    sqlite::{self, Row},
+    writer::Tx,
+};
+
+impl Store {
+    /// Adds a project as given; a new one has [`Version::FIRST`]. [`Error::AliasTaken`] if its
+    /// owner has one of this alias, [`Error::NotFound`] if there is no such owner.
+    pub async fn create_project(&self, project: &Project) -> Result<()> {
+        let (project, doc) = (project.clone(), document::write_project(&project.spec)?);
+        self.write(move |tx| {
+            Box::pin(async move {
+                sqlx::query(
+                    "INSERT INTO projects (id, owner, alias, max_containers, version, \
+                     created_at_ms, updated_at_ms, doc) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+                )
+                .bind(project.id.as_bytes().as_slice())
+                .bind(project.owner.as_bytes().as_slice())
+                .bind(project.spec.alias.as_str())
+                .bind(project.spec.max_containers.map(i64::from))
+                .bind(integer(project.version.0))
+                .bind(project.created_at_ms)
+                .bind(project.updated_at_ms)
+                .bind(doc)
+                .execute(&mut tx.connection)
+                .await
+                .map_err(failed)?;
+                listing::set_project_realms(tx, project.id, &project.spec.realms).await
+            })
+        })
+        .await
+    }
+
+    /// The project of this id.
+    pub async fn project(&self, id: ProjectId) -> Result<Option<Project>> {
+        let row = sqlx::query("SELECT * FROM projects WHERE id = $1")
+            .bind(id.as_bytes().as_slice())
+            .fetch_optional(self.readers())
+            .await
+            .map_err(failed)?;
+        row.as_ref().map(project).transpose()
+    }
+
+    /// Lists projects: of one owner or of all, visible in one realm or whatever their realms.
+    pub async fn projects(
+        &self,
+        owner: Option<UserId>,
+        realm: Option<RealmId>,
+        page: Page<ProjectSort>,
+    ) -> Result<Listed<Project>> {
+        let conditions: Vec<Condition> = [
+            Condition::is("owner", owner),
+            realm.map(|realm| Condition::InRealm(&listing::PROJECT_REALMS, realm)),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        let order = match page.sort {
+            ProjectSort::Id => "id",
+            ProjectSort::Alias => "alias",
+            ProjectSort::CreatedAt => "created_at_ms",
+            ProjectSort::UpdatedAt => "updated_at_ms",
+        };
+        List { table: "projects", conditions: &conditions, order, tie: "id" }
+            .read(self.readers(), page, project)
+            .await
+    }
+
+    /// Replaces the spec of the project if it still has the version given; returns it with the next
+    /// version. `updated_at_ms` is taken over, owner and time of making stay as they are.
+    ///
+    /// A quota below the number of containers is taken: it refuses new ones, no more.
+    pub async fn update_project(&self, project: &Project) -> Result<Project> {
+        let (new, doc) = (project.clone(), document::write_project(&project.spec)?);
+        self.write(move |tx| {
+            Box::pin(async move {
+                let done = sqlx::query(
+                    "UPDATE projects SET alias = $3, max_containers = $4, updated_at_ms = $5, \
+                     doc = $6, version = version + 1 WHERE id = $1 AND version = $2",
+                )
+                .bind(new.id.as_bytes().as_slice())
+                .bind(integer(new.version.0))
+                .bind(new.spec.alias.as_str())
+                .bind(new.spec.max_containers.map(i64::from))
+                .bind(new.updated_at_ms)
+                .bind(doc)
+                .execute(&mut tx.connection)
+                .await
+                .map_err(failed)?;
+                let stored = load(tx, new.id).await?.ok_or(Error::NotFound)?;
+                if done.rows_affected() == 0 {
+                    return Err(Error::Stale);
+                }
+                listing::set_project_realms(tx, new.id, &new.spec.realms).await?;
+                Ok(stored)
+            })
+        })
+        .await
+    }
+
+    /// Removes a project. [`Error::NotEmpty`] while it holds containers, those being deleted
+    /// included.
+    pub async fn delete_project(&self, id: ProjectId) -> Result<()> {
+        self.write(move |tx| {
+            Box::pin(async move {
+                if quota(tx, id).await?.is_none() {
+                    return Err(Error::NotFound);
+                }
+                if count_containers(tx, id).await? > 0 {
+                    return Err(Error::NotEmpty);
+                }
+                sqlx::query("DELETE FROM projects WHERE id = $1")
+                    .bind(id.as_bytes().as_slice())
+                    .execute(&mut tx.connection)
+                    .await
+                    .map(drop)
+                    .map_err(failed)
+            })
+        })
+        .await
+    }
+}
+
+/// How many containers a project may hold; `None` if there is no such project.
+#[expect(clippy::option_option, reason = "no project, no quota, and a quota are three answers")]
+pub(crate) async fn quota(tx: &mut Tx, id: ProjectId) -> Result<Option<Option<u32>>> {
+    let max: Option<Option<i64>> = sqlx::query_scalar(sqlite::LOCK_PROJECT)
+        .bind(id.as_bytes().as_slice())
+        .fetch_optional(&mut tx.connection)
+        .await
+        .map_err(failed)?;
+    // A number that no `u32` holds limits nothing.
+    Ok(max.map(|max| max.and_then(|max| u32::try_from(max).ok())))
+}
+
+/// How many containers a project holds.
+pub(crate) async fn count_containers(tx: &mut Tx, id: ProjectId) -> Result<u64> {
+    let count: i64 = sqlx::query_scalar("SELECT count(*) FROM containers WHERE project = $1")
+        .bind(id.as_bytes().as_slice())
+        .fetch_one(&mut tx.connection)
+        .await
+        .map_err(failed)?;
+    columns::natural(count, "count")
+}
+
+async fn load(tx: &mut Tx, id: ProjectId) -> Result<Option<Project>> {
+    let row = sqlx::query("SELECT * FROM projects WHERE id = $1")
+        .bind(id.as_bytes().as_slice())
+        .fetch_optional(&mut tx.connection)
+        .await
+        .map_err(failed)?;
+    row.as_ref().map(project).transpose()
+}
+
+fn project(row: &Row) -> Result<Project> {
+    let id = columns::id(row, "id")?;
+    let read = || -> Result<Project> {
+        Ok(Project {
+            id,
+            owner: columns::id(row, "owner")?,
+            spec: document::read_project(columns::get(row, "doc")?)?,
+            version: Version(columns::count(row, "version")?),
+            created_at_ms: columns::get(row, "created_at_ms")?,
+            updated_at_ms: columns::get(row, "updated_at_ms")?,
+        })
+    };
+    read().map_err(columns::of("project", id))
+}

@@ -1,0 +1,203 @@
+//! Migrations: numbered, embedded, each in a transaction of its own.
+//!
+//! A database remembers which it has had. One that has had more than this binary knows, or others,
+//! is refused: running on would damage it. Before the first migration of a database that holds
+//! something, a copy of it is made beside it.
+
+use std::path::{Path, PathBuf};
+
+use sqlx::AssertSqlSafe;
+
+use crate::{
+    error::{Cause, OpenError, failed},
+    sqlite::{self, Connection},
+};
+
+/// One step from a schema to the next.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Migration {
+    number: i64,
+    name: &'static str,
+    text: &'static str,
+}
+
+/// Every migration, in order, numbered from 1 without gaps. Never change one that was released.
+pub(crate) const MIGRATIONS: &[Migration] =
+    &[Migration { number: 1, name: "first", text: include_str!("../migrations/0001_first.sql") }];
+
+/// Brings the database to the newest schema of `migrations`.
+pub(crate) async fn migrate(
+    connection: &mut Connection,
+    path: &Path,
+    migrations: &[Migration],
+) -> Result<(), OpenError> {
+    let had = history(connection).await?;
+    let known = migrations.last().map_or(0, |migration| migration.number);
+    for (at, (number, name)) in had.iter().enumerate() {
+        match migrations.get(at) {
+            Some(migration) if migration.number == *number && migration.name == name => {}
+            Some(migration) => {
+                let what = format!("{number} ({name}) stands where {} should", migration.number);
+                return Err(OpenError::ForeignSchema { what });
+            }
+            None => {
+                let found = had.last().map_or(*number, |(newest, _)| *newest);
+                return Err(OpenError::NewerSchema { found, known });
+            }
+        }
+    }
+    let missing = migrations.get(had.len()..).unwrap_or_default();
+    if let (Some((number, _)), false) = (had.last(), missing.is_empty()) {
+        copy_before(connection, path, *number).await?;
+    }
+    for migration in missing {
+        apply(connection, migration).await.map_err(|error| OpenError::Migration {
+            number: migration.number,
+            source: Cause::new(error),
+        })?;
+        tracing::info!(number = migration.number, name = migration.name, "migrated the store");
+    }
+    Ok(())
+}
+
+/// The migrations that the database has had, oldest first.
+async fn history(connection: &mut Connection) -> Result<Vec<(i64, String)>, OpenError> {
+    let unreadable = |error| OpenError::Record(failed(error));
+    if sqlite::has_table(connection, Some("migrations")).await.map_err(unreadable)? {
+        return sqlx::query_as("SELECT number, name FROM migrations ORDER BY number")
+            .fetch_all(connection)
+            .await
+            .map_err(unreadable);
+    }
+    if sqlite::has_table(connection, None).await.map_err(unreadable)? {
+        let what = "there are tables, but no record of migrations".to_owned();
+        return Err(OpenError::ForeignSchema { what });
+    }
+    Ok(Vec::new())
+}
+
+async fn copy_before(
+    connection: &mut Connection,
+    path: &Path,
+    number: i64,
+) -> Result<(), OpenError> {
+    let mut copy = path.as_os_str().to_owned();
+    copy.push(format!(".schema-{number}"));
+    let copy = PathBuf::from(copy);
+    // A copy that an earlier, interrupted attempt left is of the same state or incomplete.
+    match tokio::fs::remove_file(&copy).await {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            let (path, source) = (copy.display().to_string(), Cause::new(error));
+            return Err(OpenError::Open { path, source });
+        }
+        Ok(()) | Err(_) => {}
+    }
+    sqlite::copy_into(connection, &copy).await.map_err(|error| OpenError::Open {
+        path: copy.display().to_string(),
+        source: Cause::new(error),
+    })
+}
+
+async fn apply(connection: &mut Connection, migration: &Migration) -> sqlx::Result<()> {
+    sqlite::begin(connection).await?;
+    let applied = statements(connection, migration).await;
+    match applied {
+        Ok(()) => sqlite::commit(connection).await,
+        Err(error) => {
+            sqlite::rollback(connection).await?;
+            Err(error)
+        }
+    }
+}
+
+async fn statements(connection: &mut Connection, migration: &Migration) -> sqlx::Result<()> {
+    if migration.number == 1 {
+        let table = "CREATE TABLE migrations (number BIGINT PRIMARY KEY, name TEXT NOT NULL)";
+        execute(connection, table).await?;
+    }
+    for statement in split(migration.text) {
+        execute(connection, &statement).await?;
+    }
+    sqlx::query("INSERT INTO migrations (number, name) VALUES ($1, $2)")
+        .bind(migration.number)
+        .bind(migration.name)
+        .execute(connection)
+        .await
+        .map(drop)
+}
+
+async fn execute(connection: &mut Connection, statement: &str) -> sqlx::Result<()> {
+    // Safe: the text is part of this binary.
+    let text = AssertSqlSafe(sqlite::dialect(statement));
+    sqlx::query(text).persistent(false).execute(connection).await.map(drop)
+}
+
+/// The statements of a migration, without comments. Migrations hold no semicolon in a text.
+fn split(text: &str) -> Vec<String> {
+    let bare: Vec<&str> = text.lines().filter(|line| !line.starts_with("--")).collect();
+    let bare = bare.join("\n");
+    bare.split(';').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(dir: &tempfile::TempDir) -> PathBuf {
+        dir.path().join("gantry.db")
+    }
+
+    #[test]
+    fn migrations_are_numbered_from_one_without_gaps() {
+        for (number, migration) in (1..).zip(MIGRATIONS) {
+            assert_eq!(migration.number, number, "{}", migration.name);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_newer_schema_is_refused_and_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = sqlite::open(&path(&dir)).await.unwrap().writer;
+        migrate(&mut writer, &path(&dir), MIGRATIONS).await.unwrap();
+        sqlx::query("INSERT INTO migrations VALUES (2, 'of the future')")
+            .execute(&mut writer)
+            .await
+            .unwrap();
+        let refused = migrate(&mut writer, &path(&dir), MIGRATIONS).await.unwrap_err();
+        assert!(
+            matches!(refused, OpenError::NewerSchema { found: 2, known: 1 }),
+            "refused with {refused}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_database_of_another_program_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = sqlite::open(&path(&dir)).await.unwrap().writer;
+        sqlx::query("CREATE TABLE theirs (a INTEGER)").execute(&mut writer).await.unwrap();
+        let refused = migrate(&mut writer, &path(&dir), MIGRATIONS).await.unwrap_err();
+        assert!(matches!(refused, OpenError::ForeignSchema { .. }), "refused with {refused}");
+    }
+
+    #[tokio::test]
+    async fn a_migration_applies_once_after_a_copy_was_made_and_fails_without_a_trace() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = sqlite::open(&path(&dir)).await.unwrap().writer;
+        migrate(&mut writer, &path(&dir), MIGRATIONS).await.unwrap();
+        let second = Migration { number: 2, name: "more", text: "CREATE TABLE more (a BIGINT);" };
+        let list = [MIGRATIONS, &[second]].concat();
+        let broken = Migration { number: 3, name: "bad", text: "CREATE TABLE b (a TEXT);\nNO;" };
+
+        for _ in 0..2 {
+            migrate(&mut writer, &path(&dir), &list).await.unwrap();
+        }
+        assert!(dir.path().join("gantry.db.schema-1").exists());
+        assert!(sqlite::has_table(&mut writer, Some("more")).await.unwrap());
+
+        let refused =
+            migrate(&mut writer, &path(&dir), &[&list[..], &[broken]].concat()).await.unwrap_err();
+        assert!(matches!(refused, OpenError::Migration { number: 3, .. }), "{refused}");
+        assert!(!sqlite::has_table(&mut writer, Some("b")).await.unwrap());
+        assert_eq!(history(&mut writer).await.unwrap().len(), 2);
+    }
+}
