@@ -1,0 +1,79 @@
+# Shared by the scripts beside it; sourced, never run.
+# shellcheck shell=bash
+
+REPO=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
+export REPO
+
+# What building and running Gantry takes on Debian 12 and 13.
+BUILD_PACKAGES=(gcc g++ libc6-dev make cmake ca-certificates)
+RUN_PACKAGES=(runc nftables mmdebstrap uidmap iproute2 procps curl jq)
+export BUILD_PACKAGES RUN_PACKAGES
+
+say() { printf '%s\n' "$*"; }
+warn() { printf '%s\n' "$*" >&2; }
+die() {
+    warn "error: $*"
+    exit 1
+}
+
+need_root() {
+    [ "$(id -u)" -eq 0 ] || die "run this as root: containers, bridges and mounts need it"
+}
+
+# Installs the packages that are missing; the network is asked only if there are any.
+need_packages() {
+    local package missing=()
+    for package in "$@"; do
+        case $(dpkg-query -W -f '${db:Status-Abbrev}' "$package" 2>/dev/null || true) in
+        ii*) ;;
+        *) missing+=("$package") ;;
+        esac
+    done
+    [ ${#missing[@]} -gt 0 ] || return 0
+    command -v apt-get >/dev/null || die "this is no Debian; please install: ${missing[*]}"
+    need_root
+    say "Installing ${missing[*]} …"
+    export DEBIAN_FRONTEND=noninteractive
+    local log
+    log=$(mktemp)
+    if ! { apt-get -o DPkg::Lock::Timeout=300 update &&
+        apt-get -o DPkg::Lock::Timeout=300 install -y --no-install-recommends "${missing[@]}"; } \
+        >"$log" 2>&1; then
+        cat "$log" >&2
+        rm -f "$log"
+        die "apt-get could not install: ${missing[*]}"
+    fi
+    rm -f "$log"
+}
+
+need_rust() {
+    # rustup puts the toolchain there, and a login shell may not have been started since.
+    if ! command -v cargo >/dev/null && [ -x "$HOME/.cargo/bin/cargo" ]; then
+        PATH="$HOME/.cargo/bin:$PATH"
+        export PATH
+    fi
+    command -v cargo >/dev/null ||
+        die "Rust is missing: install version 1.95 or newer with rustup, then run this again"
+    local have want=1.95.0
+    have=$(rustc --version | cut -d' ' -f2)
+    [ "$(printf '%s\n%s\n' "$want" "${have%%-*}" | sort -V | head -n1)" = "$want" ] ||
+        die "Rust $have is too old: version 1.95 or newer is needed (rustup update)"
+}
+
+# Where cargo puts what it builds.
+target_dir() {
+    cargo metadata --manifest-path "$REPO/Cargo.toml" --format-version 1 --no-deps --locked |
+        jq -r .target_directory
+}
+
+now_ms() { date +%s%3N; }
+
+# wait_until SECONDS COMMAND…: runs the command until it succeeds or time is up.
+wait_until() {
+    local end=$(($(now_ms) + $1 * 1000))
+    shift
+    until "$@"; do
+        [ "$(now_ms)" -lt "$end" ] || return 1
+        sleep 0.05
+    done
+}
