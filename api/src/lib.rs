@@ -1,1 +1,132 @@
-//! The HTTP API: wire types, handlers, errors, the OpenAPI document.
+//! The HTTP API: wire types, handlers, errors, the `OpenAPI` document.
+//!
+//! One [`axum::Router`] made by [`service`]. Handlers say who asks, read what is asked, call one use
+//! case of the control plane and print its answer; rules live in `gantry-control` and in the types of
+//! `gantry-model`, because other fronts need them too. TLS, head limits, access log and the choice of
+//! the realm from the host are the edge's: it inserts [`ClientAddress`], [`Realm`] and [`RequestId`]
+//! into the extensions of each request.
+
+mod answer;
+mod audit;
+mod auth;
+mod body;
+mod caller;
+mod containers;
+#[cfg(test)]
+mod contract;
+mod cors;
+mod fields;
+mod idempotency;
+mod later;
+mod meta;
+mod operations;
+mod places;
+mod problem;
+mod projects;
+mod query;
+mod refusal;
+mod surface;
+mod tokens;
+mod wire;
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    body::Bytes,
+    middleware::{from_fn, from_fn_with_state},
+};
+use gantry_control::Controller;
+use http::{HeaderValue, Method, Uri};
+use sha2::{Digest as _, Sha256};
+use tokio_util::task::TaskTracker;
+
+pub use crate::caller::{ClientAddress, Realm, RequestId};
+use crate::{
+    problem::{Kind, Problem},
+    surface::Surface,
+};
+
+/// Settings of the API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ApiConfig {
+    /// How long a lifecycle call without `?wait=` waits for its effect before it answers anyway.
+    /// Clients give up after 30 s; the default is 10 s.
+    pub settle_timeout: Duration,
+}
+
+impl Default for ApiConfig {
+    fn default() -> Self {
+        Self { settle_timeout: Duration::from_secs(10) }
+    }
+}
+
+/// What handlers stand on.
+#[derive(Clone)]
+pub(crate) struct Front {
+    pub(crate) control: Controller,
+    pub(crate) config: ApiConfig,
+    pub(crate) document: Arc<Document>,
+    /// Requests that run to their end although their client may have gone.
+    pub(crate) running: TaskTracker,
+}
+
+/// The `OpenAPI` document, ready to send.
+pub(crate) struct Document {
+    pub(crate) text: Bytes,
+    pub(crate) tag: HeaderValue,
+}
+
+/// The API as a service.
+pub fn service(control: Controller, config: ApiConfig) -> Router {
+    let (routes, document) = surface().finish();
+    let document = Arc::new(Document::new(&document));
+    let front = Front { control, config, document, running: TaskTracker::new() };
+    routes
+        .merge(later::routes())
+        .fallback(no_such_route)
+        .method_not_allowed_fallback(no_such_method)
+        .layer(from_fn_with_state(front.clone(), idempotency::once))
+        .layer(from_fn(audit::writes))
+        .layer(from_fn(cors::open))
+        .with_state(front)
+}
+
+/// Every operation that exists.
+fn surface() -> Surface {
+    [
+        auth::surface,
+        tokens::surface,
+        projects::surface,
+        containers::surface,
+        operations::surface,
+        places::surface,
+        meta::surface,
+    ]
+    .into_iter()
+    .fold(Surface::new(), |surface, add| add(surface))
+}
+
+impl Document {
+    fn new(document: &utoipa::openapi::OpenApi) -> Self {
+        // The document is made of plain maps and strings, which always have a JSON form.
+        let text = document.to_json().unwrap_or_default();
+        let digest = hex::encode(Sha256::digest(text.as_bytes()));
+        let tag = HeaderValue::try_from(format!("\"{digest}\""))
+            .unwrap_or(HeaderValue::from_static("\"\""));
+        Self { text: Bytes::from(text), tag }
+    }
+}
+
+async fn no_such_route(method: Method, uri: Uri) -> Problem {
+    // The path is the client's own; it is cut, not trusted.
+    let path: String = uri.path().chars().take(200).collect();
+    Problem::new(Kind::RouteNotFound, format!("Route not found: {method} {path}"))
+}
+
+async fn no_such_method(method: Method) -> Problem {
+    Problem::new(
+        Kind::MethodNotAllowed,
+        format!("{method} is not possible here; the header Allow lists what is"),
+    )
+}

@@ -1,0 +1,202 @@
+//! The bodies that make and change a container.
+
+use std::collections::BTreeMap;
+
+use gantry_control::{ContainerChange, NewContainer};
+use gantry_model::{
+    FieldError,
+    container::{Color, Comment, ContainerName, Environment, ImageName},
+    ssh::SshPublicKey,
+};
+
+use crate::{
+    body::JsonObject,
+    fields::{Field, Fields, Holds},
+    problem::Problem,
+};
+
+const NAME: Field = Field::new(
+    "name",
+    Holds::Text { min: 3, max: 100 },
+    "Letters, digits, hyphens and underscores, unique in the project",
+);
+const COLOR: Field = Field::new("color", Holds::Text { min: 3, max: 7 }, "#RGB or #RRGGBB");
+const IMAGE: Field =
+    Field::new("container_image", Holds::Text { min: 1, max: 255 }, "<os>/<release>");
+const SERVER: Field = Field::new("server_id", Holds::Id, "The server that it runs on");
+const KIT: Field = Field::new("hoody_kit", Holds::Flag, "Whether the Kit services are installed");
+const DEV_KIT: Field =
+    Field::new("dev_kit", Holds::Flag, "Whether the developer services are; as hoody_kit");
+const AI: Field = Field::new("ai", Holds::Flag, "Whether AI features are on");
+const AUTOSTART: Field =
+    Field::new("autostart", Holds::Flag, "Whether it starts after a reboot of the host");
+const RAMDISK: Field = Field::new("ramdisk", Holds::Flag, "Whether /ramdisk is mounted");
+const SCOPE: Field =
+    Field::new("ramdisk_scope", Holds::Text { min: 7, max: 9 }, "Only `container` is offered yet");
+const ENVIRONMENT: Field = Field::new(
+    "environment_vars",
+    Holds::TextMap,
+    "At most 256 variables; names of letters, digits and underscores, not HOODY_…; values of 1 to \
+     4096 octets",
+);
+const KEY: Field = Field::new(
+    "ssh_public_key",
+    Holds::Text { min: 1, max: 16_384 },
+    "One OpenSSH public key line, unique across all containers",
+)
+.nullable();
+const COMMENT: Field =
+    Field::new("comment", Holds::Text { min: 0, max: 16_000 }, "The owner's note").nullable();
+const REALMS: Field =
+    Field::new("realm_ids", Holds::Ids, "The realms that it is visible in, at most 64");
+
+const fn only_false(name: &'static str) -> Field {
+    Field::new(name, Holds::Flag, "Only false is offered yet")
+}
+
+pub(super) static CREATE: [Field; 20] = [
+    SERVER.required(),
+    NAME,
+    COLOR,
+    IMAGE.nullable(),
+    AI,
+    ENVIRONMENT,
+    KEY,
+    COMMENT,
+    KIT,
+    DEV_KIT,
+    AUTOSTART,
+    RAMDISK,
+    SCOPE,
+    Field::new("cache", Holds::Flag, "Whether an image built earlier may be used"),
+    only_false("cache_image"),
+    only_false("prespawn"),
+    Field::new("bypass_prespawn", Holds::Flag, "Accepted; there are no warm containers yet"),
+    only_false("kvm"),
+    only_false("dev_kvm"),
+    REALMS,
+];
+
+pub(super) static CHANGE: [Field; 16] = [
+    NAME,
+    COLOR,
+    AI,
+    ENVIRONMENT,
+    KEY,
+    COMMENT,
+    AUTOSTART,
+    RAMDISK,
+    SCOPE,
+    REALMS,
+    Field::new("container_image", Holds::Text { min: 1, max: 255 }, "Never changes"),
+    Field::new("hoody_kit", Holds::Flag, "Never changes"),
+    Field::new("dev_kit", Holds::Flag, "Never changes"),
+    Field::new("server_id", Holds::Id, "Never changes"),
+    only_false("kvm"),
+    only_false("dev_kvm"),
+];
+
+/// Reads the body of a creation; every mistake at once.
+pub(super) fn create(body: JsonObject) -> Result<NewContainer, Problem> {
+    let mut fields = body.fields(&CREATE);
+    for not_offered in ["cache_image", "prespawn", "kvm", "dev_kvm"] {
+        fields.only(not_offered, false);
+    }
+    fields.ignore_flag("bypass_prespawn");
+    scope(&mut fields);
+    let server_id = fields.id::<gantry_model::id::kind::Server>("server_id").value();
+    let new = NewContainer {
+        server_id: server_id.map(|id| id.to_string()),
+        name: fields.checked("name", name_or_random).value(),
+        color: fields.checked("color", color).value(),
+        container_image: fields.checked("container_image", image).value(),
+        ssh_public_key: fields.checked("ssh_public_key", key).value(),
+        comment: fields.checked("comment", comment).value(),
+        hoody_kit: fields.flag("hoody_kit").value(),
+        dev_kit: fields.flag("dev_kit").value(),
+        ai: fields.flag("ai").value(),
+        autostart: fields.flag("autostart").value(),
+        ramdisk: fields.flag("ramdisk").value(),
+        cache: fields.flag("cache").value(),
+        prespawn: None,
+        kvm: None,
+        environment_vars: environment(&mut fields).unwrap_or_default(),
+        realm_ids: fields.realms("realm_ids").value().unwrap_or_default(),
+    };
+    fields.finish(Some(new))
+}
+
+/// Reads the body of a change; every mistake at once.
+pub(super) fn change(body: JsonObject) -> Result<ContainerChange, Problem> {
+    let mut fields = body.fields(&CHANGE);
+    for not_offered in ["kvm", "dev_kvm"] {
+        fields.only(not_offered, false);
+    }
+    scope(&mut fields);
+    let server_id = fields.id::<gantry_model::id::kind::Server>("server_id").value();
+    let change = ContainerChange {
+        name: fields.checked("name", name).value(),
+        environment_vars: environment(&mut fields),
+        ramdisk: fields.flag("ramdisk").value(),
+        color: fields.checked("color", color).value(),
+        comment: fields.checked("comment", comment).patch(),
+        ssh_public_key: fields.checked("ssh_public_key", key).patch(),
+        realm_ids: fields.realms("realm_ids").value(),
+        autostart: fields.flag("autostart").value(),
+        ai: fields.flag("ai").value(),
+        container_image: fields.text("container_image").value(),
+        hoody_kit: fields.flag("hoody_kit").value(),
+        dev_kit: fields.flag("dev_kit").value(),
+        server_id: server_id.map(|id| id.to_string()),
+    };
+    fields.finish(Some(change))
+}
+
+/// `container` is what every container has; `project` belongs to something not built yet.
+fn scope(fields: &mut Fields) {
+    match fields.text("ramdisk_scope").value().as_deref() {
+        None | Some("container") => {}
+        Some("project") => {
+            fields.unsupported("ramdisk_scope", "only \"container\" is offered yet");
+        }
+        Some(_) => {
+            let rule = "must be \"container\" or \"project\"";
+            fields.refuse_all([FieldError::new("ramdisk_scope", rule)]);
+        }
+    }
+}
+
+fn environment(fields: &mut Fields) -> Option<BTreeMap<String, String>> {
+    let vars = fields.text_map("environment_vars").value()?;
+    match Environment::parse("environment_vars", vars) {
+        Ok(environment) => Some(environment.vars().clone()),
+        Err(errors) => {
+            fields.refuse_all(errors);
+            None
+        }
+    }
+}
+
+fn name_or_random(field: &str, text: &str) -> Result<(), FieldError> {
+    if text == "rand" { Ok(()) } else { name(field, text) }
+}
+
+fn name(field: &str, text: &str) -> Result<(), FieldError> {
+    ContainerName::parse(field, text).map(drop)
+}
+
+fn color(field: &str, text: &str) -> Result<(), FieldError> {
+    Color::parse(field, text).map(drop)
+}
+
+fn image(field: &str, text: &str) -> Result<(), FieldError> {
+    ImageName::parse(field, text).map(drop)
+}
+
+fn key(field: &str, text: &str) -> Result<(), FieldError> {
+    SshPublicKey::parse(field, text).map(drop)
+}
+
+fn comment(field: &str, text: &str) -> Result<(), FieldError> {
+    Comment::parse(field, text).map(drop)
+}

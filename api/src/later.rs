@@ -1,0 +1,212 @@
+//! Calls of the reference API that this version does not have: 501 with what is missing, so that a
+//! client can tell "not here yet" from "no such thing". They are not in the `OpenAPI` document,
+//! which describes what exists.
+
+use axum::{Router, routing::any};
+
+use crate::{
+    Front,
+    problem::{Kind, Problem},
+};
+
+/// A family of calls and the paths that it has.
+struct Family {
+    what: &'static str,
+    paths: &'static [&'static str],
+}
+
+const FAMILIES: [Family; 17] = [
+    Family {
+        what: "Snapshots are",
+        paths: &[
+            "/api/v1/snapshots",
+            "/api/v1/containers/{id}/snapshots",
+            "/api/v1/containers/{id}/snapshots/{name}",
+            "/api/v1/containers/{id}/snapshots/{name}/alias",
+        ],
+    },
+    Family {
+        what: "Copying and synchronising containers is",
+        paths: &["/api/v1/containers/{id}/copy", "/api/v1/containers/{id}/sync"],
+    },
+    Family { what: "Container claims are", paths: &["/api/v1/containers/{id}/authorize"] },
+    Family {
+        what: "Changing single environment variables is (update the container's environment_vars instead)",
+        paths: &["/api/v1/containers/{id}/env", "/api/v1/containers/{id}/env/{key}"],
+    },
+    Family { what: "KVM is", paths: &["/api/v1/containers/{id}/kvm"] },
+    Family {
+        what: "Firewall rules are",
+        paths: &[
+            "/api/v1/containers/{id}/firewall/rules",
+            "/api/v1/containers/{id}/firewall/reset",
+            "/api/v1/containers/{id}/firewall/ingress",
+            "/api/v1/containers/{id}/firewall/egress",
+        ],
+    },
+    Family {
+        what: "Outbound network configuration is",
+        paths: &[
+            "/api/v1/containers/{id}/network",
+            "/api/v1/containers/{id}/network/start",
+            "/api/v1/containers/{id}/network/stop",
+        ],
+    },
+    Family {
+        what: "Storage shares are",
+        paths: &[
+            "/api/v1/storage/shares",
+            "/api/v1/storage/shares/{id}",
+            "/api/v1/storage/incoming",
+            "/api/v1/containers/{id}/storage/shares",
+            "/api/v1/containers/{id}/storage/shares/{share_id}",
+            "/api/v1/containers/{id}/storage/incoming",
+            "/api/v1/containers/{id}/storage/incoming/{share_id}/mount",
+        ],
+    },
+    Family {
+        what: "Proxy permissions are",
+        paths: &[
+            "/api/v1/{scope}/{id}/proxy/permissions",
+            "/api/v1/{scope}/{id}/proxy/permissions/default",
+            "/api/v1/{scope}/{id}/proxy/permissions/state",
+            "/api/v1/{scope}/{id}/proxy/permissions/groups/{group}",
+            "/api/v1/{scope}/{id}/proxy/permissions/groups/{group}/{kind}",
+            "/api/v1/{scope}/{id}/proxy/permissions/permissions/{group}",
+            "/api/v1/{scope}/{id}/proxy/permissions/permissions/{group}/{program}",
+        ],
+    },
+    Family {
+        what: "Proxy settings, discovery and hooks are",
+        paths: &[
+            "/api/v1/containers/{id}/proxy/settings",
+            "/api/v1/containers/{id}/proxy/groups",
+            "/api/v1/containers/{id}/proxy/services",
+            "/api/v1/containers/{id}/proxy/services/{service}",
+            "/api/v1/containers/{id}/proxy/hooks",
+            "/api/v1/containers/{id}/proxy/hooks/{service}",
+            "/api/v1/containers/{id}/proxy/hooks/{service}/{hook}",
+            "/api/v1/containers/{id}/proxy/hooks/{service}/{hook}/position",
+        ],
+    },
+    Family {
+        what: "Proxy aliases are",
+        paths: &[
+            "/api/v1/proxy/aliases",
+            "/api/v1/proxy/aliases/{id}",
+            "/api/v1/proxy/aliases/{id}/state",
+        ],
+    },
+    Family { what: "Listing realms is", paths: &["/api/v1/realms", "/api/v1/realms/"] },
+    Family {
+        what: "Events are",
+        paths: &[
+            "/api/v1/events",
+            "/api/v1/events/",
+            "/api/v1/events/stats",
+            "/api/v1/events/cleanup",
+            "/api/v1/events/stream",
+            "/api/v1/events/{id}",
+        ],
+    },
+    Family {
+        what: "The vault is",
+        paths: &[
+            "/api/v1/vault",
+            "/api/v1/vault/stats",
+            "/api/v1/vault/keys",
+            "/api/v1/vault/keys/{key}",
+        ],
+    },
+    Family {
+        what: "Project members and project statistics are",
+        paths: &[
+            "/api/v1/projects/{id}/stats",
+            "/api/v1/projects/{id}/permissions",
+            "/api/v1/projects/{id}/permissions/{permission_id}",
+        ],
+    },
+    Family {
+        what: "This part of accounts, tokens and activity is",
+        paths: &[
+            "/api/v1/auth/tokens/{id}/copy",
+            "/api/v1/auth/tokens/{id}/add-realm",
+            "/api/v1/auth/tokens/{id}/remove-realm",
+            "/api/v1/auth/tokens/me/public-profile",
+            "/api/v1/auth/tokens/public-profiles/{key}",
+            "/api/v1/auth/tokens/templates",
+            "/api/v1/users/auth/activity",
+            "/api/v1/users/auth/activity/stats",
+            "/api/v1/users/auth/identity-claim",
+            "/api/v1/users/auth/2fa",
+            "/api/v1/users/auth/2fa/{step}",
+            "/api/v1/users/auth/2fa/backup-codes/regenerate",
+            "/api/v1/users/{id}",
+            "/api/v1/users/me/security-history",
+            "/api/v1/users/me/onboarding",
+            "/api/v1/auth/signup",
+            "/api/v1/auth/verify-email",
+            "/api/v1/auth/resend-verification",
+            "/api/v1/auth/forgot-password",
+            "/api/v1/auth/reset-password",
+        ],
+    },
+    Family {
+        what: "This part of servers, images and meta data is",
+        paths: &[
+            "/api/v1/images/user",
+            "/api/v1/images/{id}/icon",
+            "/api/v1/images/import/{id}",
+            "/api/v1/images/purchase/{id}",
+            "/api/v1/images/rate/{id}",
+            "/api/v1/servers/{id}/runtime",
+            "/api/v1/servers/{id}/rent",
+            "/api/v1/servers/{id}/available-commands",
+            "/api/v1/servers/{id}/execute-command",
+            "/api/v1/rentals/{id}/runtime",
+            "/api/v1/rentals/{id}/extend",
+            "/api/v1/meta/config",
+            "/api/v1/meta/config/{key}",
+            "/api/v1/meta/social-stats",
+            "/api/v1/notifications",
+            "/api/v1/notifications/",
+            "/api/v1/wallet/balances",
+            "/api/v1/wallet/transactions",
+            "/api/v1/wallet/invoices",
+            "/api/v1/ai/models",
+            "/api/v1/pools",
+            "/api/v1/pools/{id}",
+        ],
+    },
+];
+
+/// The routes of everything that is not here yet.
+pub(crate) fn routes() -> Router<Front> {
+    let mut router = Router::new();
+    for Family { what, paths } in FAMILIES {
+        for path in paths.iter().flat_map(|path| spelled_out(path)) {
+            let refuse = move || async move {
+                Problem::new(
+                    Kind::NotImplemented,
+                    format!("{what} not implemented by this version of Gantry"),
+                )
+            };
+            router = router.route(&path, any(refuse));
+        }
+    }
+    router
+}
+
+/// Replaces `{scope}` by each of the two things that have a permissions document.
+fn spelled_out(path: &str) -> Vec<String> {
+    if path.contains("{scope}") {
+        ["projects", "containers"].map(|scope| path.replace("{scope}", scope)).to_vec()
+    } else {
+        vec![path.to_owned()]
+    }
+}
+
+#[cfg(test)]
+pub(crate) fn paths() -> Vec<String> {
+    FAMILIES.iter().flat_map(|family| family.paths).flat_map(|path| spelled_out(path)).collect()
+}

@@ -1,0 +1,105 @@
+//! What the API says about itself and the caller's connection; needs no credential.
+
+use axum::{
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
+
+use crate::{
+    Front,
+    answer::Answer,
+    caller::Address,
+    problem::{Kind, Problem},
+    surface::{Method, Operation, Surface},
+    wire,
+};
+
+pub(crate) fn surface(surface: Surface) -> Surface {
+    let tag = "Meta";
+    surface
+        .serve(
+            &[Method::Get],
+            &["/api/v1/ip"],
+            ip,
+            &Operation::new("getIp", tag, "Tells how the request looked from here")
+                .public()
+                .answers::<wire::Ip>(200),
+        )
+        .serve(
+            &[Method::Get],
+            &["/api/v1/meta/public-key"],
+            public_key,
+            &Operation::new(
+                "getPublicKey",
+                tag,
+                "Keys that answers are signed with; none yet (503)",
+            )
+            .public(),
+        )
+        .serve(
+            &[Method::Get],
+            &["/api/v1/health"],
+            health,
+            &Operation::new("getHealth", tag, "Tells that the API answers")
+                .public()
+                .answers::<wire::Health>(200),
+        )
+        .serve(
+            &[Method::Get],
+            &["/openapi.json"],
+            openapi,
+            &Operation::new("getOpenApi", tag, "This document").public().bare(),
+        )
+}
+
+/// Headers that hold credentials are not repeated: the answer ends in terminals and logs.
+const SECRET: [HeaderName; 3] =
+    [header::AUTHORIZATION, header::COOKIE, header::PROXY_AUTHORIZATION];
+
+async fn ip(
+    State(front): State<Front>,
+    Address(ip): Address,
+    version: Version,
+    headers: HeaderMap,
+) -> Answer<wire::Ip> {
+    let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    let shown = headers
+        .iter()
+        .filter(|(name, _)| !SECRET.contains(name))
+        .map(|(name, value)| (name.to_string(), text(value)))
+        .collect();
+    let connection = wire::Ip {
+        ip: ip.map_or_else(String::new, |ip| ip.to_string()),
+        user_agent: headers.get(header::USER_AGENT).map(text),
+        headers: shown,
+        referer: headers.get(header::REFERER).map(text),
+        timestamp: wire::Timestamp(front.control.clock().now_ms()),
+        is_logged: false,
+        protocol: format!("{version:?}"),
+        ip_info: None,
+    };
+    Answer::ok("IP information retrieved successfully", connection)
+}
+
+async fn public_key() -> Problem {
+    Problem::new(Kind::SigningNotConfigured, "Answers are not signed: no signing key is configured")
+}
+
+async fn health() -> Answer<wire::Health> {
+    let version = env!("CARGO_PKG_VERSION");
+    Answer::ok("The API answers", wire::Health { status: "ok", version })
+}
+
+async fn openapi(State(front): State<Front>, headers: HeaderMap) -> Response {
+    let tag = front.document.tag.clone();
+    let cached = [
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
+        (header::ETAG, tag.clone()),
+    ];
+    if headers.get(header::IF_NONE_MATCH) == Some(&tag) {
+        return (StatusCode::NOT_MODIFIED, cached).into_response();
+    }
+    let content_type = HeaderValue::from_static("application/json");
+    (cached, [(header::CONTENT_TYPE, content_type)], front.document.text.clone()).into_response()
+}

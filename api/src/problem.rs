@@ -1,0 +1,285 @@
+//! What the API answers when it refuses: one shape, one table of kinds.
+//!
+//! `error` is the reason phrase, or a machine code where clients of the reference expect one there;
+//! `code` is always the machine code. The cause goes to the log, never to the client.
+
+use std::{borrow::Cow, error::Error};
+
+use axum::response::{IntoResponse, Response};
+use gantry_model::{Chain, FieldError};
+use http::{HeaderValue, StatusCode, header};
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use crate::answer::json;
+
+/// The most mistakes that one answer lists.
+const LISTED_MAX: usize = 50;
+/// The longest name of a field in an answer, in characters.
+const FIELD_CHARS_MAX: usize = 160;
+/// The most mistakes that the message repeats.
+const TOLD_MAX: usize = 3;
+
+/// Every way in which a request is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    InvalidJson,
+    Invalid,
+    InvalidSort,
+    InvalidId,
+    Immutable,
+    MustStop,
+    NameTakenOnUpdate,
+    KeyTakenOnUpdate,
+    AliasTakenOnUpdate,
+    OperationRefused,
+    MissingToken,
+    InvalidToken,
+    TokenExpired,
+    InvalidCredentials,
+    Forbidden,
+    RealmScope,
+    RouteNotFound,
+    ProjectNotFound,
+    ContainerNotFound,
+    ResourceNotFound,
+    MethodNotAllowed,
+    BodyTimeout,
+    NameTaken,
+    KeyTaken,
+    AliasTaken,
+    StateConflict,
+    Busy,
+    RequestInProgress,
+    BodyTooLarge,
+    UnsupportedMediaType,
+    Quota,
+    IdempotencyMismatch,
+    TooManyAttempts,
+    Internal,
+    OperationFailed,
+    NotImplemented,
+    Unavailable,
+    SigningNotConfigured,
+}
+
+impl Kind {
+    /// The status, the text of `error`, and the machine code.
+    #[expect(clippy::too_many_lines, reason = "a table with a row for each kind")]
+    const fn parts(self) -> (StatusCode, &'static str, &'static str) {
+        const BAD: StatusCode = StatusCode::BAD_REQUEST;
+        const UNAUTHORIZED: StatusCode = StatusCode::UNAUTHORIZED;
+        const FORBIDDEN: StatusCode = StatusCode::FORBIDDEN;
+        const MISSING: StatusCode = StatusCode::NOT_FOUND;
+        const CONFLICT: StatusCode = StatusCode::CONFLICT;
+        const ENTITY: StatusCode = StatusCode::UNPROCESSABLE_ENTITY;
+        match self {
+            Self::InvalidJson => (BAD, "Bad Request", "INVALID_JSON"),
+            Self::Invalid => (BAD, "Bad Request", "VALIDATION_ERROR"),
+            Self::InvalidSort => (ENTITY, "Validation Error", "VALIDATION_ERROR"),
+            Self::InvalidId => (BAD, "Bad Request", "INVALID_ID_FORMAT"),
+            Self::Immutable => (BAD, "Bad Request", "IMMUTABLE_FIELD"),
+            Self::MustStop => (BAD, "Bad Request", "CONTAINER_MUST_BE_STOPPED"),
+            Self::NameTakenOnUpdate => (BAD, "Bad Request", "CONTAINER_NAME_IN_USE"),
+            Self::KeyTakenOnUpdate => (BAD, "Bad Request", "SSH_KEY_IN_USE"),
+            Self::AliasTakenOnUpdate => (BAD, "Bad Request", "DUPLICATE_ALIAS"),
+            Self::OperationRefused => (BAD, "Bad Request", "OPERATION_NOT_ALLOWED"),
+            Self::MissingToken => (UNAUTHORIZED, "Unauthorized", "MISSING_TOKEN"),
+            Self::InvalidToken => (UNAUTHORIZED, "Unauthorized", "INVALID_TOKEN"),
+            Self::TokenExpired => (UNAUTHORIZED, "Unauthorized", "TOKEN_EXPIRED"),
+            Self::InvalidCredentials => {
+                (UNAUTHORIZED, "INVALID_CREDENTIALS", "INVALID_CREDENTIALS")
+            }
+            Self::Forbidden => (FORBIDDEN, "Forbidden", "INSUFFICIENT_PERMISSIONS"),
+            Self::RealmScope => (FORBIDDEN, "Forbidden", "REALM_SCOPE_ERROR"),
+            Self::RouteNotFound => (MISSING, "Not Found", "ROUTE_NOT_FOUND"),
+            Self::ProjectNotFound => (MISSING, "Not Found", "PROJECT_NOT_FOUND"),
+            Self::ContainerNotFound => (MISSING, "Not Found", "CONTAINER_NOT_FOUND"),
+            Self::ResourceNotFound => (MISSING, "Not Found", "RESOURCE_NOT_FOUND"),
+            Self::MethodNotAllowed => {
+                (StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed", "METHOD_NOT_ALLOWED")
+            }
+            Self::BodyTimeout => {
+                (StatusCode::REQUEST_TIMEOUT, "Request Timeout", "REQUEST_TIMEOUT")
+            }
+            Self::NameTaken => (CONFLICT, "Conflict", "CONTAINER_NAME_IN_USE"),
+            Self::KeyTaken => (CONFLICT, "Conflict", "SSH_KEY_IN_USE"),
+            Self::AliasTaken => (CONFLICT, "Conflict", "DUPLICATE_ALIAS"),
+            Self::StateConflict => (CONFLICT, "Conflict", "OPERATION_STATE_CONFLICT"),
+            Self::Busy => {
+                (CONFLICT, "CONTAINER_OPERATION_IN_PROGRESS", "CONTAINER_OPERATION_IN_PROGRESS")
+            }
+            Self::RequestInProgress => (CONFLICT, "Conflict", "REQUEST_IN_PROGRESS"),
+            Self::BodyTooLarge => {
+                (StatusCode::PAYLOAD_TOO_LARGE, "Payload Too Large", "PAYLOAD_TOO_LARGE")
+            }
+            Self::UnsupportedMediaType => (
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "Unsupported Media Type",
+                "UNSUPPORTED_MEDIA_TYPE",
+            ),
+            Self::Quota => (ENTITY, "QUOTA_EXCEEDED", "QUOTA_EXCEEDED"),
+            Self::IdempotencyMismatch => {
+                (ENTITY, "IDEMPOTENCY_KEY_REUSED", "IDEMPOTENCY_KEY_REUSED")
+            }
+            Self::TooManyAttempts => {
+                (StatusCode::TOO_MANY_REQUESTS, "Too Many Requests", "RATE_LIMITED")
+            }
+            Self::Internal => (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "Internal Server Error",
+                "INTERNAL_SERVER_ERROR",
+            ),
+            Self::OperationFailed => (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "Internal Server Error",
+                "CONTAINER_OPERATION_FAILED",
+            ),
+            Self::NotImplemented => {
+                (StatusCode::NOT_IMPLEMENTED, "NOT_IMPLEMENTED", "NOT_IMPLEMENTED")
+            }
+            Self::Unavailable => {
+                (StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable", "SERVICE_UNAVAILABLE")
+            }
+            Self::SigningNotConfigured => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "SIGNING_NOT_CONFIGURED",
+                "SIGNING_NOT_CONFIGURED",
+            ),
+        }
+    }
+}
+
+/// A refusal on its way to the client.
+#[derive(Debug)]
+pub(crate) struct Problem {
+    kind: Kind,
+    message: String,
+    data: Option<Value>,
+    retry_after_s: Option<u64>,
+    cause: Option<Box<dyn Error + Send + Sync>>,
+}
+
+/// The body of every refusal.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Problem)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Body {
+    /// The HTTP status.
+    #[schema(minimum = 400, maximum = 599)]
+    status_code: u16,
+    /// The reason phrase, or the machine code where the reference has one here.
+    error: &'static str,
+    /// What is wrong, for people.
+    message: String,
+    /// What is wrong, for programs.
+    code: &'static str,
+    /// Details: for a bad request the list of `{field, message}`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Value>)]
+    data: Option<Value>,
+}
+
+impl Problem {
+    pub(crate) fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), data: None, retry_after_s: None, cause: None }
+    }
+
+    /// All mistakes of a request at once.
+    pub(crate) fn fields(kind: Kind, errors: &[FieldError]) -> Self {
+        let told: Vec<String> = errors
+            .iter()
+            .take(TOLD_MAX)
+            .map(|error| format!("{}: {}", shortened(&error.field), error.rule))
+            .collect();
+        let more = match errors.len().saturating_sub(TOLD_MAX) {
+            0 => String::new(),
+            more => format!("; and {more} more"),
+        };
+        let start = if kind == Kind::InvalidId { "Invalid ID format" } else { "Validation failed" };
+        let data = errors
+            .iter()
+            .take(LISTED_MAX)
+            .map(|error| {
+                serde_json::json!({ "field": shortened(&error.field), "message": error.rule })
+            })
+            .collect();
+        Self::new(kind, format!("{start}: {}{more}", told.join("; "))).with_data(data)
+    }
+
+    pub(crate) fn with_data(mut self, data: Value) -> Self {
+        self.data = Some(data);
+        self
+    }
+
+    pub(crate) fn retry_after_s(mut self, seconds: u64) -> Self {
+        self.retry_after_s = Some(seconds);
+        self
+    }
+
+    pub(crate) fn caused_by(mut self, cause: impl Error + Send + Sync + 'static) -> Self {
+        self.cause = Some(Box::new(cause));
+        self
+    }
+
+    #[cfg(test)]
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
+    }
+}
+
+/// A field's name, which may contain a client's key: cut, so that an answer is never much larger
+/// than what it says.
+fn shortened(field: &str) -> Cow<'_, str> {
+    match field.char_indices().nth(FIELD_CHARS_MAX) {
+        Some((end, _)) => format!("{}…", field.split_at(end).0).into(),
+        None => field.into(),
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let (status, error, code) = self.kind.parts();
+        if status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED {
+            let cause = self.cause.as_deref().map_or_else(String::new, |cause| {
+                Chain(cause as &(dyn Error + 'static)).to_string()
+            });
+            tracing::warn!(target: "api", code, cause, "a request failed: {}", self.message);
+        }
+        let body = Body {
+            status_code: status.as_u16(),
+            error,
+            message: self.message,
+            code,
+            data: self.data,
+        };
+        let mut response = json(status, &body);
+        let headers = response.headers_mut();
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(
+                header::WWW_AUTHENTICATE,
+                HeaderValue::from_static("Bearer realm=\"gantry\""),
+            );
+        }
+        if let Some(seconds) = self.retry_after_s {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_not_blown_up_by_long_keys_or_many_mistakes() {
+        let errors: Vec<FieldError> =
+            (0..10_000).map(|_| FieldError::new("k".repeat(10_000), "is not known")).collect();
+        let problem = Problem::fields(Kind::Invalid, &errors);
+        assert!(problem.message.len() < 1000);
+        assert!(problem.message.ends_with("and 9997 more"), "{}", problem.message);
+        assert!(problem.data.unwrap().to_string().len() < 20_000);
+    }
+}

@@ -1,0 +1,137 @@
+//! From the refusals of the control plane to answers: the one exhaustive match.
+
+use gantry_control::{During, Error, Forbidden, Operation, Thing, Unauthenticated};
+use gantry_model::{ContainerId, Phase, ProjectId, Refused};
+
+use crate::{
+    problem::{Kind, Problem},
+    wire,
+};
+
+/// When to come back after a refusal that trying again cures, in seconds.
+const RETRY_AFTER_S: u64 = 1;
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        let message = error.to_string();
+        match error {
+            Error::NotFound(thing) => Self::new(missing(thing), message),
+            Error::Invalid(errors) => Self::fields(Kind::Invalid, &errors),
+            Error::NameTaken(during) => {
+                on_field(during, Kind::NameTaken, Kind::NameTakenOnUpdate, "name", message)
+            }
+            Error::KeyTaken(during) => {
+                on_field(during, Kind::KeyTaken, Kind::KeyTakenOnUpdate, "ssh_public_key", message)
+            }
+            Error::AliasTaken(during) => {
+                on_field(during, Kind::AliasTaken, Kind::AliasTakenOnUpdate, "alias", message)
+            }
+            Error::UsernameTaken => named(Kind::AliasTaken, "username", message),
+            Error::Immutable { field } => named(Kind::Immutable, field, message),
+            Error::MustStop { field } => named(Kind::MustStop, field, message),
+            Error::AlreadyThere { operation, project, container, phase } => {
+                operated(Kind::OperationRefused, operation, project, container, phase, message)
+            }
+            Error::Refused { operation, project, container, phase, refused } => {
+                operated(refused_kind(refused), operation, project, container, phase, message)
+            }
+            Error::Deleting => Self::new(Kind::Busy, message),
+            Error::Quota { .. } => Self::new(Kind::Quota, message),
+            Error::ProjectNotEmpty { .. } => {
+                Self::new(Kind::StateConflict, message).retry_after_s(RETRY_AFTER_S)
+            }
+            Error::Unauthenticated(why) => Self::new(unauthenticated(why), message),
+            Error::Forbidden(why) => Self::new(forbidden(&why), message),
+            Error::TooManyAttempts { retry_after } => {
+                Self::new(Kind::TooManyAttempts, message).retry_after_s(retry_after.as_secs())
+            }
+            Error::Busy => Self::new(Kind::Unavailable, message).retry_after_s(RETRY_AFTER_S),
+            Error::NotImplemented { .. } => Self::new(Kind::NotImplemented, message),
+            Error::Conflict => Self::new(Kind::StateConflict, message).retry_after_s(RETRY_AFTER_S),
+            Error::Unavailable(_) => {
+                Self::new(Kind::Unavailable, message).retry_after_s(RETRY_AFTER_S).caused_by(error)
+            }
+            Error::Runtime(_) => {
+                Self::new(Kind::Unavailable, message).retry_after_s(RETRY_AFTER_S).caused_by(error)
+            }
+            Error::Internal(_) => {
+                Self::new(Kind::Internal, "Something went wrong inside; it was logged")
+                    .caused_by(error)
+            }
+        }
+    }
+}
+
+fn missing(thing: Thing) -> Kind {
+    match thing {
+        Thing::Project => Kind::ProjectNotFound,
+        Thing::Container => Kind::ContainerNotFound,
+        Thing::Server | Thing::Token | Thing::Image | Thing::User => Kind::ResourceNotFound,
+    }
+}
+
+fn unauthenticated(why: Unauthenticated) -> Kind {
+    match why {
+        Unauthenticated::Missing => Kind::MissingToken,
+        Unauthenticated::Invalid | Unauthenticated::Refresh => Kind::InvalidToken,
+        Unauthenticated::Expired => Kind::TokenExpired,
+        Unauthenticated::Credentials => Kind::InvalidCredentials,
+    }
+}
+
+fn forbidden(why: &Forbidden) -> Kind {
+    match why {
+        Forbidden::RealmRequired | Forbidden::WrongRealm(_) | Forbidden::RealmConflict(_) => {
+            Kind::RealmScope
+        }
+        Forbidden::Leaf(_)
+        | Forbidden::SessionOnly
+        | Forbidden::AdminOnly
+        | Forbidden::RealmsFixed
+        | Forbidden::Address
+        | Forbidden::Wider(_) => Kind::Forbidden,
+    }
+}
+
+/// Something under way is a conflict that passes; a wrong state is a mistake of the request.
+fn refused_kind(refused: Refused) -> Kind {
+    match refused {
+        Refused::Unfinished
+        | Refused::StartInProgress
+        | Refused::StopInProgress
+        | Refused::Deleting => Kind::Busy,
+        Refused::Exists | Refused::Paused | Refused::NotRunning | Refused::Failed => {
+            Kind::OperationRefused
+        }
+    }
+}
+
+fn on_field(during: During, create: Kind, update: Kind, field: &str, message: String) -> Problem {
+    let kind = match during {
+        During::Create => create,
+        During::Update => update,
+    };
+    named(kind, field, message)
+}
+
+/// A refusal about one field, named in `data` like those of a wrong value.
+fn named(kind: Kind, field: &str, message: String) -> Problem {
+    let data = serde_json::json!([{ "field": field, "message": message }]);
+    Problem::new(kind, message).with_data(data)
+}
+
+fn operated(
+    kind: Kind,
+    operation: Operation,
+    project: ProjectId,
+    container: ContainerId,
+    phase: Phase,
+    message: String,
+) -> Problem {
+    let data = wire::Operated::refused(operation, project, container, phase, &message);
+    let problem = Problem::new(kind, message);
+    match serde_json::to_value(data) {
+        Ok(data) => problem.with_data(data),
+        Err(error) => problem.caused_by(error),
+    }
+}

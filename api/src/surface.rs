@@ -1,0 +1,377 @@
+//! Routes and their description, registered together: what the router serves is what the `OpenAPI`
+//! document says, because neither can be added without the other.
+
+use std::collections::BTreeMap;
+
+use axum::{
+    Router,
+    handler::Handler,
+    routing::{MethodFilter, on},
+};
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{
+        ComponentsBuilder, Content, HttpMethod, InfoBuilder, License, ObjectBuilder, OpenApi,
+        OpenApiBuilder, Paths, Ref, RefOr, Required, ResponseBuilder, Schema, Tag,
+        path::{
+            Operation as Documented, OperationBuilder, Parameter, ParameterBuilder, ParameterIn,
+        },
+        request_body::RequestBodyBuilder,
+        schema::{AdditionalProperties, ArrayBuilder, SchemaType, Type},
+        security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
+    },
+};
+
+use crate::{
+    Front,
+    fields::{Field, Holds},
+    problem,
+    query::{Holds as Param, Param as Parameters},
+};
+
+const ID_PATTERN: &str = "^[0-9a-f]{24}$";
+const SECURITY: &str = "bearer";
+
+/// The methods that the API knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Method {
+    Get,
+    Post,
+    Put,
+    Patch,
+    Delete,
+}
+
+/// Both verbs of a partial update: the clients disagree about them.
+pub(crate) const UPDATE: [Method; 2] = [Method::Put, Method::Patch];
+
+impl Method {
+    const fn filter(self) -> MethodFilter {
+        match self {
+            Self::Get => MethodFilter::GET,
+            Self::Post => MethodFilter::POST,
+            Self::Put => MethodFilter::PUT,
+            Self::Patch => MethodFilter::PATCH,
+            Self::Delete => MethodFilter::DELETE,
+        }
+    }
+
+    const fn documented(self) -> HttpMethod {
+        match self {
+            Self::Get => HttpMethod::Get,
+            Self::Post => HttpMethod::Post,
+            Self::Put => HttpMethod::Put,
+            Self::Patch => HttpMethod::Patch,
+            Self::Delete => HttpMethod::Delete,
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Post => "POST",
+            Self::Put => "PUT",
+            Self::Patch => "PATCH",
+            Self::Delete => "DELETE",
+        }
+    }
+}
+
+/// What the document says about one operation.
+#[derive(Clone)]
+pub(crate) struct Operation {
+    id: &'static str,
+    tag: &'static str,
+    summary: &'static str,
+    public: bool,
+    params: &'static [Parameters],
+    fields: Option<&'static [Field]>,
+    answer: (u16, RefOr<Schema>),
+    enveloped: bool,
+    schemas: Vec<(String, RefOr<Schema>)>,
+}
+
+impl Operation {
+    /// An operation of a caller that answers 200 with `null`.
+    pub(crate) fn new(id: &'static str, tag: &'static str, summary: &'static str) -> Self {
+        let nothing = ObjectBuilder::new().schema_type(SchemaType::Type(Type::Null)).into();
+        Self {
+            id,
+            tag,
+            summary,
+            public: false,
+            params: &[],
+            fields: None,
+            answer: (200, nothing),
+            enveloped: true,
+            schemas: Vec::new(),
+        }
+    }
+
+    /// It needs no credential.
+    pub(crate) fn public(mut self) -> Self {
+        self.public = true;
+        self
+    }
+
+    /// It reads these query parameters.
+    pub(crate) fn params(mut self, params: &'static [Parameters]) -> Self {
+        self.params = params;
+        self
+    }
+
+    /// It takes a JSON object with these fields.
+    pub(crate) fn takes(mut self, fields: &'static [Field]) -> Self {
+        self.fields = Some(fields);
+        self
+    }
+
+    /// It answers with this payload.
+    pub(crate) fn answers<T: ToSchema>(mut self, status: u16) -> Self {
+        T::schemas(&mut self.schemas);
+        self.schemas.push((T::name().into_owned(), T::schema()));
+        self.answer = (status, Ref::from_schema_name(T::name()).into());
+        self
+    }
+
+    /// It answers with a bare list of this payload.
+    pub(crate) fn answers_list<T: ToSchema>(self, status: u16) -> Self {
+        let mut listing = self.answers::<T>(status);
+        listing.answer.1 = ArrayBuilder::new().items(Ref::from_schema_name(T::name())).into();
+        listing
+    }
+
+    /// Its answer has no envelope.
+    pub(crate) fn bare(mut self) -> Self {
+        self.enveloped = false;
+        self
+    }
+
+    fn document(&self, path: &str, id: String) -> Documented {
+        let in_path = path.split('/').filter_map(|part| {
+            let name = part.strip_prefix('{')?.strip_suffix('}')?;
+            Some(
+                ParameterBuilder::new()
+                    .name(name)
+                    .parameter_in(ParameterIn::Path)
+                    .required(Required::True)
+                    .schema(Some(id_schema()))
+                    .build(),
+            )
+        });
+        let parameters: Vec<Parameter> =
+            in_path.chain(self.params.iter().map(document_param)).collect();
+        let (status, payload) = &self.answer;
+        let body = if self.enveloped { envelope(payload.clone()) } else { payload.clone() };
+        let success = ResponseBuilder::new()
+            .description("What was asked for")
+            .content("application/json", Content::new(Some(body)))
+            .build();
+        let refused = ResponseBuilder::new()
+            .description("A refusal; `code` says which")
+            .content(
+                "application/json",
+                Content::new(Some(Ref::from_schema_name(problem::Body::name()))),
+            )
+            .build();
+        let mut operation = OperationBuilder::new()
+            .operation_id(Some(id))
+            .tag(self.tag)
+            .summary(Some(self.summary))
+            .parameters(Some(parameters))
+            .response(status.to_string(), success)
+            .response("4XX", refused.clone())
+            .response("5XX", refused);
+        if let Some(fields) = self.fields {
+            let required = fields.iter().any(|field| field.required);
+            let body = RequestBodyBuilder::new()
+                .content("application/json", Content::new(Some(document_fields(fields))))
+                .required(Some(if required { Required::True } else { Required::False }))
+                .build();
+            operation = operation.request_body(Some(body));
+        }
+        let security = if self.public {
+            SecurityRequirement::default()
+        } else {
+            SecurityRequirement::new(SECURITY, Vec::<String>::new())
+        };
+        operation.security(security).build()
+    }
+}
+
+/// The routes so far, and what is said about them.
+#[derive(Default)]
+pub(crate) struct Surface {
+    router: Router<Front>,
+    paths: Paths,
+    schemas: BTreeMap<String, RefOr<Schema>>,
+    #[cfg(test)]
+    served: Vec<(&'static str, Method)>,
+}
+
+impl Surface {
+    pub(crate) fn new() -> Self {
+        Self::default()
+    }
+
+    /// Serves `operation` with `handler` at every path with every method.
+    #[expect(clippy::needless_pass_by_value, reason = "handlers are functions; `&` is noise")]
+    pub(crate) fn serve<H, T>(
+        mut self,
+        methods: &[Method],
+        paths: &[&'static str],
+        handler: H,
+        operation: &Operation,
+    ) -> Self
+    where
+        H: Handler<T, Front> + Clone,
+        T: 'static,
+    {
+        self.schemas.extend(operation.schemas.iter().cloned());
+        for (at_path, path) in paths.iter().enumerate() {
+            for (at_method, method) in methods.iter().enumerate() {
+                // Ids are unique in a document; the first spelling has the plain one.
+                let mut id = operation.id.to_owned();
+                if at_path > 0 {
+                    id.push_str("_alias");
+                }
+                if at_method > 0 {
+                    id.push_str("_patch");
+                }
+                let documented = operation.document(path, id);
+                self.paths.add_path_operation(path, vec![method.documented()], documented);
+                self.router = self.router.route(path, on(method.filter(), handler.clone()));
+                #[cfg(test)]
+                self.served.push((path, *method));
+            }
+        }
+        self
+    }
+
+    /// The routes, and the document as JSON text.
+    pub(crate) fn finish(self) -> (Router<Front>, OpenApi) {
+        let mut schemas = self.schemas;
+        schemas.insert(problem::Body::name().into_owned(), problem::Body::schema());
+        let scheme = HttpBuilder::new()
+            .scheme(HttpAuthScheme::Bearer)
+            .description(Some("An access token of a login, or a long-lived token `hdy_…`"))
+            .build();
+        let components = ComponentsBuilder::new()
+            .schemas_from_iter(schemas)
+            .security_scheme(SECURITY, SecurityScheme::Http(scheme))
+            .build();
+        let mut licence = License::new("Apache-2.0");
+        licence.identifier = Some("Apache-2.0".to_owned());
+        let info = InfoBuilder::new()
+            .title("Gantry")
+            .version(env!("CARGO_PKG_VERSION"))
+            .description(Some(
+                "Containers with URLs. Every answer is an envelope: `statusCode`, `message` and \
+                 `data`, or `statusCode`, `error`, `message`, `code` and perhaps `data`. Every POST \
+                 honours `Idempotency-Key`.",
+            ))
+            .license(Some(licence))
+            .build();
+        let tags = [
+            "Authentication",
+            "Auth tokens",
+            "Projects",
+            "Containers",
+            "Servers",
+            "Images",
+            "Meta",
+        ]
+        .map(Tag::new);
+        let document = OpenApiBuilder::new()
+            .info(info)
+            .paths(self.paths)
+            .components(Some(components))
+            .tags(Some(tags))
+            .build();
+        (self.router, document)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn served(&self) -> &[(&'static str, Method)] {
+        &self.served
+    }
+}
+
+fn id_schema() -> RefOr<Schema> {
+    ObjectBuilder::new().schema_type(Type::String).pattern(Some(ID_PATTERN)).into()
+}
+
+fn typed(kind: Type) -> ObjectBuilder {
+    ObjectBuilder::new().schema_type(kind)
+}
+
+fn envelope(data: RefOr<Schema>) -> RefOr<Schema> {
+    typed(Type::Object)
+        .property("statusCode", typed(Type::Integer))
+        .property("message", typed(Type::String))
+        .property("data", data)
+        .required("statusCode")
+        .required("message")
+        .required("data")
+        .into()
+}
+
+fn document_param(param: &Parameters) -> Parameter {
+    let words = |words: &[&str]| typed(Type::String).enum_values(Some(words.iter().copied()));
+    let schema: RefOr<Schema> = match param.holds {
+        Param::Count { min, max } => {
+            typed(Type::Integer).minimum(Some(min)).maximum(Some(max)).into()
+        }
+        Param::Sort(allowed) | Param::Word(allowed) => words(allowed).into(),
+        Param::Flag => typed(Type::Boolean).into(),
+        Param::Id => id_schema(),
+        Param::Text => typed(Type::String).into(),
+    };
+    ParameterBuilder::new()
+        .name(param.name)
+        .parameter_in(ParameterIn::Query)
+        .required(Required::False)
+        .description(Some(param.about))
+        .schema(Some(schema))
+        .build()
+}
+
+fn document_fields(fields: &[Field]) -> RefOr<Schema> {
+    let mut body =
+        typed(Type::Object).additional_properties(Some(AdditionalProperties::FreeForm(false)));
+    for field in fields {
+        body = body.property(field.name, document_field(field));
+        if field.required {
+            body = body.required(field.name);
+        }
+    }
+    body.into()
+}
+
+fn document_field(field: &Field) -> RefOr<Schema> {
+    let of = |kind: Type| {
+        let kind = if field.nullable {
+            SchemaType::Array(vec![kind, Type::Null])
+        } else {
+            SchemaType::Type(kind)
+        };
+        ObjectBuilder::new().schema_type(kind).description(Some(field.about))
+    };
+    let schema = match field.holds {
+        Holds::Text { min, max } => of(Type::String).min_length(Some(min)).max_length(Some(max)),
+        Holds::Id => of(Type::String).pattern(Some(ID_PATTERN)),
+        Holds::Flag => of(Type::Boolean),
+        Holds::Count => of(Type::Integer).minimum(Some(0)).maximum(Some(u32::MAX)),
+        Holds::TextMap => of(Type::Object)
+            .additional_properties(Some(RefOr::T(Schema::Object(typed(Type::String).build())))),
+        Holds::Object => of(Type::Object),
+        Holds::Ids => {
+            return ArrayBuilder::new().items(id_schema()).description(Some(field.about)).into();
+        }
+        Holds::Mixed => {
+            ObjectBuilder::new().schema_type(SchemaType::AnyValue).description(Some(field.about))
+        }
+    };
+    schema.into()
+}

@@ -1,0 +1,304 @@
+//! Long-lived API tokens.
+
+use axum::{
+    body::Bytes,
+    extract::State,
+    response::{IntoResponse as _, Response},
+};
+use gantry_control::{ExpiresAt, NewToken, TokenChange};
+use gantry_model::id::kind;
+use serde_json::Value;
+
+use crate::{
+    Front,
+    answer::Answer,
+    body::JsonObject,
+    caller::{Caller, CallerAnywhere, PathId},
+    fields::{Field, Fields, Given, Holds},
+    idempotency::KeptInstead,
+    problem::Problem,
+    surface::{Method, Operation, Surface, UPDATE},
+    wire,
+};
+
+const TAG: &str = "Auth tokens";
+
+const ALIAS: Field = Field::new(
+    "alias",
+    Holds::Text { min: 1, max: 254 },
+    "Letters, digits, spaces, `_` and `-`; generated when absent",
+);
+const ADDRESSES: Field = Field::new(
+    "ip_whitelist",
+    Holds::Mixed,
+    "an array of addresses and networks, or a string of them with commas, or \"*\"",
+);
+const TEMPLATE: Field = Field::new(
+    "permission_template",
+    Holds::Text { min: 1, max: 64 },
+    "full_access, external_customer, dev_team, finance_team or read_only; wins over permissions",
+);
+const PERMISSIONS: Field =
+    Field::new("permissions", Holds::Object, "The tree of permissions; what is left out is denied");
+const REALMS: Field = Field::new("realm_ids", Holds::Ids, "The realms that it is bound to");
+const NO_REALM: Field =
+    Field::new("allow_no_realm", Holds::Flag, "Whether it works on the plain host");
+const VAULT: Field = Field::new("vault_access", Holds::Flag, "Whether it may read the vault");
+const EVENTS: Field = Field::new("event_access", Holds::Flag, "Whether it may read events");
+const EXPIRES: Field = Field::new(
+    "expires_at",
+    Holds::Mixed,
+    "an ISO 8601 time, a Unix time, \"today\" or \"tomorrow\"",
+)
+.nullable();
+const OTP: Field =
+    Field::new("otp_code", Holds::Text { min: 0, max: 12 }, "Accepted; there is no second factor");
+const KEY: Field =
+    Field::new("public_key", Holds::Text { min: 0, max: 64 }, "Not offered yet").nullable();
+const STORAGE: Field =
+    Field::new("public_storage", Holds::Text { min: 0, max: 65_536 }, "Not offered yet").nullable();
+
+static CREATE: [Field; 13] = [
+    ALIAS,
+    ADDRESSES,
+    TEMPLATE,
+    PERMISSIONS,
+    REALMS,
+    NO_REALM,
+    VAULT,
+    EVENTS,
+    EXPIRES,
+    OTP,
+    KEY,
+    STORAGE,
+    Field::new("deny_reauthorization", Holds::Flag, "Not offered yet; only false"),
+];
+
+static CHANGE: [Field; 13] = [
+    ALIAS,
+    ADDRESSES,
+    TEMPLATE,
+    PERMISSIONS,
+    REALMS,
+    NO_REALM,
+    VAULT,
+    EVENTS,
+    EXPIRES,
+    OTP,
+    KEY,
+    STORAGE,
+    Field::new("is_enabled", Holds::Flag, "Whether it may be used at all"),
+];
+
+pub(crate) fn surface(surface: Surface) -> Surface {
+    let all = &["/api/v1/auth/tokens"];
+    let one = &["/api/v1/auth/tokens/{id}"];
+    surface
+        .serve(
+            &[Method::Get],
+            all,
+            list,
+            &Operation::new("listTokens", TAG, "Lists the caller's tokens, newest first")
+                .answers_list::<wire::Token>(200),
+        )
+        .serve(
+            &[Method::Post],
+            all,
+            create,
+            &Operation::new("createToken", TAG, "Makes a token; its secret is shown this once")
+                .takes(&CREATE)
+                .answers::<wire::CreatedToken>(201),
+        )
+        .serve(
+            &[Method::Get],
+            &["/api/v1/auth/tokens/me"],
+            own,
+            &Operation::new("getOwnToken", TAG, "Shows the token that the request came with")
+                .answers::<wire::TokenInUse>(200),
+        )
+        .serve(
+            &[Method::Get],
+            one,
+            show,
+            &Operation::new("getToken", TAG, "Shows a token").answers::<wire::Token>(200),
+        )
+        .serve(
+            &UPDATE,
+            one,
+            update,
+            &Operation::new("updateToken", TAG, "Changes the given fields of a token")
+                .takes(&CHANGE)
+                .answers::<wire::Token>(200),
+        )
+        .serve(
+            &[Method::Delete],
+            one,
+            delete,
+            &Operation::new("deleteToken", TAG, "Deletes a token; it is void at once"),
+        )
+}
+
+/// The fields that creation and change have in common.
+struct Common {
+    alias: Option<String>,
+    ip_whitelist: Option<Vec<String>>,
+    permission_template: Option<String>,
+    permissions: Option<Value>,
+    realm_ids: Option<Vec<String>>,
+    allow_no_realm: Option<bool>,
+    vault_access: Option<bool>,
+    event_access: Option<bool>,
+    expires_at: Given<ExpiresAt>,
+}
+
+impl Common {
+    fn take(fields: &mut Fields) -> Self {
+        fields.ignore_text("otp_code");
+        for later in ["public_key", "public_storage"] {
+            if let Given::Value(_) = fields.text(later) {
+                fields.unsupported(later, "public profiles of tokens are not offered yet");
+            }
+        }
+        Self {
+            alias: fields.text("alias").value(),
+            ip_whitelist: fields.mixed("ip_whitelist", addresses).value(),
+            permission_template: fields.text("permission_template").value(),
+            permissions: fields.object("permissions").value().map(Value::Object),
+            realm_ids: fields.realms("realm_ids").value(),
+            allow_no_realm: fields.flag("allow_no_realm").value(),
+            vault_access: fields.flag("vault_access").value(),
+            event_access: fields.flag("event_access").value(),
+            expires_at: expires_at(fields),
+        }
+    }
+}
+
+/// An array, a string with commas, or `*`.
+fn addresses(value: Value) -> Option<Vec<String>> {
+    match value {
+        Value::String(text) => Some(
+            text.split(',')
+                .map(str::trim)
+                .filter(|part| !part.is_empty())
+                .map(str::to_owned)
+                .collect(),
+        ),
+        Value::Array(items) => {
+            items.into_iter().map(|item| item.as_str().map(str::to_owned)).collect()
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => None,
+    }
+}
+
+fn expires_at(fields: &mut Fields) -> Given<ExpiresAt> {
+    const NAME: &str = "expires_at";
+    let read = fields.mixed(NAME, |value| match value {
+        Value::String(text) => Some(ExpiresAt::parse(NAME, &text)),
+        Value::Number(number) => number.as_i64().map(|number| Ok(ExpiresAt::from_number(number))),
+        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
+    });
+    match read {
+        Given::Absent => Given::Absent,
+        Given::Null => Given::Null,
+        Given::Value(Ok(at)) => Given::Value(at),
+        Given::Value(Err(error)) => fields.refuse::<ExpiresAt>(error),
+    }
+}
+
+async fn list(
+    State(front): State<Front>,
+    Caller(actor): Caller,
+) -> Result<Answer<Vec<wire::Token>>, Problem> {
+    let tokens = front.control.tokens(&actor).await?;
+    let tokens = tokens.iter().map(wire::Token::new).collect();
+    Ok(Answer::ok("Auth tokens retrieved successfully", tokens))
+}
+
+async fn create(
+    State(front): State<Front>,
+    Caller(actor): Caller,
+    body: JsonObject,
+) -> Result<Response, Problem> {
+    let new = new_token(body)?;
+    let (token, secret) = front.control.create_token(&actor, new).await?;
+    let answer = |token: Option<String>, created| {
+        Answer::created("Auth token created successfully", wire::CreatedToken { token, created })
+    };
+    let mut response = answer(Some(secret), wire::Token::new(&token)).into_response();
+    // The secret lies nowhere, so a repetition of this request shows the token without it.
+    let kept = answer(None, wire::Token::new(&token)).to_bytes();
+    response.extensions_mut().insert(KeptInstead(Bytes::from(kept)));
+    Ok(response)
+}
+
+fn new_token(body: JsonObject) -> Result<NewToken, Problem> {
+    let mut fields = body.fields(&CREATE);
+    fields.only("deny_reauthorization", false);
+    let common = Common::take(&mut fields);
+    fields.finish(Some(NewToken {
+        alias: common.alias,
+        ip_whitelist: common.ip_whitelist.unwrap_or_default(),
+        permission_template: common.permission_template,
+        permissions: common.permissions,
+        realm_ids: common.realm_ids.unwrap_or_default(),
+        allow_no_realm: common.allow_no_realm,
+        event_access: common.event_access,
+        vault_access: common.vault_access,
+        expires_at: common.expires_at.value(),
+    }))
+}
+
+async fn own(
+    State(front): State<Front>,
+    CallerAnywhere(actor): CallerAnywhere,
+) -> Result<Answer<wire::TokenInUse>, Problem> {
+    let token = front.control.own_token(&actor).await?;
+    Ok(Answer::ok("Auth token retrieved successfully", wire::TokenInUse::new(&token, &actor)))
+}
+
+async fn show(
+    State(front): State<Front>,
+    Caller(actor): Caller,
+    PathId(id): PathId<kind::Token>,
+) -> Result<Answer<wire::Token>, Problem> {
+    let token = front.control.token(&actor, id).await?;
+    Ok(Answer::ok("Auth token retrieved successfully", wire::Token::new(&token)))
+}
+
+async fn update(
+    State(front): State<Front>,
+    Caller(actor): Caller,
+    PathId(id): PathId<kind::Token>,
+    body: JsonObject,
+) -> Result<Answer<wire::Token>, Problem> {
+    let change = token_change(body)?;
+    let token = front.control.update_token(&actor, id, change).await?;
+    Ok(Answer::ok("Auth token updated successfully", wire::Token::new(&token)))
+}
+
+fn token_change(body: JsonObject) -> Result<TokenChange, Problem> {
+    let mut fields = body.fields(&CHANGE);
+    let is_enabled = fields.flag("is_enabled").value();
+    let common = Common::take(&mut fields);
+    fields.finish(Some(TokenChange {
+        alias: common.alias,
+        ip_whitelist: common.ip_whitelist,
+        permission_template: common.permission_template,
+        permissions: common.permissions,
+        realm_ids: common.realm_ids,
+        allow_no_realm: common.allow_no_realm,
+        event_access: common.event_access,
+        vault_access: common.vault_access,
+        expires_at: common.expires_at.patch(),
+        is_enabled,
+    }))
+}
+
+async fn delete(
+    State(front): State<Front>,
+    Caller(actor): Caller,
+    PathId(id): PathId<kind::Token>,
+) -> Result<Answer<()>, Problem> {
+    front.control.delete_token(&actor, id).await?;
+    Ok(Answer::ok("Auth token deleted successfully", ()))
+}

@@ -1,0 +1,225 @@
+//! Users, sessions and API tokens.
+
+use std::net::IpAddr;
+
+use gantry_control as control;
+use serde::Serialize;
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+
+use super::{Hex, Timestamp};
+
+/// An account. Fields of abilities that this installation does not have are empty.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct User {
+    id: Hex,
+    username: String,
+    email: Option<String>,
+    alias: String,
+    public_key: Option<String>,
+    #[schema(value_type = Object)]
+    metadata: Map<String, Value>,
+    is_admin: bool,
+    is_banned: bool,
+    email_verified: bool,
+    avatar_url: Option<String>,
+    signup_method: Option<String>,
+    created_at: Timestamp,
+    updated_at: Timestamp,
+}
+
+/// The caller's account and, for a token, the token itself.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Me {
+    #[serde(flatten)]
+    user: User,
+    /// The token that the request came with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    auth_token: Option<TokenInUse>,
+}
+
+/// The tokens of a session and when they end.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Renewed {
+    /// Opens the API: `Authorization: Bearer <token>`.
+    token: String,
+    /// Buys a new session.
+    #[serde(rename = "refreshToken")]
+    refresh_token: String,
+    expires_at: Timestamp,
+    /// Seconds.
+    expires_in: i64,
+    refresh_expires_at: Timestamp,
+    /// Seconds.
+    refresh_expires_in: i64,
+}
+
+/// A session that was just opened.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Session {
+    #[serde(flatten)]
+    tokens: Renewed,
+    client_ip: Option<String>,
+    #[schema(value_type = Vec<Value>)]
+    recent_login_ips: [(); 0],
+    user: User,
+    #[schema(value_type = Option<Value>)]
+    server: Option<()>,
+    #[schema(value_type = Option<Value>)]
+    project: Option<()>,
+    #[schema(value_type = Option<Value>)]
+    container: Option<()>,
+}
+
+/// A long-lived token; its secret is shown once, when it is made.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Token {
+    id: Hex,
+    alias: String,
+    /// The first characters of the secret.
+    prefix: String,
+    public_key: Option<String>,
+    public_storage: Option<String>,
+    /// Addresses and networks that it may be used from; any when empty.
+    ip_whitelist: Vec<String>,
+    realm_ids: Vec<Hex>,
+    /// Whether it may be used without a realm; means something only while `realm_ids` is empty.
+    allow_no_realm: bool,
+    /// The whole tree of permissions.
+    #[schema(value_type = Object)]
+    permissions: Value,
+    expires_at: Option<Timestamp>,
+    is_enabled: bool,
+    vault_access: bool,
+    event_access: bool,
+    created_by_token_id: Option<Hex>,
+    delegation_depth: u32,
+    last_used_at: Option<Timestamp>,
+    last_used_ip: Option<String>,
+    created_at: Timestamp,
+    updated_at: Timestamp,
+}
+
+/// A token that was just made.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct CreatedToken {
+    /// The secret, `hdy_…`: shown this once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) token: Option<String>,
+    #[serde(flatten)]
+    pub(crate) created: Token,
+}
+
+/// The token that a request came with.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct TokenInUse {
+    token: Token,
+    restrictions: Restrictions,
+}
+
+/// Where a token may be used.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Restrictions {
+    has_realm_restrictions: bool,
+    /// Whether it works only on the hosts of its realms.
+    requires_realm_scope: bool,
+    allowed_realm_ids: Vec<Hex>,
+    allow_no_realm: bool,
+    /// The realm of the host that was asked.
+    active_realm_id: Option<Hex>,
+}
+
+impl User {
+    fn new(account: &control::Account) -> Self {
+        Self {
+            id: account.id.into(),
+            username: account.username.clone(),
+            email: None,
+            alias: account.username.clone(),
+            public_key: None,
+            metadata: Map::new(),
+            is_admin: account.is_admin,
+            is_banned: false,
+            email_verified: false,
+            avatar_url: None,
+            signup_method: None,
+            created_at: Timestamp(account.created_at_ms),
+            updated_at: Timestamp(account.updated_at_ms),
+        }
+    }
+}
+
+impl Me {
+    pub(crate) fn new(account: &control::Account, auth_token: Option<TokenInUse>) -> Self {
+        Self { user: User::new(account), auth_token }
+    }
+}
+
+impl Renewed {
+    pub(crate) fn new(session: &control::Session) -> Self {
+        Self {
+            token: session.access.clone(),
+            refresh_token: session.refresh.clone(),
+            expires_at: Timestamp(session.access_expires_at_ms),
+            expires_in: session.access_expires_in_secs,
+            refresh_expires_at: Timestamp(session.refresh_expires_at_ms),
+            refresh_expires_in: session.refresh_expires_in_secs,
+        }
+    }
+}
+
+impl Session {
+    pub(crate) fn new(session: &control::Session, client: Option<IpAddr>) -> Self {
+        Self {
+            tokens: Renewed::new(session),
+            client_ip: client.map(|ip| ip.to_string()),
+            recent_login_ips: [],
+            user: User::new(&session.account),
+            server: None,
+            project: None,
+            container: None,
+        }
+    }
+}
+
+impl Token {
+    pub(crate) fn new(token: &control::Token) -> Self {
+        Self {
+            id: token.id.into(),
+            alias: token.alias.clone(),
+            prefix: token.prefix.clone(),
+            public_key: None,
+            public_storage: None,
+            ip_whitelist: token.ip_whitelist.clone(),
+            realm_ids: token.realms.iter().copied().map(Hex::from).collect(),
+            allow_no_realm: token.allow_no_realm,
+            permissions: token.permissions.to_tree(),
+            expires_at: token.expires_at_ms.map(Timestamp),
+            is_enabled: token.enabled,
+            vault_access: token.vault_access,
+            event_access: token.event_access,
+            created_by_token_id: None,
+            delegation_depth: 0,
+            last_used_at: token.last_used_at_ms.map(Timestamp),
+            last_used_ip: token.last_used_ip.clone(),
+            created_at: Timestamp(token.created_at_ms),
+            updated_at: Timestamp(token.updated_at_ms),
+        }
+    }
+}
+
+impl TokenInUse {
+    pub(crate) fn new(token: &control::Token, actor: &control::Actor) -> Self {
+        let bound = !token.realms.is_empty();
+        Self {
+            token: Token::new(token),
+            restrictions: Restrictions {
+                has_realm_restrictions: bound,
+                requires_realm_scope: bound || !token.allow_no_realm,
+                allowed_realm_ids: token.realms.iter().copied().map(Hex::from).collect(),
+                allow_no_realm: token.allow_no_realm,
+                active_realm_id: actor.realm.map(Hex::from),
+            },
+        }
+    }
+}

@@ -1,0 +1,371 @@
+//! Containers and what happens to them.
+
+use std::collections::BTreeMap;
+
+use gantry_control as control;
+use gantry_model::{
+    ContainerId, Domain, Phase, ProjectId, RouteKey, Scheme, ServerName, Service, Target,
+};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+use sha2::{Digest as _, Sha256};
+use utoipa::ToSchema;
+
+use super::{Hex, Pagination, Timestamp, place::ServerLite};
+
+/// A container. Fields of abilities that this version does not have carry their neutral value.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Container {
+    id: Hex,
+    project_id: Hex,
+    project_alias: Option<String>,
+    server_id: Hex,
+    /// The label of the server in hostnames.
+    server_name: String,
+    /// The server's name for people, never part of a hostname.
+    subserver_name: String,
+    server: Option<ServerLite>,
+    /// `null` without the Kit.
+    ssh_hostname: Option<String>,
+    name: String,
+    /// `#RRGGBB`.
+    color: String,
+    container_image: String,
+    ai: bool,
+    hoody_kit: bool,
+    dev_kit: bool,
+    kvm: bool,
+    autostart: bool,
+    ramdisk: bool,
+    ramdisk_scope: &'static str,
+    /// Whether it was made from the image cache.
+    cache: bool,
+    prespawn: bool,
+    is_default: bool,
+    /// `creating`, `running`, `paused`, `stopped`, `failed`, `copying`, `claiming` or `deleting`.
+    status: &'static str,
+    /// As `status`, and also `starting` and `stopping`, which clients of the reference do not know.
+    phase: &'static str,
+    /// Why it failed; `null` unless it did.
+    error: Option<String>,
+    environment_vars: BTreeMap<String, String>,
+    #[schema(value_type = Object)]
+    volumes: Map<String, Value>,
+    ssh_public_key: Option<String>,
+    /// `SHA256:…`, as OpenSSH prints it.
+    ssh_key_fingerprint: Option<String>,
+    ssh_key_installed_at: Option<Timestamp>,
+    comment: Option<String>,
+    source_container_id: Option<Hex>,
+    server_expired: bool,
+    server_expired_at: Option<Timestamp>,
+    server_expired_reason: Option<String>,
+    created_at: Timestamp,
+    updated_at: Timestamp,
+    /// When its init last started; `null` before.
+    started_at: Option<Timestamp>,
+    realm_ids: Vec<Hex>,
+    snapshot_count: u32,
+    last_used_snapshot: Option<String>,
+    pool_id: Option<Hex>,
+    env_sync: EnvSync,
+    has_proxy_permissions: bool,
+    proxy_permissions_scope: &'static str,
+    has_proxy_domains: bool,
+    proxy_domains_count: u32,
+    /// Where its services answer; `null` without the Kit.
+    service_urls: Option<ServiceUrls>,
+    /// Only on a single container.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<Value>>)]
+    warnings: Option<[(); 0]>,
+    /// Only with `include_proxy_domains=true`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<Value>>)]
+    proxy_domains: Option<[(); 0]>,
+    /// Only with `include_proxy_permissions=true`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Value>)]
+    proxy_permissions: Option<Value>,
+    /// Only with `runtime`; `null`, because nothing looks inside containers yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Value>)]
+    runtime_info: Option<Value>,
+}
+
+/// Whether changed environment variables have reached the container.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct EnvSync {
+    pending: bool,
+    revision: u64,
+    applied_revision: Option<u64>,
+    verified_at: Option<Timestamp>,
+    attempted_at: Option<Timestamp>,
+    last_error: Option<String>,
+    exhausted: bool,
+}
+
+/// The URLs of the services that every Kit has.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ServiceUrls {
+    terminal: String,
+    files: String,
+    /// The plain HTTP server on a port of the container; `{port}` stands for its number.
+    http: String,
+}
+
+/// A page of containers.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Containers {
+    containers: Vec<Container>,
+    pagination: Pagination,
+}
+
+/// What a lifecycle operation did.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Operated {
+    /// Whether it was refused.
+    error: bool,
+    operation: String,
+    container_id: Hex,
+    project_id: Hex,
+    message: String,
+    /// The status now.
+    status: &'static str,
+    /// 32 hexadecimal digits for logs; `null` when refused.
+    operation_id: Option<String>,
+}
+
+/// One step in the life of a container.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct StatusLog {
+    id: Hex,
+    container_id: Hex,
+    from_status: Option<&'static str>,
+    to_status: &'static str,
+    transition_time: Timestamp,
+    created_at: Timestamp,
+    /// How long the status before had lasted.
+    duration_ms: Option<i64>,
+    /// Who or what caused it.
+    triggered_by: String,
+    #[schema(value_type = Option<Value>)]
+    metadata: Option<Value>,
+}
+
+/// A page of steps.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct StatusLogs {
+    logs: Vec<StatusLog>,
+    pagination: Pagination,
+}
+
+/// Which optional parts of a container are wanted.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Include {
+    pub(crate) warnings: bool,
+    pub(crate) runtime: bool,
+    pub(crate) proxy_domains: bool,
+    pub(crate) proxy_permissions: bool,
+}
+
+/// Prints URLs of containers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Urls<'c> {
+    pub(crate) domain: &'c Domain,
+    pub(crate) port: u16,
+}
+
+impl Urls<'_> {
+    fn hostname(
+        &self,
+        server: &ServerName,
+        project: ProjectId,
+        container: ContainerId,
+        target: Target<'_>,
+    ) -> String {
+        let server = server.as_str();
+        RouteKey::Container { server, project, container, target }.to_hostname(self.domain)
+    }
+
+    fn services(
+        &self,
+        server: &ServerName,
+        project: ProjectId,
+        container: ContainerId,
+    ) -> ServiceUrls {
+        let port = if self.port == 443 { String::new() } else { format!(":{}", self.port) };
+        let url =
+            |target| format!("https://{}{port}", self.hostname(server, project, container, target));
+        let kit = |service| Target::Kit { service, index: 1, sub: None };
+        let any_port = url(Target::Port { scheme: Scheme::Http, port: 80 });
+        ServiceUrls {
+            terminal: url(kit(Service::Terminal)),
+            files: url(kit(Service::Files)),
+            http: any_port.replacen("-http-80.", "-http-{port}.", 1),
+        }
+    }
+}
+
+impl Container {
+    pub(crate) fn new(view: &control::ContainerView, urls: Urls<'_>, include: Include) -> Self {
+        let control::ContainerView { record, project_alias, server_name } = view;
+        let spec = &record.spec;
+        let status = &record.status;
+        let key = spec.ssh_public_key.as_ref();
+        let (id, project) = (record.id, record.project);
+        Self {
+            id: id.into(),
+            project_id: project.into(),
+            project_alias: Some(project_alias.clone()).filter(|alias| !alias.is_empty()),
+            server_id: record.server.into(),
+            server_name: server_name.to_string(),
+            subserver_name: server_name.to_string(),
+            server: Some(ServerLite::new(server_name)),
+            ssh_hostname: spec
+                .hoody_kit
+                .then(|| urls.hostname(server_name, project, id, Target::Ssh)),
+            name: spec.name.as_str().to_owned(),
+            color: spec.color.to_string(),
+            container_image: spec.image.as_str().to_owned(),
+            ai: spec.ai,
+            hoody_kit: spec.hoody_kit,
+            dev_kit: spec.dev_kit,
+            kvm: false,
+            autostart: spec.autostart,
+            ramdisk: spec.ramdisk,
+            ramdisk_scope: "container",
+            cache: spec.cache,
+            prespawn: false,
+            is_default: false,
+            status: status.phase.api_status(),
+            phase: status.phase.as_str(),
+            error: if status.phase == Phase::Failed { status.why.clone() } else { None },
+            environment_vars: spec.environment.vars().clone(),
+            volumes: Map::new(),
+            ssh_public_key: key.map(ToString::to_string),
+            ssh_key_fingerprint: key.map(|key| key.fingerprint().to_string()),
+            ssh_key_installed_at: None,
+            comment: spec.comment.as_ref().map(|comment| comment.as_str().to_owned()),
+            source_container_id: None,
+            server_expired: false,
+            server_expired_at: None,
+            server_expired_reason: None,
+            created_at: Timestamp(record.created_at_ms),
+            updated_at: Timestamp(record.updated_at_ms),
+            started_at: status.started_at_ms.map(Timestamp),
+            realm_ids: spec.realms.iter().copied().map(Hex::from).collect(),
+            snapshot_count: 0,
+            last_used_snapshot: None,
+            pool_id: None,
+            env_sync: EnvSync::settled(),
+            has_proxy_permissions: false,
+            proxy_permissions_scope: "none",
+            has_proxy_domains: false,
+            proxy_domains_count: 0,
+            service_urls: spec.hoody_kit.then(|| urls.services(server_name, project, id)),
+            warnings: include.warnings.then_some([]),
+            proxy_domains: include.proxy_domains.then_some([]),
+            proxy_permissions: include.proxy_permissions.then(|| open_permissions(project, id)),
+            runtime_info: include.runtime.then_some(Value::Null),
+        }
+    }
+}
+
+/// What holds while there is no permissions document: everything is allowed.
+fn open_permissions(project: ProjectId, container: ContainerId) -> Value {
+    json!({
+        "project": project.to_string(), "container": container.to_string(),
+        "groups": {}, "permissions": {}, "default": "allow", "enable_proxy": true,
+        "schema_version": 1, "file_version": 0, "etag": "file:v0",
+    })
+}
+
+impl EnvSync {
+    /// Variables of a container change only while it is stopped, so nothing is ever pending.
+    const fn settled() -> Self {
+        Self {
+            pending: false,
+            revision: 0,
+            applied_revision: None,
+            verified_at: None,
+            attempted_at: None,
+            last_error: None,
+            exhausted: false,
+        }
+    }
+}
+
+impl Containers {
+    pub(crate) fn new(containers: Vec<Container>, pagination: Pagination) -> Self {
+        Self { containers, pagination }
+    }
+}
+
+impl Operated {
+    /// What an accepted operation came to; `failed` says why it did not come true.
+    pub(crate) fn new(operated: &control::Operated, message: &str) -> Self {
+        let record = &operated.container.record;
+        let phase = record.status.phase;
+        Self {
+            error: !operated.done && phase == Phase::Failed,
+            operation: operated.operation.to_string(),
+            container_id: record.id.into(),
+            project_id: record.project.into(),
+            message: message.to_owned(),
+            status: phase.api_status(),
+            operation_id: Some(operation_id(record)),
+        }
+    }
+
+    pub(crate) fn refused(
+        operation: control::Operation,
+        project: ProjectId,
+        container: ContainerId,
+        phase: Phase,
+        message: &str,
+    ) -> Self {
+        Self {
+            error: true,
+            operation: operation.to_string(),
+            container_id: container.into(),
+            project_id: project.into(),
+            message: message.to_owned(),
+            status: phase.api_status(),
+            operation_id: None,
+        }
+    }
+}
+
+/// Names a wish: the same for everybody who asks for what is under way already.
+fn operation_id(record: &control::Container) -> String {
+    let mut digest = Sha256::new();
+    digest.update(record.id.as_bytes());
+    digest.update(record.wish_seq.to_be_bytes());
+    let mut id = hex::encode(digest.finalize());
+    id.truncate(32);
+    id
+}
+
+impl StatusLogs {
+    pub(crate) fn new(logs: &[control::StatusLog], pagination: Pagination) -> Self {
+        Self { logs: logs.iter().map(StatusLog::new).collect(), pagination }
+    }
+}
+
+impl StatusLog {
+    fn new(log: &control::StatusLog) -> Self {
+        let details = |note: &String| json!({ "note": note, "from_phase": log.from.map(Phase::as_str), "to_phase": log.to.as_str() });
+        Self {
+            id: log.id.into(),
+            container_id: log.container.into(),
+            from_status: log.from.map(Phase::api_status),
+            to_status: log.to.api_status(),
+            transition_time: Timestamp(log.at_ms),
+            created_at: Timestamp(log.at_ms),
+            duration_ms: log.duration_ms,
+            triggered_by: log.triggered_by.clone(),
+            metadata: log.note.as_ref().map(details),
+        }
+    }
+}

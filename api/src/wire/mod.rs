@@ -1,0 +1,18 @@
+//! What goes over the wire: one type per object of the API, apart from the records on purpose, so
+//! that neither freezes the other.
+
+mod account;
+mod container;
+mod list;
+mod place;
+mod project;
+mod scalar;
+mod stats;
+
+pub(crate) use account::{CreatedToken, Me, Renewed, Session, Token, TokenInUse};
+pub(crate) use container::{Container, Containers, Include, Operated, StatusLogs, Urls};
+pub(crate) use list::Pagination;
+pub(crate) use place::{Available, Health, Image, Images, Ip, Rental};
+pub(crate) use project::{DeletedProject, Project, Projects};
+pub(crate) use scalar::{Hex, Timestamp};
+pub(crate) use stats::Stats;
