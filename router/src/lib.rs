@@ -1,1 +1,17 @@
 //! From records to a route table, and its lookups.
+//!
+//! [`RouteTable`] is what a request reads: lookups take no lock, do no I/O and allocate nothing.
+//! [`Feed`] is its only writer: it loads everything at one revision, publishes, and follows the
+//! store's change feed from there. [`Routes`] is the handle that readers share. Canonical hostnames
+//! are *parsed* (by the model) and then found by container id, so the table grows with containers,
+//! not with services and indexes.
+//!
+//! Nothing here speaks HTTP, dials, or knows what a request may do.
+
+mod feed;
+mod routes;
+mod table;
+
+pub use feed::Feed;
+pub use routes::Routes;
+pub use table::{NoRoute, Route, RouteState, RouteTable};

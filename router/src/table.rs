@@ -1,0 +1,181 @@
+//! The route table.
+
+use std::{
+    net::IpAddr,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use foldhash::fast::RandomState;
+use gantry_model::{ContainerId, Generation, Phase, ProjectId, ServerName};
+use gantry_store::{Epoch, Revision, RouteRecord, RouteSnapshot};
+use papaya::HashMap;
+
+/// Where requests for one container go; copied out of the table, so that nothing is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Route {
+    /// The project that the container belongs to.
+    pub project: ProjectId,
+    /// The container.
+    pub container: ContainerId,
+    /// The start that this route is about. Connections of another generation must not be used:
+    /// its address may belong to another tenant by now.
+    pub generation: Generation,
+    /// Whether it can be reached, and where.
+    pub state: RouteState,
+}
+
+/// Whether a container can be reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RouteState {
+    /// It runs.
+    Running {
+        /// Its address on the bridge.
+        address: IpAddr,
+        /// When this start was done, in milliseconds since the Unix epoch; 0 if that is not known.
+        since_ms: i64,
+    },
+    /// It is being made or started; soon it runs or has failed.
+    Starting,
+    /// It is frozen.
+    Paused,
+    /// It is stopped or stopping.
+    Stopped,
+    /// It has failed.
+    Failed,
+}
+
+/// Why there is no route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoRoute {
+    /// No container of this project has this id, it has no Kit, or it is being deleted. Which of
+    /// these is not told, so that ids cannot be probed.
+    #[error("there is no such container")]
+    Unknown,
+    /// The hostname names another server.
+    #[error("the hostname names another server")]
+    OtherServer,
+}
+
+/// The routes of all containers that hostnames may lead to.
+///
+/// Changes go into the live table one by one; a request copies its one route out of it and so sees
+/// one state from start to end. Memory: at most 200 octets for each container.
+#[derive(Debug)]
+pub struct RouteTable {
+    // Keys are random ids, so the fast hash is enough: what strangers choose is only looked up, and
+    // the seed differs from process to process.
+    routes: HashMap<ContainerId, Route, RandomState>,
+    epoch: Epoch,
+    revision: AtomicU64,
+}
+
+impl RouteTable {
+    /// The table of a snapshot.
+    pub fn build(snapshot: &RouteSnapshot) -> Self {
+        let routes = HashMap::builder()
+            .hasher(RandomState::default())
+            .capacity(snapshot.containers.len())
+            .build();
+        let table =
+            Self { routes, epoch: snapshot.epoch, revision: AtomicU64::new(snapshot.revision.0) };
+        let pinned = table.routes.pin();
+        for route in snapshot.containers.iter().filter_map(route) {
+            pinned.insert(route.container, route);
+        }
+        drop(pinned);
+        table
+    }
+
+    /// Takes over the present records of some containers, `None` for one that is gone. Afterwards
+    /// the table is at `revision`.
+    ///
+    /// May be repeated; only one task may call this at a time.
+    pub fn apply(&self, records: &[(ContainerId, Option<RouteRecord>)], revision: Revision) {
+        let pinned = self.routes.pin();
+        for (container, record) in records {
+            match record.as_ref().and_then(route) {
+                Some(route) => pinned.insert(*container, route),
+                None => pinned.remove(container),
+            };
+        }
+        self.revision.store(revision.0, Ordering::Release);
+    }
+
+    /// Finds the route of a container that a hostname names with its project.
+    ///
+    /// Takes no lock and allocates nothing.
+    pub fn lookup(&self, project: ProjectId, container: ContainerId) -> Result<Route, NoRoute> {
+        match self.routes.pin().get(&container) {
+            Some(route) if route.project == project => Ok(*route),
+            Some(_) | None => Err(NoRoute::Unknown),
+        }
+    }
+
+    /// As [`RouteTable::lookup`], for the server label of a hostname; `own` is this server's name.
+    pub fn lookup_on(
+        &self,
+        own: &ServerName,
+        server: &str,
+        project: ProjectId,
+        container: ContainerId,
+    ) -> Result<Route, NoRoute> {
+        if server == own.as_str() {
+            self.lookup(project, container)
+        } else {
+            Err(NoRoute::OtherServer)
+        }
+    }
+
+    /// The revision of the store that the table has caught up with.
+    pub fn revision(&self) -> Revision {
+        Revision(self.revision.load(Ordering::Acquire))
+    }
+
+    /// The history that the revision belongs to.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// How many containers have a route.
+    pub fn len(&self) -> usize {
+        self.routes.len()
+    }
+
+    /// Whether no container has a route.
+    pub fn is_empty(&self) -> bool {
+        self.routes.is_empty()
+    }
+
+    /// A copy of all routes, in no order; for tests and for people who ask.
+    pub fn routes(&self) -> Vec<Route> {
+        self.routes.pin().values().copied().collect()
+    }
+
+    /// Puts back a route whose record cannot be read at present.
+    pub(crate) fn keep(&self, route: Route) {
+        self.routes.pin().insert(route.container, route);
+    }
+}
+
+/// What a record means for requests; nothing if no hostname leads to the container.
+fn route(record: &RouteRecord) -> Option<Route> {
+    if !record.hoody_kit {
+        return None;
+    }
+    let state = match (record.phase, record.address) {
+        (Phase::Running, Some(address)) => {
+            RouteState::Running { address, since_ms: record.started_at_ms.unwrap_or(0) }
+        }
+        // It runs, but where is not recorded yet.
+        (Phase::Running, None)
+        | (Phase::Creating | Phase::Copying | Phase::Claiming | Phase::Starting, _) => {
+            RouteState::Starting
+        }
+        (Phase::Paused, _) => RouteState::Paused,
+        (Phase::Stopping | Phase::Stopped, _) => RouteState::Stopped,
+        (Phase::Failed, _) => RouteState::Failed,
+        (Phase::Deleting, _) => return None,
+    };
+    let RouteRecord { project, container, generation, .. } = *record;
+    Some(Route { project, container, generation, state })
+}
