@@ -25,9 +25,7 @@ pub(crate) fn id<K>(row: &Row, column: &str) -> Result<Id<K>> {
 /// Exactly `N` octets.
 pub(crate) fn octets<const N: usize>(row: &Row, column: &str) -> Result<[u8; N]> {
     let bytes: &[u8] = get(row, column)?;
-    bytes
-        .try_into()
-        .map_err(|_: std::array::TryFromSliceError| damaged(column, "has a wrong length"))
+    bytes.try_into().map_err(|_error| damaged(column, "has a wrong length"))
 }
 
 /// A count.
@@ -37,7 +35,7 @@ pub(crate) fn count(row: &Row, column: &str) -> Result<u64> {
 
 /// A count that was read already.
 pub(crate) fn natural(value: i64, column: &str) -> Result<u64> {
-    u64::try_from(value).map_err(|_: std::num::TryFromIntError| damaged(column, "is negative"))
+    u64::try_from(value).map_err(|_error| damaged(column, "is negative"))
 }
 
 /// The column form of a count. What is too great for a column is greater than everything in it.
@@ -54,9 +52,7 @@ pub(crate) fn phase(row: &Row, column: &str) -> Result<Phase> {
 /// An address, or none.
 pub(crate) fn address(row: &Row, column: &str) -> Result<Option<IpAddr>> {
     let text: Option<&str> = get(row, column)?;
-    text.map(str::parse)
-        .transpose()
-        .map_err(|_: std::net::AddrParseError| damaged(column, "is no address"))
+    text.map(str::parse).transpose().map_err(|_error| damaged(column, "is no address"))
 }
 
 /// Says which column is wrong.

@@ -118,6 +118,7 @@ impl Store {
 
     /// Records a wish and the phase that it leads to, for a container that still has this version;
     /// `wish_seq` rises by one. Outside of phase `failed` no reason of a failure is kept.
+    #[expect(clippy::too_many_arguments, reason = "each is one fact of the transition")]
     pub async fn set_wish(
         &self,
         id: ContainerId,

@@ -30,6 +30,7 @@ struct Numbered {
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[expect(clippy::struct_excessive_bools, reason = "a stored form: one member for each field")]
 struct ContainerDocument {
     schema: u32,
     name: String,

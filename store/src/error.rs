@@ -203,6 +203,7 @@ impl Outage {
 
 /// The one place where a database's complaint becomes an answer. SQLite names the columns of a
 /// constraint, PostgreSQL the constraint; both stand in the table.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the driver's enum may grow")]
 pub(crate) fn failed(error: sqlx::Error) -> Error {
     let database = match error {
         sqlx::Error::Database(ref database) => database.as_ref(),

@@ -223,7 +223,7 @@ fn route(row: &Row) -> Result<RouteRecord> {
             project: at_id(row, 1)?,
             hoody_kit: at(row, 2)?,
             phase: Phase::from_word(at(row, 3)?).ok_or_else(|| damaged("phase", "is no phase"))?,
-            address: parsed.map_err(|_: std::net::AddrParseError| damaged("address", "is none"))?,
+            address: parsed.map_err(|_error| damaged("address", "is none"))?,
             generation: Generation(natural(at(row, 5)?, "generation")?),
             started_at_ms: at(row, 6)?,
             why_failed: at(row, 7)?,
@@ -238,8 +238,5 @@ fn at<'r, T: Decode<'r, Db> + Type<Db>>(row: &'r Row, position: usize) -> Result
 
 fn at_id<K>(row: &Row, position: usize) -> Result<Id<K>> {
     let bytes: &[u8] = at(row, position)?;
-    bytes
-        .try_into()
-        .map(Id::from_bytes)
-        .map_err(|_: std::array::TryFromSliceError| damaged("an id", "is not 12 octets long"))
+    bytes.try_into().map(Id::from_bytes).map_err(|_error| damaged("an id", "is not 12 octets long"))
 }

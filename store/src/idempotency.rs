@@ -141,8 +141,7 @@ fn found(row: &Row, body_hash: &[u8; 32]) -> Result<Idempotency> {
     let Some(status) = columns::get::<Option<i64>>(row, "status")? else {
         return Ok(Idempotency::InProgress);
     };
-    let status = u16::try_from(status)
-        .map_err(|_: std::num::TryFromIntError| damaged("status", "is no HTTP status"))?;
+    let status = u16::try_from(status).map_err(|_error| damaged("status", "is no HTTP status"))?;
     let body: Option<Vec<u8>> = columns::get(row, "body")?;
     Ok(Idempotency::Done { status, body: body.unwrap_or_default() })
 }

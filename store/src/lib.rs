@@ -23,6 +23,8 @@ mod installation;
 mod listing;
 mod projects;
 pub mod record;
+#[cfg(test)]
+mod retention_tests;
 mod schema;
 mod sqlite;
 mod tokens;

@@ -132,7 +132,6 @@ impl Store {
 }
 
 /// How many containers a project may hold; `None` if there is no such project.
-#[expect(clippy::option_option, reason = "no project, no quota, and a quota are three answers")]
 pub(crate) async fn quota(tx: &mut Tx, id: ProjectId) -> Result<Option<Option<u32>>> {
     let max: Option<Option<i64>> = sqlx::query_scalar(sqlite::LOCK_PROJECT)
         .bind(id.as_bytes().as_slice())

@@ -68,6 +68,10 @@ impl fmt::Debug for User {
 
 /// A long-lived API token; its secret is not here, only a hash of it.
 #[derive(Clone, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "switches that have nothing to do with each other"
+)]
 pub struct Token {
     /// Its id.
     pub id: TokenId,

@@ -192,10 +192,11 @@ pub(crate) async fn begin_read(readers: &Readers) -> sqlx::Result<sqlx::Transact
 
 /// Tells what kind of failure this is.
 pub(crate) fn classify(error: &dyn DatabaseError) -> Class {
-    match error.kind() {
-        ErrorKind::UniqueViolation => return Class::Taken,
-        ErrorKind::ForeignKeyViolation => return Class::Reference,
-        _ => {}
+    if error.kind() == ErrorKind::UniqueViolation {
+        return Class::Taken;
+    }
+    if error.kind() == ErrorKind::ForeignKeyViolation {
+        return Class::Reference;
     }
     // An extended code carries the primary one in its low octet.
     match error.code().and_then(|code| code.parse::<u32>().ok()).map(|code| code & 0xff) {

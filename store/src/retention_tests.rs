@@ -1,0 +1,192 @@
+//! Compaction, with limits that a test can reach.
+
+use gantry_model::{
+    ContainerSpec, Generation, Id, Phase, Wish,
+    container::{Color, ContainerName, Environment, ImageName},
+    project::{ProjectAlias, ProjectSpec},
+};
+
+use crate::{
+    Changes, Container, ContainerStatus, Project, Revision, Store, User, Version, feed::Retention,
+};
+
+const HOUR_MS: i64 = 60 * 60 * 1000;
+
+/// A store that looks every ten changes, with one container in it.
+async fn world(dir: &tempfile::TempDir, rows: u64) -> (Store, Container) {
+    let retention = Retention { age_ms: HOUR_MS, rows, every: 10, since: 0 };
+    let store = Store::open_with(&dir.path().join("gantry.db"), retention).await.unwrap();
+    let owner = User {
+        id: Id::from_bytes([1; 12]),
+        username: "owner".to_owned(),
+        password_hash: String::new(),
+        is_admin: false,
+        session_generation: 0,
+        created_at_ms: 0,
+        updated_at_ms: 0,
+    };
+    store.create_user(&owner).await.unwrap();
+    let color = Color::from_rgb([0; 3]);
+    let project = Project {
+        id: Id::from_bytes([2; 12]),
+        owner: owner.id,
+        spec: ProjectSpec {
+            alias: ProjectAlias::parse("alias", "a").unwrap(),
+            color,
+            max_containers: None,
+            realms: Vec::new(),
+        },
+        version: Version::FIRST,
+        created_at_ms: 0,
+        updated_at_ms: 0,
+    };
+    store.create_project(&project).await.unwrap();
+    let name = "local".parse().unwrap();
+    let server = store.ensure_server(Id::from_bytes([3; 12]), &name, 0).await.unwrap();
+    let container = Container {
+        id: Id::from_bytes([4; 12]),
+        project: project.id,
+        owner: owner.id,
+        server: server.id,
+        spec: ContainerSpec {
+            name: ContainerName::parse("name", "one").unwrap(),
+            color,
+            image: ImageName::parse("image", "debian/13").unwrap(),
+            hoody_kit: true,
+            dev_kit: false,
+            ai: false,
+            autostart: false,
+            ramdisk: false,
+            cache: true,
+            environment: Environment::default(),
+            ssh_public_key: None,
+            comment: None,
+            realms: Vec::new(),
+        },
+        wish: Wish::Running,
+        wish_seq: 1,
+        status: ContainerStatus {
+            phase: Phase::Creating,
+            address: None,
+            generation: Generation(0),
+            why: None,
+            done_seq: 0,
+            started_at_ms: None,
+            boot_id: None,
+        },
+        version: Version::FIRST,
+        created_at_ms: 0,
+        updated_at_ms: 0,
+    };
+    let container = store.create_container(&container).await.unwrap();
+    (store, container)
+}
+
+/// Changes the container again and again, the clock going on by `step_ms` each time.
+async fn change(store: &Store, mut now: Container, times: i64, step_ms: i64) {
+    for number in 1..=times {
+        let now_ms = number * step_ms;
+        now = store.set_status(now.id, now.version, &now.status, "test", now_ms).await.unwrap();
+    }
+}
+
+async fn kept(store: &Store) -> u64 {
+    let head = store.head().borrow().0;
+    let mut oldest = 0;
+    while store.changes(Revision(oldest), 1).await.unwrap() == Changes::Compacted {
+        oldest += 1;
+    }
+    head - oldest
+}
+
+#[tokio::test]
+async fn changes_of_the_kept_time_stay_and_older_ones_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, container) = world(&dir, 1_000_000).await;
+    change(&store, container, 200, HOUR_MS / 30).await;
+    // Thirty are within the hour, and up to ten came since the last look.
+    let kept = kept(&store).await;
+    assert!((30..=41).contains(&kept), "kept {kept}");
+    assert_eq!(store.changes(Revision(0), 10).await.unwrap(), Changes::Compacted);
+    let head = *store.head().borrow();
+    let at_head = store.changes(head, 10).await.unwrap();
+    assert_eq!(at_head, Changes::Since { changes: Vec::new(), head });
+}
+
+#[tokio::test]
+async fn no_more_changes_stay_than_may() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, container) = world(&dir, 50).await;
+    change(&store, container, 200, 1).await;
+    let kept = kept(&store).await;
+    assert!((50..=60).contains(&kept), "kept {kept}");
+}
+
+#[tokio::test]
+async fn a_gap_in_the_feed_is_reported_and_not_skipped() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, container) = world(&dir, 1_000).await;
+    change(&store, container, 5, 1).await;
+    store
+        .write(|tx| {
+            Box::pin(async move {
+                sqlx::query("DELETE FROM changes WHERE rev = 3")
+                    .execute(&mut tx.connection)
+                    .await
+                    .map(drop)
+                    .map_err(crate::error::failed)
+            })
+        })
+        .await
+        .unwrap();
+    let found = store.changes(Revision(0), 10).await.unwrap_err();
+    assert!(found.to_string().contains("lacks revision 3"), "{found}");
+}
+
+#[tokio::test]
+async fn a_damaged_record_costs_its_own_route_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, one) = world(&dir, 1_000).await;
+    let mut two = one.clone();
+    two.id = Id::from_bytes([5; 12]);
+    two.spec.name = ContainerName::parse("name", "two").unwrap();
+    store.create_container(&two).await.unwrap();
+    store
+        .write(|tx| {
+            Box::pin(async move {
+                sqlx::query("UPDATE containers SET phase = 'melted' WHERE name = 'one'")
+                    .execute(&mut tx.connection)
+                    .await
+                    .map(drop)
+                    .map_err(crate::error::failed)
+            })
+        })
+        .await
+        .unwrap();
+    let routes = store.load_routes().await.unwrap().containers;
+    assert_eq!(routes.iter().map(|it| it.container).collect::<Vec<_>>(), [two.id]);
+    let again = store.route_records(&[one.id, two.id]).await.unwrap();
+    assert_eq!(again.len(), 1, "nothing is said of the damaged one");
+    let refused = store.container(one.id).await.unwrap_err().to_string();
+    assert!(refused.contains("phase is no phase") && refused.contains(&one.id.to_string()));
+    assert!(store.containers_of_server(one.server).await.is_err());
+}
+
+#[tokio::test]
+async fn a_statement_that_is_refused_stops_nobody_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, one) = world(&dir, 1_000).await;
+    let broken = store.write(|tx| {
+        Box::pin(async move {
+            sqlx::query("NO SUCH STATEMENT")
+                .execute(&mut tx.connection)
+                .await
+                .map(drop)
+                .map_err(crate::error::failed)
+        })
+    });
+    let good = store.set_status(one.id, one.version, &one.status, "test", 1);
+    let (broken, good) = tokio::join!(broken, good);
+    assert!(!broken.unwrap_err().is_retryable());
+    good.unwrap();
+}

@@ -1,0 +1,83 @@
+//! What every engine must do. [`contract!`] makes one test of each case, each on a store of its own.
+
+pub(crate) mod accounts;
+pub(crate) mod containers;
+pub(crate) mod feed;
+pub(crate) mod fixture;
+pub(crate) mod idempotency;
+pub(crate) mod projects;
+pub(crate) mod races;
+pub(crate) mod roundtrip;
+
+/// Makes the tests. `$open` is an async function that returns an empty store and something to keep
+/// until the end of the test.
+macro_rules! contract {
+    ($open:path) => {
+        contract!(@cases $open, accounts:
+            a_user_is_found_by_id_and_by_name,
+            a_username_is_taken_once,
+            a_password_and_the_session_generation_change,
+            a_token_is_found_by_its_hash_and_changes,
+            a_token_belongs_to_its_owner,
+            a_use_of_a_token_is_noted_at_most_once_a_minute,
+            the_first_candidate_becomes_the_secret,
+            a_server_is_made_once);
+        contract!(@cases $open, projects:
+            a_project_is_stored_as_given,
+            an_alias_is_unique_for_its_owner_only,
+            projects_are_listed_by_owner_and_realm_in_pages,
+            an_update_of_a_project_needs_its_version,
+            a_project_is_deleted_only_when_empty);
+        contract!(@cases $open, containers:
+            a_container_is_stored_as_given_and_logged,
+            a_refused_creation_leaves_nothing,
+            a_name_is_unique_in_its_project_only,
+            a_key_is_unique_everywhere,
+            a_quota_counts_what_is_being_deleted,
+            a_spec_changes_with_its_version_only,
+            a_wish_counts_up_and_logs_a_change_of_phase,
+            a_status_replaces_the_last_and_logs_why,
+            a_removed_container_frees_its_name_and_key,
+            containers_are_filtered,
+            containers_are_sorted_and_paged,
+            status_logs_are_sorted_and_paged);
+        contract!(@cases $open, idempotency:
+            a_key_is_fresh_once_and_then_answers,
+            an_abandoned_key_is_fresh_again,
+            a_key_is_forgotten_after_a_day,
+            a_sweep_takes_what_is_old);
+        contract!(@cases $open, feed:
+            every_change_of_a_container_is_in_the_feed,
+            a_refusal_is_not_in_the_feed,
+            changes_come_in_pages,
+            a_revision_of_the_future_is_of_another_epoch,
+            the_head_follows_the_commits,
+            routes_are_loaded_with_their_revision,
+            route_records_say_what_is_gone,
+            two_watchers_see_every_change_of_sixteen_writers);
+        contract!(@cases $open, races:
+            of_64_creations_with_one_name_one_wins,
+            of_64_creations_with_one_key_one_wins,
+            of_64_updates_of_one_version_one_wins,
+            a_quota_holds_against_64_creations,
+            of_64_requests_with_one_idempotency_key_one_is_fresh,
+            a_hundred_creations_at_once_succeed);
+        contract!(@cases $open, roundtrip:
+            any_container_spec_is_read_as_it_was_written,
+            any_project_spec_is_read_as_it_was_written,
+            any_token_is_read_as_it_was_written);
+    };
+    (@cases $open:path, $module:ident: $($case:ident),+) => {
+        mod $module {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $case() {
+                    let (store, _keep) = $open().await;
+                    let world = crate::contract::fixture::World::new(store).await;
+                    crate::contract::$module::$case(&world).await;
+                    world.store.close().await;
+                }
+            )+
+        }
+    };
+}
