@@ -1,0 +1,180 @@
+//! A whole control plane behind the router: real store, real controller, real reconciler, and a
+//! runtime of real behaviour in memory.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{Router, body::Body};
+use gantry_api::{ApiConfig, ClientAddress, Realm};
+use gantry_control::{Clock, Controller, Deps, Limits, Reconciler, ReconcilerConfig};
+use gantry_model::{Domain, RealmId, ServerId};
+use gantry_runtime::fake::{Fake, World};
+use gantry_store::Store;
+use http::{HeaderMap, Method, Request, StatusCode, header};
+use http_body_util::BodyExt as _;
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
+
+pub(crate) const PASSWORD: &str = "Passw0rd!alice";
+
+/// The control plane; ends when it is dropped.
+pub(crate) struct Lab {
+    pub(crate) router: Router,
+    pub(crate) control: Controller,
+    pub(crate) world: World,
+    pub(crate) server: ServerId,
+    _tasks: JoinSet<()>,
+    _dir: TempDir,
+}
+
+/// An answer, read to its end.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) text: String,
+    pub(crate) json: Value,
+}
+
+/// A request to be.
+#[derive(Clone, Debug)]
+pub(crate) struct Ask {
+    method: Method,
+    path: String,
+    headers: Vec<(String, String)>,
+    body: String,
+    realm: Option<RealmId>,
+}
+
+impl Ask {
+    /// As the official clients send it: JSON is announced whether there is a body or not.
+    pub(crate) fn new(method: &str, path: &str) -> Self {
+        Self {
+            method: method.parse().unwrap(),
+            path: path.to_owned(),
+            headers: vec![("content-type".to_owned(), "application/json".to_owned())],
+            body: String::new(),
+            realm: None,
+        }
+    }
+
+    pub(crate) fn by(self, token: &str) -> Self {
+        self.header("authorization", &format!("Bearer {token}"))
+    }
+
+    pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
+        self.headers.retain(|(known, _)| known != name);
+        self.headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    pub(crate) fn body(mut self, body: &Value) -> Self {
+        self.body = body.to_string();
+        self
+    }
+
+    pub(crate) fn text(mut self, body: &str) -> Self {
+        body.clone_into(&mut self.body);
+        self
+    }
+
+    pub(crate) fn realm(mut self, realm: &str) -> Self {
+        self.realm = Some(realm.parse().unwrap());
+        self
+    }
+}
+
+impl Lab {
+    /// A control plane with the account `alice`.
+    pub(crate) async fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("gantry.db")).await.unwrap();
+        let server =
+            store.ensure_server(id(1), &"node-test".parse().unwrap(), 1_000).await.unwrap();
+        let world = World::default();
+        let runtime = Arc::new(Fake::new(world.clone()));
+        let clock = Clock::system();
+        let control = Controller::new(Deps {
+            store: store.clone(),
+            runtime: runtime.clone(),
+            server: server.clone(),
+            domain: "edge.test".parse::<Domain>().unwrap(),
+            url_port: 18443,
+            clock: clock.clone(),
+            limits: Limits::default(),
+        })
+        .await
+        .unwrap();
+        let config = ReconcilerConfig {
+            backoff_min: Duration::from_millis(5),
+            attempts_max: 2,
+            ..ReconcilerConfig::default()
+        };
+        let reconciler = Reconciler::new(store, runtime, server.id, clock, config);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(reconciler.run(CancellationToken::new()));
+        let admin = control.bootstrap_admin().await.unwrap().unwrap();
+        let router = gantry_api::service(control.clone(), ApiConfig::default());
+        let lab = Self { router, control, world, server: server.id, _tasks: tasks, _dir: dir };
+        let token = lab.login(&admin.username, &admin.password).await;
+        let credential = format!("Bearer {token}");
+        let actor = lab.control.authenticate(Some(&credential), None, None).await.unwrap();
+        lab.control.create_user(&actor, "alice", PASSWORD).await.unwrap();
+        lab
+    }
+
+    pub(crate) async fn send(&self, ask: Ask) -> Reply {
+        let mut request = Request::builder().method(ask.method).uri(ask.path);
+        for (name, value) in ask.headers {
+            request = request.header(name, value);
+        }
+        let mut request = request.body(Body::from(ask.body)).unwrap();
+        let address: SocketAddr = "192.0.2.7:4711".parse().unwrap();
+        request.extensions_mut().insert(ClientAddress(address));
+        request.extensions_mut().insert(Realm(ask.realm));
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let bytes = body.collect().await.unwrap().to_bytes();
+        let text = String::from_utf8(bytes.to_vec()).unwrap();
+        let is_json = parts
+            .headers
+            .get(header::CONTENT_TYPE)
+            .is_some_and(|value| value.as_bytes().starts_with(b"application/json"));
+        let json = if is_json { serde_json::from_str(&text).unwrap() } else { Value::Null };
+        Reply { status: parts.status, headers: parts.headers, text, json }
+    }
+
+    pub(crate) async fn login(&self, username: &str, password: &str) -> String {
+        let body = serde_json::json!({ "username": username, "password": password });
+        let reply = self.send(Ask::new("POST", "/api/v1/users/auth/login").body(&body)).await;
+        assert_eq!(reply.status, 200, "{}", reply.text);
+        reply.json["data"]["token"].as_str().unwrap().to_owned()
+    }
+
+    /// A session of alice and a project of hers.
+    pub(crate) async fn alice(&self) -> (String, String) {
+        let token = self.login("alice", PASSWORD).await;
+        let body = serde_json::json!({ "alias": "home" });
+        let reply = self.send(Ask::new("POST", "/api/v1/projects/").by(&token).body(&body)).await;
+        assert_eq!(reply.status, 201, "{}", reply.text);
+        (token, reply.json["data"]["id"].as_str().unwrap().to_owned())
+    }
+
+    /// Makes a container that runs.
+    pub(crate) async fn container(&self, token: &str, project: &str, name: &str) -> String {
+        let path = format!("/api/v1/projects/{project}/containers?wait=running&timeout=20");
+        let body = serde_json::json!({ "server_id": self.server.to_string(), "name": name });
+        let reply = self.send(Ask::new("POST", &path).by(token).body(&body)).await;
+        assert_eq!(reply.status, 201, "{}", reply.text);
+        assert_eq!(reply.json["data"]["status"], "running", "{}", reply.text);
+        reply.json["data"]["id"].as_str().unwrap().to_owned()
+    }
+}
+
+fn id<K>(last: u8) -> gantry_model::Id<K> {
+    let mut bytes = [7; 12];
+    bytes[11] = last;
+    gantry_model::Id::from_bytes(bytes)
+}
