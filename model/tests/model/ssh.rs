@@ -1,9 +1,7 @@
 //! SSH public keys, held against what OpenSSH itself wrote.
 //!
-//! `tests/keys` holds keys made by `ssh-keygen` 9.2 and the fingerprints that `ssh-keygen -l`
+//! `keys` beside this file holds keys made by `ssh-keygen` 9.2 and the fingerprints that `ssh-keygen -l`
 //! prints for them; the two `sk-` keys were put together by hand and read back by it.
-
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use gantry_model::ssh::{KeyFingerprint, SshPublicKey};
