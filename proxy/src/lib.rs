@@ -1,1 +1,50 @@
 //! The edge: listeners, the request pipeline, forwarding, error answers, the access log.
+//!
+//! A client's octets pass, in this order, `listen` (sockets, one per worker), `connection` (TLS and
+//! the HTTP version), `gate` with `framing` (for HTTP/1: strict framing and deadlines), hyper, and
+//! `pipeline`: `host`, the route table, `guard`, then `forward` to a container or `api`. On the way
+//! back `answer` makes the edge's own answers and `account` the access line.
+//!
+//! Each worker is one thread with a runtime of its own and everything it needs ([`Edge`] starts
+//! them): sockets, connections to containers (`pool`), deadlines (`watch`), numbers (`metrics`). A
+//! request never changes threads, and takes no lock.
+//!
+//! What this crate may not do: touch the store, the runtime or the control plane; keep anything
+//! between requests but numbers and pooled connections; trust a client's word about who it is; hold a
+//! body back.
+
+mod access_log;
+mod account;
+mod admin;
+mod answer;
+mod api;
+mod body;
+mod config;
+mod connection;
+mod deps;
+mod downstream;
+mod edge;
+mod forward;
+mod framing;
+mod gate;
+mod guard;
+mod headers;
+mod host;
+mod listen;
+mod metrics;
+mod page;
+mod pipeline;
+mod pool;
+mod start;
+mod tls;
+mod tunnel;
+mod upstream;
+mod watch;
+mod worker;
+
+pub use config::{AccessLog, Config, Limits};
+pub use deps::{
+    ApiRealm, ApiService, Body, BoxError, ClientAddress, Deps, KitPort, MetricsSource, Readiness,
+    RequestId, StartFailed, StartService, api_service,
+};
+pub use edge::{Addresses, Edge, StartError};

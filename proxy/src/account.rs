@@ -1,0 +1,216 @@
+//! What is known of one request when it ends: its access line and its numbers.
+
+use std::{rc::Rc, time::Instant};
+
+use http::{HeaderValue, Method, Request, uri::PathAndQuery};
+
+use crate::{
+    answer::Code,
+    body::Progress,
+    deps::RequestId,
+    downstream::{Downstream, Protocol},
+    metrics::RouteKind,
+    worker::Worker,
+};
+
+/// The status of a request whose client left before there was an answer.
+const CLIENT_GONE: u16 = 499;
+
+/// One request's account, from its head to the last octet of its answer. Dropping it closes it: the
+/// access line is written and the numbers are counted, however the request ended.
+#[derive(Debug)]
+pub(crate) struct Account {
+    worker: Rc<Worker>,
+    downstream: Rc<Downstream>,
+    started: Instant,
+    id: RequestId,
+    method: Method,
+    path: Option<PathAndQuery>,
+    host: Option<HeaderValue>,
+    kind: RouteKind,
+    status: u16,
+    error: Option<Code>,
+    sent: u64,
+    /// Octets of the client that have no [`Progress`]: those of a tunnel.
+    received: u64,
+    progress: Option<Rc<Progress>>,
+    cut_short: bool,
+    /// Whether the request has been taken off its connection's count.
+    finished: bool,
+}
+
+impl Account {
+    /// Opens the account of `request`.
+    pub(crate) fn open<B>(
+        worker: &Rc<Worker>,
+        downstream: &Rc<Downstream>,
+        request: &Request<B>,
+    ) -> Self {
+        Self {
+            worker: Rc::clone(worker),
+            downstream: Rc::clone(downstream),
+            started: Instant::now(),
+            id: worker.next_id(),
+            method: request.method().clone(),
+            path: request.uri().path_and_query().cloned(),
+            host: None,
+            kind: RouteKind::None,
+            status: CLIENT_GONE,
+            error: None,
+            sent: 0,
+            received: 0,
+            progress: None,
+            cut_short: false,
+            finished: false,
+        }
+    }
+
+    pub(crate) fn id(&self) -> RequestId {
+        self.id
+    }
+
+    /// The request was refused before its method and path were known.
+    pub(crate) fn was_not_parsed(&mut self) {
+        self.path = None;
+    }
+
+    pub(crate) fn host_is(&mut self, host: HeaderValue) {
+        self.host = Some(host);
+    }
+
+    pub(crate) fn kind_is(&mut self, kind: RouteKind) {
+        self.kind = kind;
+    }
+
+    pub(crate) fn body_is(&mut self, progress: Rc<Progress>) {
+        self.progress = Some(progress);
+    }
+
+    pub(crate) fn answered(&mut self, status: u16) {
+        self.status = status;
+    }
+
+    pub(crate) fn failed(&mut self, code: Code, status: u16) {
+        self.error = Some(code);
+        self.status = status;
+        self.worker.metrics().error(code);
+    }
+
+    pub(crate) fn sent(&mut self, octets: usize) {
+        self.sent = self.sent.saturating_add(u64::try_from(octets).unwrap_or(u64::MAX));
+    }
+
+    /// The answer broke off.
+    pub(crate) fn broke(&mut self) {
+        self.cut_short = true;
+    }
+
+    /// Octets went through a tunnel.
+    pub(crate) fn tunnelled(&mut self, received: u64, sent: u64) {
+        self.received = self.received.saturating_add(received);
+        self.sent = self.sent.saturating_add(sent);
+    }
+
+    /// The request is answered as far as its connection is concerned.
+    pub(crate) fn finish(&mut self) {
+        if !std::mem::replace(&mut self.finished, true) {
+            self.downstream.finish();
+        }
+    }
+
+    fn write(&self, line: &mut Vec<u8>, took_us: u64) {
+        let mut number = itoa::Buffer::new();
+        line.extend_from_slice(b"{\"time\":\"");
+        self.worker.write_time(line);
+        line.extend_from_slice(b"\",\"id\":\"");
+        let mut id = [0; 32];
+        // The buffer has twice the id's length.
+        _ = hex::encode_to_slice(self.id.0, &mut id);
+        line.extend_from_slice(&id);
+        line.extend_from_slice(b"\",\"client\":\"");
+        line.extend_from_slice(self.downstream.address.as_bytes());
+        line.extend_from_slice(b"\",\"method\":\"");
+        escape(line, self.method.as_str().as_bytes());
+        line.extend_from_slice(b"\",\"host\":\"");
+        escape(line, self.host.as_ref().map_or(b"", HeaderValue::as_bytes));
+        line.extend_from_slice(b"\",\"path\":\"");
+        escape(line, self.path.as_ref().map_or("", PathAndQuery::path).as_bytes());
+        line.extend_from_slice(match self.downstream.protocol {
+            Protocol::Http1 => b"\",\"protocol\":\"http1\",\"route\":\"",
+            Protocol::Http2 => b"\",\"protocol\":\"http2\",\"route\":\"",
+        });
+        line.extend_from_slice(match self.kind {
+            RouteKind::None => b"none\",\"status\":",
+            RouteKind::Api => b"api\",\"status\":",
+            RouteKind::Kit => b"kit\",\"status\":",
+            RouteKind::Port => b"port\",\"status\":",
+        });
+        line.extend_from_slice(number.format(self.status).as_bytes());
+        if let Some(error) = self.error {
+            line.extend_from_slice(b",\"error\":\"");
+            line.extend_from_slice(error.as_str().as_bytes());
+            line.push(b'"');
+        }
+        if self.cut_short {
+            line.extend_from_slice(b",\"cutShort\":true");
+        }
+        line.extend_from_slice(b",\"received\":");
+        line.extend_from_slice(number.format(self.octets_received()).as_bytes());
+        line.extend_from_slice(b",\"sent\":");
+        line.extend_from_slice(number.format(self.sent).as_bytes());
+        line.extend_from_slice(b",\"durationUs\":");
+        line.extend_from_slice(number.format(took_us).as_bytes());
+        line.extend_from_slice(b"}\n");
+    }
+
+    fn octets_received(&self) -> u64 {
+        self.received + self.progress.as_ref().map_or(0, |progress| progress.octets())
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        self.finish();
+        let took = self.started.elapsed();
+        let metrics = self.worker.metrics();
+        metrics.request(self.downstream.protocol, self.kind, self.status, took);
+        metrics.octets_received.add(self.octets_received());
+        metrics.octets_sent.add(self.sent);
+        let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.worker.log(|line| self.write(line, took_us));
+    }
+}
+
+/// Writes octets of a client as the inside of a JSON string.
+fn escape(line: &mut Vec<u8>, octets: &[u8]) {
+    let plain = |octet: &u8| matches!(octet, b' '..=b'~') && !matches!(octet, b'"' | b'\\');
+    if octets.iter().all(plain) {
+        line.extend_from_slice(octets);
+        return;
+    }
+    const DIGITS: [u8; 16] = *b"0123456789abcdef";
+    for octet in octets {
+        if plain(octet) {
+            line.push(*octet);
+        } else {
+            line.extend_from_slice(b"\\u00");
+            let digit = |nibble: u8| DIGITS.get(usize::from(nibble)).copied().unwrap_or(b'0');
+            line.extend_from_slice(&[digit(octet >> 4), digit(octet & 15)]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_cannot_break_out_of_its_line() {
+        let mut line = Vec::new();
+        escape(&mut line, b"/a\"b\\c\n\xff");
+        assert_eq!(line, br"/a\u0022b\u005cc\u000a\u00ff");
+        let parsed: String =
+            serde_json::from_str(&format!("\"{}\"", String::from_utf8(line).unwrap())).unwrap();
+        assert_eq!(parsed, "/a\"b\\c\n\u{ff}");
+    }
+}

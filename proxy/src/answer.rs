@@ -1,0 +1,437 @@
+//! Answers of the edge itself: every failure, its status and code, and its three forms.
+//!
+//! One place turns failures into answers. A browser that navigates gets a page, a program that asks
+//! for JSON gets JSON, everything else one line of text; all carry the same code and request id.
+
+use bytes::Bytes;
+use gantry_model::{Scheme, Service};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+
+use crate::{body::EdgeBody, deps::RequestId, downstream::Protocol, framing::Refusal, page};
+
+/// The machine-readable name of a failure; part of the interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Code {
+    BadRequest,
+    HeadTooLarge,
+    HeadTimeout,
+    BodyTimeout,
+    HostMissing,
+    HostInvalid,
+    Misdirected,
+    MethodNotSupported,
+    ExpectationFailed,
+    NotFound,
+    SshOnly,
+    ContainerStarting,
+    ContainerStopped,
+    ContainerPaused,
+    ContainerFailed,
+    ServiceNotProvided,
+    ServiceNotStarted,
+    PortClosed,
+    UpstreamUnreachable,
+    UpstreamTimeout,
+    UpstreamBroken,
+    ApiUnavailable,
+}
+
+impl Code {
+    pub(crate) const ALL: [Self; 22] = [
+        Self::BadRequest,
+        Self::HeadTooLarge,
+        Self::HeadTimeout,
+        Self::BodyTimeout,
+        Self::HostMissing,
+        Self::HostInvalid,
+        Self::Misdirected,
+        Self::MethodNotSupported,
+        Self::ExpectationFailed,
+        Self::NotFound,
+        Self::SshOnly,
+        Self::ContainerStarting,
+        Self::ContainerStopped,
+        Self::ContainerPaused,
+        Self::ContainerFailed,
+        Self::ServiceNotProvided,
+        Self::ServiceNotStarted,
+        Self::PortClosed,
+        Self::UpstreamUnreachable,
+        Self::UpstreamTimeout,
+        Self::UpstreamBroken,
+        Self::ApiUnavailable,
+    ];
+
+    /// Its place in [`Code::ALL`].
+    pub(crate) const fn index(self) -> usize {
+        self as usize
+    }
+
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::BadRequest => "BAD_REQUEST",
+            Self::HeadTooLarge => "HEAD_TOO_LARGE",
+            Self::HeadTimeout => "HEAD_TIMEOUT",
+            Self::BodyTimeout => "BODY_TIMEOUT",
+            Self::HostMissing => "HOST_MISSING",
+            Self::HostInvalid => "HOST_INVALID",
+            Self::Misdirected => "MISDIRECTED",
+            Self::MethodNotSupported => "METHOD_NOT_SUPPORTED",
+            Self::ExpectationFailed => "EXPECTATION_FAILED",
+            Self::NotFound => "NOT_FOUND",
+            Self::SshOnly => "SSH_ONLY",
+            Self::ContainerStarting => "CONTAINER_STARTING",
+            Self::ContainerStopped => "CONTAINER_STOPPED",
+            Self::ContainerPaused => "CONTAINER_PAUSED",
+            Self::ContainerFailed => "CONTAINER_FAILED",
+            Self::ServiceNotProvided => "SERVICE_NOT_PROVIDED",
+            Self::ServiceNotStarted => "SERVICE_NOT_STARTED",
+            Self::PortClosed => "PORT_CLOSED",
+            Self::UpstreamUnreachable => "UPSTREAM_UNREACHABLE",
+            Self::UpstreamTimeout => "UPSTREAM_TIMEOUT",
+            Self::UpstreamBroken => "UPSTREAM_BROKEN",
+            Self::ApiUnavailable => "API_UNAVAILABLE",
+        }
+    }
+}
+
+// `index` relies on the order.
+const _: () = {
+    let mut at = 0;
+    while at < Code::ALL.len() {
+        assert!(Code::ALL[at] as usize == at);
+        at += 1;
+    }
+};
+
+/// Why a request is answered by the edge itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// Refused before it was a request.
+    Refused(Refusal),
+    /// A request whose parts contradict each other.
+    BadRequest(&'static str),
+    /// More fields or octets than allowed, over HTTP/2.
+    HeadTooLarge,
+    /// The client's body broke off or was late.
+    BodyLost,
+    HostMissing,
+    HostInvalid,
+    /// This connection's certificate does not cover the host.
+    Misdirected,
+    /// `CONNECT`, or a protocol upgrade that was not asked for properly.
+    MethodNotSupported,
+    ExpectationFailed,
+    /// Nothing there, or nothing that the asker may know of. One answer for all of these.
+    NotFound,
+    /// A name that only SSH serves.
+    SshOnly {
+        hostname: Box<str>,
+    },
+    ContainerStarting,
+    ContainerStopped,
+    ContainerPaused,
+    ContainerFailed,
+    ServiceNotProvided(Service),
+    /// The Kit service did not start, or did not answer in time after its start.
+    ServiceNotStarted {
+        service: Service,
+        retry: bool,
+    },
+    /// The container runs, but nothing listens.
+    PortClosed {
+        port: u16,
+        fresh: bool,
+    },
+    /// Something listens, but TLS was expected.
+    UpstreamUnreachable {
+        scheme: Scheme,
+    },
+    UpstreamTimeout,
+    UpstreamBroken,
+    ApiUnavailable,
+}
+
+impl Failure {
+    pub(crate) const fn code(&self) -> Code {
+        match self {
+            Self::Refused(Refusal::Malformed) | Self::BadRequest(_) => Code::BadRequest,
+            Self::Refused(Refusal::HeadTooLarge | Refusal::TooManyFields) | Self::HeadTooLarge => {
+                Code::HeadTooLarge
+            }
+            Self::Refused(Refusal::HeadTimeout) => Code::HeadTimeout,
+            Self::BodyLost => Code::BodyTimeout,
+            Self::HostMissing => Code::HostMissing,
+            Self::HostInvalid => Code::HostInvalid,
+            Self::Misdirected => Code::Misdirected,
+            Self::MethodNotSupported => Code::MethodNotSupported,
+            Self::ExpectationFailed => Code::ExpectationFailed,
+            Self::NotFound => Code::NotFound,
+            Self::SshOnly { .. } => Code::SshOnly,
+            Self::ContainerStarting => Code::ContainerStarting,
+            Self::ContainerStopped => Code::ContainerStopped,
+            Self::ContainerPaused => Code::ContainerPaused,
+            Self::ContainerFailed => Code::ContainerFailed,
+            Self::ServiceNotProvided(_) => Code::ServiceNotProvided,
+            Self::ServiceNotStarted { .. } => Code::ServiceNotStarted,
+            Self::PortClosed { .. } => Code::PortClosed,
+            Self::UpstreamUnreachable { .. } => Code::UpstreamUnreachable,
+            Self::UpstreamTimeout => Code::UpstreamTimeout,
+            Self::UpstreamBroken => Code::UpstreamBroken,
+            Self::ApiUnavailable => Code::ApiUnavailable,
+        }
+    }
+
+    pub(crate) const fn status(&self) -> StatusCode {
+        match self.code() {
+            Code::BadRequest | Code::HostMissing | Code::HostInvalid | Code::SshOnly => {
+                StatusCode::BAD_REQUEST
+            }
+            Code::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Code::HeadTimeout | Code::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
+            Code::Misdirected => StatusCode::MISDIRECTED_REQUEST,
+            Code::MethodNotSupported | Code::ServiceNotProvided => StatusCode::NOT_IMPLEMENTED,
+            Code::ExpectationFailed => StatusCode::EXPECTATION_FAILED,
+            Code::NotFound => StatusCode::NOT_FOUND,
+            Code::ContainerStarting
+            | Code::ContainerStopped
+            | Code::ContainerPaused
+            | Code::ContainerFailed
+            | Code::ApiUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Code::ServiceNotStarted
+            | Code::PortClosed
+            | Code::UpstreamUnreachable
+            | Code::UpstreamBroken => StatusCode::BAD_GATEWAY,
+            Code::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
+        }
+    }
+
+    /// Seconds after which asking again may help.
+    const fn retry_after(&self) -> Option<u32> {
+        match self {
+            Self::ContainerStarting
+            | Self::PortClosed { fresh: true, .. }
+            | Self::ServiceNotStarted { retry: true, .. } => Some(1),
+            Self::ApiUnavailable => Some(2),
+            Self::ContainerStopped | Self::ContainerPaused | Self::ContainerFailed => Some(30),
+            Self::Refused(_)
+            | Self::BadRequest(_)
+            | Self::HeadTooLarge
+            | Self::BodyLost
+            | Self::HostMissing
+            | Self::HostInvalid
+            | Self::Misdirected
+            | Self::MethodNotSupported
+            | Self::ExpectationFailed
+            | Self::NotFound
+            | Self::SshOnly { .. }
+            | Self::ServiceNotProvided(_)
+            | Self::ServiceNotStarted { retry: false, .. }
+            | Self::PortClosed { fresh: false, .. }
+            | Self::UpstreamUnreachable { .. }
+            | Self::UpstreamTimeout
+            | Self::UpstreamBroken => None,
+        }
+    }
+
+    /// Whether the connection must end, because what follows on it has no meaning.
+    const fn closes(&self) -> bool {
+        matches!(self, Self::Refused(_) | Self::BadRequest(_) | Self::MethodNotSupported)
+    }
+
+    /// What happened, in a sentence without a full stop.
+    fn message(&self) -> String {
+        match self {
+            Self::Refused(Refusal::Malformed) => {
+                "the request is not unambiguous HTTP/1.1".to_owned()
+            }
+            Self::Refused(Refusal::HeadTooLarge | Refusal::TooManyFields) | Self::HeadTooLarge => {
+                "the request's head has too many or too long fields".to_owned()
+            }
+            Self::Refused(Refusal::HeadTimeout) => {
+                "the request's head did not arrive in time".to_owned()
+            }
+            Self::BadRequest(what) => (*what).to_owned(),
+            Self::BodyLost => "the request's body did not arrive in time".to_owned(),
+            Self::HostMissing => "the request names no host".to_owned(),
+            Self::HostInvalid => {
+                "the request names its host twice, in contradiction, or in a form that no host has"
+                    .to_owned()
+            }
+            Self::Misdirected => {
+                "this connection was made for another host; make a new one".to_owned()
+            }
+            Self::MethodNotSupported => "this method is not supported here".to_owned(),
+            Self::ExpectationFailed => "only 100-continue can be expected".to_owned(),
+            Self::NotFound => "there is nothing at this address".to_owned(),
+            Self::SshOnly { hostname } => {
+                format!("this name serves SSH, not HTTPS; use: ssh root@{hostname}")
+            }
+            Self::ContainerStarting => "the container is starting".to_owned(),
+            Self::ContainerStopped => "the container is stopped; start it first".to_owned(),
+            Self::ContainerPaused => "the container is paused; resume it first".to_owned(),
+            Self::ContainerFailed => {
+                "the container has failed; its status in the API says why".to_owned()
+            }
+            Self::ServiceNotProvided(service) => {
+                format!("the service {} is not provided by this version", service.slug())
+            }
+            Self::ServiceNotStarted { service, .. } => {
+                format!(
+                    "the container is running, but its service {} did not start",
+                    service.slug()
+                )
+            }
+            Self::PortClosed { port, .. } => {
+                format!("the container is running, but nothing listens on {port}")
+            }
+            Self::UpstreamUnreachable { scheme: Scheme::Http } => {
+                "the container is running, but cannot be reached".to_owned()
+            }
+            Self::UpstreamUnreachable { scheme: Scheme::Https } => {
+                "the container is running, but does not speak TLS on this port".to_owned()
+            }
+            Self::UpstreamTimeout => "the container did not answer in time".to_owned(),
+            Self::UpstreamBroken => {
+                "the container closed the connection without a complete answer".to_owned()
+            }
+            Self::ApiUnavailable => "the API is not available".to_owned(),
+        }
+    }
+}
+
+/// What a client can read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Form {
+    Html,
+    Json,
+    #[default]
+    Text,
+}
+
+impl Form {
+    /// Chooses by what the client is doing, then by what it accepts.
+    pub(crate) fn choose(mode: Option<&HeaderValue>, accept: Option<&HeaderValue>) -> Self {
+        match mode.map(HeaderValue::as_bytes) {
+            Some(b"navigate" | b"nested-navigate") => return Self::Html,
+            Some(b"cors" | b"same-origin" | b"websocket") => return Self::Json,
+            Some(_) | None => {}
+        }
+        let accept = accept.and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let mut best = (Self::Text, 0);
+        for range in accept.split(',') {
+            let mut parts = range.split(';').map(str::trim);
+            let kind = parts.next().unwrap_or_default();
+            let quality = parts.find_map(|part| part.strip_prefix("q=")).map_or(1000, thousandths);
+            let form = match kind {
+                "text/html" | "application/xhtml+xml" => Self::Html,
+                "text/plain" => Self::Text,
+                kind if kind == "application/json" || kind.ends_with("+json") => Self::Json,
+                _ => continue,
+            };
+            if quality > best.1 {
+                best = (form, quality);
+            }
+        }
+        best.0
+    }
+}
+
+/// A quality such as `0.75` in thousandths; nonsense counts as nothing.
+fn thousandths(text: &str) -> u32 {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let digits = fraction.bytes().chain(*b"000").take(3).try_fold(0_u32, |sum, digit| {
+        digit.is_ascii_digit().then(|| sum * 10 + u32::from(digit - b'0'))
+    });
+    match (whole, digits) {
+        ("1", Some(_)) => 1000,
+        ("0", Some(digits)) => digits,
+        _ => 0,
+    }
+}
+
+/// The answer to a failure.
+pub(crate) fn answer(
+    failure: &Failure,
+    form: Form,
+    id: RequestId,
+    protocol: Protocol,
+) -> Response<EdgeBody> {
+    let status = failure.status();
+    let (kind, body) = match form {
+        Form::Html => ("text/html; charset=utf-8", page::html(failure, &failure.message(), id)),
+        Form::Json => ("application/json", json(failure, id)),
+        Form::Text => ("text/plain; charset=utf-8", format!("{}\n", failure.message())),
+    };
+    let mut headers = HeaderMap::with_capacity(12);
+    let code = HeaderValue::from_static(failure.code().as_str());
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::VARY, HeaderValue::from_static("accept, sec-fetch-mode"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(&X_GANTRY_ERROR, code.clone());
+    headers.insert(&X_HOODY_ERROR_CODE, code);
+    if let Ok(id) = HeaderValue::try_from(id.to_string()) {
+        headers.insert(&X_REQUEST_ID, id);
+    }
+    if let Form::Html = form {
+        headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(page::POLICY));
+    }
+    if let Some(seconds) = failure.retry_after() {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if failure.closes() && protocol == Protocol::Http1 {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    let mut response = Response::new(EdgeBody::full(Bytes::from(body)));
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
+}
+
+fn json(failure: &Failure, id: RequestId) -> String {
+    let status = failure.status();
+    let body = serde_json::json!({
+        "statusCode": status.as_u16(),
+        "error": status.canonical_reason().unwrap_or_default(),
+        "code": failure.code().as_str(),
+        "message": failure.message(),
+        "requestId": id.to_string(),
+    });
+    body.to_string()
+}
+
+/// Names the failure in our own words.
+pub(crate) static X_GANTRY_ERROR: HeaderName = HeaderName::from_static("x-gantry-error");
+/// The same for clients of the reference system.
+static X_HOODY_ERROR_CODE: HeaderName = HeaderName::from_static("x-hoody-error-code");
+/// Names the request, in both directions.
+pub(crate) static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_form_follows_what_the_client_does_then_what_it_accepts() {
+        let browser = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
+        for (mode, accept, want) in [
+            (Some("navigate"), "*/*", Form::Html),
+            (Some("cors"), browser, Form::Json),
+            (Some("no-cors"), "image/avif,*/*;q=0.8", Form::Text),
+            (None, browser, Form::Html),
+            (None, "*/*", Form::Text),
+            (None, "", Form::Text),
+            (None, "application/json", Form::Json),
+            (None, "application/problem+json", Form::Json),
+            (None, "text/html;q=0.5, application/json", Form::Json),
+            (None, "text/html;q=0, application/json;q=0.1", Form::Json),
+            (None, "text/plain, text/html;q=0.9", Form::Text),
+        ] {
+            let mode = mode.map(HeaderValue::from_static);
+            let accept = HeaderValue::from_static(accept);
+            assert_eq!(Form::choose(mode.as_ref(), Some(&accept)), want, "{mode:?} {accept:?}");
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! The bodies that pass through: a client's on its way up, an answer's on its way down. Neither is
+//! ever collected; each frame passes when it comes.
+
+use std::{
+    cell::Cell,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep};
+
+use crate::{
+    account::Account,
+    deps::{Body, BoxError},
+    upstream::UpstreamBody,
+    watch::{Patience, Tick, Wait},
+};
+
+/// How far a request's body has come.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    octets: Cell<u64>,
+    last: Cell<Tick>,
+}
+
+impl Progress {
+    /// The octets that came.
+    pub(crate) fn octets(&self) -> u64 {
+        self.octets.get()
+    }
+
+    /// When the last frame came.
+    pub(crate) fn last(&self) -> Tick {
+        self.last.get()
+    }
+}
+
+/// A request's body on its way to a container.
+#[derive(Debug)]
+pub(crate) enum RequestBody {
+    Empty,
+    Streaming(Box<Streaming>),
+}
+
+/// A body that still comes.
+#[derive(Debug)]
+pub(crate) struct Streaming {
+    incoming: Incoming,
+    progress: Rc<Progress>,
+    wait: Wait,
+    /// For HTTP/2, where no gate watches the body.
+    patience: Option<Patience>,
+}
+
+impl RequestBody {
+    /// The body that `incoming` brings; `patience` if nothing else watches it.
+    pub(crate) fn streaming(
+        incoming: Incoming,
+        progress: Rc<Progress>,
+        wait: Wait,
+        patience: Option<Patience>,
+    ) -> Self {
+        progress.last.set(wait.watch().now());
+        Self::Streaming(Box::new(Streaming { incoming, progress, wait, patience }))
+    }
+}
+
+impl HttpBody for RequestBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let Self::Streaming(body) = self.get_mut() else { return Poll::Ready(None) };
+        let Streaming { incoming, progress, wait, patience } = &mut **body;
+        match Pin::new(incoming).poll_frame(cx) {
+            Poll::Ready(frame) => {
+                let octets = match &frame {
+                    Some(Ok(frame)) => frame.data_ref().map_or(0, Bytes::len),
+                    Some(Err(_)) | None => 0,
+                };
+                let octets = u64::try_from(octets).unwrap_or(u64::MAX);
+                progress.octets.set(progress.octets.get().saturating_add(octets));
+                progress.last.set(wait.watch().now());
+                if let Some(patience) = patience {
+                    patience.earn(wait.watch(), octets);
+                }
+                Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+            }
+            Poll::Pending => {
+                if let Some(patience) = patience {
+                    if let Some(deadline) = patience.wait(wait.watch()) {
+                        wait.until(deadline);
+                    }
+                    if wait.poll_over(cx).is_some() {
+                        return Poll::Ready(Some(Err("the request body is late".into())));
+                    }
+                }
+                Poll::Pending
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Streaming(body) => body.incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Streaming(body) => body.incoming.size_hint(),
+        }
+    }
+}
+
+/// A request's body on its way to the API, which runs on another runtime: it brings its own timer.
+#[derive(Debug)]
+pub(crate) struct TimedBody {
+    incoming: Incoming,
+    idle: Duration,
+    sleep: Pin<Box<Sleep>>,
+}
+
+impl TimedBody {
+    /// `incoming`, failing when it pauses longer than `idle`. Needs a runtime with time.
+    pub(crate) fn new(incoming: Incoming, idle: Duration) -> Self {
+        Self { incoming, idle, sleep: Box::pin(tokio::time::sleep(idle)) }
+    }
+}
+
+impl HttpBody for TimedBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = self.get_mut();
+        match Pin::new(&mut this.incoming).poll_frame(cx) {
+            Poll::Ready(frame) => {
+                this.sleep.as_mut().reset(Instant::now() + this.idle);
+                Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+            }
+            Poll::Pending => match this.sleep.as_mut().poll(cx) {
+                Poll::Ready(()) => Poll::Ready(Some(Err("the request body is late".into()))),
+                Poll::Pending => Poll::Pending,
+            },
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}
+
+/// The body of an answer. Dropping it ends the request's account: its access line is written.
+#[derive(Debug)]
+pub(crate) struct EdgeBody {
+    kind: Kind,
+    account: Option<Box<Account>>,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Empty,
+    Full(Bytes),
+    Upstream(UpstreamBody),
+    Api(Body),
+}
+
+impl EdgeBody {
+    /// No octets.
+    pub(crate) const EMPTY: Self = Self { kind: Kind::Empty, account: None };
+
+    /// These octets.
+    pub(crate) fn full(octets: Bytes) -> Self {
+        Self { kind: Kind::Full(octets), account: None }
+    }
+
+    /// What a container answers.
+    pub(crate) fn upstream(body: UpstreamBody) -> Self {
+        Self { kind: Kind::Upstream(body), account: None }
+    }
+
+    /// What the API answers.
+    pub(crate) fn api(body: Body) -> Self {
+        Self { kind: Kind::Api(body), account: None }
+    }
+
+    /// Has the account end with the body.
+    pub(crate) fn on_account(&mut self, account: Box<Account>) {
+        self.account = Some(account);
+    }
+}
+
+impl HttpBody for EdgeBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = self.get_mut();
+        let polled = match &mut this.kind {
+            Kind::Empty => Poll::Ready(None),
+            Kind::Full(octets) => {
+                let octets = std::mem::take(octets);
+                this.kind = Kind::Empty;
+                Poll::Ready(Some(Ok(Frame::data(octets))))
+            }
+            Kind::Upstream(body) => body.poll_frame(cx),
+            Kind::Api(body) => Pin::new(body).poll_frame(cx),
+        };
+        if let (Poll::Ready(Some(result)), Some(account)) = (&polled, &mut this.account) {
+            match result {
+                Ok(frame) => account.sent(frame.data_ref().map_or(0, Bytes::len)),
+                Err(_) => account.broke(),
+            }
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.kind {
+            Kind::Empty => true,
+            Kind::Full(octets) => octets.is_empty(),
+            Kind::Upstream(body) => body.is_end_stream(),
+            Kind::Api(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.kind {
+            Kind::Empty => SizeHint::with_exact(0),
+            Kind::Full(octets) => {
+                SizeHint::with_exact(u64::try_from(octets.len()).unwrap_or(u64::MAX))
+            }
+            Kind::Upstream(body) => body.size_hint(),
+            Kind::Api(body) => body.size_hint(),
+        }
+    }
+}

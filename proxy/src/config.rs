@@ -1,0 +1,114 @@
+//! What the operator sets.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use gantry_model::{Domain, ServerName};
+use ipnet::IpNet;
+
+/// The configuration of the edge; read once, at the start.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where HTTPS is served.
+    pub listen_https: Vec<SocketAddr>,
+    /// Where plain HTTP is answered with a redirect to HTTPS and nothing else.
+    pub listen_http: Vec<SocketAddr>,
+    /// Where requests are served without TLS, for a TLS terminator or a measurement on the same
+    /// machine; loopback addresses only.
+    pub listen_plain: Vec<SocketAddr>,
+    /// Where `/metrics`, `/livez` and `/readyz` are answered; loopback addresses only.
+    pub listen_admin: Vec<SocketAddr>,
+    /// How many threads serve, each with its own sockets and connection pool; at least 1.
+    pub workers: usize,
+    /// The operator's domain.
+    pub domain: Domain,
+    /// This machine's label in hostnames.
+    pub server: ServerName,
+    /// The port that redirects lead to: the one of `listen_https` as clients see it.
+    pub url_port: u16,
+    /// The networks that containers live in. Nothing else is ever dialled, and of these neither
+    /// link-local addresses nor this machine's own; loopback only where a network lies within it.
+    pub container_networks: Vec<IpNet>,
+    /// Times and sizes.
+    pub limits: Limits,
+    /// Where access lines go.
+    pub access_log: AccessLog,
+}
+
+/// Where access lines go, one JSON object a line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AccessLog {
+    /// Nowhere.
+    Off,
+    /// To the standard output.
+    Stdout,
+    /// To the end of a file, which is created when missing and opened again after it was renamed.
+    File(PathBuf),
+}
+
+/// Bounds on time and size. Deadlines are exact to a tenth of a second.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// A request head must be complete so long after its first octet, and the first one of a
+    /// connection so long after the connection was made.
+    pub head_timeout: Duration,
+    /// A TLS handshake must be complete within this.
+    pub tls_timeout: Duration,
+    /// The octets of a request head, at most.
+    pub head_bytes_max: usize,
+    /// The fields of a request head, at most.
+    pub fields_max: usize,
+    /// A connection without a request is closed after this.
+    pub idle: Duration,
+    /// A request body may pause so long.
+    pub body_idle: Duration,
+    /// The octets per second that a request body must have on average, apart from one `body_idle`.
+    pub body_rate_min: u32,
+    /// A client may refuse to take octets so long.
+    pub send_idle: Duration,
+    /// A connection to a container must be made within this.
+    pub connect_timeout: Duration,
+    /// A container must begin its answer so long after it got the request; long polls need minutes.
+    pub upstream_head_timeout: Duration,
+    /// A response or a tunnel (WebSocket) may be silent so long.
+    pub stream_idle: Duration,
+    /// A Kit service must answer so long after it was asked to start.
+    pub service_start_timeout: Duration,
+    /// Client connections in all, per worker.
+    pub connections_max: usize,
+    /// Client connections from one address (IPv4) or one /64 (IPv6), in all workers together.
+    pub connections_per_address_max: usize,
+    /// Concurrent requests on one HTTP/2 connection.
+    pub streams_max: u32,
+    /// Idle connections to one port of a container that one worker keeps.
+    pub pool_per_port_max: usize,
+    /// Idle connections to all containers that one worker keeps.
+    pub pool_max: usize,
+    /// An idle connection to a container is closed after this.
+    pub pool_idle: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Self {
+            head_timeout: seconds(10),
+            tls_timeout: seconds(10),
+            head_bytes_max: 64 * 1024,
+            fields_max: 128,
+            idle: seconds(75),
+            body_idle: seconds(30),
+            body_rate_min: 128,
+            send_idle: seconds(60),
+            connect_timeout: seconds(5),
+            upstream_head_timeout: seconds(300),
+            stream_idle: seconds(3600),
+            service_start_timeout: seconds(30),
+            connections_max: 50_000,
+            connections_per_address_max: 4_096,
+            streams_max: 128,
+            pool_per_port_max: 64,
+            pool_max: 4_096,
+            pool_idle: seconds(60),
+        }
+    }
+}

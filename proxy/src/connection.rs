@@ -1,0 +1,233 @@
+//! One client connection from its first octet to its last.
+
+use std::{
+    convert::Infallible,
+    future::{Future, poll_fn},
+    net::SocketAddr,
+    pin::{Pin, pin},
+    rc::Rc,
+    task::Poll,
+    time::Duration,
+};
+
+use http::{Request, Response};
+use hyper::{
+    body::Incoming,
+    rt::Executor,
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite},
+    net::TcpStream,
+    time::timeout,
+};
+
+use crate::{
+    body::EdgeBody,
+    downstream::{Downstream, Protocol},
+    framing::Refusal,
+    gate::Gate,
+    listen::Purpose,
+    pipeline, tunnel,
+    worker::Worker,
+};
+
+/// hyper refuses heads of more fields than this unless told otherwise; telling costs two allocations
+/// per request.
+const HYPER_FIELDS: usize = 100;
+
+/// What an HTTP/2 client may send ahead on one stream, and on the whole connection.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// What may wait to be sent on one stream.
+const SEND_BUFFER: usize = 128 * 1024;
+/// Streams that a client resets before they are taken up, and streams that we reset for its errors;
+/// more end the connection (Rapid Reset, `MadeYouReset`).
+const RESETS_MAX: usize = 32;
+
+/// Serves one connection.
+pub(crate) async fn serve(
+    worker: Rc<Worker>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    purpose: Purpose,
+) {
+    if stream.set_nodelay(true).is_err() {
+        return;
+    }
+    match purpose {
+        Purpose::Https => {
+            let handshake = worker.tls().acceptor.accept(stream);
+            let Ok(Ok(stream)) = timeout(worker.limits().tls_timeout, handshake).await else {
+                worker.metrics().tls_failures.add(1);
+                return;
+            };
+            worker.metrics().tls_handshakes.add(1);
+            let session = stream.get_ref().1;
+            let sni = session.server_name().map(Box::from);
+            let protocol = match session.alpn_protocol() {
+                Some(b"h2") => Protocol::Http2,
+                Some(_) | None => Protocol::Http1,
+            };
+            let downstream = Rc::new(Downstream::new(peer, protocol, true, sni));
+            match protocol {
+                Protocol::Http1 => http1(&worker, stream, &downstream, purpose).await,
+                Protocol::Http2 => http2(&worker, stream, &downstream).await,
+            }
+        }
+        Purpose::Redirect | Purpose::Plain => {
+            let downstream = Rc::new(Downstream::new(peer, Protocol::Http1, false, None));
+            http1(&worker, stream, &downstream, purpose).await;
+        }
+    }
+}
+
+async fn answer(
+    worker: Rc<Worker>,
+    downstream: Rc<Downstream>,
+    purpose: Purpose,
+    refusal: Option<Refusal>,
+    request: Request<Incoming>,
+) -> Result<Response<EdgeBody>, Infallible> {
+    Ok(match purpose {
+        Purpose::Https | Purpose::Plain => {
+            pipeline::answer(worker, downstream, refusal, request).await
+        }
+        Purpose::Redirect => pipeline::redirect(&worker, &downstream, refusal, &request),
+    })
+}
+
+async fn http1<S>(worker: &Rc<Worker>, stream: S, downstream: &Rc<Downstream>, purpose: Purpose)
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let limits = *worker.limits();
+    let gate = Gate::strict(stream, Rc::clone(downstream), limits, worker.watch().wait(None));
+    let service = service_fn(|request| {
+        let refusal = downstream.start();
+        answer(Rc::clone(worker), Rc::clone(downstream), purpose, refusal, request)
+    });
+    let mut builder = http1::Builder::new();
+    // The gate has all deadlines and limits; those of hyper only stand behind it.
+    builder.header_read_timeout(None).max_buf_size(limits.head_bytes_max.max(16 * 1024) * 2);
+    if limits.fields_max > HYPER_FIELDS {
+        builder.max_headers(limits.fields_max);
+    }
+    let mut connection = builder.serve_connection(TokioIo::new(gate), service);
+    let mut told = false;
+    let served = poll_fn(|cx| {
+        if worker.is_draining() && !told {
+            told = true;
+            Pin::new(&mut connection).graceful_shutdown();
+        }
+        Pin::new(&mut connection).poll(cx)
+    })
+    .await;
+    let tunnel = downstream.take_tunnel();
+    let parts = connection.into_parts();
+    let gate = parts.io.into_inner();
+    match (served, tunnel) {
+        (Ok(()), Some(upstream)) => {
+            let (stream, held) = gate.into_parts();
+            let mut read = bytes::BytesMut::from(parts.read_buf.as_ref());
+            read.extend_from_slice(&held);
+            tunnel::run(worker, stream, read, upstream).await;
+        }
+        (Ok(()), None) if gate.is_unread() => linger(gate.into_parts().0).await,
+        (Ok(()), None) => {}
+        (Err(error), _) => {
+            tracing::debug!(peer = %downstream.peer, %error, "a connection ended early");
+        }
+    }
+}
+
+/// Reads on for a moment after the last answer. To close a socket with octets unread resets it, and
+/// a client that is still sending would lose the answer.
+async fn linger<S: AsyncRead + Unpin>(mut stream: S) {
+    const OCTETS: usize = 256 * 1024;
+    const TIME: Duration = Duration::from_secs(1);
+    let mut buffer = vec![0; 8 * 1024];
+    let read = async {
+        let mut left = OCTETS;
+        while let Ok(count @ 1..) = stream.read(&mut buffer).await {
+            left = left.saturating_sub(count);
+            if left == 0 {
+                break;
+            }
+        }
+    };
+    // Late or done, the connection closes.
+    _ = timeout(TIME, read).await;
+}
+
+async fn http2<S>(worker: &Rc<Worker>, stream: S, downstream: &Rc<Downstream>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let limits = *worker.limits();
+    let gate = Gate::open(stream, Rc::clone(downstream), limits, worker.watch().wait(None));
+    let (for_requests, of_requests) = (Rc::clone(worker), Rc::clone(downstream));
+    let service = service_fn(move |request| {
+        // Refusals are the gate's, and the gate reads HTTP/1 only.
+        let refusal = of_requests.start();
+        let (worker, downstream) = (Rc::clone(&for_requests), Rc::clone(&of_requests));
+        answer(worker, downstream, Purpose::Https, refusal, request)
+    });
+    let mut builder = http2::Builder::new(LocalTasks(Rc::clone(worker)));
+    builder
+        .max_concurrent_streams(limits.streams_max)
+        .max_header_list_size(u32::try_from(limits.head_bytes_max).unwrap_or(u32::MAX))
+        .max_pending_accept_reset_streams(RESETS_MAX)
+        .max_local_error_reset_streams(RESETS_MAX)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(SEND_BUFFER);
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(gate), service));
+    let wait = worker.watch().wait(None);
+    wait.within(limits.head_timeout);
+    let mut requests = 0;
+    let mut told = false;
+    let served = poll_fn(|cx| {
+        let mut end = worker.is_draining();
+        while wait.poll_over(cx).is_some() {
+            // Looked at once a period: quiet for a whole one means idle. Frames that carry no
+            // request, such as pings, do not count.
+            let quiet = downstream.active() == 0 && downstream.started() == requests;
+            if quiet && told {
+                return Poll::Ready(Ok(()));
+            }
+            end |= quiet;
+            requests = downstream.started();
+            wait.within(limits.idle);
+        }
+        if end && !told {
+            told = true;
+            wait.within(limits.head_timeout);
+            // Registers for the new deadline.
+            _ = wait.poll_over(cx);
+            connection.as_mut().graceful_shutdown();
+        }
+        connection.as_mut().poll(cx)
+    })
+    .await;
+    if let Err(error) = served {
+        tracing::debug!(peer = %downstream.peer, %error, "a connection ended early");
+    }
+}
+
+/// Runs the streams of an HTTP/2 connection as tasks of the worker.
+#[derive(Clone)]
+struct LocalTasks(Rc<Worker>);
+
+impl<F> Executor<F> for LocalTasks
+where
+    F: Future + 'static,
+    F::Output: 'static,
+{
+    fn execute(&self, task: F) {
+        // The tracker waits for it.
+        drop(self.0.tasks().spawn_local(task));
+    }
+}

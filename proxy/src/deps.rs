@@ -1,0 +1,126 @@
+//! What the edge is given: the few things that other crates answer for.
+
+use std::{convert::Infallible, fmt, net::SocketAddr, sync::Arc};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use gantry_model::{ContainerId, RealmId, Scheme, Service};
+use gantry_router::Routes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
+use tower::{ServiceExt, util::BoxCloneService};
+
+/// An error of a body, whoever sent it.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A body on its way to or from the API service.
+pub type Body = UnsyncBoxBody<Bytes, BoxError>;
+
+/// The API as the edge calls it. Made by [`api_service`].
+pub type ApiService = BoxCloneService<Request<Body>, Response<Body>, Infallible>;
+
+/// Makes an [`ApiService`] of any tower service over http types, such as an axum router.
+pub fn api_service<S, B>(service: S) -> ApiService
+where
+    S: tower::Service<Request<Body>, Response = Response<B>, Error = Infallible>
+        + Clone
+        + Send
+        + 'static,
+    S::Future: Send + 'static,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    let boxed =
+        |response: Response<B>| response.map(|body| UnsyncBoxBody::new(body.map_err(Into::into)));
+    BoxCloneService::new(service.map_response(boxed))
+}
+
+/// Extension of requests to the API: the client's address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientAddress(pub SocketAddr);
+
+/// Extension of requests to the API: the realm of the hostname, if it named one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ApiRealm(pub Option<RealmId>);
+
+/// The id of one request, in access lines, error answers and `X-Request-Id`; also the trace id of
+/// requests that came without one. An extension of requests to the API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestId(pub [u8; 16]);
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = [0; 32];
+        hex::encode_to_slice(self.0, &mut text).map_err(|_: hex::FromHexError| fmt::Error)?;
+        f.write_str(std::str::from_utf8(&text).map_err(|_: std::str::Utf8Error| fmt::Error)?)
+    }
+}
+
+/// Why a Kit service did not start. The text is for the log; clients are told no more than that it
+/// failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct StartFailed(pub String);
+
+/// Starts Kit services inside containers.
+pub trait StartService: Send + Sync {
+    /// Starts a service unless it runs; returns when its start was ordered, not when it answers.
+    /// Idempotent. Runs on the control runtime.
+    fn start(
+        &self,
+        container: ContainerId,
+        service: Service,
+        index: u16,
+    ) -> BoxFuture<'static, Result<(), StartFailed>>;
+}
+
+/// How a Kit service is reached.
+#[derive(Clone, Copy, Debug)]
+pub struct KitPort {
+    /// Whether this version of the Kit has it.
+    pub provided: bool,
+    /// How it is spoken to.
+    pub scheme: Scheme,
+    /// Its port by its index.
+    pub port: fn(u16) -> u16,
+}
+
+/// Something that must be well before this edge should get traffic.
+pub trait Readiness: Send + Sync {
+    /// Its name, a word.
+    fn name(&self) -> &str;
+    /// Says what is wrong, if something is. Does not block.
+    fn check(&self) -> Result<(), String>;
+}
+
+/// Writes metrics of another crate in the Prometheus text format. Does not block.
+pub type MetricsSource = Arc<dyn Fn(&mut String) + Send + Sync>;
+
+/// What the edge is given.
+#[derive(Clone)]
+pub struct Deps {
+    /// The routes.
+    pub routes: Routes,
+    /// The certificates.
+    pub certificates: Arc<gantry_certs::Resolver>,
+    /// The API.
+    pub api: ApiService,
+    /// Where the API and service starts run.
+    pub control: tokio::runtime::Handle,
+    /// Starts Kit services.
+    pub start_service: Arc<dyn StartService>,
+    /// How Kit services are reached.
+    pub kit: fn(Service) -> KitPort,
+    /// The wall clock, in milliseconds since the epoch, UTC.
+    pub now_ms: fn() -> i64,
+    /// What `/readyz` asks.
+    pub readiness: Vec<Arc<dyn Readiness>>,
+    /// What `/metrics` shows besides the edge's own.
+    pub metrics: Vec<MetricsSource>,
+}
+
+impl fmt::Debug for Deps {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Deps").finish_non_exhaustive()
+    }
+}

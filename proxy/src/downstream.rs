@@ -1,0 +1,169 @@
+//! One client connection, as its requests see it.
+
+use std::{
+    cell::{Cell, RefCell},
+    fmt,
+    net::SocketAddr,
+};
+
+use http::HeaderValue;
+
+use crate::{account::Account, framing::Refusal, tunnel::UpstreamEnd};
+
+/// How a client speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    Http1,
+    Http2,
+}
+
+/// The facts of one client connection, and what its requests leave there for one another. Nothing
+/// here authorises: requests of several hosts share a connection.
+pub(crate) struct Downstream {
+    pub(crate) peer: SocketAddr,
+    pub(crate) protocol: Protocol,
+    pub(crate) secure: bool,
+    /// The name in the `ClientHello`, if there was one.
+    pub(crate) sni: Option<Box<str>>,
+    /// The client's address as `X-Forwarded-For` has it.
+    pub(crate) address: HeaderValue,
+    started: Cell<u64>,
+    finished: Cell<u64>,
+    refusal: Cell<Option<(u64, Refusal)>>,
+    tunnelled: Cell<bool>,
+    tunnel: RefCell<Option<UpstreamEnd>>,
+    /// The last authority that the certificate was found to cover.
+    covered: RefCell<Option<HeaderValue>>,
+    /// `Forwarded` for the last authority.
+    forwarded: RefCell<Option<(HeaderValue, HeaderValue)>>,
+}
+
+impl Downstream {
+    pub(crate) fn new(
+        peer: SocketAddr,
+        protocol: Protocol,
+        secure: bool,
+        sni: Option<Box<str>>,
+    ) -> Self {
+        let address = peer.ip().to_canonical().to_string();
+        Self {
+            peer,
+            protocol,
+            secure,
+            sni,
+            address: HeaderValue::try_from(address)
+                .unwrap_or_else(|_| HeaderValue::from_static("unknown")),
+            started: Cell::new(0),
+            finished: Cell::new(0),
+            refusal: Cell::new(None),
+            tunnelled: Cell::new(false),
+            tunnel: RefCell::new(None),
+            covered: RefCell::new(None),
+            forwarded: RefCell::new(None),
+        }
+    }
+
+    /// `https` or `http`, as the client speaks.
+    pub(crate) fn scheme(&self) -> &'static str {
+        if self.secure { "https" } else { "http" }
+    }
+
+    /// A request begins. Returns the refusal that it stands for, if it is not the client's own.
+    pub(crate) fn start(&self) -> Option<Refusal> {
+        let ordinal = self.started.get() + 1;
+        self.started.set(ordinal);
+        let (refused, refusal) = self.refusal.get()?;
+        (refused == ordinal).then_some(refusal)
+    }
+
+    /// A request was answered to the last octet, or given up.
+    pub(crate) fn finish(&self) {
+        self.finished.set(self.finished.get() + 1);
+    }
+
+    /// How many requests were answered.
+    pub(crate) fn finished(&self) -> u64 {
+        self.finished.get()
+    }
+
+    /// How many requests are under way.
+    pub(crate) fn active(&self) -> u64 {
+        self.started.get() - self.finished.get()
+    }
+
+    /// How many requests there were.
+    pub(crate) fn started(&self) -> u64 {
+        self.started.get()
+    }
+
+    /// Notes that the request with this number was refused before it was parsed.
+    pub(crate) fn refuse(&self, ordinal: u64, refusal: Refusal) {
+        self.refusal.set(Some((ordinal, refusal)));
+    }
+
+    /// Leaves the upstream's end of a tunnel for the connection's task, which takes it when the
+    /// answer is written.
+    pub(crate) fn open_tunnel(&self, upstream: UpstreamEnd) {
+        self.tunnelled.set(true);
+        *self.tunnel.borrow_mut() = Some(upstream);
+    }
+
+    /// Has the account of the request that opened the tunnel end with it.
+    pub(crate) fn tunnel_on_account(&self, account: Box<Account>) {
+        if let Some(upstream) = &mut *self.tunnel.borrow_mut() {
+            upstream.on_account(account);
+        }
+    }
+
+    /// Whether the connection has left HTTP.
+    pub(crate) fn is_tunnelled(&self) -> bool {
+        self.tunnelled.get()
+    }
+
+    /// Takes the upstream's end of the tunnel.
+    pub(crate) fn take_tunnel(&self) -> Option<UpstreamEnd> {
+        self.tunnel.borrow_mut().take()
+    }
+
+    /// Whether the certificate covers `authority`; `ask` is asked once per change.
+    pub(crate) fn is_covered(
+        &self,
+        authority: &HeaderValue,
+        ask: impl FnOnce(Option<&str>) -> bool,
+    ) -> bool {
+        if self.covered.borrow().as_ref() == Some(authority) {
+            return true;
+        }
+        let covered = ask(self.sni.as_deref());
+        if covered {
+            *self.covered.borrow_mut() = Some(authority.clone());
+        }
+        covered
+    }
+
+    /// `Forwarded` (RFC 7239) for requests to `authority`.
+    pub(crate) fn forwarded(&self, authority: &HeaderValue) -> Option<HeaderValue> {
+        if let Some((of, value)) = &*self.forwarded.borrow()
+            && of == authority
+        {
+            return Some(value.clone());
+        }
+        let ip = self.peer.ip().to_canonical();
+        let node = if ip.is_ipv6() { format!("\"[{ip}]\"") } else { ip.to_string() };
+        let host = authority.to_str().ok()?;
+        let text = format!("for={node};host=\"{host}\";proto={}", self.scheme());
+        let value = HeaderValue::try_from(text).ok()?;
+        *self.forwarded.borrow_mut() = Some((authority.clone(), value.clone()));
+        Some(value)
+    }
+}
+
+impl fmt::Debug for Downstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Downstream")
+            .field("peer", &self.peer)
+            .field("protocol", &self.protocol)
+            .field("secure", &self.secure)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,261 @@
+//! The edge as a whole: it starts, it tells where it listens, it drains.
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    rc::Rc,
+    sync::{Arc, OnceLock, mpsc::SyncSender},
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use tokio::{runtime::LocalOptions, time::MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    access_log::{self, LineBuffer},
+    admin,
+    config::Config,
+    deps::Deps,
+    listen::{self, Purpose, Sources},
+    metrics::Metrics,
+    tls::Tls,
+    watch::TICK,
+    worker::Worker,
+};
+
+/// Why the edge does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// A listener that only this machine may reach has an address that others reach, too.
+    #[error("{0} is not a loopback address")]
+    NotLoopback(SocketAddr),
+    /// A limit is such that nothing could be served.
+    #[error("the limit {0} is too small")]
+    Limit(&'static str),
+    /// TLS cannot be set up.
+    #[error("cannot set up TLS")]
+    Tls(#[source] rustls::Error),
+    /// The access log cannot be opened.
+    #[error("cannot open the access log")]
+    AccessLog(#[source] io::Error),
+    /// A thread or its runtime cannot be made.
+    #[error("cannot start a worker")]
+    Worker(#[source] io::Error),
+    /// The system gives no random numbers.
+    #[error("the system gives no random numbers")]
+    Random,
+}
+
+/// Where the edge listens; ports that were left to the system are filled in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Addresses {
+    /// HTTPS.
+    pub https: Vec<SocketAddr>,
+    /// Redirects.
+    pub http: Vec<SocketAddr>,
+    /// Requests without TLS.
+    pub plain: Vec<SocketAddr>,
+    /// Metrics and health.
+    pub admin: Vec<SocketAddr>,
+}
+
+/// The running edge. Dropping it ends it at once; [`Edge::drain`] ends it in order.
+#[derive(Debug)]
+pub struct Edge {
+    addresses: Addresses,
+    stop: Arc<Stop>,
+    workers: Vec<JoinHandle<()>>,
+    admin: Option<admin::Admin>,
+    access_log: Option<JoinHandle<()>>,
+}
+
+/// When to stop.
+#[derive(Debug, Default)]
+struct Stop {
+    token: CancellationToken,
+    deadline: OnceLock<Instant>,
+}
+
+impl Edge {
+    /// Binds all addresses and starts the workers. When it returns, connections are accepted.
+    pub fn start(config: Config, deps: Deps) -> Result<Self, StartError> {
+        check(&config)?;
+        let workers = config.workers.max(1);
+        let mut addresses = Addresses::default();
+        let mut sockets: Vec<Vec<(TcpListener, Purpose)>> = Vec::new();
+        sockets.resize_with(workers, Vec::new);
+        for (purpose, wanted, bound) in [
+            (Purpose::Https, &config.listen_https, &mut addresses.https),
+            (Purpose::Redirect, &config.listen_http, &mut addresses.http),
+            (Purpose::Plain, &config.listen_plain, &mut addresses.plain),
+        ] {
+            for &address in wanted {
+                let failed = |source| StartError::Listen { address, source };
+                let listeners = listen::bind(address, workers).map_err(failed)?;
+                if let Some(first) = listeners.first() {
+                    bound.push(first.local_addr().map_err(failed)?);
+                }
+                for (socket, of_worker) in listeners.into_iter().zip(&mut sockets) {
+                    of_worker.push((socket, purpose));
+                }
+            }
+        }
+        let tls = Tls::new(Arc::clone(&deps.certificates) as _).map_err(StartError::Tls)?;
+        let log = access_log::start(&config.access_log).map_err(StartError::AccessLog)?;
+        let (lines, access_log) = log.unzip();
+        let metrics: Vec<_> = sockets.iter().map(|_| Arc::<Metrics>::default()).collect();
+        let admin = admin::start(&config.listen_admin, &deps, metrics.clone())?;
+        addresses.admin = admin.addresses().to_vec();
+
+        let mut edge = Self {
+            addresses,
+            stop: Arc::default(),
+            workers: Vec::new(),
+            admin: Some(admin),
+            access_log,
+        };
+        let common = Common {
+            sources: Arc::new(Sources::new(config.limits.connections_per_address_max)),
+            config: Arc::new(config),
+            deps,
+            tls,
+            lines,
+            stop: Arc::clone(&edge.stop),
+        };
+        for (number, (sockets, metrics)) in sockets.into_iter().zip(metrics).enumerate() {
+            edge.workers.push(start_worker(number, common.clone(), sockets, metrics)?);
+        }
+        Ok(edge)
+    }
+
+    /// Where the edge listens.
+    pub const fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// Stops accepting, lets what runs come to its end (HTTP/1 connections close after their
+    /// request, HTTP/2 clients are told to go) and ends what is left after `deadline`. Must not be
+    /// called on a runtime that cannot run blocking tasks.
+    pub async fn drain(mut self, deadline: Duration) {
+        self.stop(deadline);
+        let workers = std::mem::take(&mut self.workers);
+        let access_log = self.access_log.take();
+        let ended = tokio::task::spawn_blocking(move || {
+            let panicked = workers.into_iter().map(JoinHandle::join).filter(Result::is_err).count();
+            if panicked > 0 {
+                tracing::error!(panicked, "workers had ended by a panic");
+            }
+            // All workers have dropped their ends of its queue, so that it ends, too.
+            access_log.map(JoinHandle::join)
+        });
+        if ended.await.is_err() {
+            tracing::error!("cannot wait for the workers");
+        }
+        drop(self.admin.take());
+    }
+
+    fn stop(&self, deadline: Duration) {
+        // The first deadline counts.
+        _ = self.stop.deadline.set(Instant::now() + deadline);
+        self.stop.token.cancel();
+    }
+}
+
+impl Drop for Edge {
+    fn drop(&mut self) {
+        self.stop(Duration::ZERO);
+    }
+}
+
+fn check(config: &Config) -> Result<(), StartError> {
+    let private = config.listen_plain.iter().chain(&config.listen_admin);
+    if let Some(address) = private.into_iter().find(|address| !address.ip().is_loopback()) {
+        return Err(StartError::NotLoopback(*address));
+    }
+    let limits = &config.limits;
+    for (name, is_enough) in [
+        ("head_bytes_max", limits.head_bytes_max >= 1024),
+        ("fields_max", limits.fields_max >= 8),
+        ("connections_max", limits.connections_max >= 1),
+        ("connections_per_address_max", limits.connections_per_address_max >= 1),
+        ("streams_max", limits.streams_max >= 1),
+    ] {
+        if !is_enough {
+            return Err(StartError::Limit(name));
+        }
+    }
+    Ok(())
+}
+
+/// What all workers are given.
+#[derive(Clone)]
+struct Common {
+    config: Arc<Config>,
+    deps: Deps,
+    tls: Tls,
+    lines: Option<SyncSender<Vec<u8>>>,
+    sources: Arc<Sources>,
+    stop: Arc<Stop>,
+}
+
+fn start_worker(
+    number: usize,
+    common: Common,
+    sockets: Vec<(TcpListener, Purpose)>,
+    metrics: Arc<Metrics>,
+) -> Result<JoinHandle<()>, StartError> {
+    let mut seed = [0; 8];
+    getrandom::fill(&mut seed).map_err(|_| StartError::Random)?;
+    let seed = u64::from_ne_bytes(seed);
+    let thread = std::thread::Builder::new().name(format!("gantry-edge-{number}"));
+    let run = move || {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        match builder.enable_all().build_local(LocalOptions::default()) {
+            Ok(runtime) => runtime.block_on(run_worker(common, sockets, metrics, seed)),
+            Err(error) => tracing::error!(%error, "a worker has no runtime"),
+        }
+    };
+    thread.spawn(run).map_err(StartError::Worker)
+}
+
+/// Serves until the stop, then until all connections have ended or the deadline has come.
+async fn run_worker(
+    common: Common,
+    sockets: Vec<(TcpListener, Purpose)>,
+    metrics: Arc<Metrics>,
+    seed: u64,
+) {
+    let Common { config, deps, tls, lines, sources, stop } = common;
+    let lines = LineBuffer::new(lines);
+    let worker = Rc::new(Worker::new(config, deps, tls, lines, metrics, seed));
+    for (socket, purpose) in sockets {
+        let (sources, stop) = (Arc::clone(&sources), stop.token.clone());
+        let accept = listen::accept(Rc::clone(&worker), socket, purpose, sources, stop);
+        // The tracker waits for it.
+        drop(worker.tasks().spawn_local(accept));
+    }
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => worker.tick(),
+            () = stop.token.cancelled(), if !worker.is_draining() => worker.drain(),
+            () = worker.tasks().wait(), if worker.is_draining() => break,
+        }
+        let deadline = stop.deadline.get();
+        if worker.is_draining() && deadline.is_none_or(|deadline| *deadline <= Instant::now()) {
+            break;
+        }
+    }
+    worker.flush_lines();
+}

@@ -1,0 +1,456 @@
+//! Header hygiene: what a client may not say to a container, what a container may not say to a
+//! client, and what the edge says itself.
+//!
+//! A request's fields are looked over once ([`Survey`]); what the survey did not find costs nothing.
+
+use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
+
+use crate::{
+    answer::{Failure, X_REQUEST_ID},
+    deps::RequestId,
+    downstream::Downstream,
+    framing::is_tunnel,
+};
+
+/// Fields that end at each hop (RFC 9110, 7.6.1), apart from those that `Connection` names.
+/// `Trailer` is none of them: it announces what the body brings, which passes.
+const HOP_BY_HOP: [HeaderName; 7] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::PROXY_AUTHORIZATION,
+    header::TE,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
+
+/// What one look over a request's fields finds.
+#[derive(Debug, Default)]
+pub(crate) struct Survey {
+    /// Fields, repeated ones counted each.
+    pub(crate) count: usize,
+    pub(crate) host: Option<HeaderValue>,
+    pub(crate) host_twice: bool,
+    pub(crate) accept: Option<HeaderValue>,
+    pub(crate) mode: Option<HeaderValue>,
+    /// The protocol that a tunnel is asked for.
+    pub(crate) upgrade: Option<HeaderValue>,
+    connection_upgrade: bool,
+    hop_by_hop: bool,
+    trailers: bool,
+    expect: Option<HeaderValue>,
+    cookies: usize,
+    trace: bool,
+    /// Fields that only the edge may set, in whatever spelling.
+    forged: Vec<HeaderName>,
+    /// Fields that `Connection` names.
+    nominated: Vec<HeaderName>,
+    bad: Option<&'static str>,
+}
+
+impl Survey {
+    /// Looks over `headers`.
+    pub(crate) fn of(headers: &HeaderMap, version: Version) -> Self {
+        let mut survey = Self::default();
+        for (name, value) in headers {
+            survey.count += 1;
+            match *name {
+                header::HOST => survey.host_twice |= survey.host.replace(value.clone()).is_some(),
+                header::ACCEPT => survey.accept = Some(value.clone()),
+                header::CONNECTION => survey.connection(value),
+                header::UPGRADE if is_tunnel(value.as_bytes()) => {
+                    (survey.hop_by_hop, survey.upgrade) = (true, Some(value.clone()));
+                }
+                header::PROXY_AUTHORIZATION | header::TRANSFER_ENCODING | header::UPGRADE => {
+                    survey.hop_by_hop = true;
+                }
+                header::TE => {
+                    survey.hop_by_hop = true;
+                    survey.trailers |= lists(value, b"trailers");
+                }
+                header::EXPECT => survey.expect = Some(value.clone()),
+                header::COOKIE => survey.cookies += 1,
+                _ => survey.other(name, value),
+            }
+        }
+        if version != Version::HTTP_11 || !survey.connection_upgrade {
+            survey.upgrade = None;
+        }
+        survey
+    }
+
+    fn connection(&mut self, value: &HeaderValue) {
+        self.hop_by_hop = true;
+        for token in value.as_bytes().split(|&octet| octet == b',').map(<[u8]>::trim_ascii) {
+            if token.is_empty()
+                || token.eq_ignore_ascii_case(b"close")
+                || token.eq_ignore_ascii_case(b"keep-alive")
+            {
+                continue;
+            }
+            if token.eq_ignore_ascii_case(b"upgrade") {
+                self.connection_upgrade = true;
+                continue;
+            }
+            match HeaderName::from_bytes(token) {
+                // To have such a field removed is an attack on what comes behind.
+                Ok(
+                    header::HOST | header::CONTENT_LENGTH | header::COOKIE | header::AUTHORIZATION,
+                )
+                | Err(_) => self.bad = Some("Connection names a field that it may not name"),
+                Ok(name) => self.nominated.push(name),
+            }
+        }
+    }
+
+    /// Fields without a number of their own in the `http` crate.
+    fn other(&mut self, name: &HeaderName, value: &HeaderValue) {
+        let text = name.as_str();
+        match text.as_bytes() {
+            b"sec-fetch-mode" => self.mode = Some(value.clone()),
+            b"keep-alive" | b"proxy-connection" => self.hop_by_hop = true,
+            b"traceparent" => {
+                self.trace = is_trace_parent(value.as_bytes());
+                if !self.trace {
+                    self.forged.push(name.clone());
+                }
+            }
+            [b'x' | b'f', ..] if is_ours(text) => self.forged.push(name.clone()),
+            _ => {}
+        }
+    }
+
+    /// Whether the request may go on as far as its fields are concerned.
+    pub(crate) fn check(&self, fields_max: usize) -> Result<(), Failure> {
+        if let Some(what) = self.bad {
+            return Err(Failure::BadRequest(what));
+        }
+        if self.count > fields_max {
+            return Err(Failure::HeadTooLarge);
+        }
+        match &self.expect {
+            Some(value) if !value.as_bytes().eq_ignore_ascii_case(b"100-continue") => {
+                Err(Failure::ExpectationFailed)
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Removes what may not pass. `Expect` ends here, too: the edge itself asks for the body when a
+    /// container is ready for it.
+    pub(crate) fn clean(&self, headers: &mut HeaderMap) {
+        if self.hop_by_hop {
+            for name in &HOP_BY_HOP {
+                headers.remove(name);
+            }
+        }
+        if self.expect.is_some() {
+            headers.remove(header::EXPECT);
+        }
+        for name in self.nominated.iter().chain(&self.forged) {
+            headers.remove(name);
+        }
+        if self.cookies > 1 {
+            join_cookies(headers);
+        }
+    }
+
+    /// Sets what the edge says to a container. `host` is what the client typed.
+    pub(crate) fn identify(
+        &self,
+        headers: &mut HeaderMap,
+        host: &HeaderValue,
+        downstream: &Downstream,
+        id: RequestId,
+        span: [u8; 8],
+    ) -> HeaderValue {
+        headers.reserve(9);
+        if self.host.is_none() {
+            headers.insert(header::HOST, host.clone());
+        }
+        headers.insert(&X_FORWARDED_FOR, downstream.address.clone());
+        headers.insert(&X_REAL_IP, downstream.address.clone());
+        headers.insert(&X_FORWARDED_HOST, host.clone());
+        headers.insert(&X_FORWARDED_PROTO, HeaderValue::from_static(downstream.scheme()));
+        if let Some(value) = downstream.forwarded(host) {
+            headers.insert(header::FORWARDED, value);
+        }
+        let (parent, request_id) = trace_parent(id, span);
+        if !self.trace {
+            headers.insert(&TRACEPARENT, parent);
+        }
+        headers.insert(&X_REQUEST_ID, request_id.clone());
+        if self.trailers {
+            headers.insert(header::TE, HeaderValue::from_static("trailers"));
+            headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
+        }
+        request_id
+    }
+}
+
+/// Removes from a container's answer what may not reach a client. `upgrade` keeps the fields of an
+/// accepted upgrade.
+pub(crate) fn clean_response(headers: &mut HeaderMap, hostname: &str) {
+    let (mut hop_by_hop, mut cookies) = (false, false);
+    let mut nominated = Vec::new();
+    for (name, value) in &*headers {
+        match *name {
+            header::CONNECTION => {
+                hop_by_hop = true;
+                let tokens = value.as_bytes().split(|&octet| octet == b',');
+                nominated.extend(
+                    tokens
+                        .filter_map(|token| HeaderName::from_bytes(token.trim_ascii()).ok())
+                        .filter(|name| *name != header::CONTENT_LENGTH),
+                );
+            }
+            header::TRANSFER_ENCODING | header::UPGRADE | header::TE => hop_by_hop = true,
+            header::SET_COOKIE => cookies = true,
+            _ => {
+                hop_by_hop |= matches!(name.as_str(), "keep-alive" | "proxy-connection");
+                if is_edge_only(name.as_str()) {
+                    nominated.push(name.clone());
+                }
+            }
+        }
+    }
+    if hop_by_hop {
+        for name in &HOP_BY_HOP {
+            headers.remove(name);
+        }
+    }
+    for name in nominated {
+        headers.remove(name);
+    }
+    if cookies {
+        drop_wide_cookies(headers, hostname);
+    }
+}
+
+/// Whether a field of an answer is the edge's own word: a container shall not imitate its errors.
+fn is_edge_only(name: &str) -> bool {
+    matches!(name, "x-gantry-error" | "x-request-id")
+}
+
+/// Whether a field of a request is one that only the edge may set, in any spelling: some servers
+/// read `X_Forwarded_For` and `X.Forwarded.For` as `X-Forwarded-For`.
+fn is_ours(name: &str) -> bool {
+    let canonical = |octet: u8| if matches!(octet, b'_' | b'.') { b'-' } else { octet };
+    let starts = |prefix: &str| {
+        name.len() >= prefix.len()
+            && name.bytes().zip(prefix.bytes()).all(|(octet, want)| canonical(octet) == want)
+    };
+    let is = |whole: &str| name.len() == whole.len() && starts(whole);
+    starts("x-forwarded")
+        || is("forwarded")
+        || is("x-real-ip")
+        || is("x-request-id")
+        || starts("x-gantry-")
+}
+
+/// Whether a comma-separated value contains `token`.
+fn lists(value: &HeaderValue, token: &[u8]) -> bool {
+    value
+        .as_bytes()
+        .split(|&octet| matches!(octet, b',' | b';'))
+        .any(|part| part.trim_ascii().eq_ignore_ascii_case(token))
+}
+
+/// Whether a value is a W3C trace context of version 00 (or later, of the same form).
+fn is_trace_parent(value: &[u8]) -> bool {
+    let hex = |part: &[u8]| part.iter().all(|o| matches!(o, b'0'..=b'9' | b'a'..=b'f'));
+    let zero = |part: &[u8]| part.iter().all(|&octet| octet == b'0');
+    let mut parts = value.split(|&octet| octet == b'-');
+    match (parts.next(), parts.next(), parts.next(), parts.next(), parts.next()) {
+        (Some(version), Some(trace), Some(span), Some(flags), None) => {
+            (version.len(), trace.len(), span.len(), flags.len()) == (2, 32, 16, 2)
+                && [version, trace, span, flags].into_iter().all(hex)
+                && version != b"ff"
+                && !zero(trace)
+                && !zero(span)
+        }
+        _ => false,
+    }
+}
+
+/// A trace context for a request that came without one, and the request's id; they share one
+/// allocation.
+fn trace_parent(id: RequestId, span: [u8; 8]) -> (HeaderValue, HeaderValue) {
+    let mut text = *b"00-00000000000000000000000000000000-0000000000000000-01";
+    if let Some(trace) = text.get_mut(3..35) {
+        // Both slices have the length that the encoder wants.
+        _ = hex::encode_to_slice(id.0, trace);
+    }
+    if let Some(parent) = text.get_mut(36..52) {
+        _ = hex::encode_to_slice(span, parent);
+    }
+    let text = bytes::Bytes::copy_from_slice(&text);
+    let request_id = text.slice(3..35);
+    let value = |text| {
+        HeaderValue::from_maybe_shared(text).unwrap_or_else(|_| HeaderValue::from_static(""))
+    };
+    (value(text), value(request_id))
+}
+
+/// HTTP/2 clients may send a cookie in pieces; HTTP/1.1 knows one field (RFC 9113, 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let mut joined = Vec::new();
+    for cookie in headers.get_all(header::COOKIE) {
+        if !joined.is_empty() {
+            joined.extend_from_slice(b"; ");
+        }
+        joined.extend_from_slice(cookie.as_bytes());
+    }
+    if let Ok(value) = HeaderValue::from_maybe_shared(bytes::Bytes::from(joined)) {
+        headers.insert(header::COOKIE, value);
+    }
+}
+
+/// Drops cookies for a domain that is wider than the host itself: they would reach other tenants.
+fn drop_wide_cookies(headers: &mut HeaderMap, hostname: &str) {
+    let narrow = |value: &HeaderValue| {
+        let attributes = value.as_bytes().split(|&octet| octet == b';').skip(1);
+        attributes.map(<[u8]>::trim_ascii).all(|attribute| {
+            let mut parts = attribute.splitn(2, |&octet| octet == b'=');
+            let name = parts.next().unwrap_or_default().trim_ascii();
+            if !name.eq_ignore_ascii_case(b"domain") {
+                return true;
+            }
+            let domain = parts.next().unwrap_or_default().trim_ascii();
+            let domain = domain.strip_prefix(b".").unwrap_or(domain);
+            domain.is_empty() || domain.eq_ignore_ascii_case(hostname.as_bytes())
+        })
+    };
+    let all = || headers.get_all(header::SET_COOKIE).iter();
+    if all().all(narrow) {
+        return;
+    }
+    let kept: Vec<HeaderValue> = all().filter(|value| narrow(value)).cloned().collect();
+    headers.remove(header::SET_COOKIE);
+    for value in kept {
+        headers.append(header::SET_COOKIE, value);
+    }
+}
+
+static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+static X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        headers
+    }
+
+    fn names(headers: &HeaderMap) -> Vec<&str> {
+        let mut names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        names
+    }
+
+    #[test]
+    fn what_ends_at_this_hop_and_what_is_ours_does_not_pass() {
+        let mut headers = map(&[
+            ("host", "a"),
+            ("connection", "close, X-Private"),
+            ("x-private", "1"),
+            ("keep-alive", "timeout=5"),
+            ("proxy-authorization", "Basic eDp5"),
+            ("te", "trailers"),
+            ("upgrade", "h2c"),
+            ("transfer-encoding", "chunked"),
+            ("x-forwarded-for", "1.1.1.1"),
+            ("x_forwarded_for", "1.1.1.1"),
+            ("x.forwarded-host", "evil"),
+            ("x-forwarded", "for=1.1.1.1"),
+            ("forwarded", "for=1.1.1.1"),
+            ("x_real_ip", "1.1.1.1"),
+            ("x-request-id", "chosen"),
+            ("x-gantry-identity", "root"),
+            ("x-real-ipx", "kept"),
+            ("authorization", "Bearer kept"),
+            ("trailer", "x-sum"),
+        ]);
+        let survey = Survey::of(&headers, Version::HTTP_11);
+        survey.check(128).unwrap();
+        survey.clean(&mut headers);
+        assert_eq!(names(&headers), ["authorization", "host", "trailer", "x-real-ipx"]);
+    }
+
+    #[test]
+    fn connection_cannot_remove_what_others_rely_on() {
+        for value in ["host", "Content-Length", "close, authorization", "cookie", "a b"] {
+            let headers = map(&[("connection", value)]);
+            let survey = Survey::of(&headers, Version::HTTP_11);
+            assert!(survey.check(128).is_err(), "{value}");
+        }
+    }
+
+    #[test]
+    fn a_tunnel_is_asked_for_by_two_fields_over_http_1_1() {
+        for (connection, upgrade, version, want) in [
+            ("Upgrade", "websocket", Version::HTTP_11, true),
+            ("keep-alive, upgrade", "WebSocket", Version::HTTP_11, true),
+            ("keep-alive", "websocket", Version::HTTP_11, false),
+            ("upgrade", "h2c", Version::HTTP_11, false),
+            ("upgrade", "websocket", Version::HTTP_10, false),
+        ] {
+            let headers = map(&[("connection", connection), ("upgrade", upgrade)]);
+            let survey = Survey::of(&headers, version);
+            assert_eq!(survey.upgrade.is_some(), want, "{connection} {upgrade} {version:?}");
+        }
+    }
+
+    #[test]
+    fn a_trace_is_kept_if_it_is_one() {
+        for (value, want) in [
+            ("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", true),
+            ("00-00000000000000000000000000000000-b7ad6b7169203331-01", false),
+            ("ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", false),
+            ("00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01", false),
+            ("nonsense", false),
+        ] {
+            assert_eq!(is_trace_parent(value.as_bytes()), want, "{value}");
+        }
+        let (parent, id) = trace_parent(RequestId([0xab; 16]), [0xcd; 8]);
+        assert!(is_trace_parent(parent.as_bytes()), "{parent:?}");
+        assert_eq!(id, "ab".repeat(16));
+    }
+
+    #[test]
+    fn a_cookie_for_more_than_its_host_is_dropped() {
+        let host = "a-b-http-80.local.containers.example.com";
+        for (cookie, kept) in [
+            ("a=1", true),
+            ("a=1; Path=/; Secure", true),
+            ("a=1; Domain=a-b-http-80.local.containers.example.com", true),
+            ("a=1; domain=.A-B-http-80.local.containers.example.com", true),
+            ("a=1; Domain=", true),
+            ("a=1; Domain=local.containers.example.com", false),
+            ("a=1; DOMAIN = example.com ; Secure", false),
+            ("a=1; Domain=example.com; Domain=a-b-http-80.local.containers.example.com", false),
+            ("a=1; Domain=other.example", false),
+        ] {
+            let mut headers = map(&[("set-cookie", cookie), ("set-cookie", "z=1")]);
+            clean_response(&mut headers, host);
+            let left = headers.get_all(header::SET_COOKIE).iter().count();
+            assert_eq!(left, if kept { 2 } else { 1 }, "{cookie}");
+        }
+    }
+
+    #[test]
+    fn pieces_of_a_cookie_become_one() {
+        let mut headers = map(&[("cookie", "a=1"), ("cookie", "b=2")]);
+        let survey = Survey::of(&headers, Version::HTTP_2);
+        survey.clean(&mut headers);
+        assert_eq!(headers.get_all(header::COOKIE).iter().collect::<Vec<_>>(), ["a=1; b=2"]);
+    }
+}

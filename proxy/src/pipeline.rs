@@ -1,0 +1,216 @@
+//! The way of one request, whatever transport it came by: host, route, guard, upstream.
+//!
+//! Every phase may end the request with a [`Failure`]; one place turns failures into answers. Nothing
+//! is kept between requests but numbers and pooled connections.
+
+use std::rc::Rc;
+
+use gantry_model::{Hostname, RouteKey, Target};
+use gantry_router::RouteState;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+
+use crate::{
+    account::Account,
+    answer::{self, Failure, Form},
+    api,
+    body::EdgeBody,
+    deps::RequestId,
+    downstream::Downstream,
+    forward::{self, Upstream},
+    framing::Refusal,
+    guard,
+    headers::Survey,
+    host,
+    metrics::RouteKind,
+    upstream::Endpoint,
+    watch::Origin,
+    worker::Worker,
+};
+
+/// A request as all phases see it.
+#[derive(Debug)]
+pub(crate) struct Ask<'a> {
+    pub(crate) worker: &'a Rc<Worker>,
+    pub(crate) downstream: &'a Rc<Downstream>,
+    pub(crate) survey: &'a Survey,
+    /// The host as the client typed it, with the port.
+    pub(crate) authority: &'a HeaderValue,
+    pub(crate) hostname: &'a Hostname<'a>,
+    pub(crate) id: RequestId,
+}
+
+/// Answers a request, or the refusal that it stands for.
+pub(crate) async fn answer(
+    worker: Rc<Worker>,
+    downstream: Rc<Downstream>,
+    refusal: Option<Refusal>,
+    request: Request<Incoming>,
+) -> Response<EdgeBody> {
+    let mut account = Box::new(Account::open(&worker, &downstream, &request));
+    let survey = Survey::of(request.headers(), request.version());
+    let outcome = match refusal {
+        Some(refusal) => {
+            account.was_not_parsed();
+            Err(Failure::Refused(refusal))
+        }
+        None => serve(&worker, &downstream, &survey, request, &mut account).await,
+    };
+    close(outcome, &survey, account, &downstream)
+}
+
+/// Answers a request on the plain port: the same place by HTTPS, or nothing.
+pub(crate) fn redirect(
+    worker: &Rc<Worker>,
+    downstream: &Rc<Downstream>,
+    refusal: Option<Refusal>,
+    request: &Request<Incoming>,
+) -> Response<EdgeBody> {
+    let mut account = Box::new(Account::open(worker, downstream, request));
+    let survey = Survey::of(request.headers(), request.version());
+    let outcome = match refusal {
+        Some(refusal) => {
+            account.was_not_parsed();
+            Err(Failure::Refused(refusal))
+        }
+        None => to_https(worker, &survey, request, &mut account),
+    };
+    close(outcome, &survey, account, downstream)
+}
+
+/// Turns the outcome into the answer, and ties the account to its end.
+fn close(
+    outcome: Result<Response<EdgeBody>, Failure>,
+    survey: &Survey,
+    mut account: Box<Account>,
+    downstream: &Downstream,
+) -> Response<EdgeBody> {
+    let mut response = match outcome {
+        Ok(response) => {
+            account.answered(response.status().as_u16());
+            response
+        }
+        Err(failure) => {
+            account.failed(failure.code(), failure.status().as_u16());
+            let form = Form::choose(survey.mode.as_ref(), survey.accept.as_ref());
+            answer::answer(&failure, form, account.id(), downstream.protocol)
+        }
+    };
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        downstream.tunnel_on_account(account);
+    } else {
+        response.body_mut().on_account(account);
+    }
+    response
+}
+
+async fn serve(
+    worker: &Rc<Worker>,
+    downstream: &Rc<Downstream>,
+    survey: &Survey,
+    request: Request<Incoming>,
+    account: &mut Account,
+) -> Result<Response<EdgeBody>, Failure> {
+    survey.check(worker.limits().fields_max)?;
+    if request.method() == Method::CONNECT {
+        return Err(Failure::MethodNotSupported);
+    }
+    let authority = host::authority(request.uri(), request.version(), survey)?;
+    account.host_is(authority.clone());
+    let hostname = host::hostname(&authority)?;
+    let covers = |sni: Option<&str>| worker.deps().certificates.covers(sni, hostname.as_str());
+    if downstream.secure && !downstream.is_covered(&authority, covers) {
+        return Err(Failure::Misdirected);
+    }
+    let key = RouteKey::parse(&hostname, &worker.config().domain).map_err(|_| Failure::NotFound)?;
+    let id = account.id();
+    let ask = Ask { worker, downstream, survey, authority: &authority, hostname: &hostname, id };
+    match key {
+        RouteKey::Api { realm } => {
+            account.kind_is(RouteKind::Api);
+            Box::pin(api::call(&ask, realm, request)).await
+        }
+        RouteKey::Container { server, .. } | RouteKey::SshGate { server }
+            if server != worker.config().server.as_str() =>
+        {
+            Err(Failure::NotFound)
+        }
+        RouteKey::SshGate { .. } | RouteKey::Container { target: Target::Ssh, .. } => {
+            // Said without a look at the routes, so that it tells nothing about what exists.
+            Err(Failure::SshOnly { hostname: hostname.as_str().into() })
+        }
+        RouteKey::Container { project, container, target, .. } => {
+            let route = worker.deps().routes.current().lookup(project, container);
+            let route = route.map_err(|_| Failure::NotFound)?;
+            match guard::decide(&route, &target) {
+                guard::Decision::Allow => {}
+            }
+            let (address, since_ms) = match route.state {
+                RouteState::Running { address, since_ms } => (address, since_ms),
+                RouteState::Starting => return Err(Failure::ContainerStarting),
+                RouteState::Paused => return Err(Failure::ContainerPaused),
+                RouteState::Stopped => return Err(Failure::ContainerStopped),
+                RouteState::Failed => return Err(Failure::ContainerFailed),
+            };
+            let generation = route.generation;
+            let (kit, port, scheme) = service(worker, &target)?;
+            account.kind_is(if kit.is_some() { RouteKind::Kit } else { RouteKind::Port });
+            let origin = Origin { project, container, generation };
+            let endpoint = Endpoint { origin, address, port, scheme };
+            let upstream = Upstream { endpoint, kit, since_ms };
+            forward::forward(&ask, &upstream, request, account).await
+        }
+        // Neither exists in this version.
+        RouteKey::Alias { .. } | RouteKey::Custom(_) => Err(Failure::NotFound),
+    }
+}
+
+type Place = (Option<(gantry_model::Service, u16)>, u16, gantry_model::Scheme);
+
+/// Which port of the container `target` means, and the Kit service behind it.
+fn service(worker: &Worker, target: &Target<'_>) -> Result<Place, Failure> {
+    match *target {
+        Target::Port { scheme, port } => Ok((None, port, scheme)),
+        Target::Kit { service, index, .. } => {
+            let kit = (worker.deps().kit)(service);
+            if !kit.provided {
+                return Err(Failure::ServiceNotProvided(service));
+            }
+            Ok((Some((service, index)), (kit.port)(index), kit.scheme))
+        }
+        Target::Ssh => Err(Failure::NotFound),
+    }
+}
+
+/// The same place by HTTPS. Only names of this installation are redirected, so that nobody can be
+/// sent elsewhere with our help.
+fn to_https(
+    worker: &Worker,
+    survey: &Survey,
+    request: &Request<Incoming>,
+    account: &mut Account,
+) -> Result<Response<EdgeBody>, Failure> {
+    survey.check(worker.limits().fields_max)?;
+    let authority = host::authority(request.uri(), request.version(), survey)?;
+    account.host_is(authority.clone());
+    let hostname = host::hostname(&authority)?;
+    match RouteKey::parse(&hostname, &worker.config().domain) {
+        Ok(RouteKey::Custom(_)) | Err(_) => return Err(Failure::NotFound),
+        Ok(
+            RouteKey::Container { .. }
+            | RouteKey::SshGate { .. }
+            | RouteKey::Alias { .. }
+            | RouteKey::Api { .. },
+        ) => {}
+    }
+    let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+    let location = match worker.config().url_port {
+        443 => format!("https://{hostname}{path}"),
+        port => format!("https://{hostname}:{port}{path}"),
+    };
+    let location = HeaderValue::try_from(location).map_err(|_| Failure::HostInvalid)?;
+    let mut response = Response::new(EdgeBody::EMPTY);
+    *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
+    response.headers_mut().insert(header::LOCATION, location);
+    Ok(response)
+}

@@ -1,0 +1,89 @@
+//! Starting a Kit service upon its first request.
+//!
+//! A page asks for a dozen things at once; the first refused connection starts the service, and all
+//! requests of this worker for it wait for the same start.
+
+use std::{cell::RefCell, collections::HashMap, rc::Rc, sync::Arc, time::Duration};
+
+use futures_util::{
+    FutureExt,
+    future::{LocalBoxFuture, Shared},
+};
+use gantry_model::Service;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::{
+    answer::Failure,
+    upstream::{DialError, Endpoint, dial},
+    watch::Origin,
+    worker::Worker,
+};
+
+/// The first pause between two attempts to connect; it grows by half each time.
+const PAUSE_FIRST: Duration = Duration::from_millis(20);
+/// The longest pause.
+const PAUSE_MAX: Duration = Duration::from_millis(500);
+
+type Key = (Origin, Service, u16);
+type Start = Shared<LocalBoxFuture<'static, Result<(), Failure>>>;
+
+/// The starts under way, as this worker knows them.
+#[derive(Debug, Default)]
+pub(crate) struct Starts(RefCell<HashMap<Key, Start>>);
+
+/// Has the service started, and waits until something listens at `endpoint`.
+pub(crate) async fn ensure_started(
+    worker: &Rc<Worker>,
+    endpoint: Endpoint,
+    service: Service,
+    index: u16,
+) -> Result<(), Failure> {
+    let key = (endpoint.origin, service, index);
+    let begin = || start(Rc::clone(worker), endpoint, service, index).boxed_local().shared();
+    let under_way = worker.starts().0.borrow_mut().entry(key).or_insert_with(begin).clone();
+    let outcome = under_way.await;
+    worker.starts().0.borrow_mut().remove(&key);
+    outcome
+}
+
+async fn start(
+    worker: Rc<Worker>,
+    endpoint: Endpoint,
+    service: Service,
+    index: u16,
+) -> Result<(), Failure> {
+    let deadline = Instant::now() + worker.limits().service_start_timeout;
+    let ordered = worker.deps().start_service.start(endpoint.origin.container, service, index);
+    // On the control runtime, and to its end even if all who asked have left.
+    let ordered = worker.deps().control.spawn(ordered);
+    let why = match timeout_at(deadline, ordered).await {
+        Ok(Ok(Ok(()))) => return wait_for_port(&worker, endpoint, service, deadline).await,
+        Ok(Ok(Err(failed))) => failed.to_string(),
+        Ok(Err(panicked)) => panicked.to_string(),
+        Err(_) => "the start took too long".to_owned(),
+    };
+    let container = endpoint.origin.container;
+    tracing::warn!(%container, service = service.slug(), index, why, "a service did not start");
+    Err(Failure::ServiceNotStarted { service, retry: false })
+}
+
+async fn wait_for_port(
+    worker: &Worker,
+    endpoint: Endpoint,
+    service: Service,
+    deadline: Instant,
+) -> Result<(), Failure> {
+    let mut pause = PAUSE_FIRST;
+    loop {
+        let tls = Arc::clone(&worker.tls().client);
+        match timeout_at(deadline, dial(endpoint, worker.dial_rules(), &tls)).await {
+            Ok(Ok(_stream)) => return Ok(()),
+            Ok(Err(DialError::Refused)) if Instant::now() + pause < deadline => {}
+            Ok(Err(_)) | Err(_) => {
+                return Err(Failure::ServiceNotStarted { service, retry: true });
+            }
+        }
+        sleep(pause).await;
+        pause = (pause * 3 / 2).min(PAUSE_MAX);
+    }
+}

@@ -1,0 +1,158 @@
+//! Connections that have left HTTP, such as WebSockets: octets both ways until one side ends, both
+//! are silent for too long, or the container stops.
+//!
+//! A silent tunnel holds no buffers. All tunnels of a worker read into one, and only what the other
+//! side does not take at once is kept.
+
+use std::{
+    future::poll_fn,
+    io,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll},
+};
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::{account::Account, upstream::UpstreamIo, watch::Origin, worker::Worker};
+
+/// The container's end of a tunnel.
+#[derive(Debug)]
+pub(crate) struct UpstreamEnd {
+    io: UpstreamIo,
+    read: Bytes,
+    origin: Origin,
+    account: Option<Box<Account>>,
+}
+
+impl UpstreamEnd {
+    /// An end from which `read` was read already.
+    pub(crate) fn new(io: UpstreamIo, read: Bytes, origin: Origin) -> Self {
+        Self { io, read, origin, account: None }
+    }
+
+    /// Has the request's account end with the tunnel.
+    pub(crate) fn on_account(&mut self, account: Box<Account>) {
+        self.account = Some(account);
+    }
+}
+
+/// One direction.
+#[derive(Debug)]
+struct Direction {
+    pending: BytesMut,
+    moved: u64,
+    ended: bool,
+    closed: bool,
+}
+
+impl Direction {
+    fn new(pending: BytesMut) -> Self {
+        Self { pending, moved: 0, ended: false, closed: false }
+    }
+
+    /// Moves octets until something has to be waited for; says whether any moved.
+    fn poll_move<F, T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut F,
+        to: &mut T,
+        scratch: &mut [u8],
+    ) -> io::Result<bool>
+    where
+        F: AsyncRead + Unpin,
+        T: AsyncWrite + Unpin,
+    {
+        let mut moved = false;
+        loop {
+            if !self.pending.is_empty() {
+                match Pin::new(&mut *to).poll_write(cx, &self.pending) {
+                    Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+                    Poll::Ready(Ok(count)) => {
+                        self.pending.advance(count);
+                        moved = self.count(count);
+                    }
+                    Poll::Ready(Err(error)) => return Err(error),
+                    Poll::Pending => return Ok(moved),
+                }
+                continue;
+            }
+            if self.ended {
+                if !self.closed && Pin::new(&mut *to).poll_shutdown(cx)?.is_ready() {
+                    (self.closed, moved) = (true, true);
+                }
+                return Ok(moved);
+            }
+            let mut buf = ReadBuf::new(scratch);
+            match Pin::new(&mut *from).poll_read(cx, &mut buf)? {
+                Poll::Pending => {
+                    // TLS keeps what it could not write; an error shows with the next write.
+                    let _flushed = Pin::new(&mut *to).poll_flush(cx)?;
+                    return Ok(moved);
+                }
+                Poll::Ready(()) if buf.filled().is_empty() => self.ended = true,
+                Poll::Ready(()) => {
+                    let written = match Pin::new(&mut *to).poll_write(cx, buf.filled())? {
+                        Poll::Ready(count) => count,
+                        Poll::Pending => 0,
+                    };
+                    moved |= self.count(written);
+                    let rest = buf.filled().get(written..).unwrap_or_default();
+                    self.pending.extend_from_slice(rest);
+                }
+            }
+        }
+    }
+
+    fn count(&mut self, octets: usize) -> bool {
+        self.moved = self.moved.saturating_add(u64::try_from(octets).unwrap_or(u64::MAX));
+        octets > 0
+    }
+}
+
+/// Moves octets between `downstream`, from which `read` was read already, and `upstream`.
+pub(crate) async fn run<S>(
+    worker: &Rc<Worker>,
+    mut downstream: S,
+    read: BytesMut,
+    mut upstream: UpstreamEnd,
+) where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let wait = worker.watch().wait(Some(upstream.origin));
+    let idle = worker.limits().stream_idle;
+    wait.within(idle);
+    let (mut up, mut down) =
+        (Direction::new(read), Direction::new(BytesMut::from(upstream.read.as_ref())));
+    worker.metrics().tunnels_open.add(1);
+    let _open = Open(worker);
+    poll_fn(|cx| {
+        let mut scratch = worker.scratch();
+        let moved_up = up.poll_move(cx, &mut downstream, &mut upstream.io, &mut scratch);
+        let moved_down = down.poll_move(cx, &mut upstream.io, &mut downstream, &mut scratch);
+        let (Ok(moved_up), Ok(moved_down)) = (moved_up, moved_down) else {
+            return Poll::Ready(());
+        };
+        if up.closed && down.closed {
+            return Poll::Ready(());
+        }
+        if moved_up || moved_down {
+            wait.within(idle);
+        }
+        if wait.poll_over(cx).is_some() { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    if let Some(account) = &mut upstream.account {
+        account.tunnelled(up.moved, down.moved);
+    }
+}
+
+/// Counts an open tunnel, also when its task is dropped.
+struct Open<'w>(&'w Worker);
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.metrics().tunnels_open.sub(1);
+    }
+}

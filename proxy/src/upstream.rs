@@ -1,0 +1,395 @@
+//! Connections to containers: dialling, one exchange, the response body that brings a connection
+//! back to its pool.
+//!
+//! A connection has no task of its own. The request that uses it drives it, and nobody drives it
+//! while it is idle; that saves a task, its wake-ups and two queues per request.
+
+use std::{
+    future::{Future, poll_fn},
+    io,
+    net::{IpAddr, SocketAddr},
+    pin::{Pin, pin},
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use gantry_model::Scheme;
+use http::{Request, Response};
+use http_body::{Body as _, Frame, SizeHint};
+use hyper::{
+    body::Incoming,
+    client::conn::http1::{self, SendRequest},
+};
+use hyper_util::rt::TokioIo;
+use ipnet::IpNet;
+use rustls::pki_types::ServerName;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+use crate::{
+    body::{Progress, RequestBody},
+    deps::BoxError,
+    pool::PoolKey,
+    watch::{Origin, Over, Wait},
+    worker::Worker,
+};
+
+/// Where one service of one container answers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Endpoint {
+    pub(crate) origin: Origin,
+    pub(crate) address: IpAddr,
+    pub(crate) port: u16,
+    pub(crate) scheme: Scheme,
+}
+
+/// A stream to a container.
+#[derive(Debug)]
+pub(crate) enum UpstreamIo {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// A connection to a container that speaks HTTP/1.1; one exchange at a time.
+#[derive(Debug)]
+pub(crate) struct Channel {
+    sender: SendRequest<RequestBody>,
+    connection: http1::Connection<TokioIo<UpstreamIo>, RequestBody>,
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DialError {
+    /// The address is none that containers have.
+    #[error("{0} is not an address of a container")]
+    Forbidden(IpAddr),
+    /// Nothing listens there.
+    #[error("connection refused")]
+    Refused,
+    /// No answer in time.
+    #[error("no answer in time")]
+    Timeout,
+    /// The network does not lead there.
+    #[error("unreachable")]
+    Unreachable(#[source] io::Error),
+    /// What listens there does not speak TLS.
+    #[error("no TLS handshake")]
+    Tls(#[source] io::Error),
+}
+
+/// Why an exchange brought no response.
+#[derive(Debug)]
+pub(crate) enum ExchangeError {
+    /// Nothing was sent; the request comes back.
+    Unsent(Box<Request<RequestBody>>),
+    /// The connection broke after something was sent, before a response came.
+    Broken(hyper::Error),
+    /// The client's body broke or was late.
+    Body,
+    /// No response in time.
+    Timeout,
+    /// The container was stopped, deleted or started anew.
+    Cut,
+}
+
+/// Which addresses may be dialled.
+#[derive(Clone, Debug)]
+pub(crate) struct DialRules {
+    networks: Vec<IpNet>,
+}
+
+impl DialRules {
+    pub(crate) fn new(networks: Vec<IpNet>) -> Self {
+        Self { networks }
+    }
+
+    fn allow(&self, address: IpAddr) -> bool {
+        let link_local = match address {
+            IpAddr::V4(v4) => v4.is_link_local() || v4.is_broadcast(),
+            IpAddr::V6(v6) => v6.is_unicast_link_local() || v6.to_ipv4_mapped().is_some(),
+        };
+        let loopback = |network: &IpNet| network.network().is_loopback();
+        !link_local
+            && !address.is_unspecified()
+            && !address.is_multicast()
+            && self.networks.iter().any(|network| {
+                network.contains(&address) && (!address.is_loopback() || loopback(network))
+            })
+    }
+}
+
+/// Connects to `endpoint`. The caller bounds the time.
+pub(crate) async fn dial(
+    endpoint: Endpoint,
+    rules: &DialRules,
+    tls: &Arc<rustls::ClientConfig>,
+) -> Result<UpstreamIo, DialError> {
+    if !rules.allow(endpoint.address) {
+        return Err(DialError::Forbidden(endpoint.address));
+    }
+    let target = SocketAddr::new(endpoint.address, endpoint.port);
+    let stream = TcpStream::connect(target).await.map_err(|error| match error.kind() {
+        io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset => DialError::Refused,
+        io::ErrorKind::TimedOut => DialError::Timeout,
+        _ => DialError::Unreachable(error),
+    })?;
+    let ends = stream.peer_addr().and_then(|peer| Ok((peer, stream.local_addr()?)));
+    let (peer, local) = ends.map_err(DialError::Unreachable)?;
+    // One address at both ends is this machine's own: not a container, whatever the record says.
+    if peer != target || local.ip() == peer.ip() {
+        return Err(DialError::Forbidden(endpoint.address));
+    }
+    stream.set_nodelay(true).map_err(DialError::Unreachable)?;
+    match endpoint.scheme {
+        Scheme::Http => Ok(UpstreamIo::Plain(stream)),
+        Scheme::Https => {
+            let name = ServerName::IpAddress(endpoint.address.into());
+            let connector = TlsConnector::from(Arc::clone(tls));
+            let stream = connector.connect(name, stream).await.map_err(DialError::Tls)?;
+            Ok(UpstreamIo::Tls(Box::new(stream)))
+        }
+    }
+}
+
+impl Channel {
+    /// Speaks HTTP/1.1 over `io`.
+    pub(crate) async fn open(io: UpstreamIo) -> Result<Self, hyper::Error> {
+        let (sender, connection) = http1::Builder::new()
+            .max_headers(256)
+            .max_buf_size(256 * 1024)
+            .handshake(TokioIo::new(io))
+            .await?;
+        Ok(Self { sender, connection })
+    }
+
+    /// Sends a request and waits for the head of its response. While the request's body moves
+    /// (`progress`), the response is not late.
+    pub(crate) async fn exchange(
+        &mut self,
+        request: Request<RequestBody>,
+        wait: &Wait,
+        progress: Option<&Progress>,
+        timeout: std::time::Duration,
+    ) -> Result<Response<Incoming>, ExchangeError> {
+        wait.within(timeout);
+        let mut response = pin!(self.sender.try_send_request(request));
+        let connection = &mut self.connection;
+        poll_fn(|cx| {
+            let ended = Pin::new(&mut *connection).poll(cx).is_ready();
+            match response.as_mut().poll(cx) {
+                Poll::Ready(Ok(response)) => return Poll::Ready(Ok(response)),
+                Poll::Ready(Err(mut failed)) => {
+                    return Poll::Ready(Err(match failed.take_message() {
+                        Some(request) => ExchangeError::Unsent(Box::new(request)),
+                        None if failed.error().is_user() => ExchangeError::Body,
+                        None => ExchangeError::Broken(failed.into_error()),
+                    }));
+                }
+                Poll::Pending => {}
+            }
+            if ended {
+                // The connection has ended and dropped the request: the next poll says how.
+                cx.waker().wake_by_ref();
+            }
+            match wait.poll_over(cx) {
+                None => Poll::Pending,
+                Some(Over::Cut) => Poll::Ready(Err(ExchangeError::Cut)),
+                Some(Over::Deadline) => {
+                    let moved = progress.map_or(0, Progress::last);
+                    let watch = wait.watch();
+                    let extended = moved.saturating_add(watch.after(timeout) - watch.now());
+                    if extended <= watch.now() {
+                        return Poll::Ready(Err(ExchangeError::Timeout));
+                    }
+                    wait.until(extended);
+                    cx.waker().wake_by_ref();
+                    Poll::Pending
+                }
+            }
+        })
+        .await
+    }
+
+    /// Lets the connection come to rest after a response; says whether it can be used again.
+    pub(crate) fn rest(&mut self, cx: &mut Context<'_>) -> bool {
+        Pin::new(&mut self.connection).poll(cx).is_pending() && self.sender.is_ready()
+    }
+
+    fn drive(&mut self, cx: &mut Context<'_>) {
+        // An error shows in the body, which is polled next.
+        let _ended = Pin::new(&mut self.connection).poll(cx);
+    }
+
+    /// Leaves HTTP after a 101: the stream, and what was read of it already.
+    pub(crate) async fn into_stream(mut self) -> Result<(UpstreamIo, Bytes), hyper::Error> {
+        poll_fn(|cx| self.connection.poll_without_shutdown(cx)).await?;
+        let parts = self.connection.into_parts();
+        Ok((parts.io.into_inner(), parts.read_buf))
+    }
+}
+
+/// The body of a container's response.
+#[derive(Debug)]
+pub(crate) struct UpstreamBody {
+    incoming: Incoming,
+    channel: Option<Channel>,
+    key: PoolKey,
+    wait: Wait,
+    worker: Rc<Worker>,
+}
+
+impl UpstreamBody {
+    pub(crate) fn new(
+        worker: Rc<Worker>,
+        incoming: Incoming,
+        channel: Channel,
+        key: PoolKey,
+        wait: Wait,
+    ) -> Self {
+        wait.within(worker.limits().stream_idle);
+        Self { incoming, channel: Some(channel), key, wait, worker }
+    }
+
+    /// The body is complete: the connection goes back to the pool, if it can be used again.
+    pub(crate) fn release(&mut self, cx: &mut Context<'_>) {
+        if let Some(mut channel) = self.channel.take()
+            && channel.rest(cx)
+        {
+            self.worker.pool().put(self.key, channel, self.wait.watch().now());
+        }
+    }
+
+    pub(crate) fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    pub(crate) fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+
+    pub(crate) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let polled = match Pin::new(&mut self.incoming).poll_frame(cx) {
+            Poll::Pending => {
+                if let Some(channel) = &mut self.channel {
+                    channel.drive(cx);
+                }
+                Pin::new(&mut self.incoming).poll_frame(cx)
+            }
+            ready @ Poll::Ready(_) => ready,
+        };
+        if polled.is_pending() {
+            return match self.wait.poll_over(cx) {
+                None => Poll::Pending,
+                Some(Over::Deadline) => {
+                    Poll::Ready(Some(Err("the response was silent for too long".into())))
+                }
+                Some(Over::Cut) => Poll::Ready(Some(Err("the container does not run".into()))),
+            };
+        }
+        let frame = ready!(polled);
+        match &frame {
+            Some(Ok(_)) if !self.incoming.is_end_stream() => {
+                self.wait.within(self.worker.limits().stream_idle);
+            }
+            Some(Ok(_)) | None => self.release(cx),
+            Some(Err(_)) => self.channel = None,
+        }
+        Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+    }
+}
+
+impl AsyncRead for UpstreamIo {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for UpstreamIo {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        octets: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(cx, octets),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, octets),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Plain(stream) => stream.is_write_vectored(),
+            Self::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_addresses_of_containers_are_dialled() {
+        let rules = |networks: &[&str]| {
+            DialRules::new(networks.iter().map(|text| text.parse().unwrap()).collect())
+        };
+        let bridge = rules(&["10.88.0.0/16", "fd00::/64"]);
+        for (address, allowed) in [
+            ("10.88.0.7", true),
+            ("fd00::7", true),
+            ("10.89.0.7", false),
+            ("127.0.0.1", false),
+            ("169.254.169.254", false),
+            ("::1", false),
+            ("::ffff:10.88.0.7", false),
+            ("0.0.0.0", false),
+        ] {
+            assert_eq!(bridge.allow(address.parse().unwrap()), allowed, "{address}");
+        }
+        let everything = rules(&["0.0.0.0/0", "::/0"]);
+        for address in ["127.0.0.1", "169.254.169.254", "::1", "fe80::1", "224.0.0.1"] {
+            assert!(!everything.allow(address.parse().unwrap()), "{address} in a wide network");
+        }
+        assert!(rules(&["127.77.0.0/16"]).allow("127.77.0.1".parse().unwrap()));
+    }
+}

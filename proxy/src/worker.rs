@@ -1,0 +1,323 @@
+//! What one worker thread has for itself: clock, connections, numbers, lines. Nothing here is shared
+//! with another thread but the handles that it was given.
+
+use std::{
+    cell::{Cell, RefCell, RefMut},
+    fmt,
+    rc::Rc,
+    sync::Arc,
+    time::Instant,
+};
+
+use gantry_router::RouteState;
+use tokio_util::task::TaskTracker;
+
+use crate::{
+    access_log::LineBuffer,
+    config::{Config, Limits},
+    deps::{Deps, RequestId},
+    metrics::Metrics,
+    pool::Pool,
+    start::Starts,
+    tls::Tls,
+    upstream::DialRules,
+    watch::{Origin, TICK, Tick, Watch},
+};
+
+/// The octets that one read of a tunnel takes.
+const SCRATCH: usize = 32 * 1024;
+
+/// Ticks between two looks through the pool.
+const SWEEP: Tick = 10;
+
+/// One worker.
+pub(crate) struct Worker {
+    config: Arc<Config>,
+    deps: Deps,
+    tls: Tls,
+    dial_rules: DialRules,
+    watch: Rc<Watch>,
+    pool: RefCell<Pool>,
+    starts: Starts,
+    lines: LineBuffer,
+    metrics: Arc<Metrics>,
+    tasks: TaskTracker,
+    draining: Cell<bool>,
+    random: Cell<u64>,
+    begun: Instant,
+    /// The wall clock at the last tick.
+    clock: Cell<(i64, Instant)>,
+    /// The last second that was written out.
+    second: Cell<(i64, [u8; 20])>,
+    /// What the routes were when the streams were last compared with them.
+    routes_seen: Cell<([u8; 16], u64)>,
+    scratch: RefCell<Vec<u8>>,
+    connections: Rc<Cell<usize>>,
+}
+
+/// A client connection, counted until it is dropped.
+#[derive(Debug)]
+pub(crate) struct OpenConnection {
+    count: Rc<Cell<usize>>,
+    metrics: Arc<Metrics>,
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.count.set(self.count.get() - 1);
+        self.metrics.connections_open.sub(1);
+    }
+}
+
+impl Worker {
+    pub(crate) fn new(
+        config: Arc<Config>,
+        deps: Deps,
+        tls: Tls,
+        lines: LineBuffer,
+        metrics: Arc<Metrics>,
+        seed: u64,
+    ) -> Self {
+        let limits = config.limits;
+        let now = Instant::now();
+        let clock = ((deps.now_ms)(), now);
+        Self {
+            dial_rules: DialRules::new(config.container_networks.clone()),
+            pool: RefCell::new(Pool::new(
+                limits.pool_per_port_max,
+                limits.pool_max,
+                limits.pool_idle,
+            )),
+            config,
+            deps,
+            tls,
+            watch: Rc::default(),
+            starts: Starts::default(),
+            lines,
+            metrics,
+            tasks: TaskTracker::new(),
+            draining: Cell::new(false),
+            random: Cell::new(seed),
+            begun: now,
+            clock: Cell::new(clock),
+            second: Cell::new((i64::MIN, [0; 20])),
+            routes_seen: Cell::new(([0; 16], 0)),
+            scratch: RefCell::new(vec![0; SCRATCH]),
+            connections: Rc::default(),
+        }
+    }
+
+    pub(crate) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.config.limits
+    }
+
+    pub(crate) fn deps(&self) -> &Deps {
+        &self.deps
+    }
+
+    pub(crate) fn tls(&self) -> &Tls {
+        &self.tls
+    }
+
+    pub(crate) fn dial_rules(&self) -> &DialRules {
+        &self.dial_rules
+    }
+
+    pub(crate) fn watch(&self) -> &Rc<Watch> {
+        &self.watch
+    }
+
+    /// The idle connections. Not to be held across anything that waits.
+    pub(crate) fn pool(&self) -> RefMut<'_, Pool> {
+        self.pool.borrow_mut()
+    }
+
+    pub(crate) fn starts(&self) -> &Starts {
+        &self.starts
+    }
+
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// How many client connections are open.
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.get()
+    }
+
+    /// Counts one more client connection.
+    pub(crate) fn open_connection(&self) -> OpenConnection {
+        self.connections.set(self.connections.get() + 1);
+        self.metrics.connections_open.add(1);
+        OpenConnection { count: Rc::clone(&self.connections), metrics: Arc::clone(&self.metrics) }
+    }
+
+    /// All tasks of this worker; a drain waits for them.
+    pub(crate) fn tasks(&self) -> &TaskTracker {
+        &self.tasks
+    }
+
+    /// A buffer for whoever reads now. Not to be held across anything that waits.
+    pub(crate) fn scratch(&self) -> RefMut<'_, Vec<u8>> {
+        self.scratch.borrow_mut()
+    }
+
+    /// Whether connections shall end as soon as their requests have.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    /// Asks all connections to end.
+    pub(crate) fn drain(&self) {
+        self.draining.set(true);
+        self.tasks.close();
+        self.pool().clear();
+        self.watch.wake_all();
+    }
+
+    /// Adds an access line.
+    pub(crate) fn log(&self, write: impl FnOnce(&mut Vec<u8>)) {
+        self.metrics.log_lines_dropped.add(self.lines.add(write));
+    }
+
+    /// Everything that is done ten times a second.
+    pub(crate) fn tick(&self) {
+        self.clock.set(((self.deps.now_ms)(), Instant::now()));
+        let ticks = self.begun.elapsed().as_millis() / TICK.as_millis();
+        let now = Tick::try_from(ticks).unwrap_or(Tick::MAX);
+        self.watch.tick(now);
+        let table = self.deps.routes.current();
+        let seen = (table.epoch().0, table.revision().0);
+        drop(table);
+        let changed = self.routes_seen.replace(seen) != seen;
+        if changed {
+            self.watch.cut(|origin| self.is_gone(origin));
+        }
+        if changed || now.is_multiple_of(SWEEP) {
+            self.pool().sweep(now, |origin| self.is_gone(origin));
+        }
+        self.metrics.pool_idle.set(u64::try_from(self.pool().len()).unwrap_or(u64::MAX));
+        self.flush_lines();
+    }
+
+    /// Hands the access lines to their writer.
+    pub(crate) fn flush_lines(&self) {
+        self.metrics.log_lines_dropped.add(self.lines.flush());
+    }
+
+    /// Whether this start of the container is over. A paused container keeps its streams.
+    fn is_gone(&self, origin: &Origin) -> bool {
+        match self.deps.routes.current().lookup(origin.project, origin.container) {
+            Ok(route) if route.generation == origin.generation => match route.state {
+                RouteState::Running { .. } | RouteState::Paused => false,
+                RouteState::Starting | RouteState::Stopped | RouteState::Failed => true,
+            },
+            Ok(_) | Err(_) => true,
+        }
+    }
+
+    /// The wall clock, in milliseconds since the epoch.
+    pub(crate) fn now_ms(&self) -> i64 {
+        let (at_tick, tick) = self.clock.get();
+        at_tick.saturating_add(i64::try_from(tick.elapsed().as_millis()).unwrap_or(0))
+    }
+
+    /// Writes the present time, such as `2026-11-26T07:30:00.125Z`.
+    pub(crate) fn write_time(&self, out: &mut Vec<u8>) {
+        let now = self.now_ms();
+        let (second, ms) = (now.div_euclid(1000), now.rem_euclid(1000));
+        let (known, mut text) = self.second.get();
+        if known != second {
+            text = second_text(second);
+            self.second.set((second, text));
+        }
+        let digit = |number: i64| b'0' + u8::try_from(number % 10).unwrap_or(0);
+        out.extend_from_slice(&text);
+        out.extend_from_slice(&[digit(ms / 100), digit(ms / 10), digit(ms), b'Z']);
+    }
+
+    /// A new request id.
+    pub(crate) fn next_id(&self) -> RequestId {
+        let mut id = [0; 16];
+        let (high, low) = id.split_at_mut(8);
+        high.copy_from_slice(&self.next_random().to_be_bytes());
+        low.copy_from_slice(&self.next_random().to_be_bytes());
+        RequestId(id)
+    }
+
+    /// The id of a span.
+    pub(crate) fn next_span(&self) -> [u8; 8] {
+        // A span id of zeros is invalid.
+        self.next_random().max(1).to_be_bytes()
+    }
+
+    /// Numbers without pattern that nobody may rely on to be secret (`SplitMix64`).
+    fn next_random(&self) -> u64 {
+        let state = self.random.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+        self.random.set(state);
+        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+}
+
+impl fmt::Debug for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worker").finish_non_exhaustive()
+    }
+}
+
+/// `2026-11-26T07:30:00.` for a second since the epoch (civil calendar from day numbers).
+fn second_text(second: i64) -> [u8; 20] {
+    let (day, of_day) = (second.div_euclid(86_400), second.rem_euclid(86_400));
+    // Days are counted from 1 March 0000, so that leap days end their years.
+    let shifted = day + 719_468;
+    let (era, of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
+    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * of_year + 2) / 153;
+    let day_of_month = of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
+    let mut text = *b"0000-00-00T00:00:00.";
+    let fields = [
+        (0, 4, year),
+        (5, 2, month),
+        (8, 2, day_of_month),
+        (11, 2, hour),
+        (14, 2, minute),
+        (17, 2, second),
+    ];
+    for (at, width, mut number) in fields {
+        for digit in text.iter_mut().skip(at).take(width).rev() {
+            *digit = b'0' + u8::try_from(number % 10).unwrap_or(0);
+            number /= 10;
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_are_written_as_dates() {
+        for (second, want) in [
+            (0, "1970-01-01T00:00:00."),
+            (951_782_399, "2000-02-28T23:59:59."),
+            (951_782_400, "2000-02-29T00:00:00."),
+            (1_709_251_199, "2024-02-29T23:59:59."),
+            (1_795_678_200, "2026-11-26T07:30:00."),
+            (4_107_542_399, "2100-02-28T23:59:59."),
+            (4_107_542_400, "2100-03-01T00:00:00."),
+        ] {
+            assert_eq!(std::str::from_utf8(&second_text(second)).unwrap(), want);
+        }
+    }
+}
