@@ -1,13 +1,30 @@
 //! Makes the wishes of containers' owners true.
+//!
+//! `decide` says what to do next for one container, `pass` does it, and this file decides which
+//! containers have a pass, and when.
 
-use std::{sync::Arc, time::Duration};
+mod decide;
+mod orphans;
+mod pass;
 
-use gantry_model::ServerId;
-use gantry_runtime::Runtime;
-use gantry_store::Store;
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use gantry_model::{Chain, ContainerId, ServerId};
+use gantry_runtime::{Observed, Runtime};
+use gantry_store::{Changes, Revision, Store};
+use tokio::{
+    sync::{Notify, Semaphore, broadcast::error::RecvError, watch},
+    task::{self, JoinError, JoinSet},
+    time::{Instant, MissedTickBehavior},
+};
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::Clock;
+use self::{
+    decide::Step,
+    orphans::Orphans,
+    pass::{Ending, Memory, Pass, Shared},
+};
+use crate::{clock::Clock, idempotency};
 
 /// How a [`Reconciler`] works.
 #[derive(Clone, Copy, Debug)]
@@ -49,17 +66,36 @@ impl Default for ReconcilerConfig {
     }
 }
 
-/// Compares the records of one server's containers with what its runtime reports and closes the gap.
-#[derive(Debug)]
+impl ReconcilerConfig {
+    /// The pause after so many failures in a row.
+    fn pause(&self, failures: u32) -> Duration {
+        let doublings = failures.saturating_sub(1).min(16);
+        self.backoff_min.saturating_mul(1 << doublings).min(self.backoff_max)
+    }
+}
+
+/// Compares the records of one server's containers with what its runtime reports and closes the
+/// gap, again and again.
+///
+/// It acts on the difference alone; notices (the store's feed, ended inits) only say when to look.
+/// Containers have one pass at a time each, and a pass that fails is repeated after a pause that
+/// doubles. Nothing is remembered that a new process would miss.
 pub struct Reconciler {
     store: Store,
+    runtime: Arc<dyn Runtime>,
     server: ServerId,
     clock: Clock,
     config: ReconcilerConfig,
 }
 
+impl std::fmt::Debug for Reconciler {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reconciler").field("server", &self.server).finish_non_exhaustive()
+    }
+}
+
 impl Reconciler {
-    /// The reconciler of one server. There must be one per server, ever.
+    /// The reconciler of one server. There must be one per server at a time.
     pub fn new(
         store: Store,
         runtime: Arc<dyn Runtime>,
@@ -67,12 +103,268 @@ impl Reconciler {
         clock: Clock,
         config: ReconcilerConfig,
     ) -> Self {
-        drop(runtime);
-        Self { store, server, clock, config }
+        Self { store, runtime, server, clock, config }
     }
 
-    /// Works until the token is cancelled. Containers stay as they are then.
+    /// Works until the token is cancelled, then gives passes under way a little time and returns;
+    /// containers stay as they are. Dropping the future ends at once, which is as safe as a crash.
     pub async fn run(self, shutdown: CancellationToken) {
-        shutdown.cancelled().await;
+        let head = self.store.head();
+        let concurrency = self.config.concurrency.max(1);
+        let shared = Arc::new(Shared {
+            store: self.store,
+            runtime: self.runtime,
+            server: self.server,
+            clock: self.clock,
+            config: self.config,
+            shutdown,
+            creations: Arc::new(Semaphore::new(concurrency)),
+            others: Arc::new(Semaphore::new(concurrency)),
+        });
+        let cursor = *head.borrow();
+        Work::new(shared, cursor).run(head).await;
+    }
+}
+
+/// A container that has a pass under way, or that waits for the next after a failure.
+struct Slot {
+    nudge: Arc<Notify>,
+    memory: Memory,
+    /// The pass under way.
+    task: Option<task::Id>,
+    /// Whether something happened since that pass began.
+    dirty: bool,
+    /// When to try again, if nothing happens before.
+    due: Option<Instant>,
+}
+
+struct Work {
+    shared: Arc<Shared>,
+    slots: HashMap<ContainerId, Slot>,
+    /// Ends with the container, what is remembered of it and how the pass ended.
+    passes: JoinSet<(ContainerId, Memory, Ending)>,
+    /// The last change that was followed.
+    cursor: Revision,
+    orphans: Orphans,
+    swept_at_ms: Option<i64>,
+}
+
+impl Work {
+    fn new(shared: Arc<Shared>, cursor: Revision) -> Self {
+        Self {
+            shared,
+            slots: HashMap::new(),
+            passes: JoinSet::new(),
+            cursor,
+            orphans: Orphans::default(),
+            swept_at_ms: None,
+        }
+    }
+
+    async fn run(mut self, mut head: watch::Receiver<Revision>) {
+        let shutdown = self.shared.shutdown.clone();
+        // Subscribed before the first comparison, so that no exit falls in between.
+        let mut exits = self.shared.runtime.exits();
+        let mut resync = tokio::time::interval(self.shared.config.resync);
+        resync.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.orphans.remember_history(&self.shared.store, self.cursor).await;
+        loop {
+            let due = self.slots.values().filter_map(|slot| slot.due).min();
+            // Without an order: under constant change of one kind, the others get their turn.
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                Some(ended) = self.passes.join_next_with_id() => self.ended(ended),
+                changed = head.changed() => match changed {
+                    Ok(()) => {
+                        head.mark_unchanged();
+                        self.follow().await;
+                    }
+                    Err(_store_closed) => break,
+                },
+                exit = exits.recv() => match exit {
+                    Ok(id) => self.wake(id),
+                    Err(RecvError::Lagged(_)) => self.compare_all().await,
+                    // The runtime goes away only together with us.
+                    Err(RecvError::Closed) => break,
+                },
+                _ = resync.tick() => self.compare_all().await,
+                () = until(due) => self.wake_due(),
+            }
+        }
+        self.finish().await;
+    }
+
+    /// Looks at every container whose record has changed since the last look.
+    async fn follow(&mut self) {
+        loop {
+            match self.shared.store.changes(self.cursor, CHANGES_MAX).await {
+                Ok(Changes::Since { changes, head }) => {
+                    for change in &changes {
+                        self.cursor = change.revision;
+                        self.orphans.remember(change.container);
+                        self.wake(change.container);
+                    }
+                    if changes.is_empty() || self.cursor >= head {
+                        return;
+                    }
+                }
+                Ok(Changes::Compacted | Changes::NewEpoch) => {
+                    self.cursor = *self.shared.store.head().borrow();
+                    return self.compare_all().await;
+                }
+                Err(error) => {
+                    // The next comparison of everything makes up for what is missed here.
+                    tracing::warn!(%error, "the store's changes cannot be read");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Compares everything that is recorded with everything that exists.
+    async fn compare_all(&mut self) {
+        // In this order: a container that exists without a record now has had none all along, or
+        // its record was removed, which happens after it has gone.
+        let observed = match self.shared.runtime.list().await {
+            Ok(observed) => observed,
+            Err(error) => {
+                let error = Chain(&error).to_string();
+                tracing::warn!(error, "the runtime cannot list its containers");
+                return;
+            }
+        };
+        let records = match self.shared.store.containers_of_server(self.shared.server).await {
+            Ok(records) => records,
+            Err(error) => {
+                let error = Chain(&error).to_string();
+                tracing::warn!(error, "the records of this server cannot be read");
+                return;
+            }
+        };
+        let mut observed: HashMap<ContainerId, Observed> =
+            observed.into_iter().map(|observed| (observed.id, observed)).collect();
+        for record in &records {
+            let seen = observed.remove(&record.id);
+            let step = Step::next(record, seen.as_ref(), self.shared.runtime.boot_id());
+            let waits = self.slots.get(&record.id).is_some_and(|slot| slot.due.is_some());
+            if step != Step::Nothing && !waits {
+                self.wake(record.id);
+            }
+        }
+        let strays = observed.into_keys().filter(|id| !self.slots.contains_key(id)).collect();
+        for id in self.orphans.seen(strays) {
+            let shared = Arc::clone(&self.shared);
+            self.launch(id, Memory::default(), Arc::default(), async move {
+                (id, Memory::default(), orphans::remove(&shared, id).await)
+            });
+        }
+        self.sweep().await;
+    }
+
+    /// Forgets old idempotency keys, once an hour.
+    async fn sweep(&mut self) {
+        let now_ms = self.shared.clock.now_ms();
+        if self.swept_at_ms.is_some_and(|at_ms| now_ms.saturating_sub(at_ms) < SWEEP_MS) {
+            return;
+        }
+        self.swept_at_ms = Some(now_ms);
+        let before_ms = now_ms.saturating_sub(idempotency::KEPT_MS);
+        if let Err(error) = self.shared.store.sweep_idempotency(before_ms).await {
+            tracing::warn!(%error, "old idempotency keys were not removed");
+        }
+    }
+
+    /// Begins a pass, or tells the one under way that there is news.
+    fn wake(&mut self, id: ContainerId) {
+        let memory = match self.slots.get_mut(&id) {
+            Some(slot) if slot.task.is_some() => {
+                slot.dirty = true;
+                slot.nudge.notify_one();
+                return;
+            }
+            Some(slot) => slot.memory,
+            None => Memory::default(),
+        };
+        let shared = Arc::clone(&self.shared);
+        let nudge = Arc::new(Notify::new());
+        let told = Arc::clone(&nudge);
+        self.launch(id, memory, nudge, async move {
+            let pass = Pass { shared: &shared, id, nudge: &told, memory };
+            let (memory, ending) = pass.run().await;
+            (id, memory, ending)
+        });
+    }
+
+    fn launch(
+        &mut self,
+        id: ContainerId,
+        memory: Memory,
+        nudge: Arc<Notify>,
+        pass: impl Future<Output = (ContainerId, Memory, Ending)> + Send + 'static,
+    ) {
+        let task = Some(self.passes.spawn(pass).id());
+        self.slots.insert(id, Slot { nudge, memory, task, dirty: false, due: None });
+    }
+
+    fn ended(&mut self, ended: Result<(task::Id, (ContainerId, Memory, Ending)), JoinError>) {
+        let (id, memory, ending) = match ended {
+            Ok((_, ended)) => ended,
+            Err(error) => {
+                let task = Some(error.id());
+                let slot = self.slots.iter().find(|(_, slot)| slot.task == task);
+                let Some((id, slot)) = slot else { return };
+                tracing::error!(container = %id, %error, "a pass ended in a panic");
+                (*id, slot.memory.after_failure(), Ending::Failed)
+            }
+        };
+        let Some(slot) = self.slots.get_mut(&id) else { return };
+        let dirty = slot.dirty;
+        slot.task = None;
+        slot.memory = memory;
+        match ending {
+            Ending::Interrupted => {}
+            // Even after a failure: what happened may be a new wish, which the pass did not see.
+            Ending::Settled | Ending::Failed if dirty => self.wake(id),
+            Ending::Settled => {
+                self.slots.remove(&id);
+            }
+            Ending::Failed => {
+                slot.due = Some(Instant::now() + self.shared.config.pause(memory.failures));
+            }
+        }
+    }
+
+    fn wake_due(&mut self) {
+        let now = Instant::now();
+        let due: Vec<ContainerId> = self
+            .slots
+            .iter()
+            .filter(|(_, slot)| slot.due.is_some_and(|due| due <= now))
+            .map(|(id, _)| *id)
+            .collect();
+        due.into_iter().for_each(|id| self.wake(id));
+    }
+
+    /// Passes see the token themselves and end at their next step.
+    async fn finish(mut self) {
+        let grace = self.shared.config.shutdown_grace;
+        let rest = async { while self.passes.join_next().await.is_some() {} };
+        if tokio::time::timeout(grace, rest).await.is_err() {
+            tracing::info!("passes under way are left to the next start");
+            self.passes.shutdown().await;
+        }
+    }
+}
+
+/// How many changes are read at once.
+const CHANGES_MAX: u32 = 1000;
+/// How often old idempotency keys are removed, in milliseconds.
+const SWEEP_MS: i64 = 60 * 60 * 1000;
+
+/// Ends at that time; never without one.
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => std::future::pending().await,
     }
 }

@@ -1,0 +1,486 @@
+//! One pass over one container: look, decide, act, record, until nothing is left to do.
+
+use std::{sync::Arc, time::Duration};
+
+use gantry_model::{Chain, ContainerId, Generation, Phase, ServerId, Wish};
+use gantry_runtime::{Kit, Order, Runtime};
+use gantry_store::{Container, ContainerStatus, Store};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    ReconcilerConfig,
+    decide::{Finding, Step, Stop},
+};
+use crate::clock::Clock;
+
+/// The most steps of one pass. The longest honest way, from running over a restart to deleted, has
+/// ten; beyond this somebody changes the record faster than it can be followed.
+const STEPS_MAX: u32 = 64;
+
+/// The causes that status logs name.
+const BY_RECONCILER: &str = "reconciler";
+const BY_REBOOT: &str = "host_reboot";
+const BY_RUNTIME: &str = "runtime";
+
+/// What all passes share.
+pub(super) struct Shared {
+    pub(super) store: Store,
+    pub(super) runtime: Arc<dyn Runtime>,
+    pub(super) server: ServerId,
+    pub(super) clock: Clock,
+    pub(super) config: ReconcilerConfig,
+    pub(super) shutdown: CancellationToken,
+    /// Creations may wait for an image for minutes; they must not keep others from stopping.
+    pub(super) creations: Arc<Semaphore>,
+    pub(super) others: Arc<Semaphore>,
+}
+
+/// What is remembered of a container from one pass to the next while it does not go well.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Memory {
+    /// Failures of any kind in a row; the pause before the next pass grows with them.
+    pub(super) failures: u32,
+    /// How often the step at hand has failed while working on wish `seq`.
+    attempts: u32,
+    seq: u64,
+}
+
+impl Memory {
+    /// One failure more.
+    pub(super) fn after_failure(self) -> Self {
+        Self { failures: self.failures.saturating_add(1), ..self }
+    }
+
+    /// A step succeeded, or there is none left.
+    fn after_success(self) -> Self {
+        Self { failures: 0, attempts: 0, ..self }
+    }
+}
+
+/// How a pass ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// Nothing is left to do, or the container is gone.
+    Settled,
+    /// It did not work; try again after the pause that the failures call for.
+    Failed,
+    /// The process ends; the rest is for the next one.
+    Interrupted,
+}
+
+/// Why a call to the runtime did not do what it should.
+enum Trouble {
+    /// The record says something else by now: look again.
+    Overtaken,
+    Runtime(gantry_runtime::Error),
+    /// The runtime did not answer in time.
+    Silent,
+}
+
+/// Which queue a step waits in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Class {
+    Creation,
+    Other,
+}
+
+pub(super) struct Pass<'p> {
+    pub(super) shared: &'p Shared,
+    pub(super) id: ContainerId,
+    /// Told whenever the record has changed.
+    pub(super) nudge: &'p Notify,
+    pub(super) memory: Memory,
+}
+
+type Recorded = Result<(), gantry_store::Error>;
+
+impl Pass<'_> {
+    /// Works on the container until it is settled or something fails. Dropping this at any await
+    /// leaves a state that the next pass continues from.
+    pub(super) async fn run(mut self) -> (Memory, Ending) {
+        let ending = match self.steps().await {
+            Ok(ending) => ending,
+            Err(error) => {
+                let error = Chain(&error).to_string();
+                tracing::warn!(container = %self.id, error, "the store did not answer a pass");
+                self.memory = self.memory.after_failure();
+                Ending::Failed
+            }
+        };
+        (self.memory, ending)
+    }
+
+    async fn steps(&mut self) -> Result<Ending, gantry_store::Error> {
+        let mut held: Option<(Class, OwnedSemaphorePermit)> = None;
+        for _ in 0..STEPS_MAX {
+            if self.shared.shutdown.is_cancelled() {
+                return Ok(Ending::Interrupted);
+            }
+            let Some(container) = self.shared.store.container(self.id).await? else {
+                return Ok(Ending::Settled);
+            };
+            if container.server != self.shared.server {
+                return Ok(Ending::Settled);
+            }
+            if self.memory.seq != container.wish_seq {
+                self.memory = Memory { seq: container.wish_seq, ..Memory::default() };
+            }
+            let observed = match self.shared.runtime.observe(self.id).await {
+                Ok(observed) => observed,
+                Err(error) => return Ok(self.failed("looking at the container", &error)),
+            };
+            let step = Step::next(&container, observed.as_ref(), self.shared.runtime.boot_id());
+            let class = match step {
+                Step::Nothing => {
+                    self.memory = self.memory.after_success();
+                    return Ok(Ending::Settled);
+                }
+                Step::Record(finding) => {
+                    let address = observed.and_then(|observed| observed.address);
+                    self.record(&container, finding, address).await?;
+                    continue;
+                }
+                Step::Create => Class::Creation,
+                Step::Start
+                | Step::Stop(_)
+                | Step::Pause
+                | Step::Resume
+                | Step::Delete
+                | Step::Sweep => Class::Other,
+            };
+            // The wait for a turn may be long: with the turn in hand, look again.
+            if held.as_ref().is_none_or(|(held, _)| *held != class) {
+                drop(held.take());
+                match self.turn(class).await {
+                    Some(permit) => held = Some((class, permit)),
+                    None => return Ok(Ending::Interrupted),
+                }
+                continue;
+            }
+            tracing::debug!(container = %self.id, ?step, "step");
+            if let Some(ending) = self.act(step, &container).await? {
+                return Ok(ending);
+            }
+        }
+        self.memory = self.memory.after_failure();
+        Ok(Ending::Failed)
+    }
+
+    async fn turn(&self, class: Class) -> Option<OwnedSemaphorePermit> {
+        let queue = match class {
+            Class::Creation => &self.shared.creations,
+            Class::Other => &self.shared.others,
+        };
+        tokio::select! {
+            biased;
+            () = self.shared.shutdown.cancelled() => None,
+            permit = Arc::clone(queue).acquire_owned() => permit.ok(),
+        }
+    }
+
+    /// Does one step; `None` when the pass goes on.
+    async fn act(
+        &mut self,
+        step: Step,
+        container: &Container,
+    ) -> Result<Option<Ending>, gantry_store::Error> {
+        let runtime = &self.shared.runtime;
+        let config = &self.shared.config;
+        let timeout = config.call_timeout;
+        let seq = container.wish_seq;
+        let done = match step {
+            Step::Nothing | Step::Record(_) => Ok(()),
+            Step::Create => {
+                let order = order(container, config);
+                self.call(seq, timeout * 10, runtime.ensure_created(&order)).await
+            }
+            Step::Start => {
+                let order = order(container, config);
+                let started = self.call(seq, timeout, runtime.ensure_running(&order)).await;
+                match started {
+                    Ok(running) => {
+                        self.write(container, BY_RECONCILER, |status| {
+                            status.phase = status.phase.booted();
+                            status.address = Some(running.address);
+                            status.generation = Generation(status.generation.0 + 1);
+                            status.started_at_ms = Some(self.shared.clock.now_ms());
+                            status.boot_id = Some(runtime.boot_id().to_owned());
+                            status.why = None;
+                            status.done_seq = seq;
+                        })
+                        .await?;
+                        Ok(())
+                    }
+                    Err(trouble) => Err(trouble),
+                }
+            }
+            Step::Stop(manner) => {
+                let grace = match manner {
+                    Stop::Ordered if self.memory.attempts == 0 => config.stop_grace,
+                    // Asking did not help before.
+                    Stop::Ordered | Stop::Forced => Duration::ZERO,
+                };
+                let stop = runtime.ensure_stopped(self.id, grace);
+                self.call(seq, timeout + grace, stop).await
+            }
+            Step::Pause => self.call(seq, timeout, runtime.ensure_paused(self.id)).await,
+            Step::Resume => self.call(seq, timeout, runtime.ensure_resumed(self.id)).await,
+            Step::Sweep => self.call(seq, timeout, runtime.ensure_deleted(self.id)).await,
+            Step::Delete => match self.call(seq, timeout, runtime.ensure_deleted(self.id)).await {
+                Ok(()) => {
+                    let now_ms = self.shared.clock.now_ms();
+                    return match self.shared.store.remove_container(self.id, now_ms).await {
+                        Ok(()) | Err(gantry_store::Error::NotFound) => Ok(Some(Ending::Settled)),
+                        Err(error) => Err(error),
+                    };
+                }
+                Err(trouble) => Err(trouble),
+            },
+        };
+        match done {
+            Ok(()) => {
+                self.memory = self.memory.after_success();
+                Ok(None)
+            }
+            Err(Trouble::Overtaken) => Ok(None),
+            Err(Trouble::Silent) => self.trouble(step, container, true, "it took too long").await,
+            Err(Trouble::Runtime(error)) => {
+                let chain = Chain(&error).to_string();
+                tracing::warn!(container = %self.id, ?step, error = chain, "a step failed");
+                self.trouble(step, container, error.is_retryable(), &error.reason()).await
+            }
+        }
+    }
+
+    /// Waits for the runtime, but not longer than it may take, and not longer than the wish stands.
+    async fn call<T>(
+        &self,
+        seq: u64,
+        timeout: Duration,
+        call: impl Future<Output = gantry_runtime::Result<T>>,
+    ) -> Result<T, Trouble> {
+        tokio::select! {
+            answer = tokio::time::timeout(timeout, call) => match answer {
+                Ok(answer) => answer.map_err(Trouble::Runtime),
+                Err(_elapsed) => Err(Trouble::Silent),
+            },
+            () = self.overtaken(seq) => Err(Trouble::Overtaken),
+        }
+    }
+
+    /// Ends when the owner wishes something else. A store that does not answer ends nothing.
+    async fn overtaken(&self, seq: u64) {
+        loop {
+            self.nudge.notified().await;
+            match self.shared.store.container(self.id).await {
+                Ok(Some(container)) if container.wish_seq == seq => {}
+                Ok(_) => return,
+                Err(_unknown) => {}
+            }
+        }
+    }
+
+    fn failed(&mut self, what: &str, error: &gantry_runtime::Error) -> Ending {
+        let error = Chain(error).to_string();
+        tracing::warn!(container = %self.id, what, error, "the runtime did not answer a pass");
+        self.memory = self.memory.after_failure();
+        Ending::Failed
+    }
+
+    /// A step failed: try again later, or give the wish up where that is a state of its own.
+    async fn trouble(
+        &mut self,
+        step: Step,
+        container: &Container,
+        retryable: bool,
+        reason: &str,
+    ) -> Result<Option<Ending>, gantry_store::Error> {
+        self.memory = self.memory.after_failure();
+        self.memory.attempts = self.memory.attempts.saturating_add(1);
+        let exhausted = self.memory.attempts >= self.shared.config.attempts_max;
+        if retryable && !exhausted {
+            return Ok(Some(Ending::Failed));
+        }
+        let seq = container.wish_seq;
+        let give_up = |status: &mut ContainerStatus, phase: Phase| {
+            status.phase = phase;
+            status.why = Some(reason.to_owned());
+            status.done_seq = seq;
+        };
+        match step {
+            Step::Create | Step::Start => {
+                self.write(container, BY_RECONCILER, |status| {
+                    give_up(status, status.phase.lost());
+                    status.address = None;
+                    status.started_at_ms = None;
+                })
+                .await?;
+                self.memory = self.memory.after_success();
+                Ok(None)
+            }
+            // It does what it did before, and the record says so.
+            Step::Pause | Step::Resume if exhausted => {
+                let before = if step == Step::Pause { Phase::Running } else { Phase::Paused };
+                self.write(container, BY_RECONCILER, |status| give_up(status, before)).await?;
+                self.memory = self.memory.after_success();
+                Ok(None)
+            }
+            // A container that does not stop or go away is not stopped or gone: the wish stands,
+            // and the owner may read why it takes so long.
+            Step::Stop(_) | Step::Delete | Step::Sweep | Step::Pause | Step::Resume => {
+                if exhausted && container.status.why.as_deref() != Some(reason) {
+                    self.write(container, BY_RECONCILER, |status| {
+                        status.why = Some(reason.to_owned());
+                    })
+                    .await?;
+                }
+                Ok(Some(Ending::Failed))
+            }
+            Step::Nothing | Step::Record(_) => Ok(None),
+        }
+    }
+
+    async fn record(
+        &self,
+        container: &Container,
+        finding: Finding,
+        address: Option<std::net::IpAddr>,
+    ) -> Recorded {
+        let now_ms = self.shared.clock.now_ms();
+        let seq = container.wish_seq;
+        let idle = |status: &mut ContainerStatus, phase: Phase| {
+            status.phase = phase;
+            status.address = None;
+            status.started_at_ms = None;
+        };
+        let fail = |status: &mut ContainerStatus, why: &str| {
+            idle(status, status.phase.exited());
+            status.why = Some(why.to_owned());
+            status.done_seq = seq;
+        };
+        match finding {
+            Finding::Done => {
+                self.write(container, BY_RECONCILER, |status| status.done_seq = seq).await
+            }
+            Finding::Moved => {
+                self.write(container, BY_RECONCILER, |status| {
+                    status.address = address;
+                    status.generation = Generation(status.generation.0 + 1);
+                    status.started_at_ms = status.started_at_ms.or(Some(now_ms));
+                    status.boot_id = Some(self.shared.runtime.boot_id().to_owned());
+                    status.done_seq = seq;
+                })
+                .await
+            }
+            Finding::Stopped => {
+                let restarts = container.wish == Wish::Running;
+                self.write(container, BY_RECONCILER, |status| {
+                    idle(status, status.phase.exited());
+                    status.why = None;
+                    if !restarts {
+                        status.done_seq = seq;
+                    }
+                })
+                .await
+            }
+            Finding::Restart => {
+                self.write(container, BY_RECONCILER, |status| idle(status, Phase::Starting)).await
+            }
+            Finding::RebootedStart => {
+                self.write(container, BY_REBOOT, |status| idle(status, Phase::Starting)).await
+            }
+            Finding::RebootedStop => {
+                self.write(container, BY_REBOOT, |status| {
+                    idle(status, Phase::Stopped);
+                    status.done_seq = seq;
+                })
+                .await
+            }
+            Finding::Died => {
+                self.write(container, BY_RUNTIME, |status| {
+                    fail(status, "its init ended by itself");
+                })
+                .await
+            }
+            Finding::Vanished => {
+                self.write(container, BY_RUNTIME, |status| {
+                    fail(status, "this server does not have the container any more");
+                })
+                .await
+            }
+        }
+    }
+
+    /// Writes a new status. That the record has changed or gone meanwhile is no failure: the pass
+    /// looks again.
+    async fn write(
+        &self,
+        container: &Container,
+        triggered_by: &str,
+        change: impl FnOnce(&mut ContainerStatus),
+    ) -> Recorded {
+        let mut status = container.status.clone();
+        change(&mut status);
+        if status == container.status {
+            return Ok(());
+        }
+        let now_ms = self.shared.clock.now_ms();
+        let written = self
+            .shared
+            .store
+            .set_status(self.id, container.version, &status, triggered_by, now_ms)
+            .await;
+        match written {
+            Ok(_) | Err(gantry_store::Error::Stale | gantry_store::Error::NotFound) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// What the runtime is to make of a record.
+fn order(container: &Container, config: &ReconcilerConfig) -> Order {
+    let spec = &container.spec;
+    Order {
+        id: container.id,
+        hostname: hostname(spec.name.as_str()),
+        image: spec.image.clone(),
+        kit: match (spec.hoody_kit, spec.dev_kit) {
+            (false, _) => Kit::None,
+            (true, false) => Kit::Base,
+            (true, true) => Kit::Dev,
+        },
+        cache: spec.cache,
+        env: spec.environment.vars().clone(),
+        ramdisk: spec.ramdisk,
+        limits: config.limits,
+    }
+}
+
+/// The container's name as a DNS label: lower-case, hyphens inside only, at most 63 octets.
+fn hostname(name: &str) -> String {
+    let label: String = name
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' })
+        .take(63)
+        .collect();
+    match label.trim_matches('-') {
+        "" => "container".to_owned(),
+        label => label.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::hostname;
+
+    #[test]
+    fn a_hostname_is_one_label() {
+        for (name, label) in
+            [("web", "web"), ("My_Box-1", "my-box-1"), ("_-_", "container"), ("-edge-", "edge")]
+        {
+            assert_eq!(hostname(name), label, "{name}");
+        }
+        assert_eq!(hostname(&"a".repeat(100)).len(), 63);
+    }
+}
