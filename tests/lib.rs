@@ -1,1 +1,26 @@
-//! The harness of the end-to-end tests.
+//! The harness of the end-to-end tests: the real binary, its own corner of the machine for each
+//! test, and foreign clients.
+//!
+//! Nothing here knows a crate of Gantry. What the tests see is what a user sees: a command, an
+//! API, URLs.
+
+#![expect(
+    clippy::indexing_slicing,
+    reason = "an index into JSON gives null where there is nothing; a test may end with a panic"
+)]
+
+#[path = "harness/browser.rs"]
+mod browser;
+#[path = "harness/curl.rs"]
+mod curl;
+#[path = "harness/gantry.rs"]
+mod gantry;
+#[path = "harness/repository.rs"]
+pub mod repository;
+#[path = "harness/wait.rs"]
+mod wait;
+
+pub use browser::Browser;
+pub use curl::{Answer, Curl};
+pub use gantry::{Container, Gantry, Options, walk};
+pub use wait::{wait_for, wait_until};

@@ -1,0 +1,130 @@
+//! The six operations, update and delete, by the client commands.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use gantry_tests::{Container, Gantry, Options, walk};
+
+const SOON: Duration = Duration::from_mins(1);
+
+#[test]
+fn a_container_goes_through_its_life_by_client_commands() {
+    walk(Options::embedded(), |gantry| {
+        let project = gantry.create_project("life")?;
+        let more = ["--name", "one", "--environment-vars", "GREETING=hello"];
+        let container = gantry.create_running(&project, &more)?;
+        let url = gantry.url(&container, "http-19800", "/");
+        gantry.wait_200(&url, SOON)?;
+        gantry.inside(
+            &container,
+            &["sh", "-c", "echo kept > /ramdisk/note; echo kept > /root/note"],
+        )?;
+
+        manage(gantry, &container, "pause", "paused")?;
+        gantry.curl().with(["-H", "Accept: application/json"]).fetch(&url)?.expect(503)?;
+        manage(gantry, &container, "resume", "running")?;
+        gantry.wait_200(&url, SOON)?;
+
+        let before = gantry.init_pid(&container)?;
+        manage(gantry, &container, "restart", "running")?;
+        ensure!(gantry.init_pid(&container)? != before, "the same init runs after a restart");
+        gantry.wait_200(&url, SOON)?;
+
+        manage(gantry, &container, "stop", "stopped")?;
+        let answer = gantry.curl().fetch(&url)?.expect(503)?;
+        ensure!(answer.header("retry-after").is_some(), "{:?}", answer.headers);
+        an_update_needs_a_stopped_container(gantry, &container)?;
+        manage(gantry, &container, "start", "running")?;
+        gantry.wait_200(&url, SOON)?;
+        let notes = gantry.inside(&container, &["cat", "/ramdisk/note", "/root/note"])?;
+        ensure!(notes.stdout == b"kept\nkept\n", "{notes:?}");
+        let init = gantry.inside(&container, &["sh", "-c", "tr '\\0' '\\n' < /proc/1/environ"])?;
+        let environment = String::from_utf8_lossy(&init.stdout).into_owned();
+        ensure!(environment.contains("GREETING=hej"), "{environment}");
+
+        manage(gantry, &container, "force-stop", "stopped")?;
+        refused_operations_say_why(gantry, &container)?;
+        what_happened_is_logged(gantry, &container)?;
+        deletion_leaves_nothing(gantry, &container)
+    });
+}
+
+fn manage(gantry: &Gantry, container: &Container, operation: &str, status: &str) -> Result<()> {
+    let args = ["containers", "manage", &container.id, operation, "--wait"];
+    let after = gantry.json(&args)?;
+    ensure!(after["status"] == status, "{operation}: {after}");
+    Ok(())
+}
+
+fn an_update_needs_a_stopped_container(gantry: &Gantry, container: &Container) -> Result<()> {
+    let args = [
+        "containers",
+        "update",
+        &container.id,
+        "--name",
+        "two",
+        "--environment-vars",
+        "GREETING=hej",
+    ];
+    let changed = gantry.json(&args)?;
+    ensure!(changed["name"] == "two", "{changed}");
+    manage(gantry, container, "start", "running")?;
+    let args = ["containers", "update", &container.id, "--name", "three"];
+    let output = gantry.cli(&args)?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(output.status.code() == Some(6), "exit {:?}: {said}", output.status.code());
+    ensure!(said.to_lowercase().contains("stop"), "{said}");
+    let args = ["containers", "update", &container.id, "--comment", "while it runs"];
+    ensure!(gantry.json(&args)?["comment"] == "while it runs");
+    manage(gantry, container, "stop", "stopped")
+}
+
+fn refused_operations_say_why(gantry: &Gantry, container: &Container) -> Result<()> {
+    for operation in ["pause", "resume"] {
+        let output = gantry.cli(&["containers", "manage", &container.id, operation])?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(!output.status.success(), "{operation} of a stopped container");
+        ensure!(said.contains("stopped"), "{operation}: {said}");
+    }
+    Ok(())
+}
+
+fn what_happened_is_logged(gantry: &Gantry, container: &Container) -> Result<()> {
+    let logs = gantry.json(&["containers", "status-logs", &container.id, "--limit", "100"])?;
+    let logs = logs["logs"].as_array().context("no logs")?;
+    let to: Vec<&str> = logs.iter().filter_map(|log| log["to_status"].as_str()).collect();
+    for status in ["running", "paused", "stopped"] {
+        ensure!(to.contains(&status), "no {status} in {to:?}");
+    }
+    Ok(())
+}
+
+fn deletion_leaves_nothing(gantry: &Gantry, container: &Container) -> Result<()> {
+    let home = gantry.state().join("runtime/containers").join(&container.id);
+    ensure!(home.exists(), "{} is not where it was", home.display());
+    let output = gantry.cli(&["containers", "delete", &container.id, "--wait"])?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    ensure!(!home.exists(), "{} is left", home.display());
+    ensure!(gantry.runc_list()?.is_empty(), "the runtime still knows it");
+    gantry.curl().fetch(&gantry.url(container, "http-19800", "/"))?.expect(404)?;
+    let output = gantry.cli(&["containers", "get", &container.id])?;
+    ensure!(output.status.code() == Some(4), "exit {:?}", output.status.code());
+    Ok(())
+}
+
+#[test]
+fn a_project_takes_its_containers_with_it() {
+    walk(Options::embedded(), |gantry| {
+        let project = gantry.create_project("all")?;
+        let one = gantry.create(&project, &[])?;
+        let two = gantry.create(&project, &[])?;
+        for container in [&one, &two] {
+            gantry.wait_status(container, "running", Duration::from_mins(2))?;
+        }
+        let output = gantry.cli(&["projects", "delete", &project])?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        gantry_tests::wait_until("nothing is left", SOON, || {
+            gantry.runc_list().is_ok_and(|ids| ids.is_empty())
+        })
+    });
+}

@@ -1,0 +1,13 @@
+//! End-to-end walks: the real binary, foreign clients, real containers where they matter.
+#![expect(
+    clippy::indexing_slicing,
+    reason = "an index into JSON gives null where there is nothing; a test may end with a panic"
+)]
+
+mod crash;
+mod creation;
+mod edge;
+mod files;
+mod lifecycle;
+mod startup;
+mod terminal;

@@ -1,0 +1,481 @@
+//! The real binary in a corner of the machine of its own: state directory, loopback address, bridge,
+//! subnet, control group.
+
+use std::{
+    ffi::OsStr,
+    fs::{self, OpenOptions, Permissions},
+    io::{self, Write},
+    net::{Ipv4Addr, SocketAddr},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Output, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{Curl, wait_for, wait_until};
+
+/// How long Gantry may take until it is ready. Generous: machines are shared.
+const READY: Duration = Duration::from_mins(1);
+/// How long a container may take until it runs, with its image cached. The first test on a fresh
+/// machine builds the image, which the test runner's own limit bounds.
+const RUNNING_S: u32 = 600;
+
+/// How a test wants its Gantry.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// `section.key=value` pairs.
+    pub set: Vec<String>,
+}
+
+impl Options {
+    /// With real containers.
+    pub fn embedded() -> Self {
+        Self { set: Vec::new() }
+    }
+
+    /// Without containers, for what does not need them.
+    pub fn fake() -> Self {
+        Self { set: vec!["runtime.kind=fake".to_owned()] }
+    }
+
+    /// With one more key.
+    #[must_use]
+    pub fn set(mut self, pair: &str) -> Self {
+        self.set.push(pair.to_owned());
+        self
+    }
+}
+
+/// A container and the project it belongs to.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Container {
+    /// The project's id.
+    pub project: String,
+    /// The container's id.
+    pub id: String,
+}
+
+/// One Gantry.
+#[derive(Debug)]
+pub struct Gantry {
+    dir: TempDir,
+    options: Options,
+    address: Ipv4Addr,
+    bridge: String,
+    subnet: String,
+    child: Option<Child>,
+    token: String,
+}
+
+/// Runs a test against a Gantry of its own. When it fails, the log is shown.
+#[expect(clippy::panic, reason = "this is how a test fails")]
+pub fn walk(options: Options, test: impl FnOnce(&mut Gantry) -> Result<()>) {
+    let result = Gantry::start(options).and_then(|mut gantry| {
+        let result = test(&mut gantry);
+        if result.is_err() {
+            gantry.show_log();
+        }
+        gantry.end();
+        result
+    });
+    if let Err(error) = result {
+        panic!("{error:?}");
+    }
+}
+
+impl Gantry {
+    /// Starts one and logs in.
+    pub fn start(options: Options) -> Result<Self> {
+        let mut gantry = Self::prepare(options)?;
+        gantry.spawn()?;
+        if let Err(error) = gantry.wait_ready().and_then(|()| gantry.log_in()) {
+            gantry.show_log();
+            gantry.end();
+            return Err(error);
+        }
+        Ok(gantry)
+    }
+
+    /// The corner without anything running in it.
+    pub fn prepare(options: Options) -> Result<Self> {
+        // Test processes run beside each other, and a process id is theirs alone.
+        let pid = std::process::id();
+        let octet = |number: u32| u8::try_from(number % 250 + 1).unwrap_or(1);
+        // Not below /tmp: containers' users must be able to pass through it.
+        let dir = tempfile::Builder::new()
+            .prefix("gantry-test-")
+            .permissions(Permissions::from_mode(0o711))
+            .tempdir_in("/var/tmp")
+            .context("a state directory")?;
+        Ok(Self {
+            dir,
+            options,
+            address: Ipv4Addr::new(127, 77, octet(pid / 250), octet(pid)),
+            bridge: format!("gt{pid}"),
+            subnet: format!("10.77.{}.0/24", octet(pid)),
+            child: None,
+            token: String::new(),
+        })
+    }
+
+    /// The state directory.
+    pub fn state(&self) -> PathBuf {
+        self.dir.path().join("state")
+    }
+
+    /// The address of this test's own.
+    pub fn address(&self) -> Ipv4Addr {
+        self.address
+    }
+
+    /// The process id of the running Gantry.
+    pub fn pid(&self) -> Result<u32> {
+        Ok(self.child.as_ref().context("Gantry does not run")?.id())
+    }
+
+    /// The command line that runs Gantry here.
+    pub fn command(&self, mode: &[&str]) -> Result<Command> {
+        let mut command = Command::new(binary()?);
+        command.args(mode);
+        let address = self.address;
+        let sets = [
+            format!("edge.https={address}:8443"),
+            format!("edge.http={address}:8080"),
+            format!("edge.admin={address}:9090"),
+            format!("runtime.bridge={}", self.bridge),
+            format!("runtime.cgroup={}", self.bridge),
+            format!("runtime.subnet={}", self.subnet),
+        ];
+        for pair in sets.iter().chain(&self.options.set) {
+            command.args(["--set", pair]);
+        }
+        self.environment(&mut command);
+        Ok(command)
+    }
+
+    fn dev(&self, more: &[&str]) -> Result<Command> {
+        let mut command = self.command(&["dev", "--state"])?;
+        // Flags may stand in any order, but the directory belongs behind its flag.
+        let mut sorted = Command::new(command.get_program());
+        sorted.args(["dev", "--state"]).arg(self.state()).args(more);
+        sorted.args(command.get_args().skip(2));
+        self.environment(&mut sorted);
+        command = sorted;
+        Ok(command)
+    }
+
+    fn environment(&self, command: &mut Command) {
+        command
+            .env_clear()
+            .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("HOME", self.dir.path())
+            .stdin(Stdio::null());
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.dir.path().join("gantry.log")
+    }
+
+    /// What Gantry has said so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    fn show_log(&self) {
+        let log = self.log();
+        let lines: Vec<&str> = log.lines().collect();
+        let tail = lines.get(lines.len().saturating_sub(150)..).unwrap_or_default();
+        // Standard error may be closed; then nobody reads it.
+        drop(writeln!(io::stderr(), "--- Gantry's log ---\n{}\n---", tail.join("\n")));
+    }
+
+    /// Starts the process; does not wait.
+    pub fn spawn(&mut self) -> Result<()> {
+        let log = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.log_path())
+            .context("the log file")?;
+        let child = self
+            .dev(&[])?
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .context("cannot start gantry")?;
+        self.child = Some(child);
+        Ok(())
+    }
+
+    /// Waits until `/readyz` says yes.
+    pub fn wait_ready(&mut self) -> Result<()> {
+        let pid = self.pid()?;
+        let url = format!("http://{}:9090/readyz", self.address);
+        let mut ended = None;
+        wait_until("Gantry is ready", READY, || {
+            ended = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
+            ended.is_some()
+                || self.run_file().is_ok_and(|run| run["pid"] == pid)
+                    && Command::new("curl")
+                        .args(["-fsS", "-o", "/dev/null", "--noproxy", "*", &url])
+                        .stderr(Stdio::null())
+                        .status()
+                        .is_ok_and(|status| status.success())
+        })?;
+        match ended {
+            Some(status) => bail!("Gantry ended at its start: {status}"),
+            None => Ok(()),
+        }
+    }
+
+    fn run_file(&self) -> Result<Value> {
+        Ok(serde_json::from_slice(&fs::read(self.state().join("run.json"))?)?)
+    }
+
+    fn ca(&self) -> PathBuf {
+        self.state().join("ca/ca.pem")
+    }
+
+    /// The file of the CA.
+    pub fn ca_path(&self) -> PathBuf {
+        self.ca()
+    }
+
+    fn log_in(&mut self) -> Result<()> {
+        let admin: Value = serde_json::from_slice(
+            &fs::read(self.state().join("admin.json")).context("admin.json")?,
+        )?;
+        let password = self.dir.path().join("password");
+        fs::write(&password, admin["password"].as_str().context("no password")?)?;
+        let password = password.to_string_lossy().into_owned();
+        let username = admin["username"].as_str().context("no username")?.to_owned();
+        let output = self.cli(&[
+            "login",
+            "--username",
+            &username,
+            "--password-file",
+            &password,
+            "--print-token",
+        ])?;
+        ensure!(output.status.success(), "login: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).trim().clone_into(&mut self.token);
+        Ok(())
+    }
+
+    /// The credential of the first administrator.
+    pub fn token(&self) -> &str {
+        &self.token
+    }
+
+    /// Runs a client command, as it is.
+    pub fn cli<A: AsRef<OsStr>>(&self, args: &[A]) -> Result<Output> {
+        let mut command = Command::new(binary()?);
+        self.environment(&mut command);
+        command
+            .env("GANTRY_API_URL", "https://api.gantry.localhost:8443")
+            .env("GANTRY_CONNECT", format!("{}:8443", self.address))
+            .env("GANTRY_CA", self.ca())
+            .args(args);
+        if !self.token.is_empty() {
+            command.env("GANTRY_TOKEN", &self.token);
+        }
+        command.output().context("cannot run the client")
+    }
+
+    /// Runs a client command that must succeed, and reads the JSON that it prints.
+    pub fn json(&self, args: &[&str]) -> Result<Value> {
+        let output = self.cli(&[&["-o", "json"], args].concat())?;
+        ensure!(
+            output.status.success(),
+            "gantry {}: {}\n{}",
+            args.join(" "),
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let text = String::from_utf8_lossy(&output.stdout);
+        if text.trim().is_empty() {
+            return Ok(Value::Null);
+        }
+        serde_json::from_str(&text).with_context(|| format!("no JSON: {text}"))
+    }
+
+    /// Makes a project.
+    pub fn create_project(&self, alias: &str) -> Result<String> {
+        text(&self.json(&["projects", "create", "--alias", alias])?, "id")
+    }
+
+    /// Asks for a container and does not wait for it.
+    pub fn create(&self, project: &str, more: &[&str]) -> Result<Container> {
+        let args = [&["containers", "create", "--project", project], more].concat();
+        let id = text(&self.json(&args)?, "id")?;
+        Ok(Container { project: project.to_owned(), id })
+    }
+
+    /// Makes a container and waits until it runs.
+    pub fn create_running(&self, project: &str, more: &[&str]) -> Result<Container> {
+        let timeout = RUNNING_S.to_string();
+        self.create(project, &[more, &["--wait", "--timeout", &timeout]].concat())
+    }
+
+    /// A field of a container.
+    pub fn field(&self, container: &Container, name: &str) -> Result<String> {
+        text(&self.json(&["containers", "get", &container.id])?, name)
+    }
+
+    /// Waits until a container has this status.
+    pub fn wait_status(&self, container: &Container, status: &str, bound: Duration) -> Result<()> {
+        wait_until(&format!("container {} is {status}", container.id), bound, || {
+            self.field(container, "status").is_ok_and(|found| found == status)
+        })
+    }
+
+    /// curl with this installation's CA, connecting here.
+    pub fn curl(&self) -> Curl {
+        Curl::new(&self.ca(), SocketAddr::new(self.address.into(), 8443))
+    }
+
+    /// curl to the port that redirects.
+    pub fn curl_plain(&self) -> Curl {
+        Curl::new(&self.ca(), SocketAddr::new(self.address.into(), 8080))
+    }
+
+    /// curl with the administrator's credential.
+    pub fn curl_api(&self) -> Curl {
+        self.curl().with(["-H".to_owned(), format!("Authorization: Bearer {}", self.token)])
+    }
+
+    /// A URL of the API.
+    pub fn api_url(&self, path: &str) -> String {
+        format!("https://api.gantry.localhost:8443/api/v1/{path}")
+    }
+
+    /// The authority of a service of a container.
+    pub fn host(&self, container: &Container, label: &str) -> String {
+        format!("{}-{}-{label}.local.containers.gantry.localhost", container.project, container.id)
+    }
+
+    /// A URL of a service of a container.
+    pub fn url(&self, container: &Container, label: &str, path: &str) -> String {
+        format!("https://{}:8443{path}", self.host(container, label))
+    }
+
+    /// Waits until a URL answers with 200.
+    pub fn wait_200(&self, url: &str, bound: Duration) -> Result<()> {
+        let curl = self.curl();
+        let mut last = String::new();
+        wait_until("a 200", bound, || {
+            curl.fetch(url).is_ok_and(|answer| {
+                last = format!("{} {} {}", answer.status, answer.complaint, answer.text());
+                answer.status == 200
+            })
+        })
+        .with_context(|| format!("{url} answered {last}"))
+    }
+
+    /// Runs a command inside a container by the OCI runtime itself, behind Gantry's back.
+    pub fn inside(&self, container: &Container, argv: &[&str]) -> Result<Output> {
+        self.runc(&[&["exec", &container.id], argv].concat())
+    }
+
+    /// The process id of a container's init on the host.
+    pub fn init_pid(&self, container: &Container) -> Result<u64> {
+        let output = self.runc(&["state", &container.id])?;
+        let state: Value = serde_json::from_slice(&output.stdout)
+            .with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
+        state["pid"].as_u64().filter(|pid| *pid != 0).context("the container has no init")
+    }
+
+    /// The ids of the containers that the OCI runtime knows.
+    pub fn runc_list(&self) -> Result<Vec<String>> {
+        let output = self.runc(&["list", "-q"])?;
+        Ok(String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect())
+    }
+
+    fn runc(&self, args: &[&str]) -> Result<Output> {
+        Command::new("runc")
+            .arg("--root")
+            .arg(self.state().join("runtime/runc"))
+            .args(args)
+            .stdin(Stdio::null())
+            .output()
+            .context("cannot run runc")
+    }
+
+    /// `kill -9`: no warning, no clean-up.
+    pub fn kill(&mut self) -> Result<()> {
+        let mut child = self.child.take().context("Gantry does not run")?;
+        child.kill().context("cannot kill gantry")?;
+        child.wait().context("gantry's end")?;
+        Ok(())
+    }
+
+    /// Asks Gantry to end and waits until it has.
+    pub fn stop(&mut self) -> Result<ExitStatus> {
+        let mut child = self.child.take().context("Gantry does not run")?;
+        signal("TERM", child.id())?;
+        let ended =
+            wait_for("Gantry ends", Duration::from_secs(45), || child.try_wait().ok().flatten());
+        if ended.is_err() {
+            // Nothing may outlive the test.
+            drop(child.kill());
+            drop(child.wait());
+        }
+        ended
+    }
+
+    /// Starts it again on the same state and waits until it is ready.
+    pub fn start_again(&mut self) -> Result<()> {
+        self.spawn()?;
+        self.wait_ready()
+    }
+
+    /// Ends everything and removes every trace. Best effort: a test has its result by now.
+    fn end(&mut self) {
+        if self.child.is_some() {
+            drop(self.stop());
+        }
+        if !self.options.set.iter().any(|pair| pair == "runtime.kind=fake") {
+            match self.dev(&["--remove"]).and_then(|mut command| Ok(command.output()?)) {
+                Ok(output) if output.status.success() => {}
+                Ok(output) => {
+                    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+                    drop(writeln!(io::stderr(), "dev --remove: {said}"));
+                }
+                Err(error) => drop(writeln!(io::stderr(), "dev --remove: {error}")),
+            }
+            let link = ["link", "delete", self.bridge.as_str()];
+            drop(Command::new("ip").args(link).stderr(Stdio::null()).status());
+        }
+    }
+}
+
+impl Drop for Gantry {
+    fn drop(&mut self) {
+        if self.child.is_some() {
+            self.end();
+        }
+    }
+}
+
+/// Sends a signal.
+pub(crate) fn signal(name: &str, pid: u32) -> Result<()> {
+    let status = Command::new("kill").args(["-s", name, &pid.to_string()]).status()?;
+    ensure!(status.success(), "kill -s {name} {pid}: {status}");
+    Ok(())
+}
+
+/// The binary beside the test's own: `target/<profile>/gantry`.
+pub(crate) fn binary() -> Result<PathBuf> {
+    let test = std::env::current_exe().context("this test's own path")?;
+    let profile = test.parent().and_then(Path::parent).context("an unusual target directory")?;
+    let binary = profile.join("gantry");
+    ensure!(binary.exists(), "{} is missing: cargo build -p gantry-cli makes it", binary.display());
+    Ok(binary)
+}
+
+fn text(value: &Value, name: &str) -> Result<String> {
+    value[name].as_str().map(str::to_owned).with_context(|| format!("no {name} in {value}"))
+}
