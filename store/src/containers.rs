@@ -346,13 +346,16 @@ async fn log(
     let to = container.status.phase;
     let note = container.status.why.as_deref().filter(|_| to == Phase::Failed);
     let at_ms = container.updated_at_ms;
-    let since_ms: Option<i64> = sqlx::query_scalar(
-        "SELECT at_ms FROM status_logs WHERE container = $1 ORDER BY version DESC LIMIT 1",
-    )
-    .bind(container.id.as_bytes().as_slice())
-    .fetch_optional(&mut tx.connection)
-    .await
-    .map_err(failed)?;
+    let since_ms: Option<i64> = match from {
+        None => None,
+        Some(_) => sqlx::query_scalar(
+            "SELECT at_ms FROM status_logs WHERE container = $1 ORDER BY version DESC LIMIT 1",
+        )
+        .bind(container.id.as_bytes().as_slice())
+        .fetch_optional(&mut tx.connection)
+        .await
+        .map_err(failed)?,
+    };
     sqlx::query(
         "INSERT INTO status_logs (container, version, id, from_phase, to_phase, at_ms, \
          duration_ms, triggered_by, note) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",

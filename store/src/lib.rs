@@ -23,10 +23,10 @@ mod installation;
 mod listing;
 mod projects;
 pub mod record;
-#[cfg(test)]
-mod retention_tests;
 mod schema;
 mod sqlite;
+#[cfg(test)]
+mod tests;
 mod tokens;
 mod users;
 mod writer;
@@ -67,7 +67,7 @@ impl Store {
     /// newest schema.
     ///
     /// Its writer runs on the tokio runtime that this is called in. After an end without
-    /// [`Store::close`] the whole file is checked first, which takes about a second per gigabyte.
+    /// [`Store::close`] the whole file is read and checked first.
     pub async fn open(path: &Path) -> Result<Self, OpenError> {
         Self::open_with(path, Retention::default()).await
     }

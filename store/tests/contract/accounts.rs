@@ -30,7 +30,7 @@ pub(crate) async fn a_password_and_the_session_generation_change(world: &World) 
     let (store, mut owner) = (&world.store, world.owner.clone());
     store.update_password(owner.id, "$new", NOW_MS + 1).await.unwrap();
     assert_eq!(store.bump_session_generation(owner.id, NOW_MS + 2).await.unwrap(), 2);
-    owner.password_hash = "$new".to_owned();
+    "$new".clone_into(&mut owner.password_hash);
     owner.session_generation = 2;
     owner.updated_at_ms = NOW_MS + 2;
     assert_eq!(store.user(owner.id).await.unwrap(), Some(owner));
@@ -55,7 +55,7 @@ pub(crate) async fn a_token_is_found_by_its_hash_and_changes(world: &World) {
     assert!(matches!(refused, Error::IdTaken), "{refused:?}");
 
     let old_hash = one.hash;
-    one.alias = "uno".to_owned();
+    "uno".clone_into(&mut one.alias);
     one.hash = [8; 32];
     one.enabled = false;
     one.realms.clear();

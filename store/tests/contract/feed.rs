@@ -215,8 +215,8 @@ pub(crate) async fn two_watchers_see_every_change_of_sixteen_writers(world: &Wor
             }
         });
     }
-    timeout(Duration::from_secs(60), writers.join_all()).await.unwrap();
-    let seen = timeout(Duration::from_secs(60), watchers.join_all()).await.unwrap();
+    timeout(Duration::from_mins(1), writers.join_all()).await.unwrap();
+    let seen = timeout(Duration::from_mins(1), watchers.join_all()).await.unwrap();
     assert_eq!(*world.store.head().borrow(), until);
     let truth: BTreeMap<_, _> = world
         .store

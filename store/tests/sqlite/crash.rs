@@ -6,7 +6,7 @@
 
 use std::{
     collections::BTreeSet,
-    io::{BufRead as _, BufReader, Write as _},
+    io::{BufRead as _, BufReader},
     path::Path,
     process::{Child, Command, Stdio},
 };
@@ -103,7 +103,7 @@ fn child(path: &Path, round: u32) {
                     bytes[8..].copy_from_slice(&number.to_be_bytes());
                     container.id = Id::from_bytes(bytes);
                     world.store.create_container(&container).await.unwrap();
-                    writeln!(std::io::stdout(), "made {}", container.id).unwrap();
+                    println!("made {}", container.id);
                 }
             });
         }

@@ -1,4 +1,5 @@
-//! Compaction, with limits that a test can reach.
+//! What only the inside can bring about: compaction with limits that a test can reach, damaged
+//! records, statements that are refused.
 
 use gantry_model::{
     ContainerSpec, Generation, Id, Phase, Wish,
