@@ -1,6 +1,233 @@
 //! Containers without a daemon: OCI bundles run by `runc`.
+//!
+//! Each container is an unpacked image with an overlay of its own, in its own namespaces (users
+//! included), on the container network. Containers are nobody's children: they outlive this process
+//! and are found again by the next one, from the records on disk. What `runc` does and what is done
+//! here: it makes namespaces, control groups, mounts and the init; here are file systems, network,
+//! delegation, records, signals and counters.
 
+mod bundle;
+mod cgroup;
+mod config;
+mod disk;
+mod exec;
+mod guest;
 pub mod image;
+mod lifecycle;
+mod network;
+mod preflight;
+mod process;
+mod readiness;
 mod recipe;
+mod rootfs;
+mod runc;
+mod seccomp;
+mod stats;
+mod terminal;
+mod usage;
 
+use std::{
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use gantry_model::ContainerId;
+use tokio::sync::{RwLock, broadcast};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub use config::{Config, NetworkConfig};
 pub use recipe::{File, Progress, Recipe};
+
+use self::{
+    cgroup::Cgroups,
+    disk::Disk,
+    image::Images,
+    lifecycle::{Inner, blocking},
+    network::Network,
+    runc::Runc,
+    usage::Usage,
+};
+use crate::{
+    Attached, Error, Exec, ExecOutput, ImageInfo, Observed, Order, PtySize, Result, Running,
+    Runtime, Stats, locks::Locks,
+};
+
+/// How many ends of inits a slow listener may be behind before it loses some.
+const EXITS_MAX: usize = 1024;
+
+/// The runtime that drives `runc`. One per directory at a time; lives in the tokio runtime that it
+/// was opened in. Dropping it leaves the containers running.
+#[derive(Debug)]
+pub struct Embedded {
+    inner: Arc<Inner>,
+}
+
+impl Embedded {
+    /// Checks the host, sets up the network, and adopts what an earlier one has left.
+    ///
+    /// Everything that the host lacks is told in one [`Error::Denied`].
+    pub async fn open(config: Config) -> Result<Self> {
+        let programs = preflight::check(&config)?;
+        let disk = Disk::open(&config.dir).await?;
+        let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+            .map_err(|error| Error::failed("reading the host's boot id", error))?;
+        let tasks = TaskTracker::new();
+        let network = Network::open(&config.network, programs.nft, &tasks).await?;
+        let inner = Inner {
+            runc: Runc::new(programs.runc, disk.runc_dir()),
+            cgroups: Cgroups::open(&config.cgroup)?,
+            images: Images::open(config.images()).await?,
+            locks: Locks::default(),
+            boot_id: boot_id.trim().to_owned(),
+            exits: broadcast::channel(EXITS_MAX).0,
+            shutdown: CancellationToken::new(),
+            usage: Usage::default(),
+            images_in_use: RwLock::new(()),
+            tokens: AtomicU64::new(0),
+            config,
+            disk,
+            network,
+            tasks,
+        };
+        let runtime = Self { inner: Arc::new(inner) };
+        runtime.adopt().await?;
+        Ok(runtime)
+    }
+
+    /// Finds the containers of an earlier runtime.
+    async fn adopt(&self) -> Result<()> {
+        let inner = &self.inner;
+        let mut addresses = Vec::new();
+        for id in inner.disk.ids()? {
+            let home = inner.disk.home(id);
+            let Some(record) = home.record() else {
+                tracing::info!(%id, "removing what an interrupted creation left");
+                inner.delete(id).await?;
+                continue;
+            };
+            inner.network.adopt(id, record.address);
+            addresses.push(record.address);
+            if let Some(run) = inner.live(&home) {
+                inner.watch(id, run.init);
+            }
+        }
+        if let Some(last) = inner.disk.last_address() {
+            inner.network.resume_after(last);
+        }
+        inner.network.guard(&addresses).await
+    }
+
+    /// The images, for their progress.
+    pub fn image_store(&self) -> &Images {
+        &self.inner.images
+    }
+
+    /// Removes unpacked images that neither a container nor the next creation needs; returns how
+    /// many. Creations wait meanwhile.
+    pub async fn prune_images(&self) -> Result<usize> {
+        let inner = &self.inner;
+        let _no_creation = inner.images_in_use.write().await;
+        let ids = inner.disk.ids()?;
+        let used: Vec<_> = ids
+            .into_iter()
+            .filter_map(|id| inner.disk.home(id).record())
+            .map(|record| record.lower)
+            .collect();
+        inner.images.prune(&used).await
+    }
+
+    /// Deletes every container and takes the network and the control groups back from the host.
+    /// Images and the (then empty) directory stay.
+    pub async fn uninstall(self) -> Result<()> {
+        for id in self.inner.disk.ids()? {
+            self.ensure_deleted(id).await?;
+        }
+        self.inner.cgroups.remove_parent();
+        self.inner.network.uninstall().await
+    }
+}
+
+impl Drop for Embedded {
+    fn drop(&mut self) {
+        self.inner.shutdown.cancel();
+    }
+}
+
+#[async_trait]
+impl Runtime for Embedded {
+    async fn ensure_created(&self, order: &Order) -> Result<()> {
+        let _busy = self.inner.locks.lock(order.id).await;
+        self.inner.create(order).await.map(drop)
+    }
+
+    async fn ensure_running(&self, order: &Order) -> Result<Running> {
+        let _busy = self.inner.locks.lock(order.id).await;
+        self.inner.run(order).await
+    }
+
+    async fn ensure_stopped(&self, id: ContainerId, grace: Duration) -> Result<()> {
+        let _busy = self.inner.locks.lock(id).await;
+        self.inner.stop(id, grace).await
+    }
+
+    async fn ensure_paused(&self, id: ContainerId) -> Result<()> {
+        let _busy = self.inner.locks.lock(id).await;
+        self.inner.alive(id)?;
+        if self.inner.cgroups.is_frozen(id) { Ok(()) } else { self.inner.runc.pause(id).await }
+    }
+
+    async fn ensure_resumed(&self, id: ContainerId) -> Result<()> {
+        let _busy = self.inner.locks.lock(id).await;
+        self.inner.alive(id)?;
+        if self.inner.cgroups.is_frozen(id) { self.inner.runc.resume(id).await } else { Ok(()) }
+    }
+
+    async fn ensure_deleted(&self, id: ContainerId) -> Result<()> {
+        let _busy = self.inner.locks.lock(id).await;
+        self.inner.delete(id).await
+    }
+
+    async fn list(&self) -> Result<Vec<Observed>> {
+        let inner = Arc::clone(&self.inner);
+        blocking("listing the containers", move || {
+            let ids = inner.disk.ids().map_err(std::io::Error::other)?;
+            Ok(ids.into_iter().filter_map(|id| inner.observed(id)).collect())
+        })
+        .await
+    }
+
+    async fn observe(&self, id: ContainerId) -> Result<Option<Observed>> {
+        Ok(self.inner.observed(id))
+    }
+
+    async fn exec(&self, id: ContainerId, command: &Exec) -> Result<ExecOutput> {
+        let (home, run) = self.inner.running(id)?;
+        let token = self.inner.token();
+        let call = exec::Call::new(&self.inner.runc, (id, &home, &run), command, None, token)?;
+        exec::exec(call, command).await
+    }
+
+    async fn attach(&self, id: ContainerId, command: &Exec, size: PtySize) -> Result<Attached> {
+        let (home, run) = self.inner.running(id)?;
+        let (target, token) = ((id, &home, &run), self.inner.token());
+        let call = exec::Call::new(&self.inner.runc, target, command, Some(size), token)?;
+        terminal::attach(call, size, &self.inner.tasks).await
+    }
+
+    async fn stats(&self, id: ContainerId) -> Result<Stats> {
+        stats::stats(&self.inner, id).await
+    }
+
+    async fn images(&self) -> Result<Vec<ImageInfo>> {
+        self.inner.images.list().await
+    }
+
+    fn boot_id(&self) -> &str {
+        &self.inner.boot_id
+    }
+
+    fn exits(&self) -> broadcast::Receiver<ContainerId> {
+        self.inner.exits.subscribe()
+    }
+}

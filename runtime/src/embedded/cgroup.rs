@@ -1,0 +1,224 @@
+//! Control groups: what they count, whether they are frozen, and who owns them.
+//!
+//! Three layouts exist: version 1 (a hierarchy per controller), version 2 (one hierarchy), and the
+//! hybrid of version 1 with an empty version 2 beside it, which counts as version 1 here.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    os::unix::fs::chown,
+    path::{Path, PathBuf},
+};
+
+use gantry_model::ContainerId;
+
+use super::image::Mapping;
+use crate::{Error, Result, Stats};
+
+/// The hierarchies of this host, and our group in them.
+#[derive(Debug)]
+pub(super) struct Cgroups {
+    hierarchies: Hierarchies,
+    parent: String,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Hierarchies {
+    /// Version 1: the mount point of each controller, `name=systemd` among them.
+    controllers: BTreeMap<String, PathBuf>,
+    /// Version 2.
+    unified: Option<PathBuf>,
+}
+
+impl Cgroups {
+    /// Finds the hierarchies; containers go into the group `parent` at their tops.
+    pub(super) fn open(parent: &str) -> Result<Self> {
+        let failed = |error| Error::failed("looking for control groups", error);
+        let mounts = fs::read_to_string("/proc/self/mountinfo").map_err(failed)?;
+        let hierarchies = Hierarchies::parse(&mounts);
+        if hierarchies.controllers.is_empty() && hierarchies.unified.is_none() {
+            return Err(Error::Denied { missing: vec!["control groups".to_owned()] });
+        }
+        Ok(Self { hierarchies, parent: parent.to_owned() })
+    }
+
+    /// The container's group, from the top of each hierarchy.
+    pub(super) fn path(&self, id: ContainerId) -> String {
+        format!("/{}/{id}", self.parent)
+    }
+
+    /// Gives an init the groups that it may divide further: those that carry no limits (version 1),
+    /// or the subtree whose limits lie in files that stay root's (version 2). Before it starts.
+    pub(super) fn delegate(&self, id: ContainerId, mapping: Mapping) -> Result<()> {
+        let named = self.hierarchies.controllers.get("name=systemd");
+        for top in named.into_iter().chain(&self.hierarchies.unified) {
+            let group = self.group(top, id);
+            for entry in ["", "cgroup.procs", "cgroup.threads", "cgroup.subtree_control", "tasks"] {
+                match chown(group.join(entry), Some(mapping.base), Some(mapping.base)) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                        return Err(Error::failed("handing over the control groups", error));
+                    }
+                    Ok(()) | Err(_) => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the container is frozen.
+    pub(super) fn is_frozen(&self, id: ContainerId) -> bool {
+        let read = |path: PathBuf| fs::read_to_string(path).unwrap_or_default();
+        match (self.hierarchies.controllers.get("freezer"), &self.hierarchies.unified) {
+            (Some(top), _) => {
+                matches!(
+                    read(self.group(top, id).join("freezer.state")).trim(),
+                    "FROZEN" | "FREEZING"
+                )
+            }
+            (None, Some(top)) => read(self.group(top, id).join("cgroup.freeze")).trim() == "1",
+            (None, None) => false,
+        }
+    }
+
+    /// Removes groups that the OCI runtime has left (an init makes groups of its own below).
+    pub(super) fn remove(&self, id: ContainerId) {
+        for top in self.tops() {
+            remove_tree(&self.group(top, id));
+        }
+    }
+
+    /// Removes our own group, when no container is in it.
+    pub(super) fn remove_parent(&self) {
+        for top in self.tops() {
+            remove_tree(&top.join(&self.parent));
+        }
+    }
+
+    /// What the container has used. Memory without the page cache that is not in use.
+    pub(super) fn stats(&self, id: ContainerId) -> Stats {
+        let unified = self.hierarchies.unified.as_deref();
+        let v1 = |controller: &str, file: &str| {
+            self.hierarchies.controllers.get(controller).map(|top| self.group(top, id).join(file))
+        };
+        let pick = |controller: &str, old: &str, new: &str| {
+            v1(controller, old).or_else(|| Some(self.group(unified?, id).join(new)))
+        };
+        let cpu_ns = match v1("cpuacct", "cpuacct.usage") {
+            Some(path) => number(&path),
+            None => unified.map_or(0, |top| {
+                field(&self.group(top, id).join("cpu.stat"), "usage_usec").saturating_mul(1000)
+            }),
+        };
+        let read = |path: Option<PathBuf>| path.map_or(0, |path| number(&path));
+        let idle = match v1("memory", "memory.stat") {
+            Some(path) => field(&path, "total_inactive_file"),
+            None => unified
+                .map_or(0, |top| field(&self.group(top, id).join("memory.stat"), "inactive_file")),
+        };
+        Stats {
+            cpu_ns,
+            memory_bytes: read(pick("memory", "memory.usage_in_bytes", "memory.current"))
+                .saturating_sub(idle),
+            memory_peak_bytes: read(pick("memory", "memory.max_usage_in_bytes", "memory.peak")),
+            pids: read(pick("pids", "pids.current", "pids.current")),
+            ..Stats::default()
+        }
+    }
+
+    fn group(&self, top: &Path, id: ContainerId) -> PathBuf {
+        top.join(&self.parent).join(id.to_string())
+    }
+
+    fn tops(&self) -> impl Iterator<Item = &Path> {
+        let controllers = self.hierarchies.controllers.values();
+        controllers.chain(&self.hierarchies.unified).map(PathBuf::as_path)
+    }
+}
+
+impl Hierarchies {
+    /// Reads `/proc/self/mountinfo`. Of several mounts of one hierarchy the first counts.
+    fn parse(mounts: &str) -> Self {
+        let mut found = Self { controllers: BTreeMap::new(), unified: None };
+        for line in mounts.lines() {
+            let Some((left, right)) = line.split_once(" - ") else { continue };
+            let left: Vec<&str> = left.split(' ').collect();
+            let right: Vec<&str> = right.split(' ').collect();
+            let (Some(&root), Some(&point), Some(&kind)) =
+                (left.get(3), left.get(4), right.first())
+            else {
+                continue;
+            };
+            if root != "/" {
+                continue;
+            }
+            match kind {
+                "cgroup2" => {
+                    found.unified.get_or_insert_with(|| point.into());
+                }
+                "cgroup" => {
+                    for option in right.get(2).into_iter().flat_map(|options| options.split(',')) {
+                        if !matches!(option, "rw" | "ro" | "xattr" | "noprefix" | "clone_children")
+                        {
+                            let point = PathBuf::from(point);
+                            found.controllers.entry(option.to_owned()).or_insert(point);
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        found
+    }
+}
+
+/// Removes a group and those below it. Groups hold no files that could be deleted, and one with a
+/// process in it refuses, so this cannot do harm; what refuses is left for the next time.
+fn remove_tree(group: &Path) {
+    let Ok(entries) = fs::read_dir(group) else { return };
+    for entry in entries.flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_tree(&entry.path());
+        }
+    }
+    if let Err(error) = fs::remove_dir(group) {
+        tracing::debug!(group = %group.display(), %error, "control group stays");
+    }
+}
+
+/// The number in a file; 0 when there is none.
+fn number(path: &Path) -> u64 {
+    fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+}
+
+/// The number behind a name in a file of `name number` lines; 0 when there is none.
+fn field(path: &Path, name: &str) -> u64 {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    text.lines()
+        .filter_map(|line| line.split_once(' '))
+        .find(|(key, _)| *key == name)
+        .and_then(|(_, value)| value.trim().parse().ok())
+        .unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_layout_is_recognised() {
+        let hybrid = "\
+            30 24 0:26 / /sys/fs/cgroup rw - tmpfs tmpfs rw,mode=755\n\
+            31 30 0:27 / /sys/fs/cgroup/cpu,cpuacct rw,nosuid shared:9 - cgroup cgroup rw,cpu,cpuacct\n\
+            32 30 0:28 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd\n\
+            33 30 0:29 /inner /elsewhere rw - cgroup cgroup rw,memory\n\
+            34 30 0:30 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
+        let found = Hierarchies::parse(hybrid);
+        let names: Vec<&str> = found.controllers.keys().map(String::as_str).collect();
+        assert_eq!(names, ["cpu", "cpuacct", "name=systemd"], "not what is mounted in part");
+        assert_eq!(found.controllers["cpuacct"], Path::new("/sys/fs/cgroup/cpu,cpuacct"));
+        assert_eq!(found.unified.as_deref(), Some(Path::new("/sys/fs/cgroup/unified")));
+        let v2 = Hierarchies::parse("30 24 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n");
+        assert!(v2.controllers.is_empty());
+        assert_eq!(v2.unified.as_deref(), Some(Path::new("/sys/fs/cgroup")));
+    }
+}

@@ -1,0 +1,263 @@
+//! What is remembered on disk, and where.
+//!
+//! ```text
+//! <dir>/lock                     held while a runtime lives
+//! <dir>/last-address             the address given out last
+//! <dir>/runc/                    the state of the OCI runtime
+//! <dir>/trash/                   what is being removed; emptied at start
+//! <dir>/containers/<id>/         one container, and the OCI bundle
+//!     record.json                what never changes; its presence makes the container
+//!     run.json                   its last start
+//!     config.json                the OCI configuration of its last start
+//!     upper/ work/ rootfs/       overlay: changes, scratch, mount point
+//!     ramdisk/                   mount point of the ramdisk
+//! ```
+//!
+//! Files appear whole, by a rename. A directory without a record is what a crash left.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, DirBuilder, File, OpenOptions},
+    io::{self, Read as _, Write as _},
+    net::Ipv4Addr,
+    os::{
+        fd::AsFd as _,
+        unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    },
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use gantry_model::ContainerId;
+use rustix::fs::FlockOperation;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use super::process::Init;
+use crate::{Error, Result};
+
+/// No file of ours comes near this size.
+const FILE_BYTES_MAX: u64 = 16 << 20;
+
+/// How long a runtime that ends may still hold the directory.
+const LOCK_WAIT: Duration = Duration::from_secs(5);
+
+/// The directory of the runtime, locked against a second one.
+#[derive(Debug)]
+pub(super) struct Disk {
+    root: PathBuf,
+    _lock: File,
+}
+
+/// What never changes in a container's life.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Record {
+    /// Its address.
+    pub(super) address: Ipv4Addr,
+    /// The unpacked image below its own changes.
+    pub(super) lower: PathBuf,
+}
+
+/// A start of a container.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Run {
+    /// The boot of the host that it happened in.
+    pub(super) boot_id: String,
+    /// The init that was started.
+    pub(super) init: Init,
+    /// The environment that it was started with.
+    pub(super) env: BTreeMap<String, String>,
+    /// The limit of its memory, in bytes; 0 for none.
+    pub(super) memory_bytes: u64,
+}
+
+/// The places of one container.
+#[derive(Clone, Debug)]
+pub(super) struct Home(PathBuf);
+
+impl Disk {
+    /// Makes what is missing, waits for an ending runtime to let go, removes what was being removed.
+    pub(super) async fn open(root: &Path) -> Result<Self> {
+        let failed = |error: io::Error| Error::failed("opening the runtime's directory", error);
+        for dir in [root.to_owned(), root.join("containers")] {
+            make_dir(&dir, 0o711).map_err(failed)?;
+        }
+        for dir in ["runc", "trash"] {
+            make_dir(&root.join(dir), 0o700).map_err(failed)?;
+        }
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(root.join("lock"))
+            .map_err(failed)?;
+        let mut tick = tokio::time::interval(Duration::from_millis(20));
+        let held = async {
+            while rustix::fs::flock(lock.as_fd(), FlockOperation::NonBlockingLockExclusive).is_err()
+            {
+                tick.tick().await;
+            }
+        };
+        tokio::time::timeout(LOCK_WAIT, held).await.map_err(|_elapsed| {
+            Error::failed("opening the runtime's directory", "another process uses it")
+        })?;
+        let disk = Self { root: root.to_owned(), _lock: lock };
+        disk.empty_trash();
+        Ok(disk)
+    }
+
+    /// Where the OCI runtime keeps its state.
+    pub(super) fn runc_dir(&self) -> PathBuf {
+        self.root.join("runc")
+    }
+
+    /// The places of a container, whether it exists or not.
+    pub(super) fn home(&self, id: ContainerId) -> Home {
+        Home(self.root.join("containers").join(id.to_string()))
+    }
+
+    /// Every id that has a directory.
+    pub(super) fn ids(&self) -> Result<Vec<ContainerId>> {
+        let failed = |error: io::Error| Error::failed("listing the containers", error);
+        let entries = fs::read_dir(self.root.join("containers")).map_err(failed)?;
+        let mut ids = Vec::new();
+        for entry in entries {
+            let name = entry.map_err(failed)?.file_name();
+            ids.extend(name.to_str().and_then(|name| name.parse::<ContainerId>().ok()));
+        }
+        Ok(ids)
+    }
+
+    /// Makes a container vanish at once; its files go later, with [`Disk::empty_trash`].
+    pub(super) fn discard(&self, id: ContainerId, token: u64) -> io::Result<()> {
+        let target = self.root.join("trash").join(format!("{id}-{token:x}"));
+        match fs::rename(self.home(id).dir(), target) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Removes what was discarded. Blocks for as long as that takes; what cannot be removed now is
+    /// tried again next time.
+    pub(super) fn empty_trash(&self) {
+        let Ok(entries) = fs::read_dir(self.root.join("trash")) else { return };
+        for entry in entries.flatten() {
+            if let Err(error) = fs::remove_dir_all(entry.path()) {
+                tracing::warn!(path = %entry.path().display(), %error, "cannot remove yet");
+            }
+        }
+    }
+
+    /// The address given out last, if that is known.
+    pub(super) fn last_address(&self) -> Option<Ipv4Addr> {
+        fs::read_to_string(self.root.join("last-address")).ok()?.trim().parse().ok()
+    }
+
+    /// Notes the address given out last.
+    pub(super) fn note_last_address(&self, address: Ipv4Addr) {
+        let path = self.root.join("last-address");
+        if let Err(error) = write_atomically(&path, address.to_string().as_bytes(), Durable::No) {
+            tracing::warn!(%error, "cannot note the last address; freed ones may rest less");
+        }
+    }
+}
+
+impl Home {
+    pub(super) fn dir(&self) -> &Path {
+        &self.0
+    }
+
+    pub(super) fn upper(&self) -> PathBuf {
+        self.0.join("upper")
+    }
+
+    pub(super) fn work(&self) -> PathBuf {
+        self.0.join("work")
+    }
+
+    pub(super) fn rootfs(&self) -> PathBuf {
+        self.0.join("rootfs")
+    }
+
+    pub(super) fn ramdisk(&self) -> PathBuf {
+        self.0.join("ramdisk")
+    }
+
+    pub(super) fn pid_file(&self, name: &str) -> PathBuf {
+        self.0.join(format!("{name}.pid"))
+    }
+
+    /// The record; `None` when the container does not exist (as far as it was ever finished).
+    pub(super) fn record(&self) -> Option<Record> {
+        read(&self.0.join("record.json"))
+    }
+
+    /// The last start; `None` when it never was started.
+    pub(super) fn run(&self) -> Option<Run> {
+        read(&self.0.join("run.json"))
+    }
+
+    /// Makes the container exist, durably: its directories first, the record last.
+    pub(super) fn create(&self, record: &Record, root: u32) -> io::Result<()> {
+        make_dir(&self.0, 0o711)?;
+        for dir in [self.upper(), self.work(), self.rootfs(), self.ramdisk()] {
+            make_dir(&dir, 0o755)?;
+        }
+        std::os::unix::fs::chown(self.upper(), Some(root), Some(root))?;
+        write_atomically(&self.0.join("record.json"), &serde_json::to_vec(record)?, Durable::Yes)?;
+        // The entry of the container's own directory must be on disk, too.
+        self.0.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
+    }
+
+    /// Notes a start. After a crash of the host nothing runs anyway, so this need not be durable.
+    pub(super) fn started(&self, run: &Run) -> io::Result<()> {
+        write_atomically(&self.0.join("run.json"), &serde_json::to_vec(run)?, Durable::No)
+    }
+
+    /// Writes the OCI configuration of the start to come.
+    pub(super) fn write_bundle(&self, json: &[u8]) -> io::Result<()> {
+        write_atomically(&self.0.join("config.json"), json, Durable::No)
+    }
+}
+
+/// Whether a file must survive a power failure.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Durable {
+    Yes,
+    No,
+}
+
+fn make_dir(path: &Path, mode: u32) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(mode).create(path)
+}
+
+/// The file's content; `None` when it is missing. One that does not decode is reported and missing.
+fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(FILE_BYTES_MAX).read_to_end(&mut bytes));
+    match read {
+        Ok(_) => serde_json::from_slice(&bytes)
+            .inspect_err(|error| tracing::error!(path = %path.display(), %error, "unreadable"))
+            .ok(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => {
+            tracing::error!(path = %path.display(), %error, "unreadable");
+            None
+        }
+    }
+}
+
+fn write_atomically(path: &Path, bytes: &[u8], durable: Durable) -> io::Result<()> {
+    let fresh = path.with_extension("new");
+    let mut file =
+        OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&fresh)?;
+    file.write_all(bytes)?;
+    if durable == Durable::Yes {
+        file.sync_all()?;
+    }
+    fs::rename(&fresh, path)?;
+    match path.parent() {
+        Some(dir) if durable == Durable::Yes => File::open(dir)?.sync_all(),
+        Some(_) | None => Ok(()),
+    }
+}

@@ -1,0 +1,249 @@
+//! Commands inside a container.
+
+use std::{
+    io,
+    path::PathBuf,
+    process::{ExitStatus as OsStatus, Stdio},
+};
+
+use bytes::Bytes;
+use gantry_model::ContainerId;
+use rustix::process::{Pid, Signal};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _},
+    process::{Child, ChildStdin, Command},
+};
+
+use super::{
+    bundle,
+    disk::{Home, Run},
+    process::Init,
+    runc::{Memory, Runc, read_pid, timed_out},
+};
+use crate::{Error, Exec, ExecOutput, ExitStatus, PtySize, Result};
+
+const WHAT: &str = "running the command";
+
+/// A command about to be run: what the OCI runtime is told, and where it tells back.
+pub(super) struct Call {
+    init: Init,
+    id: ContainerId,
+    /// Kept open, because the OCI runtime reads it by its path.
+    _process: Memory,
+    log: Memory,
+    pid_file: PathBuf,
+    command: Command,
+}
+
+/// A command that runs. Dropped before its end is known, it is killed with all that it started in
+/// its session.
+pub(super) struct Leash {
+    call: Call,
+    child: Child,
+    ended: bool,
+}
+
+impl Call {
+    /// Prepares a command for a running container; `token` makes its names unique.
+    pub(super) fn new(
+        runc: &Runc,
+        target: (ContainerId, &Home, &Run),
+        command: &Exec,
+        terminal: Option<PtySize>,
+        token: u64,
+    ) -> Result<Self> {
+        check(command)?;
+        let (id, home, run) = target;
+        let failed = |error: io::Error| Error::failed(WHAT, error);
+        let process = bundle::process(command, &run.env, terminal)
+            .map_err(|error| Error::failed(WHAT, error))?;
+        let json = serde_json::to_vec(&process).map_err(|error| Error::failed(WHAT, error))?;
+        let process = Memory::new(&json).map_err(failed)?;
+        let log = Memory::new(b"").map_err(failed)?;
+        let pid_file = home.pid_file(&format!("exec-{token:x}"));
+        let mut command = runc.command(&log);
+        command.arg("exec").arg("--process").arg(process.path());
+        command.arg("--pid-file").arg(&pid_file).arg(id.to_string());
+        Ok(Self { init: run.init, id, _process: process, log, pid_file, command })
+    }
+
+    /// The command line, to be given its streams.
+    pub(super) fn command(&mut self) -> &mut Command {
+        &mut self.command
+    }
+
+    /// Runs it.
+    pub(super) fn spawn(mut self) -> Result<Leash> {
+        let child = self.command.spawn().map_err(|error| Error::failed(WHAT, error))?;
+        Ok(Leash { call: self, child, ended: false })
+    }
+}
+
+impl Leash {
+    /// The process that stands for the command outside of the container.
+    pub(super) fn child(&mut self) -> &mut Child {
+        &mut self.child
+    }
+
+    /// Whether the command itself has begun (it may have ended since).
+    pub(super) fn has_begun(&self) -> bool {
+        self.call.pid_file.exists()
+    }
+
+    /// Waits for the command's end. Cancel-safe.
+    pub(super) async fn wait(&mut self) -> Result<ExitStatus> {
+        let status = self.child.wait().await.map_err(|error| Error::failed(WHAT, error))?;
+        self.ended = true;
+        self.verdict(status)
+    }
+
+    fn verdict(&self, status: OsStatus) -> Result<ExitStatus> {
+        let refused = if status.success() { None } else { self.call.log.last_error() };
+        match (refused, status.code().and_then(|code| u8::try_from(code).ok())) {
+            (Some(_), _) if !self.call.init.is_alive() => {
+                Err(Error::NotRunning { id: self.call.id })
+            }
+            (Some(message), _) => Err(refusal(&message)),
+            // The convention of shells, which the OCI runtime follows.
+            (None, Some(code @ 129..=192)) => Ok(ExitStatus::Signal(code - 128)),
+            (None, Some(code)) => Ok(ExitStatus::Code(code)),
+            (None, None) => Err(Error::failed(WHAT, format!("the OCI runtime ended: {status}"))),
+        }
+    }
+}
+
+impl Drop for Leash {
+    fn drop(&mut self) {
+        if !self.ended {
+            // First the outer one, which could still start the inner one otherwise.
+            if let Err(error) = self.child.start_kill() {
+                tracing::debug!(%error, "a command had ended");
+            }
+            // The inner one leads a session of its own, so its number names the group.
+            let inner = read_pid(&self.call.pid_file).filter(|pid| self.call.init.contains(*pid));
+            let group = inner.and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
+            if let Some(group) = group
+                && let Err(error) = rustix::process::kill_process_group(group, Signal::KILL)
+            {
+                tracing::debug!(%error, "a command had ended");
+            }
+        }
+        match std::fs::remove_file(&self.call.pid_file) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(%error, "a pid file stays");
+            }
+            Ok(()) | Err(_) => {}
+        }
+    }
+}
+
+/// Runs a command to its end.
+pub(super) async fn exec(mut call: Call, command: &Exec) -> Result<ExecOutput> {
+    let stdin = if command.stdin.is_empty() { Stdio::null() } else { Stdio::piped() };
+    call.command().stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut leash = call.spawn()?;
+    let child = leash.child();
+    let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    let run = async {
+        let (_fed, stdout, stderr, status) = tokio::join!(
+            feed(stdin, &command.stdin),
+            keep(stdout, command.output_max),
+            keep(stderr, command.output_max),
+            leash.wait(),
+        );
+        let (stdout, stderr) = (stdout?, stderr?);
+        Ok(ExecOutput {
+            status: status?,
+            truncated: stdout.1 || stderr.1,
+            stdout: stdout.0,
+            stderr: stderr.0,
+        })
+    };
+    match tokio::time::timeout(command.timeout, run).await {
+        Ok(result) => result,
+        Err(_elapsed) => Err(timed_out("the command", command.timeout)),
+    }
+}
+
+/// What cannot be a command, whatever the container holds.
+fn check(command: &Exec) -> Result<()> {
+    let fault = |message: &str| Err(Error::Command { message: message.to_owned() });
+    let texts = command.argv.iter().chain(command.env.keys()).chain(command.env.values());
+    if command.argv.first().is_none_or(String::is_empty) {
+        fault("no program is named")
+    } else if !command.cwd.starts_with('/') {
+        fault("the directory must be absolute")
+    } else if texts.chain([&command.cwd]).any(|text| text.contains('\0')) {
+        fault("it contains NUL")
+    } else {
+        Ok(())
+    }
+}
+
+/// Writes the input and closes it. A command need not read it.
+async fn feed(stdin: Option<ChildStdin>, input: &[u8]) {
+    let Some(mut stdin) = stdin else { return };
+    let fed = async {
+        stdin.write_all(input).await?;
+        stdin.shutdown().await
+    };
+    if let Err(error) = fed.await {
+        tracing::trace!(%error, "a command did not read all of its input");
+    }
+}
+
+/// Reads to the end, keeps the first `max` bytes, and says whether there were more.
+async fn keep(stream: Option<impl AsyncRead + Unpin>, max: usize) -> Result<(Bytes, bool)> {
+    let Some(mut stream) = stream else { return Ok((Bytes::new(), false)) };
+    let mut kept = Vec::new();
+    let mut more = false;
+    let mut part = vec![0; 16 << 10];
+    loop {
+        let read = stream.read(&mut part).await.map_err(|error| Error::failed(WHAT, error))?;
+        if read == 0 {
+            return Ok((kept.into(), more));
+        }
+        let room = read.min(max.saturating_sub(kept.len()));
+        kept.extend_from_slice(part.get(..room).unwrap_or_default());
+        more |= room < read;
+    }
+}
+
+/// What the OCI runtime says when it cannot run a command: the command's fault, or ours.
+fn refusal(message: &str) -> Error {
+    const FAULTS: [&str; 6] = [
+        "executable file not found",
+        "no such file or directory",
+        "permission denied",
+        "is a directory",
+        "not a directory",
+        "exec format error",
+    ];
+    let lower = message.to_lowercase();
+    if !FAULTS.iter().any(|fault| lower.contains(fault)) {
+        return Error::failed(WHAT, message);
+    }
+    // What stands before is about the OCI runtime's own doing.
+    let tail = ["container process: ", "exec failed: "]
+        .iter()
+        .find_map(|mark| message.split_once(mark))
+        .map_or(message, |(_, tail)| tail);
+    Error::Command { message: tail.trim_start_matches("exec: ").to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_the_commands_fault_or_ours() {
+        let said = "exec failed: unable to start container process: exec: \"nope\": executable \
+                    file not found in $PATH";
+        let error = refusal(said);
+        assert_eq!(
+            error.reason(),
+            "the command cannot be run: \"nope\": executable file not found in $PATH"
+        );
+        assert!(matches!(refusal("cannot join cgroup: boom"), Error::Failed { .. }));
+    }
+}

@@ -1,0 +1,282 @@
+//! The files that Gantry writes into a container before its init starts.
+//!
+//! What is in the file system is the container's own doing by then, so nothing is followed out of
+//! it: directories are resolved beneath its root, files are replaced and never opened for writing.
+//! What the owner wrote stays: ours are lines between two marks, or files that still carry a mark.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{self, Read as _, Write as _},
+    net::{IpAddr, Ipv4Addr},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::Path,
+};
+
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
+
+use crate::Order;
+
+const BEGIN: &str = "# Gantry writes the lines down to its end mark at each start.";
+const END: &str = "# Gantry: end";
+
+/// No file that we keep parts of is larger.
+const FILE_BYTES_MAX: u64 = 256 << 10;
+
+/// Where inits are looked for, in this order.
+const INITS: [&str; 4] = ["/sbin/init", "/usr/sbin/init", "/etc/init", "/bin/sh"];
+
+/// The root file system of a container that does not run.
+#[derive(Debug)]
+pub(super) struct Guest {
+    root: OwnedFd,
+    owner: u32,
+}
+
+/// What a container shall know of itself.
+pub(super) struct Identity<'a> {
+    pub(super) order: &'a Order,
+    pub(super) address: Ipv4Addr,
+    pub(super) nameservers: &'a [IpAddr],
+}
+
+impl Guest {
+    /// Opens the file system at `root`, whose root user is the host's `owner`.
+    pub(super) fn open(root: &Path, owner: u32) -> io::Result<Self> {
+        let root = rustix::fs::open(
+            root,
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?;
+        Ok(Self { root, owner })
+    }
+
+    /// The program to start.
+    pub(super) fn init(&self) -> &'static str {
+        let exists = |path: &&&str| {
+            let file = self.resolve(path, OFlags::PATH);
+            file.is_ok_and(|file| {
+                rustix::fs::fstat(file)
+                    .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_file())
+            })
+        };
+        INITS.iter().find(exists).copied().unwrap_or("/sbin/init")
+    }
+
+    /// Writes everything. A file that cannot be written is the container's own doing and must not
+    /// keep it from starting, so that is only reported.
+    pub(super) fn identify(&self, identity: &Identity<'_>) {
+        let order = identity.order;
+        let hosts = format!(
+            "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n{}\t{}\n",
+            identity.address, order.hostname
+        );
+        let report = |path: &str, result: io::Result<()>| {
+            if let Err(error) = result {
+                tracing::warn!(container = %order.id, path, %error, "cannot write into it");
+            }
+        };
+        report("/etc/hostname", self.write("etc", "hostname", &format!("{}\n", order.hostname)));
+        report("/etc/hosts", self.write_block("etc", "hosts", &hosts));
+        report("/etc/resolv.conf", self.write_resolver(identity.nameservers));
+        report("/etc/environment", self.write_block("etc", "environment", &pam(&order.env)));
+        if self.resolve("etc/systemd", OFlags::PATH | OFlags::DIRECTORY).is_ok() {
+            let path = "/etc/systemd/system.conf.d/90-gantry.conf";
+            let written = self
+                .make_dir("etc/systemd", "system.conf.d")
+                .and_then(|()| self.write(SYSTEMD_DIR, "90-gantry.conf", &systemd(&order.env)));
+            report(path, written);
+        }
+    }
+
+    /// A resolver configuration, unless the owner has made a file of his own. A link is the image's
+    /// (to a service's output) and is replaced.
+    fn write_resolver(&self, nameservers: &[IpAddr]) -> io::Result<()> {
+        let present = self.read("etc/resolv.conf");
+        if present.is_some_and(|text| !text.trim().is_empty() && !text.contains(BEGIN)) {
+            return Ok(());
+        }
+        let lines: Vec<String> =
+            nameservers.iter().map(|ip| format!("nameserver {ip}\n")).collect();
+        self.write("etc", "resolv.conf", &block("", &lines.concat()))
+    }
+
+    /// Replaces our lines in a file and keeps the others.
+    fn write_block(&self, dir: &str, name: &str, lines: &str) -> io::Result<()> {
+        let present = self.read(&format!("{dir}/{name}")).unwrap_or_default();
+        self.write(dir, name, &block(&present, lines))
+    }
+
+    fn write(&self, dir: &str, name: &str, content: &str) -> io::Result<()> {
+        let dir_fd = match self.resolve(dir, OFlags::PATH | OFlags::DIRECTORY) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !dir.contains('/') => {
+                self.make_dir("/", dir)?;
+                self.resolve(dir, OFlags::PATH | OFlags::DIRECTORY)?
+            }
+            other => other?,
+        };
+        let fresh = format!(".gantry-{name}");
+        match rustix::fs::unlinkat(&dir_fd, fresh.as_str(), AtFlags::empty()) {
+            Ok(()) | Err(rustix::io::Errno::NOENT) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let flags =
+            OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut file =
+            File::from(rustix::fs::openat(&dir_fd, fresh.as_str(), flags, Mode::from(0o644))?);
+        file.write_all(content.as_bytes())?;
+        self.own(file.as_fd(), 0o644)?;
+        rustix::fs::renameat(&dir_fd, fresh.as_str(), &dir_fd, name)?;
+        Ok(())
+    }
+
+    fn make_dir(&self, above: &str, name: &str) -> io::Result<()> {
+        let above = self.resolve(above, OFlags::PATH | OFlags::DIRECTORY)?;
+        match rustix::fs::mkdirat(&above, name, Mode::from(0o755)) {
+            Ok(()) => {
+                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let dir = rustix::fs::openat(&above, name, flags, Mode::empty())?;
+                self.own(dir.as_fd(), 0o755)
+            }
+            Err(rustix::io::Errno::EXIST) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn own(&self, file: BorrowedFd<'_>, mode: u32) -> io::Result<()> {
+        let (user, group) = (Uid::from_raw(self.owner), Gid::from_raw(self.owner));
+        rustix::fs::fchown(file, Some(user), Some(group))?;
+        rustix::fs::fchmod(file, Mode::from(mode))?;
+        Ok(())
+    }
+
+    /// The text of a regular file; `None` for anything else, and for a file too large to be ours.
+    fn read(&self, path: &str) -> Option<String> {
+        let file = self.resolve(path, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK).ok()?;
+        let stat = rustix::fs::fstat(&file).ok()?;
+        let size = u64::try_from(stat.st_size).ok()?;
+        if !FileType::from_raw_mode(stat.st_mode).is_file() || size > FILE_BYTES_MAX {
+            return None;
+        }
+        let mut text = String::new();
+        File::from(file).take(FILE_BYTES_MAX).read_to_string(&mut text).ok()?;
+        Some(text)
+    }
+
+    /// Opens a path as the container would see it.
+    fn resolve(&self, path: &str, flags: OFlags) -> io::Result<OwnedFd> {
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        let flags = flags | OFlags::CLOEXEC;
+        Ok(rustix::fs::openat2(&self.root, path, flags, Mode::empty(), resolve)?)
+    }
+}
+
+const SYSTEMD_DIR: &str = "etc/systemd/system.conf.d";
+
+/// `present` with our lines in place of those of last time, or at its end.
+fn block(present: &str, lines: &str) -> String {
+    let mut kept = String::new();
+    let mut ours = false;
+    for line in present.lines() {
+        match line {
+            BEGIN => ours = true,
+            END => ours = false,
+            _ if ours => {}
+            _ => {
+                kept.push_str(line);
+                kept.push('\n');
+            }
+        }
+    }
+    format!("{kept}{BEGIN}\n{lines}{END}\n")
+}
+
+/// For login sessions (`pam_env`), which know neither line breaks nor escapes.
+fn pam(env: &BTreeMap<String, String>) -> String {
+    let lines = env.iter().filter(|(_, value)| !value.contains(['\n', '\r']));
+    let quote = |value: &str| if value.contains('"') { "" } else { "\"" };
+    let lines = lines.map(|(key, value)| format!("{key}={0}{value}{0}\n", quote(value)));
+    lines.collect::<Vec<_>>().concat()
+}
+
+/// For services: the environment that systemd gives to all of them.
+fn systemd(env: &BTreeMap<String, String>) -> String {
+    let mut text = vec!["# Gantry writes this file at each start.\n[Manager]\n".to_owned()];
+    for (key, value) in env {
+        let value = value
+            .replace('\\', "\\\\")
+            .replace('"', "\\\"")
+            .replace('%', "%%")
+            .replace('\n', "\\n")
+            .replace('\r', "\\r");
+        text.push(format!("DefaultEnvironment=\"{key}={value}\"\n"));
+    }
+    text.concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{MetadataExt as _, symlink};
+
+    use super::*;
+
+    fn me() -> u32 {
+        rustix::process::getuid().as_raw()
+    }
+
+    #[test]
+    fn lines_of_the_owner_stay_and_ours_are_replaced() {
+        let first = block("mine=1", "A=1\n");
+        assert_eq!(first, format!("mine=1\n{BEGIN}\nA=1\n{END}\n"));
+        let second = block(&format!("{first}late=2\n"), "B=2\n");
+        assert_eq!(second, format!("mine=1\nlate=2\n{BEGIN}\nB=2\n{END}\n"));
+    }
+
+    #[test]
+    fn values_are_quoted_for_their_reader() {
+        let env = BTreeMap::from([
+            ("A".to_owned(), "two words".to_owned()),
+            ("B".to_owned(), "50% \"q\" \\".to_owned()),
+            ("C".to_owned(), "line\nbreak".to_owned()),
+        ]);
+        assert_eq!(pam(&env), "A=\"two words\"\nB=50% \"q\" \\\n");
+        let text = systemd(&env);
+        assert!(text.contains(r#"DefaultEnvironment="B=50%% \"q\" \\""#), "{text}");
+        assert!(text.contains(r#"DefaultEnvironment="C=line\nbreak""#), "{text}");
+    }
+
+    /// A container may lay links to anywhere; the host's files behind them are never touched.
+    #[test]
+    fn links_out_of_the_container_lead_nowhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let (root, outside) = (dir.path().join("root"), dir.path().join("outside"));
+        std::fs::create_dir_all(root.join("etc")).unwrap();
+        std::fs::create_dir_all(&outside).unwrap();
+        std::fs::write(outside.join("hosts"), "host's own").unwrap();
+        symlink(outside.join("hosts"), root.join("etc/hosts")).unwrap();
+        symlink(&outside, root.join("etc/systemd")).unwrap();
+        let guest = Guest::open(&root, me()).unwrap();
+        guest.write_block("etc", "hosts", "ours\n").unwrap();
+        assert_eq!(std::fs::read_to_string(outside.join("hosts")).unwrap(), "host's own");
+        let written = std::fs::read_to_string(root.join("etc/hosts")).unwrap();
+        assert_eq!(written, format!("{BEGIN}\nours\n{END}\n"));
+        assert_eq!(std::fs::symlink_metadata(root.join("etc/hosts")).unwrap().uid(), me());
+        assert!(guest.make_dir("etc/systemd", "system.conf.d").is_err());
+        assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 1, "nothing was added");
+    }
+
+    #[test]
+    fn a_resolver_of_the_owners_own_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let guest = Guest::open(dir.path(), me()).unwrap();
+        let servers = ["192.0.2.1".parse().unwrap()];
+        guest.write_resolver(&servers).unwrap();
+        let read = || guest.read("etc/resolv.conf").unwrap();
+        assert!(read().contains("nameserver 192.0.2.1\n"));
+        guest.write_resolver(&["192.0.2.2".parse().unwrap()]).unwrap();
+        assert!(read().contains("192.0.2.2") && !read().contains("192.0.2.1"));
+        std::fs::write(dir.path().join("etc/resolv.conf"), "nameserver 192.0.2.9\n").unwrap();
+        guest.write_resolver(&servers).unwrap();
+        assert_eq!(read(), "nameserver 192.0.2.9\n");
+    }
+}

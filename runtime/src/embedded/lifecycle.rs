@@ -1,0 +1,313 @@
+//! From order to running container and back; the steps, and what a crash between them leaves.
+//!
+//! A container exists once its record is on disk, and is gone once its directory was renamed away.
+//! It runs when `run.json` names a living process of this boot; that file is written last. Whatever
+//! else is found (state of the OCI runtime, mounts, links, control groups) is what an interrupted
+//! step left, and [`Inner::clear`] removes it before the next start and at each stop. So no step has
+//! to be undone in order, and every `ensure_*` converges from any point.
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use gantry_model::ContainerId;
+use tokio::sync::{RwLock, broadcast};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    Config, bundle,
+    cgroup::Cgroups,
+    disk::{Disk, Home, Record, Run},
+    guest::{Guest, Identity},
+    image::{Freshness, Images},
+    network::Network,
+    process::{Handle, Init},
+    rootfs,
+    runc::{Runc, timed_out},
+    usage::Usage,
+};
+use crate::{Error, Observed, Order, Result, Running, State, locks::Locks};
+
+/// How long a killed container may take to vanish.
+const KILL_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// What asks systemd to power off; the third of the real-time signals that C libraries leave free.
+const SYSTEMD_POWER_OFF: &str = "37";
+
+/// What every call needs.
+#[derive(Debug)]
+pub(super) struct Inner {
+    pub(super) config: Config,
+    pub(super) disk: Disk,
+    pub(super) runc: Runc,
+    pub(super) cgroups: Cgroups,
+    pub(super) network: Network,
+    pub(super) images: Images,
+    pub(super) locks: Locks,
+    pub(super) boot_id: String,
+    pub(super) exits: broadcast::Sender<ContainerId>,
+    pub(super) tasks: TaskTracker,
+    pub(super) shutdown: CancellationToken,
+    pub(super) usage: Usage,
+    /// Written while images are removed, read while one becomes a container's.
+    pub(super) images_in_use: RwLock<()>,
+    pub(super) tokens: AtomicU64,
+}
+
+impl Inner {
+    /// A number that this process has not used yet.
+    pub(super) fn token(&self) -> u64 {
+        (u64::from(std::process::id()) << 32) | self.tokens.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The last start, if its init still lives.
+    pub(super) fn live(&self, home: &Home) -> Option<Run> {
+        home.run().filter(|run| run.boot_id == self.boot_id && run.init.is_alive())
+    }
+
+    /// The container as it is now.
+    pub(super) fn observed(&self, id: ContainerId) -> Option<Observed> {
+        let home = self.disk.home(id);
+        let record = home.record()?;
+        let state = match home.run() {
+            None => State::Created,
+            Some(run) if run.boot_id != self.boot_id || !run.init.is_alive() => State::Stopped,
+            Some(_) if self.cgroups.is_frozen(id) => State::Paused,
+            Some(_) => State::Running,
+        };
+        Some(Observed { id, state, address: Some(record.address.into()) })
+    }
+
+    /// The start of a container whose init lives.
+    pub(super) fn alive(&self, id: ContainerId) -> Result<(Home, Run)> {
+        let home = self.disk.home(id);
+        if home.record().is_none() {
+            return Err(Error::NotFound { id });
+        }
+        let run = self.live(&home).ok_or(Error::NotRunning { id })?;
+        Ok((home, run))
+    }
+
+    /// The same, if it is not frozen.
+    pub(super) fn running(&self, id: ContainerId) -> Result<(Home, Run)> {
+        let found = self.alive(id)?;
+        if self.cgroups.is_frozen(id) { Err(Error::NotRunning { id }) } else { Ok(found) }
+    }
+
+    /// Makes the record, if there is none. The lock of the container is held.
+    pub(super) async fn create(&self, order: &Order) -> Result<Record> {
+        let home = self.disk.home(order.id);
+        if let Some(record) = home.record() {
+            return Ok(record);
+        }
+        let freshness = if order.cache { Freshness::Cached } else { Freshness::Rebuilt };
+        let _no_removal = self.images_in_use.read().await;
+        let rootfs = self.images.ensure(&order.image, order.kit, freshness).await?;
+        let address = self.network.take(order.id).await?;
+        self.disk.note_last_address(address);
+        let record = Record { address, lower: rootfs.path };
+        let (kept, root) = (record.clone(), self.config.mapping.base);
+        let created = blocking("creating the container", move || home.create(&kept, root)).await;
+        if created.is_err() {
+            self.network.release(order.id, address).await?;
+        }
+        created.map(|()| record)
+    }
+
+    /// Starts the init, or finds it running. The lock of the container is held.
+    pub(super) async fn run(&self, order: &Order) -> Result<Running> {
+        let record = self.create(order).await?;
+        let running = Running { address: record.address.into() };
+        if self.live(&self.disk.home(order.id)).is_some() {
+            if self.cgroups.is_frozen(order.id) {
+                self.runc.resume(order.id).await?;
+            }
+            return Ok(running);
+        }
+        self.clear(order.id, &record).await?;
+        if let Err(error) = self.start(order, &record).await {
+            if let Err(error) = self.clear(order.id, &record).await {
+                tracing::warn!(id = %order.id, %error, "leftovers of a failed start stay for now");
+            }
+            return Err(error);
+        }
+        Ok(running)
+    }
+
+    async fn start(&self, order: &Order, record: &Record) -> Result<()> {
+        const WHAT: &str = "starting the container";
+        let home = self.disk.home(order.id);
+        self.prepare(order, record).await?;
+        let pid = self.runc.create(order.id, home.dir(), &home.pid_file("init")).await?;
+        let init = Init::of(pid).ok_or_else(|| Error::failed(WHAT, "it ended at once"))?;
+        self.cgroups.delegate(order.id, self.config.mapping)?;
+        self.network.plug(record.address, pid, init.namespace("net")).await?;
+        self.runc.start(order.id).await?;
+        let run = Run {
+            boot_id: self.boot_id.clone(),
+            init,
+            env: order.env.clone(),
+            memory_bytes: order.limits.memory_bytes,
+        };
+        home.started(&run).map_err(|error| Error::failed(WHAT, error))?;
+        self.watch(order.id, init);
+        Ok(())
+    }
+
+    /// Mounts, writes into the container, writes the bundle.
+    async fn prepare(&self, order: &Order, record: &Record) -> Result<()> {
+        let home = self.disk.home(order.id);
+        let (order, record) = (order.clone(), record.clone());
+        let nameservers = self.network.nameservers().to_vec();
+        let (cgroup, mapping) = (self.cgroups.path(order.id), self.config.mapping);
+        blocking("preparing the container", move || {
+            rootfs::mount_root(&home, &record.lower)?;
+            if order.ramdisk {
+                rootfs::mount_ramdisk(&home, order.limits.memory_bytes, mapping)?;
+            } else {
+                rootfs::unmount(&home.ramdisk())?;
+            }
+            let rootfs = home.rootfs();
+            let guest = Guest::open(&rootfs, mapping.base)?;
+            let address = record.address;
+            guest.identify(&Identity { order: &order, address, nameservers: &nameservers });
+            let ramdisk = home.ramdisk();
+            let places = bundle::Places {
+                rootfs: &rootfs,
+                ramdisk: order.ramdisk.then_some(ramdisk.as_path()),
+                cgroup: &cgroup,
+                init: guest.init(),
+                mapping,
+            };
+            let spec = bundle::spec(&order, &places).map_err(io::Error::other)?;
+            home.write_bundle(&serde_json::to_vec(&spec)?)
+        })
+        .await
+    }
+
+    /// Ends the init. The lock of the container is held.
+    pub(super) async fn stop(&self, id: ContainerId, grace: Duration) -> Result<()> {
+        let home = self.disk.home(id);
+        let Some(record) = home.record() else { return Ok(()) };
+        let failed = |error: io::Error| Error::failed("stopping the container", error);
+        if let Some(run) = self.live(&home)
+            && let Some(handle) = run.init.open().map_err(failed)?
+            && !(grace > Duration::ZERO && self.ask_to_end(id, run.init, &handle, grace).await?)
+        {
+            handle.kill();
+            if self.cgroups.is_frozen(id) {
+                // A frozen process takes even this signal only when it is thawed (version 1).
+                self.runc.resume(id).await?;
+            }
+            tokio::time::timeout(KILL_TIMEOUT, handle.ended())
+                .await
+                .map_err(|_elapsed| timed_out("stopping the container", KILL_TIMEOUT))?
+                .map_err(failed)?;
+        }
+        self.clear(id, &record).await
+    }
+
+    /// Whether the init ended by itself in the time given.
+    async fn ask_to_end(
+        &self,
+        id: ContainerId,
+        init: Init,
+        handle: &Handle,
+        grace: Duration,
+    ) -> Result<bool> {
+        if self.cgroups.is_frozen(id) {
+            self.runc.resume(id).await?;
+        }
+        let signal = if init.name() == "systemd" { SYSTEMD_POWER_OFF } else { "TERM" };
+        if let Err(error) = self.runc.signal(id, signal).await {
+            tracing::debug!(%id, %error, "the init was ending already");
+        }
+        match tokio::time::timeout(grace, handle.ended()).await {
+            Ok(ended) => {
+                ended.map(|()| true).map_err(|e| Error::failed("stopping the container", e))
+            }
+            Err(_elapsed) => {
+                tracing::info!(%id, "the init did not end in time and is killed");
+                Ok(false)
+            }
+        }
+    }
+
+    /// Removes everything that belongs to a run of a container whose init does not live, or is not
+    /// known to.
+    async fn clear(&self, id: ContainerId, record: &Record) -> Result<()> {
+        self.runc.delete(id).await?;
+        self.cgroups.remove(id);
+        self.network.unplug(record.address).await?;
+        rootfs::unmount(&self.disk.home(id).rootfs())
+            .map_err(|error| Error::failed("unmounting the container", error))
+    }
+
+    /// Removes the container. The lock of the container is held.
+    pub(super) async fn delete(self: &Arc<Self>, id: ContainerId) -> Result<()> {
+        const WHAT: &str = "deleting the container";
+        let home = self.disk.home(id);
+        if !home.dir().exists() {
+            return Ok(());
+        }
+        self.stop(id, Duration::ZERO).await?;
+        for point in [home.rootfs(), home.ramdisk()] {
+            rootfs::unmount(&point).map_err(|error| Error::failed(WHAT, error))?;
+        }
+        if let Some(record) = home.record() {
+            self.network.release(id, record.address).await?;
+        } else {
+            // A record that cannot be read: what does not depend on it still goes.
+            self.runc.delete(id).await?;
+            self.cgroups.remove(id);
+        }
+        let inner = Arc::clone(self);
+        blocking(WHAT, move || {
+            inner.disk.discard(id, inner.token())?;
+            inner.disk.empty_trash();
+            Ok(())
+        })
+        .await
+    }
+
+    /// Tells when this init ends.
+    pub(super) fn watch(&self, id: ContainerId, init: Init) {
+        let (exits, shutdown) = (self.exits.clone(), self.shutdown.clone());
+        let tell = move || {
+            if exits.send(id).is_err() {
+                tracing::trace!(%id, "nobody listens for exits");
+            }
+        };
+        match init.open() {
+            Ok(Some(handle)) => {
+                self.tasks.spawn(async move {
+                    tokio::select! {
+                        () = shutdown.cancelled() => {}
+                        ended = handle.ended() => match ended {
+                            Ok(()) => tell(),
+                            Err(error) => tracing::warn!(%id, %error, "cannot watch an init"),
+                        },
+                    }
+                });
+            }
+            Ok(None) => tell(),
+            Err(error) => tracing::warn!(%id, %error, "cannot watch an init"),
+        }
+    }
+}
+
+/// Does file system work where it may block.
+pub(super) async fn blocking<T: Send + 'static>(
+    what: &'static str,
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| Error::failed(what, error))?
+        .map_err(|error| Error::failed(what, error))
+}

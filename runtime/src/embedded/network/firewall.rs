@@ -1,0 +1,147 @@
+//! What containers may reach and who may reach them, as nftables rules in a table of our own.
+
+use std::{net::Ipv4Addr, path::PathBuf, process::Stdio, time::Duration};
+
+use tokio::{io::AsyncWriteExt as _, process::Command};
+
+use super::NetworkConfig;
+use crate::{BoxError, Error, Result};
+
+/// No change of rules takes longer.
+const TIMEOUT: Duration = Duration::from_secs(20);
+
+/// The table of one bridge.
+#[derive(Debug)]
+pub(super) struct Firewall {
+    nft: PathBuf,
+    config: NetworkConfig,
+}
+
+impl Firewall {
+    pub(super) fn new(nft: PathBuf, config: &NetworkConfig) -> Self {
+        Self { nft, config: config.clone() }
+    }
+
+    /// Installs the table in one step, in place of the one that is there.
+    pub(super) async fn install(&self, pairs: &[(Ipv4Addr, [u8; 6])]) -> Result<()> {
+        self.run(&self.table(pairs)).await
+    }
+
+    /// Lets an address send, if it comes from its own hardware address.
+    pub(super) async fn admit(&self, address: Ipv4Addr, hardware: [u8; 6]) -> Result<()> {
+        let (table, pair) = (self.name(), pair(address, hardware));
+        self.run(&format!("add element inet {table} senders {{ {pair} }}\n")).await
+    }
+
+    /// Lets it send no more. Idempotent.
+    pub(super) async fn dismiss(&self, address: Ipv4Addr, hardware: [u8; 6]) -> Result<()> {
+        let (table, pair) = (self.name(), pair(address, hardware));
+        // Adding first makes the deletion of a missing one no error.
+        self.run(&format!(
+            "add element inet {table} senders {{ {pair} }}\n\
+             delete element inet {table} senders {{ {pair} }}\n"
+        ))
+        .await
+    }
+
+    /// Removes the table. Idempotent.
+    pub(super) async fn uninstall(&self) -> Result<()> {
+        let table = self.name();
+        self.run(&format!("add table inet {table}\ndelete table inet {table}\n")).await
+    }
+
+    fn name(&self) -> String {
+        format!("gantry_{}", self.config.bridge)
+    }
+
+    /// The whole table. Everything in it comes from checked types, nothing from free text.
+    fn table(&self, pairs: &[(Ipv4Addr, [u8; 6])]) -> String {
+        let NetworkConfig { bridge, subnet, host_ports, blocked, .. } = &self.config;
+        let (table, senders) = (self.name(), elements(pairs.iter().map(|(a, h)| pair(*a, *h))));
+        let ports = elements(host_ports);
+        let blocked = elements(blocked);
+        format!(
+            r#"add table inet {table}
+delete table inet {table}
+table inet {table} {{
+    set senders {{
+        type ipv4_addr . ether_addr
+        {senders}
+    }}
+    set host_ports {{
+        type inet_service
+        {ports}
+    }}
+    set blocked {{
+        type ipv4_addr
+        flags interval
+        auto-merge
+        {blocked}
+    }}
+    chain spoofed {{
+        type filter hook prerouting priority raw; policy accept;
+        iifname "{bridge}" meta nfproto ipv6 drop
+        iifname "{bridge}" ip saddr . ether saddr != @senders drop
+    }}
+    chain to_host {{
+        type filter hook input priority filter; policy accept;
+        iifname != "{bridge}" accept
+        ct state established,related accept
+        icmp type echo-request limit rate 50/second accept
+        tcp dport @host_ports accept
+        reject with icmpx admin-prohibited
+    }}
+    chain through_host {{
+        type filter hook forward priority filter; policy accept;
+        iifname "{bridge}" oifname "{bridge}" drop
+        iifname "{bridge}" ip daddr @blocked reject with icmpx admin-prohibited
+        oifname "{bridge}" ct state established,related accept
+        oifname "{bridge}" drop
+    }}
+    chain from_subnet {{
+        type nat hook postrouting priority srcnat; policy accept;
+        ip saddr {subnet} oifname != "{bridge}" masquerade
+    }}
+}}
+"#
+        )
+    }
+
+    async fn run(&self, script: &str) -> Result<()> {
+        let failed = |error: BoxError| Error::failed("setting up the packet filter", error);
+        match tokio::time::timeout(TIMEOUT, self.feed(script)).await {
+            Ok(result) => result.map_err(failed),
+            Err(_elapsed) => Err(failed("nft took too long".into())),
+        }
+    }
+
+    async fn feed(&self, script: &str) -> Result<(), BoxError> {
+        let mut child = Command::new(&self.nft)
+            .args(["-f", "-"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()?;
+        if let Some(mut stdin) = child.stdin.take() {
+            stdin.write_all(script.as_bytes()).await?;
+        }
+        let output = child.wait_with_output().await?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let said = String::from_utf8_lossy(&output.stderr);
+        let lines: Vec<&str> = said.lines().take(3).collect();
+        Err(format!("nft ended with {}: {}", output.status, lines.join("; ")).into())
+    }
+}
+
+fn pair(address: Ipv4Addr, hardware: [u8; 6]) -> String {
+    format!("{address} . {}", hardware.map(|octet| format!("{octet:02x}")).join(":"))
+}
+
+/// The `elements` line of a set; nothing for an empty one, which the syntax does not know.
+fn elements<T: ToString>(elements: impl IntoIterator<Item = T>) -> String {
+    let list: Vec<String> = elements.into_iter().map(|element| element.to_string()).collect();
+    if list.is_empty() { String::new() } else { format!("elements = {{ {} }}", list.join(", ")) }
+}

@@ -1,0 +1,182 @@
+//! The container network: a bridge, a pair of virtual links for each container, addresses, and what
+//! may talk to what.
+//!
+//! Each port of the bridge is isolated (containers do not see each other) and locked to one hardware
+//! address, which follows from the container's address; the host knows these pairs and asks nobody.
+//! So no container can take over another one's traffic. Everything is set up through netlink, from
+//! outside: no program is started and nothing inside the container has to run.
+
+mod firewall;
+mod inside;
+mod link;
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    path::PathBuf,
+    sync::{Mutex, PoisonError},
+};
+
+use gantry_model::ContainerId;
+use tokio_util::task::TaskTracker;
+
+use self::{firewall::Firewall, link::Links};
+use super::NetworkConfig;
+use crate::{Error, Result, pool::Pool};
+
+/// The container network of this host.
+#[derive(Debug)]
+pub(super) struct Network {
+    config: NetworkConfig,
+    gateway: Ipv4Addr,
+    nameservers: Vec<IpAddr>,
+    pool: Mutex<Pool>,
+    links: Links,
+    firewall: Firewall,
+}
+
+impl Network {
+    /// Sets up what does not depend on containers: the bridge, forwarding. Idempotent.
+    pub(super) async fn open(
+        config: &NetworkConfig,
+        nft: PathBuf,
+        tasks: &TaskTracker,
+    ) -> Result<Self> {
+        let failed = |source| Error::failed("setting up the container network", source);
+        let pool = Pool::new(config.subnet);
+        let gateway = pool.gateway();
+        let links = Links::open(config, gateway, tasks).await.map_err(failed)?;
+        Ok(Self {
+            gateway,
+            nameservers: nameservers(config),
+            pool: Mutex::new(pool),
+            links,
+            firewall: Firewall::new(nft, config),
+            config: config.clone(),
+        })
+    }
+
+    /// Notes an address that a container has from an earlier run.
+    pub(super) fn adopt(&self, id: ContainerId, address: Ipv4Addr) {
+        if !self.pool().adopt(id, address) {
+            tracing::error!(%id, %address, "its address is taken or of another network");
+        }
+    }
+
+    /// Goes on after this address.
+    pub(super) fn resume_after(&self, last: Ipv4Addr) {
+        self.pool().resume_after(last);
+    }
+
+    /// Installs the rules for these containers, in place of any that are there.
+    pub(super) async fn guard(&self, addresses: &[Ipv4Addr]) -> Result<()> {
+        let pairs: Vec<_> =
+            addresses.iter().map(|address| (*address, hardware(*address))).collect();
+        self.firewall.install(&pairs).await
+    }
+
+    /// Gives a container an address, and lets that through.
+    pub(super) async fn take(&self, id: ContainerId) -> Result<Ipv4Addr> {
+        let address = self.pool().take(id).ok_or(Error::NoAddress)?;
+        let admitted = self.firewall.admit(address, hardware(address)).await;
+        if admitted.is_err() {
+            self.pool().release(id);
+        }
+        admitted.map(|()| address)
+    }
+
+    /// Takes a container's address back.
+    pub(super) async fn release(&self, id: ContainerId, address: Ipv4Addr) -> Result<()> {
+        self.unplug(address).await?;
+        self.firewall.dismiss(address, hardware(address)).await?;
+        self.pool().release(id);
+        Ok(())
+    }
+
+    /// Connects the network namespace of a process, which has nothing but an idle loopback yet.
+    pub(super) async fn plug(&self, address: Ipv4Addr, pid: u32, namespace: String) -> Result<()> {
+        let failed = |source| Error::failed("connecting the container", source);
+        let hardware = hardware(address);
+        self.links.plug(&link_name(address), address, hardware, pid).await.map_err(failed)?;
+        let prefix = self.config.subnet.prefix_len();
+        inside::configure(namespace, address, prefix, self.gateway).await.map_err(failed)
+    }
+
+    /// Removes a container's link, if there is one.
+    pub(super) async fn unplug(&self, address: Ipv4Addr) -> Result<()> {
+        let removed = self.links.unplug(&link_name(address)).await;
+        removed.map_err(|source| Error::failed("disconnecting the container", source))
+    }
+
+    /// The name servers for containers.
+    pub(super) fn nameservers(&self) -> &[IpAddr] {
+        &self.nameservers
+    }
+
+    /// Removes the rules and the bridge.
+    pub(super) async fn uninstall(&self) -> Result<()> {
+        self.firewall.uninstall().await?;
+        let removed = self.links.unplug(&self.config.bridge).await;
+        removed.map_err(|source| Error::failed("removing the container network", source))
+    }
+
+    fn pool(&self) -> std::sync::MutexGuard<'_, Pool> {
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The hardware address of the interface that has this address: neighbours may remember it safely,
+/// because it never changes hands alone.
+fn hardware(address: Ipv4Addr) -> [u8; 6] {
+    let [a, b, c, d] = address.octets();
+    [0x02, 0x67, a, b, c, d]
+}
+
+/// The host's end of a container's link; short enough for the kernel and unique on the host.
+fn link_name(address: Ipv4Addr) -> String {
+    format!("gv{:08x}", address.to_bits())
+}
+
+/// The configured name servers, or the host's that answer from outside of it.
+fn nameservers(config: &NetworkConfig) -> Vec<IpAddr> {
+    if !config.nameservers.is_empty() {
+        return config.nameservers.clone();
+    }
+    // The second is what a local resolver itself asks.
+    for path in ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"] {
+        let servers = parse_resolver(&std::fs::read_to_string(path).unwrap_or_default());
+        if !servers.is_empty() {
+            return servers;
+        }
+    }
+    tracing::warn!("the host names no resolver that containers can reach; set one");
+    Vec::new()
+}
+
+fn parse_resolver(text: &str) -> Vec<IpAddr> {
+    text.lines()
+        .filter_map(|line| line.trim().strip_prefix("nameserver"))
+        .filter_map(|rest| rest.trim().parse::<IpAddr>().ok())
+        .filter(|server| server.is_ipv4() && !server.is_loopback() && !server.is_unspecified())
+        .take(3)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_fixes_its_hardware_address_and_its_link() {
+        let address = Ipv4Addr::new(10, 88, 1, 255);
+        assert_eq!(hardware(address), [0x02, 0x67, 10, 88, 1, 255]);
+        assert_eq!(link_name(address), "gv0a5801ff");
+        assert!(link_name(address).len() <= 15);
+    }
+
+    #[test]
+    fn resolvers_that_containers_cannot_reach_are_left_out() {
+        let text =
+            "# c\nnameserver 127.0.0.53\nnameserver 192.0.2.7 \nnameserver fe80::1\nsearch x\n";
+        assert_eq!(parse_resolver(text), ["192.0.2.7".parse::<IpAddr>().unwrap()]);
+    }
+}

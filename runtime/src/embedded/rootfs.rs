@@ -1,0 +1,68 @@
+//! Mounts of a container on the host: the overlay that is its root, and its ramdisk.
+
+use std::{ffi::CString, io, os::unix::ffi::OsStrExt as _, path::Path};
+
+use rustix::{
+    fs::{AtFlags, CWD, StatxAttributes, StatxFlags},
+    mount::{MountFlags, UnmountFlags},
+};
+
+use super::{disk::Home, image::Mapping};
+
+/// Mounts the root file system, unless it is mounted.
+pub(super) fn mount_root(home: &Home, lower: &Path) -> io::Result<()> {
+    if is_mounted(&home.rootfs())? {
+        return Ok(());
+    }
+    let mut options = Vec::new();
+    for (key, path) in
+        [("lowerdir=", lower), (",upperdir=", &home.upper()), (",workdir=", &home.work())]
+    {
+        options.extend_from_slice(key.as_bytes());
+        // What separates options and layers is escaped in paths.
+        for octet in path.as_os_str().as_bytes() {
+            if matches!(octet, b'\\' | b':' | b',') {
+                options.push(b'\\');
+            }
+            options.push(*octet);
+        }
+    }
+    let options = CString::new(options)?;
+    let flags = MountFlags::NODEV;
+    rustix::mount::mount("gantry", home.rootfs(), "overlay", flags, options.as_c_str())?;
+    Ok(())
+}
+
+/// Mounts the ramdisk, unless it is mounted: it outlives stops and starts. At most half of the
+/// container's memory, in whose account its contents are; 512 MiB without a limit.
+pub(super) fn mount_ramdisk(home: &Home, memory_bytes: u64, mapping: Mapping) -> io::Result<()> {
+    if is_mounted(&home.ramdisk())? {
+        return Ok(());
+    }
+    let size = if memory_bytes == 0 { 512 << 20 } else { (memory_bytes / 2).max(1 << 20) };
+    let root = mapping.base;
+    let options = CString::new(format!("mode=1777,size={size},uid={root},gid={root}"))?;
+    let flags = MountFlags::NOSUID | MountFlags::NODEV;
+    rustix::mount::mount("gantry-ramdisk", home.ramdisk(), "tmpfs", flags, options.as_c_str())?;
+    Ok(())
+}
+
+/// Unmounts whatever is mounted there, however often.
+pub(super) fn unmount(point: &Path) -> io::Result<()> {
+    // A bound, because a mount that never goes away must not hold us up for ever.
+    for _ in 0..8 {
+        match is_mounted(point) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Ok(false) => return Ok(()),
+            other => other?,
+        };
+        rustix::mount::unmount(point, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)?;
+    }
+    Err(io::Error::other("it is mounted again and again"))
+}
+
+/// Whether something is mounted exactly there.
+pub(super) fn is_mounted(point: &Path) -> io::Result<bool> {
+    let stat = rustix::fs::statx(CWD, point, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::TYPE)?;
+    Ok(stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+}

@@ -1,0 +1,220 @@
+//! The embedded runtime keeps the promises of the port, with real containers.
+//!
+//! Needs root, `runc`, `nft` and `busybox` (the static one). Where they are missing the tests say so
+//! and pass, unless `CI` is set.
+
+mod contract;
+
+use std::{
+    collections::BTreeMap,
+    net::Ipv4Addr,
+    os::unix::fs::PermissionsExt as _,
+    panic::AssertUnwindSafe,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use contract::{Host, order, until};
+use futures_util::FutureExt as _;
+use gantry_model::container::ImageName;
+use gantry_runtime::{
+    Error, Exec, Kit, Runtime, State,
+    embedded::{Config, Embedded, NetworkConfig},
+};
+use ipnet::Ipv4Net;
+
+/// An init that ends when it is asked to.
+const INIT: &str = "#!/bin/sh\ntrap 'exit 0' TERM\nwhile :; do sleep 1000 & wait $!; done\n";
+
+/// What the tests use of `busybox`.
+const APPLETS: [&str; 20] = [
+    "cat", "echo", "env", "false", "grep", "head", "hostname", "id", "ip", "ls", "mount", "nc",
+    "printenv", "pwd", "readlink", "sh", "sleep", "stty", "true", "wget",
+];
+
+struct Machine {
+    dir: tempfile::TempDir,
+    config: Config,
+    runtime: Option<Arc<Embedded>>,
+}
+
+impl Host for Machine {
+    fn runtime(&self) -> Arc<dyn Runtime> {
+        self.embedded()
+    }
+
+    async fn restart(&mut self) -> Arc<dyn Runtime> {
+        self.runtime = None;
+        let next = Embedded::open(self.config.clone()).await.expect("the next one opens");
+        self.runtime = Some(Arc::new(next));
+        self.runtime()
+    }
+
+    fn image(&self) -> ImageName {
+        ImageName::parse("image", "busybox/1").unwrap()
+    }
+}
+
+impl Machine {
+    fn embedded(&self) -> Arc<Embedded> {
+        Arc::clone(self.runtime.as_ref().expect("it is open"))
+    }
+
+    /// The runtime's directory of a test's n-th container.
+    fn home(&self, n: u8) -> PathBuf {
+        let id = gantry_model::ContainerId::from_bytes([n; 12]);
+        self.config.dir.join("containers").join(id.to_string())
+    }
+
+    /// What a shell in the n-th container prints.
+    async fn shell(&self, n: u8, script: &str) -> String {
+        let id = gantry_model::ContainerId::from_bytes([n; 12]);
+        let output = self.runtime().exec(id, &Exec::new(["sh", "-c", script])).await.unwrap();
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+}
+
+/// A machine of its own for each test: directory, bridge, subnet, control group.
+fn config(dir: &Path) -> Config {
+    let pid = std::process::id();
+    let (high, low) = (128 + u8::try_from(pid >> 8 & 127).unwrap(), pid.to_le_bytes()[0]);
+    Config {
+        dir: dir.join("state"),
+        image_dir: dir.join("images"),
+        tarballs: dir.join("tarballs"),
+        cgroup: format!("gantrytest{pid}"),
+        network: NetworkConfig {
+            bridge: format!("gt{pid}"),
+            subnet: Ipv4Net::new_assert(Ipv4Addr::new(10, high, low, 0), 24),
+            nameservers: vec![Ipv4Addr::new(192, 0, 2, 53).into()],
+            ..NetworkConfig::default()
+        },
+        ..Config::new(Vec::new())
+    }
+}
+
+/// A root file system of one program.
+fn tarball(path: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(path.parent().unwrap())?;
+    let mut tar = tar::Builder::new(std::fs::File::create(path)?);
+    let mut header = tar::Header::new_ustar();
+    let mut add = |name: &str, mode: u32, kind: tar::EntryType, bytes: &[u8]| {
+        header.set_entry_type(kind);
+        header.set_mode(mode);
+        header.set_uid(0);
+        header.set_gid(0);
+        if kind == tar::EntryType::Symlink {
+            header.set_size(0);
+            tar.append_link(&mut header, name, String::from_utf8_lossy(bytes).as_ref())
+        } else {
+            header.set_size(bytes.len() as u64);
+            tar.append_data(&mut header, name, bytes)
+        }
+    };
+    for dir in ["bin", "sbin", "etc", "proc", "sys", "dev", "run", "root", "ramdisk"] {
+        add(dir, 0o755, tar::EntryType::Directory, b"")?;
+    }
+    add("tmp", 0o1777, tar::EntryType::Directory, b"")?;
+    add("bin/busybox", 0o755, tar::EntryType::Regular, &std::fs::read("/bin/busybox")?)?;
+    for applet in APPLETS {
+        add(&format!("bin/{applet}"), 0o777, tar::EntryType::Symlink, b"busybox")?;
+    }
+    add("sbin/init", 0o755, tar::EntryType::Regular, INIT.as_bytes())?;
+    add("etc/passwd", 0o644, tar::EntryType::Regular, b"root:x:0:0::/root:/bin/sh\n")?;
+    tar.into_inner().map(drop)
+}
+
+async fn machine() -> Option<Machine> {
+    // Not the usual place: that may be memory, which overlayfs cannot always write to.
+    let dir = tempfile::Builder::new().prefix("gantry-").tempdir_in("/var/tmp").unwrap();
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let config = config(dir.path());
+    let opened = match tarball(&config.tarballs.join("busybox/1.tar")) {
+        Ok(()) => Embedded::open(config.clone()).await,
+        Err(error) => Err(Error::Denied { missing: vec![format!("busybox ({error})")] }),
+    };
+    match opened {
+        Ok(runtime) => Some(Machine { dir, config, runtime: Some(Arc::new(runtime)) }),
+        Err(error @ Error::Denied { .. }) if std::env::var_os("CI").is_none() => {
+            eprintln!("\n*** NOT TESTED: {error} ***\n");
+            None
+        }
+        Err(error) => panic!("{}", gantry_model::Chain(&error)),
+    }
+}
+
+/// Runs a test on a machine and takes everything back from the host, whatever happened.
+async fn run(test: impl AsyncFn(&mut Machine)) {
+    let Some(mut machine) = machine().await else { return };
+    let result = AssertUnwindSafe(test(&mut machine)).catch_unwind().await;
+    if let Err(panic) = result {
+        clean_up(machine).await;
+        std::panic::resume_unwind(panic);
+    }
+    clean_up(machine).await;
+}
+
+async fn clean_up(mut machine: Machine) {
+    machine.runtime = None;
+    let runtime = Embedded::open(machine.config.clone()).await.expect("it opens for cleaning");
+    runtime.uninstall().await.expect("everything can be taken back");
+    let mounts = std::fs::read_to_string("/proc/mounts").unwrap();
+    let ours = machine.dir.path().to_str().unwrap();
+    assert!(!mounts.contains(ours), "no mount stays");
+    let bridge = Path::new("/sys/class/net").join(&machine.config.network.bridge);
+    assert!(!bridge.exists(), "no bridge stays");
+    assert!(std::fs::read_dir(machine.config.dir.join("containers")).unwrap().next().is_none());
+    for controller in ["memory", "systemd", "unified", "."] {
+        let group = Path::new("/sys/fs/cgroup").join(controller).join(&machine.config.cgroup);
+        assert!(!group.exists(), "{} stays", group.display());
+    }
+}
+
+contract!(run);
+
+macro_rules! tests {
+    ($($name:ident)*) => {
+        mod embedded { $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::run(async |machine| super::$name(machine).await).await;
+            }
+        )* }
+    };
+}
+
+tests! {
+    commands_and_init_share_an_unprivileged_user_namespace
+    a_container_starts_in_time
+}
+
+async fn commands_and_init_share_an_unprivileged_user_namespace(machine: &mut Machine) {
+    let (runtime, order) = (machine.runtime(), order(machine, 1));
+    runtime.ensure_running(&order).await.unwrap();
+    let kinds = "user pid net mnt uts ipc cgroup";
+    let both = format!("for k in {kinds}; do readlink /proc/self/ns/$k /proc/1/ns/$k; done");
+    let links = machine.shell(1, &both).await;
+    let links: Vec<&str> = links.lines().collect();
+    assert_eq!(links.len(), 14, "{links:?}");
+    for pair in links.chunks(2) {
+        assert_eq!(pair[0], pair[1], "a command joins each namespace of the init");
+    }
+    let ours = std::fs::read_link("/proc/self/ns/user").unwrap();
+    assert_ne!(Path::new(links[0]), ours, "which is not the host's");
+    let map = machine.shell(1, "cat /proc/self/uid_map /proc/self/gid_map").await;
+    for line in map.lines() {
+        let numbers: Vec<&str> = line.split_whitespace().collect();
+        assert_eq!(numbers, ["0", "1000000", "65536"], "root is nobody on the host");
+    }
+}
+
+async fn a_container_starts_in_time(machine: &mut Machine) {
+    let (runtime, order) = (machine.runtime(), order(machine, 1));
+    runtime.ensure_created(&order).await.unwrap();
+    let begin = std::time::Instant::now();
+    runtime.ensure_running(&order).await.unwrap();
+    let took = begin.elapsed();
+    eprintln!("create and start took {} ms", took.as_millis());
+    assert!(took < Duration::from_secs(5), "{took:?}");
+}
