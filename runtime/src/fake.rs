@@ -1,1 +1,0 @@
-//! A runtime in memory with the behaviour of a real one.
