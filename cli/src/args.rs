@@ -39,6 +39,15 @@ pub(crate) struct Connection {
     /// A PEM file with the CA to trust instead of the system's.
     #[arg(long, global = true, env = "GANTRY_CA", value_name = "FILE", help_heading = "API")]
     pub(crate) ca: Option<PathBuf>,
+    /// Connect there, whatever the name in the URL resolves to.
+    #[arg(
+        long,
+        global = true,
+        env = "GANTRY_CONNECT",
+        value_name = "IP:PORT",
+        help_heading = "API"
+    )]
+    pub(crate) connect: Option<std::net::SocketAddr>,
     /// Speak to the host of this realm.
     #[arg(long, global = true, value_name = "ID", help_heading = "API")]
     pub(crate) realm: Option<gantry_model::RealmId>,
@@ -105,6 +114,9 @@ pub(crate) struct Dev {
     /// Where everything is kept: store, CA, containers.
     #[arg(long, value_name = "DIR")]
     pub(crate) state: Option<PathBuf>,
+    /// Do not run: delete every container of this state directory, and the directory.
+    #[arg(long)]
+    pub(crate) remove: bool,
     #[command(flatten)]
     pub(crate) settings: Settings,
 }

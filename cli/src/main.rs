@@ -3,6 +3,7 @@
 mod args;
 mod client;
 mod config;
+mod daemon;
 mod exit;
 mod output;
 
@@ -44,10 +45,10 @@ fn run(cli: Cli, out: Format) -> Result<(), Failure> {
             output::raw(&script)
         }
         Command::Config(ConfigCommand::Check(settings)) => check(&settings, out),
-        command @ (Command::Serve(_)
-        | Command::Dev(_)
-        | Command::Explain(_)
-        | Command::Auth(_)
+        Command::Serve(settings) => daemon::serve(&settings),
+        Command::Dev(dev) => daemon::dev(&dev),
+        Command::Explain(explain) => daemon::explain(&explain, out),
+        command @ (Command::Auth(_)
         | Command::Login(_)
         | Command::Logout
         | Command::Projects(_)

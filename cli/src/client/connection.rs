@@ -1,6 +1,10 @@
 //! One connection to the API: where it is, who asks, how answers and refusals are read.
 
-use std::{net::Ipv4Addr, path::PathBuf, time::Duration};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use reqwest::{Method, StatusCode, Url, header::HeaderMap};
 use serde_json::Value;
@@ -49,7 +53,7 @@ impl Api {
             })?;
         }
         let ca = connection.ca.or(saved_ca);
-        let http = build_client(&base, ca.as_ref())?;
+        let http = build_client(&base, ca.as_ref(), connection.connect)?;
         Ok(Self { http, base, token: connection.token.or(saved_token), url, ca })
     }
 
@@ -179,18 +183,21 @@ fn is_local(url: &Url) -> bool {
     })
 }
 
-fn build_client(base: &Url, ca: Option<&PathBuf>) -> Result<reqwest::Client, Failure> {
+fn build_client(
+    base: &Url,
+    ca: Option<&PathBuf>,
+    connect: Option<SocketAddr>,
+) -> Result<reqwest::Client, Failure> {
     let mut builder = reqwest::Client::builder()
         .user_agent(concat!("gantry/", env!("CARGO_PKG_VERSION")))
         .timeout(REQUEST_TIMEOUT)
         .connect_timeout(Duration::from_secs(10))
         .redirect(reqwest::redirect::Policy::none())
         .no_proxy();
-    if is_local(base)
-        && let Some(host) = base.host_str()
-    {
-        // Names under `localhost` are this machine (RFC 6761); many resolvers do not know that.
-        builder = builder.resolve(host, (Ipv4Addr::LOCALHOST, 0).into());
+    // Names under `localhost` are this machine (RFC 6761); many resolvers do not know that.
+    let local = || is_local(base).then(|| (Ipv4Addr::LOCALHOST, 0).into());
+    if let (Some(address), Some(host)) = (connect.or_else(local), base.host_str()) {
+        builder = builder.resolve(host, address);
     }
     if let Some(file) = ca {
         let unreadable =

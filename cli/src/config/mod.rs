@@ -83,6 +83,7 @@ pub(crate) struct RuntimeConfig {
     pub(crate) images: PathBuf,
     pub(crate) bridge: String,
     pub(crate) subnet: ipnet::Ipv4Net,
+    pub(crate) cgroup: String,
     pub(crate) id_base: u32,
     pub(crate) id_count: u32,
     pub(crate) memory_bytes: u64,
@@ -102,6 +103,20 @@ pub(crate) struct ControlConfig {
 pub(crate) struct LogConfig {
     pub(crate) format: LogFormat,
     pub(crate) level: String,
+    pub(crate) access: AccessLog,
+}
+
+/// Where access lines go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum AccessLog {
+    /// Nowhere.
+    Off,
+    /// To standard output.
+    Stdout,
+    /// To `access.log` in the state directory.
+    State,
+    /// To a file.
+    File(PathBuf),
 }
 
 /// The form of a log line.
@@ -208,6 +223,13 @@ fn read(reader: &mut Reader<'_>) -> Option<Config> {
             }
         }
     });
+    let access = reader.key("log.access", |value| match value.as_str().unwrap_or_default() {
+        "off" => Ok(AccessLog::Off),
+        "stdout" => Ok(AccessLog::Stdout),
+        "state" => Ok(AccessLog::State),
+        path if path.starts_with('/') => Ok(AccessLog::File(path.into())),
+        _ => Err("must be \"stdout\", \"state\", \"off\" or an absolute path".to_owned()),
+    });
     Some(Config {
         server: server?,
         edge: edge?,
@@ -216,7 +238,7 @@ fn read(reader: &mut Reader<'_>) -> Option<Config> {
             concurrency: usize::try_from(concurrency?).ok()?,
             stop_grace: stop_grace?,
         },
-        log: LogConfig { format: format?, level: level? },
+        log: LogConfig { format: format?, level: level?, access: access? },
     })
 }
 
@@ -273,11 +295,10 @@ fn read_runtime(reader: &mut Reader<'_>) -> Option<RuntimeConfig> {
     let images = reader.path("runtime.images");
     let bridge = reader.key("runtime.bridge", |value| {
         let name = value.as_str().unwrap_or_default();
-        // The kernel's limit for interface names, and letters that no tool trips over.
-        let fits = (1..=15).contains(&name.len())
-            && name.bytes().all(|octet| octet.is_ascii_alphanumeric() || octet == b'-');
-        if fits { Ok(name.to_owned()) } else { Err("must be 1 to 15 of a-zA-Z0-9-".to_owned()) }
+        // 15 is the kernel's limit for interface names.
+        if name.len() <= 15 { plain_name(name) } else { Err(PLAIN_NAME.to_owned()) }
     });
+    let cgroup = reader.key("runtime.cgroup", |value| plain_name(value.as_str().unwrap_or("")));
     let subnet = reader.key("runtime.subnet", |value| {
         value
             .as_str()
@@ -295,12 +316,22 @@ fn read_runtime(reader: &mut Reader<'_>) -> Option<RuntimeConfig> {
         images: images?,
         bridge: bridge?,
         subnet: subnet?,
+        cgroup: cgroup?,
         id_base: u32::try_from(id_base?).ok()?,
         id_count: u32::try_from(id_count?).ok()?,
         memory_bytes: memory? << 20,
         cpu_millis: u32::try_from(cpu?).ok()?,
         pids: u32::try_from(pids?).ok()?,
     })
+}
+
+const PLAIN_NAME: &str = "must be a letter and then at most 14 of a-z0-9_";
+
+/// A name that neither the kernel nor any tool trips over.
+fn plain_name(name: &str) -> Result<String, String> {
+    let plain = name.starts_with(|first: char| first.is_ascii_lowercase())
+        && name.bytes().all(|o| o.is_ascii_lowercase() || o.is_ascii_digit() || o == b'_');
+    if plain { Ok(name.to_owned()) } else { Err(PLAIN_NAME.to_owned()) }
 }
 
 fn parse_overrides(overrides: &[String]) -> Result<Vec<(String, Value)>, Vec<Problem>> {

@@ -1,0 +1,361 @@
+//! `gantry explain <url>`: where a URL leads and why, step by step.
+//!
+//! A running Gantry answers from its own route table, over a socket in the state directory that
+//! only its owner can open. Where none runs, the store is read. The answer says which it was.
+
+use std::{io, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use gantry_model::{Chain, Domain, Hostname, RouteKey, ServerName, Target};
+use gantry_router::{NoRoute, RouteState, RouteTable, Routes};
+use gantry_store::Store;
+use serde::{Deserialize, Serialize};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::{UnixListener, UnixStream},
+    task::JoinSet,
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{files::Files, kit, lock::Lock};
+use crate::{
+    args::Explain,
+    config::{self, Config},
+    exit::{Class, Failure},
+    output::{self, Format},
+};
+
+/// The longest URL that is looked at.
+const URL_BYTES_MAX: u64 = 8 * 1024;
+/// The longest answer.
+const ANSWER_BYTES_MAX: u64 = 64 * 1024;
+/// How long either side waits for the other.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How many ask at the same time.
+const ASKERS_MAX: usize = 8;
+
+/// One step on the way of a request.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+struct Step {
+    /// `parse`, `route`, `decision`, `endpoint` or `answer`.
+    step: String,
+    /// What comes out of it.
+    result: String,
+    /// Why.
+    reason: String,
+}
+
+/// The whole way.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+struct Explanation {
+    url: String,
+    /// Who says so: a running process, or the store.
+    source: String,
+    steps: Vec<Step>,
+}
+
+/// What an explanation stands on.
+struct Facts {
+    domain: Domain,
+    server: ServerName,
+    url_port: u16,
+}
+
+impl Facts {
+    fn of(config: &Config) -> Self {
+        Self {
+            domain: config.server.domain.clone(),
+            server: config.server.name.clone(),
+            url_port: config.edge.url_port,
+        }
+    }
+}
+
+/// `gantry explain`
+pub(crate) fn explain(command: &Explain, format: Format) -> Result<(), Failure> {
+    let preset = command.state.as_deref().map(|state| {
+        let state = std::path::absolute(state).unwrap_or_else(|_| state.to_owned());
+        ("server.state", state.display().to_string().into())
+    });
+    let mut loaded = config::load(&command.settings, preset.into_iter().collect())
+        .map_err(|problems| config::failure(&problems))?;
+    if command.state.is_none() && command.settings.config.is_none() {
+        let dev = config::default_state_dir();
+        if dev.join("gantry.lock").exists() {
+            loaded.config.server.state = dev;
+        }
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .context("cannot start a runtime")?;
+    let found = runtime.block_on(ask(&command.url, &loaded.config))?;
+    match format {
+        Format::Json => output::json(&serde_json::to_value(&found).context("no JSON")?),
+        Format::Table => {
+            output::note(&format!("according to {}:", found.source));
+            let rows =
+                found.steps.into_iter().map(|step| vec![step.step, step.result, step.reason]);
+            output::table(&["STEP", "RESULT", "REASON"], rows.collect())
+        }
+    }
+}
+
+async fn ask(url: &str, config: &Config) -> Result<Explanation, Failure> {
+    let files = Files::new(&config.server.state);
+    if url.len() as u64 > URL_BYTES_MAX || url.contains('\n') {
+        return Err(Failure::new(Class::Usage, "this is no URL"));
+    }
+    match timeout(PATIENCE, ask_running(url, &files.socket())).await {
+        Ok(Ok(found)) => return Ok(found),
+        Ok(Err(error))
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+            ) => {}
+        Ok(Err(error)) => {
+            let message = format!("cannot ask through {}: {error}", files.socket().display());
+            return Err(Failure::new(Class::Unavailable, message));
+        }
+        Err(_) => {
+            return Err(Failure::new(Class::Unavailable, "the running Gantry does not answer"));
+        }
+    }
+    let facts = Facts::of(config);
+    if !files.store().exists() {
+        let table = RouteTable::build(&gantry_store::RouteSnapshot {
+            epoch: gantry_store::Epoch([0; 16]),
+            revision: gantry_store::Revision(0),
+            containers: Vec::new(),
+        });
+        let source = format!("an empty store: there is none at {}", files.store().display());
+        return Ok(walk(url, &facts, &table, source));
+    }
+    let _lock = Lock::take(files.dir())
+        .map_err(|error| Failure::new(Class::General, Chain(&error).to_string()))?;
+    let store = Store::open(&files.store()).await.context("cannot open the store")?;
+    let snapshot = store.load_routes().await.context("cannot read the store")?;
+    store.close().await;
+    let source = format!(
+        "the store {} at revision {} (no Gantry runs on it)",
+        files.store().display(),
+        snapshot.revision.0
+    );
+    Ok(walk(url, &facts, &RouteTable::build(&snapshot), source))
+}
+
+async fn ask_running(url: &str, socket: &Path) -> io::Result<Explanation> {
+    let mut stream = UnixStream::connect(socket).await?;
+    stream.write_all(format!("{url}\n").as_bytes()).await?;
+    let mut answer = Vec::new();
+    stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer).await?;
+    Ok(serde_json::from_slice(&answer)?)
+}
+
+/// Answers on the socket until shutdown.
+pub(super) fn answer(
+    files: &Files,
+    config: &Config,
+    routes: &Routes,
+    tasks: &mut JoinSet<&'static str>,
+    shutdown: &CancellationToken,
+) -> io::Result<()> {
+    let path = files.socket();
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let listener = UnixListener::bind(&path)?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+    let facts = Arc::new(Facts::of(config));
+    let routes = routes.clone();
+    let shutdown = shutdown.clone();
+    tasks.spawn(async move {
+        let mut askers = JoinSet::new();
+        loop {
+            let stream = tokio::select! {
+                () = shutdown.cancelled() => return "explain socket",
+                accepted = listener.accept(), if askers.len() < ASKERS_MAX => match accepted {
+                    Ok((stream, _)) => stream,
+                    Err(error) => {
+                        tracing::warn!(%error, "the socket in the state directory");
+                        // Out of descriptors, most likely: wait for some to come free.
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                        continue;
+                    }
+                },
+                Some(_) = askers.join_next() => continue,
+            };
+            let (facts, routes) = (Arc::clone(&facts), routes.clone());
+            askers.spawn(async move {
+                if let Ok(Err(error)) = timeout(PATIENCE, answer_one(stream, &facts, &routes)).await
+                {
+                    tracing::debug!(%error, "a question on the socket in the state directory");
+                }
+            });
+        }
+    });
+    Ok(())
+}
+
+async fn answer_one(mut stream: UnixStream, facts: &Facts, routes: &Routes) -> io::Result<()> {
+    let (read, mut write) = stream.split();
+    let mut url = String::new();
+    BufReader::new(read.take(URL_BYTES_MAX)).read_line(&mut url).await?;
+    let found = {
+        let table = routes.current();
+        let source = format!(
+            "the running Gantry (process {}) at revision {}",
+            std::process::id(),
+            table.revision().0
+        );
+        walk(url.trim_end(), facts, &table, source)
+    };
+    write.write_all(&serde_json::to_vec(&found)?).await?;
+    write.shutdown().await
+}
+
+/// Collects the steps.
+struct Walk {
+    steps: Vec<Step>,
+}
+
+impl Walk {
+    fn step(&mut self, step: &str, result: impl Into<String>, reason: impl Into<String>) {
+        let (step, result, reason) = (step.to_owned(), result.into(), reason.into());
+        self.steps.push(Step { step, result, reason });
+    }
+}
+
+/// Goes the way that the edge goes, and says what it finds.
+fn walk(url: &str, facts: &Facts, table: &RouteTable, source: String) -> Explanation {
+    let mut walk = Walk { steps: Vec::new() };
+    walk_url(url, facts, table, &mut walk);
+    Explanation { url: url.to_owned(), source, steps: walk.steps }
+}
+
+fn walk_url(url: &str, facts: &Facts, table: &RouteTable, walk: &mut Walk) {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let (host, port) = match Hostname::parse_authority(authority) {
+        Ok(parsed) => parsed,
+        Err(error) => {
+            walk.step("parse", "no hostname", format!("{authority:?}: {error}"));
+            return walk.step("answer", "400", "the Host field must carry a hostname");
+        }
+    };
+    if let Some(port) = port.filter(|port| *port != facts.url_port) {
+        let reason = format!("URLs of this installation carry port {}", facts.url_port);
+        walk.step("parse", format!("port {port}"), reason);
+    }
+    let key = match RouteKey::parse(&host, &facts.domain) {
+        Ok(key) => key,
+        Err(error) => {
+            walk.step("parse", "names nothing", format!("under {}: {error}", facts.domain));
+            return walk.step("answer", "404", "as for every unknown hostname");
+        }
+    };
+    match key {
+        RouteKey::Container { server, project, container, target } => {
+            let what = describe(&target);
+            let result = format!("{what} of container {container}");
+            walk.step("parse", result, format!("project {project}, server {server}"));
+            match table.lookup_on(&facts.server, server, project, container) {
+                Ok(route) => walk_route(route.state, &target, walk),
+                Err(error @ NoRoute::OtherServer) => {
+                    walk.step("route", "none", format!("{error}; this one is {}", facts.server));
+                    walk.step("answer", "421", "another server answers for this name");
+                }
+                Err(NoRoute::Unknown) => {
+                    let reason = "no container with this pair of ids, or one without the Kit, or \
+                                  one that is being deleted";
+                    walk.step("route", "none", reason);
+                    walk.step("answer", "404", "the same for all of these, so that ids are safe");
+                }
+            }
+        }
+        RouteKey::Api { realm } => {
+            let scope =
+                realm.map_or_else(|| "unscoped".to_owned(), |realm| format!("realm {realm}"));
+            walk.step("parse", "the API", scope);
+            walk.step("route", "the control plane of this process", "api.<domain>");
+            walk.step("answer", "by the API", "it authenticates each request itself");
+        }
+        RouteKey::SshGate { server } => {
+            walk.step("parse", "the SSH gate", format!("server {server}"));
+            walk.step("answer", "404", "nothing speaks HTTP under this name");
+        }
+        RouteKey::Alias { server, label } => {
+            walk.step("parse", format!("alias {label}"), format!("server {server}"));
+            walk.step("answer", "404", "this version has no aliases");
+        }
+        RouteKey::Custom(name) => {
+            let reason = format!("outside {}", facts.domain);
+            walk.step("parse", format!("custom hostname {name}"), reason);
+            walk.step("answer", "404", "this version has no custom hostnames");
+        }
+    }
+}
+
+fn walk_route(state: RouteState, target: &Target<'_>, walk: &mut Walk) {
+    let refused = match state {
+        RouteState::Running { address, since_ms } => {
+            walk.step(
+                "route",
+                format!("running at {address}"),
+                format!("started at {since_ms} ms"),
+            );
+            return walk_endpoint(address, target, walk);
+        }
+        RouteState::Starting => "starting",
+        RouteState::Paused => "paused",
+        RouteState::Stopped => "stopped",
+        RouteState::Failed => "failed",
+    };
+    walk.step("route", refused, "the container exists but cannot be reached");
+    walk.step("answer", "503", format!("a page that says it is {refused}"));
+}
+
+fn walk_endpoint(address: std::net::IpAddr, target: &Target<'_>, walk: &mut Walk) {
+    let allow = |walk: &mut Walk| {
+        walk.step("decision", "allow", "no permission document exists; the URL is the credential");
+    };
+    let url = |scheme: &str, port: u16| {
+        format!("{scheme}://{}", std::net::SocketAddr::new(address, port))
+    };
+    match *target {
+        Target::Kit { service, index, sub: _ } => {
+            let kit = kit::port(service);
+            if !kit.provided {
+                walk.step("endpoint", "none", "this version does not provide the service");
+                return walk.step("answer", "501", "a page that says so");
+            }
+            allow(walk);
+            let reason = match kit::start_command(service, index) {
+                Some(command) => format!("started by the first request: {}", command.join(" ")),
+                None => "always there".to_owned(),
+            };
+            walk.step("endpoint", url(kit.scheme.as_str(), (kit.port)(index)), reason);
+        }
+        Target::Port { scheme, port } => {
+            allow(walk);
+            let reason = "whatever listens there; a page says so where nothing does";
+            walk.step("endpoint", url(scheme.as_str(), port), reason);
+        }
+        Target::Ssh => return walk.step("answer", "404", "SSH is not spoken over HTTP"),
+    }
+    walk.step("answer", "forwarded", "the container's own");
+}
+
+fn describe(target: &Target<'_>) -> String {
+    match target {
+        Target::Kit { service, index, sub } => {
+            let sub = sub.map(|sub| format!(", directory {sub}")).unwrap_or_default();
+            format!("service {} {index}{sub}", service.slug())
+        }
+        Target::Port { scheme, port } => format!("{} port {port}", scheme.as_str()),
+        Target::Ssh => "the SSH name".to_owned(),
+    }
+}

@@ -1,0 +1,109 @@
+//! Connects crates that do not know each other: each asks through a trait or a function of its own,
+//! and the answers come from here.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::future::BoxFuture;
+use gantry_control::{Clock, Controller, Starter};
+use gantry_model::{ContainerId, Service};
+use gantry_router::Routes;
+use time::OffsetDateTime;
+use tower::ServiceExt;
+
+/// A route table that nobody has confirmed for so long is no ground to send traffic here.
+const ROUTES_AGE_MAX: Duration = Duration::from_secs(15);
+
+/// `control` starts what the edge asks for.
+pub(super) struct StartServices(pub(super) Starter);
+
+impl gantry_proxy::StartService for StartServices {
+    fn start(
+        &self,
+        container: ContainerId,
+        service: Service,
+        index: u16,
+    ) -> BoxFuture<'static, Result<(), gantry_proxy::StartFailed>> {
+        let starter = self.0.clone();
+        Box::pin(async move {
+            starter
+                .start_service(container, service, index)
+                .await
+                .map_err(|error| gantry_proxy::StartFailed(error.to_string()))
+        })
+    }
+}
+
+/// The API as the edge calls it: the edge's facts about a request under the API's own types.
+pub(super) fn api(control: Controller) -> gantry_proxy::ApiService {
+    let router = gantry_api::service(control, gantry_api::ApiConfig::default());
+    gantry_proxy::api_service(router.map_request(|request: http::Request<gantry_proxy::Body>| {
+        let (mut parts, body) = request.into_parts();
+        if let Some(client) = parts.extensions.get::<gantry_proxy::ClientAddress>() {
+            let client = gantry_api::ClientAddress(client.0);
+            parts.extensions.insert(client);
+        }
+        if let Some(realm) = parts.extensions.get::<gantry_proxy::ApiRealm>() {
+            let realm = gantry_api::Realm(realm.0);
+            parts.extensions.insert(realm);
+        }
+        if let Some(id) = parts.extensions.get::<gantry_proxy::RequestId>() {
+            let id = gantry_api::RequestId(id.to_string().into());
+            parts.extensions.insert(id);
+        }
+        http::Request::from_parts(parts, axum::body::Body::new(body))
+    }))
+}
+
+/// Ready means: the route table is fresh.
+pub(super) struct RoutesAreFresh(pub(super) Routes);
+
+impl gantry_proxy::Readiness for RoutesAreFresh {
+    fn name(&self) -> &'static str {
+        "routes"
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let age = self.0.age();
+        if age <= ROUTES_AGE_MAX {
+            return Ok(());
+        }
+        let why = self.0.last_error().map(|why| format!(": {why}")).unwrap_or_default();
+        Err(format!("the route table was last confirmed {} s ago{why}", age.as_secs()))
+    }
+}
+
+/// The state of the route table for Prometheus.
+pub(super) fn route_metrics(routes: Routes) -> gantry_proxy::MetricsSource {
+    Arc::new(move |text: &mut String| {
+        use std::fmt::Write as _;
+        let table = routes.current();
+        // Writing to a string does not fail.
+        write!(
+            text,
+            "# HELP gantry_routes Containers that hostnames may lead to.\n\
+             # TYPE gantry_routes gauge\n\
+             gantry_routes {}\n\
+             # HELP gantry_routes_revision The revision of the store that routes are at.\n\
+             # TYPE gantry_routes_revision counter\n\
+             gantry_routes_revision {}\n\
+             # HELP gantry_routes_age_seconds Time since routes were known to be up to date.\n\
+             # TYPE gantry_routes_age_seconds gauge\n\
+             gantry_routes_age_seconds {}\n",
+            table.len(),
+            table.revision().0,
+            routes.age().as_secs_f64(),
+        )
+        .unwrap_or_default();
+    })
+}
+
+/// The wall clock for the edge.
+pub(super) fn now_ms() -> i64 {
+    Clock::system().now_ms()
+}
+
+/// The wall clock for certificates.
+pub(super) fn now() -> OffsetDateTime {
+    OffsetDateTime::from_unix_timestamp_nanos(i128::from(now_ms()) * 1_000_000)
+        .unwrap_or(OffsetDateTime::UNIX_EPOCH)
+}

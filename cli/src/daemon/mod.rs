@@ -1,0 +1,15 @@
+//! A running Gantry: every part made, connected, watched and ended in order.
+
+mod dev;
+mod explain;
+mod files;
+mod glue;
+mod kit;
+mod lock;
+mod logs;
+mod ports;
+mod runtime;
+mod serve;
+mod signals;
+
+pub(crate) use self::{dev::dev, explain::explain, serve::serve};

@@ -1,0 +1,100 @@
+//! Opens the configured runtime.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use gantry_runtime::{
+    Runtime,
+    embedded::{self, Embedded, Progress},
+    fake::Fake,
+};
+use ipnet::{IpNet, Ipv4Net};
+use tokio::{sync::watch, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use super::{files::Files, kit};
+use crate::config::{Config, RuntimeKind};
+
+/// Opens the runtime and reports how images grow to the log.
+pub(super) async fn open(
+    config: &Config,
+    files: &Files,
+    tasks: &mut JoinSet<&'static str>,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<Arc<dyn Runtime>> {
+    match config.runtime.kind {
+        RuntimeKind::Fake => Ok(Arc::new(Fake::default())),
+        RuntimeKind::Embedded => {
+            let runtime = open_embedded(config, files).await?;
+            let progress = runtime.image_store().progress();
+            let shutdown = shutdown.clone();
+            tasks.spawn(async move {
+                tokio::select! {
+                    () = shutdown.cancelled() => {}
+                    () = report(progress) => shutdown.cancelled().await,
+                }
+                "image progress"
+            });
+            Ok(Arc::new(runtime))
+        }
+    }
+}
+
+/// Opens the runtime without anything beside it.
+pub(super) async fn open_alone(config: &Config, files: &Files) -> anyhow::Result<Arc<dyn Runtime>> {
+    Ok(Arc::new(open_embedded(config, files).await?))
+}
+
+/// The networks that the edge may dial.
+pub(super) fn networks(config: &Config) -> Vec<IpNet> {
+    match config.runtime.kind {
+        RuntimeKind::Embedded => vec![config.runtime.subnet.into()],
+        // The fake's containers are loopback addresses.
+        RuntimeKind::Fake => vec![Ipv4Net::new_assert([127, 0, 0, 0].into(), 8).into()],
+    }
+}
+
+async fn open_embedded(config: &Config, files: &Files) -> anyhow::Result<Embedded> {
+    let chosen = &config.runtime;
+    let recipes = kit::recipes();
+    let mut settings = embedded::Config::new(recipes);
+    settings.dir = files.runtime_dir();
+    settings.image_dir.clone_from(&chosen.images);
+    settings.cgroup.clone_from(&chosen.cgroup);
+    settings.mapping.base = chosen.id_base;
+    settings.mapping.size = chosen.id_count;
+    settings.network.bridge.clone_from(&chosen.bridge);
+    settings.network.subnet = chosen.subnet;
+    let edge = &config.edge;
+    settings.network.host_ports =
+        edge.https.iter().chain(&edge.http).map(std::net::SocketAddr::port).collect();
+    Embedded::open(settings).await.context("cannot open the container runtime")
+}
+
+/// Says how far an image is: when a step begins, and within it every tenth.
+async fn report(mut progress: watch::Receiver<Option<Progress>>) {
+    let mut said = (String::new(), 0);
+    while progress.changed().await.is_ok() {
+        let Some(now) = progress.borrow_and_update().clone() else { continue };
+        let percent = now.fraction.map(percent);
+        let tenth = (format!("{} {}", now.image.as_str(), now.step), percent.unwrap_or(0) / 10);
+        if tenth == said {
+            continue;
+        }
+        let image = now.image.as_str();
+        match percent {
+            Some(percent) => tracing::info!("image {image}: {percent} % {}", now.step),
+            None => tracing::info!("image {image}: {}", now.step),
+        }
+        said = tenth;
+    }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "clamped to 0..=100 before"
+)]
+fn percent(fraction: f32) -> u8 {
+    (fraction * 100.0).clamp(0.0, 100.0) as u8
+}

@@ -1,0 +1,312 @@
+//! From a configuration to a running Gantry, and back.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use gantry_certs::{DevCa, Renewer};
+use gantry_control::{
+    Clock, Controller, Credential, Deps, Limits, Reconciler, ReconcilerConfig, Starter,
+    StarterConfig,
+};
+use gantry_model::ServerId;
+use gantry_proxy::Edge;
+use gantry_router::Routes;
+use gantry_runtime::Runtime;
+use gantry_store::{Server, Store};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    explain,
+    files::{Files, RunFile},
+    glue, kit,
+    lock::Lock,
+    logs, ports, runtime,
+    signals::Signals,
+};
+use crate::{
+    args::Settings,
+    config::{self, AccessLog, Config},
+    exit::{Class, Failure},
+    output,
+};
+
+/// How long background tasks get to end once the edge has drained.
+const TASKS_GRACE: Duration = Duration::from_secs(15);
+
+/// `gantry serve`
+pub(crate) fn serve(settings: &Settings) -> Result<(), Failure> {
+    let loaded =
+        config::load(settings, Vec::new()).map_err(|problems| config::failure(&problems))?;
+    run(&loaded.config, |started| {
+        if let Some(Credential { username, password }) = started.admin {
+            output::note("The first administrator, shown this once:");
+            output::note(&format!("  username {username}\n  password {password}"));
+        }
+        Ok(())
+    })
+}
+
+/// What can be told once everything runs.
+pub(super) struct Started<'s> {
+    pub(super) run: &'s RunFile,
+    /// Only when this start has made the first account.
+    pub(super) admin: Option<&'s Credential>,
+}
+
+/// Runs until a signal asks for the end. `started` is called once the edge listens.
+pub(super) fn run(
+    config: &Config,
+    started: impl FnOnce(Started<'_>) -> anyhow::Result<()>,
+) -> Result<(), Failure> {
+    let files = Files::new(&config.server.state);
+    let lock = Lock::take(files.dir())
+        .map_err(|error| Failure::new(Class::General, gantry_model::Chain(&error).to_string()))?;
+    logs::start(&config.log)?;
+    ports::check(&config.edge).map_err(|taken| {
+        Failure::new(Class::General, taken)
+            .hint("stop what listens there, or choose another address in the configuration")
+    })?;
+    let control = tokio::runtime::Builder::new_multi_thread()
+        .thread_name("control")
+        .enable_all()
+        .build()
+        .context("cannot start the control runtime")?;
+    let result = control.block_on(async {
+        let mut signals = Signals::listen().context("cannot listen to signals")?;
+        // A signal during the start ends it: dropping what was made is safe, as after a crash.
+        let begun = tokio::select! {
+            begun = Box::pin(Daemon::start(config, &files)) => begun,
+            name = signals.end() => {
+                tracing::info!("{name} during the start");
+                return Ok(());
+            }
+        };
+        let (mut daemon, admin) = begun?;
+        files.write_run(&daemon.run_file).context("cannot write run.json")?;
+        started(Started { run: &daemon.run_file, admin: admin.as_ref() })?;
+        let ended = tokio::select! {
+            name = signals.end() => {
+                tracing::info!(
+                    "{name}: draining for at most {} s; containers keep running",
+                    config.edge.drain.as_secs()
+                );
+                Ok(())
+            }
+            name = daemon.unexpected_end() => Err(anyhow::anyhow!("the {name} has ended")),
+        };
+        tokio::select! {
+            () = daemon.stop(config.edge.drain) => {}
+            name = signals.end() => tracing::warn!("{name} again: ending without draining"),
+        }
+        files.remove_run();
+        ended
+    });
+    control.shutdown_timeout(Duration::from_secs(5));
+    drop(lock);
+    Ok(result?)
+}
+
+/// Everything that runs.
+struct Daemon {
+    store: Store,
+    edge: Edge,
+    starter: Starter,
+    tasks: JoinSet<&'static str>,
+    shutdown: CancellationToken,
+    run_file: RunFile,
+}
+
+impl Daemon {
+    /// Makes all parts, each after what it stands on; the ports are opened last, when every route
+    /// is known.
+    async fn start(config: &Config, files: &Files) -> anyhow::Result<(Self, Option<Credential>)> {
+        let clock = Clock::system();
+        let shutdown = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        let store = Store::open(&files.store()).await.context("cannot open the store")?;
+        let server = ensure_server(&store, config, &clock).await?;
+        let runtime = runtime::open(config, files, &mut tasks, &shutdown).await?;
+        let (routes, feed) = gantry_router::Feed::start(store.clone())
+            .await
+            .context("cannot read the routes from the store")?;
+        let token = shutdown.clone();
+        tasks.spawn(async move {
+            feed.run(token).await;
+            "router feed"
+        });
+        let ca = DevCa::open_or_create(&files.ca_dir(), &config.server.domain, glue::now())
+            .context("cannot open the development CA")?;
+        let ca_path = ca.ca_path().to_owned();
+        let names = gantry_certs::standard_names(
+            &config.server.domain,
+            std::slice::from_ref(&config.server.name),
+        );
+        let (certificates, renewer) = Renewer::start(ca, &[names], Arc::new(glue::now))
+            .context("cannot issue the certificates")?;
+        let token = shutdown.clone();
+        tasks.spawn(async move {
+            renewer.run(token).await;
+            "certificate renewer"
+        });
+        let control = Controller::new(Deps {
+            store: store.clone(),
+            runtime: Arc::clone(&runtime),
+            server: server.clone(),
+            domain: config.server.domain.clone(),
+            url_port: config.edge.url_port,
+            clock: clock.clone(),
+            limits: Limits::default(),
+        })
+        .await
+        .context("cannot start the control plane")?;
+        let admin =
+            control.bootstrap_admin().await.context("cannot make the first administrator")?;
+        let reconciler = reconciler(config, &store, &runtime, server.id, &clock);
+        let token = shutdown.clone();
+        tasks.spawn(async move {
+            reconciler.run(token).await;
+            "reconciler"
+        });
+        let starter = Starter::new(
+            runtime,
+            kit::start_command,
+            StarterConfig { timeout: config.edge.service_start, ..StarterConfig::default() },
+        );
+        explain::answer(files, config, &routes, &mut tasks, &shutdown)
+            .context("cannot listen on the socket in the state directory")?;
+        let deps = edge_deps(control, routes, certificates, starter.clone());
+        let edge =
+            Edge::start(edge_config(config, files), deps).context("cannot start the edge")?;
+        let run_file = run_file(config, ca_path);
+        let daemon = Self { store, edge, starter, tasks, shutdown, run_file };
+        Ok((daemon, admin))
+    }
+
+    /// Waits until a task ends that should not have; says which.
+    async fn unexpected_end(&mut self) -> &'static str {
+        match self.tasks.join_next().await {
+            Some(Ok(name)) => name,
+            Some(Err(error)) => {
+                tracing::error!(%error, "a task of the control plane panicked");
+                "control plane"
+            }
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Ends everything: no new connections, running requests to their end or the deadline, then the
+    /// tasks, then the store. Containers stay as they are.
+    async fn stop(mut self, drain: Duration) {
+        self.edge.drain(drain).await;
+        self.shutdown.cancel();
+        let end = async {
+            self.starter.close().await;
+            while self.tasks.join_next().await.is_some() {}
+        };
+        if tokio::time::timeout(TASKS_GRACE, end).await.is_err() {
+            tracing::warn!("some tasks did not end within {} s", TASKS_GRACE.as_secs());
+            self.tasks.abort_all();
+        }
+        self.store.close().await;
+        tracing::info!("stopped");
+    }
+}
+
+async fn ensure_server(store: &Store, config: &Config, clock: &Clock) -> anyhow::Result<Server> {
+    let mut bytes = [0; 12];
+    getrandom::fill(&mut bytes).context("the system gives no random numbers")?;
+    store
+        .ensure_server(ServerId::from_bytes(bytes), &config.server.name, clock.now_ms())
+        .await
+        .context("cannot record this server")
+}
+
+fn reconciler(
+    config: &Config,
+    store: &Store,
+    runtime: &Arc<dyn Runtime>,
+    server: ServerId,
+    clock: &Clock,
+) -> Reconciler {
+    let limits = gantry_runtime::Limits {
+        memory_bytes: config.runtime.memory_bytes,
+        cpu_millis: config.runtime.cpu_millis,
+        pids: config.runtime.pids,
+    };
+    let settings = ReconcilerConfig {
+        concurrency: config.control.concurrency,
+        stop_grace: config.control.stop_grace,
+        limits,
+        ..ReconcilerConfig::default()
+    };
+    Reconciler::new(store.clone(), Arc::clone(runtime), server, clock.clone(), settings)
+}
+
+fn edge_deps(
+    control: Controller,
+    routes: Routes,
+    certificates: Arc<gantry_certs::Resolver>,
+    starter: Starter,
+) -> gantry_proxy::Deps {
+    gantry_proxy::Deps {
+        certificates,
+        api: glue::api(control),
+        control: tokio::runtime::Handle::current(),
+        start_service: Arc::new(glue::StartServices(starter)),
+        kit: kit::port,
+        now_ms: glue::now_ms,
+        readiness: vec![Arc::new(glue::RoutesAreFresh(routes.clone()))],
+        metrics: vec![glue::route_metrics(routes.clone())],
+        routes,
+    }
+}
+
+fn edge_config(config: &Config, files: &Files) -> gantry_proxy::Config {
+    let edge = &config.edge;
+    gantry_proxy::Config {
+        listen_https: edge.https.clone(),
+        listen_http: edge.http.clone(),
+        listen_plain: Vec::new(),
+        listen_admin: vec![edge.admin],
+        workers: edge.workers,
+        domain: config.server.domain.clone(),
+        server: config.server.name.clone(),
+        url_port: edge.url_port,
+        container_networks: runtime::networks(config),
+        limits: gantry_proxy::Limits {
+            head_timeout: edge.head,
+            idle: edge.idle,
+            connect_timeout: edge.connect,
+            upstream_head_timeout: edge.answer,
+            stream_idle: edge.upgrade_idle,
+            service_start_timeout: edge.service_start,
+            ..gantry_proxy::Limits::default()
+        },
+        access_log: match &config.log.access {
+            AccessLog::Off => gantry_proxy::AccessLog::Off,
+            AccessLog::Stdout => gantry_proxy::AccessLog::Stdout,
+            AccessLog::State => gantry_proxy::AccessLog::File(files.access_log()),
+            AccessLog::File(path) => gantry_proxy::AccessLog::File(path.clone()),
+        },
+    }
+}
+
+fn run_file(config: &Config, ca: std::path::PathBuf) -> RunFile {
+    let text = |list: &[std::net::SocketAddr]| list.iter().map(ToString::to_string).collect();
+    let port = match config.edge.url_port {
+        443 => String::new(),
+        port => format!(":{port}"),
+    };
+    RunFile {
+        pid: std::process::id(),
+        domain: config.server.domain.to_string(),
+        server: config.server.name.to_string(),
+        api_url: format!("https://{}{port}", config.server.domain.api()),
+        url_port: config.edge.url_port,
+        https: text(&config.edge.https),
+        http: text(&config.edge.http),
+        admin: config.edge.admin.to_string(),
+        ca,
+    }
+}
