@@ -25,6 +25,7 @@ use tokio::{
 };
 
 use crate::{
+    answer::Code,
     body::EdgeBody,
     downstream::{Downstream, Protocol},
     framing::Refusal,
@@ -139,6 +140,11 @@ where
         (Ok(()), None) => {}
         (Err(error), _) => {
             tracing::debug!(peer = %downstream.peer, %error, "a connection ended early");
+            if error.is_parse() {
+                // hyper has answered 400 by itself.
+                worker.metrics().error(Code::BadRequest);
+                linger(gate.into_parts().0).await;
+            }
         }
     }
 }

@@ -1,0 +1,362 @@
+//! The bed that tests run in: an edge of its own on loopback addresses of its own, with routes that
+//! the test sets, certificates of a development CA, and a small API.
+
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use gantry_certs::{DevCa, Leaf, Resolver};
+use gantry_model::{ContainerId, Generation, Phase, ProjectId, Scheme, Service};
+use gantry_proxy::{
+    AccessLog, ApiRealm, Body, ClientAddress, Config, Deps, Edge, KitPort, Limits, Readiness,
+    RequestId, StartFailed, StartService, api_service,
+};
+use gantry_router::{RouteTable, Routes};
+use gantry_store::{Epoch, Revision, RouteRecord, RouteSnapshot};
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use time::OffsetDateTime;
+
+use crate::{client::Client, origin::Origin};
+
+/// The id of the project in all tests.
+pub const PROJECT: &str = "aaaaaaaaaaaaaaaaaaaaaaaa";
+/// The id of the container in most tests.
+pub const CONTAINER: &str = "bbbbbbbbbbbbbbbbbbbbbbbb";
+/// The port that the Kit service `files` has here.
+pub const FILES_PORT: u16 = 7001;
+
+/// The hostname of a service of a container.
+pub fn host(container: &str, service: &str) -> String {
+    format!("{PROJECT}-{container}-{service}.local.containers.gantry.localhost")
+}
+
+/// A program that a test's service start runs: where, and what it answers.
+type Program = Box<dyn Fn(SocketAddr) -> Result<Origin, StartFailed> + Send + Sync>;
+
+/// Starts services by starting an [`Origin`].
+#[derive(Clone)]
+pub struct Starter {
+    address: SocketAddr,
+    program: Arc<Program>,
+    pub started: Arc<Mutex<Vec<(ContainerId, Service, u16)>>>,
+    running: Arc<Mutex<Vec<Origin>>>,
+}
+
+impl StartService for Starter {
+    fn start(
+        &self,
+        container: ContainerId,
+        service: Service,
+        index: u16,
+    ) -> BoxFuture<'static, Result<(), StartFailed>> {
+        let this = self.clone();
+        Box::pin(async move {
+            this.started.lock().unwrap().push((container, service, index));
+            let origin = (this.program)(this.address)?;
+            this.running.lock().unwrap().push(origin);
+            Ok(())
+        })
+    }
+}
+
+/// Ready or not, as the test says.
+pub struct Gauge(pub Mutex<Result<(), String>>);
+
+impl Readiness for Gauge {
+    fn name(&self) -> &str {
+        "gauge"
+    }
+
+    fn check(&self) -> Result<(), String> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+/// What a test may set before the edge starts.
+pub struct Setup {
+    pub limits: Limits,
+    pub workers: usize,
+    pub program: Program,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            limits: Limits::default(),
+            workers: 1,
+            program: Box::new(|address| Ok(Origin::simple(address))),
+        }
+    }
+}
+
+/// The bed.
+pub struct Bed {
+    pub number: u8,
+    pub edge: Option<Edge>,
+    pub routes: Routes,
+    pub starter: Starter,
+    pub gauge: Arc<Gauge>,
+    pub ca_path: PathBuf,
+    pub log_path: PathBuf,
+    pub runtime: Option<tokio::runtime::Runtime>,
+    records: Mutex<HashMap<ContainerId, RouteRecord>>,
+    _directory: tempfile::TempDir,
+}
+
+impl Bed {
+    /// An edge on `127.77.<number>.1`.
+    pub fn new(number: u8) -> Self {
+        Self::with(number, Setup::default())
+    }
+
+    pub fn with(number: u8, setup: Setup) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let now = OffsetDateTime::now_utc();
+        let domain = "gantry.localhost".parse().unwrap();
+        let ca = DevCa::open_or_create(directory.path(), &domain, now).unwrap();
+        let resolver = Arc::new(Resolver::new());
+        let leaf = |names: &[&str]| {
+            let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+            Leaf { key: Arc::new(ca.issue(&names, now).unwrap()), names }
+        };
+        resolver.publish(&[
+            leaf(&["gantry.localhost", "api.gantry.localhost", "*.api.gantry.localhost"]),
+            leaf(&["*.local.containers.gantry.localhost", "*.other.containers.gantry.localhost"]),
+        ]);
+        let empty =
+            RouteSnapshot { epoch: Epoch([1; 16]), revision: Revision(1), containers: vec![] };
+        let routes = Routes::new(RouteTable::build(&empty));
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let starter = Starter {
+            address: SocketAddr::new(address(number, 2), FILES_PORT),
+            program: Arc::new(setup.program),
+            started: Arc::default(),
+            running: Arc::default(),
+        };
+        let gauge = Arc::new(Gauge(Mutex::new(Ok(()))));
+        let log_path = directory.path().join("access.log");
+        let listen = vec![SocketAddr::new(address(number, 1), 0)];
+        let config = Config {
+            listen_https: listen.clone(),
+            listen_http: listen.clone(),
+            listen_plain: listen.clone(),
+            listen_admin: listen,
+            workers: setup.workers,
+            domain,
+            server: "local".parse().unwrap(),
+            url_port: 8443,
+            container_networks: vec!["127.77.0.0/16".parse().unwrap()],
+            limits: setup.limits,
+            access_log: AccessLog::File(log_path.clone()),
+        };
+        let deps = Deps {
+            routes: routes.clone(),
+            certificates: resolver,
+            api: api_service(tower::service_fn(api)),
+            control: runtime.handle().clone(),
+            start_service: Arc::new(starter.clone()),
+            kit,
+            now_ms,
+            readiness: vec![Arc::clone(&gauge) as _],
+            metrics: vec![Arc::new(|text: &mut String| text.push_str("other_metric 1\n"))],
+        };
+        let edge = Edge::start(config, deps).unwrap();
+        Self {
+            number,
+            edge: Some(edge),
+            routes,
+            starter,
+            gauge,
+            ca_path: ca.ca_path().to_owned(),
+            log_path,
+            runtime: Some(runtime),
+            records: Mutex::default(),
+            _directory: directory,
+        }
+    }
+
+    /// The address of a container.
+    pub fn container_address(&self, last: u8) -> IpAddr {
+        address(self.number, last)
+    }
+
+    /// A container of the test that runs, with a simple program on port 3000.
+    pub fn running(&self) -> Origin {
+        self.set(CONTAINER, Phase::Running, 1);
+        Origin::simple(SocketAddr::new(address(self.number, 2), 3000))
+    }
+
+    /// As [`Bed::running`], with a program that answers by `answer`.
+    pub fn running_with(
+        &self,
+        answer: impl Fn(&crate::origin::Seen, &mut std::net::TcpStream) + Send + Sync + 'static,
+    ) -> Origin {
+        self.set(CONTAINER, Phase::Running, 1);
+        Origin::start(SocketAddr::new(address(self.number, 2), 3000), answer)
+    }
+
+    /// Sets where a container stands.
+    pub fn set(&self, container: &str, phase: Phase, generation: u64) {
+        self.set_at(container, phase, generation, address(self.number, 2), 0);
+    }
+
+    pub fn set_at(
+        &self,
+        container: &str,
+        phase: Phase,
+        generation: u64,
+        address: IpAddr,
+        started_at_ms: i64,
+    ) {
+        self.set_record(RouteRecord {
+            container: container.parse().unwrap(),
+            project: PROJECT.parse().unwrap(),
+            hoody_kit: true,
+            phase,
+            address: Some(address),
+            generation: Generation(generation),
+            started_at_ms: Some(started_at_ms),
+            why_failed: false,
+        });
+    }
+
+    pub fn set_record(&self, record: RouteRecord) {
+        let mut records = self.records.lock().unwrap();
+        records.insert(record.container, record);
+        self.apply(record.container, Some(record));
+    }
+
+    pub fn remove(&self, container: &str) {
+        let container = container.parse().unwrap();
+        self.records.lock().unwrap().remove(&container);
+        self.apply(container, None);
+    }
+
+    fn apply(&self, container: ContainerId, record: Option<RouteRecord>) {
+        let table = self.routes.current();
+        let next = Revision(table.revision().0 + 1);
+        table.apply(&[(container, record)], next);
+    }
+
+    pub fn edge(&self) -> &Edge {
+        self.edge.as_ref().unwrap()
+    }
+
+    pub fn https(&self) -> SocketAddr {
+        self.edge().addresses().https[0]
+    }
+
+    pub fn http(&self) -> SocketAddr {
+        self.edge().addresses().http[0]
+    }
+
+    pub fn plain(&self) -> SocketAddr {
+        self.edge().addresses().plain[0]
+    }
+
+    pub fn admin(&self) -> SocketAddr {
+        self.edge().addresses().admin[0]
+    }
+
+    /// A connection to the plain listener that serves.
+    pub fn client(&self) -> Client {
+        Client::connect(self.plain())
+    }
+
+    /// A connection over TLS with HTTP/1.1.
+    pub fn tls_client(&self, sni: &str) -> Client {
+        Client::connect_tls(self.https(), sni, &self.ca_path, b"http/1.1")
+    }
+
+    /// What `/metrics` shows for a name with its labels.
+    pub fn metric(&self, name: &str) -> f64 {
+        let reply = Client::connect(self.admin()).get("localhost", "/metrics", "");
+        let line = reply
+            .text()
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' ').map(str::to_owned));
+        line.unwrap_or_else(|| panic!("no {name} in {}", reply.text())).parse().unwrap()
+    }
+
+    /// Waits until a metric has a value; it is read again and again.
+    pub fn wait_metric(&self, name: &str, want: f64) {
+        let end = std::time::Instant::now() + Duration::from_secs(10);
+        loop {
+            let value = self.metric(name);
+            if (value - want).abs() < f64::EPSILON {
+                return;
+            }
+            assert!(std::time::Instant::now() < end, "{name} is {value}, not {want}");
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
+    }
+
+    /// Ends the edge, and returns its access lines.
+    pub fn finish(mut self) -> Vec<serde_json::Value> {
+        let edge = self.edge.take().unwrap();
+        let runtime = self.runtime.take().unwrap();
+        runtime.block_on(edge.drain(Duration::from_secs(5)));
+        runtime.shutdown_background();
+        let text = std::fs::read_to_string(&self.log_path).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).expect(line)).collect()
+    }
+}
+
+impl Drop for Bed {
+    fn drop(&mut self) {
+        drop(self.edge.take());
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+fn address(number: u8, last: u8) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::new(127, 77, number, last))
+}
+
+pub fn now_ms() -> i64 {
+    i64::try_from(OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000_000).unwrap()
+}
+
+fn kit(service: Service) -> KitPort {
+    let provided = matches!(service, Service::Files | Service::Terminal | Service::Exec);
+    KitPort { provided, scheme: Scheme::Http, port: |index| FILES_PORT - 1 + index }
+}
+
+/// An API that tells what it was asked.
+async fn api(request: Request<Body>) -> Result<Response<Full<Bytes>>, Infallible> {
+    let (parts, body) = request.into_parts();
+    assert!(parts.uri.path() != "/panic", "as the test wants");
+    let extensions = &parts.extensions;
+    let body = match body.collect().await {
+        Ok(body) => String::from_utf8_lossy(&body.to_bytes()).into_owned(),
+        Err(error) => format!("error: {error}"),
+    };
+    let realm = extensions.get::<ApiRealm>().unwrap().0;
+    let told = serde_json::json!({
+        "method": parts.method.as_str(),
+        "path": parts.uri.path(),
+        "body": body,
+        "client": extensions.get::<ClientAddress>().unwrap().0.ip().to_string(),
+        "realm": realm.map(|realm| realm.to_string()),
+        "id": extensions.get::<RequestId>().unwrap().to_string(),
+        "forwarded": parts.headers.contains_key("x-forwarded-for"),
+        "authorization": parts.headers.get("authorization").map(|v| v.to_str().unwrap()),
+    });
+    let mut response = Response::new(Full::new(Bytes::from(told.to_string())));
+    response.headers_mut().insert("content-type", "application/json".parse().unwrap());
+    Ok(response)
+}

@@ -1,0 +1,109 @@
+//! Kit services and the API.
+
+use std::{net::SocketAddr, time::Duration};
+
+use gantry_model::{Phase, Service};
+use gantry_proxy::StartFailed;
+
+use crate::{
+    bed::{Bed, CONTAINER, FILES_PORT, Setup, host},
+    origin::Origin,
+};
+
+#[test]
+fn the_first_request_starts_the_service_and_waits_for_it() {
+    let bed = Bed::new(70);
+    bed.set(CONTAINER, Phase::Running, 1);
+    let name = host(CONTAINER, "files-1");
+    // A page asks for many things at once.
+    let mut clients: Vec<_> = (0..8).map(|_| bed.client()).collect();
+    for client in &mut clients {
+        client.send(format!("GET / HTTP/1.1\r\nHost: {name}\r\n\r\n"));
+    }
+    for client in &mut clients {
+        assert_eq!(client.reply().status, 200);
+    }
+    let started = bed.starter.started.lock().unwrap().clone();
+    assert_eq!(started, [(CONTAINER.parse().unwrap(), Service::Files, 1)], "started once");
+    assert_eq!(clients[0].get(&host(CONTAINER, "files"), "/", "").status, 200, "1 is the default");
+    assert_eq!(bed.starter.started.lock().unwrap().len(), 1, "and not again");
+}
+
+#[test]
+fn a_service_that_listens_already_is_not_started() {
+    let bed = Bed::new(71);
+    bed.set(CONTAINER, Phase::Running, 1);
+    let _running = Origin::simple(SocketAddr::new(bed.container_address(2), FILES_PORT));
+    assert_eq!(bed.client().get(&host(CONTAINER, "files-1"), "/", "").status, 200);
+    assert!(bed.starter.started.lock().unwrap().is_empty());
+}
+
+#[test]
+fn a_service_that_does_not_start_is_said_to() {
+    let setup = Setup {
+        program: Box::new(|_| Err(StartFailed("secret detail".to_owned()))),
+        ..Setup::default()
+    };
+    let bed = Bed::with(72, setup);
+    bed.set(CONTAINER, Phase::Running, 1);
+    let reply = bed.client().get(&host(CONTAINER, "files-1"), "/", "Accept: application/json\r\n");
+    assert_eq!((reply.status, reply.code()), (502, Some("SERVICE_NOT_STARTED")));
+    assert!(!reply.text().contains("secret"), "{}", reply.text());
+    assert_eq!(bed.client().get(&host(CONTAINER, "files-1"), "/", "").status, 502);
+    assert_eq!(bed.starter.started.lock().unwrap().len(), 2, "each request may try");
+}
+
+#[test]
+fn a_service_that_is_started_but_never_listens_is_given_up() {
+    let mut setup = Setup {
+        // Somewhere else than where it should.
+        program: Box::new(|address| Ok(Origin::simple(SocketAddr::new(address.ip(), 0)))),
+        ..Setup::default()
+    };
+    setup.limits.service_start_timeout = Duration::from_millis(400);
+    let bed = Bed::with(73, setup);
+    bed.set(CONTAINER, Phase::Running, 1);
+    let reply = bed.client().get(&host(CONTAINER, "files-1"), "/", "");
+    assert_eq!((reply.status, reply.code()), (502, Some("SERVICE_NOT_STARTED")));
+    assert_eq!(reply.value("retry-after"), Some("1"));
+}
+
+#[test]
+fn the_api_is_asked_in_process_and_told_who_asks() {
+    let bed = Bed::new(74);
+    let realm = "9".repeat(24);
+    for (name, want) in [
+        ("api.gantry.localhost".to_owned(), serde_json::Value::Null),
+        (format!("{realm}.api.gantry.localhost"), realm.clone().into()),
+        ("any-word.api.gantry.localhost".to_owned(), serde_json::Value::Null),
+    ] {
+        let mut client = bed.tls_client(&name);
+        client.send(format!(
+            "POST /a/b?c=d HTTP/1.1\r\nHost: {name}:8443\r\nAuthorization: Bearer t\r\n\
+             X-Forwarded-For: 1.2.3.4\r\nX-Request-Id: chosen\r\nTransfer-Encoding: chunked\r\n\r\n\
+             3\r\nabc\r\n0\r\n\r\n"
+        ));
+        let reply = client.reply();
+        assert_eq!(reply.status, 200);
+        let told: serde_json::Value = serde_json::from_str(&reply.text()).unwrap();
+        assert_eq!(told["method"], "POST");
+        assert_eq!(told["path"], "/a/b");
+        assert_eq!(told["body"], "abc");
+        assert_eq!(told["client"], "127.0.0.1");
+        assert_eq!(told["realm"], want, "{name}");
+        assert_eq!(told["id"], reply.value("x-request-id").unwrap());
+        assert_eq!(told["forwarded"], false);
+        assert_eq!(told["authorization"], "Bearer t");
+        let reply = client.get(&name, "/next", "");
+        assert_eq!(reply.status, 200, "the connection goes on");
+    }
+}
+
+#[test]
+fn a_panic_of_the_api_costs_one_request() {
+    let bed = Bed::new(75);
+    let mut client = bed.client();
+    let reply = client.get("api.gantry.localhost", "/panic", "");
+    assert_eq!((reply.status, reply.code()), (503, Some("API_UNAVAILABLE")));
+    assert_eq!(client.get("api.gantry.localhost", "/", "").status, 200);
+}
