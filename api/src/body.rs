@@ -84,8 +84,17 @@ pub(crate) async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, Probl
     })
 }
 
-/// `application/json` or a type that ends in `+json`, with any parameters.
+/// Not packed, and `application/json` or a type that ends in `+json`, with any parameters.
 fn check_type(headers: &HeaderMap) -> Result<(), Problem> {
+    let packed = headers
+        .get(header::CONTENT_ENCODING)
+        .is_some_and(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"));
+    if packed {
+        return Err(Problem::new(
+            Kind::UnsupportedMediaType,
+            "A body must not be packed: leave Content-Encoding out",
+        ));
+    }
     let given = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let essence = given.unwrap_or("").split(';').next().unwrap_or("").trim().to_ascii_lowercase();
     let is_json = essence == "application/json"

@@ -73,7 +73,7 @@ async fn replay_or_run(front: Front, request: Request, next: Next) -> Result<Res
     let request = Request::from_parts(parts, Body::from(bytes));
     // On a task of its own: a client that loses its connection comes back for this answer.
     let run = run(front.clone(), claim, request, next);
-    front.running.spawn(run).await.map_err(|error| {
+    front.config.tasks.spawn(run).await.map_err(|error| {
         Problem::new(Kind::Internal, "Something went wrong inside; it was logged").caused_by(error)
     })
 }

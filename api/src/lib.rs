@@ -48,16 +48,19 @@ use crate::{
 };
 
 /// Settings of the API.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct ApiConfig {
     /// How long a lifecycle call without `?wait=` waits for its effect before it answers anyway.
     /// Clients give up after 30 s; the default is 10 s.
     pub settle_timeout: Duration,
+    /// Requests with an `Idempotency-Key` run here, to their end even if their client has gone.
+    /// Whoever stops the process closes this and waits for it, within a bound.
+    pub tasks: TaskTracker,
 }
 
 impl Default for ApiConfig {
     fn default() -> Self {
-        Self { settle_timeout: Duration::from_secs(10) }
+        Self { settle_timeout: Duration::from_secs(10), tasks: TaskTracker::new() }
     }
 }
 
@@ -67,8 +70,6 @@ pub(crate) struct Front {
     pub(crate) control: Controller,
     pub(crate) config: ApiConfig,
     pub(crate) document: Arc<Document>,
-    /// Requests that run to their end although their client may have gone.
-    pub(crate) running: TaskTracker,
 }
 
 /// The `OpenAPI` document, ready to send.
@@ -81,7 +82,7 @@ pub(crate) struct Document {
 pub fn service(control: Controller, config: ApiConfig) -> Router {
     let (routes, document) = surface().finish();
     let document = Arc::new(Document::new(&document));
-    let front = Front { control, config, document, running: TaskTracker::new() };
+    let front = Front { control, config, document };
     routes
         .merge(later::routes())
         .fallback(no_such_route)

@@ -35,7 +35,8 @@ pub(crate) fn surface(surface: Surface) -> Surface {
                 tag,
                 "Keys that answers are signed with; none yet (503)",
             )
-            .public(),
+            .public()
+            .refused(),
         )
         .serve(
             &[Method::Get],
@@ -49,7 +50,7 @@ pub(crate) fn surface(surface: Surface) -> Surface {
             &[Method::Get],
             &["/openapi.json"],
             openapi,
-            &Operation::new("getOpenApi", tag, "This document").public().bare(),
+            &Operation::new("getOpenApi", tag, "This document").public().answers_bare(),
         )
 }
 

@@ -87,7 +87,8 @@ pub(crate) struct Operation {
     public: bool,
     params: &'static [Parameters],
     fields: Option<&'static [Field]>,
-    answer: (u16, RefOr<Schema>),
+    /// The success; an operation that is always refused has none.
+    answer: Option<(u16, RefOr<Schema>)>,
     enveloped: bool,
     schemas: Vec<(String, RefOr<Schema>)>,
 }
@@ -103,7 +104,7 @@ impl Operation {
             public: false,
             params: &[],
             fields: None,
-            answer: (200, nothing),
+            answer: Some((200, nothing)),
             enveloped: true,
             schemas: Vec::new(),
         }
@@ -131,20 +132,28 @@ impl Operation {
     pub(crate) fn answers<T: ToSchema>(mut self, status: u16) -> Self {
         T::schemas(&mut self.schemas);
         self.schemas.push((T::name().into_owned(), T::schema()));
-        self.answer = (status, Ref::from_schema_name(T::name()).into());
+        self.answer = Some((status, Ref::from_schema_name(T::name()).into()));
         self
     }
 
     /// It answers with a bare list of this payload.
     pub(crate) fn answers_list<T: ToSchema>(self, status: u16) -> Self {
         let mut listing = self.answers::<T>(status);
-        listing.answer.1 = ArrayBuilder::new().items(Ref::from_schema_name(T::name())).into();
+        let items = ArrayBuilder::new().items(Ref::from_schema_name(T::name()));
+        listing.answer = Some((status, items.into()));
         listing
     }
 
-    /// Its answer has no envelope.
-    pub(crate) fn bare(mut self) -> Self {
+    /// It answers with an object without an envelope.
+    pub(crate) fn answers_bare(mut self) -> Self {
+        self.answer = Some((200, typed(Type::Object).into()));
         self.enveloped = false;
+        self
+    }
+
+    /// It is always refused.
+    pub(crate) fn refused(mut self) -> Self {
+        self.answer = None;
         self
     }
 
@@ -162,12 +171,6 @@ impl Operation {
         });
         let parameters: Vec<Parameter> =
             in_path.chain(self.params.iter().map(document_param)).collect();
-        let (status, payload) = &self.answer;
-        let body = if self.enveloped { envelope(payload.clone()) } else { payload.clone() };
-        let success = ResponseBuilder::new()
-            .description("What was asked for")
-            .content("application/json", Content::new(Some(body)))
-            .build();
         let refused = ResponseBuilder::new()
             .description("A refusal; `code` says which")
             .content(
@@ -180,9 +183,16 @@ impl Operation {
             .tag(self.tag)
             .summary(Some(self.summary))
             .parameters(Some(parameters))
-            .response(status.to_string(), success)
             .response("4XX", refused.clone())
             .response("5XX", refused);
+        if let Some((status, payload)) = &self.answer {
+            let body = if self.enveloped { envelope(payload.clone()) } else { payload.clone() };
+            let success = ResponseBuilder::new()
+                .description("What was asked for")
+                .content("application/json", Content::new(Some(body)))
+                .build();
+            operation = operation.response(status.to_string(), success);
+        }
         if let Some(fields) = self.fields {
             let required = fields.iter().any(|field| field.required);
             let body = RequestBodyBuilder::new()

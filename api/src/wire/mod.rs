@@ -1,6 +1,12 @@
 //! What goes over the wire: one type per object of the API, apart from the records on purpose, so
 //! that neither freezes the other.
 
+#![expect(
+    clippy::struct_excessive_bools,
+    clippy::struct_field_names,
+    reason = "names and types are the API's"
+)]
+
 mod account;
 mod container;
 mod list;

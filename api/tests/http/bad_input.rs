@@ -75,7 +75,7 @@ async fn one_wrong_value_is_named_and_nothing_is_made() {
         (json!({"container_image": "../../etc"}), "container_image", "<os>/<release>"),
         (json!({"container_image": true}), "container_image", "must be a string, or null"),
         (json!({"ssh_public_key": "ssh-dss AAAA"}), "ssh_public_key", "use ed25519"),
-        (json!({"ssh_public_key": ""}), "ssh_public_key", "OpenSSH"),
+        (json!({"ssh_public_key": ""}), "ssh_public_key", "must not be empty"),
         (json!({"ssh_public_key": {"k": 1}}), "ssh_public_key", "must be a string, or null"),
         (json!({"comment": "c".repeat(16_001)}), "comment", "16000"),
         (json!({"ai": "true"}), "ai", "true or false"),
@@ -212,6 +212,11 @@ async fn a_body_over_one_mebibyte_is_refused() {
     let reply = scene.ask("POST", "/api/v1/projects/", &body).await;
     assert_eq!(reply.status, 413, "{}", reply.text);
     assert_eq!(reply.json["code"], "PAYLOAD_TOO_LARGE");
+    let packed = Ask::new("POST", "/api/v1/projects/")
+        .by(&scene.token)
+        .body(&json!({ "alias": "x" }))
+        .header("content-encoding", "gzip");
+    assert_eq!(scene.lab.send(packed).await.status, 415, "a packed body has no bound");
     let announced = Ask::new("POST", "/api/v1/projects/")
         .by(&scene.token)
         .text("{}")
@@ -434,4 +439,42 @@ async fn wrong_credentials_are_refused_alike() {
         (reply.status.as_u16(), &reply.json["message"]),
         (401, &json!("Invalid refresh token"))
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_field_of_the_document_is_read_and_no_other() {
+    let scene = Scene::set().await;
+    let container = scene.lab.container(&scene.token, &scene.project, "web").await;
+    let made = scene.ask("POST", "/api/v1/auth/tokens", &json!({})).await;
+    let token = made.json["data"]["id"].as_str().unwrap().to_owned();
+    for (method, path, documented) in scene.lab.document.bodies() {
+        let id = match path.split('/').nth(3) {
+            Some("projects") => &scene.project,
+            Some("containers") => &container,
+            _ => &token,
+        };
+        let path = path.replace("{id}", id);
+        // No field is a list of lists or a list of true; the latter is wrong for lists of ids, too.
+        let wrong = |schema: &Value| match schema["type"].as_str() {
+            Some("array") => json!([true]),
+            _ => json!([[1]]),
+        };
+        let body: Value = documented
+            .iter()
+            .map(|(name, schema)| (name.clone(), wrong(schema)))
+            .chain([("not_in_the_document".to_owned(), json!(1))])
+            .collect::<serde_json::Map<_, _>>()
+            .into();
+        let reply = scene.ask(&method, &path, &body).await;
+        assert_eq!(reply.status, 400, "{method} {path}: {}", reply.text);
+        let mut named = fields(&reply);
+        named.sort_unstable();
+        let mut want: Vec<&str> = documented.iter().map(|(name, _)| name.as_str()).collect();
+        want.push("not_in_the_document");
+        if path.ends_with("/login") {
+            want.push("username"); // wrong, and missing besides
+        }
+        want.sort_unstable();
+        assert_eq!(named, want, "{method} {path}");
+    }
 }

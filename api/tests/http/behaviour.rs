@@ -1,9 +1,11 @@
 //! What the API promises beyond single requests.
 
+use std::time::Duration;
+
 use gantry_runtime::{Error, fake::Call};
 use serde_json::{Value, json};
 
-use crate::lab::{Ask, Lab};
+use crate::lab::{Ask, Lab, PASSWORD};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_creation_can_wait_until_the_container_runs() {
@@ -77,6 +79,45 @@ async fn a_repeated_post_with_one_idempotency_key_is_carried_out_once() {
         let reply = lab.send(ask.clone().header("idempotency-key", key)).await;
         assert_eq!(reply.status, 400, "{}", reply.text);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_lost_its_connection_finds_its_answer_when_it_comes_back() {
+    let lab = Lab::start().await;
+    let (token, project) = lab.alice().await;
+    lab.world.delay(Call::Create, Duration::from_millis(300));
+    let path = format!("/api/v1/projects/{project}/containers?wait=running&timeout=20");
+    let body = json!({ "server_id": lab.server.to_string() });
+    let ask = Ask::new("POST", &path).by(&token).body(&body).header("idempotency-key", "lost");
+    let list = Ask::new("GET", "/api/v1/containers/").by(&token);
+    let come_back = async {
+        {
+            let mut first = std::pin::pin!(lab.send(ask.clone()));
+            loop {
+                tokio::select! {
+                    reply = &mut first => panic!("the container was not made slowly: {reply:?}"),
+                    listed = lab.send(list.clone()) => {
+                        if listed.json["data"]["pagination"]["total"] == 1 {
+                            break;
+                        }
+                    }
+                }
+            }
+        } // The connection is gone, and the request with it.
+        loop {
+            let reply = lab.send(ask.clone()).await;
+            if reply.status != 409 {
+                return reply;
+            }
+            assert_eq!(reply.json["code"], "REQUEST_IN_PROGRESS", "{}", reply.text);
+            tokio::task::yield_now().await;
+        }
+    };
+    let reply = tokio::time::timeout(Duration::from_secs(20), come_back).await.unwrap();
+    assert_eq!(reply.status, 201, "{}", reply.text);
+    assert_eq!(reply.headers["idempotency-replayed"], "true");
+    assert_eq!(reply.json["data"]["status"], "running");
+    assert_eq!(lab.send(list).await.json["data"]["pagination"]["total"], 1);
 }
 
 #[tokio::test]
@@ -211,10 +252,46 @@ async fn a_realm_host_shows_its_realm_only() {
 #[tokio::test]
 async fn strangers_see_nothing_of_each_other() {
     let lab = Lab::start().await;
+    let (alice, project) = lab.alice().await;
+    let path = format!("/api/v1/projects/{project}/containers");
+    let body = json!({ "server_id": lab.server.to_string() });
+    let made = lab.send(Ask::new("POST", &path).by(&alice).body(&body)).await;
+    let id = made.json["data"]["id"].as_str().unwrap().to_owned();
+    let bob = lab.login("bob", PASSWORD).await;
+    for list in ["/api/v1/projects/", "/api/v1/containers/"] {
+        let listed = lab.send(Ask::new("GET", list).by(&bob)).await;
+        assert_eq!(listed.json["data"]["pagination"]["total"], 0, "{}", listed.text);
+    }
+    let none = "abcdef0123456789abcdef01";
+    for (method, path) in [
+        ("GET", "/api/v1/projects/{project}"),
+        ("PATCH", "/api/v1/projects/{project}"),
+        ("DELETE", "/api/v1/projects/{project}"),
+        ("GET", "/api/v1/projects/{project}/containers"),
+        ("GET", "/api/v1/containers/{id}"),
+        ("PATCH", "/api/v1/containers/{id}"),
+        ("DELETE", "/api/v1/containers/{id}"),
+        ("POST", "/api/v1/containers/{id}/stop"),
+        ("GET", "/api/v1/containers/{id}/stats"),
+        ("GET", "/api/v1/containers/{id}/status-logs"),
+    ] {
+        let ask = |project: &str, id: &str| {
+            let path = path.replace("{project}", project).replace("{id}", id);
+            Ask::new(method, &path).by(&bob)
+        };
+        let hidden = lab.send(ask(&project, &id)).await;
+        let missing = lab.send(ask(none, none)).await;
+        assert_eq!(hidden.status, 404, "{method} {path}: {}", hidden.text);
+        assert_eq!(hidden.text, missing.text, "{method} {path} tells what exists");
+    }
+    let path = format!("/api/v1/projects/{project}/containers");
+    assert_eq!(lab.send(Ask::new("POST", &path).by(&bob).body(&body)).await.status, 404);
+}
+
+#[tokio::test]
+async fn a_token_does_only_what_it_may() {
+    let lab = Lab::start().await;
     let (token, project) = lab.alice().await;
-    let credential = format!("Bearer {token}");
-    let alice = lab.control.authenticate(Some(&credential), None, None).await.unwrap();
-    assert!(!alice.is_admin);
     let body = json!({ "permission_template": "read_only" });
     let made = lab.send(Ask::new("POST", "/api/v1/auth/tokens").by(&token).body(&body)).await;
     let reader = made.json["data"]["token"].as_str().unwrap().to_owned();

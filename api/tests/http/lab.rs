@@ -7,7 +7,10 @@ use axum::{Router, body::Body};
 use gantry_api::{ApiConfig, ClientAddress, Realm};
 use gantry_control::{Clock, Controller, Deps, Limits, Reconciler, ReconcilerConfig};
 use gantry_model::{Domain, RealmId, ServerId};
-use gantry_runtime::fake::{Fake, World};
+use gantry_runtime::{
+    Runtime,
+    fake::{Fake, World},
+};
 use gantry_store::Store;
 use http::{HeaderMap, Method, Request, StatusCode, header};
 use http_body_util::BodyExt as _;
@@ -17,6 +20,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
+use crate::document::Document;
+
 pub(crate) const PASSWORD: &str = "Passw0rd!alice";
 
 /// The control plane; ends when it is dropped.
@@ -25,6 +30,7 @@ pub(crate) struct Lab {
     pub(crate) control: Controller,
     pub(crate) world: World,
     pub(crate) server: ServerId,
+    pub(crate) document: Document,
     _tasks: JoinSet<()>,
     _dir: TempDir,
 }
@@ -87,18 +93,18 @@ impl Ask {
 }
 
 impl Lab {
-    /// A control plane with the account `alice`.
+    /// A control plane with the accounts `alice` and `bob`.
     pub(crate) async fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("gantry.db")).await.unwrap();
         let server =
             store.ensure_server(id(1), &"node-test".parse().unwrap(), 1_000).await.unwrap();
         let world = World::default();
-        let runtime = Arc::new(Fake::new(world.clone()));
+        let runtime: Arc<dyn Runtime> = Arc::new(Fake::new(world.clone()));
         let clock = Clock::system();
         let control = Controller::new(Deps {
             store: store.clone(),
-            runtime: runtime.clone(),
+            runtime: Arc::clone(&runtime),
             server: server.clone(),
             domain: "edge.test".parse::<Domain>().unwrap(),
             url_port: 18443,
@@ -117,15 +123,20 @@ impl Lab {
         tasks.spawn(reconciler.run(CancellationToken::new()));
         let admin = control.bootstrap_admin().await.unwrap().unwrap();
         let router = gantry_api::service(control.clone(), ApiConfig::default());
-        let lab = Self { router, control, world, server: server.id, _tasks: tasks, _dir: dir };
+        let document = Document::new(document_of(&router).await);
+        let server = server.id;
+        let lab = Self { router, control, world, server, document, _tasks: tasks, _dir: dir };
         let token = lab.login(&admin.username, &admin.password).await;
         let credential = format!("Bearer {token}");
         let actor = lab.control.authenticate(Some(&credential), None, None).await.unwrap();
-        lab.control.create_user(&actor, "alice", PASSWORD).await.unwrap();
+        for username in ["alice", "bob"] {
+            lab.control.create_user(&actor, username, PASSWORD).await.unwrap();
+        }
         lab
     }
 
     pub(crate) async fn send(&self, ask: Ask) -> Reply {
+        let (method, path) = (ask.method.to_string(), ask.path.clone());
         let mut request = Request::builder().method(ask.method).uri(ask.path);
         for (name, value) in ask.headers {
             request = request.header(name, value);
@@ -143,6 +154,9 @@ impl Lab {
             .get(header::CONTENT_TYPE)
             .is_some_and(|value| value.as_bytes().starts_with(b"application/json"));
         let json = if is_json { serde_json::from_str(&text).unwrap() } else { Value::Null };
+        if is_json {
+            self.document.check(&method, &path, parts.status.as_u16(), &json);
+        }
         Reply { status: parts.status, headers: parts.headers, text, json }
     }
 
@@ -177,4 +191,11 @@ fn id<K>(last: u8) -> gantry_model::Id<K> {
     let mut bytes = [7; 12];
     bytes[11] = last;
     gantry_model::Id::from_bytes(bytes)
+}
+
+async fn document_of(router: &Router) -> Value {
+    let request = Request::get("/openapi.json").body(Body::empty()).unwrap();
+    let response = router.clone().oneshot(request).await.unwrap();
+    let bytes = response.into_body().collect().await.unwrap().to_bytes();
+    serde_json::from_slice(&bytes).unwrap()
 }

@@ -1,6 +1,12 @@
 //! The router from outside: requests in, answers out.
 
+#[cfg(test)]
 mod bad_input;
+#[cfg(test)]
 mod behaviour;
+#[cfg(test)]
+mod document;
+#[cfg(test)]
 mod lab;
+#[cfg(test)]
 mod replay;

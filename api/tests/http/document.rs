@@ -1,0 +1,73 @@
+//! The `OpenAPI` document as a judge: every answer that a test sees must be as it says.
+
+use serde_json::{Value, json};
+
+/// The fields of a body with their schemas.
+type Fields = Vec<(String, Value)>;
+
+/// The document of one router.
+pub(crate) struct Document(Value);
+
+impl Document {
+    pub(crate) fn new(document: Value) -> Self {
+        Self(document)
+    }
+
+    /// Panics if the document does not allow this answer. Paths that it does not list are those
+    /// that do not exist or are not here yet; they are not its business.
+    pub(crate) fn check(&self, method: &str, path: &str, status: u16, body: &Value) {
+        let Some(operation) = self.operation(method, path) else { return };
+        let responses = &operation["responses"];
+        let class = format!("{}XX", status / 100);
+        let response = responses.get(status.to_string()).or_else(|| responses.get(&class));
+        let response =
+            response.unwrap_or_else(|| panic!("{method} {path}: {status} is not in the document"));
+        let mut schema = response["content"]["application/json"]["schema"].clone();
+        schema["components"] = self.0["components"].clone();
+        let validator = jsonschema::draft202012::new(&schema)
+            .unwrap_or_else(|error| panic!("{method} {path}: no schema: {error}"));
+        let errors: Vec<String> = validator
+            .iter_errors(body)
+            .map(|error| format!("{} at {}", error, error.instance_path()))
+            .collect();
+        assert!(errors.is_empty(), "{method} {path} {status}: {errors:#?}\nanswer: {body}");
+    }
+
+    fn operation(&self, method: &str, path: &str) -> Option<&Value> {
+        let path = path.split('?').next().unwrap_or(path);
+        let paths = self.0["paths"].as_object().unwrap();
+        let item = paths.get(path).or_else(|| {
+            let (_, item) = paths.iter().find(|(template, _)| matches(template, path))?;
+            Some(item)
+        })?;
+        item.get(method.to_lowercase())
+    }
+
+    /// Every operation with a body: method, path and the names of its fields with their schemas.
+    pub(crate) fn bodies(&self) -> Vec<(String, String, Fields)> {
+        let mut bodies = Vec::new();
+        for (path, item) in self.0["paths"].as_object().unwrap() {
+            for (method, operation) in item.as_object().unwrap() {
+                let schema = &operation["requestBody"]["content"]["application/json"]["schema"];
+                let Some(fields) = schema["properties"].as_object() else { continue };
+                assert_eq!(schema["additionalProperties"], json!(false), "{method} {path}");
+                let fields =
+                    fields.iter().map(|(name, field)| (name.clone(), field.clone())).collect();
+                bodies.push((method.to_uppercase(), path.clone(), fields));
+            }
+        }
+        bodies
+    }
+}
+
+fn matches(template: &str, path: &str) -> bool {
+    let (mut wanted, mut got) = (template.split('/'), path.split('/'));
+    loop {
+        match (wanted.next(), got.next()) {
+            (None, None) => return true,
+            (Some(wanted), Some(got)) if wanted == got => {}
+            (Some(wanted), Some(got)) if wanted.starts_with('{') && !got.is_empty() => {}
+            _ => return false,
+        }
+    }
+}
