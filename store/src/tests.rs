@@ -191,3 +191,23 @@ async fn a_statement_that_is_refused_stops_nobody_else() {
     assert!(!broken.unwrap_err().is_retryable());
     good.unwrap();
 }
+
+#[test]
+fn only_one_module_speaks_sqlite() {
+    let source = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    for entry in std::fs::read_dir(source).unwrap() {
+        let path = entry.unwrap().path();
+        if path.ends_with("sqlite.rs") || path.ends_with("tests.rs") {
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        for word in ["PRAGMA", "IMMEDIATE", "AUTOINCREMENT", "rowid", "INSERT OR", "sqlite_", "?1"]
+        {
+            assert!(!text.contains(word), "{word} stands in {}", path.display());
+        }
+    }
+    let schema = include_str!("../migrations/0001_first.sql");
+    for word in ["BLOB", "INTEGER", "STRICT", "AUTOINCREMENT", "WITHOUT ROWID"] {
+        assert!(!schema.contains(word), "{word} stands in a migration");
+    }
+}
