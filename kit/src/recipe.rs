@@ -102,6 +102,8 @@ const PACKAGES_BASE: &[&str] = &[
     "iproute2",
     "iputils-ping",
     "less",
+    "libcap2-bin",
+    "libnss-myhostname",
     "nano-tiny",
     "netbase",
     "procps",
@@ -176,7 +178,8 @@ fn mask_command(_suite: &str) -> String {
         "# Switch off what has nothing to do in a container\n{}\n\
          mkdir -p /etc/systemd/system/multi-user.target.wants\n\
          ln -sf /dev/null /etc/systemd/system/multi-user.target.wants/systemd-logind.service\n\
-         systemctl set-default multi-user.target",
+         systemctl set-default multi-user.target\n\
+         setcap cap_net_raw+ep /usr/bin/ping",
         links.join("\n")
     )
 }
@@ -204,7 +207,7 @@ const FILES_BASE: &[Source] = &[
         0o644,
         include_str!("../image/base/journald.conf"),
     ),
-    ("/etc/hostname", 0o644, "container\n"),
+    ("/etc/hosts", 0o644, include_str!("../image/base/hosts")),
 ];
 
 /// With the Kit.

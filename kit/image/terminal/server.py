@@ -15,6 +15,7 @@ import sys
 import tornado.httpserver
 import tornado.netutil
 import tornado.web
+import tornado.websocket
 from terminado import TermSocket, UniqueTermManager
 
 PAGE = "/usr/share/gantry/terminal"
@@ -61,20 +62,23 @@ class Socket(TermSocket):
 
     def send_json_message(self, content):
         message = json.dumps(content)
-        self.pending += len(message)
+        size = len(message)
+        self.pending += size
         if self.pending > PENDING_BYTES_MAX:
             self.close(1013, "too far behind")
             return
-        asyncio.ensure_future(self.deliver(message))
-
-    async def deliver(self, message):
         try:
-            await self.write_message(message)
-        except Exception:
-            # The browser has gone; its terminal is closed by on_close.
-            pass
-        finally:
-            self.pending -= len(message)
+            sent = self.write_message(message)
+        except tornado.websocket.WebSocketClosedError:
+            # The browser has gone; on_close ends its terminal.
+            return
+        sent.add_done_callback(lambda sent: self.delivered(sent, size))
+
+    def delivered(self, sent, size):
+        self.pending -= size
+        if not sent.cancelled():
+            # A browser that went away meanwhile is no news.
+            sent.exception()
 
 
 def listener(port):

@@ -1,7 +1,6 @@
 //! What a recipe does to a file system, as files that the programs which apply it read.
 
 use std::{
-    collections::BTreeSet,
     fs::{self, File},
     io,
     os::unix::fs::OpenOptionsExt as _,
@@ -102,7 +101,8 @@ fn apply_text(files: &Path, recipe: &Recipe) -> String {
         "rm -f \"$root/etc/apt/sources.list\" \"$root/etc/apt/sources.list.d\"/*".to_owned(),
         format!("rm -f \"$root/{PINS}\""),
         format!(
-            "tar -C \"$root\" --no-overwrite-dir --keep-directory-symlink --numeric-owner -xpf {files}"
+            // Missing directories are made by the umask, and the files are as old as the image.
+            "umask 022; tar -C \"$root\" --keep-directory-symlink --numeric-owner -xpmf {files}"
         ),
     ];
     for command in &recipe.commands {
@@ -113,7 +113,8 @@ fn apply_text(files: &Path, recipe: &Recipe) -> String {
     lines.join("\n") + CLEANING
 }
 
-/// Removes what belongs to one machine, and what apt can fetch again.
+/// Removes what belongs to one machine, and what apt can fetch again. Not `/tmp`: `mmdebstrap` keeps
+/// the configuration there that ties its apt to the image, and empties it itself in the end.
 const CLEANING: &str = r#"
 rm -f "$root/etc/apt/apt.conf.d/99mmdebstrap" "$root/etc/dpkg/dpkg.cfg.d/99mmdebstrap"
 rm -rf "$root/var/lib/apt/lists"/* "$root/var/cache/apt"/*.bin "$root/var/cache/ldconfig"
@@ -122,7 +123,8 @@ rm -f "$root/var/cache/debconf"/*-old "$root/var/lib/dpkg"/*-old
 rm -f "$root/etc/ssh"/ssh_host_* "$root/var/lib/systemd/random-seed"
 rm -f "$root/var/lib/dbus/machine-id"
 if [ -e "$root/etc/machine-id" ]; then : > "$root/etc/machine-id"; fi
-rm -rf "$root/run"/* "$root/tmp"/*
+rm -f "$root/etc/hostname" "$root/etc/resolv.conf"
+: > "$root/etc/resolv.conf"
 "#;
 
 /// The text as one word of a shell.
@@ -134,24 +136,10 @@ fn write_files(path: &Path, recipe: &Recipe, archives: &[Archive]) -> io::Result
     let sources = sources_text(archives, &recipe.suite);
     let sources = [("/etc/apt/sources.list.d/debian.sources", 0o644, sources.as_bytes())];
     let own = recipe.files.iter().map(|file| (file.path.as_str(), file.mode, &*file.contents));
-    let files: Vec<(&Path, u32, &[u8])> = sources
-        .into_iter()
-        .chain(own)
-        .map(|(path, mode, contents)| (Path::new(path.trim_start_matches('/')), mode, contents))
-        .collect();
-    let directories: BTreeSet<&Path> = files
-        .iter()
-        .flat_map(|(path, ..)| path.ancestors().skip(1))
-        .filter(|above| !above.as_os_str().is_empty())
-        .collect();
     let mut builder = tar::Builder::new(File::create_new(path)?);
-    for directory in directories {
-        let mut header = header(EntryType::Directory, 0o755, 0);
-        builder.append_data(&mut header, directory, io::empty())?;
-    }
-    for (path, mode, contents) in files {
+    for (path, mode, contents) in sources.into_iter().chain(own) {
         let mut header = header(EntryType::Regular, mode, contents.len() as u64);
-        builder.append_data(&mut header, path, contents)?;
+        builder.append_data(&mut header, path.trim_start_matches('/'), contents)?;
     }
     builder.into_inner()?.sync_data()
 }

@@ -184,6 +184,18 @@ impl Sources {
         }
     }
 
+    /// Whether the host's apt knows a release of Debian.
+    #[cfg(test)]
+    pub(super) fn has_archive(&self) -> bool {
+        self.archives.iter().any(|archive| archive.part == Part::Release)
+    }
+
+    /// Takes these for the archives of the host.
+    #[cfg(test)]
+    pub(super) fn set_archives(&mut self, archives: Vec<Archive>) {
+        self.archives = archives;
+    }
+
     /// How the image is made. A tarball goes before the archive, because the operator put it there.
     pub(super) async fn plan(&self, image: &ImageName, kit: Kit) -> Result<Plan> {
         let recipe = self.recipes.iter().find(|recipe| recipe.image == *image && recipe.kit == kit);
@@ -321,9 +333,21 @@ fn tarball_names(dir: &Path) -> Vec<ImageName> {
 
 /// The parts of the Debian archive that the host's apt is configured with.
 async fn host_archives() -> io::Result<Vec<Archive>> {
+    // What has been fetched says of itself whose it is.
+    let fetched = index_targets(&[]).await?;
+    if fetched.iter().any(|archive| archive.part == Part::Release) {
+        return Ok(fetched);
+    }
+    // Before the first `apt-get update` there is only what the configuration says.
+    index_targets(&["--no-release-info"]).await
+}
+
+async fn index_targets(options: &[&str]) -> io::Result<Vec<Archive>> {
     const FORMAT: &str = "$(REPO_URI)\t$(RELEASE)\t$(CODENAME)\t$(COMPONENT)\t$(ORIGIN)";
     let output = Command::new("apt-get")
-        .args(["indextargets", "--format", FORMAT, "Created-By: Packages"])
+        .arg("indextargets")
+        .args(options)
+        .args(["--format", FORMAT, "Created-By: Packages"])
         .env("LC_ALL", "C")
         .stdin(Stdio::null())
         .kill_on_drop(true)
@@ -366,7 +390,11 @@ fn archives(targets: &str, read: impl Fn(&Path) -> Option<String>) -> Vec<Archiv
         // A field that apt does not know stays as its own name, as before the first update.
         let known = |text: &str| !text.is_empty() && !text.starts_with("$(");
         let name = if known(codename) { codename } else { release };
-        let debian = if known(origin) { origin == "Debian" } else { is_debian(name) };
+        let debian = if known(origin) {
+            origin == "Debian"
+        } else {
+            uri.contains("debian") && is_debian(name)
+        };
         // A release may be named with a directory, as in `bookworm/updates`.
         let part = match name.rsplit_once(['-', '/']) {
             None => Part::Release,
@@ -449,8 +477,9 @@ https://node.test/\tnodistro\tnodistro\tmain\tSomebody
             ("trixie-security", Some(Part::Security)),
             ("trixie-backports", None),
             ("noble", None),
+            ("stable", Some(Part::Release)),
         ] {
-            let line = format!("http://m.test/\t{release}\t$(CODENAME)\tmain\t$(ORIGIN)\n");
+            let line = format!("http://m.test/debian/\t{release}\t$(CODENAME)\tmain\t$(ORIGIN)\n");
             let got: Vec<Part> = archives(&line, |_| None).iter().map(|found| found.part).collect();
             assert_eq!(got.first().copied(), want, "release {release}");
         }

@@ -130,7 +130,8 @@ const TIDY: &str = r#"rm -f "$root/etc/apt/gantry-build.list" "$root/usr/sbin/po
 [ ! -e "$resolv.gantry" ] && [ ! -h "$resolv.gantry" ] || mv "$resolv.gantry" "$resolv""#;
 
 /// Writes the root as a tar stream.
-const WRITE: &str = r#"umount -R "$root/dev" "$root/proc"
+const WRITE: &str = r#"rm -rf "$root/run"/* "$root/tmp"/*
+umount -R "$root/dev" "$root/proc"
 echo 'I: creating tarball'
 tar -C "$root" --numeric-owner --format=posix --xattrs --xattrs-include='*' -cf - . >&3
 "#;
