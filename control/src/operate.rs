@@ -191,15 +191,14 @@ fn step(operation: Operation, container: &Container) -> Result<Step> {
     if next != phase {
         return Ok(Step::Wish(next));
     }
-    let done = container.status.done_seq >= container.wish_seq;
-    Ok(match (operation, container.wish) {
-        // A stop under way becomes one by force, at once.
-        (Operation::ForceStop, Wish::Stopped) if phase == Phase::Stopping => Step::Wish(phase),
-        // A restart on its way down shall stay down.
-        (Operation::Stop | Operation::ForceStop, Wish::Running) if phase == Phase::Stopping => {
-            Step::Wish(phase)
-        }
-        _ if done => Step::AlreadyThere,
-        _ => Step::UnderWay,
+    if container.status.done_seq >= container.wish_seq {
+        return Ok(Step::AlreadyThere);
+    }
+    Ok(match (operation.wish(), container.wish) {
+        // Who asks for an ordered stop while it is being killed gets what was asked before.
+        (Wish::Stopped, Wish::ForceStopped) => Step::UnderWay,
+        (new, old) if new == old => Step::UnderWay,
+        // The phase fits by accident: a restart on its way down shall stay down, say.
+        _ => Step::Wish(phase),
     })
 }

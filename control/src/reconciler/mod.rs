@@ -15,7 +15,7 @@ use gantry_store::{Changes, Revision, Store};
 use tokio::{
     sync::{Notify, Semaphore, broadcast::error::RecvError, watch},
     task::{self, JoinError, JoinSet},
-    time::{Instant, MissedTickBehavior},
+    time::Instant,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -145,6 +145,9 @@ struct Work {
     passes: JoinSet<(ContainerId, Memory, Ending)>,
     /// The last change that was followed.
     cursor: Revision,
+    /// When everything is compared next; at once in the beginning.
+    compare_at: Instant,
+    compare_failures: u32,
     orphans: Orphans,
     swept_at_ms: Option<i64>,
 }
@@ -156,6 +159,8 @@ impl Work {
             slots: HashMap::new(),
             passes: JoinSet::new(),
             cursor,
+            compare_at: Instant::now(),
+            compare_failures: 0,
             orphans: Orphans::default(),
             swept_at_ms: None,
         }
@@ -165,8 +170,6 @@ impl Work {
         let shutdown = self.shared.shutdown.clone();
         // Subscribed before the first comparison, so that no exit falls in between.
         let mut exits = self.shared.runtime.exits();
-        let mut resync = tokio::time::interval(self.shared.config.resync);
-        resync.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.orphans.remember_history(&self.shared.store, self.cursor).await;
         loop {
             let due = self.slots.values().filter_map(|slot| slot.due).min();
@@ -175,10 +178,7 @@ impl Work {
                 () = shutdown.cancelled() => break,
                 Some(ended) = self.passes.join_next_with_id() => self.ended(ended),
                 changed = head.changed() => match changed {
-                    Ok(()) => {
-                        head.mark_unchanged();
-                        self.follow().await;
-                    }
+                    Ok(()) => self.follow().await,
                     Err(_store_closed) => break,
                 },
                 exit = exits.recv() => match exit {
@@ -187,7 +187,7 @@ impl Work {
                     // The runtime goes away only together with us.
                     Err(RecvError::Closed) => break,
                 },
-                _ = resync.tick() => self.compare_all().await,
+                () = tokio::time::sleep_until(self.compare_at) => self.compare_all().await,
                 () = until(due) => self.wake_due(),
             }
         }
@@ -213,12 +213,19 @@ impl Work {
                     return self.compare_all().await;
                 }
                 Err(error) => {
-                    // The next comparison of everything makes up for what is missed here.
                     tracing::warn!(%error, "the store's changes cannot be read");
-                    return;
+                    // A comparison of everything makes up for what is missed here.
+                    return self.compare_later();
                 }
             }
         }
+    }
+
+    /// Puts off the next comparison: for a little while after a failure, and longer after more.
+    fn compare_later(&mut self) {
+        self.compare_failures = self.compare_failures.saturating_add(1);
+        let config = &self.shared.config;
+        self.compare_at = Instant::now() + config.pause(self.compare_failures).min(config.resync);
     }
 
     /// Compares everything that is recorded with everything that exists.
@@ -230,7 +237,7 @@ impl Work {
             Err(error) => {
                 let error = Chain(&error).to_string();
                 tracing::warn!(error, "the runtime cannot list its containers");
-                return;
+                return self.compare_later();
             }
         };
         let records = match self.shared.store.containers_of_server(self.shared.server).await {
@@ -238,9 +245,11 @@ impl Work {
             Err(error) => {
                 let error = Chain(&error).to_string();
                 tracing::warn!(error, "the records of this server cannot be read");
-                return;
+                return self.compare_later();
             }
         };
+        self.compare_failures = 0;
+        self.compare_at = Instant::now() + self.shared.config.resync;
         let mut observed: HashMap<ContainerId, Observed> =
             observed.into_iter().map(|observed| (observed.id, observed)).collect();
         for record in &records {

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use gantry_control::{NewContainer, Operation};
+use gantry_control::{LogSort, NewContainer, Operation, Page};
 use gantry_model::{ContainerId, Phase, Wish};
 use gantry_runtime::{Error, Observed, State, fake::Call};
 use gantry_store::Container;
@@ -57,7 +57,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, max_shrink_iters: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 24, max_shrink_iters: 50, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn records_and_reality_agree_in_the_end(events in events()) {
@@ -74,7 +74,7 @@ proptest! {
             let settled = tokio::time::timeout(PATIENCE, settled(&bench)).await;
             let records = settled.unwrap_or_else(|_elapsed| panic!("not settled: {:#?}", bench.world));
             agree(&bench, &records).await;
-            answered(&records, &wishes);
+            answered(&bench, &records, &wishes).await;
         });
     }
 }
@@ -201,7 +201,7 @@ async fn agree(bench: &Bench, records: &[Container]) {
 }
 
 /// Each container stands where its owner last wanted it, or says why not.
-fn answered(records: &[Container], wishes: &BTreeMap<ContainerId, Wish>) {
+async fn answered(bench: &Bench, records: &[Container], wishes: &BTreeMap<ContainerId, Wish>) {
     for (id, wish) in wishes {
         let record = records.iter().find(|record| record.id == *id);
         let Some(record) = record else {
@@ -226,7 +226,10 @@ fn answered(records: &[Container], wishes: &BTreeMap<ContainerId, Wish>) {
             }
             Wish::Deleted => false,
         };
-        assert!(fits, "{wish:?} is not answered by {record:#?}");
+        let page = Page { page: 1, limit: 100, sort: LogSort::At, descending: false };
+        let logs = bench.store.status_logs(*id, page).await.unwrap().items;
+        let told: Vec<_> = logs.iter().map(|log| (log.to, &log.triggered_by, &log.note)).collect();
+        assert!(fits, "{wish:?} is not answered by {:?} {status:?}: {told:?}", record.wish);
     }
 }
 

@@ -111,6 +111,30 @@ async fn operations_are_refused_where_the_phase_does_not_allow_them() {
 }
 
 #[tokio::test]
+async fn a_stop_in_the_middle_of_a_restart_wins() {
+    let mut bench = Bench::running().await;
+    let id = bench.running_container(&bench.project().await).await.record.id;
+    bench.world.delay(Call::Run, Duration::from_secs(3600));
+    bench.control.operate(&bench.actor, id, Operation::Restart, None).await.unwrap();
+    bench.phase(id, Phase::Starting).await;
+    bench.operate(id, Operation::Stop).await;
+    assert_eq!(bench.world.starts(id), 1);
+    // The moment between: stopped, and about to start again.
+    bench.world.delay(Call::Run, Duration::ZERO);
+    bench.operate(id, Operation::Start).await;
+    bench.shut_down().await;
+    bench.control.operate(&bench.actor, id, Operation::Restart, None).await.unwrap();
+    let record = bench.control.container(&bench.actor, id).await.unwrap().record;
+    let mut status = record.status;
+    status.phase = Phase::Stopped;
+    bench.store.set_status(id, record.version, &status, "test", 0).await.unwrap();
+    bench.control.operate(&bench.actor, id, Operation::Stop, None).await.unwrap();
+    bench.reconcile(crate::bench::quick());
+    bench.reach(id, Condition::Stopped).await;
+    assert_eq!(bench.world.starts(id), 2);
+}
+
+#[tokio::test]
 async fn an_unknown_image_fails_the_container_with_the_reason() {
     let bench = Bench::running().await;
     let new = NewContainer { container_image: Some("plan/9".into()), ..bench.plain() };
