@@ -4,6 +4,7 @@ use std::{
     io,
     path::PathBuf,
     process::{ExitStatus as OsStatus, Stdio},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -13,6 +14,7 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _},
     process::{Child, ChildStdin, Command},
 };
+use tokio_util::task::TaskTracker;
 
 use super::{
     bundle,
@@ -23,6 +25,12 @@ use super::{
 use crate::{Error, Exec, ExecOutput, ExitStatus, PtySize, Result};
 
 const WHAT: &str = "running the command";
+
+/// No command takes longer to begin.
+pub(super) const BEGIN_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How often it is looked whether a command has begun.
+pub(super) const LOOK: Duration = Duration::from_millis(4);
 
 /// A command about to be run: what the OCI runtime is told, and where it tells back.
 pub(super) struct Call {
@@ -38,9 +46,14 @@ pub(super) struct Call {
 /// A command that runs. Dropped before its end is known, it is killed with all that it started in
 /// its session.
 pub(super) struct Leash {
+    /// `None` once the end is known, or left to someone else.
+    held: Option<Held>,
+    tasks: TaskTracker,
+}
+
+struct Held {
     call: Call,
     child: Child,
-    ended: bool,
 }
 
 impl Call {
@@ -72,37 +85,84 @@ impl Call {
         &mut self.command
     }
 
-    /// Runs it.
-    pub(super) fn spawn(mut self) -> Result<Leash> {
+    /// Runs it; `tasks` sees to its end if the caller does not.
+    pub(super) fn spawn(mut self, tasks: &TaskTracker) -> Result<Leash> {
         let child = self.command.spawn().map_err(|error| Error::failed(WHAT, error))?;
-        Ok(Leash { call: self, child, ended: false })
+        Ok(Leash { held: Some(Held { call: self, child }), tasks: tasks.clone() })
     }
 }
 
 impl Leash {
     /// The process that stands for the command outside of the container.
-    pub(super) fn child(&mut self) -> &mut Child {
-        &mut self.child
+    pub(super) fn child(&mut self) -> Option<&mut Child> {
+        self.held.as_mut().map(|held| &mut held.child)
     }
 
     /// Whether the command itself has begun (it may have ended since).
     pub(super) fn has_begun(&self) -> bool {
-        self.call.pid_file.exists()
+        self.held.as_ref().is_none_or(|held| held.call.pid_file.exists())
     }
 
-    /// Waits for the command's end. Cancel-safe.
+    /// Waits for the command's end, once. Cancel-safe.
     pub(super) async fn wait(&mut self) -> Result<ExitStatus> {
-        let status = self.child.wait().await.map_err(|error| Error::failed(WHAT, error))?;
-        self.ended = true;
-        self.verdict(status)
+        let gone = || Error::failed(WHAT, "its end was told already");
+        let held = self.held.as_mut().ok_or_else(gone)?;
+        let status = held.child.wait().await.map_err(|error| Error::failed(WHAT, error))?;
+        let held = self.held.take().ok_or_else(gone)?;
+        held.call.verdict(status)
+    }
+}
+
+impl Drop for Leash {
+    fn drop(&mut self) {
+        let Some(held) = self.held.take() else { return };
+        // Without tokio the program ends; its end kills the outer process at least.
+        if let Ok(tokio) = tokio::runtime::Handle::try_current() {
+            self.tasks.spawn_on(held.put_down(), &tokio);
+        }
+    }
+}
+
+impl Held {
+    /// Kills the command, if need be after it has begun: killed while it joins the container, the
+    /// outer process would leave an inner one behind that nobody can name.
+    async fn put_down(mut self) {
+        let begun = async {
+            let mut look = tokio::time::interval(LOOK);
+            while !self.call.pid_file.exists() {
+                tokio::select! {
+                    _ended = self.child.wait() => return,
+                    _ = look.tick() => {}
+                }
+            }
+        };
+        if tokio::time::timeout(BEGIN_TIMEOUT, begun).await.is_err() {
+            tracing::warn!(id = %self.call.id, "a command neither begins nor ends; killing it");
+        }
+        self.call.kill();
+        if let Err(error) = self.child.kill().await {
+            tracing::debug!(%error, "a command had ended");
+        }
+    }
+}
+
+impl Call {
+    /// Kills the inner process and its group: it leads a session of its own, so its number names
+    /// the group, too.
+    fn kill(&self) {
+        let inner = read_pid(&self.pid_file).filter(|pid| self.init.contains(*pid));
+        let group = inner.and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
+        if let Some(group) = group
+            && let Err(error) = rustix::process::kill_process_group(group, Signal::KILL)
+        {
+            tracing::debug!(%error, "a command had ended");
+        }
     }
 
     fn verdict(&self, status: OsStatus) -> Result<ExitStatus> {
-        let refused = if status.success() { None } else { self.call.log.last_error() };
+        let refused = if status.success() { None } else { self.log.last_error() };
         match (refused, status.code().and_then(|code| u8::try_from(code).ok())) {
-            (Some(_), _) if !self.call.init.is_alive() => {
-                Err(Error::NotRunning { id: self.call.id })
-            }
+            (Some(_), _) if !self.init.is_alive() => Err(Error::NotRunning { id: self.id }),
             (Some(message), _) => Err(refusal(&message)),
             // The convention of shells, which the OCI runtime follows.
             (None, Some(code @ 129..=192)) => Ok(ExitStatus::Signal(code - 128)),
@@ -112,23 +172,9 @@ impl Leash {
     }
 }
 
-impl Drop for Leash {
+impl Drop for Call {
     fn drop(&mut self) {
-        if !self.ended {
-            // First the outer one, which could still start the inner one otherwise.
-            if let Err(error) = self.child.start_kill() {
-                tracing::debug!(%error, "a command had ended");
-            }
-            // The inner one leads a session of its own, so its number names the group.
-            let inner = read_pid(&self.call.pid_file).filter(|pid| self.call.init.contains(*pid));
-            let group = inner.and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
-            if let Some(group) = group
-                && let Err(error) = rustix::process::kill_process_group(group, Signal::KILL)
-            {
-                tracing::debug!(%error, "a command had ended");
-            }
-        }
-        match std::fs::remove_file(&self.call.pid_file) {
+        match std::fs::remove_file(&self.pid_file) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 tracing::warn!(%error, "a pid file stays");
             }
@@ -138,12 +184,18 @@ impl Drop for Leash {
 }
 
 /// Runs a command to its end.
-pub(super) async fn exec(mut call: Call, command: &Exec) -> Result<ExecOutput> {
+pub(super) async fn exec(
+    mut call: Call,
+    command: &Exec,
+    tasks: &TaskTracker,
+) -> Result<ExecOutput> {
     let stdin = if command.stdin.is_empty() { Stdio::null() } else { Stdio::piped() };
     call.command().stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut leash = call.spawn()?;
-    let child = leash.child();
-    let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    let mut leash = call.spawn(tasks)?;
+    let (stdin, stdout, stderr) = match leash.child() {
+        Some(child) => (child.stdin.take(), child.stdout.take(), child.stderr.take()),
+        None => (None, None, None),
+    };
     let run = async {
         let (_fed, stdout, stderr, status) = tokio::join!(
             feed(stdin, &command.stdin),

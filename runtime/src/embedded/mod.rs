@@ -205,7 +205,7 @@ impl Runtime for Embedded {
         let (home, run) = self.inner.running(id)?;
         let token = self.inner.token();
         let call = exec::Call::new(&self.inner.runc, (id, &home, &run), command, None, token)?;
-        exec::exec(call, command).await
+        exec::exec(call, command, &self.inner.tasks).await
     }
 
     async fn attach(&self, id: ContainerId, command: &Exec, size: PtySize) -> Result<Attached> {

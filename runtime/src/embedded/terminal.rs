@@ -11,7 +11,6 @@ use std::{
     process::Stdio,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use rustix::{
@@ -30,7 +29,7 @@ use tokio_util::{
 };
 
 use super::{
-    exec::{Call, Leash},
+    exec::{BEGIN_TIMEOUT, Call, LOOK, Leash},
     readiness::register,
     runc::timed_out,
 };
@@ -38,19 +37,17 @@ use crate::{Attached, Error, ExitStatus, PtyControl, PtySize, Result};
 
 const WHAT: &str = "opening a terminal";
 
-/// No command takes longer to begin.
-const BEGIN_TIMEOUT: Duration = Duration::from_secs(20);
-
 /// Runs the command and gives its terminal.
 pub(super) async fn attach(mut call: Call, size: PtySize, tasks: &TaskTracker) -> Result<Attached> {
     let failed = |error: io::Error| Error::failed(WHAT, error);
     let (master, slave) = open_pair(size).map_err(failed)?;
     let stream = || slave.try_clone().map(Stdio::from).map_err(failed);
     call.command().stdin(stream()?).stdout(stream()?).stderr(stream()?);
-    let mut leash = call.spawn()?;
+    let mut leash = call.spawn(tasks)?;
     // No copy of it may stay with us: the end of reading is when nobody else has one.
     drop(slave);
-    let relay = leash.child().id().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
+    let relay = leash.child().and_then(|child| child.id());
+    let relay = relay.and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
     let relay = relay.ok_or_else(|| Error::failed(WHAT, "the relay has gone"))?;
     let relay = pidfd_open(relay, PidfdFlags::empty()).map_err(|error| failed(error.into()))?;
     tokio::time::timeout(BEGIN_TIMEOUT, begin(&mut leash))
@@ -67,7 +64,7 @@ pub(super) async fn attach(mut call: Call, size: PtySize, tasks: &TaskTracker) -
 
 /// Returns once the command runs; a command that cannot run is an error here and not later.
 async fn begin(leash: &mut Leash) -> Result<()> {
-    let mut look = tokio::time::interval(Duration::from_millis(4));
+    let mut look = tokio::time::interval(LOOK);
     loop {
         if leash.has_begun() {
             return Ok(());

@@ -51,7 +51,7 @@ macro_rules! contract {
 
 /// A backend under test: the runtime, how to make the next one over the same containers, and the
 /// image to ask for.
-pub trait Host {
+pub(crate) trait Host {
     /// The runtime that lives now.
     fn runtime(&self) -> Arc<dyn Runtime>;
     /// Ends it and makes the next one.
@@ -65,7 +65,7 @@ fn id(n: u8) -> ContainerId {
 }
 
 /// An order for the n-th container of a test.
-pub fn order(host: &impl Host, n: u8) -> Order {
+pub(crate) fn order(host: &impl Host, n: u8) -> Order {
     Order {
         id: id(n),
         hostname: format!("box-{n}"),
@@ -90,7 +90,7 @@ async fn state(runtime: &Arc<dyn Runtime>, id: ContainerId) -> Option<State> {
     seen(runtime, id).await.map(|observed| observed.state)
 }
 
-pub async fn a_created_container_has_not_run_yet(host: &mut impl Host) {
+pub(crate) async fn a_created_container_has_not_run_yet(host: &mut impl Host) {
     let (runtime, order) = (host.runtime(), order(host, 1));
     assert_eq!(seen(&runtime, order.id).await, None);
     runtime.ensure_created(&order).await.unwrap();
@@ -98,7 +98,7 @@ pub async fn a_created_container_has_not_run_yet(host: &mut impl Host) {
     assert_eq!(state(&runtime, order.id).await, Some(State::Created));
 }
 
-pub async fn running_twice_is_running_once(host: &mut impl Host) {
+pub(crate) async fn running_twice_is_running_once(host: &mut impl Host) {
     let (runtime, order) = (host.runtime(), order(host, 1));
     let first = runtime.ensure_running(&order).await.unwrap();
     let second = runtime.ensure_running(&order).await.unwrap();
@@ -107,7 +107,7 @@ pub async fn running_twice_is_running_once(host: &mut impl Host) {
     assert_eq!(seen(&runtime, order.id).await, Some(want));
 }
 
-pub async fn a_stopped_container_keeps_its_address(host: &mut impl Host) {
+pub(crate) async fn a_stopped_container_keeps_its_address(host: &mut impl Host) {
     let (runtime, order) = (host.runtime(), order(host, 1));
     let first = runtime.ensure_running(&order).await.unwrap();
     runtime.ensure_stopped(order.id, Duration::ZERO).await.unwrap();
@@ -118,7 +118,7 @@ pub async fn a_stopped_container_keeps_its_address(host: &mut impl Host) {
     assert_eq!(state(&runtime, order.id).await, Some(State::Stopped));
 }
 
-pub async fn stopping_what_does_not_run_is_nothing(host: &mut impl Host) {
+pub(crate) async fn stopping_what_does_not_run_is_nothing(host: &mut impl Host) {
     let (runtime, order) = (host.runtime(), order(host, 1));
     runtime.ensure_stopped(order.id, Duration::ZERO).await.unwrap();
     assert_eq!(state(&runtime, order.id).await, None);
@@ -127,7 +127,7 @@ pub async fn stopping_what_does_not_run_is_nothing(host: &mut impl Host) {
     assert_eq!(state(&runtime, order.id).await, Some(State::Created));
 }
 
-pub async fn a_paused_container_is_thawed_by_running_it(host: &mut impl Host) {
+pub(crate) async fn a_paused_container_is_thawed_by_running_it(host: &mut impl Host) {
     let (runtime, order) = (host.runtime(), order(host, 1));
     runtime.ensure_running(&order).await.unwrap();
     runtime.ensure_paused(order.id).await.unwrap();
@@ -144,7 +144,7 @@ pub async fn a_paused_container_is_thawed_by_running_it(host: &mut impl Host) {
     assert_eq!(state(&runtime, order.id).await, Some(State::Stopped), "a frozen one stops, too");
 }
 
-pub async fn only_running_containers_can_be_paused(host: &mut impl Host) {
+pub(crate) async fn only_running_containers_can_be_paused(host: &mut impl Host) {
     let (runtime, order) = (host.runtime(), order(host, 1));
     let missing = runtime.ensure_paused(order.id).await;
     assert!(matches!(missing, Err(Error::NotFound { .. })), "{missing:?}");
@@ -154,7 +154,7 @@ pub async fn only_running_containers_can_be_paused(host: &mut impl Host) {
     }
 }
 
-pub async fn a_deleted_container_is_gone_and_its_id_is_free(host: &mut impl Host) {
+pub(crate) async fn a_deleted_container_is_gone_and_its_id_is_free(host: &mut impl Host) {
     let (runtime, order) = (host.runtime(), order(host, 1));
     runtime.ensure_deleted(order.id).await.unwrap();
     runtime.ensure_running(&order).await.unwrap();
@@ -167,7 +167,7 @@ pub async fn a_deleted_container_is_gone_and_its_id_is_free(host: &mut impl Host
     assert_eq!(state(&runtime, order.id).await, None, "a frozen one goes, too");
 }
 
-pub async fn an_unknown_image_is_refused_for_good(host: &mut impl Host) {
+pub(crate) async fn an_unknown_image_is_refused_for_good(host: &mut impl Host) {
     let runtime = host.runtime();
     let image = ImageName::parse("image", "plan9/4").unwrap();
     let order = Order { image, ..order(host, 1) };
@@ -178,7 +178,7 @@ pub async fn an_unknown_image_is_refused_for_good(host: &mut impl Host) {
     assert!(runtime.images().await.unwrap().iter().any(|image| image.name == host.image()));
 }
 
-pub async fn two_containers_never_share_an_address(host: &mut impl Host) {
+pub(crate) async fn two_containers_never_share_an_address(host: &mut impl Host) {
     let runtime = host.runtime();
     let (one, two) = (order(host, 1), order(host, 2));
     let (first, second) = tokio::join!(runtime.ensure_running(&one), runtime.ensure_running(&two));
@@ -189,7 +189,7 @@ pub async fn two_containers_never_share_an_address(host: &mut impl Host) {
     assert!(![first, second].contains(&three), "a freed address rests before it is used again");
 }
 
-pub async fn many_callers_at_once_start_one_container(host: &mut impl Host) {
+pub(crate) async fn many_callers_at_once_start_one_container(host: &mut impl Host) {
     let (runtime, order) = (host.runtime(), order(host, 1));
     let calls = (0..8).map(|_| runtime.ensure_running(&order));
     let addresses: Vec<IpAddr> = futures_util::future::join_all(calls)
@@ -201,7 +201,7 @@ pub async fn many_callers_at_once_start_one_container(host: &mut impl Host) {
     assert_eq!(runtime.list().await.unwrap().len(), 1);
 }
 
-pub async fn a_command_sees_its_input_environment_and_directory(host: &mut impl Host) {
+pub(crate) async fn a_command_sees_its_input_environment_and_directory(host: &mut impl Host) {
     let (runtime, order) = (host.runtime(), order(host, 1));
     runtime.ensure_running(&order).await.unwrap();
     let input = Exec { stdin: Bytes::from_static(b"through\n"), ..Exec::new(["cat"]) };
@@ -222,7 +222,9 @@ pub async fn a_command_sees_its_input_environment_and_directory(host: &mut impl 
     }
 }
 
-pub async fn a_command_that_does_not_exist_is_told_from_one_that_fails(host: &mut impl Host) {
+pub(crate) async fn a_command_that_does_not_exist_is_told_from_one_that_fails(
+    host: &mut impl Host,
+) {
     let (runtime, order) = (host.runtime(), order(host, 1));
     runtime.ensure_running(&order).await.unwrap();
     let failed = runtime.exec(order.id, &Exec::new(["false"])).await.unwrap();
@@ -233,7 +235,7 @@ pub async fn a_command_that_does_not_exist_is_told_from_one_that_fails(host: &mu
     assert!(matches!(nothing, Err(Error::Command { .. })), "{nothing:?}");
 }
 
-pub async fn a_command_that_takes_too_long_is_ended(host: &mut impl Host) {
+pub(crate) async fn a_command_that_takes_too_long_is_ended(host: &mut impl Host) {
     let (runtime, order) = (host.runtime(), order(host, 1));
     runtime.ensure_running(&order).await.unwrap();
     let before = runtime.stats(order.id).await.unwrap().pids;
@@ -244,7 +246,7 @@ pub async fn a_command_that_takes_too_long_is_ended(host: &mut impl Host) {
         .await;
 }
 
-pub async fn output_beyond_the_bound_is_dropped(host: &mut impl Host) {
+pub(crate) async fn output_beyond_the_bound_is_dropped(host: &mut impl Host) {
     let (runtime, order) = (host.runtime(), order(host, 1));
     runtime.ensure_running(&order).await.unwrap();
     let stdin = Bytes::from(vec![b'x'; 300_000]);
@@ -254,7 +256,7 @@ pub async fn output_beyond_the_bound_is_dropped(host: &mut impl Host) {
     assert!(output.truncated && output.status.success());
 }
 
-pub async fn commands_need_a_running_container(host: &mut impl Host) {
+pub(crate) async fn commands_need_a_running_container(host: &mut impl Host) {
     let (runtime, order) = (host.runtime(), order(host, 1));
     let command = Exec::new(["true"]);
     let missing = runtime.exec(order.id, &command).await;
@@ -271,7 +273,7 @@ pub async fn commands_need_a_running_container(host: &mut impl Host) {
     assert!(matches!(stopped, Err(Error::NotRunning { .. })), "{stopped:?}");
 }
 
-pub async fn a_terminal_echoes_resizes_and_ends(host: &mut impl Host) {
+pub(crate) async fn a_terminal_echoes_resizes_and_ends(host: &mut impl Host) {
     let (runtime, order) = (host.runtime(), order(host, 1));
     runtime.ensure_running(&order).await.unwrap();
     let size = PtySize { columns: 80, rows: 24 };
@@ -291,7 +293,7 @@ pub async fn a_terminal_echoes_resizes_and_ends(host: &mut impl Host) {
     assert_eq!(timeout(BOUND, pty.wait()).await.unwrap(), Some(ExitStatus::Code(0)));
 }
 
-pub async fn the_end_of_an_init_is_told(host: &mut impl Host) {
+pub(crate) async fn the_end_of_an_init_is_told(host: &mut impl Host) {
     let (runtime, order) = (host.runtime(), order(host, 1));
     let mut exits = runtime.exits();
     runtime.ensure_running(&order).await.unwrap();
@@ -299,7 +301,7 @@ pub async fn the_end_of_an_init_is_told(host: &mut impl Host) {
     assert_eq!(timeout(BOUND, exits.recv()).await.expect("a hint").unwrap(), order.id);
 }
 
-pub async fn use_is_counted_while_it_runs(host: &mut impl Host) {
+pub(crate) async fn use_is_counted_while_it_runs(host: &mut impl Host) {
     let (runtime, order) = (host.runtime(), order(host, 1));
     runtime.ensure_created(&order).await.unwrap();
     let idle = runtime.stats(order.id).await;
@@ -310,7 +312,7 @@ pub async fn use_is_counted_while_it_runs(host: &mut impl Host) {
     assert_eq!(stats.memory_limit_bytes, order.limits.memory_bytes);
 }
 
-pub async fn the_next_runtime_finds_what_the_last_one_left(host: &mut impl Host) {
+pub(crate) async fn the_next_runtime_finds_what_the_last_one_left(host: &mut impl Host) {
     let runtime = host.runtime();
     let (runs, rests) = (order(host, 1), order(host, 2));
     let before = runtime.ensure_running(&runs).await.unwrap();
@@ -330,7 +332,7 @@ pub async fn the_next_runtime_finds_what_the_last_one_left(host: &mut impl Host)
 }
 
 /// Waits for a predicate, asking again and again without a fixed sleep.
-pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let wait = async {
         let mut tick = tokio::time::interval(Duration::from_millis(20));
         while !holds().await {

@@ -1,41 +1,44 @@
-//! The embedded runtime keeps the promises of the port, with real containers.
-//!
-//! Needs root, `runc`, `nft` and `busybox` (the static one). Where they are missing the tests say so
-//! and pass, unless `CI` is set.
-
-mod contract;
+//! A host for one test: its own directory, bridge, subnet and control group.
 
 use std::{
-    collections::BTreeMap,
     net::Ipv4Addr,
     os::unix::fs::PermissionsExt as _,
     panic::AssertUnwindSafe,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
 };
 
-use contract::{Host, order, until};
 use futures_util::FutureExt as _;
 use gantry_model::container::ImageName;
 use gantry_runtime::{
-    Error, Exec, Kit, Runtime, State,
+    Error, Exec, Runtime,
     embedded::{Config, Embedded, NetworkConfig},
 };
 use ipnet::Ipv4Net;
 
+use crate::contract::Host;
+
 /// An init that ends when it is asked to.
 const INIT: &str = "#!/bin/sh\ntrap 'exit 0' TERM\nwhile :; do sleep 1000 & wait $!; done\n";
 
+/// A program that `busybox` may lack.
+const PRINTENV: &str = "#!/bin/sh\neval \"echo \\\"\\$$1\\\"\"\n";
+
+/// A port of the host that containers may reach.
+pub(crate) const OPEN_PORT: u16 = 48_443;
+
 /// What the tests use of `busybox`.
-const APPLETS: [&str; 20] = [
-    "cat", "echo", "env", "false", "grep", "head", "hostname", "id", "ip", "ls", "mount", "nc",
-    "printenv", "pwd", "readlink", "sh", "sleep", "stty", "true", "wget",
+const APPLETS: &[&str] = &[
+    "arping", "cat", "chmod", "dd", "echo", "env", "false", "grep", "head", "hostname", "httpd",
+    "id", "kill", "ln", "mknod", "ip", "ls", "mount", "nc", "ps", "seq", "stat", "test", "touch",
+    "umount", "unshare", "ping", "pwd", "readlink", "sh", "sleep", "stty", "true", "wget",
 ];
 
-struct Machine {
+/// A host with one runtime on it.
+pub(crate) struct Machine {
     dir: tempfile::TempDir,
-    config: Config,
+    /// How the runtime is set up.
+    pub(crate) config: Config,
     runtime: Option<Arc<Embedded>>,
 }
 
@@ -57,18 +60,19 @@ impl Host for Machine {
 }
 
 impl Machine {
-    fn embedded(&self) -> Arc<Embedded> {
+    /// The runtime, as what it is.
+    pub(crate) fn embedded(&self) -> Arc<Embedded> {
         Arc::clone(self.runtime.as_ref().expect("it is open"))
     }
 
     /// The runtime's directory of a test's n-th container.
-    fn home(&self, n: u8) -> PathBuf {
+    pub(crate) fn home(&self, n: u8) -> PathBuf {
         let id = gantry_model::ContainerId::from_bytes([n; 12]);
         self.config.dir.join("containers").join(id.to_string())
     }
 
     /// What a shell in the n-th container prints.
-    async fn shell(&self, n: u8, script: &str) -> String {
+    pub(crate) async fn shell(&self, n: u8, script: &str) -> String {
         let id = gantry_model::ContainerId::from_bytes([n; 12]);
         let output = self.runtime().exec(id, &Exec::new(["sh", "-c", script])).await.unwrap();
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
@@ -87,6 +91,7 @@ fn config(dir: &Path) -> Config {
         network: NetworkConfig {
             bridge: format!("gt{pid}"),
             subnet: Ipv4Net::new_assert(Ipv4Addr::new(10, high, low, 0), 24),
+            host_ports: vec![OPEN_PORT],
             nameservers: vec![Ipv4Addr::new(192, 0, 2, 53).into()],
             ..NetworkConfig::default()
         },
@@ -121,6 +126,7 @@ fn tarball(path: &Path) -> std::io::Result<()> {
         add(&format!("bin/{applet}"), 0o777, tar::EntryType::Symlink, b"busybox")?;
     }
     add("sbin/init", 0o755, tar::EntryType::Regular, INIT.as_bytes())?;
+    add("bin/printenv", 0o755, tar::EntryType::Regular, PRINTENV.as_bytes())?;
     add("etc/passwd", 0o644, tar::EntryType::Regular, b"root:x:0:0::/root:/bin/sh\n")?;
     tar.into_inner().map(drop)
 }
@@ -145,7 +151,7 @@ async fn machine() -> Option<Machine> {
 }
 
 /// Runs a test on a machine and takes everything back from the host, whatever happened.
-async fn run(test: impl AsyncFn(&mut Machine)) {
+pub(crate) async fn run(test: impl AsyncFn(&mut Machine)) {
     let Some(mut machine) = machine().await else { return };
     let result = AssertUnwindSafe(test(&mut machine)).catch_unwind().await;
     if let Err(panic) = result {
@@ -169,52 +175,4 @@ async fn clean_up(mut machine: Machine) {
         let group = Path::new("/sys/fs/cgroup").join(controller).join(&machine.config.cgroup);
         assert!(!group.exists(), "{} stays", group.display());
     }
-}
-
-contract!(run);
-
-macro_rules! tests {
-    ($($name:ident)*) => {
-        mod embedded { $(
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $name() {
-                super::run(async |machine| super::$name(machine).await).await;
-            }
-        )* }
-    };
-}
-
-tests! {
-    commands_and_init_share_an_unprivileged_user_namespace
-    a_container_starts_in_time
-}
-
-async fn commands_and_init_share_an_unprivileged_user_namespace(machine: &mut Machine) {
-    let (runtime, order) = (machine.runtime(), order(machine, 1));
-    runtime.ensure_running(&order).await.unwrap();
-    let kinds = "user pid net mnt uts ipc cgroup";
-    let both = format!("for k in {kinds}; do readlink /proc/self/ns/$k /proc/1/ns/$k; done");
-    let links = machine.shell(1, &both).await;
-    let links: Vec<&str> = links.lines().collect();
-    assert_eq!(links.len(), 14, "{links:?}");
-    for pair in links.chunks(2) {
-        assert_eq!(pair[0], pair[1], "a command joins each namespace of the init");
-    }
-    let ours = std::fs::read_link("/proc/self/ns/user").unwrap();
-    assert_ne!(Path::new(links[0]), ours, "which is not the host's");
-    let map = machine.shell(1, "cat /proc/self/uid_map /proc/self/gid_map").await;
-    for line in map.lines() {
-        let numbers: Vec<&str> = line.split_whitespace().collect();
-        assert_eq!(numbers, ["0", "1000000", "65536"], "root is nobody on the host");
-    }
-}
-
-async fn a_container_starts_in_time(machine: &mut Machine) {
-    let (runtime, order) = (machine.runtime(), order(machine, 1));
-    runtime.ensure_created(&order).await.unwrap();
-    let begin = std::time::Instant::now();
-    runtime.ensure_running(&order).await.unwrap();
-    let took = begin.elapsed();
-    eprintln!("create and start took {} ms", took.as_millis());
-    assert!(took < Duration::from_secs(5), "{took:?}");
 }

@@ -1,0 +1,50 @@
+//! The embedded runtime keeps the promises of the port, with real containers.
+//!
+//! Needs root, `runc`, `nft` and `busybox` (the static one). Where they are missing the tests say so
+//! and pass, unless `CI` is set.
+
+#[path = "../contract/mod.rs"]
+mod contract;
+mod crashes;
+mod inside;
+mod machine;
+mod network;
+mod system;
+
+use machine::run;
+
+contract!(run);
+
+/// One test on a machine of its own for each function named.
+macro_rules! tests {
+    ($($module:ident::$name:ident)*) => { $(
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $name() {
+            run(async |machine| $module::$name(machine).await).await;
+        }
+    )* };
+}
+
+tests! {
+    inside::commands_and_init_share_an_unprivileged_user_namespace
+    inside::a_container_starts_in_time
+    inside::a_container_knows_its_name_and_its_environment
+    inside::a_new_environment_takes_effect_at_the_next_start
+    inside::the_kernel_is_kept_out_of_reach
+    inside::limits_hold
+    inside::a_ramdisk_survives_stops_and_not_deletion
+    inside::changes_survive_stops_and_do_not_reach_the_image
+    inside::a_dropped_command_is_killed_with_its_children
+    inside::a_dropped_terminal_hangs_up
+    network::the_host_reaches_a_container_on_its_address
+    network::containers_reach_the_hosts_chosen_ports_only
+    network::containers_do_not_reach_each_other
+    network::a_container_cannot_take_another_address
+    crashes::an_interrupted_start_is_completed_by_the_next
+    crashes::what_an_interrupted_creation_left_is_removed
+    crashes::an_init_that_ends_alone_is_told_and_can_start_again
+    crashes::a_directory_has_one_runtime_at_a_time
+    crashes::a_reboot_is_noticed
+    crashes::images_in_use_are_not_removed
+    system::systemd_boots_serves_and_powers_off
+}

@@ -1,0 +1,110 @@
+//! Who reaches whom.
+
+use std::{net::IpAddr, time::Duration};
+
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    time::timeout,
+};
+
+use crate::{
+    contract::{Host as _, order, until},
+    machine::{Machine, OPEN_PORT},
+};
+
+const BOUND: Duration = Duration::from_secs(10);
+
+/// Asks an HTTP server; `None` when it does not answer.
+async fn fetch(address: IpAddr) -> Option<String> {
+    let ask = async {
+        let mut stream = TcpStream::connect((address, 8080)).await?;
+        stream.write_all(b"GET /hostname HTTP/1.0\r\n\r\n").await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.map(|_| answer)
+    };
+    timeout(Duration::from_secs(3), ask).await.ok()?.ok()
+}
+
+pub(crate) async fn the_host_reaches_a_container_on_its_address(machine: &mut Machine) {
+    let (runtime, order) = (machine.runtime(), order(machine, 1));
+    let address = runtime.ensure_running(&order).await.unwrap().address;
+    machine.shell(1, "httpd -p 8080 -h /etc").await;
+    let answer = fetch(address).await.expect("it answers");
+    assert!(answer.contains("200 OK") && answer.contains("box-1"), "{answer}");
+    let stats = runtime.stats(order.id).await.unwrap();
+    assert!(stats.network.received_bytes > 0 && stats.network.sent_packets > 0, "{stats:?}");
+    runtime.ensure_stopped(order.id, Duration::ZERO).await.unwrap();
+    runtime.ensure_running(&order).await.unwrap();
+    machine.shell(1, "httpd -p 8080 -h /etc").await;
+    assert!(fetch(address).await.is_some(), "after a restart, too");
+}
+
+pub(crate) async fn containers_reach_the_hosts_chosen_ports_only(machine: &mut Machine) {
+    let (runtime, order) = (machine.runtime(), order(machine, 1));
+    runtime.ensure_running(&order).await.unwrap();
+    let gateway = machine.shell(1, "ip route | grep default").await;
+    let gateway = gateway.split_whitespace().nth(2).expect("a default route").to_owned();
+    let (open, closed) = (
+        TcpListener::bind((gateway.as_str(), OPEN_PORT)).await.unwrap(),
+        TcpListener::bind((gateway.as_str(), OPEN_PORT + 1)).await.unwrap(),
+    );
+    let greet = async |listener: &TcpListener| {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.write_all(b"welcome\n").await.unwrap();
+    };
+    let ask = |port: u16| format!("nc -w 3 {gateway} {port} </dev/null 2>&1; echo ended");
+    let script = ask(OPEN_PORT);
+    let (answer, ()) =
+        timeout(BOUND, async { tokio::join!(machine.shell(1, &script), greet(&open)) })
+            .await
+            .expect("the open port answers");
+    assert!(answer.contains("welcome"), "{answer}");
+    let script = ask(OPEN_PORT + 1);
+    tokio::select! {
+        answer = machine.shell(1, &script) => assert!(!answer.contains("welcome"), "{answer}"),
+        () = greet(&closed) => panic!("the other port must not be reached"),
+    }
+    let metadata = machine.shell(1, "nc -w 3 169.254.169.254 80 </dev/null; echo $?").await;
+    assert_ne!(metadata, "0", "link-local addresses are not reached");
+}
+
+pub(crate) async fn containers_do_not_reach_each_other(machine: &mut Machine) {
+    let (runtime, one, two) = (machine.runtime(), order(machine, 1), order(machine, 2));
+    let address = runtime.ensure_running(&one).await.unwrap().address;
+    runtime.ensure_running(&two).await.unwrap();
+    machine.shell(1, "httpd -p 8080 -h /etc").await;
+    assert!(fetch(address).await.is_some(), "the host reaches it");
+    let direct = machine.shell(2, &format!("nc -w 2 {address} 8080 </dev/null; echo $?")).await;
+    assert_ne!(direct, "0", "not over the bridge");
+    // Through the host's routing, by a route that leads there.
+    let gateway = "$(ip route | grep default | { read a b gw c; echo $gw; })";
+    let script = format!(
+        "ip route add {address}/32 via {gateway} && nc -w 2 {address} 8080 </dev/null; echo $?"
+    );
+    assert_ne!(machine.shell(2, &script).await, "0", "nor through the host");
+}
+
+pub(crate) async fn a_container_cannot_take_another_address(machine: &mut Machine) {
+    let (runtime, one, two) = (machine.runtime(), order(machine, 1), order(machine, 2));
+    let address = runtime.ensure_running(&one).await.unwrap().address;
+    let other = runtime.ensure_running(&two).await.unwrap().address;
+    for n in [1, 2] {
+        machine.shell(n, "httpd -p 8080 -h /etc").await;
+    }
+    machine.shell(2, &format!("ip addr add {address}/32 dev eth0")).await;
+    // Tells everyone that the address is here now.
+    machine.shell(2, &format!("arping -A -c 3 -w 1 -I eth0 {address}")).await;
+    let answer = fetch(address).await.expect("the owner still answers");
+    assert!(answer.contains("box-1"), "{answer}");
+    // With another hardware address nothing at all gets through.
+    let mac = "02:67:0a:0a:0a:0a";
+    machine
+        .shell(
+            2,
+            &format!("ip link set eth0 down; ip link set eth0 address {mac}; ip link set eth0 up"),
+        )
+        .await;
+    until("the impostor is cut off", async || fetch(other).await.is_none()).await;
+    assert!(fetch(address).await.is_some());
+}
