@@ -1,1 +1,101 @@
-//! Benchmarks: fixtures they share.
+//! Benchmarks: the fixtures they share.
+//!
+//! Everything is derived from a number, so that two runs measure the same work.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use gantry_model::{ContainerId, Domain, Generation, Phase, ProjectId, RouteKey, Service, Target};
+use gantry_router::RouteTable;
+use gantry_store::{Epoch, Revision, RouteRecord, RouteSnapshot};
+
+/// How many containers one step of [`table`] adds; keeps the fixture itself small.
+const STEP: u64 = 10_000;
+
+/// The domain of all fixtures.
+pub fn domain() -> Domain {
+    match "gantry.localhost".parse() {
+        Ok(domain) => domain,
+        Err(error) => unreachable_fixture(&error),
+    }
+}
+
+/// The id of the container with this number; ids look random, as real ones do.
+pub fn container_id(number: u64) -> ContainerId {
+    ContainerId::from_bytes(scatter(number))
+}
+
+/// The id of the project of the container with this number; each has one of its own.
+pub fn project_id(number: u64) -> ProjectId {
+    ProjectId::from_bytes(scatter(!number))
+}
+
+/// The canonical hostname of the first terminal of a container.
+pub fn hostname(number: u64) -> String {
+    let key = RouteKey::Container {
+        server: "local",
+        project: project_id(number),
+        container: container_id(number),
+        target: Target::Kit { service: Service::Terminal, index: 1, sub: None },
+    };
+    key.to_hostname(&domain())
+}
+
+/// A table with the running containers 0 to `count`.
+pub fn table(count: u64) -> RouteTable {
+    let snapshot =
+        RouteSnapshot { epoch: Epoch([0; 16]), revision: Revision(0), containers: Vec::new() };
+    let table = RouteTable::build(&snapshot);
+    let mut start = 0;
+    while start < count {
+        let end = count.min(start + STEP);
+        let records: Vec<_> =
+            (start..end).map(|number| (container_id(number), Some(record(number)))).collect();
+        table.apply(&records, Revision(end));
+        start = end;
+    }
+    table
+}
+
+/// A snapshot with the running containers 0 to `count`, as a start of the edge loads it.
+pub fn snapshot(count: u64) -> RouteSnapshot {
+    let containers = (0..count).map(record).collect();
+    RouteSnapshot { epoch: Epoch([0; 16]), revision: Revision(count), containers }
+}
+
+fn record(number: u64) -> RouteRecord {
+    // The lower 16 bits of the number, in 10.88.0.0/16.
+    let [.., high, low] = number.to_be_bytes();
+    RouteRecord {
+        container: container_id(number),
+        project: project_id(number),
+        hoody_kit: true,
+        phase: Phase::Running,
+        address: Some(IpAddr::V4(Ipv4Addr::new(10, 88, high, low))),
+        generation: Generation(1),
+        started_at_ms: Some(1_790_000_000_000),
+        why_failed: false,
+    }
+}
+
+/// Twelve octets that look random and differ for each number (splitmix64, twice).
+fn scatter(number: u64) -> [u8; 12] {
+    let mix = |mut value: u64| {
+        value = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        value ^ (value >> 31)
+    };
+    let (first, second) = (mix(number), mix(mix(number)));
+    let mut bytes = [0; 12];
+    let (head, tail) = bytes.split_at_mut(8);
+    head.copy_from_slice(&first.to_be_bytes());
+    for (octet, from) in tail.iter_mut().zip(second.to_be_bytes()) {
+        *octet = from;
+    }
+    bytes
+}
+
+#[expect(clippy::panic, reason = "a fixture that is wrong has nothing to measure")]
+fn unreachable_fixture(error: &dyn std::error::Error) -> ! {
+    panic!("fixture: {error}")
+}

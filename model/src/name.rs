@@ -34,6 +34,14 @@ impl<'h> Hostname<'h> {
     /// Parses a name without port; one trailing dot is dropped, letters are lower-cased.
     pub fn parse(text: &'h str) -> Result<Self, InvalidName> {
         let text = text.strip_suffix('.').unwrap_or(text);
+        if is_canonical(text.as_bytes()) {
+            return Ok(Self(Cow::Borrowed(text)));
+        }
+        Self::parse_any(text)
+    }
+
+    /// As [`Hostname::parse`], octet by octet, for what [`is_canonical`] does not vouch for.
+    fn parse_any(text: &'h str) -> Result<Self, InvalidName> {
         if text.len() > 253 {
             return Err(InvalidName::TooLong);
         }
@@ -71,9 +79,13 @@ impl<'h> Hostname<'h> {
 
     /// Parses `host[:port]`, the value of `Host` or `:authority`. The port is checked and returned.
     pub fn parse_authority(text: &'h str) -> Result<(Self, Option<u16>), InvalidName> {
-        let Some((host, port)) = text.rsplit_once(':') else {
+        if is_canonical(text.as_bytes()) {
+            return Ok((Self(Cow::Borrowed(text)), None));
+        }
+        let Some(colon) = text.bytes().rposition(|octet| octet == b':') else {
             return Ok((Self::parse(text)?, None));
         };
+        let (host, port) = (text.get(..colon).unwrap_or(""), text.get(colon + 1..).unwrap_or(""));
         let name = Self::parse(host)?;
         if port.is_empty() || !port.bytes().all(|octet| octet.is_ascii_digit()) {
             return Err(InvalidName::Port);
@@ -99,6 +111,37 @@ impl fmt::Display for Hostname<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// Whether a name surely is a canonical [`Hostname`]; some canonical ones (with underscores, or with
+/// a digit at the end) are not vouched for. Every request passes here, so the loop has no branches
+/// and the compiler makes vectors of it.
+#[expect(clippy::needless_bitwise_bool, reason = "a lazy operator is a branch")]
+fn is_canonical(octets: &[u8]) -> bool {
+    let is_mark = |octet: u8| octet.wrapping_sub(b'-') < 2; // `-` or `.`
+    let (Some(&first), Some(&last)) = (octets.first(), octets.last()) else { return false };
+    // A name that ends in a letter is no address.
+    if octets.len() > 253 || is_mark(first) || !last.is_ascii_lowercase() {
+        return false;
+    }
+    let following = octets.iter().skip(1);
+    let bad = octets.iter().zip(following).fold(0, |bad, (&octet, &next)| {
+        let plain = is_mark(octet) | octet.is_ascii_lowercase() | octet.is_ascii_digit();
+        // An empty label, or a hyphen at the end of one.
+        let edge = is_mark(octet) & is_mark(next) & ((octet == b'.') | (next == b'.'));
+        bad | u8::from(!plain) | u8::from(edge)
+    });
+    bad == 0 && labels_fit(octets)
+}
+
+/// Whether no label has more than 63 octets.
+fn labels_fit(mut octets: &[u8]) -> bool {
+    // Labels that end within the next 64 octets fit, however many these are.
+    while let Some((window, _)) = octets.split_first_chunk::<64>() {
+        let Some(dot) = window.iter().rposition(|octet| *octet == b'.') else { return false };
+        octets = octets.get(dot + 1..).unwrap_or_default();
+    }
+    true
 }
 
 /// Checks one lower-case DNS label: 1 to 63 of `a-z0-9-`, no hyphen at either end.

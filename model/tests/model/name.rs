@@ -137,6 +137,19 @@ proptest! {
         }
     }
 
+    /// The way for what is canonical already and the way for all else lead to one answer.
+    #[test]
+    fn case_never_decides_whether_a_name_is_valid(
+        text in prop_oneof!["[a-z0-9.-]{0,20}", "[a-z0-9-]{50,70}(\\.[a-z0-9]{1,70}){0,3}"],
+    ) {
+        let upper = text.to_ascii_uppercase();
+        prop_assert_eq!(Hostname::parse(&text), Hostname::parse(&upper));
+        if !text.is_empty() && text.len() <= 251 {
+            let longer = format!("_.{text}"); // an underscore takes the slow way
+            prop_assert_eq!(Hostname::parse(&longer).is_ok(), Hostname::parse(&text).is_ok());
+        }
+    }
+
     /// The port never changes which name is meant.
     #[test]
     fn an_authority_without_its_port_is_the_hostname(text in "[a-zA-Z0-9.-]{0,40}", port: u16) {
