@@ -39,6 +39,13 @@ impl JsonObject {
     }
 }
 
+#[cfg(test)]
+impl From<Map<String, Value>> for JsonObject {
+    fn from(object: Map<String, Value>) -> Self {
+        Self(object)
+    }
+}
+
 impl<S: Send + Sync> FromRequest<S> for JsonObject {
     type Rejection = Problem;
 

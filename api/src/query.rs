@@ -240,4 +240,15 @@ mod tests {
             assert_eq!(read(query), want, "query {query:?}");
         }
     }
+
+    proptest::proptest! {
+        /// Whatever stands behind the question mark is read, ignored or refused.
+        #[test]
+        fn any_query_is_read_or_refused(query in "[ -~&&[^ #<>\"`{}|\\\\^]]{0,60}") {
+            if let Ok((page, limit)) = read(&query) {
+                proptest::prop_assert!(page.is_none_or(|page| (1..=PAGE_MAX).contains(&page)));
+                proptest::prop_assert!(limit.is_none_or(|limit| (1..=LIMIT_MAX).contains(&limit)));
+            }
+        }
+    }
 }

@@ -30,7 +30,7 @@ impl From<Error> for Problem {
             Error::Immutable { field } => named(Kind::Immutable, field, message),
             Error::MustStop { field } => named(Kind::MustStop, field, message),
             Error::AlreadyThere { operation, project, container, phase } => {
-                operated(Kind::OperationRefused, operation, project, container, phase, message)
+                operated(Kind::AlreadyThere, operation, project, container, phase, message)
             }
             Error::Refused { operation, project, container, phase, refused } => {
                 operated(refused_kind(refused), operation, project, container, phase, message)

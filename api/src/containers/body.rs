@@ -200,3 +200,65 @@ fn key(field: &str, text: &str) -> Result<(), FieldError> {
 fn comment(field: &str, text: &str) -> Result<(), FieldError> {
     Comment::parse(field, text).map(drop)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Map, Value};
+
+    use super::*;
+    use crate::problem::Kind;
+
+    fn json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            any::<String>().prop_map(Value::from),
+            "[0-9a-f]{24}".prop_map(Value::from),
+            "#?[0-9a-fA-F]{3}([0-9a-fA-F]{3})?".prop_map(Value::from),
+            "[a-z]{1,8}[/:-][0-9.]{1,5}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(3, 32, 6, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
+                prop::collection::hash_map(any::<String>(), inner, 0..6)
+                    .prop_map(|map| map.into_iter().collect::<Map<_, _>>().into()),
+            ]
+        })
+    }
+
+    fn object(table: &'static [Field]) -> impl Strategy<Value = Map<String, Value>> {
+        let name = prop_oneof![
+            9 => prop::sample::select(table).prop_map(|field| field.name.to_owned()),
+            1 => any::<String>(),
+        ];
+        prop::collection::vec((name, json()), 0..12).prop_map(|pairs| pairs.into_iter().collect())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// Whatever a client sends is read or refused, and refused means a kind that says so.
+        #[test]
+        fn any_object_is_read_or_refused(
+            new in object(&CREATE),
+            changed in object(&CHANGE),
+        ) {
+            let without_server = !new.contains_key("server_id");
+            match create(JsonObject::from(new)) {
+                Ok(new) => prop_assert!(new.server_id.is_some()),
+                Err(problem) => {
+                    let kind = problem.kind();
+                    prop_assert!(matches!(kind, Kind::Invalid | Kind::NotImplemented), "{kind:?}");
+                    prop_assert!(!without_server || kind == Kind::Invalid);
+                }
+            }
+            if let Err(problem) = change(JsonObject::from(changed)) {
+                let kind = problem.kind();
+                prop_assert!(matches!(kind, Kind::Invalid | Kind::NotImplemented), "{kind:?}");
+            }
+        }
+    }
+}
