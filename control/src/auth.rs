@@ -156,7 +156,9 @@ impl Controller {
         user.ok_or_else(|| {
             let now_ms = self.now_ms();
             let mut throttle = lock(&self.inner.throttle);
-            keys.into_iter().for_each(|key| throttle.failed(key, now_ms));
+            for key in keys {
+                throttle.failed(key, now_ms);
+            }
             Error::from(Unauthenticated::Credentials)
         })
     }

@@ -222,6 +222,11 @@ impl Error {
         Self::Invalid(vec![FieldError::new(field, rule)])
     }
 
+    /// Nothing will change any more: the store was closed.
+    pub(crate) fn store_closed(_: tokio::sync::watch::error::RecvError) -> Self {
+        Self::Unavailable(gantry_store::Error::Unavailable(gantry_store::Outage::Closed))
+    }
+
     pub(crate) fn internal(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self::Internal(source.into())
     }

@@ -61,12 +61,10 @@ impl Controller {
         actor.require(Leaf::ProjectsCreate)?;
         let mut errors = Vec::new();
         let alias = match &new.alias {
-            Some(alias) => ok(ProjectAlias::parse("alias", alias), &mut errors),
-            None => {
-                errors.push(FieldError::new("alias", "is required"));
-                None
-            }
+            Some(alias) => ProjectAlias::parse("alias", alias),
+            None => Err(FieldError::new("alias", "is required")),
         };
+        let alias = ok(alias, &mut errors);
         let color = match &new.color {
             Some(color) => ok(Color::parse("color", color), &mut errors),
             None => Some(random::color()?),
@@ -186,7 +184,7 @@ impl Controller {
                     Err(error) => return Err(error.into()),
                 }
             }
-            head.changed().await.map_err(Error::internal)?;
+            head.changed().await.map_err(Error::store_closed)?;
         }
     }
 

@@ -32,6 +32,7 @@ pub(crate) fn looks_like(text: &str) -> bool {
 }
 
 /// A token as its owner sees it; the secret is not in it.
+#[expect(clippy::struct_excessive_bools, reason = "four independent switches of the API")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Token {
     /// Its id.

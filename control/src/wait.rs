@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// The longest wait, whatever is asked for.
-const WAIT_MAX: Duration = Duration::from_secs(300);
+const WAIT_MAX: Duration = Duration::from_mins(5);
 
 /// What is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -102,23 +102,23 @@ impl Controller {
         loop {
             head.mark_unchanged();
             let container = self.store().container(id).await?;
-            let held = condition.holds(container.as_ref());
-            let over = match held {
+            let verdict = condition.holds(container.as_ref());
+            let leave = match verdict {
                 Some(_) => true,
                 None => match tokio::time::timeout_at(deadline, head.changed()).await {
                     Ok(changed) => {
-                        changed.map_err(Error::internal)?;
+                        changed.map_err(Error::store_closed)?;
                         false
                     }
                     Err(_elapsed) => true,
                 },
             };
-            if over {
+            if leave {
                 let container = match container {
                     Some(container) => Some(self.view(container).await?),
                     None => None,
                 };
-                return Ok(Waited { container, met: held.unwrap_or(false) });
+                return Ok(Waited { container, met: verdict.unwrap_or(false) });
             }
         }
     }

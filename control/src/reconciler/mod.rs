@@ -60,7 +60,7 @@ impl Default for ReconcilerConfig {
             attempts_max: 4,
             stop_grace: Duration::from_secs(15),
             shutdown_grace: Duration::from_secs(10),
-            call_timeout: Duration::from_secs(180),
+            call_timeout: Duration::from_mins(3),
             limits: gantry_runtime::Limits { memory_bytes: 2 << 30, cpu_millis: 2000, pids: 4096 },
         }
     }
@@ -351,7 +351,9 @@ impl Work {
             .filter(|(_, slot)| slot.due.is_some_and(|due| due <= now))
             .map(|(id, _)| *id)
             .collect();
-        due.into_iter().for_each(|id| self.wake(id));
+        for id in due {
+            self.wake(id);
+        }
     }
 
     /// Passes see the token themselves and end at their next step.

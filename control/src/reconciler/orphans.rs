@@ -34,7 +34,9 @@ impl Orphans {
                 Ok(Changes::Since { changes, .. }) => {
                     let Some(last) = changes.last() else { return };
                     after = last.revision;
-                    changes.iter().for_each(|change| self.remember(change.container));
+                    for change in &changes {
+                        self.remember(change.container);
+                    }
                 }
                 // Half as far back may still be there; at the head, everything is.
                 Ok(Changes::Compacted) => {

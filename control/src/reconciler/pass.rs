@@ -221,8 +221,8 @@ impl Pass<'_> {
                     // Asking did not help before.
                     Stop::Ordered | Stop::Forced => Duration::ZERO,
                 };
-                let stop = runtime.ensure_stopped(self.id, grace);
-                self.call(seq, timeout + grace, stop).await
+                let stopping = runtime.ensure_stopped(self.id, grace);
+                self.call(seq, timeout + grace, stopping).await
             }
             Step::Pause => self.call(seq, timeout, runtime.ensure_paused(self.id)).await,
             Step::Resume => self.call(seq, timeout, runtime.ensure_resumed(self.id)).await,

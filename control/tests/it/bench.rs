@@ -38,7 +38,7 @@ pub(crate) struct Bench {
 /// Quick to try again, slow to look unasked: what should wake the reconciler must do so.
 pub(crate) fn quick() -> ReconcilerConfig {
     ReconcilerConfig {
-        resync: Duration::from_secs(3600),
+        resync: Duration::from_hours(1),
         backoff_min: Duration::from_millis(1),
         backoff_max: Duration::from_millis(20),
         shutdown_grace: PATIENCE,

@@ -79,6 +79,7 @@ proptest! {
     }
 }
 
+#[expect(clippy::too_many_lines, reason = "one arm for each event")]
 async fn play(bench: &mut Bench, events: &[Event], wishes: &mut BTreeMap<ContainerId, Wish>) {
     let project = bench.project().await;
     let mut ids: Vec<ContainerId> = Vec::new();
@@ -189,7 +190,12 @@ async fn agrees(bench: &Bench, records: &[Container]) -> bool {
             Phase::Stopped => !matches!(state, Some(State::Running | State::Paused)),
             Phase::Failed if record.status.generation.0 == 0 => state.is_none(),
             Phase::Failed => !matches!(state, Some(State::Running | State::Paused)),
-            _ => false,
+            Phase::Creating
+            | Phase::Copying
+            | Phase::Claiming
+            | Phase::Starting
+            | Phase::Stopping
+            | Phase::Deleting => false,
         }
     });
     all_match && seen.keys().all(|id| records.iter().any(|record| record.id == *id))
@@ -218,7 +224,12 @@ async fn answered(bench: &Bench, records: &[Container], wishes: &BTreeMap<Contai
                 Phase::Failed => status.why.is_some(),
                 // After a reboot of the host, by its owner's choice.
                 Phase::Stopped => !record.spec.autostart,
-                _ => false,
+                Phase::Creating
+                | Phase::Copying
+                | Phase::Claiming
+                | Phase::Starting
+                | Phase::Stopping
+                | Phase::Deleting => false,
             },
             Wish::Stopped | Wish::ForceStopped => {
                 status.phase == Phase::Stopped

@@ -114,7 +114,7 @@ async fn operations_are_refused_where_the_phase_does_not_allow_them() {
 async fn a_stop_in_the_middle_of_a_restart_wins() {
     let mut bench = Bench::running().await;
     let id = bench.running_container(&bench.project().await).await.record.id;
-    bench.world.delay(Call::Run, Duration::from_secs(3600));
+    bench.world.delay(Call::Run, Duration::from_hours(1));
     bench.control.operate(&bench.actor, id, Operation::Restart, None).await.unwrap();
     bench.phase(id, Phase::Starting).await;
     bench.operate(id, Operation::Stop).await;
@@ -210,7 +210,7 @@ async fn a_container_whose_init_ends_is_failed_and_can_start_again() {
 #[tokio::test]
 async fn a_deletion_does_not_wait_for_the_creation() {
     let bench = Bench::running().await;
-    bench.world.delay(Call::Create, Duration::from_secs(3600));
+    bench.world.delay(Call::Create, Duration::from_hours(1));
     let id = bench.create(&bench.project().await, bench.plain()).await.record.id;
     until("the creation is under way", || bench.world.calls(Call::Create) == 1).await;
     bench.control.delete_container(&bench.actor, id).await.unwrap();
@@ -222,7 +222,7 @@ async fn creations_that_wait_do_not_keep_others_from_stopping() {
     let bench = Bench::running().await;
     let project = bench.project().await;
     let id = bench.running_container(&project).await.record.id;
-    bench.world.delay(Call::Create, Duration::from_secs(3600));
+    bench.world.delay(Call::Create, Duration::from_hours(1));
     for _ in 0..10 {
         bench.create(&project, bench.plain()).await;
     }

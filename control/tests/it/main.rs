@@ -1,9 +1,16 @@
 //! The control plane over the real store and the fake runtime.
 
+#[cfg(test)]
 mod accounts;
+#[cfg(test)]
 mod bench;
+#[cfg(test)]
 mod convergence;
+#[cfg(test)]
 mod lifecycle;
+#[cfg(test)]
 mod recovery;
+#[cfg(test)]
 mod rules;
+#[cfg(test)]
 mod starting;

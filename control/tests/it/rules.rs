@@ -70,8 +70,8 @@ async fn each_broken_rule_of_a_creation_is_named() {
     ];
     let mut all = NewContainer::default();
     for (field, new) in cases {
-        all.name = all.name.or(new.name.clone());
-        all.color = all.color.or(new.color.clone());
+        all.name = all.name.or_else(|| new.name.clone());
+        all.color = all.color.or_else(|| new.color.clone());
         let made = bench.control.create_container(&bench.actor, project.id, new).await;
         let error = made.unwrap_err();
         let Error::Invalid(errors) = &error else { panic!("{field}: {error}") };
@@ -114,6 +114,7 @@ enum Want {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "one table")]
 async fn an_update_changes_what_may_change_when_it_may() {
     let bench = Bench::running().await;
     let project = bench.project().await;

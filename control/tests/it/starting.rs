@@ -62,13 +62,13 @@ async fn many_requests_start_a_service_once() {
         (0..50).map(|_| starter.start_service(id, Service::Terminal, 1)),
     );
     let other = starter.start_service(id, Service::Terminal, 2);
-    let opener = async {
+    let doorman = async {
         while runs.load(Ordering::SeqCst) < 2 {
             tokio::task::yield_now().await;
         }
         gate.add_permits(2);
     };
-    let (first, all, other, ()) = tokio::join!(first, all, other, opener);
+    let (first, all, other, ()) = tokio::join!(first, all, other, doorman);
     assert_eq!((first, other), (Ok(()), Ok(())));
     assert!(all.into_iter().all(|outcome| outcome.is_ok()));
     assert_eq!(runs.load(Ordering::SeqCst), 2);
@@ -79,7 +79,7 @@ async fn many_requests_start_a_service_once() {
 
 #[tokio::test]
 async fn a_start_goes_on_when_its_caller_leaves() {
-    let (bench, starter, id) = starter(Duration::from_secs(3600)).await;
+    let (bench, starter, id) = starter(Duration::from_hours(1)).await;
     let gate = Arc::new(Semaphore::new(0));
     let opened = Arc::clone(&gate);
     bench.world.script(move |_, _| {
@@ -103,7 +103,7 @@ async fn a_start_goes_on_when_its_caller_leaves() {
 
 #[tokio::test]
 async fn a_failure_rests_before_the_command_runs_again() {
-    let (bench, starter, id) = starter(Duration::from_secs(3600)).await;
+    let (bench, starter, id) = starter(Duration::from_hours(1)).await;
     bench.world.script(|_, _| async { Ok(output(1, "first\n\x1b[31munit not found\n")) });
     let failed = StartError::Failed { reason: "first; [31munit not found".into() };
     let calls = bench.world.calls(gantry_runtime::fake::Call::Exec);
