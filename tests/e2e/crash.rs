@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use gantry_tests::{Container, Gantry, Options, wait_until, walk};
 
 const RUNNING: usize = 20;
@@ -137,13 +137,20 @@ fn create_many(gantry: &Gantry, project: &str, count: usize) -> Result<Vec<Conta
 
 fn wait_all_running(gantry: &Gantry, containers: &[Container]) -> Result<()> {
     let mut statuses = BTreeMap::new();
+    let settled = |statuses: &BTreeMap<String, String>| {
+        let runs = |one: &Container| statuses.get(&one.id).is_some_and(|now| now == "running");
+        containers.iter().all(runs) || statuses.values().any(|now| now == "failed")
+    };
     wait_until("all containers run", Duration::from_mins(10), || {
         statuses = statuses_of(gantry).unwrap_or_default();
-        containers.iter().all(|one| statuses.get(&one.id).is_some_and(|status| status == "running"))
-            || statuses.values().any(|status| status == "failed")
+        settled(&statuses)
     })
     .with_context(|| format!("{statuses:?}"))?;
-    ensure!(statuses.values().all(|status| status == "running"), "{statuses:?}");
+    for container in containers {
+        if statuses.get(&container.id).is_some_and(|status| status == "failed") {
+            bail!("{} failed: {}", container.id, gantry.field(container, "error")?);
+        }
+    }
     Ok(())
 }
 

@@ -4,6 +4,7 @@ mod dev;
 mod explain;
 mod files;
 mod glue;
+mod host;
 mod kit;
 mod lock;
 mod logs;

@@ -12,7 +12,7 @@ use ipnet::{IpNet, Ipv4Net};
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use super::{files::Files, kit};
+use super::{files::Files, host, kit};
 use crate::config::{Config, RuntimeKind};
 
 /// Opens the runtime and reports how images grow to the log.
@@ -25,6 +25,7 @@ pub(super) async fn open(
     match config.runtime.kind {
         RuntimeKind::Fake => Ok(Arc::new(Fake::default())),
         RuntimeKind::Embedded => {
+            host::raise_limits();
             let runtime = open_embedded(config, files).await?;
             let progress = runtime.image_store().progress();
             let shutdown = shutdown.clone();

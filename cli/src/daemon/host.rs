@@ -1,0 +1,53 @@
+//! Limits of the host that are made for one desktop and too small for a hundred containers.
+//!
+//! All containers are the same user to the kernel, and an init such as systemd takes a few of each.
+//! Where they run out, the next container's init ends at once. Limits are raised, never lowered.
+
+use std::{fs, path::Path};
+
+/// What is raised, below `/proc/sys`, and to what. The kernel charges for what is used, not for
+/// the limit.
+const LIMITS: [(&str, u64); 3] = [
+    ("fs/inotify/max_user_instances", 65_536),
+    ("kernel/keys/maxkeys", 20_000),
+    ("kernel/keys/maxbytes", 2_000_000),
+];
+
+/// Raises what is too small. Where that is not allowed, it is said, and fewer containers fit.
+pub(super) fn raise_limits() {
+    for (name, wanted) in LIMITS {
+        raise(&Path::new("/proc/sys").join(name), name, wanted);
+    }
+}
+
+fn raise(path: &Path, name: &str, wanted: u64) {
+    let Some(present) = fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok())
+    else {
+        return;
+    };
+    if wanted <= present {
+        return;
+    }
+    match fs::write(path, wanted.to_string()) {
+        Ok(()) => tracing::info!("raised the host's limit {name} from {present} to {wanted}"),
+        Err(error) => tracing::warn!(
+            %error,
+            "the host's limit {name} is {present}; many containers need {wanted}"
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_is_raised_and_never_lowered() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for (present, after) in [("128\n", "500"), ("500\n", "500\n"), ("9000\n", "9000\n")] {
+            fs::write(file.path(), present).unwrap();
+            raise(file.path(), "a/limit", 500);
+            assert_eq!(fs::read_to_string(file.path()).unwrap(), after, "from {present:?}");
+        }
+    }
+}
