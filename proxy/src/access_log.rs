@@ -55,10 +55,11 @@ impl LineBuffer {
     }
 }
 
+/// The way to the writer, and its thread.
+type Writer = (SyncSender<Vec<u8>>, JoinHandle<()>);
+
 /// Starts the writer. It ends when all senders are gone.
-pub(crate) fn start(
-    target: &AccessLog,
-) -> io::Result<Option<(SyncSender<Vec<u8>>, JoinHandle<()>)>> {
+pub(crate) fn start(target: &AccessLog) -> io::Result<Option<Writer>> {
     let mut sink = match target {
         AccessLog::Off => return Ok(None),
         AccessLog::Stdout => Sink::Stdout,

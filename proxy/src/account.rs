@@ -181,6 +181,8 @@ impl Drop for Account {
     }
 }
 
+const DIGITS: [u8; 16] = *b"0123456789abcdef";
+
 /// Writes octets of a client as the inside of a JSON string.
 fn escape(line: &mut Vec<u8>, octets: &[u8]) {
     let plain = |octet: &u8| matches!(octet, b' '..=b'~') && !matches!(octet, b'"' | b'\\');
@@ -188,7 +190,6 @@ fn escape(line: &mut Vec<u8>, octets: &[u8]) {
         line.extend_from_slice(octets);
         return;
     }
-    const DIGITS: [u8; 16] = *b"0123456789abcdef";
     for octet in octets {
         if plain(octet) {
             line.push(*octet);

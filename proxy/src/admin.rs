@@ -27,7 +27,7 @@ use crate::{
 /// Connections at once.
 const CONNECTIONS_MAX: usize = 64;
 /// How long a connection lives at the most.
-const LIFE: Duration = Duration::from_secs(60);
+const LIFE: Duration = Duration::from_mins(1);
 
 /// The running listeners; they end when this is dropped.
 #[derive(Debug)]
@@ -80,9 +80,9 @@ pub(crate) fn start(
         runtime.block_on(async move {
             let mut loops = JoinSet::new();
             for listener in listeners {
-                loops.spawn(serve(listener, Arc::clone(&state)));
+                loops.spawn(serve(listener, Arc::clone(&state), stop.clone()));
             }
-            stop.cancelled().await;
+            while loops.join_next().await.is_some() {}
         });
     };
     let thread = std::thread::Builder::new().name("gantry-admin".to_owned());
@@ -91,11 +91,15 @@ pub(crate) fn start(
     Ok(Admin { addresses, _stop: guard })
 }
 
-async fn serve(listener: std::net::TcpListener, state: Arc<State>) {
+async fn serve(listener: std::net::TcpListener, state: Arc<State>, stop: CancellationToken) {
     let Ok(listener) = TcpListener::from_std(listener) else { return };
     let mut connections = JoinSet::new();
     loop {
-        let stream = match listener.accept().await {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        let stream = match accepted {
             Ok((stream, _)) => stream,
             Err(error) => {
                 tracing::warn!(%error, "cannot accept");

@@ -181,6 +181,8 @@ enum Kind {
     Full(Bytes),
     Upstream(UpstreamBody),
     Api(Body),
+    /// Broken; said with the next poll, so that what came before is sent first.
+    Broken(Option<BoxError>),
 }
 
 impl EdgeBody {
@@ -226,14 +228,26 @@ impl HttpBody for EdgeBody {
             }
             Kind::Upstream(body) => body.poll_frame(cx),
             Kind::Api(body) => Pin::new(body).poll_frame(cx),
+            Kind::Broken(error) => return Poll::Ready(error.take().map(Err)),
         };
-        if let (Poll::Ready(Some(result)), Some(account)) = (&polled, &mut this.account) {
-            match result {
-                Ok(frame) => account.sent(frame.data_ref().map_or(0, Bytes::len)),
-                Err(_) => account.broke(),
+        match polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Some(account) = &mut this.account {
+                    account.sent(frame.data_ref().map_or(0, Bytes::len));
+                }
+                Poll::Ready(Some(Ok(frame)))
             }
+            Poll::Ready(Some(Err(error))) => {
+                if let Some(account) = &mut this.account {
+                    account.broke();
+                }
+                this.kind = Kind::Broken(Some(error));
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            Poll::Ready(None) => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
         }
-        polled
     }
 
     fn is_end_stream(&self) -> bool {
@@ -242,6 +256,7 @@ impl HttpBody for EdgeBody {
             Kind::Full(octets) => octets.is_empty(),
             Kind::Upstream(body) => body.is_end_stream(),
             Kind::Api(body) => body.is_end_stream(),
+            Kind::Broken(_) => false,
         }
     }
 
@@ -253,6 +268,7 @@ impl HttpBody for EdgeBody {
             }
             Kind::Upstream(body) => body.size_hint(),
             Kind::Api(body) => body.size_hint(),
+            Kind::Broken(_) => SizeHint::default(),
         }
     }
 }

@@ -55,7 +55,7 @@ pub struct Limits {
     pub tls_timeout: Duration,
     /// The octets of a request head, at most.
     pub head_bytes_max: usize,
-    /// The fields of a request head, at most.
+    /// The fields of a request head, at most. More than 100 cost two allocations per request.
     pub fields_max: usize,
     /// A connection without a request is closed after this.
     pub idle: Duration,
@@ -94,7 +94,7 @@ impl Default for Limits {
             head_timeout: seconds(10),
             tls_timeout: seconds(10),
             head_bytes_max: 64 * 1024,
-            fields_max: 128,
+            fields_max: 100,
             idle: seconds(75),
             body_idle: seconds(30),
             body_rate_min: 128,

@@ -51,8 +51,8 @@ pub struct RequestId(pub [u8; 16]);
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = [0; 32];
-        hex::encode_to_slice(self.0, &mut text).map_err(|_: hex::FromHexError| fmt::Error)?;
-        f.write_str(std::str::from_utf8(&text).map_err(|_: std::str::Utf8Error| fmt::Error)?)
+        hex::encode_to_slice(self.0, &mut text).or(Err(fmt::Error))?;
+        f.write_str(std::str::from_utf8(&text).or(Err(fmt::Error))?)
     }
 }
 

@@ -53,7 +53,7 @@ pub enum StartError {
     Worker(#[source] io::Error),
     /// The system gives no random numbers.
     #[error("the system gives no random numbers")]
-    Random,
+    Random(#[source] getrandom::Error),
 }
 
 /// Where the edge listens; ports that were left to the system are filled in.
@@ -215,7 +215,7 @@ fn start_worker(
     metrics: Arc<Metrics>,
 ) -> Result<JoinHandle<()>, StartError> {
     let mut seed = [0; 8];
-    getrandom::fill(&mut seed).map_err(|_| StartError::Random)?;
+    getrandom::fill(&mut seed).map_err(StartError::Random)?;
     let seed = u64::from_ne_bytes(seed);
     let thread = std::thread::Builder::new().name(format!("gantry-edge-{number}"));
     let run = move || {

@@ -189,7 +189,7 @@ async fn connect(ask: &Ask<'_>, to: &Upstream) -> Result<Channel, Failure> {
             }
         }
     })?;
-    Channel::open(io).await.map_err(|_| Failure::UpstreamBroken)
+    Channel::open(io).await.or(Err(Failure::UpstreamBroken))
 }
 
 async fn dial_once(ask: &Ask<'_>, to: &Upstream) -> Result<UpstreamIo, DialError> {
@@ -258,7 +258,7 @@ async fn upgrade(
     let protocol = parts.headers.get(header::UPGRADE).cloned();
     let protocol = protocol.filter(|protocol| is_asked_for(ask, protocol));
     let protocol = protocol.ok_or(Failure::UpstreamBroken)?;
-    let (io, read) = channel.into_stream().await.map_err(|_| Failure::UpstreamBroken)?;
+    let (io, read) = channel.into_stream().await.or(Err(Failure::UpstreamBroken))?;
     ask.downstream.open_tunnel(UpstreamEnd::new(io, read, to.endpoint.origin));
     clean_response(&mut parts.headers, ask.hostname.as_str());
     parts.headers.insert(header::UPGRADE, protocol);

@@ -117,7 +117,7 @@ impl HeadScan {
         let colon = memchr(b':', line).ok_or(Refusal::Malformed)?;
         let (name, value) = line.split_at_checked(colon).ok_or(Refusal::Malformed)?;
         match (name.first(), name.last()) {
-            (Some(b' ' | b'\t'), _) | (_, Some(b' ' | b'\t')) | (None, _) => {
+            (Some(b' ' | b'\t') | None, _) | (_, Some(b' ' | b'\t')) => {
                 return Err(Refusal::Malformed);
             }
             _ => {}

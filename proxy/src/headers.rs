@@ -25,6 +25,7 @@ const HOP_BY_HOP: [HeaderName; 7] = [
 ];
 
 /// What one look over a request's fields finds.
+#[expect(clippy::struct_excessive_bools, reason = "each is one thing that was seen or not")]
 #[derive(Debug, Default)]
 pub(crate) struct Survey {
     /// Fields, repeated ones counted each.

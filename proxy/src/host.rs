@@ -26,7 +26,7 @@ pub(crate) fn authority(
         Some(_) => Err(Failure::HostInvalid),
         // Over HTTP/2 the authority stands for the field; HTTP/1.1 wants both (RFC 9112, 3.2.2).
         None if version == Version::HTTP_2 => {
-            HeaderValue::from_str(target.as_str()).map_err(|_| Failure::HostInvalid)
+            HeaderValue::from_str(target.as_str()).or(Err(Failure::HostInvalid))
         }
         None => Err(Failure::HostMissing),
     }
@@ -35,8 +35,8 @@ pub(crate) fn authority(
 /// The hostname of `authority`. The port is checked for its form and then ignored: it says how the
 /// client came here, not what for.
 pub(crate) fn hostname(authority: &HeaderValue) -> Result<Hostname<'_>, Failure> {
-    let text = authority.to_str().map_err(|_| Failure::HostInvalid)?;
-    let (hostname, _port) = Hostname::parse_authority(text).map_err(|_| Failure::HostInvalid)?;
+    let text = authority.to_str().or(Err(Failure::HostInvalid))?;
+    let (hostname, _port) = Hostname::parse_authority(text).or(Err(Failure::HostInvalid))?;
     Ok(hostname)
 }
 

@@ -51,14 +51,14 @@ pub(crate) fn html(failure: &Failure, message: &str, id: RequestId) -> String {
     let (title, help) = words(failure);
     let mut page = String::with_capacity(2048);
     // Writing to a string cannot fail.
-    _ = write!(
+    _ = writeln!(
         page,
         "<!DOCTYPE html><html lang=en><head><meta charset=utf-8>\
          <meta name=viewport content=\"width=device-width,initial-scale=1\">\
          <meta name=robots content=noindex>{refresh}<title>{title}</title><style>{STYLE}</style>\
          </head><body><main><h1>{title}</h1><p role=status>{}.</p>{help}\
          <p><small>Error {} · <code>{}</code> · request <code>{id}</code></small></p>\
-         </main></body></html>\n",
+         </main></body></html>",
         Escaped(message),
         status.as_u16(),
         failure.code().as_str(),

@@ -122,7 +122,7 @@ async fn serve(
     if downstream.secure && !downstream.is_covered(&authority, covers) {
         return Err(Failure::Misdirected);
     }
-    let key = RouteKey::parse(&hostname, &worker.config().domain).map_err(|_| Failure::NotFound)?;
+    let key = RouteKey::parse(&hostname, &worker.config().domain).or(Err(Failure::NotFound))?;
     let id = account.id();
     let ask = Ask { worker, downstream, survey, authority: &authority, hostname: &hostname, id };
     match key {
@@ -141,7 +141,7 @@ async fn serve(
         }
         RouteKey::Container { project, container, target, .. } => {
             let route = worker.deps().routes.current().lookup(project, container);
-            let route = route.map_err(|_| Failure::NotFound)?;
+            let route = route.or(Err(Failure::NotFound))?;
             match guard::decide(&route, &target) {
                 guard::Decision::Allow => {}
             }
@@ -208,7 +208,7 @@ fn to_https(
         443 => format!("https://{hostname}{path}"),
         port => format!("https://{hostname}:{port}{path}"),
     };
-    let location = HeaderValue::try_from(location).map_err(|_| Failure::HostInvalid)?;
+    let location = HeaderValue::try_from(location).or(Err(Failure::HostInvalid))?;
     let mut response = Response::new(EdgeBody::EMPTY);
     *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
     response.headers_mut().insert(header::LOCATION, location);

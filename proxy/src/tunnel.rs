@@ -1,4 +1,4 @@
-//! Connections that have left HTTP, such as WebSockets: octets both ways until one side ends, both
+//! Connections that have left HTTP, such as `WebSocket`s: octets both ways until one side ends, both
 //! are silent for too long, or the container stops.
 //!
 //! A silent tunnel holds no buffers. All tunnels of a worker read into one, and only what the other

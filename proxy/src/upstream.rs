@@ -59,8 +59,12 @@ pub(crate) enum UpstreamIo {
 #[derive(Debug)]
 pub(crate) struct Channel {
     sender: SendRequest<RequestBody>,
-    connection: http1::Connection<TokioIo<UpstreamIo>, RequestBody>,
+    /// Dropped when it has ended: a request that still waits in it comes back then. Boxed, because
+    /// it is large and moves with each request.
+    connection: Option<Box<Connection>>,
 }
+
+type Connection = http1::Connection<TokioIo<UpstreamIo>, RequestBody>;
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -133,10 +137,16 @@ pub(crate) async fn dial(
         return Err(DialError::Forbidden(endpoint.address));
     }
     let target = SocketAddr::new(endpoint.address, endpoint.port);
-    let stream = TcpStream::connect(target).await.map_err(|error| match error.kind() {
-        io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset => DialError::Refused,
-        io::ErrorKind::TimedOut => DialError::Timeout,
-        _ => DialError::Unreachable(error),
+    let stream = TcpStream::connect(target).await.map_err(|error| {
+        use io::ErrorKind::{ConnectionRefused, ConnectionReset, TimedOut};
+        let kind = error.kind();
+        if matches!(kind, ConnectionRefused | ConnectionReset) {
+            DialError::Refused
+        } else if kind == TimedOut {
+            DialError::Timeout
+        } else {
+            DialError::Unreachable(error)
+        }
     })?;
     let ends = stream.peer_addr().and_then(|peer| Ok((peer, stream.local_addr()?)));
     let (peer, local) = ends.map_err(DialError::Unreachable)?;
@@ -164,7 +174,7 @@ impl Channel {
             .max_buf_size(256 * 1024)
             .handshake(TokioIo::new(io))
             .await?;
-        Ok(Self { sender, connection })
+        Ok(Self { sender, connection: Some(Box::new(connection)) })
     }
 
     /// Sends a request and waits for the head of its response. While the request's body moves
@@ -180,8 +190,13 @@ impl Channel {
         let mut response = pin!(self.sender.try_send_request(request));
         let connection = &mut self.connection;
         poll_fn(|cx| {
-            let ended = Pin::new(&mut *connection).poll(cx).is_ready();
-            match response.as_mut().poll(cx) {
+            let ended = poll_connection(connection, cx).is_ready();
+            let mut polled = response.as_mut().poll(cx);
+            if ended && polled.is_pending() {
+                *connection = None;
+                polled = response.as_mut().poll(cx);
+            }
+            match polled {
                 Poll::Ready(Ok(response)) => return Poll::Ready(Ok(response)),
                 Poll::Ready(Err(mut failed)) => {
                     return Poll::Ready(Err(match failed.take_message() {
@@ -191,10 +206,6 @@ impl Channel {
                     }));
                 }
                 Poll::Pending => {}
-            }
-            if ended {
-                // The connection has ended and dropped the request: the next poll says how.
-                cx.waker().wake_by_ref();
             }
             match wait.poll_over(cx) {
                 None => Poll::Pending,
@@ -217,19 +228,31 @@ impl Channel {
 
     /// Lets the connection come to rest after a response; says whether it can be used again.
     pub(crate) fn rest(&mut self, cx: &mut Context<'_>) -> bool {
-        Pin::new(&mut self.connection).poll(cx).is_pending() && self.sender.is_ready()
+        poll_connection(&mut self.connection, cx).is_pending() && self.sender.is_ready()
     }
 
     fn drive(&mut self, cx: &mut Context<'_>) {
         // An error shows in the body, which is polled next.
-        let _ended = Pin::new(&mut self.connection).poll(cx);
+        let _ended = poll_connection(&mut self.connection, cx);
     }
 
     /// Leaves HTTP after a 101: the stream, and what was read of it already.
-    pub(crate) async fn into_stream(mut self) -> Result<(UpstreamIo, Bytes), hyper::Error> {
-        poll_fn(|cx| self.connection.poll_without_shutdown(cx)).await?;
-        let parts = self.connection.into_parts();
+    pub(crate) async fn into_stream(mut self) -> Result<(UpstreamIo, Bytes), Gone> {
+        poll_fn(|cx| poll_connection(&mut self.connection, cx)).await;
+        let parts = self.connection.ok_or(Gone)?.into_parts();
         Ok((parts.io.into_inner(), parts.read_buf))
+    }
+}
+
+/// A connection that has ended already.
+#[derive(Debug)]
+pub(crate) struct Gone;
+
+/// Drives a connection; ready when it has ended, by an error or not.
+fn poll_connection(connection: &mut Option<Box<Connection>>, cx: &mut Context<'_>) -> Poll<()> {
+    match connection {
+        Some(connection) => connection.poll_without_shutdown(cx).map(|_| ()),
+        None => Poll::Ready(()),
     }
 }
 
@@ -296,7 +319,8 @@ impl UpstreamBody {
         }
         let frame = ready!(polled);
         match &frame {
-            Some(Ok(_)) if !self.incoming.is_end_stream() => {
+            // Nobody asks again after trailers.
+            Some(Ok(frame)) if !frame.is_trailers() && !self.incoming.is_end_stream() => {
                 self.wait.within(self.worker.limits().stream_idle);
             }
             Some(Ok(_)) | None => self.release(cx),

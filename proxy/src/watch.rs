@@ -123,18 +123,11 @@ impl Watch {
     pub(crate) fn wait(self: &Rc<Self>, origin: Option<Origin>) -> Wait {
         let slot = Slot { taken: true, deadline: NEVER, origin, cut: false, waker: None };
         let mut slots = self.slots.borrow_mut();
-        let index = match slots.free.pop() {
-            Some(index) => {
-                if let Some(free) = slots.all.get_mut(index) {
-                    *free = slot;
-                }
-                index
-            }
-            None => {
-                slots.all.push(slot);
-                slots.all.len() - 1
-            }
-        };
+        let index = slots.free.pop().unwrap_or(slots.all.len());
+        match slots.all.get_mut(index) {
+            Some(free) => *free = slot,
+            None => slots.all.push(slot),
+        }
         Wait { watch: Rc::clone(self), index }
     }
 

@@ -13,7 +13,7 @@ use std::{
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use gantry_certs::{DevCa, Leaf, Resolver};
-use gantry_model::{ContainerId, Generation, Phase, ProjectId, Scheme, Service};
+use gantry_model::{ContainerId, Generation, Phase, Scheme, Service};
 use gantry_proxy::{
     AccessLog, ApiRealm, Body, ClientAddress, Config, Deps, Edge, KitPort, Limits, Readiness,
     RequestId, StartFailed, StartService, api_service,
@@ -27,14 +27,14 @@ use time::OffsetDateTime;
 use crate::{client::Client, origin::Origin};
 
 /// The id of the project in all tests.
-pub const PROJECT: &str = "aaaaaaaaaaaaaaaaaaaaaaaa";
+pub(crate) const PROJECT: &str = "aaaaaaaaaaaaaaaaaaaaaaaa";
 /// The id of the container in most tests.
-pub const CONTAINER: &str = "bbbbbbbbbbbbbbbbbbbbbbbb";
+pub(crate) const CONTAINER: &str = "bbbbbbbbbbbbbbbbbbbbbbbb";
 /// The port that the Kit service `files` has here.
-pub const FILES_PORT: u16 = 7001;
+pub(crate) const FILES_PORT: u16 = 7001;
 
 /// The hostname of a service of a container.
-pub fn host(container: &str, service: &str) -> String {
+pub(crate) fn host(container: &str, service: &str) -> String {
     format!("{PROJECT}-{container}-{service}.local.containers.gantry.localhost")
 }
 
@@ -43,10 +43,10 @@ type Program = Box<dyn Fn(SocketAddr) -> Result<Origin, StartFailed> + Send + Sy
 
 /// Starts services by starting an [`Origin`].
 #[derive(Clone)]
-pub struct Starter {
+pub(crate) struct Starter {
     address: SocketAddr,
     program: Arc<Program>,
-    pub started: Arc<Mutex<Vec<(ContainerId, Service, u16)>>>,
+    pub(crate) started: Arc<Mutex<Vec<(ContainerId, Service, u16)>>>,
     running: Arc<Mutex<Vec<Origin>>>,
 }
 
@@ -68,10 +68,10 @@ impl StartService for Starter {
 }
 
 /// Ready or not, as the test says.
-pub struct Gauge(pub Mutex<Result<(), String>>);
+pub(crate) struct Gauge(pub(crate) Mutex<Result<(), String>>);
 
 impl Readiness for Gauge {
-    fn name(&self) -> &str {
+    fn name(&self) -> &'static str {
         "gauge"
     }
 
@@ -81,10 +81,10 @@ impl Readiness for Gauge {
 }
 
 /// What a test may set before the edge starts.
-pub struct Setup {
-    pub limits: Limits,
-    pub workers: usize,
-    pub program: Program,
+pub(crate) struct Setup {
+    pub(crate) limits: Limits,
+    pub(crate) workers: usize,
+    pub(crate) program: Program,
 }
 
 impl Default for Setup {
@@ -98,26 +98,26 @@ impl Default for Setup {
 }
 
 /// The bed.
-pub struct Bed {
-    pub number: u8,
-    pub edge: Option<Edge>,
-    pub routes: Routes,
-    pub starter: Starter,
-    pub gauge: Arc<Gauge>,
-    pub ca_path: PathBuf,
-    pub log_path: PathBuf,
-    pub runtime: Option<tokio::runtime::Runtime>,
+pub(crate) struct Bed {
+    pub(crate) number: u8,
+    pub(crate) edge: Option<Edge>,
+    pub(crate) routes: Routes,
+    pub(crate) starter: Starter,
+    pub(crate) gauge: Arc<Gauge>,
+    pub(crate) ca_path: PathBuf,
+    pub(crate) log_path: PathBuf,
+    pub(crate) runtime: Option<tokio::runtime::Runtime>,
     records: Mutex<HashMap<ContainerId, RouteRecord>>,
     _directory: tempfile::TempDir,
 }
 
 impl Bed {
     /// An edge on `127.77.<number>.1`.
-    pub fn new(number: u8) -> Self {
+    pub(crate) fn new(number: u8) -> Self {
         Self::with(number, Setup::default())
     }
 
-    pub fn with(number: u8, setup: Setup) -> Self {
+    pub(crate) fn with(number: u8, setup: Setup) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let now = OffsetDateTime::now_utc();
         let domain = "gantry.localhost".parse().unwrap();
@@ -188,18 +188,18 @@ impl Bed {
     }
 
     /// The address of a container.
-    pub fn container_address(&self, last: u8) -> IpAddr {
+    pub(crate) fn container_address(&self, last: u8) -> IpAddr {
         address(self.number, last)
     }
 
     /// A container of the test that runs, with a simple program on port 3000.
-    pub fn running(&self) -> Origin {
+    pub(crate) fn running(&self) -> Origin {
         self.set(CONTAINER, Phase::Running, 1);
         Origin::simple(SocketAddr::new(address(self.number, 2), 3000))
     }
 
     /// As [`Bed::running`], with a program that answers by `answer`.
-    pub fn running_with(
+    pub(crate) fn running_with(
         &self,
         answer: impl Fn(&crate::origin::Seen, &mut std::net::TcpStream) + Send + Sync + 'static,
     ) -> Origin {
@@ -208,11 +208,11 @@ impl Bed {
     }
 
     /// Sets where a container stands.
-    pub fn set(&self, container: &str, phase: Phase, generation: u64) {
+    pub(crate) fn set(&self, container: &str, phase: Phase, generation: u64) {
         self.set_at(container, phase, generation, address(self.number, 2), 0);
     }
 
-    pub fn set_at(
+    pub(crate) fn set_at(
         &self,
         container: &str,
         phase: Phase,
@@ -232,13 +232,13 @@ impl Bed {
         });
     }
 
-    pub fn set_record(&self, record: RouteRecord) {
+    pub(crate) fn set_record(&self, record: RouteRecord) {
         let mut records = self.records.lock().unwrap();
         records.insert(record.container, record);
         self.apply(record.container, Some(record));
     }
 
-    pub fn remove(&self, container: &str) {
+    pub(crate) fn remove(&self, container: &str) {
         let container = container.parse().unwrap();
         self.records.lock().unwrap().remove(&container);
         self.apply(container, None);
@@ -250,38 +250,38 @@ impl Bed {
         table.apply(&[(container, record)], next);
     }
 
-    pub fn edge(&self) -> &Edge {
+    pub(crate) fn edge(&self) -> &Edge {
         self.edge.as_ref().unwrap()
     }
 
-    pub fn https(&self) -> SocketAddr {
+    pub(crate) fn https(&self) -> SocketAddr {
         self.edge().addresses().https[0]
     }
 
-    pub fn http(&self) -> SocketAddr {
+    pub(crate) fn http(&self) -> SocketAddr {
         self.edge().addresses().http[0]
     }
 
-    pub fn plain(&self) -> SocketAddr {
+    pub(crate) fn plain(&self) -> SocketAddr {
         self.edge().addresses().plain[0]
     }
 
-    pub fn admin(&self) -> SocketAddr {
+    pub(crate) fn admin(&self) -> SocketAddr {
         self.edge().addresses().admin[0]
     }
 
     /// A connection to the plain listener that serves.
-    pub fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         Client::connect(self.plain())
     }
 
     /// A connection over TLS with HTTP/1.1.
-    pub fn tls_client(&self, sni: &str) -> Client {
+    pub(crate) fn tls_client(&self, sni: &str) -> Client {
         Client::connect_tls(self.https(), sni, &self.ca_path, b"http/1.1")
     }
 
     /// What `/metrics` shows for a name with its labels.
-    pub fn metric(&self, name: &str) -> f64 {
+    pub(crate) fn metric(&self, name: &str) -> f64 {
         let reply = Client::connect(self.admin()).get("localhost", "/metrics", "");
         let line = reply
             .text()
@@ -291,7 +291,7 @@ impl Bed {
     }
 
     /// Waits until a metric has a value; it is read again and again.
-    pub fn wait_metric(&self, name: &str, want: f64) {
+    pub(crate) fn wait_metric(&self, name: &str, want: f64) {
         let end = std::time::Instant::now() + Duration::from_secs(10);
         loop {
             let value = self.metric(name);
@@ -304,7 +304,7 @@ impl Bed {
     }
 
     /// Ends the edge, and returns its access lines.
-    pub fn finish(mut self) -> Vec<serde_json::Value> {
+    pub(crate) fn finish(mut self) -> Vec<serde_json::Value> {
         let edge = self.edge.take().unwrap();
         let runtime = self.runtime.take().unwrap();
         runtime.block_on(edge.drain(Duration::from_secs(5)));
@@ -327,7 +327,7 @@ fn address(number: u8, last: u8) -> IpAddr {
     IpAddr::V4(Ipv4Addr::new(127, 77, number, last))
 }
 
-pub fn now_ms() -> i64 {
+pub(crate) fn now_ms() -> i64 {
     i64::try_from(OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000_000).unwrap()
 }
 

@@ -17,26 +17,25 @@ trait Stream: Read + Write + Send {}
 impl<T: Read + Write + Send> Stream for T {}
 
 /// A connection.
-pub struct Client {
+pub(crate) struct Client {
     stream: Box<dyn Stream>,
-    tcp: TcpStream,
     buffer: Vec<u8>,
 }
 
 /// An answer.
 #[derive(Debug)]
-pub struct Reply {
-    pub status: u16,
-    pub head: String,
-    pub body: Vec<u8>,
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Reply {
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    pub fn value(&self, name: &str) -> Option<&str> {
+    pub(crate) fn value(&self, name: &str) -> Option<&str> {
         self.head
             .lines()
             .skip(1)
@@ -45,18 +44,18 @@ impl Reply {
             .map(|(_, value)| value.trim())
     }
 
-    pub fn code(&self) -> Option<&str> {
+    pub(crate) fn code(&self) -> Option<&str> {
         self.value("x-gantry-error")
     }
 }
 
 impl Client {
-    pub fn connect(address: SocketAddr) -> Self {
+    pub(crate) fn connect(address: SocketAddr) -> Self {
         let tcp = tcp(address);
-        Self { stream: Box::new(tcp.try_clone().unwrap()), tcp, buffer: Vec::new() }
+        Self { stream: Box::new(tcp), buffer: Vec::new() }
     }
 
-    pub fn connect_tls(address: SocketAddr, sni: &str, ca: &Path, alpn: &[u8]) -> Self {
+    pub(crate) fn connect_tls(address: SocketAddr, sni: &str, ca: &Path, alpn: &[u8]) -> Self {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(ca).unwrap()).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -69,33 +68,37 @@ impl Client {
         let name = ServerName::try_from(sni.to_owned()).unwrap();
         let connection = ClientConnection::new(Arc::new(config), name).unwrap();
         let tcp = tcp(address);
-        let mut stream = StreamOwned::new(connection, tcp.try_clone().unwrap());
+        let mut stream = StreamOwned::new(connection, tcp);
         while stream.conn.is_handshaking() {
             stream.conn.complete_io(&mut stream.sock).unwrap();
         }
-        Self { stream: Box::new(stream), tcp, buffer: Vec::new() }
+        Self { stream: Box::new(stream), buffer: Vec::new() }
     }
 
-    pub fn send(&mut self, octets: impl AsRef<[u8]>) {
+    pub(crate) fn send(&mut self, octets: impl AsRef<[u8]>) {
         self.stream.write_all(octets.as_ref()).unwrap();
         self.stream.flush().unwrap();
     }
 
     /// Sends as far as the other side takes it; it may have closed already.
-    pub fn try_send(&mut self, octets: impl AsRef<[u8]>) -> bool {
+    pub(crate) fn try_send(&mut self, octets: impl AsRef<[u8]>) -> bool {
         self.stream.write_all(octets.as_ref()).and_then(|()| self.stream.flush()).is_ok()
     }
 
     /// A GET and its answer.
-    pub fn get(&mut self, host: &str, path: &str, fields: &str) -> Reply {
+    pub(crate) fn get(&mut self, host: &str, path: &str, fields: &str) -> Reply {
         self.send(format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n{fields}\r\n"));
         self.reply()
     }
 
     /// The next answer, whole.
-    pub fn reply(&mut self) -> Reply {
+    pub(crate) fn reply(&mut self) -> Reply {
         let head = self.head();
-        let mut reply = Reply { status: head[9..12].parse().unwrap(), head, body: Vec::new() };
+        let mut reply = Reply {
+            status: head.split(' ').nth(1).unwrap().parse().unwrap(),
+            head,
+            body: Vec::new(),
+        };
         if let Some(length) = reply.value("content-length") {
             reply.body = self.exactly(length.parse().unwrap());
         } else if reply.value("transfer-encoding").is_some() {
@@ -110,7 +113,7 @@ impl Client {
     }
 
     /// The next head, with its last empty line; the body stays unread.
-    pub fn head(&mut self) -> String {
+    pub(crate) fn head(&mut self) -> String {
         let end = loop {
             if let Some(at) = self.buffer.windows(4).position(|four| four == b"\r\n\r\n") {
                 break at + 4;
@@ -121,7 +124,7 @@ impl Client {
     }
 
     /// The data of the next chunk; nothing for the last one.
-    pub fn chunk(&mut self) -> Option<Vec<u8>> {
+    pub(crate) fn chunk(&mut self) -> Option<Vec<u8>> {
         let size = usize::from_str_radix(&self.line(), 16).unwrap();
         if size == 0 {
             return None;
@@ -132,7 +135,7 @@ impl Client {
     }
 
     /// The trailers after the last chunk, one a line.
-    pub fn trailers(&mut self) -> String {
+    pub(crate) fn trailers(&mut self) -> String {
         let mut trailers = String::new();
         loop {
             let line = self.line();
@@ -144,7 +147,7 @@ impl Client {
         }
     }
 
-    pub fn line(&mut self) -> String {
+    pub(crate) fn line(&mut self) -> String {
         let end = loop {
             if let Some(at) = self.buffer.windows(2).position(|two| two == b"\r\n") {
                 break at;
@@ -155,7 +158,7 @@ impl Client {
         String::from_utf8(line[..end].to_vec()).unwrap()
     }
 
-    pub fn exactly(&mut self, count: usize) -> Vec<u8> {
+    pub(crate) fn exactly(&mut self, count: usize) -> Vec<u8> {
         while self.buffer.len() < count {
             assert!(self.fill(), "the connection ended within a body: {:?}", self.left());
         }
@@ -163,18 +166,14 @@ impl Client {
     }
 
     /// Everything until the other side closes.
-    pub fn rest(&mut self) -> Vec<u8> {
+    pub(crate) fn rest(&mut self) -> Vec<u8> {
         while self.fill() {}
         std::mem::take(&mut self.buffer)
     }
 
     /// Whether the other side has closed, without another octet.
-    pub fn is_closed(&mut self) -> bool {
+    pub(crate) fn is_closed(&mut self) -> bool {
         self.rest().is_empty()
-    }
-
-    pub fn shutdown_write(&self) {
-        self.tcp.shutdown(std::net::Shutdown::Write).unwrap();
     }
 
     fn left(&self) -> String {

@@ -86,9 +86,7 @@ fn a_body_that_pauses_is_given_up() {
     assert!(client.is_closed());
     assert!(origin.seen().is_empty(), "half a request is none");
     let mut client = bed.client();
-    client.send(format!(
-        "POST / HTTP/1.1\r\nHost: api.gantry.localhost\r\nContent-Length: 10\r\n\r\nabc"
-    ));
+    client.send("POST / HTTP/1.1\r\nHost: api.gantry.localhost\r\nContent-Length: 10\r\n\r\nabc");
     let told = client.reply().text();
     assert!(told.contains("error: "), "the API hears of it: {told}");
 }

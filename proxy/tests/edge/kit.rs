@@ -74,7 +74,7 @@ fn the_api_is_asked_in_process_and_told_who_asks() {
     let realm = "9".repeat(24);
     for (name, want) in [
         ("api.gantry.localhost".to_owned(), serde_json::Value::Null),
-        (format!("{realm}.api.gantry.localhost"), realm.clone().into()),
+        (format!("{realm}.api.gantry.localhost"), realm.into()),
         ("any-word.api.gantry.localhost".to_owned(), serde_json::Value::Null),
     ] {
         let mut client = bed.tls_client(&name);

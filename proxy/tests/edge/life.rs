@@ -110,7 +110,7 @@ fn a_drain_ends_at_its_deadline() {
     let _origin = bed.running_with(|_, stream| {
         send(stream, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n");
         // Silent until the edge ends it.
-        _ = stream.read(&mut [0; 16]);
+        drop(stream.read(&mut [0; 16]));
     });
     let mut client = bed.client();
     client.send(format!("GET / HTTP/1.1\r\nHost: {}\r\n\r\n", host(CONTAINER, "http-3000")));
@@ -139,7 +139,7 @@ fn a_client_that_leaves_takes_its_request_with_it() {
     let bed = Bed::new(105);
     let origin = bed.running_with(|_, stream| {
         // Answers never; the edge closes.
-        _ = stream.read(&mut [0; 16]);
+        drop(stream.read(&mut [0; 16]));
     });
     bed.set(CONTAINER, Phase::Running, 1);
     let mut client = bed.client();

@@ -1,15 +1,30 @@
 //! The edge from outside: real sockets, octets written by hand, foreign clients.
+//!
+//! The modules are marked as tests, so that their helpers may unwrap as tests do.
 
+#[cfg(test)]
 mod bed;
+#[cfg(test)]
 mod client;
+#[cfg(test)]
 mod deadlines;
+#[cfg(test)]
 mod foreign;
+#[cfg(test)]
 mod forwarding;
+#[cfg(test)]
 mod hosts;
+#[cfg(test)]
 mod http2;
+#[cfg(test)]
 mod kit;
+#[cfg(test)]
 mod life;
+#[cfg(test)]
 mod origin;
+#[cfg(test)]
 mod pages;
+#[cfg(test)]
 mod smuggling;
+#[cfg(test)]
 mod streaming;

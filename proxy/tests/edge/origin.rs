@@ -13,18 +13,16 @@ use std::{
 
 /// One request, as it arrived.
 #[derive(Clone, Debug)]
-pub struct Seen {
-    /// The connection that it came by, counted from 1.
-    pub connection: usize,
+pub(crate) struct Seen {
     /// The head with its last empty line.
-    pub head: String,
+    pub(crate) head: String,
     /// The body without its framing, trailers at the end of a chunked one.
-    pub body: Vec<u8>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Seen {
     /// All values of a field.
-    pub fn values(&self, name: &str) -> Vec<&str> {
+    pub(crate) fn values(&self, name: &str) -> Vec<&str> {
         self.head
             .lines()
             .skip(1)
@@ -35,7 +33,7 @@ impl Seen {
     }
 
     /// The method and the target.
-    pub fn line(&self) -> &str {
+    pub(crate) fn line(&self) -> &str {
         self.head.lines().next().unwrap()
     }
 }
@@ -52,14 +50,14 @@ struct Shared {
 }
 
 /// A listening program; it stops when dropped.
-pub struct Origin {
+pub(crate) struct Origin {
     address: SocketAddr,
     shared: Arc<Shared>,
 }
 
 impl Origin {
     /// Listens, and answers each request by `answer`.
-    pub fn start(
+    pub(crate) fn start(
         address: SocketAddr,
         answer: impl Fn(&Seen, &mut TcpStream) + Send + Sync + 'static,
     ) -> Self {
@@ -80,9 +78,9 @@ impl Origin {
                     return;
                 }
                 let shared = Arc::clone(&accepting);
-                let number = shared.connections.fetch_add(1, Ordering::SeqCst) + 1;
+                shared.connections.fetch_add(1, Ordering::SeqCst);
                 std::thread::spawn(move || {
-                    serve(&shared, number, stream.unwrap());
+                    serve(&shared, stream.unwrap());
                     shared.closed.fetch_add(1, Ordering::SeqCst);
                     shared.changed.notify_all();
                 });
@@ -92,34 +90,36 @@ impl Origin {
     }
 
     /// Answers 200 with a small text.
-    pub fn simple(address: SocketAddr) -> Self {
-        Self::start(address, |_, stream| reply(stream, "content-type: text/plain", "hello\n"))
+    pub(crate) fn simple(address: SocketAddr) -> Self {
+        Self::start(address, |seen, stream| {
+            if seen.line().starts_with("HEAD ") {
+                send(stream, "HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\n");
+            } else {
+                reply(stream, "content-type: text/plain", "hello\n");
+            }
+        })
     }
 
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    pub fn seen(&self) -> Vec<Seen> {
+    pub(crate) fn seen(&self) -> Vec<Seen> {
         self.shared.seen.lock().unwrap().clone()
     }
 
     /// The last request; there must be one.
-    pub fn last(&self) -> Seen {
+    pub(crate) fn last(&self) -> Seen {
         self.seen().last().cloned().expect("the container saw a request")
     }
 
-    pub fn connections(&self) -> usize {
+    pub(crate) fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::SeqCst)
     }
 
     /// Waits until so many connections have ended.
-    pub fn wait_closed(&self, count: usize) {
+    pub(crate) fn wait_closed(&self, count: usize) {
         self.wait(|shared, _| shared.closed.load(Ordering::SeqCst) >= count);
     }
 
     /// Waits until so many requests came.
-    pub fn wait_seen(&self, count: usize) {
+    pub(crate) fn wait_seen(&self, count: usize) {
         self.wait(|_, seen| seen.len() >= count);
     }
 
@@ -144,21 +144,21 @@ impl Drop for Origin {
 }
 
 /// Writes a 200 with a length.
-pub fn reply(stream: &mut TcpStream, fields: &str, body: &str) {
+pub(crate) fn reply(stream: &mut TcpStream, fields: &str, body: &str) {
     let length = body.len();
     let fields = if fields.is_empty() { String::new() } else { format!("{fields}\r\n") };
     send(stream, format!("HTTP/1.1 200 OK\r\n{fields}content-length: {length}\r\n\r\n{body}"));
 }
 
 /// Writes octets; a client that has left is no error here.
-pub fn send(stream: &mut TcpStream, octets: impl AsRef<[u8]>) {
-    _ = stream.write_all(octets.as_ref());
+pub(crate) fn send(stream: &mut TcpStream, octets: impl AsRef<[u8]>) {
+    drop(stream.write_all(octets.as_ref()));
 }
 
-fn serve(shared: &Shared, number: usize, mut stream: TcpStream) {
+fn serve(shared: &Shared, mut stream: TcpStream) {
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     let mut buffer = Vec::new();
-    while let Some(seen) = read_request(&mut stream, &mut buffer, number) {
+    while let Some(seen) = read_request(&mut stream, &mut buffer) {
         let mut all = shared.seen.lock().unwrap();
         all.push(seen.clone());
         drop(all);
@@ -171,7 +171,7 @@ fn serve(shared: &Shared, number: usize, mut stream: TcpStream) {
 }
 
 /// Reads one request as plainly as a program can; nothing when the connection ends.
-fn read_request(stream: &mut TcpStream, buffer: &mut Vec<u8>, connection: usize) -> Option<Seen> {
+fn read_request(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Seen> {
     let end = loop {
         if let Some(at) = buffer.windows(4).position(|four| four == b"\r\n\r\n") {
             break at + 4;
@@ -179,7 +179,7 @@ fn read_request(stream: &mut TcpStream, buffer: &mut Vec<u8>, connection: usize)
         fill(stream, buffer)?;
     };
     let head = String::from_utf8_lossy(&buffer.drain(..end).collect::<Vec<_>>()).into_owned();
-    let mut seen = Seen { connection, head, body: Vec::new() };
+    let mut seen = Seen { head, body: Vec::new() };
     let length = seen.values("content-length").first().map(|text| text.parse().unwrap());
     if let Some(length) = length {
         while buffer.len() < length {
