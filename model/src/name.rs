@@ -113,25 +113,37 @@ impl fmt::Display for Hostname<'_> {
     }
 }
 
-/// Whether a name surely is a canonical [`Hostname`]; some canonical ones (with underscores, or with
-/// a digit at the end) are not vouched for. Every request passes here, so the loop has no branches
-/// and the compiler makes vectors of it.
-#[expect(clippy::needless_bitwise_bool, reason = "a lazy operator is a branch")]
+/// Whether a name surely is a canonical [`Hostname`]; some canonical ones (short ones, those with
+/// underscores or with a digit at the end) are not vouched for. Every request passes here.
 fn is_canonical(octets: &[u8]) -> bool {
-    let is_mark = |octet: u8| octet.wrapping_sub(b'-') < 2; // `-` or `.`
     let (Some(&first), Some(&last)) = (octets.first(), octets.last()) else { return false };
     // A name that ends in a letter is no address.
     if octets.len() > 253 || is_mark(first) || !last.is_ascii_lowercase() {
         return false;
     }
-    let following = octets.iter().skip(1);
-    let bad = octets.iter().zip(following).fold(0, |bad, (&octet, &next)| {
+    let Some(tail) = octets.last_chunk() else { return false };
+    let (mut bad, mut rest) = (misfits(tail), octets);
+    while let Some(window) = rest.first_chunk() {
+        bad |= misfits(window);
+        rest = rest.get(16..).unwrap_or_default();
+    }
+    bad == 0 && labels_fit(octets)
+}
+
+fn is_mark(octet: u8) -> bool {
+    matches!(octet, b'-' | b'.')
+}
+
+/// Looks at 16 octets, and at what follows each of them: 0 if all may stand in a canonical name.
+/// Without branches, so that the compiler makes vectors of it.
+#[expect(clippy::needless_bitwise_bool, reason = "a lazy operator is a branch")]
+fn misfits(window: &[u8; 17]) -> u8 {
+    window.iter().zip(window.iter().skip(1)).fold(0, |bad, (&octet, &next)| {
         let plain = is_mark(octet) | octet.is_ascii_lowercase() | octet.is_ascii_digit();
         // An empty label, or a hyphen at the end of one.
         let edge = is_mark(octet) & is_mark(next) & ((octet == b'.') | (next == b'.'));
         bad | u8::from(!plain) | u8::from(edge)
-    });
-    bad == 0 && labels_fit(octets)
+    })
 }
 
 /// Whether no label has more than 63 octets.

@@ -140,6 +140,13 @@ impl<'h> RouteKey<'h> {
     fn parse_below_zone(below_zone: &'h str) -> Result<Self, NotARoute> {
         let (labels, server) = below_zone.rsplit_once('.').ok_or(NotARoute::Shape)?;
         check_label(server).map_err(|_name| NotARoute::Shape)?;
+        // Nearly every request: one canonical label. Nothing is searched for in its ids.
+        if let Some((project, container, service)) = split_canonical(labels)
+            && !service.contains('.')
+        {
+            let target = Target::parse(service, None)?;
+            return Ok(Self::Container { server, project, container, target });
+        }
         let (sub, label) = match labels.rsplit_once('.') {
             None => (None, labels),
             Some((sub, label)) => {
