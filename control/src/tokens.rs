@@ -320,12 +320,12 @@ impl Controller {
 
     /// Records the use. A failure costs the record of it and nothing else.
     async fn touch(&self, token: &gantry_store::Token, client: Option<IpAddr>, now_ms: i64) {
-        let address = client.map(|address| address.to_canonical().to_string());
-        let recent = token.last_used_at_ms.is_some_and(|at_ms| now_ms - at_ms < TOUCH_MS);
-        if recent && token.last_used_ip == address {
+        let address = client.map(|address| address.to_canonical().to_string()).unwrap_or_default();
+        let recent =
+            token.last_used_at_ms.is_some_and(|at_ms| now_ms.saturating_sub(at_ms) < TOUCH_MS);
+        if recent && token.last_used_ip.as_ref() == Some(&address) {
             return;
         }
-        let address = address.unwrap_or_default();
         if let Err(error) = self.store().touch_token(token.id, &address, now_ms).await {
             tracing::warn!(token = %token.id, %error, "the use of a token was not recorded");
         }

@@ -3,9 +3,16 @@
 //! Nothing here knows what happened before. Whatever a crash left behind is one more combination in
 //! this table, and each answer either closes the gap or moves one step towards it.
 
+use std::net::IpAddr;
+
 use gantry_model::{Generation, Phase, Wish};
 use gantry_runtime::{Observed, State};
-use gantry_store::Container;
+use gantry_store::{Container, ContainerStatus};
+
+/// The causes that status logs name.
+pub(super) const BY_RECONCILER: &str = "reconciler";
+const BY_REBOOT: &str = "host_reboot";
+const BY_RUNTIME: &str = "runtime";
 
 /// The next thing to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +51,8 @@ pub(super) enum Stop {
 pub(super) enum Finding {
     /// The last wish is true.
     Done,
+    /// It was started.
+    Started,
     /// It runs, at another address or under another boot than recorded.
     Moved,
     /// It does not run, as was asked.
@@ -102,6 +111,70 @@ impl Step {
     }
 }
 
+/// What was seen beside the finding itself.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Look<'l> {
+    /// Where the container answers.
+    pub(super) address: Option<IpAddr>,
+    /// This boot of the host.
+    pub(super) boot_id: &'l str,
+    pub(super) now_ms: i64,
+}
+
+impl Finding {
+    /// What the status log names as the cause.
+    pub(super) const fn cause(self) -> &'static str {
+        match self {
+            Self::Done | Self::Started | Self::Moved | Self::Stopped | Self::Restart => {
+                BY_RECONCILER
+            }
+            Self::RebootedStart | Self::RebootedStop => BY_REBOOT,
+            Self::Died | Self::Vanished => BY_RUNTIME,
+        }
+    }
+
+    /// The status that follows.
+    pub(super) fn apply(self, container: &Container, look: &Look<'_>) -> ContainerStatus {
+        let seq = container.wish_seq;
+        let old = &container.status;
+        let running = |phase: Phase, started_at_ms: Option<i64>| ContainerStatus {
+            phase,
+            address: look.address,
+            generation: Generation(old.generation.0 + 1),
+            why: None,
+            done_seq: seq,
+            started_at_ms,
+            boot_id: Some(look.boot_id.to_owned()),
+        };
+        let idle = |phase: Phase, done_seq: u64| ContainerStatus {
+            phase,
+            address: None,
+            started_at_ms: None,
+            why: None,
+            done_seq,
+            ..old.clone()
+        };
+        let failed = |why: &str| ContainerStatus {
+            why: Some(why.to_owned()),
+            ..idle(old.phase.exited(), seq)
+        };
+        match self {
+            Self::Done => ContainerStatus { done_seq: seq, ..old.clone() },
+            Self::Started => running(old.phase.booted(), Some(look.now_ms)),
+            Self::Moved => running(old.phase, old.started_at_ms.or(Some(look.now_ms))),
+            // On the way of a restart: the wish is still open.
+            Self::Stopped if container.wish == Wish::Running => {
+                idle(old.phase.exited(), old.done_seq)
+            }
+            Self::Stopped => idle(old.phase.exited(), seq),
+            Self::Restart | Self::RebootedStart => idle(Phase::Starting, old.done_seq),
+            Self::RebootedStop => idle(Phase::Stopped, seq),
+            Self::Died => failed("its init ended by itself"),
+            Self::Vanished => failed("this server does not have the container any more"),
+        }
+    }
+}
+
 fn is_as_recorded(container: &Container, observed: Option<&Observed>, boot_id: &str) -> bool {
     container.status.address == observed.and_then(|observed| observed.address)
         && container.status.boot_id.as_deref() == Some(boot_id)
@@ -122,5 +195,186 @@ fn manner(wish: Wish) -> Stop {
     match wish {
         Wish::ForceStopped | Wish::Deleted => Stop::Forced,
         Wish::Running | Wish::Paused | Wish::Stopped => Stop::Ordered,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use gantry_model::{
+        ContainerId, ContainerSpec, ProjectId, ServerId, UserId,
+        container::{Color, ContainerName, Environment, ImageName},
+    };
+    use gantry_store::Version;
+
+    use super::*;
+
+    const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 88, 0, 2));
+
+    fn container(phase: Phase, wish: Wish, done: bool, ran: bool, autostart: bool) -> Container {
+        let runs = matches!(phase, Phase::Running | Phase::Paused);
+        Container {
+            id: ContainerId::from_bytes([1; 12]),
+            project: ProjectId::from_bytes([2; 12]),
+            owner: UserId::from_bytes([3; 12]),
+            server: ServerId::from_bytes([4; 12]),
+            spec: ContainerSpec {
+                name: ContainerName::parse("name", "test").unwrap(),
+                color: Color::from_rgb([0; 3]),
+                image: ImageName::parse("image", ImageName::DEFAULT).unwrap(),
+                hoody_kit: true,
+                dev_kit: true,
+                ai: true,
+                autostart,
+                ramdisk: true,
+                cache: true,
+                environment: Environment::default(),
+                ssh_public_key: None,
+                comment: None,
+                realms: Vec::new(),
+            },
+            wish,
+            wish_seq: 7,
+            status: ContainerStatus {
+                phase,
+                address: runs.then_some(ADDRESS),
+                generation: Generation(u64::from(ran)),
+                why: None,
+                done_seq: if done { 7 } else { 6 },
+                started_at_ms: runs.then_some(1),
+                boot_id: ran.then(|| "old".to_owned()),
+            },
+            version: Version::FIRST,
+            created_at_ms: 0,
+            updated_at_ms: 0,
+        }
+    }
+
+    /// Every combination that a crash, a meddler or a defect could leave.
+    fn combinations() -> impl Iterator<Item = (Container, Option<State>, &'static str)> {
+        let states = [
+            None,
+            Some(State::Created),
+            Some(State::Running),
+            Some(State::Paused),
+            Some(State::Stopped),
+        ];
+        Phase::ALL.into_iter().flat_map(move |phase| {
+            Wish::ALL.into_iter().flat_map(move |wish| {
+                states.into_iter().flat_map(move |state| {
+                    (0..16_u8).map(move |bits| {
+                        let [done, ran, autostart, same_boot] =
+                            [1, 2, 4, 8].map(|bit| bits & bit != 0);
+                        let boot = if same_boot { "old" } else { "new" };
+                        (container(phase, wish, done, ran, autostart), state, boot)
+                    })
+                })
+            })
+        })
+    }
+
+    fn observed(state: Option<State>) -> Option<Observed> {
+        let id = ContainerId::from_bytes([1; 12]);
+        state.map(|state| Observed { id, state, address: Some(ADDRESS) })
+    }
+
+    /// Plays the steps with a runtime that does what it is told; returns them.
+    fn play(container: &mut Container, state: &mut Option<State>, boot: &str) -> Vec<Step> {
+        let mut steps = Vec::new();
+        loop {
+            let step = Step::next(container, observed(*state).as_ref(), boot);
+            steps.push(step);
+            assert!(steps.len() <= 12, "no end: {steps:?}");
+            let finding = match step {
+                Step::Nothing | Step::Delete => return steps,
+                Step::Create => {
+                    *state = Some(State::Created);
+                    continue;
+                }
+                Step::Start => {
+                    *state = Some(State::Running);
+                    Finding::Started
+                }
+                Step::Stop(_) => {
+                    *state = Some(State::Stopped);
+                    continue;
+                }
+                Step::Pause => {
+                    *state = Some(State::Paused);
+                    continue;
+                }
+                Step::Resume => {
+                    *state = Some(State::Running);
+                    continue;
+                }
+                Step::Sweep => {
+                    *state = None;
+                    continue;
+                }
+                Step::Record(finding) => finding,
+            };
+            let look = Look { address: Some(ADDRESS), boot_id: boot, now_ms: 5 };
+            container.status = finding.apply(container, &look);
+        }
+    }
+
+    #[test]
+    fn every_combination_settles_and_then_agrees() {
+        for (before, state_before, boot) in combinations() {
+            let (mut container, mut state) = (before.clone(), state_before);
+            let steps = play(&mut container, &mut state, boot);
+            let row = format!("{before:?} {state_before:?} {boot}: {steps:?}");
+            let status = &container.status;
+            let runs = matches!(state, Some(State::Running | State::Paused));
+            if before.status.phase == Phase::Deleting {
+                assert_eq!(steps, [Step::Delete], "{row}");
+                continue;
+            }
+            assert_eq!(status.done_seq, container.wish_seq, "{row}");
+            match status.phase {
+                Phase::Running => assert_eq!(state, Some(State::Running), "{row}"),
+                Phase::Paused => assert_eq!(state, Some(State::Paused), "{row}"),
+                Phase::Stopped => assert!(!runs, "{row}"),
+                Phase::Failed => {
+                    assert!(
+                        !runs && (state.is_none() || status.generation > Generation(0)),
+                        "{row}"
+                    );
+                }
+                Phase::Creating
+                | Phase::Copying
+                | Phase::Claiming
+                | Phase::Starting
+                | Phase::Stopping
+                | Phase::Deleting => panic!("under way: {row}"),
+            }
+            assert_eq!(
+                status.address.is_some(),
+                status.phase == Phase::Running || status.phase == Phase::Paused,
+                "{row}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_has_run_is_removed_only_for_a_deletion() {
+        for (mut container, mut state, boot) in combinations() {
+            let (phase, ran) = (container.status.phase, container.status.generation.0 > 0);
+            let steps = play(&mut container, &mut state, boot);
+            let removed = steps.iter().any(|step| matches!(step, Step::Delete | Step::Sweep));
+            assert!(!removed || !ran || phase == Phase::Deleting, "{container:?}: {steps:?}");
+        }
+    }
+
+    #[test]
+    fn each_start_is_a_new_generation() {
+        for (mut container, mut state, boot) in combinations() {
+            let before = container.status.generation;
+            let steps = play(&mut container, &mut state, boot);
+            if steps.contains(&Step::Start) {
+                assert!(container.status.generation > before, "{container:?}: {steps:?}");
+            }
+        }
     }
 }

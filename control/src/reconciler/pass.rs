@@ -1,8 +1,8 @@
 //! One pass over one container: look, decide, act, record, until nothing is left to do.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use gantry_model::{Chain, ContainerId, Generation, Phase, ServerId, Wish};
+use gantry_model::{Chain, ContainerId, Phase, ServerId};
 use gantry_runtime::{Kit, Order, Runtime};
 use gantry_store::{Container, ContainerStatus, Store};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
@@ -10,18 +10,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     ReconcilerConfig,
-    decide::{Finding, Step, Stop},
+    decide::{BY_RECONCILER, Finding, Look, Step, Stop},
 };
 use crate::clock::Clock;
 
 /// The most steps of one pass. The longest honest way, from running over a restart to deleted, has
 /// ten; beyond this somebody changes the record faster than it can be followed.
 const STEPS_MAX: u32 = 64;
-
-/// The causes that status logs name.
-const BY_RECONCILER: &str = "reconciler";
-const BY_REBOOT: &str = "host_reboot";
-const BY_RUNTIME: &str = "runtime";
 
 /// What all passes share.
 pub(super) struct Shared {
@@ -93,8 +88,6 @@ pub(super) struct Pass<'p> {
     pub(super) memory: Memory,
 }
 
-type Recorded = Result<(), gantry_store::Error>;
-
 impl Pass<'_> {
     /// Works on the container until it is settled or something fails. Dropping this at any await
     /// leaves a state that the next pass continues from.
@@ -137,8 +130,9 @@ impl Pass<'_> {
                     return Ok(Ending::Settled);
                 }
                 Step::Record(finding) => {
-                    let address = observed.and_then(|observed| observed.address);
-                    self.record(&container, finding, address).await?;
+                    let look = self.look(observed.and_then(|observed| observed.address));
+                    let status = finding.apply(&container, &look);
+                    self.write(&container, finding.cause(), status).await?;
                     continue;
                 }
                 Step::Create => Class::Creation,
@@ -200,16 +194,9 @@ impl Pass<'_> {
                 let started = self.call(seq, timeout, runtime.ensure_running(&order)).await;
                 match started {
                     Ok(running) => {
-                        self.write(container, BY_RECONCILER, |status| {
-                            status.phase = status.phase.booted();
-                            status.address = Some(running.address);
-                            status.generation = Generation(status.generation.0 + 1);
-                            status.started_at_ms = Some(self.shared.clock.now_ms());
-                            status.boot_id = Some(runtime.boot_id().to_owned());
-                            status.why = None;
-                            status.done_seq = seq;
-                        })
-                        .await?;
+                        let look = self.look(Some(running.address));
+                        let status = Finding::Started.apply(container, &look);
+                        self.write(container, Finding::Started.cause(), status).await?;
                         Ok(())
                     }
                     Err(trouble) => Err(trouble),
@@ -302,113 +289,35 @@ impl Pass<'_> {
         if retryable && !exhausted {
             return Ok(Some(Ending::Failed));
         }
-        let seq = container.wish_seq;
-        let give_up = |status: &mut ContainerStatus, phase: Phase| {
-            status.phase = phase;
-            status.why = Some(reason.to_owned());
-            status.done_seq = seq;
-        };
+        let mut status = container.status.clone();
+        status.why = Some(reason.to_owned());
         match step {
             Step::Create | Step::Start => {
-                self.write(container, BY_RECONCILER, |status| {
-                    give_up(status, status.phase.lost());
-                    status.address = None;
-                    status.started_at_ms = None;
-                })
-                .await?;
+                status.phase = status.phase.lost();
+                status.address = None;
+                status.started_at_ms = None;
+                status.done_seq = container.wish_seq;
+                self.write(container, BY_RECONCILER, status).await?;
                 self.memory = self.memory.after_success();
                 Ok(None)
             }
             // It does what it did before, and the record says so.
             Step::Pause | Step::Resume if exhausted => {
-                let before = if step == Step::Pause { Phase::Running } else { Phase::Paused };
-                self.write(container, BY_RECONCILER, |status| give_up(status, before)).await?;
+                status.phase = if step == Step::Pause { Phase::Running } else { Phase::Paused };
+                status.done_seq = container.wish_seq;
+                self.write(container, BY_RECONCILER, status).await?;
                 self.memory = self.memory.after_success();
                 Ok(None)
             }
             // A container that does not stop or go away is not stopped or gone: the wish stands,
             // and the owner may read why it takes so long.
             Step::Stop(_) | Step::Delete | Step::Sweep | Step::Pause | Step::Resume => {
-                if exhausted && container.status.why.as_deref() != Some(reason) {
-                    self.write(container, BY_RECONCILER, |status| {
-                        status.why = Some(reason.to_owned());
-                    })
-                    .await?;
+                if exhausted {
+                    self.write(container, BY_RECONCILER, status).await?;
                 }
                 Ok(Some(Ending::Failed))
             }
             Step::Nothing | Step::Record(_) => Ok(None),
-        }
-    }
-
-    async fn record(
-        &self,
-        container: &Container,
-        finding: Finding,
-        address: Option<std::net::IpAddr>,
-    ) -> Recorded {
-        let now_ms = self.shared.clock.now_ms();
-        let seq = container.wish_seq;
-        let idle = |status: &mut ContainerStatus, phase: Phase| {
-            status.phase = phase;
-            status.address = None;
-            status.started_at_ms = None;
-        };
-        let fail = |status: &mut ContainerStatus, why: &str| {
-            idle(status, status.phase.exited());
-            status.why = Some(why.to_owned());
-            status.done_seq = seq;
-        };
-        match finding {
-            Finding::Done => {
-                self.write(container, BY_RECONCILER, |status| status.done_seq = seq).await
-            }
-            Finding::Moved => {
-                self.write(container, BY_RECONCILER, |status| {
-                    status.address = address;
-                    status.generation = Generation(status.generation.0 + 1);
-                    status.started_at_ms = status.started_at_ms.or(Some(now_ms));
-                    status.boot_id = Some(self.shared.runtime.boot_id().to_owned());
-                    status.done_seq = seq;
-                })
-                .await
-            }
-            Finding::Stopped => {
-                let restarts = container.wish == Wish::Running;
-                self.write(container, BY_RECONCILER, |status| {
-                    idle(status, status.phase.exited());
-                    status.why = None;
-                    if !restarts {
-                        status.done_seq = seq;
-                    }
-                })
-                .await
-            }
-            Finding::Restart => {
-                self.write(container, BY_RECONCILER, |status| idle(status, Phase::Starting)).await
-            }
-            Finding::RebootedStart => {
-                self.write(container, BY_REBOOT, |status| idle(status, Phase::Starting)).await
-            }
-            Finding::RebootedStop => {
-                self.write(container, BY_REBOOT, |status| {
-                    idle(status, Phase::Stopped);
-                    status.done_seq = seq;
-                })
-                .await
-            }
-            Finding::Died => {
-                self.write(container, BY_RUNTIME, |status| {
-                    fail(status, "its init ended by itself");
-                })
-                .await
-            }
-            Finding::Vanished => {
-                self.write(container, BY_RUNTIME, |status| {
-                    fail(status, "this server does not have the container any more");
-                })
-                .await
-            }
         }
     }
 
@@ -417,24 +326,22 @@ impl Pass<'_> {
     async fn write(
         &self,
         container: &Container,
-        triggered_by: &str,
-        change: impl FnOnce(&mut ContainerStatus),
-    ) -> Recorded {
-        let mut status = container.status.clone();
-        change(&mut status);
+        cause: &str,
+        status: ContainerStatus,
+    ) -> Result<(), gantry_store::Error> {
         if status == container.status {
             return Ok(());
         }
         let now_ms = self.shared.clock.now_ms();
-        let written = self
-            .shared
-            .store
-            .set_status(self.id, container.version, &status, triggered_by, now_ms)
-            .await;
-        match written {
+        let store = &self.shared.store;
+        match store.set_status(self.id, container.version, &status, cause, now_ms).await {
             Ok(_) | Err(gantry_store::Error::Stale | gantry_store::Error::NotFound) => Ok(()),
             Err(error) => Err(error),
         }
+    }
+
+    fn look(&self, address: Option<IpAddr>) -> Look<'_> {
+        Look { address, boot_id: self.shared.runtime.boot_id(), now_ms: self.shared.clock.now_ms() }
     }
 }
 
