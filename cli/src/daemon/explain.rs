@@ -37,7 +37,7 @@ const ASKERS_MAX: usize = 8;
 
 /// One step on the way of a request.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
-struct Step {
+struct Stage {
     /// `parse`, `route`, `decision`, `endpoint` or `answer`.
     step: String,
     /// What comes out of it.
@@ -52,7 +52,7 @@ struct Explanation {
     url: String,
     /// Who says so: a running process, or the store.
     source: String,
-    steps: Vec<Step>,
+    steps: Vec<Stage>,
 }
 
 /// What an explanation stands on.
@@ -219,13 +219,13 @@ async fn answer_one(mut stream: UnixStream, facts: &Facts, routes: &Routes) -> i
 
 /// Collects the steps.
 struct Walk {
-    steps: Vec<Step>,
+    steps: Vec<Stage>,
 }
 
 impl Walk {
     fn step(&mut self, step: &str, result: impl Into<String>, reason: impl Into<String>) {
         let (step, result, reason) = (step.to_owned(), result.into(), reason.into());
-        self.steps.push(Step { step, result, reason });
+        self.steps.push(Stage { step, result, reason });
     }
 }
 

@@ -82,11 +82,8 @@ async fn report(mut progress: watch::Receiver<Option<Progress>>) {
         if tenth == said {
             continue;
         }
-        let image = now.image.as_str();
-        match percent {
-            Some(percent) => tracing::info!("image {image}: {percent} % {}", now.step),
-            None => tracing::info!("image {image}: {}", now.step),
-        }
+        let percent = percent.map(|percent| format!("{percent} % ")).unwrap_or_default();
+        tracing::info!("image {}: {percent}{}", now.image.as_str(), now.step);
         said = tenth;
     }
 }
