@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use gantry_model::{Chain, ContainerId, Phase, ServerId};
+use gantry_model::{Chain, ContainerId, Generation, Phase, ServerId};
 use gantry_runtime::{Kit, Order, Runtime};
 use gantry_store::{Container, ContainerStatus, Store};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
@@ -293,6 +293,9 @@ impl Pass<'_> {
         status.why = Some(reason.to_owned());
         match step {
             Step::Create | Step::Start => {
+                if status.generation == Generation(0) {
+                    self.clear(container.wish_seq).await;
+                }
                 status.phase = status.phase.lost();
                 status.address = None;
                 status.started_at_ms = None;
@@ -318,6 +321,17 @@ impl Pass<'_> {
                 Ok(Some(Ending::Failed))
             }
             Step::Nothing | Step::Record(_) => Ok(None),
+        }
+    }
+
+    /// Removes what a creation that is given up has left, also what the runtime cannot see; should
+    /// that fail, what it can see is swept later.
+    async fn clear(&self, seq: u64) {
+        let timeout = self.shared.config.call_timeout;
+        let cleared = self.call(seq, timeout, self.shared.runtime.ensure_deleted(self.id)).await;
+        if let Err(Trouble::Runtime(error)) = cleared {
+            let error = Chain(&error).to_string();
+            tracing::warn!(container = %self.id, error, "a failed creation was not cleared");
         }
     }
 

@@ -160,9 +160,36 @@ async fn a_start_that_keeps_failing_is_given_up_and_swept() {
     let id = bench.create(&bench.project().await, bench.plain()).await.record.id;
     let status = bench.phase(id, Phase::Failed).await.record.status;
     assert_eq!(status.why.as_deref(), Some("starting the container failed"));
-    let rest = bench.runtime();
-    until("the rest of the creation is removed", || bench.world.order(id).is_none()).await;
-    assert_eq!(rest.observe(id).await.unwrap(), None);
+    assert_eq!(state(&bench, id).await, None, "nothing is left when it shows");
+    assert_eq!(bench.world.calls(Call::Run), 4);
+    // What an owner changes is tried anew.
+    bench.control.operate(&bench.actor, id, Operation::Start, None).await.unwrap();
+    bench.reach(id, Condition::Settled).await;
+}
+
+#[tokio::test]
+async fn a_deletion_that_takes_long_says_why_and_goes_on() {
+    let bench = Bench::running().await;
+    let id = bench.running_container(&bench.project().await).await.record.id;
+    for _ in 0..10 {
+        bench.world.fail_next(Call::Delete, RuntimeError::failed("unmounting", "busy"));
+    }
+    let mut head = bench.store.head();
+    bench.control.delete_container(&bench.actor, id).await.unwrap();
+    let told = async {
+        loop {
+            head.mark_unchanged();
+            let status = bench.control.container(&bench.actor, id).await.unwrap().record.status;
+            assert_eq!(status.phase, Phase::Deleting);
+            if let Some(why) = status.why {
+                return why;
+            }
+            head.changed().await.unwrap();
+        }
+    };
+    let why = tokio::time::timeout(PATIENCE, told).await.unwrap();
+    assert_eq!(why, "unmounting failed");
+    gone(&bench, id).await;
 }
 
 #[tokio::test]
