@@ -12,7 +12,7 @@ use std::{
 };
 
 use contract::{Host, order};
-use gantry_model::container::ImageName;
+use gantry_model::{ContainerId, container::ImageName};
 use gantry_runtime::{
     Error, Exec, ExecOutput, ExitStatus, Runtime, State,
     fake::{Call, Fake, World},
@@ -27,6 +27,7 @@ impl Host for Memory {
     async fn restart(&mut self) -> Arc<dyn Runtime> {
         self.runtime()
     }
+    async fn settle(&self, _id: ContainerId) {}
     fn image(&self) -> ImageName {
         ImageName::parse("image", "debian/13").unwrap()
     }

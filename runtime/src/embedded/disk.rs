@@ -22,7 +22,7 @@ use std::{
     net::Ipv4Addr,
     os::{
         fd::AsFd as _,
-        unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+        unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
     },
     path::{Path, PathBuf},
     time::Duration,
@@ -228,7 +228,9 @@ enum Durable {
 }
 
 fn make_dir(path: &Path, mode: u32) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(mode).create(path)
+    DirBuilder::new().recursive(true).mode(mode).create(path)?;
+    // Whatever the caller's mask says: the mapped root must pass through.
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
 }
 
 /// The file's content; `None` when it is missing. One that does not decode is reported and missing.

@@ -190,6 +190,16 @@ impl Inner {
         .await
     }
 
+    /// Kills the init if it lives, without waiting for anything. Needs no lock: whoever holds it
+    /// finds the init ended, as if it had ended by itself.
+    pub(super) fn kill(&self, id: ContainerId) {
+        if let Some(run) = self.live(&self.disk.home(id))
+            && let Ok(Some(handle)) = run.init.open()
+        {
+            handle.kill();
+        }
+    }
+
     /// Ends the init. The lock of the container is held.
     pub(super) async fn stop(&self, id: ContainerId, grace: Duration) -> Result<()> {
         let home = self.disk.home(id);

@@ -167,6 +167,10 @@ impl Runtime for Embedded {
     }
 
     async fn ensure_stopped(&self, id: ContainerId, grace: Duration) -> Result<()> {
+        if grace.is_zero() {
+            // One who waits with grace holds the lock; this ends his waiting.
+            self.inner.kill(id);
+        }
         let _busy = self.inner.locks.lock(id).await;
         self.inner.stop(id, grace).await
     }
@@ -184,6 +188,7 @@ impl Runtime for Embedded {
     }
 
     async fn ensure_deleted(&self, id: ContainerId) -> Result<()> {
+        self.inner.kill(id);
         let _busy = self.inner.locks.lock(id).await;
         self.inner.delete(id).await
     }

@@ -23,6 +23,9 @@ use crate::{Error, Result};
 /// No call takes longer on a host that works.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Where the OCI runtime finds programs of its own.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
 /// The OCI runtime and where it keeps its state.
 #[derive(Debug)]
 pub(super) struct Runc {
@@ -82,6 +85,9 @@ impl Runc {
             .arg("--log")
             .arg(log.path())
             .args(["--log-format", "json"])
+            // Our environment may hold secrets.
+            .env_clear()
+            .env("PATH", PATH)
             .kill_on_drop(true);
         command
     }

@@ -56,6 +56,8 @@ pub(crate) trait Host {
     fn runtime(&self) -> Arc<dyn Runtime>;
     /// Ends it and makes the next one.
     async fn restart(&mut self) -> Arc<dyn Runtime>;
+    /// Waits until a container that was just started has all its processes.
+    async fn settle(&self, id: ContainerId);
     /// An image that is there.
     fn image(&self) -> ImageName;
 }
@@ -238,6 +240,7 @@ pub(crate) async fn a_command_that_does_not_exist_is_told_from_one_that_fails(
 pub(crate) async fn a_command_that_takes_too_long_is_ended(host: &mut impl Host) {
     let (runtime, order) = (host.runtime(), order(host, 1));
     runtime.ensure_running(&order).await.unwrap();
+    host.settle(order.id).await;
     let before = runtime.stats(order.id).await.unwrap().pids;
     let command = Exec { timeout: Duration::from_millis(300), ..Exec::new(["sleep", "1000"]) };
     let late = timeout(BOUND, runtime.exec(order.id, &command)).await.expect("it returns");

@@ -3,10 +3,11 @@
 use std::{collections::BTreeMap, os::unix::fs::MetadataExt as _, path::Path, time::Duration};
 
 use gantry_runtime::{Error, Exec, ExecUser, Limits, Order, PtySize, State};
+use tokio::time::timeout;
 
 use crate::{
     contract::{Host as _, order, until},
-    machine::Machine,
+    machine::{INIT_PIDS, Machine},
 };
 
 pub(crate) async fn commands_and_init_share_an_unprivileged_user_namespace(machine: &mut Machine) {
@@ -108,7 +109,7 @@ pub(crate) async fn limits_hold(machine: &mut Machine) {
     let limits = Limits { memory_bytes: 32 << 20, cpu_millis: 500, pids: 20 };
     let (runtime, order) = (machine.runtime(), Order { limits, ..order(machine, 1) });
     runtime.ensure_running(&order).await.unwrap();
-    let forks = "for i in $(seq 60); do sleep 1000 & done 2>/dev/null; echo enough";
+    let forks = "for i in $(seq 60); do sleep 1000 & done >/dev/null 2>&1";
     let forked = runtime.exec(order.id, &Exec::new(["sh", "-c", forks])).await;
     assert!(runtime.stats(order.id).await.unwrap().pids <= 20, "{forked:?}");
     runtime.ensure_stopped(order.id, Duration::ZERO).await.unwrap();
@@ -117,6 +118,28 @@ pub(crate) async fn limits_hold(machine: &mut Machine) {
     let fed = runtime.exec(order.id, &hungry).await.unwrap();
     assert!(!fed.status.success(), "200 MB do not fit into 32: {fed:?}");
     assert!(runtime.stats(order.id).await.unwrap().memory_peak_bytes <= 32 << 20);
+}
+
+pub(crate) async fn an_init_that_will_not_end_is_killed(machine: &mut Machine) {
+    let env = BTreeMap::from([("STUBBORN".to_owned(), "1".to_owned())]);
+    let (runtime, order) = (machine.runtime(), Order { env, ..order(machine, 1) });
+    let stopped = async |grace| {
+        runtime.ensure_running(&order).await.unwrap();
+        machine.settle(order.id).await;
+        runtime.ensure_stopped(order.id, grace).await.unwrap();
+        let observed = runtime.observe(order.id).await.unwrap().unwrap();
+        assert_eq!(observed.state, State::Stopped);
+    };
+    stopped(Duration::from_millis(200)).await;
+    // One who has no patience need not wait for one who has.
+    let hurry = async {
+        let mut waiting = std::pin::pin!(stopped(Duration::from_secs(3600)));
+        let early = timeout(Duration::from_secs(1), &mut waiting).await;
+        assert!(early.is_err(), "it does not end by itself");
+        let (killed, ()) = tokio::join!(runtime.ensure_stopped(order.id, Duration::ZERO), waiting);
+        killed.unwrap();
+    };
+    timeout(Duration::from_secs(20), hurry).await.expect("both end");
 }
 
 pub(crate) async fn a_ramdisk_survives_stops_and_not_deletion(machine: &mut Machine) {
@@ -160,29 +183,30 @@ pub(crate) async fn changes_survive_stops_and_do_not_reach_the_image(machine: &m
 pub(crate) async fn a_dropped_command_is_killed_with_its_children(machine: &mut Machine) {
     let (runtime, order) = (machine.runtime(), order(machine, 1));
     runtime.ensure_running(&order).await.unwrap();
-    let idle = runtime.stats(order.id).await.unwrap().pids;
-    let command = Exec::new(["sh", "-c", "sleep 2000 & sleep 2001"]);
+    machine.settle(order.id).await;
+    let command = Exec::new(["sh", "-c", "sleep 2000 & sleep 2001; true"]);
     let running = async {
-        until("both run", async || runtime.stats(order.id).await.unwrap().pids >= idle + 3).await;
+        until("both run", async || runtime.stats(order.id).await.unwrap().pids >= INIT_PIDS + 3)
+            .await;
     };
     tokio::select! {
         ended = runtime.exec(order.id, &command) => panic!("{ended:?}"),
         () = running => {}
     }
-    until("they are gone", async || runtime.stats(order.id).await.unwrap().pids == idle).await;
+    machine.settle(order.id).await;
 }
 
 pub(crate) async fn a_dropped_terminal_hangs_up(machine: &mut Machine) {
     let (runtime, order) = (machine.runtime(), order(machine, 1));
     runtime.ensure_running(&order).await.unwrap();
-    let idle = runtime.stats(order.id).await.unwrap().pids;
+    machine.settle(order.id).await;
     let size = PtySize { columns: 100, rows: 30 };
     let missing = runtime.attach(order.id, &Exec::new(["no-such-program"]), size).await;
     assert!(matches!(missing, Err(Error::Command { .. })), "{missing:?}");
     let terminal = runtime.attach(order.id, &Exec::new(["sh"]), size).await.unwrap();
-    assert!(runtime.stats(order.id).await.unwrap().pids > idle);
+    assert!(runtime.stats(order.id).await.unwrap().pids > INIT_PIDS);
     drop(terminal);
-    until("the shell is gone", async || runtime.stats(order.id).await.unwrap().pids == idle).await;
+    machine.settle(order.id).await;
     let observed = runtime.observe(order.id).await.unwrap().unwrap();
     assert_eq!(observed.state, State::Running);
 }

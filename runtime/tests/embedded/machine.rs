@@ -9,17 +9,21 @@ use std::{
 };
 
 use futures_util::FutureExt as _;
-use gantry_model::container::ImageName;
+use gantry_model::{ContainerId, container::ImageName};
 use gantry_runtime::{
     Error, Exec, Runtime,
     embedded::{Config, Embedded, NetworkConfig},
 };
 use ipnet::Ipv4Net;
 
-use crate::contract::Host;
+use crate::contract::{Host, until};
 
-/// An init that ends when it is asked to.
-const INIT: &str = "#!/bin/sh\ntrap 'exit 0' TERM\nwhile :; do sleep 1000 & wait $!; done\n";
+/// How many processes the init is, once it has begun to sleep.
+pub(crate) const INIT_PIDS: u64 = 2;
+
+/// An init that ends when it is asked to, unless `STUBBORN` is set.
+const INIT: &str =
+    "#!/bin/sh\n[ $STUBBORN ] || trap 'exit 0' TERM\nwhile :; do sleep 1000 & wait $!; done\n";
 
 /// A program that `busybox` may lack.
 const PRINTENV: &str = "#!/bin/sh\neval \"echo \\\"\\$$1\\\"\"\n";
@@ -54,6 +58,14 @@ impl Host for Machine {
         self.runtime()
     }
 
+    async fn settle(&self, id: ContainerId) {
+        let runtime = self.runtime();
+        until("the init sleeps", async || {
+            runtime.stats(id).await.is_ok_and(|stats| stats.pids == INIT_PIDS)
+        })
+        .await;
+    }
+
     fn image(&self) -> ImageName {
         ImageName::parse("image", "busybox/1").unwrap()
     }
@@ -67,13 +79,13 @@ impl Machine {
 
     /// The runtime's directory of a test's n-th container.
     pub(crate) fn home(&self, n: u8) -> PathBuf {
-        let id = gantry_model::ContainerId::from_bytes([n; 12]);
+        let id = ContainerId::from_bytes([n; 12]);
         self.config.dir.join("containers").join(id.to_string())
     }
 
     /// What a shell in the n-th container prints.
     pub(crate) async fn shell(&self, n: u8, script: &str) -> String {
-        let id = gantry_model::ContainerId::from_bytes([n; 12]);
+        let id = ContainerId::from_bytes([n; 12]);
         let output = self.runtime().exec(id, &Exec::new(["sh", "-c", script])).await.unwrap();
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }

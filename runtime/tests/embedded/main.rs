@@ -32,12 +32,14 @@ tests! {
     inside::a_new_environment_takes_effect_at_the_next_start
     inside::the_kernel_is_kept_out_of_reach
     inside::limits_hold
+    inside::an_init_that_will_not_end_is_killed
     inside::a_ramdisk_survives_stops_and_not_deletion
     inside::changes_survive_stops_and_do_not_reach_the_image
     inside::a_dropped_command_is_killed_with_its_children
     inside::a_dropped_terminal_hangs_up
     network::the_host_reaches_a_container_on_its_address
     network::containers_reach_the_hosts_chosen_ports_only
+    network::the_world_is_reached_through_the_hosts_address_and_does_not_reach_in
     network::containers_do_not_reach_each_other
     network::a_container_cannot_take_another_address
     crashes::an_interrupted_start_is_completed_by_the_next

@@ -118,6 +118,7 @@ table inet {table} {{
     async fn feed(&self, script: &str) -> Result<(), BoxError> {
         let mut child = Command::new(&self.nft)
             .args(["-f", "-"])
+            .env_clear()
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
