@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use gantry_control::{
-    Condition, Error, LogSort, NewContainer, NewProject, Operation, Page, ProjectChange, Thing,
+    Condition, ContainerChange, Error, LogSort, NewContainer, NewProject, Operation, Page,
+    ProjectChange, Thing,
 };
 use gantry_model::{Generation, Phase};
 use gantry_runtime::{Error as RuntimeError, Kit, State, fake::Call};
@@ -242,6 +243,19 @@ async fn a_deletion_does_not_wait_for_the_creation() {
     until("the creation is under way", || bench.world.calls(Call::Create) == 1).await;
     bench.control.delete_container(&bench.actor, id).await.unwrap();
     gone(&bench, id).await;
+}
+
+#[tokio::test]
+async fn a_wish_made_while_a_pass_looks_is_not_lost() {
+    let bench = Bench::running().await;
+    let id = bench.running_container(&bench.project().await).await.record.id;
+    bench.world.delay(Call::List, Duration::from_millis(20));
+    let looks = bench.world.calls(Call::List);
+    let change = ContainerChange { color: Some("#fff".into()), ..ContainerChange::default() };
+    bench.control.update_container(&bench.actor, id, change).await.unwrap();
+    // The pass has read the record by now, and is about to find that all is well.
+    until("a pass looks", || bench.world.calls(Call::List) > looks).await;
+    bench.operate(id, Operation::Stop).await;
 }
 
 #[tokio::test]
