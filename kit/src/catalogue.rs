@@ -77,7 +77,7 @@ pub enum PortRule {
 /// What a service speaks on its port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme {
-    /// Plain HTTP/1.1, WebSockets included.
+    /// Plain HTTP/1.1, with WebSocket upgrades.
     Http,
 }
 

@@ -6,7 +6,7 @@
 //! I/O; the runtime builds images, the control plane runs commands.
 //!
 //! Provided so far: the terminal (`terminado` before persistent `tmux` sessions, `xterm.js` in the
-//! page), files (`lighttpd` with WebDAV and a page), and a welcome page on [`WELCOME_PORT`], which
+//! page), files (`lighttpd` with `WebDAV` and a page), and a welcome page on [`WELCOME_PORT`], which
 //! waits on a socket of systemd and answers before the boot is over. No service runs until it is
 //! asked for.
 //!

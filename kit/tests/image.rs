@@ -3,6 +3,8 @@
 //! The first run on a machine builds the images, which takes a minute or two each; later ones find
 //! them in the usual cache, which the program itself uses as well.
 
+#![cfg(test)]
+
 mod machine;
 
 use std::time::Duration;
@@ -20,19 +22,19 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_container_of_debian_13_has_a_terminal_files_and_a_welcome_page() {
-    machine::run("debian/13", 13, services).await;
+    Box::pin(machine::run("debian/13", 13, services)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_container_of_debian_12_has_a_terminal_files_and_a_welcome_page() {
-    machine::run("debian/12", 12, services).await;
+    Box::pin(machine::run("debian/12", 12, services)).await;
 }
 
 async fn services(machine: &Machine) {
     welcome(machine).await;
     no_service_runs_before_it_is_asked_for(machine).await;
     terminal(machine).await;
-    one_session_for_all_who_look(machine).await;
+    Box::pin(one_session_for_all_who_look(machine)).await;
     files(machine).await;
     user_and_system(machine).await;
 }
@@ -168,6 +170,7 @@ async fn one_session_for_all_who_look(machine: &Machine) {
     start(machine, Service::Terminal, 2).await;
     let (mut one, mut two) = (open(machine, 2).await, open(machine, 2).await);
     send(&mut one, r#"["stdin", "cd /usr && export MARK=$((40+3))\r"]"#).await;
+    shows(&mut one, "/usr# ").await;
     send(&mut two, r#"["stdin", "echo $PWD:$MARK.\r"]"#).await;
     shows(&mut one, "/usr:43.").await;
     shows(&mut two, "/usr:43.").await;

@@ -74,9 +74,9 @@ pub(crate) async fn run(image: &str, number: u8, test: impl AsyncFn(&Machine)) {
     let config = Config {
         dir: dir.path().join("state"),
         tarballs: dir.path().join("tarballs"),
-        cgroup: format!("gantrykit{pid}"),
+        cgroup: format!("gantrykit{number}_{pid}"),
         network: NetworkConfig {
-            bridge: format!("gk{pid}"),
+            bridge: format!("gk{number}_{pid}"),
             subnet: Ipv4Net::new_assert(Ipv4Addr::new(10, 127, number, 0), 24),
             ..NetworkConfig::default()
         },

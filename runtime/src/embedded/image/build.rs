@@ -28,7 +28,10 @@ use super::{
     tarball::{self, Release},
     unpack::{Unpacked, unpack},
 };
-use crate::embedded::{Progress, Recipe};
+use crate::{
+    BoxError,
+    embedded::{Progress, Recipe},
+};
 
 /// How many builds run at a time; each keeps a processor busy.
 const BUILDS_MAX: usize = 2;
@@ -69,7 +72,10 @@ enum Cause {
     #[error("the Kit needs the release of Debian that it was made for, and this is {found}")]
     NotForTheKit { found: String },
     #[error("the build did not come to its end")]
-    Lost,
+    Lost {
+        #[source]
+        source: Option<BoxError>,
+    },
 }
 
 impl Failure {
@@ -80,7 +86,11 @@ impl Failure {
 
     /// A build whose task ended before it did.
     pub(super) fn lost() -> Self {
-        Self::new("building it", Cause::Lost)
+        Self::new("building it", Cause::Lost { source: None })
+    }
+
+    fn lost_by(source: impl Into<BoxError>) -> Self {
+        Self::new("building it", Cause::Lost { source: Some(source.into()) })
     }
 
     /// A tarball that the Kit cannot be added to.
@@ -132,6 +142,8 @@ struct Build<'b> {
     work: &'b Work,
     log: Log,
     at: Stage,
+    /// How much of the whole was done at most; packages come in rounds, progress does not go back.
+    reached: f32,
 }
 
 /// A step of a build, and how much of the whole is done when it begins.
@@ -165,7 +177,7 @@ impl Builder {
     /// goes wrong, nothing half-built remains.
     pub(super) async fn build(&self, plan: Plan, freshness: Freshness) -> Outcome {
         let step = STARTING.step;
-        let _slot = self.slots.acquire().await.map_err(|_| Failure::lost())?;
+        let _slot = self.slots.acquire().await.map_err(Failure::lost_by)?;
         let key = plan.key();
         let lock =
             self.cache.lock(&key).await.map_err(Failure::io(step, "waiting for the build lock"))?;
@@ -184,7 +196,8 @@ impl Builder {
             .await
             .map_err(Failure::io(step, "making the log"))?;
         tracing::info!(image = %plan.title(), key, log = %log.path().display(), "building an image");
-        let mut build = Build { builder: self, plan: &plan, work: &work, log, at: STARTING };
+        let mut build =
+            Build { builder: self, plan: &plan, work: &work, log, at: STARTING, reached: 0.0 };
         let made = build.run().await;
         build.log.flush().await;
         self.progress.send_replace(None);
@@ -214,7 +227,7 @@ impl Builder {
         let mapping = self.mapping;
         let finished = tokio::task::spawn_blocking(move || match made {
             Ok(unpacked) => cache
-                .publish(work, &Marker::new(names, &unpacked, mapping), &lock)
+                .publish(&work, &Marker::new(names, &unpacked, mapping), &lock)
                 .map_err(Failure::io(WRITING.step, "publishing the build")),
             Err(failure) => {
                 drop(work);
@@ -222,7 +235,7 @@ impl Builder {
                 Err(failure)
             }
         });
-        finished.await.unwrap_or_else(|_| Err(Failure::lost()))
+        finished.await.unwrap_or_else(|error| Err(Failure::lost_by(error)))
     }
 }
 
@@ -270,7 +283,7 @@ impl Build<'_> {
         let path = path.to_owned();
         let release = tokio::task::spawn_blocking(move || tarball::release_of(&path, packing))
             .await
-            .map_err(|_| Failure::lost())?
+            .map_err(Failure::lost_by)?
             .map_err(Failure::io(UNPACKING.step, "reading the tarball"))?;
         match release {
             Some(release) if release.id == "debian" && release.codename == recipe.suite => Ok(()),
@@ -291,7 +304,7 @@ impl Build<'_> {
         let unpacking = move || unpack(tarball::open(&path, packing)?, &target, mapping);
         tokio::task::spawn_blocking(unpacking)
             .await
-            .map_err(|_| Failure::lost())?
+            .map_err(Failure::lost_by)?
             .map_err(Failure::io(UNPACKING.step, "unpacking the tarball"))
     }
 
@@ -317,15 +330,13 @@ impl Build<'_> {
             child.wait().await
         })
         .await;
-        let status = match status {
-            Ok(status) => status.map_err(Failure::io(self.at.step, "waiting for a program"))?,
-            Err(_) => {
-                // With it goes everything in its process namespace.
-                child.kill().await.map_err(Failure::io(self.at.step, "stopping a program"))?;
-                return Err(Failure::new(self.at.step, Cause::TooLong { program }));
-            }
+        let Ok(status) = status else {
+            // With it goes everything in its process namespace.
+            child.kill().await.map_err(Failure::io(self.at.step, "stopping a program"))?;
+            return Err(Failure::new(self.at.step, Cause::TooLong { program }));
         };
-        let unpacked = unpacking.await.map_err(|_| Failure::lost())?;
+        let status = status.map_err(Failure::io(self.at.step, "waiting for a program"))?;
+        let unpacked = unpacking.await.map_err(Failure::lost_by)?;
         match unpacked {
             Ok(unpacked) if status.success() => Ok(unpacked),
             // The cause of the program's end, then, and not its consequence.
@@ -363,7 +374,7 @@ impl Build<'_> {
                 packages.enter(stage);
                 self.enter(stage, text);
             } else if let Some(fraction) = packages.count(text) {
-                self.show(Some(fraction), text);
+                self.show(fraction, text);
             }
         }
     }
@@ -374,14 +385,15 @@ impl Build<'_> {
             tracing::info!(image = %self.plan.title(), step = stage.step, "building an image");
         }
         self.at = stage;
-        self.show(Some(stage.fraction), message);
+        self.show(stage.fraction, message);
     }
 
-    fn show(&self, fraction: Option<f32>, message: &str) {
+    fn show(&mut self, fraction: f32, message: &str) {
+        self.reached = self.reached.max(fraction);
         self.builder.progress.send_replace(Some(Progress {
             image: self.plan.image.clone(),
             step: self.at.step.to_owned(),
-            fraction,
+            fraction: Some(self.reached),
             message: message.to_owned(),
         }));
     }

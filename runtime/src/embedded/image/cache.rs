@@ -161,7 +161,7 @@ impl Cache {
     /// the disk. Either all of it happens or nothing.
     pub(super) fn publish(
         &self,
-        work: Work,
+        work: &Work,
         marker: &Marker,
         _lock: &KeyLock,
     ) -> io::Result<Rootfs> {

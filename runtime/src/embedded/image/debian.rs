@@ -24,7 +24,9 @@ pub(super) fn command(
     command.args(["--mode=root", "--variant=minbase", "--format=tar", "--verbose"]);
     // The script of the recipe does it: the tool would run the host's apt for it.
     command.arg("--skip=cleanup/apt/lists,cleanup/apt/cache");
-    command.arg(format!("--include={}", recipe.packages.join(" ")));
+    if !recipe.packages.is_empty() {
+        command.arg(format!("--include={}", recipe.packages.join(" ")));
+    }
     for option in APT_OPTIONS.iter().copied().chain(proxies.iter().map(String::as_str)) {
         command.arg(format!("--aptopt={option}"));
     }

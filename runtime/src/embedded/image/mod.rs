@@ -129,9 +129,8 @@ impl Images {
     /// still unpack tarballs and use what is cached: what is missing is told when it is needed.
     pub async fn open(config: ImagesConfig) -> Result<Self> {
         let cache = Cache::open(config.dir.clone()).await?;
-        let sources = Sources::open(&config).await;
+        let (sources, options) = tokio::join!(Sources::open(&config), source::host_apt_options());
         let (progress, _) = watch::channel(None);
-        let options = source::host_apt_options().await;
         let builder = Builder::new(cache.clone(), config.mapping, options, progress.clone());
         let flights = Flights::default();
         Ok(Self { inner: Arc::new(Inner { sources, cache, flights, builder, progress }) })

@@ -184,12 +184,6 @@ impl Sources {
         }
     }
 
-    /// Whether the host's apt knows a release of Debian.
-    #[cfg(test)]
-    pub(super) fn has_archive(&self) -> bool {
-        self.archives.iter().any(|archive| archive.part == Part::Release)
-    }
-
     /// Takes these for the archives of the host.
     #[cfg(test)]
     pub(super) fn set_archives(&mut self, archives: Vec<Archive>) {

@@ -161,10 +161,12 @@ impl Target {
             }
             // No container may use the host's devices; the runtime gives it the standard ones.
             EntryType::Char | EntryType::Block => self.entries -= 1,
-            kind => {
-                let text = format!("an entry of kind {:?} is not known", kind.as_byte() as char);
-                return Err(io::Error::new(ErrorKind::Unsupported, text));
+            EntryType::XGlobalHeader => self.entries -= 1,
+            // The library consumes the first three itself; the rest nobody writes any more.
+            EntryType::GNULongName | EntryType::GNULongLink | EntryType::XHeader => {
+                return Err(unknown(kind));
             }
+            _ => return Err(unknown(kind)),
         }
         Ok(())
     }
@@ -218,6 +220,11 @@ impl Target {
     }
 }
 
+fn unknown(kind: EntryType) -> io::Error {
+    let text = format!("an entry of kind {:?} is not known", char::from(kind.as_byte()));
+    io::Error::new(ErrorKind::Unsupported, text)
+}
+
 /// The path below the root, without `.`; `None` for the root itself.
 fn inner_path(path: &Path) -> io::Result<Option<PathBuf>> {
     let mut inner = PathBuf::new();
@@ -239,13 +246,11 @@ fn owner(mapping: Mapping, uid: u64, gid: u64) -> io::Result<(Uid, Gid)> {
         Ok(id) if mapping.base == 0 || id < mapping.size => mapping.base.checked_add(id),
         Ok(_) | Err(_) => None,
     };
-    match (shift(uid), shift(gid)) {
-        (Some(uid), Some(gid)) => Ok((Uid::from_raw(uid), Gid::from_raw(gid))),
-        _ => {
-            let text = format!("its owner {uid}:{gid} is outside of the container's ids");
-            Err(io::Error::new(ErrorKind::InvalidData, text))
-        }
-    }
+    let (Some(uid), Some(gid)) = (shift(uid), shift(gid)) else {
+        let text = format!("its owner {uid}:{gid} is outside of the container's ids");
+        return Err(io::Error::new(ErrorKind::InvalidData, text));
+    };
+    Ok((Uid::from_raw(uid), Gid::from_raw(gid)))
 }
 
 /// Opens a directory below `root`, following links as inside of a container.
