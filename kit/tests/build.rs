@@ -97,4 +97,43 @@ async fn a_small_debian_is_built_from_the_hosts_own_archive() {
     }
     assert_eq!(host_lists(), lists, "the host's apt is left alone");
     assert!(images.list().await.unwrap().iter().all(|info| info.cached));
+
+    from_a_tarball(cache.path(), root).await;
+}
+
+/// The same file system as the operator's tarball, with a recipe added to it.
+async fn from_a_tarball(dir: &Path, root: &Path) {
+    let tarballs = dir.join("tarballs");
+    fs::create_dir_all(tarballs.join("debian")).unwrap();
+    let tarball = tarballs.join("debian/13.tar.gz");
+    let packed = std::process::Command::new("tar")
+        .args(["--owner=0", "--group=0", "--numeric-owner", "-czf"])
+        .args([tarball.as_os_str(), "-C".as_ref(), root.as_os_str(), ".".as_ref()])
+        .status()
+        .unwrap();
+    assert!(packed.success());
+
+    let recipe = Recipe { kit: Kit::Base, packages: vec!["netbase".to_owned()], ..recipe() };
+    let config = ImagesConfig {
+        dir: dir.join("others"),
+        tarballs,
+        ..ImagesConfig::new(vec![recipe.clone()])
+    };
+    let lists = host_lists();
+    let images = Images::open(config).await.unwrap();
+    let rootfs = match images.ensure(&recipe.image, Kit::Base, Freshness::Cached).await {
+        Ok(rootfs) => rootfs,
+        Err(error) => panic!("{error}: {:?}", error.source().map(ToString::to_string)),
+    };
+    let services = fs::metadata(rootfs.path.join("etc/services")).unwrap();
+    assert_eq!(services.uid(), 1_000_000, "the package is there, and shifted");
+    assert_eq!(fs::read(rootfs.path.join("opt/gantry/where")).unwrap(), b"/");
+    for gone in ["etc/apt/gantry-build.list", "usr/sbin/policy-rc.d", "dev/null", "proc/self"] {
+        assert!(!rootfs.path.join(gone).exists(), "{gone}");
+    }
+    assert_eq!(host_lists(), lists, "the host's apt is left alone");
+
+    // Without the Kit it is as it was.
+    let plain = images.ensure(&recipe.image, Kit::None, Freshness::Cached).await.unwrap();
+    assert!(!plain.path.join("etc/services").exists());
 }

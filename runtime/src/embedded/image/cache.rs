@@ -1,6 +1,7 @@
 //! The cache of unpacked images on disk.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, DirBuilder, File},
     io::{self, ErrorKind, Write as _},
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
@@ -193,22 +194,26 @@ impl Cache {
         Err(ErrorKind::AlreadyExists.into())
     }
 
-    /// Removes builds that are neither current nor used.
-    pub(super) async fn prune(&self, used: &[PathBuf]) -> Result<usize> {
+    /// Removes builds that are neither current for one of the `offered` keys nor used.
+    pub(super) async fn prune(&self, offered: BTreeSet<String>, used: &[PathBuf]) -> Result<usize> {
         let (cache, used) = (self.clone(), used.to_vec());
-        blocking("removing old images", move || cache.prune_now(&used)).await
+        blocking("removing old images", move || cache.prune_now(&offered, &used)).await
     }
 
-    fn prune_now(&self, used: &[PathBuf]) -> io::Result<usize> {
+    fn prune_now(&self, offered: &BTreeSet<String>, used: &[PathBuf]) -> io::Result<usize> {
         let mut removed = 0;
         for entry in fs::read_dir(self.dir.join("builds"))? {
             let build = entry?.path();
             let name = build.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             let Some((key, _)) = name.rsplit_once('-') else { continue };
             let Some(_lock) = self.try_lock(key)? else { continue };
-            let current = present(fs::read_to_string(self.dir.join("current").join(key)))?;
-            if current.as_deref() == Some(name) || used.contains(&build.join("rootfs")) {
+            let current = self.dir.join("current").join(key);
+            let is_current = present(fs::read_to_string(&current))?.as_deref() == Some(name);
+            if (is_current && offered.contains(key)) || used.contains(&build.join("rootfs")) {
                 continue;
+            }
+            if is_current {
+                fs::remove_file(current)?;
             }
             remove_tree(&build)?;
             removed += 1;

@@ -168,17 +168,25 @@ impl Images {
     /// Every image offered here: those with a recipe and those with a tarball, by name.
     pub async fn list(&self) -> Result<Vec<ImageInfo>> {
         let mut infos = Vec::new();
-        for (name, kit) in self.inner.sources.offered().await {
-            let plan: Plan = match self.inner.sources.plan(&name, kit).await {
-                Ok(plan) => plan,
-                // A tarball may vanish or not be made for the Kit; then it is not offered.
-                Err(Error::UnknownImage { .. } | Error::ImageBuild { .. }) => continue,
-                Err(error) => return Err(error),
-            };
+        for plan in self.plans().await? {
             let disk_bytes = self.inner.cache.disk_bytes(&plan.key()).await?;
-            infos.push(ImageInfo { name, kit, cached: disk_bytes.is_some(), disk_bytes });
+            let (name, kit, cached) = (plan.image, plan.kit, disk_bytes.is_some());
+            infos.push(ImageInfo { name, kit, cached, disk_bytes });
         }
         Ok(infos)
+    }
+
+    async fn plans(&self) -> Result<Vec<Plan>> {
+        let mut plans = Vec::new();
+        for (name, kit) in self.inner.sources.offered().await {
+            match self.inner.sources.plan(&name, kit).await {
+                Ok(plan) => plans.push(plan),
+                // A tarball may vanish or not be made for the Kit; then it is not offered.
+                Err(Error::UnknownImage { .. } | Error::ImageBuild { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(plans)
     }
 
     /// The latest progress of any build under way; `None` before the first and after the last.
@@ -186,10 +194,13 @@ impl Images {
         self.inner.progress.subscribe()
     }
 
-    /// Removes builds that are neither current nor among `used` (the [`Rootfs::path`]s of existing
-    /// containers). Returns how many were removed. No container may be created meanwhile.
+    /// Removes builds that no new container starts from (a newer one took their place, or nothing
+    /// offered here leads to them any more) and that are not among `used`, the [`Rootfs::path`]s of
+    /// existing containers. Returns how many were removed. No container may be created meanwhile, and
+    /// whoever else uses the cache must offer the same images.
     pub async fn prune(&self, used: &[PathBuf]) -> Result<usize> {
-        self.inner.cache.prune(used).await
+        let offered = self.plans().await?.iter().map(Plan::key).collect();
+        self.inner.cache.prune(offered, used).await
     }
 
     /// The cache's directory.

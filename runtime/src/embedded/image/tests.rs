@@ -156,6 +156,12 @@ async fn a_build_anew_leaves_the_old_one_to_those_who_use_it() {
     assert_eq!(images.prune(std::slice::from_ref(&old.path)).await.unwrap(), 0);
     assert_eq!(images.prune(&[]).await.unwrap(), 1);
     assert!(!old.path.exists() && new.path.exists());
+
+    // Without its tarball nothing leads to it any more.
+    fs::remove_file(place.tarballs.path().join("alpine/3.tar")).unwrap();
+    assert_eq!(images.prune(std::slice::from_ref(&new.path)).await.unwrap(), 0);
+    assert_eq!(images.prune(&[]).await.unwrap(), 1);
+    assert_eq!((place.count("builds"), place.count("current")), (0, 0));
 }
 
 #[tokio::test]
