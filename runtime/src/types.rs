@@ -48,7 +48,7 @@ pub struct Order {
     pub limits: Limits,
 }
 
-/// What a container may use at most.
+/// What a container may use at most; 0 is no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Memory, ramdisk included, in bytes.

@@ -1,5 +1,13 @@
 //! The fake runtime keeps the promises of the port, and those it makes to tests.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
 mod contract;
 
 use std::{

@@ -24,7 +24,10 @@ use crate::{Exec, Limits, Order, PtySize};
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The length of a period of the processor quota, in microseconds.
-const CPU_PERIOD_US: u64 = 100_000;
+const CPU_PERIOD_US: u32 = 100_000;
+
+/// The shortest quota that the kernel takes, in microseconds.
+const CPU_QUOTA_US_MIN: i64 = 1000;
 
 /// What root in the container may do, at most, to what belongs to its user namespace: all that a
 /// whole system needs. Left out: kernel modules, raw I/O, clocks, BPF, the kernel's log and audit
@@ -237,8 +240,11 @@ fn resources(limits: &Limits) -> Result<LinuxResources, OciSpecError> {
         resources = resources.memory(LinuxMemoryBuilder::default().limit(bytes).build()?);
     }
     if limits.cpu_millis > 0 {
-        let quota = i64::from(limits.cpu_millis) * i64::try_from(CPU_PERIOD_US / 1000).unwrap_or(0);
-        let cpu = LinuxCpuBuilder::default().quota(quota).period(CPU_PERIOD_US).build()?;
+        let quota = i64::from(limits.cpu_millis) * i64::from(CPU_PERIOD_US / 1000);
+        let cpu = LinuxCpuBuilder::default()
+            .quota(quota.max(CPU_QUOTA_US_MIN))
+            .period(CPU_PERIOD_US)
+            .build()?;
         resources = resources.cpu(cpu);
     }
     if limits.pids > 0 {

@@ -32,7 +32,7 @@ use gantry_model::ContainerId;
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::process::Init;
+use super::{lifecycle::blocking, process::Init};
 use crate::{Error, Result};
 
 /// No file of ours comes near this size.
@@ -101,9 +101,13 @@ impl Disk {
         tokio::time::timeout(LOCK_WAIT, held).await.map_err(|_elapsed| {
             Error::failed("opening the runtime's directory", "another process uses it")
         })?;
-        let disk = Self { root: root.to_owned(), _lock: lock };
-        disk.empty_trash();
-        Ok(disk)
+        let trash = root.join("trash");
+        blocking("opening the runtime's directory", move || {
+            fs::read_dir(trash)?.flatten().for_each(|entry| remove(&entry.path()));
+            Ok(())
+        })
+        .await?;
+        Ok(Self { root: root.to_owned(), _lock: lock })
     }
 
     /// Where the OCI runtime keeps its state.
@@ -128,24 +132,16 @@ impl Disk {
         Ok(ids)
     }
 
-    /// Makes a container vanish at once; its files go later, with [`Disk::empty_trash`].
+    /// Makes a container vanish at once, then removes its files. Blocks for as long as that takes;
+    /// what cannot be removed is tried again when the next runtime opens.
     pub(super) fn discard(&self, id: ContainerId, token: u64) -> io::Result<()> {
-        let target = self.root.join("trash").join(format!("{id}-{token:x}"));
-        match fs::rename(self.home(id).dir(), target) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            Ok(()) | Err(_) => Ok(()),
+        let trash = self.root.join("trash").join(format!("{id}-{token:x}"));
+        match fs::rename(self.home(id).dir(), &trash) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            other => other?,
         }
-    }
-
-    /// Removes what was discarded. Blocks for as long as that takes; what cannot be removed now is
-    /// tried again next time.
-    pub(super) fn empty_trash(&self) {
-        let Ok(entries) = fs::read_dir(self.root.join("trash")) else { return };
-        for entry in entries.flatten() {
-            if let Err(error) = fs::remove_dir_all(entry.path()) {
-                tracing::warn!(path = %entry.path().display(), %error, "cannot remove yet");
-            }
-        }
+        remove(&trash);
+        Ok(())
     }
 
     /// The address given out last, if that is known.
@@ -214,9 +210,26 @@ impl Home {
         write_atomically(&self.0.join("run.json"), &serde_json::to_vec(run)?, Durable::No)
     }
 
+    /// Removes the pid files of commands that an earlier runtime ran.
+    pub(super) fn remove_pid_files(&self) {
+        let Ok(entries) = fs::read_dir(&self.0) else { return };
+        let paths = entries.flatten().map(|entry| entry.path());
+        for path in paths.filter(|path| path.extension().is_some_and(|kind| kind == "pid")) {
+            if let Err(error) = fs::remove_file(&path) {
+                tracing::warn!(path = %path.display(), %error, "a pid file stays");
+            }
+        }
+    }
+
     /// Writes the OCI configuration of the start to come.
     pub(super) fn write_bundle(&self, json: &[u8]) -> io::Result<()> {
         write_atomically(&self.0.join("config.json"), json, Durable::No)
+    }
+}
+
+fn remove(dir: &Path) {
+    if let Err(error) = fs::remove_dir_all(dir) {
+        tracing::warn!(path = %dir.display(), %error, "cannot remove it yet");
     }
 }
 

@@ -277,12 +277,7 @@ impl Inner {
             self.cgroups.remove(id);
         }
         let inner = Arc::clone(self);
-        blocking(WHAT, move || {
-            inner.disk.discard(id, inner.token())?;
-            inner.disk.empty_trash();
-            Ok(())
-        })
-        .await
+        blocking(WHAT, move || inner.disk.discard(id, inner.token())).await
     }
 
     /// Tells when this init ends.

@@ -23,6 +23,7 @@ mod rootfs;
 mod runc;
 mod seccomp;
 mod stats;
+mod strays;
 mod terminal;
 mod usage;
 
@@ -70,6 +71,7 @@ impl Embedded {
     pub async fn open(config: Config) -> Result<Self> {
         let programs = preflight::check(&config)?;
         let disk = Disk::open(&config.dir).await?;
+        strays::end(&disk.runc_dir()).await;
         let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
             .map_err(|error| Error::failed("reading the host's boot id", error))?;
         let tasks = TaskTracker::new();
@@ -106,6 +108,7 @@ impl Embedded {
                 inner.delete(id).await?;
                 continue;
             };
+            home.remove_pid_files();
             inner.network.adopt(id, record.address);
             addresses.push(record.address);
             if let Some(run) = inner.live(&home) {

@@ -1,8 +1,7 @@
 //! The system calls that a container may use.
 //!
 //! A list of what is allowed, because kernels grow: what is not named answers "operation not
-//! permitted" (`clone3` aside, which answers "no such call" nowhere: a system container needs it).
-//! Containers are whole systems with their own user namespace, so mounting and making namespaces is
+//! permitted". Containers are whole systems with their own user namespace, so mounting and making namespaces is
 //! allowed, as in every system container. Left out on purpose: kernel modules and kexec, clocks,
 //! swap, accounting, raw ports, BPF, performance events, `userfaultfd`, `io_uring`, kernel keyrings
 //! (not separated by namespaces), opening by file handle, the kernel's log, and the multiplexer

@@ -7,7 +7,7 @@ use gantry_runtime::{Error, Exec, Runtime as _, State, embedded::Embedded};
 use tokio::time::timeout;
 
 use crate::{
-    contract::{Host as _, order},
+    contract::{Host as _, order, until},
     machine::Machine,
 };
 
@@ -51,6 +51,25 @@ pub(crate) async fn what_an_interrupted_creation_left_is_removed(machine: &mut M
     machine.restart().await;
     assert!(!half.exists());
     assert!(machine.home(1).exists());
+}
+
+/// What `kill -9` of the runtime leaves of a command: the relay and the command itself.
+pub(crate) async fn calls_of_a_killed_runtime_are_ended(machine: &mut Machine) {
+    let order = order(machine, 1);
+    machine.runtime().ensure_running(&order).await.unwrap();
+    machine.settle(order.id).await;
+    let mut relay = tokio::process::Command::new(&machine.config.runc)
+        .arg("--root")
+        .arg(machine.config.dir.join("runc"))
+        .args(["exec", &order.id.to_string(), "sh", "-c", "touch /run/begun; sleep 3000; true"])
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    until("the command runs", async || !machine.shell(1, "ls /run/begun").await.is_empty()).await;
+    machine.restart().await;
+    let ended = timeout(BOUND, relay.wait()).await.expect("the relay is ended").unwrap();
+    assert!(!ended.success());
+    machine.settle(order.id).await;
 }
 
 pub(crate) async fn an_init_that_ends_alone_is_told_and_can_start_again(machine: &mut Machine) {

@@ -133,7 +133,7 @@ pub(crate) async fn an_init_that_will_not_end_is_killed(machine: &mut Machine) {
     stopped(Duration::from_millis(200)).await;
     // One who has no patience need not wait for one who has.
     let hurry = async {
-        let mut waiting = std::pin::pin!(stopped(Duration::from_secs(3600)));
+        let mut waiting = std::pin::pin!(stopped(Duration::from_hours(1)));
         let early = timeout(Duration::from_secs(1), &mut waiting).await;
         assert!(early.is_err(), "it does not end by itself");
         let (killed, ()) = tokio::join!(runtime.ensure_stopped(order.id, Duration::ZERO), waiting);

@@ -3,6 +3,15 @@
 //! Needs root, `runc`, `nft` and `busybox` (the static one). Where they are missing the tests say so
 //! and pass, unless `CI` is set.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    reason = "a test fails by panicking and says what it cannot test"
+)]
+
 #[path = "../contract/mod.rs"]
 mod contract;
 mod crashes;
@@ -44,6 +53,7 @@ tests! {
     network::a_container_cannot_take_another_address
     crashes::an_interrupted_start_is_completed_by_the_next
     crashes::what_an_interrupted_creation_left_is_removed
+    crashes::calls_of_a_killed_runtime_are_ended
     crashes::an_init_that_ends_alone_is_told_and_can_start_again
     crashes::a_directory_has_one_runtime_at_a_time
     crashes::a_reboot_is_noticed

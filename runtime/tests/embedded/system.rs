@@ -53,8 +53,8 @@ pub(crate) async fn systemd_boots_serves_and_powers_off(machine: &mut Machine) {
     let seen = runtime.exec(order.id, &Exec::new(unit)).await.unwrap();
     assert_eq!(seen.stdout, "50% \"q\" \\ $HOME", "services see the environment: {seen:?}");
     assert_eq!(seen.status, ExitStatus::Code(0));
-    let stats = runtime.stats(order.id).await.unwrap();
-    eprintln!("{} KiB, {} processes", stats.memory_bytes >> 10, stats.pids);
+    let used = runtime.stats(order.id).await.unwrap();
+    eprintln!("{} KiB, {} processes", used.memory_bytes >> 10, used.pids);
     let begin = Instant::now();
     runtime.ensure_stopped(order.id, Duration::from_secs(15)).await.unwrap();
     let took = begin.elapsed();
