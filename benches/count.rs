@@ -1,7 +1,8 @@
 //! Does one piece of work a given number of times, for a program that counts its instructions:
 //! `gantry-count <work> <containers> <times>`. See `check-instructions`.
 //!
-//! With the work `memory` it says what the table of that many containers costs instead, and how
+//! With the work `time` it measures the lookups of that many runs of 64 by the clock. With
+//! `memory` it says what the table of that many containers costs instead, and how
 //! much the lookups of all of them allocate.
 
 use std::{
@@ -9,9 +10,10 @@ use std::{
     hint::black_box,
     io::{self, Write as _},
     process::ExitCode,
+    time::Instant,
 };
 
-use gantry_benches::{container_id, domain, hostname, project_id, table};
+use gantry_benches::{container_id, domain, grown_table, hostname, project_id, table};
 use gantry_model::{Hostname, RouteKey};
 
 /// As in the binary that is measured.
@@ -30,6 +32,7 @@ fn main() -> ExitCode {
         "lookup" => lookup(containers, times, 0),
         "miss" => lookup(containers, times, containers),
         "request" => request(containers, times),
+        "time" => return time(containers, times).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS),
         "memory" => return memory(containers).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS),
         _ => return usage(),
     }
@@ -37,21 +40,19 @@ fn main() -> ExitCode {
 }
 
 fn usage() -> ExitCode {
-    let text = "usage: gantry-count parse|lookup|miss|request|memory <containers> <times>";
+    let text = "usage: gantry-count parse|lookup|miss|request|time|memory <containers> <times>";
     drop(writeln!(io::stderr(), "{text}"));
     ExitCode::from(2)
 }
 
-/// From the octets of `Host` to what they name.
-fn parse(times: u64) {
-    let domain = domain();
-    let hosts: Vec<String> =
-        (0..VARIETY).map(|number| format!("{}:8443", hostname(number))).collect();
-    for (_, host) in (0..times).zip(hosts.iter().cycle()) {
-        if let Ok((host, _)) = Hostname::parse_authority(black_box(host)) {
-            black_box(RouteKey::parse(&host, &domain).is_ok());
-        }
+/// The work whose instructions count. Not inlined: `check-instructions` knows it by its name.
+#[inline(never)]
+fn measured<K>(times: u64, keys: &[K], mut step: impl FnMut(&K) -> bool) {
+    let mut found = 0_u64;
+    for (_, key) in (0..times).zip(keys.iter().cycle()) {
+        found += u64::from(step(black_box(key)));
     }
+    black_box(found);
 }
 
 /// Numbers of containers, spread over a table of this many.
@@ -60,35 +61,95 @@ fn spread(containers: u64) -> impl Iterator<Item = u64> {
     (0..VARIETY).map(move |step| step * stride % containers.max(1))
 }
 
+/// What `Host` says for each of these containers.
+fn authorities(containers: u64) -> Vec<String> {
+    spread(containers).map(|number| format!("{}:8443", hostname(number))).collect()
+}
+
+/// From the octets of `Host` to what they name.
+fn parse(times: u64) {
+    let domain = domain();
+    measured(times, &authorities(VARIETY), |host| {
+        let Ok((host, _)) = Hostname::parse_authority(host) else { return false };
+        black_box(RouteKey::parse(&host, &domain)).is_ok()
+    });
+}
+
 /// From two ids to the route; `offset` is added to the number of each container asked for.
 fn lookup(containers: u64, times: u64, offset: u64) {
     let table = table(containers);
-    let keys: Vec<_> = spread(containers)
-        .map(|number| number + offset)
-        .map(|number| (project_id(number), container_id(number)))
-        .collect();
-    let mut found = 0_u64;
-    for (_, (project, container)) in (0..times).zip(keys.iter().cycle()) {
-        found +=
-            u64::from(black_box(table.lookup(*black_box(project), *black_box(container))).is_ok());
-    }
-    black_box(found);
+    let numbers = spread(containers).map(|number| number + offset);
+    let keys: Vec<_> = numbers.map(|number| (project_id(number), container_id(number))).collect();
+    measured(times, &keys, |(project, container)| {
+        black_box(table.lookup(*project, *container)).is_ok()
+    });
 }
 
 /// Both in a row, as a request does it.
 fn request(containers: u64, times: u64) {
-    let (domain, table, mut found) = (domain(), table(containers), 0_u64);
-    let hosts: Vec<String> =
-        spread(containers).map(|number| format!("{}:8443", hostname(number))).collect();
-    for (_, host) in (0..times).zip(hosts.iter().cycle()) {
-        if let Ok((host, _)) = Hostname::parse_authority(black_box(host))
-            && let Ok(RouteKey::Container { project, container, .. }) =
-                RouteKey::parse(&host, &domain)
-        {
-            found += u64::from(black_box(table.lookup(project, container)).is_ok());
+    let (domain, table) = (domain(), table(containers));
+    measured(times, &authorities(containers), |host| {
+        let Ok((host, _)) = Hostname::parse_authority(host) else { return false };
+        let Ok(RouteKey::Container { project, container, .. }) = RouteKey::parse(&host, &domain)
+        else {
+            return false;
+        };
+        black_box(table.lookup(project, container)).is_ok()
+    });
+}
+
+/// Prints how long a lookup takes: of containers that no lookup before touched, and of a few that
+/// many ask for. Beside it, what one access to as much memory costs here, since nothing that finds
+/// one of that many containers can be faster than that.
+fn time(containers: u64, runs: u64) -> Option<()> {
+    const HOT: u64 = 4096;
+    let table = table(containers);
+    let time = |number: &dyn Fn(u64) -> u64| {
+        median(runs, |run| {
+            let keys: Vec<_> = (run * RUN..(run + 1) * RUN)
+                .map(|step| number(step.wrapping_mul(0x9e37_79b9_7f4a_7c15)) % containers)
+                .map(|number| (project_id(number), container_id(number)))
+                .collect();
+            let start = Instant::now();
+            for (project, container) in &keys {
+                black_box(&table.lookup(*project, *container));
+            }
+            start.elapsed().as_nanos()
+        })
+    };
+    let cold = time(&|random| random)?;
+    let hot = time(&|random| random % HOT)?;
+    drop(table);
+    let access = access(containers, runs)?;
+    writeln!(io::stdout(), "cold_ns {cold}\nhot_ns {hot}\none_access_ns {access}").ok()
+}
+
+/// How many lookups one run of [`time`] has.
+const RUN: u64 = 64;
+
+/// The median time of one step, in nanoseconds, over runs of [`RUN`] steps.
+fn median(runs: u64, mut run: impl FnMut(u64) -> u128) -> Option<u128> {
+    let mut times: Vec<u128> = (0..runs).map(&mut run).collect();
+    times.sort_unstable();
+    times.get(times.len() / 2).map(|time| time / u128::from(RUN))
+}
+
+/// The median time of reading one of `lines` cache lines when the one before says which.
+fn access(lines: u64, runs: u64) -> Option<u128> {
+    let lines = usize::try_from(lines).ok()?;
+    // An odd stride visits every line of a power of two, in no order that the processor guesses.
+    let mask = lines.next_power_of_two() - 1;
+    let memory: Vec<[usize; 8]> = (0..=mask)
+        .map(|at| [at.wrapping_mul(0x2545_f491_4f6c_dd1d).wrapping_add(97) & mask; 8])
+        .collect();
+    let mut at = 0;
+    median(runs, |_| {
+        let start = Instant::now();
+        for _ in 0..RUN {
+            at = memory.get(black_box(at)).map_or(0, |line| line[0]);
         }
-    }
-    black_box(found);
+        start.elapsed().as_nanos()
+    })
 }
 
 /// Prints the octets that a table takes for each container, and those that lookups allocate.
@@ -101,7 +162,7 @@ fn memory(containers: u64) -> Option<()> {
     let hosts: Vec<String> = spread(containers).map(hostname).collect();
     let domain = domain();
     let before = allocated()?;
-    let table = table(containers);
+    let table = grown_table(containers);
     let table_bytes = allocated()?.saturating_sub(before);
     // The first lookup of a thread registers it with the map.
     let first = table.lookup(project_id(0), container_id(0));

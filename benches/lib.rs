@@ -8,7 +8,7 @@ use gantry_model::{ContainerId, Domain, Generation, Phase, ProjectId, RouteKey, 
 use gantry_router::RouteTable;
 use gantry_store::{Epoch, Revision, RouteRecord, RouteSnapshot};
 
-/// How many containers one step of [`table`] adds; keeps the fixture itself small.
+/// How many containers one step of [`grown_table`] adds; keeps the fixture itself small.
 const STEP: u64 = 10_000;
 
 /// The domain of all fixtures.
@@ -40,8 +40,13 @@ pub fn hostname(number: u64) -> String {
     key.to_hostname(&domain())
 }
 
-/// A table with the running containers 0 to `count`.
+/// A table with the running containers 0 to `count`, as a start of the edge builds it.
 pub fn table(count: u64) -> RouteTable {
+    RouteTable::build(&snapshot(count))
+}
+
+/// The same table, grown change by change from an empty one.
+pub fn grown_table(count: u64) -> RouteTable {
     let snapshot =
         RouteSnapshot { epoch: Epoch([0; 16]), revision: Revision(0), containers: Vec::new() };
     let table = RouteTable::build(&snapshot);

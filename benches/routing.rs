@@ -7,6 +7,10 @@ use gantry_benches::{container_id, domain, hostname, project_id, snapshot, table
 use gantry_model::{Hostname, RouteKey};
 use gantry_router::RouteTable;
 
+/// As in the binary that is measured.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn parse(c: &mut Criterion) {
     let domain = domain();
     let canonical = hostname(7);

@@ -64,7 +64,7 @@ pub enum NoRoute {
 pub struct RouteTable {
     // Keys are random ids, so the fast hash is enough: what strangers choose is only looked up, and
     // the seed differs from process to process.
-    routes: HashMap<ContainerId, Route, RandomState>,
+    routes: HashMap<ContainerId, Stored, RandomState>,
     epoch: Epoch,
     revision: AtomicU64,
 }
@@ -80,7 +80,7 @@ impl RouteTable {
             Self { routes, epoch: snapshot.epoch, revision: AtomicU64::new(snapshot.revision.0) };
         let pinned = table.routes.pin();
         for route in snapshot.containers.iter().filter_map(route) {
-            pinned.insert(route.container, route);
+            pinned.insert(route.container, Stored::from(route));
         }
         drop(pinned);
         table
@@ -94,7 +94,7 @@ impl RouteTable {
         let pinned = self.routes.pin();
         for (container, record) in records {
             match record.as_ref().and_then(route) {
-                Some(route) => pinned.insert(*container, route),
+                Some(route) => pinned.insert(*container, Stored::from(route)),
                 None => pinned.remove(container),
             };
         }
@@ -106,7 +106,7 @@ impl RouteTable {
     /// Takes no lock and allocates nothing.
     pub fn lookup(&self, project: ProjectId, container: ContainerId) -> Result<Route, NoRoute> {
         match self.routes.pin().get(&container) {
-            Some(route) if route.project == project => Ok(*route),
+            Some(stored) if stored.project == project => Ok(stored.route(container)),
             Some(_) | None => Err(NoRoute::Unknown),
         }
     }
@@ -148,12 +148,75 @@ impl RouteTable {
 
     /// A copy of all routes, in no order; for tests and for people who ask.
     pub fn routes(&self) -> Vec<Route> {
-        self.routes.pin().values().copied().collect()
+        self.routes.pin().iter().map(|(container, stored)| stored.route(*container)).collect()
     }
 
     /// Puts back a route whose record cannot be read at present.
     pub(crate) fn keep(&self, route: Route) {
-        self.routes.pin().insert(route.container, route);
+        self.routes.pin().insert(route.container, Stored::from(route));
+    }
+}
+
+/// A [`Route`] as the table keeps it. Together with its key it fills one cache line, since a lookup
+/// in a large table costs what it touches.
+#[derive(Clone, Copy, Debug)]
+struct Stored {
+    /// An IPv4 address takes the first four.
+    address: [u8; 16],
+    since_ms: i64,
+    generation: Generation,
+    project: ProjectId,
+    state: State,
+}
+
+/// The state without what goes with it.
+#[derive(Clone, Copy, Debug)]
+enum State {
+    Running4,
+    Running6,
+    Starting,
+    Paused,
+    Stopped,
+    Failed,
+}
+
+const _: () = assert!(size_of::<(ContainerId, Stored)>() == 64);
+
+impl From<Route> for Stored {
+    fn from(route: Route) -> Self {
+        let Route { project, container: _, generation, state } = route;
+        let (state, address, since_ms) = match state {
+            RouteState::Running { address: IpAddr::V4(address), since_ms } => {
+                let [a, b, c, d] = address.octets();
+                (State::Running4, [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], since_ms)
+            }
+            RouteState::Running { address: IpAddr::V6(address), since_ms } => {
+                (State::Running6, address.octets(), since_ms)
+            }
+            RouteState::Starting => (State::Starting, [0; 16], 0),
+            RouteState::Paused => (State::Paused, [0; 16], 0),
+            RouteState::Stopped => (State::Stopped, [0; 16], 0),
+            RouteState::Failed => (State::Failed, [0; 16], 0),
+        };
+        Self { address, since_ms, generation, project, state }
+    }
+}
+
+impl Stored {
+    fn route(&self, container: ContainerId) -> Route {
+        let Self { address, since_ms, generation, project, state } = *self;
+        let state = match state {
+            State::Running4 => {
+                let [a, b, c, d, ..] = address;
+                RouteState::Running { address: [a, b, c, d].into(), since_ms }
+            }
+            State::Running6 => RouteState::Running { address: address.into(), since_ms },
+            State::Starting => RouteState::Starting,
+            State::Paused => RouteState::Paused,
+            State::Stopped => RouteState::Stopped,
+            State::Failed => RouteState::Failed,
+        };
+        Route { project, container, generation, state }
     }
 }
 
