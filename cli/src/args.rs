@@ -114,7 +114,7 @@ pub(crate) struct Dev {
     /// Where everything is kept: store, CA, containers.
     #[arg(long, value_name = "DIR")]
     pub(crate) state: Option<PathBuf>,
-    /// Do not run: delete every container of this state directory, and the directory.
+    /// Do not run: delete every container, their network and the state directory.
     #[arg(long)]
     pub(crate) remove: bool,
     #[command(flatten)]

@@ -446,8 +446,6 @@ impl Gantry {
                 }
                 Err(error) => drop(writeln!(io::stderr(), "dev --remove: {error}")),
             }
-            let link = ["link", "delete", self.bridge.as_str()];
-            drop(Command::new("ip").args(link).stderr(Stdio::null()).status());
         }
     }
 }

@@ -1,9 +1,6 @@
 //! `gantry dev`: everything on this machine, with defaults that suit a developer.
 
-use std::sync::Arc;
-
 use anyhow::Context as _;
-use gantry_runtime::Runtime;
 
 use super::{
     files::{AdminFile, Files},
@@ -89,7 +86,7 @@ fn banner(started: &Started<'_>, admin: Option<&AdminFile>) {
     }
 }
 
-/// `gantry dev --remove`: deletes every container of the runtime and the state directory.
+/// `gantry dev --remove`: deletes every container, the network and the state directory.
 fn remove(config: &Config) -> Result<(), Failure> {
     let files = Files::new(&config.server.state);
     if !files.dir().exists() {
@@ -102,24 +99,16 @@ fn remove(config: &Config) -> Result<(), Failure> {
         .build()
         .context("cannot start a runtime")?;
     match config.runtime.kind {
-        RuntimeKind::Embedded => control.block_on(remove_containers(config, &files))?,
+        RuntimeKind::Embedded => control
+            .block_on(async {
+                runtime::open_embedded(config, &files).await?.uninstall().await.map_err(Into::into)
+            })
+            .map_err(|error: anyhow::Error| error.context("cannot remove the containers"))?,
         RuntimeKind::Fake => {}
     }
     std::fs::remove_dir_all(files.dir())
         .with_context(|| format!("cannot remove {}", files.dir().display()))?;
     drop(lock);
     output::note(&format!("Removed {}.", files.dir().display()));
-    Ok(())
-}
-
-async fn remove_containers(config: &Config, files: &Files) -> anyhow::Result<()> {
-    let runtime: Arc<dyn Runtime> = runtime::open_alone(config, files).await?;
-    for found in runtime.list().await.context("cannot list the containers")? {
-        runtime
-            .ensure_deleted(found.id)
-            .await
-            .with_context(|| format!("cannot delete container {}", found.id))?;
-        output::note(&format!("Deleted container {}.", found.id));
-    }
     Ok(())
 }

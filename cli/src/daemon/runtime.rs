@@ -41,11 +41,6 @@ pub(super) async fn open(
     }
 }
 
-/// Opens the runtime without anything beside it.
-pub(super) async fn open_alone(config: &Config, files: &Files) -> anyhow::Result<Arc<dyn Runtime>> {
-    Ok(Arc::new(open_embedded(config, files).await?))
-}
-
 /// The networks that the edge may dial.
 pub(super) fn networks(config: &Config) -> Vec<IpNet> {
     match config.runtime.kind {
@@ -55,7 +50,8 @@ pub(super) fn networks(config: &Config) -> Vec<IpNet> {
     }
 }
 
-async fn open_embedded(config: &Config, files: &Files) -> anyhow::Result<Embedded> {
+/// Opens the embedded runtime without anything beside it.
+pub(super) async fn open_embedded(config: &Config, files: &Files) -> anyhow::Result<Embedded> {
     let chosen = &config.runtime;
     let recipes = kit::recipes();
     let mut settings = embedded::Config::new(recipes);
