@@ -12,7 +12,6 @@ use gantry_model::RealmId;
 use http::{HeaderValue, Request, Response};
 use http_body::Body as _;
 use http_body_util::{BodyExt, Empty};
-use hyper::body::Incoming;
 use tokio::task::JoinHandle;
 use tower::ServiceExt;
 
@@ -20,6 +19,7 @@ use crate::{
     answer::{Failure, X_REQUEST_ID},
     body::{EdgeBody, TimedBody},
     deps::{ApiRealm, Body, ClientAddress},
+    forward::Downstreams,
     headers::clean_response,
     pipeline::Ask,
 };
@@ -28,19 +28,18 @@ use crate::{
 pub(crate) async fn call(
     ask: &Ask<'_>,
     realm: Option<RealmId>,
-    request: Request<Incoming>,
+    request: Downstreams<'_>,
 ) -> Result<Response<EdgeBody>, Failure> {
     let limits = ask.worker.limits();
-    let (mut parts, incoming) = request.into_parts();
+    let (mut parts, incoming) = std::mem::take(request).into_parts();
     ask.survey.clean(&mut parts.headers);
     parts.extensions = http::Extensions::new();
     parts.extensions.insert(ClientAddress(ask.downstream.peer));
     parts.extensions.insert(ApiRealm(realm));
     parts.extensions.insert(ask.id);
-    let body = if incoming.is_end_stream() {
-        Body::new(Empty::<Bytes>::new().map_err(|never| match never {}))
-    } else {
-        Body::new(TimedBody::new(incoming, limits.body_idle))
+    let body = match incoming.filter(|incoming| !incoming.is_end_stream()) {
+        Some(incoming) => Body::new(TimedBody::new(incoming, limits.body_idle)),
+        None => Body::new(Empty::<Bytes>::new().map_err(|never| match never {})),
     };
     let service = ask.worker.deps().api.clone();
     let request = Request::from_parts(parts, body);

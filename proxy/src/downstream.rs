@@ -1,14 +1,21 @@
 //! One client connection, as its requests see it.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     fmt,
     net::SocketAddr,
+    rc::Rc,
+    time::Duration,
 };
 
 use http::HeaderValue;
 
-use crate::{account::Account, framing::Refusal, tunnel::UpstreamEnd};
+use crate::{
+    account::Account,
+    framing::Refusal,
+    tunnel::UpstreamEnd,
+    watch::{NEVER, Tick, Wait},
+};
 
 /// How a client speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +36,7 @@ pub(crate) struct Downstream {
     pub(crate) address: HeaderValue,
     started: Cell<u64>,
     finished: Cell<u64>,
+    gate: OnceCell<GateView>,
     refusal: Cell<Option<(u64, Refusal)>>,
     tunnelled: Cell<bool>,
     tunnel: RefCell<Option<UpstreamEnd>>,
@@ -36,6 +44,20 @@ pub(crate) struct Downstream {
     covered: RefCell<Option<HeaderValue>>,
     /// `Forwarded` for the last authority.
     forwarded: RefCell<Option<(HeaderValue, HeaderValue)>>,
+}
+
+/// What the gate of an HTTP/1 connection and its requests tell one another. hyper does not look at
+/// the stream again when an answer is done, so that the last request has to say it.
+#[derive(Debug)]
+struct GateView {
+    wait: Rc<Wait>,
+    idle: Duration,
+    /// Heads that the gate has passed.
+    passed: Cell<u64>,
+    /// Whether it holds octets back until the present request is answered.
+    holds: Cell<bool>,
+    /// When the last request was answered.
+    quiet_since: Cell<Tick>,
 }
 
 impl Downstream {
@@ -55,6 +77,7 @@ impl Downstream {
                 .unwrap_or_else(|_| HeaderValue::from_static("unknown")),
             started: Cell::new(0),
             finished: Cell::new(0),
+            gate: OnceCell::new(),
             refusal: Cell::new(None),
             tunnelled: Cell::new(false),
             tunnel: RefCell::new(None),
@@ -79,11 +102,55 @@ impl Downstream {
     /// A request was answered to the last octet, or given up.
     pub(crate) fn finish(&self) {
         self.finished.set(self.finished.get() + 1);
+        let Some(gate) = self.gate.get().filter(|_| self.is_quiet()) else { return };
+        let watch = gate.wait.watch();
+        gate.quiet_since.set(watch.now());
+        gate.wait.at_the_latest(watch.after(gate.idle));
+        if gate.holds.get() {
+            gate.wait.wake();
+        }
     }
 
-    /// How many requests were answered.
-    pub(crate) fn finished(&self) -> u64 {
-        self.finished.get()
+    /// The connection has a gate, which waits by `wait`. A connection without a request is closed
+    /// after `idle`.
+    pub(crate) fn has_gate(&self, wait: Rc<Wait>, idle: Duration) {
+        let (passed, holds, quiet_since) = (Cell::new(0), Cell::new(false), Cell::new(0));
+        // A connection has one gate, so that the cell is empty.
+        drop(self.gate.set(GateView { wait, idle, passed, holds, quiet_since }));
+    }
+
+    /// The gate has passed a head; returns how many it has passed by now.
+    pub(crate) fn passed_head(&self) -> u64 {
+        self.gate.get().map_or(0, |gate| {
+            gate.passed.set(gate.passed.get() + 1);
+            gate.passed.get()
+        })
+    }
+
+    /// How many heads the gate has passed.
+    pub(crate) fn passed(&self) -> u64 {
+        self.gate.get().map_or(0, |gate| gate.passed.get())
+    }
+
+    /// The gate holds octets back until the present request is answered, or does so no more.
+    pub(crate) fn holds(&self, holds: bool) {
+        if let Some(gate) = self.gate.get() {
+            gate.holds.set(holds);
+        }
+    }
+
+    /// Whether all passed requests have been answered.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.finished.get() == self.passed()
+    }
+
+    /// When a connection that has been quiet since its last request is closed.
+    pub(crate) fn idle_deadline(&self) -> Tick {
+        self.gate.get().map_or(NEVER, |gate| {
+            let watch = gate.wait.watch();
+            let ahead = watch.after(gate.idle) - watch.now();
+            gate.quiet_since.get().saturating_add(ahead)
+        })
     }
 
     /// How many requests are under way.

@@ -1,11 +1,11 @@
 //! From the edge to a container and back: one request, one response, perhaps a tunnel.
 
-use std::{future::poll_fn, rc::Rc, sync::Arc, task::Poll};
+use std::{rc::Rc, sync::Arc};
 
 use gantry_model::{Scheme, Service};
 use http::{
     Extensions, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header,
-    request::Parts, uri::PathAndQuery,
+    uri::PathAndQuery,
 };
 use http_body::Body as _;
 use hyper::body::Incoming;
@@ -38,51 +38,61 @@ pub(crate) struct Upstream {
     pub(crate) since_ms: i64,
 }
 
+/// A client's request, taken to pieces where its parts are needed: a request is large, and each
+/// phase that owned it would move it once more.
+pub(crate) type Downstreams<'r> = &'r mut Request<Option<Incoming>>;
+
 /// Sends a request to a container and returns the response, whose body still comes.
 pub(crate) async fn forward(
     ask: &Ask<'_>,
     to: &Upstream,
-    request: Request<Incoming>,
+    request: Downstreams<'_>,
     account: &mut Account,
 ) -> Result<Response<EdgeBody>, Failure> {
-    let (mut parts, incoming) = request.into_parts();
-    let request_id = rewrite(ask, &mut parts);
-    let (body, progress) = request_body(ask, incoming);
+    let (body, progress) = request_body(ask, request.body_mut().take());
     if let Some(progress) = &progress {
         account.body_is(Rc::clone(progress));
     }
-    let request = Request::from_parts(parts, body);
+    let (request, request_id) = rewrite(ask, request, body);
     let wait = ask.worker.watch().wait(Some(to.endpoint.origin));
     if ask.survey.upgrade.is_some() {
         return Box::pin(upgrade(ask, to, request, wait, request_id)).await;
     }
     let (response, channel) = send(ask, to, request, &wait, progress.as_deref()).await?;
-    respond(ask, to, response, channel, wait, request_id).await
+    respond(ask, to, response, channel, wait, request_id)
 }
 
-/// Makes a client's head the edge's own. Returns the request's id as a field.
-fn rewrite(ask: &Ask<'_>, parts: &mut Parts) -> HeaderValue {
-    ask.survey.clean(&mut parts.headers);
+/// Makes a client's request the edge's own. Returns the request's id as a field, too.
+fn rewrite(
+    ask: &Ask<'_>,
+    from: Downstreams<'_>,
+    body: RequestBody,
+) -> (Request<RequestBody>, HeaderValue) {
+    let mut request = Request::new(body);
+    std::mem::swap(request.method_mut(), from.method_mut());
+    // Containers get the origin form, however the client named its target.
+    *request.uri_mut() = if from.uri().authority().is_some() {
+        let path = from.uri().path_and_query().cloned();
+        Uri::from(path.unwrap_or_else(|| PathAndQuery::from_static("/")))
+    } else {
+        std::mem::take(from.uri_mut())
+    };
+    let mut headers = std::mem::take(from.headers_mut());
+    ask.survey.clean(&mut headers);
     let span = ask.worker.next_span();
-    let id = ask.survey.identify(&mut parts.headers, ask.authority, ask.downstream, ask.id, span);
+    let id = ask.survey.identify(&mut headers, ask.authority, ask.downstream, ask.id, span);
     if let Some(upgrade) = &ask.survey.upgrade {
-        parts.headers.insert(header::UPGRADE, upgrade.clone());
-        parts.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(header::UPGRADE, upgrade.clone());
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     }
-    if parts.uri.authority().is_some() {
-        // Containers get the origin form, however the client named its target.
-        let path = parts.uri.path_and_query().cloned();
-        parts.uri = Uri::from(path.unwrap_or_else(|| PathAndQuery::from_static("/")));
-    }
-    parts.version = Version::HTTP_11;
-    parts.extensions = Extensions::new();
-    id
+    *request.headers_mut() = headers;
+    (request, id)
 }
 
-fn request_body(ask: &Ask<'_>, incoming: Incoming) -> (RequestBody, Option<Rc<Progress>>) {
-    if incoming.is_end_stream() {
+fn request_body(ask: &Ask<'_>, incoming: Option<Incoming>) -> (RequestBody, Option<Rc<Progress>>) {
+    let Some(incoming) = incoming.filter(|incoming| !incoming.is_end_stream()) else {
         return (RequestBody::Empty, None);
-    }
+    };
     let limits = ask.worker.limits();
     let patience = match ask.downstream.protocol {
         // The gate watches the one body that an HTTP/1 connection has at a time.
@@ -208,7 +218,7 @@ async fn dial_once(ask: &Ask<'_>, to: &Upstream) -> Result<UpstreamIo, DialError
 }
 
 /// Makes a container's response the edge's own.
-async fn respond(
+fn respond(
     ask: &Ask<'_>,
     to: &Upstream,
     response: Response<Incoming>,
@@ -228,11 +238,7 @@ async fn respond(
     let worker = Rc::clone(ask.worker);
     let mut body = UpstreamBody::new(worker, incoming, channel, key(to), wait);
     if body.is_end_stream() {
-        poll_fn(|cx| {
-            body.release(cx);
-            Poll::Ready(())
-        })
-        .await;
+        body.release();
         return Ok(Response::from_parts(parts, EdgeBody::EMPTY));
     }
     Ok(Response::from_parts(parts, EdgeBody::upstream(body)))
@@ -252,7 +258,7 @@ async fn upgrade(
     let exchanged = channel.exchange(request, &wait, None, head_timeout).await;
     let response = exchanged.map_err(|error| failure(ask, error))?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        return respond(ask, to, response, channel, wait, request_id).await;
+        return respond(ask, to, response, channel, wait, request_id);
     }
     let (mut parts, _) = response.into_parts();
     let protocol = parts.headers.get(header::UPGRADE).cloned();

@@ -37,13 +37,11 @@ pub(crate) struct Gate<S> {
     io: S,
     downstream: Rc<Downstream>,
     limits: Limits,
-    wait: Wait,
+    wait: Rc<Wait>,
     state: State,
     /// Octets read but not passed; the first `ready` of them may pass.
     held: BytesMut,
     ready: usize,
-    /// Heads passed, the stand-in included.
-    passed: u64,
     waiting: Waiting,
     read_deadline: Tick,
     write_deadline: Tick,
@@ -79,15 +77,23 @@ enum Waiting {
 impl<S> Gate<S> {
     /// Reads HTTP/1 from `io`.
     pub(crate) fn strict(io: S, downstream: Rc<Downstream>, limits: Limits, wait: Wait) -> Self {
+        let wait = Rc::new(wait);
+        downstream.has_gate(Rc::clone(&wait), limits.idle);
         Self::new(io, downstream, limits, wait, State::Head(HeadScan::default()))
     }
 
     /// Passes everything; only a client that takes nothing any more is given up.
     pub(crate) fn open(io: S, downstream: Rc<Downstream>, limits: Limits, wait: Wait) -> Self {
-        Self::new(io, downstream, limits, wait, State::Open)
+        Self::new(io, downstream, limits, Rc::new(wait), State::Open)
     }
 
-    fn new(io: S, downstream: Rc<Downstream>, limits: Limits, wait: Wait, state: State) -> Self {
+    fn new(
+        io: S,
+        downstream: Rc<Downstream>,
+        limits: Limits,
+        wait: Rc<Wait>,
+        state: State,
+    ) -> Self {
         Self {
             io,
             downstream,
@@ -96,7 +102,6 @@ impl<S> Gate<S> {
             state,
             held: BytesMut::new(),
             ready: 0,
-            passed: 0,
             waiting: Waiting::Nothing,
             read_deadline: NEVER,
             write_deadline: NEVER,
@@ -122,11 +127,6 @@ impl<S> Gate<S> {
             | State::Broken => true,
             State::Open => false,
         }
-    }
-
-    /// Whether all passed requests have been answered.
-    fn is_quiet(&self) -> bool {
-        self.downstream.finished() == self.passed
     }
 
     /// Walks over `octets`, which follow what has passed; says how many of them may pass.
@@ -172,7 +172,8 @@ impl<S> Gate<S> {
     }
 
     fn head_passed(&mut self, framing: Framing) {
-        self.passed += 1;
+        self.downstream.passed_head();
+        self.downstream.holds(framing == Framing::Upgrade);
         self.waiting = Waiting::Nothing;
         self.patience = Patience::new(self.limits.body_idle, self.limits.body_rate_min);
         self.state = match framing {
@@ -192,8 +193,8 @@ impl<S> Gate<S> {
     }
 
     fn refuse(&mut self, refusal: Refusal) {
-        self.passed += 1;
-        self.downstream.refuse(self.passed, refusal);
+        let number = self.downstream.passed_head();
+        self.downstream.refuse(number, refusal);
         self.state = State::Refusing;
         self.waiting = Waiting::Nothing;
     }
@@ -202,7 +203,7 @@ impl<S> Gate<S> {
     fn begin_waiting(&mut self) {
         let waiting = match self.state {
             State::Head(_) if !self.held.is_empty() => Waiting::Head,
-            State::Head(_) if self.is_quiet() => Waiting::Request,
+            State::Head(_) if self.downstream.is_quiet() => Waiting::Request,
             State::Length(_) | State::Chunked(_) => Waiting::Body,
             State::Head(_)
             | State::Upgrade
@@ -215,13 +216,13 @@ impl<S> Gate<S> {
             return;
         }
         let watch = self.wait.watch();
-        let first = self.passed == 0;
+        let first = self.downstream.passed() == 0;
         self.read_deadline = match waiting {
             Waiting::Nothing => NEVER,
             Waiting::Request if first => watch.after(self.limits.head_timeout),
             // The first head's time began with the connection.
             Waiting::Head if first && self.waiting == Waiting::Request => self.read_deadline,
-            Waiting::Request => watch.after(self.limits.idle),
+            Waiting::Request => self.downstream.idle_deadline(),
             Waiting::Head => watch.after(self.limits.head_timeout),
             Waiting::Body => self.patience.wait(watch).unwrap_or(self.read_deadline),
         };
@@ -257,7 +258,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
     }
 
     /// What the state alone decides before anything is read.
-    fn poll_state(&mut self, buf: &mut ReadBuf<'_>) -> Option<Poll<io::Result<()>>> {
+    fn poll_state(
+        &mut self,
+        cx: &Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Option<Poll<io::Result<()>>> {
         if let State::Refusing = self.state {
             self.held.clear();
             self.held.extend_from_slice(STAND_IN);
@@ -274,7 +279,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
         match self.state {
             State::Refused => Some(Poll::Pending),
             State::Broken => Some(Poll::Ready(Err(io::ErrorKind::InvalidData.into()))),
-            State::Upgrade if self.held.len() >= HELD_MAX => Some(Poll::Pending),
+            State::Upgrade if self.held.len() >= HELD_MAX => {
+                // The answer wakes us.
+                self.is_over(cx, NEVER);
+                Some(Poll::Pending)
+            }
             State::Upgrade
             | State::Head(_)
             | State::Length(_)
@@ -320,17 +329,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Gate<S> {
         }
         let start = buf.filled().len();
         loop {
-            if let Some(decided) = this.poll_state(buf) {
-                return decided;
-            }
             // The wish to leave HTTP was not granted: HTTP goes on.
             if matches!(this.state, State::Upgrade)
-                && this.is_quiet()
+                && this.downstream.is_quiet()
                 && !this.downstream.is_tunnelled()
             {
+                this.downstream.holds(false);
                 this.state = State::Head(HeadScan::default());
                 this.release();
-                continue;
+            }
+            if let Some(decided) = this.poll_state(cx, buf) {
+                return decided;
             }
             match Pin::new(&mut this.io).poll_read(cx, buf) {
                 Poll::Ready(Ok(())) if buf.filled().len() == start => return Poll::Ready(Ok(())),

@@ -18,6 +18,7 @@ mod account;
 mod admin;
 mod answer;
 mod api;
+mod bell;
 mod body;
 mod config;
 mod connection;

@@ -17,7 +17,7 @@ use crate::{
     body::EdgeBody,
     deps::RequestId,
     downstream::Downstream,
-    forward::{self, Upstream},
+    forward::{self, Downstreams, Upstream},
     framing::Refusal,
     guard,
     headers::Survey,
@@ -49,12 +49,13 @@ pub(crate) async fn answer(
 ) -> Response<EdgeBody> {
     let mut account = Box::new(Account::open(&worker, &downstream, &request));
     let survey = Survey::of(request.headers(), request.version());
+    let mut request = request.map(Some);
     let outcome = match refusal {
         Some(refusal) => {
             account.was_not_parsed();
             Err(Failure::Refused(refusal))
         }
-        None => serve(&worker, &downstream, &survey, request, &mut account).await,
+        None => serve(&worker, &downstream, &survey, &mut request, &mut account).await,
     };
     close(outcome, &survey, account, &downstream)
 }
@@ -108,7 +109,7 @@ async fn serve(
     worker: &Rc<Worker>,
     downstream: &Rc<Downstream>,
     survey: &Survey,
-    request: Request<Incoming>,
+    request: Downstreams<'_>,
     account: &mut Account,
 ) -> Result<Response<EdgeBody>, Failure> {
     survey.check(worker.limits().fields_max)?;
@@ -116,8 +117,8 @@ async fn serve(
         return Err(Failure::MethodNotSupported);
     }
     let authority = host::authority(request.uri(), request.version(), survey)?;
-    account.host_is(authority.clone());
     let hostname = host::hostname(&authority)?;
+    account.host_is(authority.clone());
     let covers = |sni: Option<&str>| worker.deps().certificates.covers(sni, hostname.as_str());
     if downstream.secure && !downstream.is_covered(&authority, covers) {
         return Err(Failure::Misdirected);
@@ -192,8 +193,8 @@ fn to_https(
 ) -> Result<Response<EdgeBody>, Failure> {
     survey.check(worker.limits().fields_max)?;
     let authority = host::authority(request.uri(), request.version(), survey)?;
-    account.host_is(authority.clone());
     let hostname = host::hostname(&authority)?;
+    account.host_is(authority.clone());
     match RouteKey::parse(&hostname, &worker.config().domain) {
         Ok(RouteKey::Custom(_)) | Err(_) => return Err(Failure::NotFound),
         Ok(

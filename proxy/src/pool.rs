@@ -3,11 +3,7 @@
 //! The key contains the container's generation: addresses are given to other tenants after a stop,
 //! and a connection must never outlive the start that it belongs to.
 
-use std::{
-    collections::HashMap,
-    task::{Context, Waker},
-    time::Duration,
-};
+use std::{collections::HashMap, time::Duration};
 
 use gantry_model::Scheme;
 
@@ -73,13 +69,12 @@ impl Pool {
     /// Drops connections that are too old, closed by the container, or of a start that is over.
     pub(crate) fn sweep(&mut self, now: Tick, gone: impl Fn(&Origin) -> bool) {
         let ticks_max = self.ticks_max;
-        let mut cx = Context::from_waker(Waker::noop());
         self.idle.retain(|key, of_key| {
             if gone(&key.origin) {
                 return false;
             }
             of_key.retain_mut(|idle| {
-                now.saturating_sub(idle.since) < ticks_max && idle.channel.rest(&mut cx)
+                now.saturating_sub(idle.since) < ticks_max && idle.channel.rest()
             });
             !of_key.is_empty()
         });

@@ -11,7 +11,7 @@ use std::{
     pin::{Pin, pin},
     rc::Rc,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
 };
 
 use bytes::Bytes;
@@ -32,6 +32,7 @@ use tokio::{
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::{
+    bell::Bell,
     body::{Progress, RequestBody},
     deps::BoxError,
     pool::PoolKey,
@@ -62,6 +63,7 @@ pub(crate) struct Channel {
     /// Dropped when it has ended: a request that still waits in it comes back then. Boxed, because
     /// it is large and moves with each request.
     connection: Option<Box<Connection>>,
+    bell: Bell,
 }
 
 type Connection = http1::Connection<TokioIo<UpstreamIo>, RequestBody>;
@@ -169,12 +171,9 @@ pub(crate) async fn dial(
 impl Channel {
     /// Speaks HTTP/1.1 over `io`.
     pub(crate) async fn open(io: UpstreamIo) -> Result<Self, hyper::Error> {
-        let (sender, connection) = http1::Builder::new()
-            .max_headers(256)
-            .max_buf_size(256 * 1024)
-            .handshake(TokioIo::new(io))
-            .await?;
-        Ok(Self { sender, connection: Some(Box::new(connection)) })
+        let (sender, connection) =
+            http1::Builder::new().max_buf_size(256 * 1024).handshake(TokioIo::new(io)).await?;
+        Ok(Self { sender, connection: Some(Box::new(connection)), bell: Bell::new() })
     }
 
     /// Sends a request and waits for the head of its response. While the request's body moves
@@ -187,14 +186,17 @@ impl Channel {
         timeout: std::time::Duration,
     ) -> Result<Response<Incoming>, ExchangeError> {
         wait.within(timeout);
-        let mut response = pin!(self.sender.try_send_request(request));
+        let (sender, bell) = (&mut self.sender, &self.bell);
+        let mut response = pin!(bell.unheard(|| sender.try_send_request(request)));
         let connection = &mut self.connection;
         poll_fn(|cx| {
-            let ended = poll_connection(connection, cx).is_ready();
-            let mut polled = response.as_mut().poll(cx);
+            let ended = poll_connection(connection, bell, cx).is_ready();
+            // Only driving the connection brings a response, so that it need not wake anybody.
+            let mut unheard = Context::from_waker(Waker::noop());
+            let mut polled = response.as_mut().poll(&mut unheard);
             if ended && polled.is_pending() {
                 *connection = None;
-                polled = response.as_mut().poll(cx);
+                polled = response.as_mut().poll(&mut unheard);
             }
             match polled {
                 Poll::Ready(Ok(response)) => return Poll::Ready(Ok(response)),
@@ -227,31 +229,49 @@ impl Channel {
     }
 
     /// Lets the connection come to rest after a response; says whether it can be used again.
-    pub(crate) fn rest(&mut self, cx: &mut Context<'_>) -> bool {
-        poll_connection(&mut self.connection, cx).is_pending() && self.sender.is_ready()
+    pub(crate) fn rest(&mut self) -> bool {
+        let mut nobody = Context::from_waker(Waker::noop());
+        let ended = poll_connection(&mut self.connection, &self.bell, &mut nobody).is_ready();
+        self.bell.forget();
+        !ended && self.sender.is_ready()
     }
 
-    fn drive(&mut self, cx: &mut Context<'_>) {
-        // An error shows in the body, which is polled next.
-        let _ended = poll_connection(&mut self.connection, cx);
+    /// Polls the body of the present response, and drives the connection if that brings nothing.
+    fn poll_body(&mut self, cx: &mut Context<'_>, incoming: &mut Incoming) -> Polled {
+        let first = self.bell.unheard(|| Pin::new(&mut *incoming).poll_frame(cx));
+        if first.is_ready() {
+            return first;
+        }
+        // An error shows in the body.
+        let _ended = poll_connection(&mut self.connection, &self.bell, cx);
+        self.bell.unheard(|| Pin::new(incoming).poll_frame(cx))
     }
 
     /// Leaves HTTP after a 101: the stream, and what was read of it already.
     pub(crate) async fn into_stream(mut self) -> Result<(UpstreamIo, Bytes), Gone> {
-        poll_fn(|cx| poll_connection(&mut self.connection, cx)).await;
+        poll_fn(|cx| poll_connection(&mut self.connection, &self.bell, cx)).await;
         let parts = self.connection.ok_or(Gone)?.into_parts();
         Ok((parts.io.into_inner(), parts.read_buf))
     }
 }
+
+type Polled = Poll<Option<Result<Frame<Bytes>, hyper::Error>>>;
 
 /// A connection that has ended already.
 #[derive(Debug)]
 pub(crate) struct Gone;
 
 /// Drives a connection; ready when it has ended, by an error or not.
-fn poll_connection(connection: &mut Option<Box<Connection>>, cx: &mut Context<'_>) -> Poll<()> {
+fn poll_connection(
+    connection: &mut Option<Box<Connection>>,
+    bell: &Bell,
+    cx: &mut Context<'_>,
+) -> Poll<()> {
     match connection {
-        Some(connection) => connection.poll_without_shutdown(cx).map(|_| ()),
+        Some(connection) => {
+            let mut cx = Context::from_waker(bell.ring_for(cx));
+            connection.poll_without_shutdown(&mut cx).map(drop)
+        }
         None => Poll::Ready(()),
     }
 }
@@ -279,9 +299,9 @@ impl UpstreamBody {
     }
 
     /// The body is complete: the connection goes back to the pool, if it can be used again.
-    pub(crate) fn release(&mut self, cx: &mut Context<'_>) {
+    pub(crate) fn release(&mut self) {
         if let Some(mut channel) = self.channel.take()
-            && channel.rest(cx)
+            && channel.rest()
         {
             self.worker.pool().put(self.key, channel, self.wait.watch().now());
         }
@@ -299,14 +319,9 @@ impl UpstreamBody {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let polled = match Pin::new(&mut self.incoming).poll_frame(cx) {
-            Poll::Pending => {
-                if let Some(channel) = &mut self.channel {
-                    channel.drive(cx);
-                }
-                Pin::new(&mut self.incoming).poll_frame(cx)
-            }
-            ready @ Poll::Ready(_) => ready,
+        let polled = match &mut self.channel {
+            Some(channel) => channel.poll_body(cx, &mut self.incoming),
+            None => Pin::new(&mut self.incoming).poll_frame(cx),
         };
         if polled.is_pending() {
             return match self.wait.poll_over(cx) {
@@ -323,7 +338,7 @@ impl UpstreamBody {
             Some(Ok(frame)) if !frame.is_trailers() && !self.incoming.is_end_stream() => {
                 self.wait.within(self.worker.limits().stream_idle);
             }
-            Some(Ok(_)) | None => self.release(cx),
+            Some(Ok(_)) | None => self.release(),
             Some(Err(_)) => self.channel = None,
         }
         Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))

@@ -178,6 +178,18 @@ impl Wait {
         self.with(|slot| slot.deadline = deadline);
     }
 
+    /// Moves the deadline forward to `deadline`, if it is later.
+    pub(crate) fn at_the_latest(&self, deadline: Tick) {
+        self.with(|slot| slot.deadline = slot.deadline.min(deadline));
+    }
+
+    /// Wakes the task that looked last.
+    pub(crate) fn wake(&self) {
+        // Not while the slots are borrowed: a waker may run arbitrary code.
+        let waker = self.with(|slot| slot.waker.take()).flatten();
+        waker.into_iter().for_each(Waker::wake);
+    }
+
     /// Whether the wait is over; the task is woken when it will be.
     pub(crate) fn poll_over(&self, cx: &Context<'_>) -> Option<Over> {
         let now = self.watch.now.get();
