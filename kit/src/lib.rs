@@ -1,7 +1,7 @@
 //! The catalogue of Kit services and what installs and starts them.
 //!
-//! All of it is data: [`catalogue`] says for every service of the Kit where it listens and what is
-//! known of it, [`recipe`] says what makes an image whose containers have the services that are
+//! All of it is data: [`catalogue()`] says for every service of the Kit where it listens and what is
+//! known of it, [`recipe()`] says what makes an image whose containers have the services that are
 //! provided, and [`start_command`] what starts one of them in a running container. Nothing here does
 //! I/O; the runtime builds images, the control plane runs commands.
 //!
