@@ -1,3 +1,5 @@
+//! An error with its causes, for logs.
+
 use std::{error::Error, fmt};
 
 /// Prints an error with all its causes on one line, outermost first.

@@ -237,7 +237,7 @@ fn walk(url: &str, facts: &Facts, table: &RouteTable, source: String) -> Explana
 }
 
 fn walk_url(url: &str, facts: &Facts, table: &RouteTable, walk: &mut Walk) {
-    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let (scheme, rest) = url.split_once("://").unwrap_or(("https", url));
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
     let (host, port) = match Hostname::parse_authority(authority) {
         Ok(parsed) => parsed,
@@ -246,7 +246,13 @@ fn walk_url(url: &str, facts: &Facts, table: &RouteTable, walk: &mut Walk) {
             return walk.step("answer", "400", "the Host field must carry a hostname");
         }
     };
-    if let Some(port) = port.filter(|port| *port != facts.url_port) {
+    if scheme == "http" {
+        walk.step(
+            "parse",
+            "plain HTTP",
+            "answered with 308: the same place by HTTPS, which follows",
+        );
+    } else if let Some(port) = port.filter(|port| *port != facts.url_port) {
         let reason = format!("URLs of this installation carry port {}", facts.url_port);
         walk.step("parse", format!("port {port}"), reason);
     }
@@ -258,17 +264,24 @@ fn walk_url(url: &str, facts: &Facts, table: &RouteTable, walk: &mut Walk) {
         }
     };
     match key {
+        RouteKey::SshGate { server } | RouteKey::Container { server, .. }
+            if server != facts.server.as_str() =>
+        {
+            let reason = format!("server {server}; this one is {}", facts.server);
+            walk.step("parse", "a name of another server", reason);
+            walk.step("answer", "404", "as for every hostname that leads nowhere here");
+        }
+        RouteKey::SshGate { .. } | RouteKey::Container { target: Target::Ssh, .. } => {
+            walk.step("parse", "an SSH name", "said without a look at what exists");
+            walk.step("answer", "400", "a page that tells the ssh command");
+        }
         RouteKey::Container { server, project, container, target } => {
             let what = describe(&target);
             let result = format!("{what} of container {container}");
             walk.step("parse", result, format!("project {project}, server {server}"));
             match table.lookup_on(&facts.server, server, project, container) {
                 Ok(route) => walk_route(route.state, &target, walk),
-                Err(error @ NoRoute::OtherServer) => {
-                    walk.step("route", "none", format!("{error}; this one is {}", facts.server));
-                    walk.step("answer", "421", "another server answers for this name");
-                }
-                Err(NoRoute::Unknown) => {
+                Err(NoRoute::Unknown | NoRoute::OtherServer) => {
                     let reason = "no container with this pair of ids, or one without the Kit, or \
                                   one that is being deleted";
                     walk.step("route", "none", reason);
@@ -283,10 +296,6 @@ fn walk_url(url: &str, facts: &Facts, table: &RouteTable, walk: &mut Walk) {
             walk.step("route", "the control plane of this process", "api.<domain>");
             walk.step("answer", "by the API", "it authenticates each request itself");
         }
-        RouteKey::SshGate { server } => {
-            walk.step("parse", "the SSH gate", format!("server {server}"));
-            walk.step("answer", "404", "nothing speaks HTTP under this name");
-        }
         RouteKey::Alias { server, label } => {
             walk.step("parse", format!("alias {label}"), format!("server {server}"));
             walk.step("answer", "404", "this version has no aliases");
@@ -294,7 +303,7 @@ fn walk_url(url: &str, facts: &Facts, table: &RouteTable, walk: &mut Walk) {
         RouteKey::Custom(name) => {
             let reason = format!("outside {}", facts.domain);
             walk.step("parse", format!("custom hostname {name}"), reason);
-            walk.step("answer", "404", "this version has no custom hostnames");
+            walk.step("answer", "421", "no certificate here covers it");
         }
     }
 }
@@ -344,7 +353,7 @@ fn walk_endpoint(address: std::net::IpAddr, target: &Target<'_>, walk: &mut Walk
             let reason = "whatever listens there; a page says so where nothing does";
             walk.step("endpoint", url(scheme.as_str(), port), reason);
         }
-        Target::Ssh => return walk.step("answer", "404", "SSH is not spoken over HTTP"),
+        Target::Ssh => return walk.step("answer", "400", "a page that tells the ssh command"),
     }
     walk.step("answer", "forwarded", "the container's own");
 }

@@ -34,8 +34,8 @@ impl gantry_proxy::StartService for StartServices {
 }
 
 /// The API as the edge calls it: the edge's facts about a request under the API's own types.
-pub(super) fn api(control: Controller) -> gantry_proxy::ApiService {
-    let router = gantry_api::service(control, gantry_api::ApiConfig::default());
+pub(super) fn api(control: Controller, config: gantry_api::ApiConfig) -> gantry_proxy::ApiService {
+    let router = gantry_api::service(control, config);
     gantry_proxy::api_service(router.map_request(|request: http::Request<gantry_proxy::Body>| {
         let (mut parts, body) = request.into_parts();
         if let Some(client) = parts.extensions.get::<gantry_proxy::ClientAddress>() {
@@ -72,26 +72,17 @@ impl gantry_proxy::Readiness for RoutesAreFresh {
     }
 }
 
-/// The state of the route table for Prometheus.
+/// What Prometheus is told of the route table beside the edge's own gauges.
 pub(super) fn route_metrics(routes: Routes) -> gantry_proxy::MetricsSource {
     Arc::new(move |text: &mut String| {
         use std::fmt::Write as _;
-        let table = routes.current();
         // Writing to a string does not fail.
         write!(
             text,
-            "# HELP gantry_routes Containers that hostnames may lead to.\n\
-             # TYPE gantry_routes gauge\n\
-             gantry_routes {}\n\
-             # HELP gantry_routes_revision The revision of the store that routes are at.\n\
-             # TYPE gantry_routes_revision counter\n\
-             gantry_routes_revision {}\n\
-             # HELP gantry_routes_age_seconds Time since routes were known to be up to date.\n\
-             # TYPE gantry_routes_age_seconds gauge\n\
-             gantry_routes_age_seconds {}\n",
-            table.len(),
-            table.revision().0,
-            routes.age().as_secs_f64(),
+            "# HELP gantry_routes_revision The revision of the store that routes are at.\n\
+             # TYPE gantry_routes_revision gauge\n\
+             gantry_routes_revision {}\n",
+            routes.current().revision().0,
         )
         .unwrap_or_default();
     })

@@ -57,6 +57,7 @@ pub(super) async fn open_embedded(config: &Config, files: &Files) -> anyhow::Res
     let mut settings = embedded::Config::new(recipes);
     settings.dir = files.runtime_dir();
     settings.image_dir.clone_from(&chosen.images);
+    settings.tarballs = files.dir().join("images");
     settings.cgroup.clone_from(&chosen.cgroup);
     settings.mapping.base = chosen.id_base;
     settings.mapping.size = chosen.id_count;

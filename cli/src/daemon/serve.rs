@@ -14,7 +14,7 @@ use gantry_router::Routes;
 use gantry_runtime::Runtime;
 use gantry_store::{Server, Store};
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     explain,
@@ -112,6 +112,8 @@ struct Daemon {
     store: Store,
     edge: Edge,
     starter: Starter,
+    /// Requests of the API that run to their end even if their client has gone.
+    keyed_requests: TaskTracker,
     tasks: JoinSet<&'static str>,
     shutdown: CancellationToken,
     run_file: RunFile,
@@ -175,11 +177,14 @@ impl Daemon {
         );
         explain::answer(files, config, &routes, &mut tasks, &shutdown)
             .context("cannot listen on the socket in the state directory")?;
-        let deps = edge_deps(control, routes, certificates, starter.clone());
+        let api_config = gantry_api::ApiConfig::default();
+        let keyed_requests = api_config.tasks.clone();
+        let api = glue::api(control, api_config);
+        let deps = edge_deps(api, routes, certificates, starter.clone());
         let edge =
             Edge::start(edge_config(config, files), deps).context("cannot start the edge")?;
         let run_file = run_file(config, ca_path);
-        let daemon = Self { store, edge, starter, tasks, shutdown, run_file };
+        let daemon = Self { store, edge, starter, keyed_requests, tasks, shutdown, run_file };
         Ok((daemon, admin))
     }
 
@@ -199,6 +204,11 @@ impl Daemon {
     /// tasks, then the store. Containers stay as they are.
     async fn stop(mut self, drain: Duration) {
         self.edge.drain(drain).await;
+        self.keyed_requests.close();
+        // Before the reconciler ends: they may wait for what it does.
+        if tokio::time::timeout(TASKS_GRACE, self.keyed_requests.wait()).await.is_err() {
+            tracing::warn!("some requests with a key did not end; their clients may try again");
+        }
         self.shutdown.cancel();
         let end = async {
             self.starter.close().await;
@@ -244,14 +254,14 @@ fn reconciler(
 }
 
 fn edge_deps(
-    control: Controller,
+    api: gantry_proxy::ApiService,
     routes: Routes,
     certificates: Arc<gantry_certs::Resolver>,
     starter: Starter,
 ) -> gantry_proxy::Deps {
     gantry_proxy::Deps {
         certificates,
-        api: glue::api(control),
+        api,
         control: tokio::runtime::Handle::current(),
         start_service: Arc::new(glue::StartServices(starter)),
         kit: kit::port,
