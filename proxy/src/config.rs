@@ -77,6 +77,8 @@ pub struct Limits {
     pub connections_max: usize,
     /// Client connections from one address (IPv4) or one /64 (IPv6), in all workers together.
     pub connections_per_address_max: usize,
+    /// Requests on one client connection, after which it is closed in order.
+    pub requests_max: u64,
     /// Concurrent requests on one HTTP/2 connection.
     pub streams_max: u32,
     /// Idle connections to one port of a container that one worker keeps.
@@ -105,6 +107,7 @@ impl Default for Limits {
             service_start_timeout: seconds(30),
             connections_max: 50_000,
             connections_per_address_max: 4_096,
+            requests_max: 100_000,
             streams_max: 128,
             pool_per_port_max: 64,
             pool_max: 4_096,

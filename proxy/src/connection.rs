@@ -119,7 +119,8 @@ where
     let mut connection = builder.serve_connection(TokioIo::new(gate), service);
     let mut told = false;
     let served = poll_fn(|cx| {
-        if worker.is_draining() && !told {
+        let end = worker.is_draining() || downstream.started() >= limits.requests_max;
+        if end && !told {
             told = true;
             Pin::new(&mut connection).graceful_shutdown();
         }
@@ -196,7 +197,7 @@ where
     let mut requests = 0;
     let mut told = false;
     let served = poll_fn(|cx| {
-        let mut end = worker.is_draining();
+        let mut end = worker.is_draining() || downstream.started() >= limits.requests_max;
         while wait.poll_over(cx).is_some() {
             // Looked at once a period: quiet for a whole one means idle. Frames that carry no
             // request, such as pings, do not count.

@@ -188,6 +188,7 @@ fn check(config: &Config) -> Result<(), StartError> {
         ("fields_max", limits.fields_max >= 8),
         ("connections_max", limits.connections_max >= 1),
         ("connections_per_address_max", limits.connections_per_address_max >= 1),
+        ("requests_max", limits.requests_max >= 1),
         ("streams_max", limits.streams_max >= 1),
     ] {
         if !is_enough {

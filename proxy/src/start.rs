@@ -10,7 +10,7 @@ use futures_util::{
     future::{LocalBoxFuture, Shared},
 };
 use gantry_model::Service;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::{
     answer::Failure,
@@ -73,15 +73,25 @@ async fn wait_for_port(
     service: Service,
     deadline: Instant,
 ) -> Result<(), Failure> {
+    let limit = worker.limits().connect_timeout;
     let mut pause = PAUSE_FIRST;
     loop {
         let tls = Arc::clone(&worker.tls().client);
-        match timeout_at(deadline, dial(endpoint, worker.dial_rules(), &tls)).await {
-            Ok(Ok(_stream)) => return Ok(()),
-            Ok(Err(DialError::Refused)) if Instant::now() + pause < deadline => {}
-            Ok(Err(_)) | Err(_) => {
+        let attempt = timeout(limit, dial(endpoint, worker.dial_rules(), &tls));
+        match timeout_at(deadline, attempt).await {
+            // What does not speak TLS listens all the same; the request will tell.
+            Ok(Ok(Ok(_) | Err(DialError::Tls(_)))) => return Ok(()),
+            Ok(Ok(Err(DialError::Forbidden(_)))) | Err(_) => {
                 return Err(Failure::ServiceNotStarted { service, retry: true });
             }
+            // A container that boots may lose its address for a moment.
+            Ok(
+                Ok(Err(DialError::Refused | DialError::Timeout | DialError::Unreachable(_)))
+                | Err(_),
+            ) => {}
+        }
+        if Instant::now() + pause >= deadline {
+            return Err(Failure::ServiceNotStarted { service, retry: true });
         }
         sleep(pause).await;
         pause = (pause * 3 / 2).min(PAUSE_MAX);

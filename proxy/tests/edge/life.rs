@@ -126,6 +126,19 @@ fn a_drain_ends_at_its_deadline() {
 }
 
 #[test]
+fn a_connection_has_so_many_requests() {
+    let mut setup = Setup::default();
+    setup.limits.requests_max = 2;
+    let bed = Bed::with(106, setup);
+    let _origin = bed.running();
+    let name = host(CONTAINER, "http-3000");
+    let mut client = bed.client();
+    assert_eq!(client.get(&name, "/", "").value("connection"), None);
+    assert_eq!(client.get(&name, "/", "").status, 200);
+    assert!(client.is_closed());
+}
+
+#[test]
 fn several_workers_share_the_addresses() {
     let bed = Bed::with(104, Setup { workers: 3, ..Setup::default() });
     let _origin = bed.running();
