@@ -39,15 +39,9 @@ pub(crate) struct Connection {
     /// A PEM file with the CA to trust instead of the system's.
     #[arg(long, global = true, env = "GANTRY_CA", value_name = "FILE", help_heading = "API")]
     pub(crate) ca: Option<PathBuf>,
-    /// Connect there, whatever the name in the URL resolves to.
-    #[arg(
-        long,
-        global = true,
-        env = "GANTRY_CONNECT",
-        value_name = "IP:PORT",
-        help_heading = "API"
-    )]
-    pub(crate) connect: Option<std::net::SocketAddr>,
+    /// Connect to this address instead of looking the name in the URL up.
+    #[arg(long, global = true, env = "GANTRY_CONNECT", value_name = "IP", help_heading = "API")]
+    pub(crate) connect: Option<std::net::IpAddr>,
     /// Speak to the host of this realm.
     #[arg(long, global = true, value_name = "ID", help_heading = "API")]
     pub(crate) realm: Option<gantry_model::RealmId>,

@@ -43,7 +43,7 @@ Environment:
   GANTRY_API_URL        where the API answers, such as https://api.gantry.localhost:8443
   GANTRY_TOKEN          the credential: a token (hdy_…) or a session
   GANTRY_CA             a PEM file with the CA to trust instead of the system's
-  GANTRY_CONNECT        IP:PORT to connect to, whatever the name in the URL resolves to
+  GANTRY_CONNECT        the address to connect to, instead of looking the name up
   GANTRY_SECTION__KEY   overrides a key of the configuration, such as GANTRY_EDGE__HTTPS";
 
 impl Class {

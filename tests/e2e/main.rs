@@ -4,6 +4,7 @@
     reason = "an index into JSON gives null where there is nothing; a test may end with a panic"
 )]
 
+mod client;
 mod crash;
 mod creation;
 mod edge;

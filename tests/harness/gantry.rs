@@ -235,34 +235,34 @@ impl Gantry {
         Ok(serde_json::from_slice(&fs::read(self.state().join("run.json"))?)?)
     }
 
-    fn ca(&self) -> PathBuf {
+    /// The file of the CA.
+    pub fn ca_path(&self) -> PathBuf {
         self.state().join("ca/ca.pem")
     }
 
-    /// The file of the CA.
-    pub fn ca_path(&self) -> PathBuf {
-        self.ca()
-    }
-
-    fn log_in(&mut self) -> Result<()> {
+    /// The first administrator's name, and the file of the password.
+    pub fn administrator(&self) -> Result<(String, String)> {
         let admin: Value = serde_json::from_slice(
             &fs::read(self.state().join("admin.json")).context("admin.json")?,
         )?;
         let password = self.dir.path().join("password");
-        fs::write(&password, admin["password"].as_str().context("no password")?)?;
-        let password = password.to_string_lossy().into_owned();
-        let username = admin["username"].as_str().context("no username")?.to_owned();
-        let output = self.cli(&[
-            "login",
-            "--username",
-            &username,
-            "--password-file",
-            &password,
-            "--print-token",
-        ])?;
+        fs::write(&password, text(&admin, "password")?)?;
+        Ok((text(&admin, "username")?, password.to_string_lossy().into_owned()))
+    }
+
+    fn log_in(&mut self) -> Result<()> {
+        let (username, password) = self.administrator()?;
+        let login =
+            ["login", "--username", &username, "--password-file", &password, "--print-token"];
+        let output = self.cli(&login)?;
         ensure!(output.status.success(), "login: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8_lossy(&output.stdout).trim().clone_into(&mut self.token);
         Ok(())
+    }
+
+    /// The home of the user that client commands run as.
+    pub fn home(&self) -> &Path {
+        self.dir.path()
     }
 
     /// The credential of the first administrator.
@@ -272,17 +272,27 @@ impl Gantry {
 
     /// Runs a client command, as it is.
     pub fn cli<A: AsRef<OsStr>>(&self, args: &[A]) -> Result<Output> {
-        let mut command = Command::new(binary()?);
-        self.environment(&mut command);
-        command
-            .env("GANTRY_API_URL", "https://api.gantry.localhost:8443")
-            .env("GANTRY_CONNECT", format!("{}:8443", self.address))
-            .env("GANTRY_CA", self.ca())
-            .args(args);
+        let mut command = self.client(args)?;
         if !self.token.is_empty() {
             command.env("GANTRY_TOKEN", &self.token);
         }
         command.output().context("cannot run the client")
+    }
+
+    /// Runs a client command of somebody whose environment holds no credential.
+    pub fn cli_anonymous<A: AsRef<OsStr>>(&self, args: &[A]) -> Result<Output> {
+        self.client(args)?.output().context("cannot run the client")
+    }
+
+    fn client<A: AsRef<OsStr>>(&self, args: &[A]) -> Result<Command> {
+        let mut command = Command::new(binary()?);
+        self.environment(&mut command);
+        command
+            .env("GANTRY_API_URL", "https://api.gantry.localhost:8443")
+            .env("GANTRY_CONNECT", self.address.to_string())
+            .env("GANTRY_CA", self.ca_path())
+            .args(args);
+        Ok(command)
     }
 
     /// Runs a client command that must succeed, and reads the JSON that it prints.
@@ -334,12 +344,12 @@ impl Gantry {
 
     /// curl with this installation's CA, connecting here.
     pub fn curl(&self) -> Curl {
-        Curl::new(&self.ca(), SocketAddr::new(self.address.into(), 8443))
+        Curl::new(&self.ca_path(), SocketAddr::new(self.address.into(), 8443))
     }
 
     /// curl to the port that redirects.
     pub fn curl_plain(&self) -> Curl {
-        Curl::new(&self.ca(), SocketAddr::new(self.address.into(), 8080))
+        Curl::new(&self.ca_path(), SocketAddr::new(self.address.into(), 8080))
     }
 
     /// curl with the administrator's credential.

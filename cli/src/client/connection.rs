@@ -1,7 +1,7 @@
 //! One connection to the API: where it is, who asks, how answers and refusals are read.
 
 use std::{
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
     time::Duration,
 };
@@ -179,14 +179,14 @@ fn is_local(url: &Url) -> bool {
     url.host_str().is_some_and(|host| {
         host == "localhost"
             || host.ends_with(".localhost")
-            || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+            || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
     })
 }
 
 fn build_client(
     base: &Url,
     ca: Option<&PathBuf>,
-    connect: Option<SocketAddr>,
+    connect: Option<IpAddr>,
 ) -> Result<reqwest::Client, Failure> {
     let mut builder = reqwest::Client::builder()
         .user_agent(concat!("gantry/", env!("CARGO_PKG_VERSION")))
@@ -195,9 +195,9 @@ fn build_client(
         .redirect(reqwest::redirect::Policy::none())
         .no_proxy();
     // Names under `localhost` are this machine (RFC 6761); many resolvers do not know that.
-    let local = || is_local(base).then(|| (Ipv4Addr::LOCALHOST, 0).into());
+    let local = || is_local(base).then_some(Ipv4Addr::LOCALHOST.into());
     if let (Some(address), Some(host)) = (connect.or_else(local), base.host_str()) {
-        builder = builder.resolve(host, address);
+        builder = builder.resolve(host, SocketAddr::new(address, 0));
     }
     if let Some(file) = ca {
         let unreadable =
