@@ -176,13 +176,9 @@ impl Common {
 /// An array, a string with commas, or `*`.
 fn addresses(value: Value) -> Option<Vec<String>> {
     match value {
-        Value::String(text) => Some(
-            text.split(',')
-                .map(str::trim)
-                .filter(|part| !part.is_empty())
-                .map(str::to_owned)
-                .collect(),
-        ),
+        Value::String(text) if text.is_empty() => Some(Vec::new()),
+        // Empty parts are kept, so that "," is refused and does not lift the restriction.
+        Value::String(text) => Some(text.split(',').map(str::trim).map(str::to_owned).collect()),
         Value::Array(items) => {
             items.into_iter().map(|item| item.as_str().map(str::to_owned)).collect()
         }

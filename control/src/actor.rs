@@ -47,6 +47,8 @@ pub enum Via {
         event_access: bool,
         /// Whether it may read the vault.
         vault_access: bool,
+        /// The addresses and networks that it may be used from; anywhere when empty.
+        ip_whitelist: Vec<String>,
         /// When it ends, in milliseconds since the epoch.
         expires_at_ms: Option<i64>,
     },

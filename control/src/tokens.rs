@@ -226,7 +226,7 @@ impl Controller {
         inherit(actor, &mut token);
         let change = TokenChange {
             alias: new.alias,
-            ip_whitelist: Some(new.ip_whitelist),
+            ip_whitelist: (!new.ip_whitelist.is_empty()).then_some(new.ip_whitelist),
             permission_template: new.permission_template,
             permissions: new.permissions,
             realm_ids: if new.realm_ids.is_empty() { None } else { Some(new.realm_ids) },
@@ -287,6 +287,8 @@ impl Controller {
     /// Deletes a token; the next request with it is refused.
     pub async fn delete_token(&self, actor: &Actor, id: TokenId) -> Result<()> {
         actor.require(Leaf::ResourcesCreateTokens)?;
+        // A restricted token may not end one that can do more than it.
+        check_not_wider(actor, &Token::of(self.token_record(actor, id).await?))?;
         self.store().delete_token(actor.user, id).await.map_err(token_gone)
     }
 
@@ -355,6 +357,7 @@ impl TokenProof {
             allow_no_realm: token.allow_no_realm,
             event_access: token.event_access,
             vault_access: token.vault_access,
+            ip_whitelist: token.ip_whitelist,
             expires_at_ms: token.expires_at_ms,
         }
     }
@@ -364,9 +367,17 @@ impl TokenProof {
 fn inherit(actor: &Actor, token: &mut gantry_store::Token) {
     let full = Permissions::template("full_access").unwrap_or_default();
     let mut default = full;
-    if let Via::Token { permissions, realms, allow_no_realm, event_access, expires_at_ms, .. } =
-        &actor.via
+    if let Via::Token {
+        permissions,
+        realms,
+        allow_no_realm,
+        event_access,
+        ip_whitelist,
+        expires_at_ms,
+        ..
+    } = &actor.via
     {
+        token.ip_whitelist.clone_from(ip_whitelist);
         default = full.and(*permissions);
         token.realms.clone_from(realms);
         token.allow_no_realm = *allow_no_realm;
@@ -384,6 +395,7 @@ fn check_not_wider(actor: &Actor, new: &Token) -> Result<(), Forbidden> {
         allow_no_realm,
         event_access,
         vault_access,
+        ip_whitelist,
         expires_at_ms,
         ..
     } = &actor.via
@@ -400,6 +412,7 @@ fn check_not_wider(actor: &Actor, new: &Token) -> Result<(), Forbidden> {
         (unscoped && new.allow_no_realm, "allow_no_realm"),
         (new.event_access && !event_access, "event_access"),
         (new.vault_access && !vault_access, "vault_access"),
+        (addresses_wider(ip_whitelist, &new.ip_whitelist), "ip_whitelist"),
         (ends_later, "expires_at"),
     ] {
         if wider {
@@ -490,6 +503,17 @@ fn parse_addresses(list: &[String]) -> Result<Vec<String>, FieldError> {
         })?);
     }
     Ok(parsed)
+}
+
+/// Whether the list `new` lets in an address that `own` does not; an empty list lets in all.
+fn addresses_wider(own: &[String], new: &[String]) -> bool {
+    let network = |entry: &String| {
+        entry.parse::<IpAddr>().map(IpNet::from).or_else(|_| entry.parse::<IpNet>()).ok()
+    };
+    let own: Vec<IpNet> = own.iter().filter_map(network).collect();
+    let within =
+        |entry: &String| network(entry).is_some_and(|net| own.iter().any(|own| own.contains(&net)));
+    !own.is_empty() && (new.is_empty() || !new.iter().all(within))
 }
 
 /// A client whose address is not known is on no list.

@@ -335,6 +335,39 @@ async fn a_token_makes_none_that_can_do_more() {
 }
 
 #[tokio::test]
+async fn a_token_for_some_addresses_makes_and_ends_none_for_others() {
+    let bench = Bench::new().await;
+    let new = NewToken {
+        permissions: Some(Permissions::of(&[Leaf::ResourcesCreateTokens]).to_tree()),
+        ip_whitelist: vec!["192.0.2.0/24".into()],
+        ..NewToken::default()
+    };
+    let owner = bench.actor.clone();
+    let (anywhere, _) = bench.control.create_token(&owner, NewToken::default()).await.unwrap();
+    let (own, secret) = bench.control.create_token(&owner, new).await.unwrap();
+    let client = Some("192.0.2.7".parse().unwrap());
+    let actor = bench.control.authenticate(Some(&secret), None, client).await.unwrap();
+    let control = &bench.control;
+    let (child, _) = control.create_token(&actor, NewToken::default()).await.unwrap();
+    assert_eq!(child.ip_whitelist, ["192.0.2.0/24"]);
+    for list in [vec!["*"], vec!["192.0.2.1", "198.51.100.1"], vec!["192.0.0.0/16"]] {
+        let list: Vec<String> = list.into_iter().map(Into::into).collect();
+        let change = TokenChange { ip_whitelist: Some(list.clone()), ..TokenChange::default() };
+        let error = control.update_token(&actor, own.id, change).await.unwrap_err();
+        assert!(
+            matches!(error, Error::Forbidden(Forbidden::Wider("ip_whitelist"))),
+            "{list:?}: {error}"
+        );
+    }
+    let error = control.delete_token(&actor, anywhere.id).await.unwrap_err();
+    assert!(matches!(error, Error::Forbidden(Forbidden::Wider(_))), "{error}");
+    let narrower =
+        TokenChange { ip_whitelist: Some(vec!["192.0.2.9".into()]), ..TokenChange::default() };
+    control.update_token(&actor, child.id, narrower).await.unwrap();
+    control.delete_token(&actor, child.id).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_realm_bound_token_works_on_its_hosts_only() {
     let bench = Bench::new().await;
     let control = &bench.control;
