@@ -6,7 +6,9 @@ export REPO
 
 # What building and running Gantry takes on Debian 12 and 13.
 BUILD_PACKAGES=(gcc g++ libc6-dev make cmake ca-certificates)
-RUN_PACKAGES=(runc nftables mmdebstrap uidmap iproute2 procps curl jq)
+RUN_PACKAGES=(
+    runc nftables mmdebstrap debian-archive-keyring uidmap iproute2 util-linux procps curl jq
+)
 export BUILD_PACKAGES RUN_PACKAGES
 
 say() { printf '%s\n' "$*"; }
