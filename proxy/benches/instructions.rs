@@ -71,18 +71,22 @@ fn hostname() -> String {
 fn origin(address: SocketAddr) -> Outcome {
     const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\n\
                             content-length: 14\r\n\r\nHello, world!\n";
-    for stream in TcpListener::bind(address)?.incoming() {
-        let mut stream = stream?;
+    let serve = |mut stream: TcpStream| -> std::io::Result<()> {
         stream.set_nodelay(true)?;
         let mut buffer = vec![0; 16 * 1024];
         let mut filled = 0;
-        while let Ok(count @ 1..) = stream.read(buffer.get_mut(filled..).unwrap_or_default()) {
+        while let count @ 1.. = stream.read(buffer.get_mut(filled..).unwrap_or_default())? {
             filled += count;
             if buffer.get(..filled).is_some_and(|octets| octets.ends_with(b"\r\n\r\n")) {
                 filled = 0;
                 stream.write_all(ANSWER)?;
             }
         }
+        Ok(())
+    };
+    for stream in TcpListener::bind(address)?.incoming() {
+        let stream = stream?;
+        std::thread::spawn(move || serve(stream));
     }
     Ok(())
 }

@@ -139,6 +139,47 @@ fn a_connection_has_so_many_requests() {
 }
 
 #[test]
+fn many_clients_at_once_are_all_served() {
+    let bed = Bed::with(107, Setup { workers: 2, ..Setup::default() });
+    let _origin = bed.running_with(|seen, stream| {
+        let path = seen.line().split(' ').nth(1).unwrap();
+        let body = format!("{path} {}", String::from_utf8_lossy(&seen.body));
+        if path.ends_with('0') {
+            let (first, second) = body.split_at(3);
+            send(stream, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+            for part in [first, second] {
+                send(stream, format!("{:x}\r\n{part}\r\n", part.len()));
+            }
+            send(stream, "0\r\n\r\n");
+        } else {
+            crate::origin::reply(stream, "", &body);
+        }
+    });
+    let name = host(CONTAINER, "http-3000");
+    let ask = |mut client: Client, number: usize| {
+        for round in 0..100 {
+            let path = format!("/{number}/{round}");
+            let body = "x".repeat(round * number * 7);
+            let length = body.len();
+            client.send(format!(
+                "POST {path} HTTP/1.1\r\nHost: {name}\r\nContent-Length: {length}\r\n\r\n{body}"
+            ));
+            let reply = client.reply();
+            assert_eq!(reply.status, 200, "{path}");
+            assert!(reply.text() == format!("{path} {body}"), "{path}");
+        }
+    };
+    std::thread::scope(|scope| {
+        for number in 0..24 {
+            let client = if number % 2 == 0 { bed.client() } else { bed.tls_client(&name) };
+            let ask = &ask;
+            scope.spawn(move || ask(client, number));
+        }
+    });
+    bed.wait_metric("gantry_proxy_requests_total{protocol=\"http1\",class=\"2xx\"}", 2400.0);
+}
+
+#[test]
 fn several_workers_share_the_addresses() {
     let bed = Bed::with(104, Setup { workers: 3, ..Setup::default() });
     let _origin = bed.running();
