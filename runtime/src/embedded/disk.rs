@@ -25,6 +25,7 @@ use std::{
         unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
     },
     path::{Path, PathBuf},
+    process::{Command, Stdio},
     time::Duration,
 };
 
@@ -45,6 +46,7 @@ const LOCK_WAIT: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Disk {
     root: PathBuf,
+    rm: PathBuf,
     _lock: File,
 }
 
@@ -75,8 +77,9 @@ pub(super) struct Run {
 pub(super) struct Home(PathBuf);
 
 impl Disk {
-    /// Makes what is missing, waits for an ending runtime to let go, removes what was being removed.
-    pub(super) async fn open(root: &Path) -> Result<Self> {
+    /// Makes what is missing, waits for an ending runtime to let go, removes what was being removed
+    /// with the program `rm`.
+    pub(super) async fn open(root: &Path, rm: PathBuf) -> Result<Self> {
         let failed = |error: io::Error| Error::failed("opening the runtime's directory", error);
         for dir in [root.to_owned(), root.join("containers")] {
             make_dir(&dir, 0o711).map_err(failed)?;
@@ -102,12 +105,13 @@ impl Disk {
             Error::failed("opening the runtime's directory", "another process uses it")
         })?;
         let trash = root.join("trash");
+        let program = rm.clone();
         blocking("opening the runtime's directory", move || {
-            fs::read_dir(trash)?.flatten().for_each(|entry| remove(&entry.path()));
+            fs::read_dir(trash)?.flatten().for_each(|entry| remove(&program, &entry.path()));
             Ok(())
         })
         .await?;
-        Ok(Self { root: root.to_owned(), _lock: lock })
+        Ok(Self { root: root.to_owned(), rm, _lock: lock })
     }
 
     /// Where the OCI runtime keeps its state.
@@ -140,7 +144,7 @@ impl Disk {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             other => other?,
         }
-        remove(&trash);
+        remove(&self.rm, &trash);
         Ok(())
     }
 
@@ -227,9 +231,21 @@ impl Home {
     }
 }
 
-fn remove(dir: &Path) {
-    if let Err(error) = fs::remove_dir_all(dir) {
-        tracing::warn!(path = %dir.display(), %error, "cannot remove it yet");
+/// Removes a tree that a container made. By a program that walks it without recursion: how deep it
+/// is was not ours to choose, and our stack and our file descriptors end somewhere.
+fn remove(rm: &Path, dir: &Path) {
+    let status = Command::new(rm)
+        .args(["-rf", "--one-file-system", "--"])
+        .arg(dir)
+        .env_clear()
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    match status {
+        Ok(status) if status.success() => {}
+        Ok(status) => tracing::warn!(path = %dir.display(), %status, "cannot remove it yet"),
+        Err(error) => tracing::warn!(path = %dir.display(), %error, "cannot remove it yet"),
     }
 }
 
@@ -274,5 +290,44 @@ fn write_atomically(path: &Path, bytes: &[u8], durable: Durable) -> io::Result<(
     match path.parent() {
         Some(dir) if durable == Durable::Yes => File::open(dir)?.sync_all(),
         Some(_) | None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::OwnedFd;
+
+    use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
+
+    use super::*;
+
+    /// Deeper than any path can name and than a thread's stack could follow.
+    const DEPTH: usize = 8_000;
+
+    fn dig(top: &Path) {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let mut dir: OwnedFd = openat(CWD, top, flags, Mode::empty()).unwrap();
+        for _ in 0..DEPTH {
+            mkdirat(&dir, "d", Mode::RWXU).unwrap();
+            dir = openat(&dir, "d", flags, Mode::empty()).unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_tree_of_any_depth_is_removed_and_what_stayed_goes_at_the_next_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = Disk::open(dir.path(), "/usr/bin/rm".into()).await.unwrap();
+        let id = ContainerId::from_bytes([1; 12]);
+        let home = disk.home(id);
+        fs::create_dir_all(home.upper()).unwrap();
+        dig(&home.upper());
+        disk.discard(id, 1).unwrap();
+        let trash = dir.path().join("trash");
+        assert!(!home.dir().exists() && fs::read_dir(&trash).unwrap().next().is_none());
+        let left = trash.join("left");
+        fs::create_dir_all(left.join("below")).unwrap();
+        drop(disk);
+        let _disk = Disk::open(dir.path(), "/usr/bin/rm".into()).await.unwrap();
+        assert!(!left.exists());
     }
 }

@@ -70,7 +70,7 @@ impl Embedded {
     /// Everything that the host lacks is told in one [`Error::Denied`].
     pub async fn open(config: Config) -> Result<Self> {
         let programs = preflight::check(&config)?;
-        let disk = Disk::open(&config.dir).await?;
+        let disk = Disk::open(&config.dir, programs.rm).await?;
         strays::end(&disk.runc_dir()).await;
         let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
             .map_err(|error| Error::failed("reading the host's boot id", error))?;

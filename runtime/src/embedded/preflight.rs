@@ -34,6 +34,7 @@ const CAPABILITIES: [(CapabilitySet, &str); 11] = [
 pub(super) struct Programs {
     pub(super) runc: PathBuf,
     pub(super) nft: PathBuf,
+    pub(super) rm: PathBuf,
 }
 
 /// Looks at everything and reports all that is missing, or where the programs are.
@@ -54,7 +55,11 @@ pub(super) fn check(config: &Config) -> Result<Programs> {
             name.to_owned()
         })
     };
-    let programs = Programs { runc: program(&config.runc), nft: program(&config.nft) };
+    let programs = Programs {
+        runc: program(&config.runc),
+        nft: program(&config.nft),
+        rm: program(Path::new("rm")),
+    };
     let filesystems = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
     if !filesystems.lines().any(|line| line.split_whitespace().next_back() == Some("overlay")) {
         tracing::debug!("overlayfs is not registered yet; the first mount will load it");
