@@ -50,6 +50,7 @@ tests! {
     network::containers_reach_the_hosts_chosen_ports_only
     network::the_world_is_reached_through_the_hosts_address_and_does_not_reach_in
     network::containers_do_not_reach_each_other
+    network::what_is_sent_to_a_stopped_container_reaches_nobody
     network::a_container_cannot_take_another_address
     crashes::an_interrupted_start_is_completed_by_the_next
     crashes::what_an_interrupted_creation_left_is_removed

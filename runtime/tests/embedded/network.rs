@@ -160,6 +160,30 @@ pub(crate) async fn containers_do_not_reach_each_other(machine: &mut Machine) {
     assert_ne!(machine.shell(2, &script).await, "0", "nor through the host");
 }
 
+pub(crate) async fn what_is_sent_to_a_stopped_container_reaches_nobody(machine: &mut Machine) {
+    let (runtime, one, two) = (machine.runtime(), order(machine, 1), order(machine, 2));
+    let address = runtime.ensure_running(&one).await.unwrap().address;
+    runtime.ensure_running(&two).await.unwrap();
+    let bridge = machine.config.network.bridge.clone();
+    let ports = std::fs::read_dir(format!("/sys/class/net/{bridge}/brif")).unwrap();
+    let ports: Vec<_> = ports.map(|port| port.unwrap().path()).collect();
+    assert_eq!(ports.len(), 2);
+    for (port, flag) in ports.iter().flat_map(|port| {
+        ["unicast_flood", "broadcast_flood", "multicast_flood"].map(|flag| (port, flag))
+    }) {
+        let value = std::fs::read_to_string(port.join(flag)).unwrap();
+        assert_eq!(value.trim(), "0", "{flag} of {}", port.display());
+    }
+    let known = async || {
+        let args = ["neigh", "show", &address.to_string(), "dev", &bridge];
+        let output = Command::new("ip").args(args).output().await.unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert!(known().await.contains("PERMANENT"));
+    runtime.ensure_stopped(one.id, Duration::ZERO).await.unwrap();
+    assert_eq!(known().await.trim(), "", "the host forgets where it was");
+}
+
 pub(crate) async fn a_container_cannot_take_another_address(machine: &mut Machine) {
     let (runtime, one, two) = (machine.runtime(), order(machine, 1), order(machine, 2));
     let address = runtime.ensure_running(&one).await.unwrap().address;

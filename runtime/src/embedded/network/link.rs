@@ -8,7 +8,7 @@ use rtnetlink::{
     packet_core::ErrorMessage,
     packet_route::{
         link::{InfoData, InfoKind, InfoVeth, LinkAttribute},
-        neighbour::{NeighbourFlags, NeighbourState},
+        neighbour::{NeighbourFlags, NeighbourMessage, NeighbourState},
     },
 };
 use rustix::io::Errno;
@@ -60,7 +60,7 @@ impl Links {
         pid: u32,
     ) -> Result<(), BoxError> {
         // One of an earlier start may still be going away with its namespace.
-        self.unplug(name).await?;
+        self.remove(name).await?;
         let mut inner = LinkUnspec::new_with_name("eth0").address(hardware.to_vec()).build();
         inner.attributes.push(LinkAttribute::NetNsPid(pid));
         let outer = LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(InfoKind::Veth)
@@ -71,9 +71,18 @@ impl Links {
             .build();
         self.netlink.link().add(outer).execute().await?;
         let port = index(&self.netlink, name).await?.ok_or("the new link has gone")?;
-        // Before the other end is up, so no frame passes an open port.
-        let locked = LinkBridgePort::new(port).isolated(true).locked(true).learning(false).build();
-        self.netlink.link().set_port(locked).execute().await?;
+        // Before the other end is up, so no frame passes an open port. Nothing is flooded to it: the
+        // host knows every container's hardware address and asks nobody, and what is sent to one
+        // that is gone must not be seen by the others.
+        let closed = LinkBridgePort::new(port)
+            .isolated(true)
+            .locked(true)
+            .learning(false)
+            .flood(false)
+            .bcast_flood(false)
+            .mcast_flood(false)
+            .build();
+        self.netlink.link().set_port(closed).execute().await?;
         self.netlink
             .neighbours()
             .add_bridge(port, &hardware)
@@ -93,8 +102,19 @@ impl Links {
         Ok(())
     }
 
+    /// Removes a container's link and what the host knows of its address, as far as they exist.
+    pub(super) async fn unplug(&self, name: &str, address: Ipv4Addr) -> Result<(), BoxError> {
+        let mut known = self.netlink.neighbours().add(self.bridge, IpAddr::V4(address));
+        let known: NeighbourMessage = std::mem::take(known.message_mut());
+        match self.netlink.neighbours().del(known).execute().await {
+            Err(rtnetlink::Error::NetlinkError(error)) if is(&error, Errno::NOENT) => {}
+            other => other?,
+        }
+        self.remove(name).await
+    }
+
     /// Removes a link, if it exists.
-    pub(super) async fn unplug(&self, name: &str) -> Result<(), BoxError> {
+    pub(super) async fn remove(&self, name: &str) -> Result<(), BoxError> {
         let Some(index) = index(&self.netlink, name).await? else { return Ok(()) };
         match self.netlink.link().del(index).execute().await {
             Err(rtnetlink::Error::NetlinkError(error)) if is(&error, Errno::NODEV) => Ok(()),

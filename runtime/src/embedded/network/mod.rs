@@ -103,7 +103,7 @@ impl Network {
 
     /// Removes a container's link, if there is one.
     pub(super) async fn unplug(&self, address: Ipv4Addr) -> Result<()> {
-        let removed = self.links.unplug(&link_name(address)).await;
+        let removed = self.links.unplug(&link_name(address), address).await;
         removed.map_err(|source| Error::failed("disconnecting the container", source))
     }
 
@@ -115,7 +115,7 @@ impl Network {
     /// Removes the rules and the bridge.
     pub(super) async fn uninstall(&self) -> Result<()> {
         self.firewall.uninstall().await?;
-        let removed = self.links.unplug(&self.config.bridge).await;
+        let removed = self.links.remove(&self.config.bridge).await;
         removed.map_err(|source| Error::failed("removing the container network", source))
     }
 
