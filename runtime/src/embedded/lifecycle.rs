@@ -1,8 +1,8 @@
 //! From order to running container and back; the steps, and what a crash between them leaves.
 //!
 //! A container exists once its record is on disk, and is gone once its directory was renamed away.
-//! It runs when `run.json` names a living process of this boot; that file is written last. Whatever
-//! else is found (state of the OCI runtime, mounts, links, control groups) is what an interrupted
+//! It runs when `run.json` names a living process of this boot that was let go; that file is written
+//! before it is, so none can run unseen. Whatever else is found (state of the OCI runtime, mounts, links, control groups) is what an interrupted
 //! step left, and [`Inner::clear`] removes it before the next start and at each stop. So no step has
 //! to be undone in order, and every `ensure_*` converges from any point.
 
@@ -65,9 +65,11 @@ impl Inner {
         (u64::from(std::process::id()) << 32) | self.tokens.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// The last start, if its init still lives.
-    pub(super) fn live(&self, home: &Home) -> Option<Run> {
-        home.run().filter(|run| run.boot_id == self.boot_id && run.init.is_alive())
+    /// The last start, if its init was let go and still lives.
+    pub(super) fn live(&self, id: ContainerId) -> Option<Run> {
+        let run = self.disk.home(id).run()?;
+        let lives = run.boot_id == self.boot_id && run.init.is_alive();
+        (lives && !self.runc.waits(id)).then_some(run)
     }
 
     /// The container as it is now.
@@ -77,6 +79,8 @@ impl Inner {
         let state = match home.run() {
             None => State::Created,
             Some(run) if run.boot_id != self.boot_id || !run.init.is_alive() => State::Stopped,
+            // Its start was cut off, or goes on right now.
+            Some(_) if self.runc.waits(id) => State::Created,
             Some(_) if self.cgroups.is_frozen(id) => State::Paused,
             Some(_) => State::Running,
         };
@@ -89,7 +93,7 @@ impl Inner {
         if home.record().is_none() {
             return Err(Error::NotFound { id });
         }
-        let run = self.live(&home).ok_or(Error::NotRunning { id })?;
+        let run = self.live(id).ok_or(Error::NotRunning { id })?;
         Ok((home, run))
     }
 
@@ -123,7 +127,7 @@ impl Inner {
     pub(super) async fn run(&self, order: &Order) -> Result<Running> {
         let record = self.create(order).await?;
         let running = Running { address: record.address.into() };
-        if self.live(&self.disk.home(order.id)).is_some() {
+        if self.live(order.id).is_some() {
             if self.cgroups.is_frozen(order.id) {
                 self.runc.resume(order.id).await?;
             }
@@ -147,7 +151,6 @@ impl Inner {
         let init = Init::of(pid).ok_or_else(|| Error::failed(WHAT, "it ended at once"))?;
         self.cgroups.delegate(order.id, self.config.mapping)?;
         self.network.plug(record.address, pid, init.namespace("net")).await?;
-        self.runc.start(order.id).await?;
         let run = Run {
             boot_id: self.boot_id.clone(),
             init,
@@ -156,7 +159,7 @@ impl Inner {
         };
         home.started(&run).map_err(|error| Error::failed(WHAT, error))?;
         self.watch(order.id, init);
-        Ok(())
+        self.runc.start(order.id).await
     }
 
     /// Mounts, writes into the container, writes the bundle.
@@ -193,7 +196,7 @@ impl Inner {
     /// Kills the init if it lives, without waiting for anything. Needs no lock: whoever holds it
     /// finds the init ended, as if it had ended by itself.
     pub(super) fn kill(&self, id: ContainerId) {
-        if let Some(run) = self.live(&self.disk.home(id))
+        if let Some(run) = self.live(id)
             && let Ok(Some(handle)) = run.init.open()
         {
             handle.kill();
@@ -205,7 +208,7 @@ impl Inner {
         let home = self.disk.home(id);
         let Some(record) = home.record() else { return Ok(()) };
         let failed = |error: io::Error| Error::failed("stopping the container", error);
-        if let Some(run) = self.live(&home)
+        if let Some(run) = self.live(id)
             && let Some(handle) = run.init.open().map_err(failed)?
             && !(grace > Duration::ZERO && self.ask_to_end(id, run.init, &handle, grace).await?)
         {

@@ -111,7 +111,7 @@ impl Embedded {
             home.remove_pid_files();
             inner.network.adopt(id, record.address);
             addresses.push(record.address);
-            if let Some(run) = inner.live(&home) {
+            if let Some(run) = inner.live(id) {
                 inner.watch(id, run.init);
             }
         }

@@ -137,6 +137,12 @@ impl Runc {
         self.root.join(id.to_string()).exists()
     }
 
+    /// Whether the init of a container that was created still waits to be let go.
+    pub(super) fn waits(&self, id: ContainerId) -> bool {
+        // The pipe that it waits at; whoever lets it go removes this.
+        self.root.join(id.to_string()).join("exec.fifo").exists()
+    }
+
     /// Kills what is left of the container and forgets it.
     pub(super) async fn delete(&self, id: ContainerId) -> Result<()> {
         if !self.knows(id) {
