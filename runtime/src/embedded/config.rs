@@ -12,6 +12,15 @@ use super::{
     image::{DIR_DEFAULT, ImagesConfig, Mapping, TARBALLS_DEFAULT},
 };
 
+/// Where clouds answer questions about the host, and give out its credentials: link-local addresses,
+/// those shared by carriers (100.64.0.0/10), and two that single providers chose.
+const BLOCKED: [(Ipv4Addr, u8); 4] = [
+    (Ipv4Addr::new(100, 64, 0, 0), 10),
+    (Ipv4Addr::new(168, 63, 129, 16), 32),
+    (Ipv4Addr::new(169, 254, 0, 0), 16),
+    (Ipv4Addr::new(192, 0, 0, 192), 32),
+];
+
 /// How the embedded runtime is set up on this host.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -47,7 +56,7 @@ pub struct NetworkConfig {
     pub nameservers: Vec<IpAddr>,
     /// TCP ports of the host that containers may reach (the edge's own); no others.
     pub host_ports: Vec<u16>,
-    /// Networks that containers may not reach through this host.
+    /// Networks that containers may not reach through this host, but for name servers in them.
     pub blocked: Vec<Ipv4Net>,
 }
 
@@ -109,7 +118,7 @@ impl Default for NetworkConfig {
             subnet: Ipv4Net::new_assert(Ipv4Addr::new(10, 88, 0, 0), 16),
             nameservers: Vec::new(),
             host_ports: Vec::new(),
-            blocked: vec![Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 0, 0), 16)],
+            blocked: BLOCKED.map(|(net, prefix)| Ipv4Net::new_assert(net, prefix)).to_vec(),
         }
     }
 }

@@ -1,6 +1,12 @@
 //! What containers may reach and who may reach them, as nftables rules in a table of our own.
 
-use std::{net::Ipv4Addr, path::PathBuf, process::Stdio, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr},
+    path::PathBuf,
+    process::Stdio,
+    time::Duration,
+};
 
 use tokio::{io::AsyncWriteExt as _, process::Command};
 
@@ -15,11 +21,16 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 pub(super) struct Firewall {
     nft: PathBuf,
     config: NetworkConfig,
+    nameservers: BTreeSet<Ipv4Addr>,
 }
 
 impl Firewall {
-    pub(super) fn new(nft: PathBuf, config: &NetworkConfig) -> Self {
-        Self { nft, config: config.clone() }
+    pub(super) fn new(nft: PathBuf, config: &NetworkConfig, nameservers: &[IpAddr]) -> Self {
+        let nameservers = nameservers.iter().filter_map(|server| match server {
+            IpAddr::V4(server) => Some(*server),
+            IpAddr::V6(_) => None,
+        });
+        Self { nft, config: config.clone(), nameservers: nameservers.collect() }
     }
 
     /// Installs the table in one step, in place of the one that is there.
@@ -59,7 +70,7 @@ impl Firewall {
         let NetworkConfig { bridge, subnet, host_ports, blocked, .. } = &self.config;
         let (table, senders) = (self.name(), elements(pairs.iter().map(|(a, h)| pair(*a, *h))));
         let ports = elements(host_ports);
-        let blocked = elements(blocked);
+        let (blocked, nameservers) = (elements(blocked), elements(&self.nameservers));
         format!(
             r#"add table inet {table}
 delete table inet {table}
@@ -78,6 +89,10 @@ table inet {table} {{
         auto-merge
         {blocked}
     }}
+    set nameservers {{
+        type ipv4_addr
+        {nameservers}
+    }}
     chain spoofed {{
         type filter hook prerouting priority raw; policy accept;
         iifname "{bridge}" meta nfproto ipv6 drop
@@ -94,6 +109,7 @@ table inet {table} {{
     chain through_host {{
         type filter hook forward priority filter; policy accept;
         iifname "{bridge}" oifname "{bridge}" drop
+        iifname "{bridge}" ip daddr @nameservers meta l4proto {{ tcp, udp }} th dport 53 accept
         iifname "{bridge}" ip daddr @blocked reject with icmpx admin-prohibited
         oifname "{bridge}" ct state established,related accept
         oifname "{bridge}" drop
@@ -145,4 +161,23 @@ fn pair(address: Ipv4Addr, hardware: [u8; 6]) -> String {
 fn elements<T: ToString>(elements: impl IntoIterator<Item = T>) -> String {
     let list: Vec<String> = elements.into_iter().map(|element| element.to_string()).collect();
     if list.is_empty() { String::new() } else { format!("elements = {{ {} }}", list.join(", ")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn name_servers_in_blocked_networks_are_asked_for_names_only() {
+        let config = NetworkConfig::default();
+        let server = Ipv4Addr::new(169, 254, 169, 253);
+        let table = Firewall::new("nft".into(), &config, &[server.into()]).table(&[]);
+        assert!(table.contains("elements = { 169.254.169.253 }"), "{table}");
+        for net in ["100.64.0.0/10", "168.63.129.16/32", "169.254.0.0/16", "192.0.0.192/32"] {
+            assert!(table.contains(net), "{net} in {table}");
+        }
+        let (asked, blocked) = (table.find("@nameservers"), table.find("@blocked"));
+        assert!(asked.is_some() && asked < blocked, "the exception comes first: {table}");
+        assert!(table.contains("@nameservers meta l4proto { tcp, udp } th dport 53 accept"));
+    }
 }

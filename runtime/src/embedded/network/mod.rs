@@ -45,12 +45,13 @@ impl Network {
         let pool = Pool::new(config.subnet);
         let gateway = pool.gateway();
         let links = Links::open(config, gateway, tasks).await.map_err(failed)?;
+        let nameservers = nameservers(config);
         Ok(Self {
             gateway,
-            nameservers: nameservers(config),
             pool: Mutex::new(pool),
             links,
-            firewall: Firewall::new(nft, config),
+            firewall: Firewall::new(nft, config, &nameservers),
+            nameservers,
             config: config.clone(),
         })
     }
