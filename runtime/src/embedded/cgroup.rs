@@ -5,24 +5,33 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::CString,
     fs, io,
-    os::unix::fs::chown,
+    os::{fd::OwnedFd, unix::fs::chown},
     path::{Path, PathBuf},
 };
 
 use gantry_model::ContainerId;
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, openat, unlinkat};
 
 use super::image::Mapping;
 use crate::{Error, Result, Stats};
 
+/// The most groups that an init may have in each other and below its own, where the kernel can be
+/// told (version 2).
+const LIMITS: [(&str, &str); 2] = [("cgroup.max.depth", "32"), ("cgroup.max.descendants", "4096")];
+
+/// How many steps, down and up, one removal of groups takes at most.
+const STEPS_MAX: usize = 1 << 18;
+
 /// The hierarchies of this host, and our group in them.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Cgroups {
     hierarchies: Hierarchies,
     parent: String,
 }
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Hierarchies {
     /// Version 1: the mount point of each controller, `name=systemd` among them.
     controllers: BTreeMap<String, PathBuf>,
@@ -50,16 +59,19 @@ impl Cgroups {
     /// Gives an init the groups that it may divide further: those that carry no limits (version 1),
     /// or the subtree whose limits lie in files that stay root's (version 2). Before it starts.
     pub(super) fn delegate(&self, id: ContainerId, mapping: Mapping) -> Result<()> {
+        let failed = |error| Error::failed("handing over the control groups", error);
+        if let Some(top) = &self.hierarchies.unified {
+            let group = self.group(top, id);
+            for (file, most) in LIMITS {
+                present(fs::write(group.join(file), most)).map_err(failed)?;
+            }
+        }
         let named = self.hierarchies.controllers.get("name=systemd");
         for top in named.into_iter().chain(&self.hierarchies.unified) {
             let group = self.group(top, id);
             for entry in ["", "cgroup.procs", "cgroup.threads", "cgroup.subtree_control", "tasks"] {
-                match chown(group.join(entry), Some(mapping.base), Some(mapping.base)) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                        return Err(Error::failed("handing over the control groups", error));
-                    }
-                    Ok(()) | Err(_) => {}
-                }
+                let owner = Some(mapping.base);
+                present(chown(group.join(entry), owner, owner)).map_err(failed)?;
             }
         }
         Ok(())
@@ -80,14 +92,14 @@ impl Cgroups {
         }
     }
 
-    /// Removes groups that the OCI runtime has left (an init makes groups of its own below).
+    /// Removes groups that the OCI runtime has left (an init makes groups of its own below). Blocks.
     pub(super) fn remove(&self, id: ContainerId) {
         for top in self.tops() {
             remove_tree(&self.group(top, id));
         }
     }
 
-    /// Removes our own group, when no container is in it.
+    /// Removes our own group, when no container is in it. Blocks.
     pub(super) fn remove_parent(&self) {
         for top in self.tops() {
             remove_tree(&top.join(&self.parent));
@@ -171,18 +183,59 @@ impl Hierarchies {
     }
 }
 
+/// What does not exist in this layout (the empty version 2 of a hybrid) needs nothing.
+fn present(result: io::Result<()>) -> io::Result<()> {
+    result.or_else(
+        |error| {
+            if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
+        },
+    )
+}
+
 /// Removes a group and those below it. Groups hold no files that could be deleted, and one with a
 /// process in it refuses, so this cannot do harm; what refuses is left for the next time.
-fn remove_tree(group: &Path) {
-    let Ok(entries) = fs::read_dir(group) else { return };
-    for entry in entries.flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            remove_tree(&entry.path());
+///
+/// An init chose how deep they lie in each other, so this neither recurses nor uses long paths.
+fn remove_tree(top: &Path) {
+    if let Err(error) = remove_below(top).and_then(|()| fs::remove_dir(top))
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::debug!(group = %top.display(), %error, "control group stays");
+    }
+}
+
+fn remove_below(top: &Path) -> io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut dir = openat(CWD, top, flags, Mode::empty())?;
+    let mut left = groups_in(&dir)?;
+    // The way down to `dir`: the name of each group, and what is left beside it.
+    let mut way: Vec<(CString, Vec<CString>)> = Vec::new();
+    for _ in 0..STEPS_MAX {
+        if let Some(name) = left.pop() {
+            dir = openat(&dir, &name, flags, Mode::empty())?;
+            way.push((name, std::mem::replace(&mut left, groups_in(&dir)?)));
+        } else if let Some((name, beside)) = way.pop() {
+            dir = openat(&dir, "..", flags, Mode::empty())?;
+            unlinkat(&dir, &name, AtFlags::REMOVEDIR)?;
+            left = beside;
+        } else {
+            return Ok(());
         }
     }
-    if let Err(error) = fs::remove_dir(group) {
-        tracing::debug!(group = %group.display(), %error, "control group stays");
+    Err(io::Error::other("too many groups for one time"))
+}
+
+/// The names of the groups in a group.
+fn groups_in(dir: &OwnedFd) -> io::Result<Vec<CString>> {
+    let mut names = Vec::new();
+    for entry in Dir::read_from(dir)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if entry.file_type() == FileType::Directory && !matches!(name.to_bytes(), b"." | b"..") {
+            names.push(name.to_owned());
+        }
     }
+    Ok(names)
 }
 
 /// The number in a file; 0 when there is none.
@@ -220,5 +273,26 @@ mod tests {
         let v2 = Hierarchies::parse("30 24 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n");
         assert!(v2.controllers.is_empty());
         assert_eq!(v2.unified.as_deref(), Some(Path::new("/sys/fs/cgroup")));
+    }
+
+    #[test]
+    fn groups_are_removed_however_deep_and_wide_they_lie() {
+        let dir = tempfile::tempdir().unwrap();
+        let top = dir.path().join("top");
+        for name in ["a/b/c", "a/d", "e"] {
+            fs::create_dir_all(top.join(name)).unwrap();
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let mut deep = openat(CWD, &top, flags, Mode::empty()).unwrap();
+        for _ in 0..3000 {
+            rustix::fs::mkdirat(&deep, "deep", Mode::RWXU).unwrap();
+            deep = openat(&deep, "deep", flags, Mode::empty()).unwrap();
+        }
+        remove_tree(&top);
+        assert!(!top.exists());
+        fs::create_dir_all(top.join("held")).unwrap();
+        fs::write(top.join("held/by"), b"").unwrap();
+        remove_tree(&top);
+        assert!(top.join("held/by").exists(), "what refuses stays");
     }
 }

@@ -255,10 +255,19 @@ impl Inner {
     /// known to.
     async fn clear(&self, id: ContainerId, record: &Record) -> Result<()> {
         self.runc.delete(id).await?;
-        self.cgroups.remove(id);
+        self.remove_groups(id).await?;
         self.network.unplug(record.address).await?;
         rootfs::unmount(&self.disk.home(id).rootfs())
             .map_err(|error| Error::failed("unmounting the container", error))
+    }
+
+    async fn remove_groups(&self, id: ContainerId) -> Result<()> {
+        let cgroups = self.cgroups.clone();
+        blocking("removing the control groups", move || {
+            cgroups.remove(id);
+            Ok(())
+        })
+        .await
     }
 
     /// Removes the container. The lock of the container is held.
@@ -277,7 +286,7 @@ impl Inner {
         } else {
             // A record that cannot be read: what does not depend on it still goes.
             self.runc.delete(id).await?;
-            self.cgroups.remove(id);
+            self.remove_groups(id).await?;
         }
         let inner = Arc::clone(self);
         blocking(WHAT, move || inner.disk.discard(id, inner.token())).await

@@ -146,7 +146,12 @@ impl Embedded {
         for id in self.inner.disk.ids()? {
             self.ensure_deleted(id).await?;
         }
-        self.inner.cgroups.remove_parent();
+        let cgroups = self.inner.cgroups.clone();
+        blocking("removing the control groups", move || {
+            cgroups.remove_parent();
+            Ok(())
+        })
+        .await?;
         self.inner.network.uninstall().await
     }
 }
