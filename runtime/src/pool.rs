@@ -30,8 +30,11 @@ impl Pool {
         Ipv4Addr::from_bits(self.net.network().to_bits().saturating_add(1))
     }
 
-    /// Gives a container an address; `None` when all are taken.
+    /// Gives a container an address, the one that it has if it has one; `None` when all are taken.
     pub(crate) fn take(&mut self, id: ContainerId) -> Option<Ipv4Addr> {
+        if let Some(address) = self.of(id) {
+            return Some(address);
+        }
         let (first, end) = (self.gateway().to_bits() + 1, self.net.broadcast().to_bits());
         let size = end.saturating_sub(first);
         let start = self.last.to_bits().saturating_add(1).saturating_sub(first);
@@ -41,6 +44,16 @@ impl Pool {
         self.used.insert(free, id);
         self.last = free;
         Some(free)
+    }
+
+    /// The address that a container has.
+    pub(crate) fn of(&self, id: ContainerId) -> Option<Ipv4Addr> {
+        self.used.iter().find(|(_, owner)| **owner == id).map(|(address, _)| *address)
+    }
+
+    /// The container that has an address.
+    pub(crate) fn owner(&self, address: Ipv4Addr) -> Option<ContainerId> {
+        self.used.get(&address).copied()
     }
 
     /// Notes an address that a container has already, from the records of an earlier run. `false`
@@ -79,6 +92,7 @@ mod tests {
         let first: Vec<_> = (0..5).map(|n| pool.take(id(n)).unwrap().octets()[3]).collect();
         assert_eq!(first, [2, 3, 4, 5, 6], "neither network, gateway nor broadcast address");
         assert_eq!(pool.take(id(9)), None, "all are taken");
+        assert_eq!(pool.take(id(3)), pool.of(id(3)), "twice the same is the same");
         pool.release(id(3));
         pool.release(id(1));
         assert_eq!(pool.take(id(9)).unwrap().octets()[3], 3);

@@ -31,7 +31,10 @@ use super::{
     runc::{Runc, timed_out},
     usage::Usage,
 };
-use crate::{Error, Observed, Order, Result, Running, State, locks::Locks};
+use crate::{
+    Error, Observed, Order, Result, Running, State,
+    locks::{Busy, Locks},
+};
 
 /// How long a killed container may take to vanish.
 const KILL_TIMEOUT: Duration = Duration::from_secs(15);
@@ -103,8 +106,8 @@ impl Inner {
         if self.cgroups.is_frozen(id) { Err(Error::NotRunning { id }) } else { Ok(found) }
     }
 
-    /// Makes the record, if there is none. The lock of the container is held.
-    pub(super) async fn create(&self, order: &Order) -> Result<Record> {
+    /// Makes the record, if there is none.
+    pub(super) async fn create(&self, order: &Order, busy: &Busy) -> Result<Record> {
         let home = self.disk.home(order.id);
         if let Some(record) = home.record() {
             return Ok(record);
@@ -116,16 +119,17 @@ impl Inner {
         self.disk.note_last_address(address);
         let record = Record { address, lower: rootfs.path };
         let (kept, root) = (record.clone(), self.config.mapping.base);
-        let created = blocking("creating the container", move || home.create(&kept, root)).await;
-        if created.is_err() {
-            self.network.release(order.id, address).await?;
+        let work = move || home.create(&kept, root);
+        let created = blocking_while("creating the container", busy, work).await;
+        if created.is_err() && self.disk.home(order.id).record().is_none() {
+            self.network.release(order.id).await?;
         }
         created.map(|()| record)
     }
 
-    /// Starts the init, or finds it running. The lock of the container is held.
-    pub(super) async fn run(&self, order: &Order) -> Result<Running> {
-        let record = self.create(order).await?;
+    /// Starts the init, or finds it running.
+    pub(super) async fn run(&self, order: &Order, busy: &Busy) -> Result<Running> {
+        let record = self.create(order, busy).await?;
         let running = Running { address: record.address.into() };
         if self.live(order.id).is_some() {
             if self.cgroups.is_frozen(order.id) {
@@ -133,9 +137,9 @@ impl Inner {
             }
             return Ok(running);
         }
-        self.clear(order.id, &record).await?;
-        if let Err(error) = self.start(order, &record).await {
-            if let Err(error) = self.clear(order.id, &record).await {
+        self.clear(order.id, &record, busy).await?;
+        if let Err(error) = self.start(order, &record, busy).await {
+            if let Err(error) = self.clear(order.id, &record, busy).await {
                 tracing::warn!(id = %order.id, %error, "leftovers of a failed start stay for now");
             }
             return Err(error);
@@ -143,14 +147,14 @@ impl Inner {
         Ok(running)
     }
 
-    async fn start(&self, order: &Order, record: &Record) -> Result<()> {
+    async fn start(&self, order: &Order, record: &Record, busy: &Busy) -> Result<()> {
         const WHAT: &str = "starting the container";
         let home = self.disk.home(order.id);
-        self.prepare(order, record).await?;
+        self.prepare(order, record, busy).await?;
         let pid = self.runc.create(order.id, home.dir(), &home.pid_file("init")).await?;
         let init = Init::of(pid).ok_or_else(|| Error::failed(WHAT, "it ended at once"))?;
         self.cgroups.delegate(order.id, self.config.mapping)?;
-        self.network.plug(record.address, pid, init.namespace("net")).await?;
+        self.network.plug(order.id, record.address, pid, init.namespace("net")).await?;
         let run = Run {
             boot_id: self.boot_id.clone(),
             init,
@@ -163,12 +167,12 @@ impl Inner {
     }
 
     /// Mounts, writes into the container, writes the bundle.
-    async fn prepare(&self, order: &Order, record: &Record) -> Result<()> {
+    async fn prepare(&self, order: &Order, record: &Record, busy: &Busy) -> Result<()> {
         let home = self.disk.home(order.id);
         let (order, record) = (order.clone(), record.clone());
         let nameservers = self.network.nameservers().to_vec();
         let (cgroup, mapping) = (self.cgroups.path(order.id), self.config.mapping);
-        blocking("preparing the container", move || {
+        blocking_while("preparing the container", busy, move || {
             rootfs::mount_root(&home, &record.lower)?;
             if order.ramdisk {
                 rootfs::mount_ramdisk(&home, order.limits.memory_bytes, mapping)?;
@@ -203,10 +207,9 @@ impl Inner {
         }
     }
 
-    /// Ends the init. The lock of the container is held.
-    pub(super) async fn stop(&self, id: ContainerId, grace: Duration) -> Result<()> {
-        let home = self.disk.home(id);
-        let Some(record) = home.record() else { return Ok(()) };
+    /// Ends the init.
+    pub(super) async fn stop(&self, id: ContainerId, grace: Duration, busy: &Busy) -> Result<()> {
+        let Some(record) = self.disk.home(id).record() else { return Ok(()) };
         let failed = |error: io::Error| Error::failed("stopping the container", error);
         if let Some(run) = self.live(id)
             && let Some(handle) = run.init.open().map_err(failed)?
@@ -222,7 +225,7 @@ impl Inner {
                 .map_err(|_elapsed| timed_out("stopping the container", KILL_TIMEOUT))?
                 .map_err(failed)?;
         }
-        self.clear(id, &record).await
+        self.clear(id, &record, busy).await
     }
 
     /// Whether the init ended by itself in the time given.
@@ -253,43 +256,44 @@ impl Inner {
 
     /// Removes everything that belongs to a run of a container whose init does not live, or is not
     /// known to.
-    async fn clear(&self, id: ContainerId, record: &Record) -> Result<()> {
+    async fn clear(&self, id: ContainerId, record: &Record, busy: &Busy) -> Result<()> {
         self.runc.delete(id).await?;
-        self.remove_groups(id).await?;
-        self.network.unplug(record.address).await?;
+        self.remove_groups(id, busy).await?;
+        self.network.unplug(id, record.address).await?;
         rootfs::unmount(&self.disk.home(id).rootfs())
             .map_err(|error| Error::failed("unmounting the container", error))
     }
 
-    async fn remove_groups(&self, id: ContainerId) -> Result<()> {
+    async fn remove_groups(&self, id: ContainerId, busy: &Busy) -> Result<()> {
         let cgroups = self.cgroups.clone();
-        blocking("removing the control groups", move || {
+        blocking_while("removing the control groups", busy, move || {
             cgroups.remove(id);
             Ok(())
         })
         .await
     }
 
-    /// Removes the container. The lock of the container is held.
-    pub(super) async fn delete(self: &Arc<Self>, id: ContainerId) -> Result<()> {
+    /// Removes the container.
+    pub(super) async fn delete(self: &Arc<Self>, id: ContainerId, busy: &Busy) -> Result<()> {
         const WHAT: &str = "deleting the container";
         let home = self.disk.home(id);
         if !home.dir().exists() {
-            return Ok(());
+            // A creation, or a deletion, that was cut off may have left it.
+            return self.network.release(id).await;
         }
-        self.stop(id, Duration::ZERO).await?;
+        self.stop(id, Duration::ZERO, busy).await?;
         for point in [home.rootfs(), home.ramdisk()] {
             rootfs::unmount(&point).map_err(|error| Error::failed(WHAT, error))?;
         }
-        if let Some(record) = home.record() {
-            self.network.release(id, record.address).await?;
-        } else {
+        if home.record().is_none() {
             // A record that cannot be read: what does not depend on it still goes.
             self.runc.delete(id).await?;
-            self.remove_groups(id).await?;
+            self.remove_groups(id, busy).await?;
         }
         let inner = Arc::clone(self);
-        blocking(WHAT, move || inner.disk.discard(id, inner.token())).await
+        blocking_while(WHAT, busy, move || inner.disk.discard(id, inner.token())).await?;
+        // Last: nobody may get the address while anything here still uses it.
+        self.network.release(id).await
     }
 
     /// Tells when this init ends.
@@ -316,6 +320,21 @@ impl Inner {
             Err(error) => tracing::warn!(%id, %error, "cannot watch an init"),
         }
     }
+}
+
+/// The same for work on one container, which stays locked until it is done, even if nobody waits.
+async fn blocking_while<T: Send + 'static>(
+    what: &'static str,
+    busy: &Busy,
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T> {
+    let busy = busy.clone();
+    blocking(what, move || {
+        let result = work();
+        drop(busy);
+        result
+    })
+    .await
 }
 
 /// Does file system work where it may block.

@@ -105,7 +105,8 @@ impl Embedded {
             let home = inner.disk.home(id);
             let Some(record) = home.record() else {
                 tracing::info!(%id, "removing what an interrupted creation left");
-                inner.delete(id).await?;
+                let busy = inner.locks.lock(id).await;
+                inner.delete(id, &busy).await?;
                 continue;
             };
             home.remove_pid_files();
@@ -165,13 +166,13 @@ impl Drop for Embedded {
 #[async_trait]
 impl Runtime for Embedded {
     async fn ensure_created(&self, order: &Order) -> Result<()> {
-        let _busy = self.inner.locks.lock(order.id).await;
-        self.inner.create(order).await.map(drop)
+        let busy = self.inner.locks.lock(order.id).await;
+        self.inner.create(order, &busy).await.map(drop)
     }
 
     async fn ensure_running(&self, order: &Order) -> Result<Running> {
-        let _busy = self.inner.locks.lock(order.id).await;
-        self.inner.run(order).await
+        let busy = self.inner.locks.lock(order.id).await;
+        self.inner.run(order, &busy).await
     }
 
     async fn ensure_stopped(&self, id: ContainerId, grace: Duration) -> Result<()> {
@@ -179,8 +180,8 @@ impl Runtime for Embedded {
             // One who waits with grace holds the lock; this ends his waiting.
             self.inner.kill(id);
         }
-        let _busy = self.inner.locks.lock(id).await;
-        self.inner.stop(id, grace).await
+        let busy = self.inner.locks.lock(id).await;
+        self.inner.stop(id, grace, &busy).await
     }
 
     async fn ensure_paused(&self, id: ContainerId) -> Result<()> {
@@ -197,8 +198,8 @@ impl Runtime for Embedded {
 
     async fn ensure_deleted(&self, id: ContainerId) -> Result<()> {
         self.inner.kill(id);
-        let _busy = self.inner.locks.lock(id).await;
-        self.inner.delete(id).await
+        let busy = self.inner.locks.lock(id).await;
+        self.inner.delete(id, &busy).await
     }
 
     async fn list(&self) -> Result<Vec<Observed>> {

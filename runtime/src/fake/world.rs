@@ -11,13 +11,14 @@ use std::{
 use futures_util::{FutureExt as _, future::BoxFuture};
 use gantry_model::{ContainerId, container::ImageName};
 use ipnet::Ipv4Net;
-use tokio::sync::{OwnedMutexGuard, broadcast};
+use tokio::sync::broadcast;
 use tokio_util::task::TaskTracker;
 
 use super::shell;
 use crate::{
     Error, Exec, ExecOutput, ImageInfo, Kit, Observed, Order, PtySize, Result, State, Stats,
-    locks::Locks, pool::Pool,
+    locks::{Busy, Locks},
+    pool::Pool,
 };
 
 /// The calls that faults and delays can be injected into.
@@ -212,7 +213,7 @@ impl World {
         &self.0.tasks
     }
 
-    pub(super) async fn lock(&self, id: ContainerId) -> OwnedMutexGuard<()> {
+    pub(super) async fn lock(&self, id: ContainerId) -> Busy {
         self.0.locks.lock(id).await
     }
 

@@ -85,27 +85,45 @@ impl Network {
         admitted.map(|()| address)
     }
 
-    /// Takes a container's address back.
-    pub(super) async fn release(&self, id: ContainerId, address: Ipv4Addr) -> Result<()> {
-        self.unplug(address).await?;
+    /// Takes back the address that a container has, if it has one. Idempotent.
+    pub(super) async fn release(&self, id: ContainerId) -> Result<()> {
+        let Some(address) = self.pool().of(id) else { return Ok(()) };
+        self.unplug(id, address).await?;
         self.firewall.dismiss(address, hardware(address)).await?;
         self.pool().release(id);
         Ok(())
     }
 
     /// Connects the network namespace of a process, which has nothing but an idle loopback yet.
-    pub(super) async fn plug(&self, address: Ipv4Addr, pid: u32, namespace: String) -> Result<()> {
+    pub(super) async fn plug(
+        &self,
+        id: ContainerId,
+        address: Ipv4Addr,
+        pid: u32,
+        namespace: String,
+    ) -> Result<()> {
         let failed = |source| Error::failed("connecting the container", source);
+        if self.is_of_another(id, address) {
+            return Err(failed("its address is another container's".into()));
+        }
         let hardware = hardware(address);
         self.links.plug(&link_name(address), address, hardware, pid).await.map_err(failed)?;
         let prefix = self.config.subnet.prefix_len();
         inside::configure(namespace, address, prefix, self.gateway).await.map_err(failed)
     }
 
-    /// Removes a container's link, if there is one.
-    pub(super) async fn unplug(&self, address: Ipv4Addr) -> Result<()> {
+    /// Removes a container's link, if there is one. That of an address which another container has
+    /// stays, whatever a record says.
+    pub(super) async fn unplug(&self, id: ContainerId, address: Ipv4Addr) -> Result<()> {
+        if self.is_of_another(id, address) {
+            return Ok(());
+        }
         let removed = self.links.unplug(&link_name(address), address).await;
         removed.map_err(|source| Error::failed("disconnecting the container", source))
+    }
+
+    fn is_of_another(&self, id: ContainerId, address: Ipv4Addr) -> bool {
+        self.pool().owner(address).is_some_and(|owner| owner != id)
     }
 
     /// The name servers for containers.
