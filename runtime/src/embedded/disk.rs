@@ -199,7 +199,8 @@ impl Home {
 
     /// Makes the container exist, durably: its directories first, the record last.
     pub(super) fn create(&self, record: &Record, root: u32) -> io::Result<()> {
-        make_dir(&self.0, 0o711)?;
+        make_dir(&self.0, 0o700)?;
+        self.close_to_others(root)?;
         for dir in [self.upper(), self.work(), self.rootfs(), self.ramdisk()] {
             make_dir(&dir, 0o755)?;
         }
@@ -207,6 +208,14 @@ impl Home {
         write_atomically(&self.0.join("record.json"), &serde_json::to_vec(record)?, Durable::Yes)?;
         // The entry of the container's own directory must be on disk, too.
         self.0.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
+    }
+
+    /// Lets only the mapped root pass through, besides root. Other users of the host must neither
+    /// read a container's files nor run its set-user-id programs.
+    pub(super) fn close_to_others(&self, root: u32) -> io::Result<()> {
+        // The group first, so that no other passes meanwhile.
+        std::os::unix::fs::chown(&self.0, Some(0), Some(root))?;
+        fs::set_permissions(&self.0, fs::Permissions::from_mode(0o710))
     }
 
     /// Notes a start. After a crash of the host nothing runs anyway, so this need not be durable.

@@ -110,6 +110,9 @@ impl Embedded {
                 continue;
             };
             home.remove_pid_files();
+            if let Err(error) = home.close_to_others(inner.config.mapping.base) {
+                tracing::warn!(%id, %error, "other users of the host may pass into its files");
+            }
             inner.network.adopt(id, record.address);
             addresses.push(record.address);
             if let Some(run) = inner.live(id) {

@@ -1,6 +1,11 @@
 //! What a container is and has, seen from inside.
 
-use std::{collections::BTreeMap, os::unix::fs::MetadataExt as _, path::Path, time::Duration};
+use std::{
+    collections::BTreeMap,
+    os::unix::{fs::MetadataExt as _, process::CommandExt as _},
+    path::Path,
+    time::Duration,
+};
 
 use gantry_runtime::{Error, Exec, ExecUser, Limits, Order, PtySize, State};
 use tokio::time::timeout;
@@ -140,6 +145,25 @@ pub(crate) async fn an_init_that_will_not_end_is_killed(machine: &mut Machine) {
         killed.unwrap();
     };
     timeout(Duration::from_secs(20), hurry).await.expect("both end");
+}
+
+pub(crate) async fn other_users_of_the_host_do_not_reach_its_files(machine: &mut Machine) {
+    let order = order(machine, 1);
+    machine.runtime().ensure_running(&order).await.unwrap();
+    machine.shell(1, "echo secret >/root/file; chmod 644 /root/file").await;
+    for dir in ["upper", "rootfs"] {
+        let file = machine.home(1).join(dir).join("root/file");
+        assert_eq!(std::fs::read(&file).unwrap(), b"secret\n", "{dir}");
+        let read = std::process::Command::new("cat")
+            .arg(&file)
+            .env("LC_ALL", "C")
+            .uid(65_534)
+            .gid(65_534)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&read.stderr);
+        assert!(said.contains("Permission denied"), "{dir}: {said}");
+    }
 }
 
 pub(crate) async fn a_ramdisk_survives_stops_and_not_deletion(machine: &mut Machine) {

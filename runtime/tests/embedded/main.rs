@@ -42,6 +42,7 @@ tests! {
     inside::the_kernel_is_kept_out_of_reach
     inside::limits_hold
     inside::an_init_that_will_not_end_is_killed
+    inside::other_users_of_the_host_do_not_reach_its_files
     inside::a_ramdisk_survives_stops_and_not_deletion
     inside::changes_survive_stops_and_do_not_reach_the_image
     inside::a_dropped_command_is_killed_with_its_children
