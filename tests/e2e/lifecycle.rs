@@ -128,3 +128,45 @@ fn a_project_takes_its_containers_with_it() {
         })
     });
 }
+
+/// Answers after a while, and says on disk that it was asked.
+const SLOW_SERVER: &str = "
+import http.server, pathlib, time
+class Slow(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        pathlib.Path('/run/asked').touch()
+        time.sleep(2)
+        self.send_response(200)
+        self.send_header('Content-Length', '5')
+        self.end_headers()
+        self.wfile.write(b'late\\n')
+http.server.ThreadingHTTPServer(('', 3000), Slow).serve_forever()
+";
+
+#[test]
+fn a_request_under_way_is_answered_although_gantry_is_asked_to_end() {
+    walk(Options::embedded(), |gantry| {
+        let project = gantry.create_project("drain")?;
+        let container = gantry.create_running(&project, &[])?;
+        gantry.start_inside(&container, &["python3", "-c", SLOW_SERVER])?;
+        let url = gantry.url(&container, "http-3000", "/");
+        gantry.wait_200(&url, SOON)?;
+        gantry.inside(&container, &["rm", "/run/asked"])?;
+        let curl = gantry.curl();
+        let answer = std::thread::scope(|scope| {
+            let asking = scope.spawn(|| curl.fetch(&url));
+            gantry_tests::wait_until("the container was asked", SOON, || {
+                let asked = gantry.inside(&container, &["test", "-e", "/run/asked"]);
+                asked.is_ok_and(|output| output.status.success())
+            })?;
+            let status = gantry.stop()?;
+            ensure!(status.success(), "{status}");
+            asking.join().map_err(|panic| anyhow::anyhow!("the client panicked: {panic:?}"))?
+        })?;
+        ensure!(answer.status == 200 && answer.text() == "late\n", "{answer:?}");
+        // The container is still there, and its start is no new one.
+        ensure!(gantry.runc_list()? == [container.id.clone()]);
+        gantry.start_again()?;
+        gantry.wait_200(&url, SOON)
+    });
+}

@@ -390,6 +390,20 @@ impl Gantry {
         self.runc(&[&["exec", &container.id], argv].concat())
     }
 
+    /// Starts a program inside a container that goes on by itself. A container that has just been
+    /// started may need a moment until its init takes orders.
+    pub fn start_inside(&self, container: &Container, argv: &[&str]) -> Result<()> {
+        let run = [&["systemd-run", "--quiet", "--collect"], argv].concat();
+        let mut said = String::new();
+        wait_until("the container takes orders", Duration::from_secs(30), || {
+            self.inside(container, &run).is_ok_and(|output| {
+                said = String::from_utf8_lossy(&output.stderr).into_owned();
+                output.status.success()
+            })
+        })
+        .with_context(|| said.clone())
+    }
+
     /// The process id of a container's init on the host.
     pub fn init_pid(&self, container: &Container) -> Result<u64> {
         let output = self.runc(&["state", &container.id])?;

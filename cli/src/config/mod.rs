@@ -219,7 +219,7 @@ fn read(reader: &mut Reader<'_>) -> Option<Config> {
         match level.parse::<tracing_subscriber::filter::Targets>() {
             Ok(_) if !level.is_empty() => Ok(level.to_owned()),
             Ok(_) | Err(_) => {
-                Err("must be a level or levels per target, such as \"info,access=off\"".to_owned())
+                Err("must be a level or levels per target, such as \"info,audit=warn\"".to_owned())
             }
         }
     });
