@@ -7,7 +7,7 @@ use std::{
     cell::{Cell, RefCell},
     fs::{File, OpenOptions},
     io::{self, Write},
-    os::unix::fs::MetadataExt,
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::mpsc::{Receiver, SyncSender, sync_channel},
     thread::JoinHandle,
@@ -111,7 +111,8 @@ impl Sink {
 }
 
 fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new().create(true).append(true).open(path)
+    // Its hostnames are credentials: for the owner alone.
+    OpenOptions::new().create(true).append(true).mode(0o600).open(path)
 }
 
 /// Whether `path` still names `file`; a rotated file has another inode.

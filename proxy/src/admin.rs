@@ -48,6 +48,7 @@ struct State {
     readiness: Vec<Arc<dyn Readiness>>,
     routes: gantry_router::Routes,
     begun: Instant,
+    draining: CancellationToken,
 }
 
 /// Binds and serves.
@@ -55,6 +56,7 @@ pub(crate) fn start(
     wanted: &[SocketAddr],
     deps: &Deps,
     workers: Vec<Arc<Metrics>>,
+    draining: CancellationToken,
 ) -> Result<Admin, StartError> {
     let mut listeners = Vec::new();
     let mut addresses = Vec::new();
@@ -71,6 +73,7 @@ pub(crate) fn start(
         readiness: deps.readiness.clone(),
         routes: deps.routes.clone(),
         begun: Instant::now(),
+        draining,
     });
     let stop = CancellationToken::new();
     let guard = stop.clone().drop_guard();
@@ -154,6 +157,10 @@ fn ready(state: &State) -> (StatusCode, &'static str, String) {
                 writeln!(text, "{}: {why}", source.name())
             }
         };
+    }
+    if state.draining.is_cancelled() {
+        status = StatusCode::SERVICE_UNAVAILABLE;
+        text.push_str("edge: draining\n");
     }
     let age = state.routes.age().as_secs_f64();
     _ = writeln!(text, "routes: {age:.1} s old");

@@ -31,7 +31,9 @@ use crate::{
     framing::Refusal,
     gate::Gate,
     listen::Purpose,
-    pipeline, tunnel,
+    pipeline,
+    stalled::guarded,
+    tunnel,
     worker::Worker,
 };
 
@@ -230,11 +232,10 @@ struct LocalTasks(Rc<Worker>);
 
 impl<F> Executor<F> for LocalTasks
 where
-    F: Future + 'static,
-    F::Output: 'static,
+    F: Future<Output = ()> + 'static,
 {
     fn execute(&self, task: F) {
         // The tracker waits for it.
-        drop(self.0.tasks().spawn_local(task));
+        drop(self.0.tasks().spawn_local(guarded(Rc::clone(&self.0), task)));
     }
 }

@@ -114,16 +114,13 @@ impl Edge {
         let log = access_log::start(&config.access_log).map_err(StartError::AccessLog)?;
         let (lines, access_log) = log.unzip();
         let metrics: Vec<_> = sockets.iter().map(|_| Arc::<Metrics>::default()).collect();
-        let admin = admin::start(&config.listen_admin, &deps, metrics.clone())?;
+        let stop = Arc::<Stop>::default();
+        let draining = stop.token.clone();
+        let admin = admin::start(&config.listen_admin, &deps, metrics.clone(), draining)?;
         addresses.admin = admin.addresses().to_vec();
 
-        let mut edge = Self {
-            addresses,
-            stop: Arc::default(),
-            workers: Vec::new(),
-            admin: Some(admin),
-            access_log,
-        };
+        let mut edge =
+            Self { addresses, stop, workers: Vec::new(), admin: Some(admin), access_log };
         let common = Common {
             sources: Arc::new(Sources::new(config.limits.connections_per_address_max)),
             config: Arc::new(config),

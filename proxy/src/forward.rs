@@ -199,6 +199,11 @@ async fn connect(ask: &Ask<'_>, to: &Upstream) -> Result<Channel, Failure> {
             }
         }
     })?;
+    // It may have been stopped meanwhile, and its address may be another tenant's by now: look before
+    // anything is sent.
+    if ask.worker.is_gone(&to.endpoint.origin) {
+        return Err(Failure::ContainerStopped);
+    }
     Channel::open(io).await.or(Err(Failure::UpstreamBroken))
 }
 

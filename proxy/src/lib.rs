@@ -36,6 +36,7 @@ mod metrics;
 mod page;
 mod pipeline;
 mod pool;
+mod stalled;
 mod start;
 mod tls;
 mod tunnel;

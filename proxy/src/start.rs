@@ -39,11 +39,19 @@ pub(crate) async fn ensure_started(
     index: u16,
 ) -> Result<(), Failure> {
     let key = (endpoint.origin, service, index);
-    let begin = || start(Rc::clone(worker), endpoint, service, index).boxed_local().shared();
-    let under_way = worker.starts().0.borrow_mut().entry(key).or_insert_with(begin).clone();
-    let outcome = under_way.await;
-    worker.starts().0.borrow_mut().remove(&key);
-    outcome
+    let known = worker.starts().0.borrow().get(&key).cloned();
+    let under_way = known.unwrap_or_else(|| {
+        let begun = start(Rc::clone(worker), endpoint, service, index).boxed_local().shared();
+        worker.starts().0.borrow_mut().insert(key, begun.clone());
+        // To its end, and out of the map, even if all who asked leave.
+        let (worker_, driven) = (Rc::clone(worker), begun.clone());
+        drop(worker.tasks().spawn_local(async move {
+            driven.await.unwrap_or_default();
+            worker_.starts().0.borrow_mut().remove(&key);
+        }));
+        begun
+    });
+    under_way.await
 }
 
 async fn start(
@@ -76,6 +84,9 @@ async fn wait_for_port(
     let limit = worker.limits().connect_timeout;
     let mut pause = PAUSE_FIRST;
     loop {
+        if worker.is_gone(&endpoint.origin) {
+            return Err(Failure::ContainerStopped);
+        }
         let tls = Arc::clone(&worker.tls().client);
         let attempt = timeout(limit, dial(endpoint, worker.dial_rules(), &tls));
         match timeout_at(deadline, attempt).await {

@@ -36,6 +36,7 @@ use crate::{
     body::{Progress, RequestBody},
     deps::BoxError,
     pool::PoolKey,
+    stalled::Stream,
     watch::{Origin, Over, Wait},
     worker::Worker,
 };
@@ -282,7 +283,8 @@ pub(crate) struct UpstreamBody {
     incoming: Incoming,
     channel: Option<Channel>,
     key: PoolKey,
-    wait: Wait,
+    wait: Rc<Wait>,
+    stream: Option<Rc<Stream>>,
     worker: Rc<Worker>,
 }
 
@@ -295,7 +297,12 @@ impl UpstreamBody {
         wait: Wait,
     ) -> Self {
         wait.within(worker.limits().stream_idle);
-        Self { incoming, channel: Some(channel), key, wait, worker }
+        let wait = Rc::new(wait);
+        let stream = worker.stream();
+        if let Some(stream) = &stream {
+            stream.sends(&wait);
+        }
+        Self { incoming, channel: Some(channel), key, wait, stream, worker }
     }
 
     /// The body is complete: the connection goes back to the pool, if it can be used again.
@@ -323,6 +330,9 @@ impl UpstreamBody {
             Some(channel) => channel.poll_body(cx, &mut self.incoming),
             None => Pin::new(&mut self.incoming).poll_frame(cx),
         };
+        if let Some(stream) = &self.stream {
+            stream.asked(polled.is_ready());
+        }
         if polled.is_pending() {
             return match self.wait.poll_over(cx) {
                 None => Poll::Pending,

@@ -18,6 +18,7 @@ use crate::{
     deps::{Deps, RequestId},
     metrics::Metrics,
     pool::Pool,
+    stalled::Stream,
     start::Starts,
     tls::Tls,
     upstream::DialRules,
@@ -39,6 +40,8 @@ pub(crate) struct Worker {
     watch: Rc<Watch>,
     pool: RefCell<Pool>,
     starts: Starts,
+    /// The stream whose task runs at this moment.
+    stream: RefCell<Option<Rc<Stream>>>,
     lines: LineBuffer,
     metrics: Arc<Metrics>,
     tasks: TaskTracker,
@@ -93,6 +96,7 @@ impl Worker {
             tls,
             watch: Rc::default(),
             starts: Starts::default(),
+            stream: RefCell::default(),
             lines,
             metrics,
             tasks: TaskTracker::new(),
@@ -166,6 +170,16 @@ impl Worker {
         self.scratch.borrow_mut()
     }
 
+    /// The stream whose task runs at this moment, if it is one of HTTP/2.
+    pub(crate) fn stream(&self) -> Option<Rc<Stream>> {
+        self.stream.borrow().clone()
+    }
+
+    /// The task of `stream` runs from now on; returns whose task ran until now.
+    pub(crate) fn enter_stream(&self, stream: Option<Rc<Stream>>) -> Option<Rc<Stream>> {
+        self.stream.replace(stream)
+    }
+
     /// Whether connections shall end as soon as their requests have.
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.get()
@@ -210,7 +224,7 @@ impl Worker {
     }
 
     /// Whether this start of the container is over. A paused container keeps its streams.
-    fn is_gone(&self, origin: &Origin) -> bool {
+    pub(crate) fn is_gone(&self, origin: &Origin) -> bool {
         match self.deps.routes.current().lookup(origin.project, origin.container) {
             Ok(route) if route.generation == origin.generation => match route.state {
                 RouteState::Running { .. } | RouteState::Paused => false,

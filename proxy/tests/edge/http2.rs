@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
+use gantry_model::Phase;
+
 use crate::{
     bed::{Bed, CONTAINER, Setup, host},
     client::Client,
+    origin::send,
 };
 
 const DATA: u8 = 0;
@@ -46,11 +49,18 @@ fn get(authority: &str) -> Vec<u8> {
 }
 
 fn connect(bed: &Bed, name: &str) -> Client {
+    connect_with(bed, name, &[])
+}
+
+fn connect_with(bed: &Bed, name: &str, settings: &[u8]) -> Client {
     let mut client = Client::connect_tls(bed.https(), name, &bed.ca_path, b"h2");
     client.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
-    client.send(frame(SETTINGS, 0, 0, &[]));
+    client.send(frame(SETTINGS, 0, 0, settings));
     client
 }
+
+/// The setting that closes the window of every stream before it begins.
+const WINDOW_CLOSED: &[u8] = &[0, 4, 0, 0, 0, 0];
 
 fn next(client: &mut Client) -> Frame {
     let head = client.exactly(9);
@@ -156,6 +166,37 @@ fn a_body_passes_and_one_that_pauses_is_given_up() {
     let (_, data) = answer(&mut client, 3).unwrap();
     assert!(String::from_utf8(data).unwrap().contains("did not arrive in time"));
     assert_eq!(origin.seen().len(), 1);
+}
+
+/// A container that begins an answer and does not end it.
+fn begin(stream: &mut std::net::TcpStream) {
+    send(stream, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n");
+}
+
+#[test]
+fn a_closed_window_does_not_keep_a_stopped_container() {
+    let bed = Bed::new(125);
+    let origin = bed.running_with(|_, stream| begin(stream));
+    let name = host(CONTAINER, "http-3000");
+    let mut client = connect_with(&bed, &name, WINDOW_CLOSED);
+    client.send(frame(HEADERS, END_STREAM | END_HEADERS, 1, &get(&name)));
+    while next(&mut client).stream != 1 {}
+    bed.set(CONTAINER, Phase::Stopping, 1);
+    assert!(answer(&mut client, 1).is_none(), "the stream is reset");
+    origin.wait_closed(1);
+}
+
+#[test]
+fn a_client_that_takes_nothing_is_given_up() {
+    let mut setup = Setup::default();
+    setup.limits.send_idle = Duration::from_millis(300);
+    let bed = Bed::with(126, setup);
+    let origin = bed.running_with(|_, stream| begin(stream));
+    let name = host(CONTAINER, "http-3000");
+    let mut client = connect_with(&bed, &name, WINDOW_CLOSED);
+    client.send(frame(HEADERS, END_STREAM | END_HEADERS, 1, &get(&name)));
+    assert!(answer(&mut client, 1).is_none(), "the stream is reset");
+    origin.wait_closed(1);
 }
 
 #[test]
