@@ -165,7 +165,7 @@ fn a_request_under_way_is_answered_although_gantry_is_asked_to_end() {
         })?;
         ensure!(answer.status == 200 && answer.text() == "late\n", "{answer:?}");
         // The container is still there, and its start is no new one.
-        ensure!(gantry.runc_list()? == [container.id.clone()]);
+        ensure!(gantry.runc_list()? == std::slice::from_ref(&container.id));
         gantry.start_again()?;
         gantry.wait_200(&url, SOON)
     });
