@@ -76,10 +76,18 @@ impl Browser {
         Ok(browser)
     }
 
-    /// Opens a page and waits until it has loaded.
+    /// Opens a page and waits until it has loaded. Tried again while the browser shows a page of its
+    /// own instead: it drops every request when a network interface of the machine comes or goes, and
+    /// each container has one. (A person sees it load again by itself.)
     pub fn open(&self, url: &str) -> Result<()> {
-        self.ask("POST", "/url", Some(&json!({"url": url})))?;
-        Ok(())
+        wait_until("the page opens", Duration::from_secs(45), || {
+            let opened = self.ask("POST", "/url", Some(&json!({"url": url})));
+            let shown = opened.and_then(|_| self.script("return window.location.href"));
+            shown.is_ok_and(|shown| {
+                shown.as_str().is_some_and(|shown| !shown.starts_with("chrome-error:"))
+            })
+        })
+        .with_context(|| url.to_owned())
     }
 
     /// Runs JavaScript in the page; `return` gives the result.
