@@ -79,6 +79,10 @@ fn banner(started: &Started<'_>, admin: Option<&AdminFile>) {
         "  gantry login --username {}",
         admin.map_or("<name>", |admin| admin.username.as_str())
     ));
+    // The CA lies in `ca/` of the state directory.
+    if let Some(state) = run.ca.ancestors().nth(2) {
+        lines.push(format!("  gantry explain --state {} <url>", state.display()));
+    }
     lines.push("Ctrl-C stops Gantry; containers keep running.".to_owned());
     for line in lines {
         // A closed standard output is no reason to end.

@@ -130,7 +130,10 @@ async fn ask(url: &str, config: &Config) -> Result<Explanation, Failure> {
             revision: gantry_store::Revision(0),
             containers: Vec::new(),
         });
-        let source = format!("an empty store: there is none at {}", files.store().display());
+        let source = format!(
+            "an empty store: there is none at {}; --state names another directory",
+            files.store().display()
+        );
         return Ok(walk(url, &facts, &table, source));
     }
     let _lock = Lock::take(files.dir())
