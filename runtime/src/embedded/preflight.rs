@@ -41,12 +41,7 @@ pub(super) struct Programs {
 pub(super) fn check(config: &Config) -> Result<Programs> {
     let mut missing = config.faults();
     match rustix::thread::capabilities(None) {
-        Ok(sets) => missing.extend(
-            CAPABILITIES
-                .iter()
-                .filter(|(capability, _)| !sets.effective.contains(*capability))
-                .map(|(_, name)| (*name).to_owned()),
-        ),
+        Ok(sets) => missing.extend(lacking(sets.effective).map(str::to_owned)),
         Err(error) => missing.push(format!("the list of capabilities ({error})")),
     }
     let mut program = |name: &Path| {
@@ -66,6 +61,14 @@ pub(super) fn check(config: &Config) -> Result<Programs> {
     }
     missing.extend([&config.dir, &config.image_dir].into_iter().filter_map(|dir| closed(dir)));
     if missing.is_empty() { Ok(programs) } else { Err(Error::Denied { missing }) }
+}
+
+/// The names of the capabilities that are needed and not among those `held`.
+fn lacking(held: CapabilitySet) -> impl Iterator<Item = &'static str> {
+    CAPABILITIES
+        .iter()
+        .filter(move |(capability, _)| !held.contains(*capability))
+        .map(|(_, name)| *name)
 }
 
 /// The path of an executable file of this name.
@@ -91,6 +94,14 @@ fn closed(dir: &Path) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_capability_that_is_missing_is_named() {
+        assert_eq!(lacking(CapabilitySet::all()).next(), None);
+        let some = CapabilitySet::all() - CapabilitySet::NET_ADMIN - CapabilitySet::SYS_ADMIN;
+        assert_eq!(lacking(some).collect::<Vec<_>>(), ["CAP_NET_ADMIN", "CAP_SYS_ADMIN"]);
+        assert_eq!(lacking(CapabilitySet::empty()).count(), CAPABILITIES.len());
+    }
 
     #[test]
     fn a_host_that_lacks_things_is_told_all_of_them_at_once() {
