@@ -1,11 +1,16 @@
 //! What the words of Gantry mean: ids, names, the hostname grammar, container specs and phases.
 //!
 //! Everything here is a function of its arguments. This crate reads no clock, does no I/O, does not
-//! log, and knows neither tokio nor http nor JSON; types are valid by construction, so the rest of
+//! log, and knows neither tokio nor http; the one JSON it knows is the form of the permission
+//! documents, which are stored and sent as they are. Types are valid by construction, so the rest of
 //! the program never checks twice.
 
+pub mod access;
+pub mod alias;
 mod chain;
 pub mod container;
+pub mod edge;
+pub mod hook;
 pub mod id;
 pub mod name;
 pub mod phase;
