@@ -26,6 +26,7 @@ use std::{
     },
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
@@ -47,6 +48,8 @@ const LOCK_WAIT: Duration = Duration::from_secs(5);
 pub(super) struct Disk {
     root: PathBuf,
     rm: PathBuf,
+    /// Held while the last address is written: containers are made at the same time.
+    noting: Mutex<()>,
     _lock: File,
 }
 
@@ -111,7 +114,7 @@ impl Disk {
             Ok(())
         })
         .await?;
-        Ok(Self { root: root.to_owned(), rm, _lock: lock })
+        Ok(Self { root: root.to_owned(), rm, noting: Mutex::default(), _lock: lock })
     }
 
     /// Where the OCI runtime keeps its state.
@@ -156,6 +159,7 @@ impl Disk {
     /// Notes the address given out last.
     pub(super) fn note_last_address(&self, address: Ipv4Addr) {
         let path = self.root.join("last-address");
+        let _alone = self.noting.lock().unwrap_or_else(PoisonError::into_inner);
         if let Err(error) = write_atomically(&path, address.to_string().as_bytes(), Durable::No) {
             tracing::warn!(%error, "cannot note the last address; freed ones may rest less");
         }
@@ -287,6 +291,7 @@ fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
     }
 }
 
+/// Replaces a file. The caller sees to it that nobody else replaces the same one meanwhile.
 fn write_atomically(path: &Path, bytes: &[u8], durable: Durable) -> io::Result<()> {
     let fresh = path.with_extension("new");
     let mut file =
@@ -309,6 +314,23 @@ mod tests {
     use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
 
     use super::*;
+
+    #[tokio::test]
+    async fn addresses_noted_at_the_same_time_leave_a_whole_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = Disk::open(dir.path(), "/usr/bin/rm".into()).await.unwrap();
+        let noted = [Ipv4Addr::new(10, 0, 0, 2), Ipv4Addr::new(10, 200, 100, 222)];
+        disk.note_last_address(noted[0]);
+        std::thread::scope(|scope| {
+            let note = |address| (0..500).for_each(|_| disk.note_last_address(address));
+            let writers = noted.map(|address| scope.spawn(move || note(address)));
+            while !writers.iter().all(std::thread::ScopedJoinHandle::is_finished) {
+                let read = disk.last_address();
+                assert!(read.is_some_and(|read| noted.contains(&read)), "{read:?}");
+            }
+        });
+        assert!(!dir.path().join("last-address.new").exists());
+    }
 
     /// Deeper than any path can name and than a thread's stack could follow.
     const DEPTH: usize = 8_000;
