@@ -17,6 +17,7 @@ use tokio::time::{Instant, Sleep};
 use crate::{
     account::Account,
     deps::{Body, BoxError},
+    tunnel::UpstreamEnd,
     upstream::UpstreamBody,
     watch::{Patience, Tick, Wait},
 };
@@ -181,6 +182,8 @@ enum Kind {
     Full(Bytes),
     Upstream(UpstreamBody),
     Api(Body),
+    /// No octets: the connection or stream leaves HTTP.
+    Tunnel(Box<UpstreamEnd>),
     /// Broken; said with the next poll, so that what came before is sent first.
     Broken(Option<BoxError>),
 }
@@ -204,6 +207,23 @@ impl EdgeBody {
         Self { kind: Kind::Api(body), account: None }
     }
 
+    /// Nothing: what follows is moved to and from `upstream`.
+    pub(crate) fn tunnel(upstream: UpstreamEnd) -> Self {
+        Self { kind: Kind::Tunnel(Box::new(upstream)), account: None }
+    }
+
+    /// Takes the container's end of a tunnel, if the answer opens one; the account ends with it.
+    pub(crate) fn take_tunnel(&mut self) -> Option<UpstreamEnd> {
+        let Kind::Tunnel(_) = self.kind else { return None };
+        let Kind::Tunnel(mut upstream) = std::mem::replace(&mut self.kind, Kind::Empty) else {
+            return None;
+        };
+        if let Some(account) = self.account.take() {
+            upstream.on_account(account);
+        }
+        Some(*upstream)
+    }
+
     /// Has the account end with the body.
     pub(crate) fn on_account(&mut self, account: Box<Account>) {
         self.account = Some(account);
@@ -220,7 +240,7 @@ impl HttpBody for EdgeBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.get_mut();
         let polled = match &mut this.kind {
-            Kind::Empty => Poll::Ready(None),
+            Kind::Empty | Kind::Tunnel(_) => Poll::Ready(None),
             Kind::Full(octets) => {
                 let octets = std::mem::take(octets);
                 this.kind = Kind::Empty;
@@ -252,7 +272,7 @@ impl HttpBody for EdgeBody {
 
     fn is_end_stream(&self) -> bool {
         match &self.kind {
-            Kind::Empty => true,
+            Kind::Empty | Kind::Tunnel(_) => true,
             Kind::Full(octets) => octets.is_empty(),
             Kind::Upstream(body) => body.is_end_stream(),
             Kind::Api(body) => body.is_end_stream(),
@@ -262,7 +282,7 @@ impl HttpBody for EdgeBody {
 
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
-            Kind::Empty => SizeHint::with_exact(0),
+            Kind::Empty | Kind::Tunnel(_) => SizeHint::with_exact(0),
             Kind::Full(octets) => {
                 SizeHint::with_exact(u64::try_from(octets.len()).unwrap_or(u64::MAX))
             }

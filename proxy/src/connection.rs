@@ -10,7 +10,8 @@ use std::{
     time::Duration,
 };
 
-use http::{Request, Response};
+use bytes::BytesMut;
+use http::{Method, Request, Response};
 use hyper::{
     body::Incoming,
     rt::Executor,
@@ -96,7 +97,12 @@ async fn answer(
 ) -> Result<Response<EdgeBody>, Infallible> {
     Ok(match purpose {
         Purpose::Https | Purpose::Plain => {
-            pipeline::answer(worker, downstream, refusal, request).await
+            let mut response =
+                pipeline::answer(worker, Rc::clone(&downstream), refusal, request).await;
+            if let Some(upstream) = response.body_mut().take_tunnel() {
+                downstream.open_tunnel(upstream);
+            }
+            response
         }
         Purpose::Redirect => pipeline::redirect(&worker, &downstream, refusal, &request),
     })
@@ -135,7 +141,7 @@ where
     match (served, tunnel) {
         (Ok(()), Some(upstream)) => {
             let (stream, held) = gate.into_parts();
-            let mut read = bytes::BytesMut::from(parts.read_buf.as_ref());
+            let mut read = BytesMut::from(parts.read_buf.as_ref());
             read.extend_from_slice(&held);
             tunnel::run(worker, stream, read, upstream).await;
         }
@@ -150,6 +156,29 @@ where
             }
         }
     }
+}
+
+/// Answers a stream of HTTP/2. One that leaves HTTP goes on as a task of its own: hyper hands the
+/// stream over when the answer's head is on its way.
+async fn answer_stream(
+    worker: Rc<Worker>,
+    downstream: Rc<Downstream>,
+    refusal: Option<Refusal>,
+    mut request: Request<Incoming>,
+) -> Result<Response<EdgeBody>, Infallible> {
+    let leaves = (request.method() == Method::CONNECT).then(|| hyper::upgrade::on(&mut request));
+    let mut response = pipeline::answer(Rc::clone(&worker), downstream, refusal, request).await;
+    if let Some((upstream, leaves)) = response.body_mut().take_tunnel().zip(leaves) {
+        let tasks = worker.tasks().clone();
+        // The tracker waits for it.
+        drop(tasks.spawn_local(async move {
+            // Otherwise the client has left already.
+            if let Ok(stream) = leaves.await {
+                tunnel::run(&worker, TokioIo::new(stream), BytesMut::new(), upstream).await;
+            }
+        }));
+    }
+    Ok(response)
 }
 
 /// Reads on for a moment after the last answer. To close a socket with octets unread resets it, and
@@ -182,7 +211,7 @@ where
         // Refusals are the gate's, and the gate reads HTTP/1 only.
         let refusal = of_requests.start();
         let (worker, downstream) = (Rc::clone(&for_requests), Rc::clone(&of_requests));
-        answer(worker, downstream, Purpose::Https, refusal, request)
+        answer_stream(worker, downstream, refusal, request)
     });
     let mut builder = http2::Builder::new(LocalTasks(Rc::clone(worker)));
     builder
@@ -192,7 +221,8 @@ where
         .max_local_error_reset_streams(RESETS_MAX)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_send_buf_size(SEND_BUFFER);
+        .max_send_buf_size(SEND_BUFFER)
+        .enable_connect_protocol();
     let mut connection = pin!(builder.serve_connection(TokioIo::new(gate), service));
     let wait = worker.watch().wait(None);
     wait.within(limits.head_timeout);

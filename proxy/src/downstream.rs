@@ -11,7 +11,6 @@ use std::{
 use http::HeaderValue;
 
 use crate::{
-    account::Account,
     framing::Refusal,
     tunnel::UpstreamEnd,
     watch::{NEVER, Tick, Wait},
@@ -173,13 +172,6 @@ impl Downstream {
     pub(crate) fn open_tunnel(&self, upstream: UpstreamEnd) {
         self.tunnelled.set(true);
         *self.tunnel.borrow_mut() = Some(upstream);
-    }
-
-    /// Has the account of the request that opened the tunnel end with it.
-    pub(crate) fn tunnel_on_account(&self, account: Box<Account>) {
-        if let Some(upstream) = &mut *self.tunnel.borrow_mut() {
-            upstream.on_account(account);
-        }
     }
 
     /// Whether the connection has left HTTP.

@@ -85,6 +85,9 @@ fn rewrite(
         headers.insert(header::UPGRADE, upgrade.clone());
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     }
+    if let Some(handshake) = ask.handshake {
+        handshake.ask(&mut headers);
+    }
     *request.headers_mut() = headers;
     (request, id)
 }
@@ -263,6 +266,10 @@ async fn upgrade(
     let exchanged = channel.exchange(request, &wait, None, head_timeout).await;
     let response = exchanged.map_err(|error| failure(ask, error))?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        // Over HTTP/2 any success would open the tunnel.
+        if ask.handshake.is_some() && response.status().is_success() {
+            return Err(Failure::UpstreamBroken);
+        }
         return respond(ask, to, response, channel, wait, request_id);
     }
     let (mut parts, _) = response.into_parts();
@@ -270,14 +277,21 @@ async fn upgrade(
     let protocol = protocol.filter(|protocol| is_asked_for(ask, protocol));
     let protocol = protocol.ok_or(Failure::UpstreamBroken)?;
     let (io, read) = channel.into_stream().await.or(Err(Failure::UpstreamBroken))?;
-    ask.downstream.open_tunnel(UpstreamEnd::new(io, read, to.endpoint.origin));
+    let tunnel = UpstreamEnd::new(io, read, to.endpoint.origin);
     clean_response(&mut parts.headers, ask.hostname.as_str());
-    parts.headers.insert(header::UPGRADE, protocol);
-    parts.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    if let Some(handshake) = ask.handshake {
+        if !handshake.is_accepted(&mut parts.headers) {
+            return Err(Failure::UpstreamBroken);
+        }
+        parts.status = StatusCode::OK;
+    } else {
+        parts.headers.insert(header::UPGRADE, protocol);
+        parts.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    }
     parts.headers.insert(&X_REQUEST_ID, request_id);
     parts.version = Version::HTTP_11;
     parts.extensions = Extensions::new();
-    Ok(Response::from_parts(parts, EdgeBody::EMPTY))
+    Ok(Response::from_parts(parts, EdgeBody::tunnel(tunnel)))
 }
 
 /// Whether the protocol that a container switched to is one that the client had named.

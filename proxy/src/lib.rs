@@ -42,6 +42,7 @@ mod tls;
 mod tunnel;
 mod upstream;
 mod watch;
+mod websocket;
 mod worker;
 
 pub use config::{AccessLog, Config, Limits};

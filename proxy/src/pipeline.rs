@@ -25,6 +25,7 @@ use crate::{
     metrics::RouteKind,
     upstream::Endpoint,
     watch::Origin,
+    websocket::{self, Handshake},
     worker::Worker,
 };
 
@@ -38,6 +39,8 @@ pub(crate) struct Ask<'a> {
     pub(crate) authority: &'a HeaderValue,
     pub(crate) hostname: &'a Hostname<'a>,
     pub(crate) id: RequestId,
+    /// For a WebSocket that a stream of HTTP/2 asks for.
+    pub(crate) handshake: Option<&'a Handshake>,
 }
 
 /// Answers a request, or the refusal that it stands for.
@@ -48,14 +51,14 @@ pub(crate) async fn answer(
     request: Request<Incoming>,
 ) -> Response<EdgeBody> {
     let mut account = Box::new(Account::open(&worker, &downstream, &request));
-    let survey = Survey::of(request.headers(), request.version());
+    let mut survey = Survey::of(request.headers(), request.version());
     let mut request = request.map(Some);
     let outcome = match refusal {
         Some(refusal) => {
             account.was_not_parsed();
             Err(Failure::Refused(refusal))
         }
-        None => serve(&worker, &downstream, &survey, &mut request, &mut account).await,
+        None => serve(&worker, &downstream, &mut survey, &mut request, &mut account).await,
     };
     close(outcome, &survey, account, &downstream)
 }
@@ -97,25 +100,24 @@ fn close(
             answer::answer(&failure, form, account.id(), downstream.protocol)
         }
     };
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        downstream.tunnel_on_account(account);
-    } else {
-        response.body_mut().on_account(account);
-    }
+    response.body_mut().on_account(account);
     response
 }
 
 async fn serve(
     worker: &Rc<Worker>,
     downstream: &Rc<Downstream>,
-    survey: &Survey,
+    survey: &mut Survey,
     request: Downstreams<'_>,
     account: &mut Account,
 ) -> Result<Response<EdgeBody>, Failure> {
     survey.check(worker.limits().fields_max)?;
-    if request.method() == Method::CONNECT {
-        return Err(Failure::MethodNotSupported);
-    }
+    let handshake = if request.method() == Method::CONNECT {
+        Some(websocket::translate(request, survey, account.id())?)
+    } else {
+        None
+    };
+    let (survey, handshake) = (&*survey, handshake.as_ref());
     let authority = host::authority(request.uri(), request.version(), survey)?;
     let hostname = host::hostname(&authority)?;
     account.host_is(authority.clone());
@@ -125,8 +127,10 @@ async fn serve(
     }
     let key = RouteKey::parse(&hostname, &worker.config().domain).or(Err(Failure::NotFound))?;
     let id = account.id();
-    let ask = Ask { worker, downstream, survey, authority: &authority, hostname: &hostname, id };
+    let (authority, hostname) = (&authority, &hostname);
+    let ask = Ask { worker, downstream, survey, authority, hostname, id, handshake };
     match key {
+        RouteKey::Api { .. } if handshake.is_some() => Err(Failure::MethodNotSupported),
         RouteKey::Api { realm } => {
             account.kind_is(RouteKind::Api);
             Box::pin(api::call(&ask, realm, request)).await

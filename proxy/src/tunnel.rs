@@ -17,7 +17,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{account::Account, upstream::UpstreamIo, watch::Origin, worker::Worker};
 
-/// The container's end of a tunnel.
+/// The container's end of a tunnel. It travels with the answer that opens the tunnel, to whoever has
+/// the client's end.
 #[derive(Debug)]
 pub(crate) struct UpstreamEnd {
     io: UpstreamIo,

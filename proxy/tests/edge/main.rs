@@ -25,6 +25,10 @@ mod origin;
 #[cfg(test)]
 mod pages;
 #[cfg(test)]
+mod python;
+#[cfg(test)]
 mod smuggling;
 #[cfg(test)]
 mod streaming;
+#[cfg(test)]
+mod websocket;
