@@ -79,6 +79,7 @@ fn record(number: u64) -> RouteRecord {
         generation: Generation(1),
         started_at_ms: Some(1_790_000_000_000),
         why_failed: false,
+        edge: None,
     }
 }
 

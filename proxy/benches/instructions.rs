@@ -144,6 +144,7 @@ fn snapshot(address: IpAddr) -> Result<RouteSnapshot, Box<dyn Error>> {
         generation: Generation(1),
         started_at_ms: Some(0),
         why_failed: false,
+        edge: None,
     };
     let mut containers = vec![record(PROJECT.parse()?, CONTAINER.parse()?)];
     containers.extend((0..CONTAINERS).map(|number| {

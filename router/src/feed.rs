@@ -132,7 +132,7 @@ impl Feed {
     async fn relist(&self, why: &str) -> Result<Step, Error> {
         tracing::warn!(why, "loading all routes again");
         let snapshot = self.store.load_routes().await?;
-        let table = RouteTable::build(&snapshot);
+        let table = self.routes.current().rebuild(&snapshot);
         let listed: HashSet<ContainerId> =
             snapshot.containers.iter().map(|record| record.container).collect();
         let missing: Vec<Route> = self
@@ -149,7 +149,7 @@ impl Feed {
             let known: HashSet<ContainerId> = records.iter().map(|(id, _)| *id).collect();
             table.apply(&records, snapshot.revision);
             for route in missing.iter().filter(|route| !known.contains(&route.container)) {
-                table.keep(*route);
+                table.keep(*route, &self.routes.current());
             }
         }
         self.routes.replace(table);

@@ -2,13 +2,18 @@
 
 use std::{
     net::IpAddr,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use foldhash::fast::RandomState;
 use gantry_model::{ContainerId, Generation, Phase, ProjectId, ServerName};
 use gantry_store::{Epoch, Revision, RouteRecord, RouteSnapshot};
 use papaya::HashMap;
+
+use crate::edge::{AliasRoute, Edges, Gate};
 
 /// Where requests for one container go; copied out of the table, so that nothing is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -22,6 +27,9 @@ pub struct Route {
     pub generation: Generation,
     /// Whether it can be reached, and where.
     pub state: RouteState,
+    /// Whether its owner has set anything about its requests: then they have to pass the gate that
+    /// [`RouteTable::gate`] has.
+    pub gated: bool,
 }
 
 /// Whether a container can be reached.
@@ -59,12 +67,14 @@ pub enum NoRoute {
 /// The routes of all containers that hostnames may lead to.
 ///
 /// Changes go into the live table one by one; a request copies its one route out of it and so sees
-/// one state from start to end. Memory: at most 200 octets for each container.
+/// one state from start to end. Memory: at most 200 octets for each container that has neither a gate
+/// nor an alias.
 #[derive(Debug)]
 pub struct RouteTable {
     // Keys are random ids, so the fast hash is enough: what strangers choose is only looked up, and
     // the seed differs from process to process.
     routes: HashMap<ContainerId, Stored, RandomState>,
+    edges: Edges,
     epoch: Epoch,
     revision: AtomicU64,
 }
@@ -72,14 +82,31 @@ pub struct RouteTable {
 impl RouteTable {
     /// The table of a snapshot.
     pub fn build(snapshot: &RouteSnapshot) -> Self {
+        Self::build_after(snapshot, 0)
+    }
+
+    /// The table of a snapshot, to stand in the place of this one. Its gates have other serials.
+    pub(crate) fn rebuild(&self, snapshot: &RouteSnapshot) -> Self {
+        Self::build_after(snapshot, self.edges.last_serial())
+    }
+
+    fn build_after(snapshot: &RouteSnapshot, last_serial: u64) -> Self {
         let routes = HashMap::builder()
             .hasher(RandomState::default())
             .capacity(snapshot.containers.len())
             .build();
-        let table =
-            Self { routes, epoch: snapshot.epoch, revision: AtomicU64::new(snapshot.revision.0) };
+        let table = Self {
+            routes,
+            edges: Edges::after(last_serial),
+            epoch: snapshot.epoch,
+            revision: AtomicU64::new(snapshot.revision.0),
+        };
         let pinned = table.routes.pin();
-        for route in snapshot.containers.iter().filter_map(route) {
+        for record in &snapshot.containers {
+            let Some(route) = route(record) else { continue };
+            if let Some(edge) = &record.edge {
+                table.edges.put(&route, edge);
+            }
             pinned.insert(route.container, Stored::from(route));
         }
         drop(pinned);
@@ -93,10 +120,19 @@ impl RouteTable {
     pub fn apply(&self, records: &[(ContainerId, Option<RouteRecord>)], revision: Revision) {
         let pinned = self.routes.pin();
         for (container, record) in records {
-            match record.as_ref().and_then(route) {
+            let route = record.as_ref().and_then(route);
+            let edge = record.as_ref().and_then(|record| record.edge.as_deref());
+            // Whoever sees a new route finds its gate, so a gate comes before and goes after.
+            if let (Some(route), Some(edge)) = (&route, edge) {
+                self.edges.put(route, edge);
+            }
+            match route {
                 Some(route) => pinned.insert(*container, Stored::from(route)),
                 None => pinned.remove(container),
             };
+            if route.is_none() || edge.is_none() {
+                self.edges.remove(*container);
+            }
         }
         self.revision.store(revision.0, Ordering::Release);
     }
@@ -126,6 +162,24 @@ impl RouteTable {
         }
     }
 
+    /// What requests to a container have to pass now; ask when its route says that it is gated.
+    /// Nothing if all that its owner had set was taken back since the route was looked up, or if it
+    /// is gone.
+    pub fn gate(&self, container: ContainerId) -> Option<Arc<Gate>> {
+        self.edges.gate(container)
+    }
+
+    /// Where an alias leads, by its label in lower case; also when it is off or expired.
+    pub fn alias(&self, label: &str) -> Option<Arc<AliasRoute>> {
+        self.edges.alias(label)
+    }
+
+    /// Where a custom hostname leads, by its text in lower case and without a final dot; also when
+    /// its alias is off or expired.
+    pub fn custom(&self, hostname: &str) -> Option<Arc<AliasRoute>> {
+        self.edges.hostname(hostname)
+    }
+
     /// The revision of the store that the table has caught up with.
     pub fn revision(&self) -> Revision {
         Revision(self.revision.load(Ordering::Acquire))
@@ -151,8 +205,9 @@ impl RouteTable {
         self.routes.pin().iter().map(|(container, stored)| stored.route(*container)).collect()
     }
 
-    /// Puts back a route whose record cannot be read at present.
-    pub(crate) fn keep(&self, route: Route) {
+    /// Puts back a route whose record cannot be read at present, with all that `from` has of it.
+    pub(crate) fn keep(&self, route: Route, from: &Self) {
+        self.edges.keep(route.container, &from.edges);
         self.routes.pin().insert(route.container, Stored::from(route));
     }
 }
@@ -167,6 +222,7 @@ struct Stored {
     generation: Generation,
     project: ProjectId,
     state: State,
+    gated: bool,
 }
 
 /// The state without what goes with it.
@@ -184,7 +240,7 @@ const _: () = assert!(size_of::<(ContainerId, Stored)>() == 64);
 
 impl From<Route> for Stored {
     fn from(route: Route) -> Self {
-        let Route { project, container: _, generation, state } = route;
+        let Route { project, container: _, generation, state, gated } = route;
         let (state, address, since_ms) = match state {
             RouteState::Running { address: IpAddr::V4(address), since_ms } => {
                 let [a, b, c, d] = address.octets();
@@ -198,13 +254,13 @@ impl From<Route> for Stored {
             RouteState::Stopped => (State::Stopped, [0; 16], 0),
             RouteState::Failed => (State::Failed, [0; 16], 0),
         };
-        Self { address, since_ms, generation, project, state }
+        Self { address, since_ms, generation, project, state, gated }
     }
 }
 
 impl Stored {
     fn route(&self, container: ContainerId) -> Route {
-        let Self { address, since_ms, generation, project, state } = *self;
+        let Self { address, since_ms, generation, project, state, gated } = *self;
         let state = match state {
             State::Running4 => {
                 let [a, b, c, d, ..] = address;
@@ -216,7 +272,7 @@ impl Stored {
             State::Stopped => RouteState::Stopped,
             State::Failed => RouteState::Failed,
         };
-        Route { project, container, generation, state }
+        Route { project, container, generation, state, gated }
     }
 }
 
@@ -240,5 +296,6 @@ fn route(record: &RouteRecord) -> Option<Route> {
         (Phase::Deleting, _) => return None,
     };
     let RouteRecord { project, container, generation, .. } = *record;
-    Some(Route { project, container, generation, state })
+    let gated = record.edge.as_ref().is_some_and(|edge| edge.is_gated());
+    Some(Route { project, container, generation, state, gated })
 }

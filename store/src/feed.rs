@@ -198,7 +198,7 @@ impl Store {
             }
             for id in ids {
                 match found.get(id) {
-                    Some(Some(record)) => answer.push((*id, Some(*record))),
+                    Some(Some(record)) => answer.push((*id, Some(record.clone()))),
                     Some(None) => {}
                     None => answer.push((*id, None)),
                 }
@@ -227,6 +227,7 @@ fn route(row: &Row) -> Result<RouteRecord> {
             generation: Generation(natural(at(row, 5)?, "generation")?),
             started_at_ms: at(row, 6)?,
             why_failed: at(row, 7)?,
+            edge: None,
         })
     };
     read().map_err(columns::of("container", container))

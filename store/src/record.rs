@@ -3,11 +3,16 @@
 //! Every time is a count of milliseconds since the Unix epoch, in UTC, and named `*_ms`; the store
 //! reads no clock and takes `now_ms` from its caller.
 
-use std::{fmt, net::IpAddr};
+use std::{fmt, net::IpAddr, sync::Arc};
 
 use gantry_model::{
     ContainerId, ContainerSpec, Generation, LogId, Phase, ProjectId, RealmId, ServerId, ServerName,
-    TokenId, UserId, Wish, project::ProjectSpec,
+    TokenId, UserId, Wish,
+    access::Document,
+    alias::{AliasTarget, Landing},
+    edge::EdgeSettings,
+    hook::Hook,
+    project::ProjectSpec,
 };
 
 /// A position in the change feed: 0 before the first change, then one more for each change, in the
@@ -322,7 +327,7 @@ pub struct RouteSnapshot {
 }
 
 /// What routing needs to know of a container.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouteRecord {
     /// The container.
     pub container: ContainerId,
@@ -340,6 +345,50 @@ pub struct RouteRecord {
     pub started_at_ms: Option<i64>,
     /// Whether a reason is recorded why it failed.
     pub why_failed: bool,
+    /// What the edge must know beside its route; absent if its owner has set nothing.
+    pub edge: Option<Arc<EdgeRecord>>,
+}
+
+/// What the owner of a container has set about its requests.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EdgeRecord {
+    /// The permission document of its project.
+    pub project: Option<Document>,
+    /// Its own permission document.
+    pub container: Option<Document>,
+    /// Its hooks; of one service in the order in which they are tried.
+    pub hooks: Vec<Hook>,
+    /// What else is set.
+    pub settings: EdgeSettings,
+    /// The aliases that lead to it.
+    pub aliases: Vec<AliasRecord>,
+}
+
+impl EdgeRecord {
+    /// Whether there is anything that a request has to pass.
+    pub fn is_gated(&self) -> bool {
+        let Self { project, container, hooks, settings, aliases: _ } = self;
+        project.is_some() || container.is_some() || !hooks.is_empty() || !settings.is_default()
+    }
+}
+
+/// What routing needs to know of an alias.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AliasRecord {
+    /// The name, in lower case.
+    pub label: String,
+    /// The custom hostnames that are bound to it and proven, in lower case.
+    pub hostnames: Vec<String>,
+    /// What it leads to.
+    pub target: AliasTarget,
+    /// Where `/` leads.
+    pub landing: Option<Landing>,
+    /// Whether it leads anywhere.
+    pub enabled: bool,
+    /// When it ends; never when absent.
+    pub expires_at_ms: Option<i64>,
+    /// Whether another container had the name before.
+    pub clear_site_data: bool,
 }
 
 /// One entry of the feed: something about this container changed. It says what to read again, not

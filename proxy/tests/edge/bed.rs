@@ -229,12 +229,13 @@ impl Bed {
             generation: Generation(generation),
             started_at_ms: Some(started_at_ms),
             why_failed: false,
+            edge: None,
         });
     }
 
     pub(crate) fn set_record(&self, record: RouteRecord) {
         let mut records = self.records.lock().unwrap();
-        records.insert(record.container, record);
+        records.insert(record.container, record.clone());
         self.apply(record.container, Some(record));
     }
 

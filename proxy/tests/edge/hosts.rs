@@ -73,6 +73,7 @@ fn whatever_does_not_exist_is_the_same_404() {
         generation: Generation(1),
         started_at_ms: None,
         why_failed: false,
+        edge: None,
     };
     bed.set_record(record(&hidden, false, Phase::Running));
     bed.set_record(record(&deleted, true, Phase::Deleting));

@@ -1,10 +1,18 @@
 //! The table as a function of records.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use gantry_model::{ContainerId, Generation, Phase, ProjectId};
-use gantry_router::{NoRoute, Route, RouteState, RouteTable};
-use gantry_store::{Epoch, Revision, RouteRecord, RouteSnapshot};
+use gantry_model::{
+    ContainerId, Generation, Phase, ProjectId, Scheme,
+    access::{Document, Fallback},
+    alias::{AliasTarget, Landing},
+    edge::{EdgeSettings, WakePolicy},
+};
+use gantry_router::{AliasRoute, Gate, NoRoute, Route, RouteState, RouteTable};
+use gantry_store::{AliasRecord, EdgeRecord, Epoch, Revision, RouteRecord, RouteSnapshot};
 use proptest::{prelude::*, sample::select};
 
 use crate::support::{container_id, project_id};
@@ -19,6 +27,7 @@ fn record(container: u8) -> RouteRecord {
         generation: Generation(3),
         started_at_ms: Some(1_700_000_000_000),
         why_failed: false,
+        edge: None,
     }
 }
 
@@ -63,6 +72,7 @@ fn a_lookup_needs_the_right_project_and_the_kit() {
         container: container_id(1),
         generation: Generation(3),
         state: RouteState::Running { address: [10, 88, 0, 1].into(), since_ms: 1_700_000_000_000 },
+        gated: false,
     };
     for (project, container, answer) in [
         (1, 1, Ok(want)),
@@ -88,13 +98,152 @@ fn a_table_knows_its_revision_and_its_size() {
 
 #[test]
 fn a_route_is_small() {
-    assert!(size_of::<Route>() <= 64);
+    assert!(size_of::<Route>() <= 72);
+}
+
+fn alias(label: &str, hostnames: &[&str]) -> AliasRecord {
+    AliasRecord {
+        label: label.to_owned(),
+        hostnames: hostnames.iter().map(|&name| name.to_owned()).collect(),
+        target: AliasTarget::Port { scheme: Scheme::Http, port: 3000 },
+        landing: Some(Landing { path_and_query: "/app".to_owned(), pinned: true }),
+        enabled: true,
+        expires_at_ms: Some(2_000),
+        clear_site_data: true,
+    }
+}
+
+fn closed() -> Document {
+    Document { enable_proxy: Some(false), ..Document::default() }
+}
+
+fn with_edge(container: u8, edge: EdgeRecord) -> RouteRecord {
+    RouteRecord { edge: Some(Arc::new(edge)), ..record(container) }
+}
+
+#[test]
+fn an_alias_and_its_hostnames_lead_to_its_container() {
+    let edge =
+        EdgeRecord { aliases: vec![alias("shop", &["shop.example"])], ..EdgeRecord::default() };
+    let table = build(vec![with_edge(1, edge), record(2)]);
+    let want = AliasRoute {
+        container: container_id(1),
+        project: project_id(1),
+        target: AliasTarget::Port { scheme: Scheme::Http, port: 3000 },
+        landing: Some(Landing { path_and_query: "/app".to_owned(), pinned: true }),
+        enabled: true,
+        expires_at_ms: Some(2_000),
+        clear_site_data: true,
+    };
+    assert_eq!(table.alias("shop").as_deref(), Some(&want));
+    assert_eq!(table.custom("shop.example").as_deref(), Some(&want));
+    assert_eq!(table.alias("shop.example"), None, "a hostname is no label");
+    assert_eq!(table.custom("shop"), None, "a label is no hostname");
+    assert_eq!((want.is_live(1_999), want.is_live(2_000)), (true, false));
+    assert!(!AliasRoute { enabled: false, ..want }.is_live(0));
+    // An alias alone is nothing that a request has to pass.
+    assert!(!table.lookup(project_id(1), container_id(1)).unwrap().gated);
+    assert_eq!(table.gate(container_id(1)), None);
+}
+
+#[test]
+fn a_name_is_gone_when_its_container_has_it_no_longer() {
+    let both = vec![alias("shop", &["shop.example"]), alias("blog", &[])];
+    let edge = |aliases: &[AliasRecord]| {
+        Some(Arc::new(EdgeRecord { aliases: aliases.to_vec(), ..EdgeRecord::default() }))
+    };
+    for (why, then) in [
+        ("removed", Some(RouteRecord { edge: edge(&both[1..]), ..record(1) })),
+        ("renamed", Some(RouteRecord { edge: edge(&[alias("new", &[])]), ..record(1) })),
+        ("all removed", Some(record(1))),
+        ("container removed", None),
+        ("container being deleted", {
+            Some(RouteRecord { phase: Phase::Deleting, edge: edge(&both), ..record(1) })
+        }),
+    ] {
+        let table = build(vec![RouteRecord { edge: edge(&both), ..record(1) }]);
+        assert!(table.alias("shop").is_some() && table.custom("shop.example").is_some(), "{why}");
+        table.apply(&[(container_id(1), then)], Revision(6));
+        assert_eq!((table.alias("shop"), table.custom("shop.example")), (None, None), "{why}");
+    }
+}
+
+#[test]
+fn a_name_that_moved_stays_with_its_new_container() {
+    let edge = EdgeRecord { aliases: vec![alias("shop", &["a.example"])], ..EdgeRecord::default() };
+    for order in [[1, 2], [2, 1]] {
+        let table = build(vec![with_edge(1, edge.clone()), record(2)]);
+        let now = |container| match container {
+            1 => (container_id(1), Some(record(1))),
+            _ => (container_id(2), Some(with_edge(2, edge.clone()))),
+        };
+        table.apply(&order.map(now), Revision(6));
+        for found in [table.alias("shop"), table.custom("a.example")] {
+            assert_eq!(found.map(|to| to.container), Some(container_id(2)), "{order:?}");
+        }
+    }
+}
+
+#[test]
+fn a_gate_has_another_serial_when_and_only_when_it_says_something_else() {
+    let table = build(vec![record(1)]);
+    let gate = |edge: &EdgeRecord| {
+        table.apply(&[(container_id(1), Some(with_edge(1, edge.clone())))], Revision(6));
+        let route = table.lookup(project_id(1), container_id(1)).unwrap();
+        let gate = table.gate(container_id(1));
+        assert_eq!(route.gated, gate.is_some());
+        gate.map(|gate| gate.serial)
+    };
+    let mut edge = EdgeRecord::default();
+    assert_eq!(gate(&edge), None, "nothing is set");
+    edge.container = Some(Document { default: Fallback::Allow, ..Document::default() });
+    let first = gate(&edge).unwrap();
+    assert_eq!(gate(&edge), Some(first));
+    edge.aliases = vec![alias("shop", &[])];
+    assert_eq!(gate(&edge), Some(first), "an alias is no part of it");
+
+    let mut seen = BTreeSet::from([first]);
+    edge.project = Some(closed());
+    assert!(seen.insert(gate(&edge).unwrap()));
+    edge.settings.wake = WakePolicy::Any;
+    assert!(seen.insert(gate(&edge).unwrap()));
+    edge.container = None;
+    assert!(seen.insert(gate(&edge).unwrap()));
+    assert_eq!(gate(&EdgeRecord::default()), None);
+    assert!(seen.insert(gate(&edge).unwrap()), "a gate that went and came is a new one");
+}
+
+const LABELS: [&str; 4] = ["one", "two", "three", "four"];
+const HOSTNAMES: [&str; 3] = ["a.example", "b.example", "c.example"];
+
+/// What may hang on a container; names are added by [`World::change`], which hands each out once.
+fn any_edge() -> impl Strategy<Value = Option<EdgeRecord>> {
+    let document = || proptest::option::of(select(vec![Document::default(), closed()]));
+    let wake = select(vec![WakePolicy::Never, WakePolicy::Any]);
+    let names = (
+        proptest::sample::subsequence(&LABELS[..], 0..3),
+        proptest::sample::subsequence(&HOSTNAMES[..], 0..3),
+    );
+    let edge = (document(), document(), wake, names).prop_map(
+        |(project, container, wake, (labels, hostnames))| EdgeRecord {
+            project,
+            container,
+            settings: EdgeSettings { wake, ..EdgeSettings::default() },
+            aliases: labels
+                .iter()
+                .enumerate()
+                .map(|(at, label)| alias(label, if at == 0 { &hostnames } else { &[] }))
+                .collect(),
+            ..EdgeRecord::default()
+        },
+    );
+    proptest::option::of(edge)
 }
 
 fn any_record(container: u8) -> impl Strategy<Value = RouteRecord> {
     let address = proptest::option::of(any::<std::net::IpAddr>());
-    (1_u8..4, any::<bool>(), select(&Phase::ALL[..]), address, 0_u64..4).prop_map(
-        move |(project, hoody_kit, phase, address, generation)| RouteRecord {
+    (1_u8..4, any::<bool>(), select(&Phase::ALL[..]), address, 0_u64..4, any_edge()).prop_map(
+        move |(project, hoody_kit, phase, address, generation, edge)| RouteRecord {
             container: container_id(container),
             project: project_id(project),
             hoody_kit,
@@ -103,8 +252,55 @@ fn any_record(container: u8) -> impl Strategy<Value = RouteRecord> {
             generation: Generation(generation),
             started_at_ms: None,
             why_failed: phase == Phase::Failed,
+            edge: edge.map(Arc::new),
         },
     )
+}
+
+/// The records of all containers, as a store would hold them: each name belongs to one.
+#[derive(Default)]
+struct World(BTreeMap<u8, RouteRecord>);
+
+impl World {
+    fn change(&mut self, (id, record): &Change) {
+        self.0.remove(id);
+        let Some(mut record) = record.clone() else { return };
+        if let Some(edge) = record.edge.as_mut().map(Arc::make_mut) {
+            let others = || self.0.values().filter_map(|other| other.edge.as_ref());
+            let aliases = || others().flat_map(|edge| &edge.aliases);
+            edge.aliases.retain(|new| aliases().all(|old| old.label != new.label));
+            for new in &mut edge.aliases {
+                new.hostnames.retain(|name| aliases().all(|old| !old.hostnames.contains(name)));
+            }
+        }
+        self.0.insert(*id, record);
+    }
+
+    fn build(&self) -> RouteTable {
+        build(self.0.values().cloned().collect())
+    }
+}
+
+/// Everything that a table answers, but for the serials of its gates.
+#[derive(Debug, PartialEq)]
+struct Answers {
+    routes: BTreeMap<ContainerId, Route>,
+    gates: Vec<Option<Gate>>,
+    names: Vec<Option<AliasRoute>>,
+}
+
+impl Answers {
+    fn of(table: &RouteTable) -> Self {
+        let gate =
+            |id| table.gate(container_id(id)).map(|gate| Gate { serial: 0, ..(*gate).clone() });
+        let aliases = LABELS.iter().map(|label| table.alias(label));
+        let hostnames = HOSTNAMES.iter().map(|name| table.custom(name));
+        Self {
+            routes: sorted(table),
+            gates: (0..24).map(gate).collect(),
+            names: aliases.chain(hostnames).map(|to| to.map(Arc::unwrap_or_clone)).collect(),
+        }
+    }
 }
 
 /// A container's number and what became of it.
@@ -125,36 +321,29 @@ proptest! {
     #[test]
     fn incremental_equals_from_scratch(
         start in proptest::collection::vec(any_change(), 0..30),
-        changes in proptest::collection::vec(any_change(), 0..120),
+        changes in proptest::collection::vec(any_change(), 0..40),
         batch in 1_usize..10,
     ) {
-        let mut world: BTreeMap<u8, RouteRecord> = BTreeMap::new();
-        let change = |world: &mut BTreeMap<u8, RouteRecord>, (id, record): &Change| {
-            match record {
-                Some(record) => world.insert(*id, *record),
-                None => world.remove(id),
-            };
-        };
+        let mut world = World::default();
         for one in &start {
-            change(&mut world, one);
+            world.change(one);
         }
-        let table = build(world.values().copied().collect());
+        let table = world.build();
         for batch in changes.chunks(batch) {
             for one in batch {
-                change(&mut world, one);
+                world.change(one);
             }
             // As the feed does it: the present record of each container that changed.
             let records: Vec<_> =
-                batch.iter().map(|(id, _)| (container_id(*id), world.get(id).copied())).collect();
+                batch.iter().map(|(id, _)| (container_id(*id), world.0.get(id).cloned())).collect();
             let revision = Revision(table.revision().0 + records.len() as u64);
             table.apply(&records, revision);
-            let fresh = build(world.values().copied().collect());
-            prop_assert_eq!(sorted(&table), sorted(&fresh));
+            prop_assert_eq!(Answers::of(&table), Answers::of(&world.build()));
         }
         for id in 0..24 {
             for project in 1..4 {
                 let found = table.lookup(project_id(project), container_id(id));
-                let there = world.get(&id).is_some_and(|record| {
+                let there = world.0.get(&id).is_some_and(|record| {
                     record.project == project_id(project)
                         && record.hoody_kit
                         && record.phase != Phase::Deleting

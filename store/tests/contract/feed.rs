@@ -119,6 +119,7 @@ pub(crate) async fn routes_are_loaded_with_their_revision(world: &World) {
         generation: Generation(4),
         started_at_ms: Some(NOW_MS + 3),
         why_failed: false,
+        edge: None,
     };
     let bare_route = RouteRecord {
         container: bare.id,
@@ -128,9 +129,9 @@ pub(crate) async fn routes_are_loaded_with_their_revision(world: &World) {
         generation: Generation(0),
         started_at_ms: None,
         why_failed: true,
-        ..route
+        ..route.clone()
     };
-    assert_eq!(found, BTreeMap::from([(one.id, route), (bare.id, bare_route)]));
+    assert_eq!(found, BTreeMap::from([(one.id, route.clone()), (bare.id, bare_route.clone())]));
     let again = store.route_records(&[bare.id, one.id]).await.unwrap();
     assert_eq!(again, [(bare.id, Some(bare_route)), (one.id, Some(route))]);
 }
