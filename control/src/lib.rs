@@ -25,6 +25,7 @@ mod starter;
 mod throttle;
 mod tokens;
 mod wait;
+mod wake;
 
 pub use actor::{Actor, Via};
 pub use auth::{Account, Credential};
@@ -49,6 +50,7 @@ pub use session::Session;
 pub use starter::{StartCommand, StartError, Starter, StarterConfig};
 pub use tokens::{ExpiresAt, NewToken, Token, TokenChange};
 pub use wait::{Condition, Waited};
+pub use wake::NotWoken;
 
 /// What a field of an update says: nothing, "empty it", or a new value.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

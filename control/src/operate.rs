@@ -127,7 +127,7 @@ impl Controller {
         wait: Option<Duration>,
     ) -> Result<Operated> {
         actor.require(operation.leaf())?;
-        let container = self.record_wish(actor, id, operation).await?;
+        let container = self.record_wish(Some(actor), id, operation, BY_CLIENT).await?;
         let view = self.view(container).await?;
         let Some(timeout) = wait else {
             return Ok(Operated { operation, container: view, done: false });
@@ -146,14 +146,21 @@ impl Controller {
         Ok(Operated { operation, container, done: waited.met })
     }
 
-    async fn record_wish(
+    /// Records a wish of an actor, or of the installation itself when there is none.
+    pub(crate) async fn record_wish(
         &self,
-        actor: &Actor,
+        actor: Option<&Actor>,
         id: ContainerId,
         operation: Operation,
+        cause: &str,
     ) -> Result<Container> {
         for _ in 0..CAS_ATTEMPTS {
-            let container = self.container_for(actor, id).await?;
+            let container = match actor {
+                Some(actor) => self.container_for(actor, id).await?,
+                None => {
+                    self.store().container(id).await?.ok_or(Error::NotFound(Thing::Container))?
+                }
+            };
             let phase = match step(operation, &container)? {
                 Step::Wish(phase) => phase,
                 Step::UnderWay => return Ok(container),
@@ -167,7 +174,7 @@ impl Controller {
                 }
             };
             let (version, wish) = (container.version, operation.wish());
-            match self.store().set_wish(id, version, wish, phase, BY_CLIENT, self.now_ms()).await {
+            match self.store().set_wish(id, version, wish, phase, cause, self.now_ms()).await {
                 Err(gantry_store::Error::Stale) => {}
                 Err(gantry_store::Error::NotFound) => {
                     return Err(Error::NotFound(Thing::Container));

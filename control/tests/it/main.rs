@@ -14,3 +14,4 @@ mod recovery;
 mod rules;
 #[cfg(test)]
 mod starting;
+mod waking;
