@@ -9,6 +9,10 @@ mod client;
 #[cfg(test)]
 mod deadlines;
 #[cfg(test)]
+mod desync;
+#[cfg(test)]
+mod desync_rows;
+#[cfg(test)]
 mod foreign;
 #[cfg(test)]
 mod forwarding;
@@ -26,6 +30,7 @@ mod origin;
 mod pages;
 #[cfg(test)]
 mod python;
+mod servers;
 #[cfg(test)]
 mod smuggling;
 #[cfg(test)]
