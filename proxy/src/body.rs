@@ -17,6 +17,7 @@ use tokio::time::{Instant, Sleep};
 use crate::{
     account::Account,
     deps::{Body, BoxError},
+    headers::clean_trailers,
     tunnel::UpstreamEnd,
     upstream::UpstreamBody,
     watch::{Patience, Tick, Wait},
@@ -82,7 +83,12 @@ impl HttpBody for RequestBody {
         let Self::Streaming(body) = self.get_mut() else { return Poll::Ready(None) };
         let Streaming { incoming, progress, wait, patience } = &mut **body;
         match Pin::new(incoming).poll_frame(cx) {
-            Poll::Ready(frame) => {
+            Poll::Ready(mut frame) => {
+                if let Some(Ok(frame)) = &mut frame
+                    && let Some(trailers) = frame.trailers_mut()
+                {
+                    clean_trailers(trailers);
+                }
                 let octets = match &frame {
                     Some(Ok(frame)) => frame.data_ref().map_or(0, Bytes::len),
                     Some(Err(_)) | None => 0,

@@ -70,6 +70,9 @@ fn rewrite(
 ) -> (Request<RequestBody>, HeaderValue) {
     let mut request = Request::new(body);
     std::mem::swap(request.method_mut(), from.method_mut());
+    // hyper takes a GET whose length is not known for one without a body.
+    let say_chunked = matches!(*request.method(), Method::GET | Method::HEAD)
+        && request.body().size_hint().exact().is_none();
     // Containers get the origin form, however the client named its target.
     *request.uri_mut() = if from.uri().authority().is_some() {
         let path = from.uri().path_and_query().cloned();
@@ -87,6 +90,9 @@ fn rewrite(
     }
     if let Some(handshake) = ask.handshake {
         handshake.ask(&mut headers);
+    }
+    if say_chunked {
+        headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
     *request.headers_mut() = headers;
     (request, id)

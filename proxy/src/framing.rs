@@ -6,7 +6,7 @@
 //! a colon, two lengths, a length beside `chunked`, any other coding). What passes means the same to
 //! everyone. Pure: octets in, verdict out.
 
-use memchr::{memchr, memchr2};
+use memchr::{memchr, memchr2, memchr3};
 
 /// Why a client's octets are refused; the connection closes after the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,7 +122,7 @@ impl HeadScan {
             }
             _ => {}
         }
-        let value = value.get(1..).unwrap_or_default().trim_ascii();
+        let value = trim(value.get(1..).unwrap_or_default());
         match name.len() {
             14 if name.eq_ignore_ascii_case(b"content-length") => {
                 if self.length.is_some() {
@@ -173,10 +173,18 @@ fn request_line(line: &[u8]) -> Result<u8, Refusal> {
     let space = memchr(b' ', rest).ok_or(Refusal::Malformed)?;
     let (method, target) = rest.split_at_checked(space).ok_or(Refusal::Malformed)?;
     let target = target.get(1..).unwrap_or_default();
-    if method.is_empty() || target.is_empty() || memchr2(b' ', b'\t', target).is_some() {
+    if method.is_empty() || target.is_empty() || memchr3(b' ', b'\t', b'#', target).is_some() {
         return Err(Refusal::Malformed);
     }
     Ok(minor)
+}
+
+/// A value without the blanks around it. Others take more octets for blanks, and so disagree.
+fn trim(mut value: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
+        value = rest;
+    }
+    value
 }
 
 /// A number of decimal digits alone: no sign, no list, no more than 18 digits.
@@ -333,6 +341,7 @@ mod tests {
             ("GET / HTTP/1.1\r\nContent-Length: 1, 1\r\n\r\n", "a list"),
             ("GET / HTTP/1.1\r\nContent-Length: +1\r\n\r\n", "a sign"),
             ("GET / HTTP/1.1\r\nContent-Length: \r\n\r\n", "no digits"),
+            ("GET / HTTP/1.1\r\nContent-Length: 1\u{c}\r\n\r\n", "a form feed"),
             ("GET / HTTP/1.1\r\nContent-Length: 0x1\r\n\r\n", "hexadecimal"),
             ("GET / HTTP/1.1\r\nContent-Length: 9999999999999999999\r\n\r\n", "overflow"),
             ("GET / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", "both"),
@@ -350,6 +359,7 @@ mod tests {
             ("GET /\r\n\r\n", "0.9"),
             ("GET /a b HTTP/1.1\r\n\r\n", "space in the target"),
             ("GET  / HTTP/1.1\r\n\r\n", "two spaces"),
+            ("GET /a#b HTTP/1.1\r\n\r\n", "a fragment"),
             ("\r\n\r\nGET / HTTP/1.1\r\n\r\n", "two empty lines first"),
         ] {
             assert_eq!(head(text), Err(Refusal::Malformed), "{why}: {text:?}");

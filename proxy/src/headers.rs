@@ -24,6 +24,24 @@ const HOP_BY_HOP: [HeaderName; 7] = [
     header::UPGRADE,
 ];
 
+/// Fields of framing, routing, credentials and content that have no place in trailers.
+const NOT_IN_TRAILERS: [HeaderName; 14] = [
+    header::AUTHORIZATION,
+    header::CACHE_CONTROL,
+    header::CONTENT_ENCODING,
+    header::CONTENT_LENGTH,
+    header::CONTENT_RANGE,
+    header::CONTENT_TYPE,
+    header::COOKIE,
+    header::EXPECT,
+    header::HOST,
+    header::MAX_FORWARDS,
+    header::RANGE,
+    header::SET_COOKIE,
+    header::TRAILER,
+    header::WWW_AUTHENTICATE,
+];
+
 /// What one look over a request's fields finds.
 #[expect(clippy::struct_excessive_bools, reason = "each is one thing that was seen or not")]
 #[derive(Debug, Default)]
@@ -117,6 +135,10 @@ impl Survey {
                 }
             }
             [b'x' | b'f', ..] if is_ours(text) => self.forged.push(name.clone()),
+            // CGI and its heirs turn names into variables: `_` and `.` become `-`, so that these
+            // would speak of framing; and `Proxy` would set the proxy of the program's own requests.
+            b"content_length" | b"content.length" | b"transfer_encoding" | b"transfer.encoding"
+            | b"proxy" => self.forged.push(name.clone()),
             _ => {}
         }
     }
@@ -225,6 +247,22 @@ pub(crate) fn clean_response(headers: &mut HeaderMap, hostname: &str) {
     }
     if cookies {
         drop_wide_cookies(headers, hostname);
+    }
+}
+
+/// Removes from trailers, in either direction, what may not come after the body it speaks of (RFC 9110,
+/// 6.5.1), and what only the edge may say: a program that merges trailers into the head's fields
+/// would believe it.
+pub(crate) fn clean_trailers(trailers: &mut HeaderMap) {
+    let may_pass = |name: &HeaderName| {
+        !HOP_BY_HOP.contains(name)
+            && !NOT_IN_TRAILERS.contains(name)
+            && !is_ours(name.as_str())
+            && !name.as_str().starts_with("proxy")
+    };
+    let gone: Vec<_> = trailers.keys().filter(|name| !may_pass(name)).cloned().collect();
+    for name in gone {
+        trailers.remove(name);
     }
 }
 
@@ -376,6 +414,9 @@ mod tests {
             ("x_real_ip", "1.1.1.1"),
             ("x-request-id", "chosen"),
             ("x-gantry-identity", "root"),
+            ("content_length", "40"),
+            ("transfer_encoding", "chunked"),
+            ("proxy", "http://evil"),
             ("x-real-ipx", "kept"),
             ("authorization", "Bearer kept"),
             ("trailer", "x-sum"),
@@ -384,6 +425,25 @@ mod tests {
         survey.check(128).unwrap();
         survey.clean(&mut headers);
         assert_eq!(names(&headers), ["authorization", "host", "trailer", "x-real-ipx"]);
+    }
+
+    #[test]
+    fn trailers_say_nothing_that_belongs_before_the_body() {
+        let mut trailers = map(&[
+            ("content-length", "5"),
+            ("transfer-encoding", "chunked"),
+            ("host", "evil"),
+            ("cookie", "a=b"),
+            ("set-cookie", "a=b"),
+            ("x-forwarded-for", "1.1.1.1"),
+            ("x_real_ip", "1.1.1.1"),
+            ("x-gantry-error", "NOT_FOUND"),
+            ("connection", "close"),
+            ("grpc-status", "0"),
+            ("x-sum", "kept"),
+        ]);
+        clean_trailers(&mut trailers);
+        assert_eq!(names(&trailers), ["grpc-status", "x-sum"]);
     }
 
     #[test]

@@ -20,6 +20,12 @@ pub(crate) fn authority(
     let Some(target) = uri.authority() else {
         return survey.host.clone().ok_or(Failure::HostMissing);
     };
+    match uri.scheme() {
+        Some(scheme) if *scheme == Scheme::HTTP || *scheme == Scheme::HTTPS => {}
+        Some(_) => return Err(Failure::BadRequest("the target is of another scheme")),
+        // The form of CONNECT alone (RFC 9112, 3.2.3).
+        None => return Err(Failure::BadRequest("the target is a host and no path")),
+    }
     let https = uri.scheme() == Some(&Scheme::HTTPS);
     match &survey.host {
         Some(host) if agree(host, target.as_str(), https) => Ok(host.clone()),
@@ -71,7 +77,7 @@ mod tests {
 
     #[test]
     fn a_request_names_one_host() {
-        use Failure::{HostInvalid, HostMissing};
+        use Failure::{BadRequest, HostInvalid, HostMissing};
         let (h1, h2) = (Version::HTTP_11, Version::HTTP_2);
         for (target, hosts, version, want) in [
             ("/", &["a.example"][..], h1, Ok("a.example")),
@@ -105,6 +111,13 @@ mod tests {
             ("https://a.example/", &["a.example"], h2, Ok("a.example")),
             ("https://a.example/", &["b.example"], h2, Err(HostInvalid)),
             ("https://u@a.example/", &[], h2, Err(HostInvalid)),
+            (
+                "ftp://a.example/",
+                &["a.example"],
+                h1,
+                Err(BadRequest("the target is of another scheme")),
+            ),
+            ("a.example", &["a.example"], h1, Err(BadRequest("the target is a host and no path"))),
         ] {
             let got = ask(target, hosts, version);
             assert_eq!(got, want.map(str::to_owned), "{target} {hosts:?} {version:?}");

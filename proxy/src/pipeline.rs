@@ -118,6 +118,9 @@ async fn serve(
         None
     };
     let (survey, handshake) = (&*survey, handshake.as_ref());
+    if request.uri().path() == "*" && request.method() != Method::OPTIONS {
+        return Err(Failure::BadRequest("only OPTIONS asks for *"));
+    }
     let authority = host::authority(request.uri(), request.version(), survey)?;
     let hostname = host::hostname(&authority)?;
     account.host_is(authority.clone());

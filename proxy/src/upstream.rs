@@ -35,6 +35,7 @@ use crate::{
     bell::Bell,
     body::{Progress, RequestBody},
     deps::BoxError,
+    headers::clean_trailers,
     pool::PoolKey,
     stalled::Stream,
     watch::{Origin, Over, Wait},
@@ -342,7 +343,12 @@ impl UpstreamBody {
                 Some(Over::Cut) => Poll::Ready(Some(Err("the container does not run".into()))),
             };
         }
-        let frame = ready!(polled);
+        let mut frame = ready!(polled);
+        if let Some(Ok(frame)) = &mut frame
+            && let Some(trailers) = frame.trailers_mut()
+        {
+            clean_trailers(trailers);
+        }
         match &frame {
             // Nobody asks again after trailers.
             Some(Ok(frame)) if !frame.is_trailers() && !self.incoming.is_end_stream() => {

@@ -91,9 +91,12 @@ impl Client {
         self.reply()
     }
 
-    /// The next answer, whole.
+    /// The next answer, whole; one that only asks for the body is passed over.
     pub(crate) fn reply(&mut self) -> Reply {
-        let head = self.head();
+        let mut head = self.head();
+        while head.starts_with("HTTP/1.1 100 ") {
+            head = self.head();
+        }
         let mut reply = Reply {
             status: head.split(' ').nth(1).unwrap().parse().unwrap(),
             head,

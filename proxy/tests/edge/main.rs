@@ -30,6 +30,7 @@ mod origin;
 mod pages;
 #[cfg(test)]
 mod python;
+#[cfg(test)]
 mod servers;
 #[cfg(test)]
 mod smuggling;

@@ -17,9 +17,14 @@ pub(crate) struct Program {
     output: BufReader<ChildStdout>,
 }
 
+/// The interpreter with the libraries; it may be missing at the desk.
+pub(crate) fn interpreter() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("python/bin/python3")
+}
+
 /// Starts `proxy/tests/foreign/<script>`; nothing (only at the desk) if Python lacks the libraries.
 pub(crate) fn start(script: &str, arguments: &[&str]) -> Option<Program> {
-    let python = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("python/bin/python3");
+    let python = interpreter();
     if !python.exists() {
         assert!(std::env::var_os("CI").is_none(), "no {}", python.display());
         eprintln!("not run, {script}: no {}", python.display());

@@ -6,6 +6,7 @@ use std::{
     fs,
     io::Write as _,
     net::{SocketAddr, TcpStream},
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -18,10 +19,10 @@ use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 
-use crate::bed::Bed;
+use crate::{bed::Bed, python::interpreter};
 
-/// Where the programs of this folder lie.
-pub(crate) const PROGRAMS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/edge/programs");
+/// Where the programs lie that the tests run.
+pub(crate) const PROGRAMS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/foreign");
 
 /// A process of another program; it ends when dropped.
 pub(crate) struct Program(Child);
@@ -29,7 +30,9 @@ pub(crate) struct Program(Child);
 impl Program {
     /// Starts `command`, and waits until it listens at `address`.
     pub(crate) fn start(command: &mut Command, address: SocketAddr) -> Self {
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+        // A group of its own, so that what it starts ends with it.
+        command.process_group(0).stdin(Stdio::null()).stdout(Stdio::null());
+        let child = command.spawn().unwrap();
         let mut this = Self(child);
         let end = Instant::now() + Duration::from_secs(20);
         while TcpStream::connect(address).is_err() {
@@ -43,14 +46,15 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
-        drop(self.0.kill());
+        let group = format!("-{}", self.0.id());
+        drop(Command::new("kill").args(["-KILL", "--", &group]).status());
         drop(self.0.wait());
     }
 }
 
 /// Whether the programs at `paths` are there. In CI they must be.
-pub(crate) fn are_installed(paths: &[&str]) -> bool {
-    let missing: Vec<_> = paths.iter().filter(|path| !Path::new(path).exists()).collect();
+pub(crate) fn are_installed(paths: &[&Path]) -> bool {
+    let missing: Vec<_> = paths.iter().filter(|path| !path.exists()).collect();
     assert!(missing.is_empty() || std::env::var_os("CI").is_none(), "missing: {missing:?}");
     if !missing.is_empty() {
         eprintln!("not run, missing: {missing:?}");
@@ -122,14 +126,12 @@ fn parse(line: &str) -> Option<Seen> {
 }
 
 const NGINX: &str = "/usr/sbin/nginx";
-const GUNICORN: &str = "/usr/bin/gunicorn";
-pub(crate) const PYTHON: &str = "/usr/bin/python3";
-const UVICORN: &str = "/usr/lib/python3/dist-packages/uvicorn/__init__.py";
 const NODE: &str = "/usr/bin/node";
 
 /// All of them, on ports 3000 and up of the bed's container; nothing if one is not installed.
 pub(crate) fn all(bed: &Bed, directory: &Path) -> Option<Vec<Server>> {
-    if !are_installed(&[NGINX, GUNICORN, PYTHON, UVICORN, NODE]) {
+    let python = interpreter();
+    if !are_installed(&[Path::new(NGINX), &python, Path::new(NODE)]) {
         return None;
     }
     let address = |port| SocketAddr::new(bed.container_address(2), port);
@@ -142,13 +144,13 @@ pub(crate) fn all(bed: &Bed, directory: &Path) -> Option<Vec<Server>> {
     fs::write(directory.join("nginx.conf"), configuration).unwrap();
     let mut nginx = Command::new(NGINX);
     nginx.arg("-p").arg(directory).arg("-c").arg(directory.join("nginx.conf"));
-    let mut gunicorn = Command::new(GUNICORN);
-    gunicorn.args(["--bind", &address(3001).to_string(), "--chdir", PROGRAMS, "--threads", "4"]);
+    let mut gunicorn = Command::new(&python);
+    gunicorn.args(["-m", "gunicorn", "--bind", &address(3001).to_string(), "--chdir", PROGRAMS, "--threads", "4"]);
     gunicorn.args(["--keep-alive", "60", "--log-level", "critical", "seen_wsgi:app"]);
     gunicorn.env("SEEN", log("gunicorn")).env("PYTHONDONTWRITEBYTECODE", "1");
-    let mut uvicorn = Command::new(PYTHON);
+    let mut uvicorn = Command::new(&python);
     uvicorn.args(["-m", "uvicorn", "--host", &ip, "--port", "3002", "--app-dir", PROGRAMS]);
-    uvicorn.args(["--http", "h11", "--ws", "none", "--lifespan", "off", "--no-access-log"]);
+    uvicorn.args(["--http", "h11", "--lifespan", "off", "--no-access-log"]);
     uvicorn.args(["--log-level", "critical", "--no-proxy-headers", "seen_asgi:app"]);
     uvicorn.env("SEEN", log("uvicorn")).env("PYTHONDONTWRITEBYTECODE", "1");
     let mut node = Command::new(NODE);
