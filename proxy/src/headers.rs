@@ -92,8 +92,13 @@ impl Survey {
                 _ => survey.other(name, value),
             }
         }
-        if version != Version::HTTP_11 || !survey.connection_upgrade {
-            survey.upgrade = None;
+        if survey.upgrade.is_some() {
+            // The gate reads on as HTTP behind a body, whatever a container would make of it.
+            let bodiless = !headers.contains_key(header::TRANSFER_ENCODING)
+                && headers.get(header::CONTENT_LENGTH).is_none_or(|length| length == "0");
+            if version != Version::HTTP_11 || !survey.connection_upgrade || !bodiless {
+                survey.upgrade = None;
+            }
         }
         survey
     }
@@ -467,6 +472,19 @@ mod tests {
             let headers = map(&[("connection", connection), ("upgrade", upgrade)]);
             let survey = Survey::of(&headers, version);
             assert_eq!(survey.upgrade.is_some(), want, "{connection} {upgrade} {version:?}");
+        }
+    }
+
+    #[test]
+    fn a_request_with_a_body_gets_no_tunnel() {
+        for (name, value, want) in [
+            ("content-length", "0", true),
+            ("content-length", "3", false),
+            ("transfer-encoding", "chunked", false),
+        ] {
+            let fields = [("connection", "upgrade"), ("upgrade", "websocket"), (name, value)];
+            let survey = Survey::of(&map(&fields), Version::HTTP_11);
+            assert_eq!(survey.upgrade.is_some(), want, "{name}: {value}");
         }
     }
 

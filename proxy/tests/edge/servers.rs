@@ -145,7 +145,16 @@ pub(crate) fn all(bed: &Bed, directory: &Path) -> Option<Vec<Server>> {
     let mut nginx = Command::new(NGINX);
     nginx.arg("-p").arg(directory).arg("-c").arg(directory.join("nginx.conf"));
     let mut gunicorn = Command::new(&python);
-    gunicorn.args(["-m", "gunicorn", "--bind", &address(3001).to_string(), "--chdir", PROGRAMS, "--threads", "4"]);
+    gunicorn.args([
+        "-m",
+        "gunicorn",
+        "--bind",
+        &address(3001).to_string(),
+        "--chdir",
+        PROGRAMS,
+        "--threads",
+        "4",
+    ]);
     gunicorn.args(["--keep-alive", "60", "--log-level", "critical", "seen_wsgi:app"]);
     gunicorn.env("SEEN", log("gunicorn")).env("PYTHONDONTWRITEBYTECODE", "1");
     let mut uvicorn = Command::new(&python);
