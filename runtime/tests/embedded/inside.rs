@@ -102,12 +102,50 @@ pub(crate) async fn the_kernel_is_kept_out_of_reach(machine: &mut Machine) {
             "leave its control group's limits",
             "echo 1 > /sys/fs/cgroup/memory/memory.limit_in_bytes",
         ),
+        (
+            "leave them in version 2",
+            "cd /sys/fs/cgroup; test -e memory.max && echo max > memory.max",
+        ),
+        (
+            "thaw itself in version 2",
+            "cd /sys/fs/cgroup; test -e cgroup.kill && echo 0 > cgroup.freeze",
+        ),
+        (
+            "allow itself more groups",
+            "cd /sys/fs/cgroup; test -e cgroup.kill && echo 9 > cgroup.max.depth",
+        ),
         ("mount the host's disk", "mount -t ext4 /dev/vda /tmp"),
     ] {
         let script = format!("({script}) 2>/dev/null && echo done || echo no");
         assert_eq!(machine.shell(1, &script).await, "no", "{what}");
     }
     assert_eq!(machine.shell(1, "mount -t tmpfs x /tmp && echo done").await, "done", "its own");
+}
+
+pub(crate) async fn an_init_divides_its_own_group_and_is_still_reached(machine: &mut Machine) {
+    let (runtime, order) = (machine.runtime(), order(machine, 1));
+    runtime.ensure_running(&order).await.unwrap();
+    machine.settle(order.id).await;
+    // What systemd does: every process moves down; version 2 then lets the group have controllers
+    // for those below it, and takes no process itself any more.
+    let divide = "cd /sys/fs/cgroup; test -d systemd && cd systemd; mkdir -p all/deep && \
+                  for p in $(cat cgroup.procs); do echo $p > all/deep/cgroup.procs; done 2>/dev/null; \
+                  test -e cgroup.controllers && echo +pids > cgroup.subtree_control; \
+                  grep -c . all/deep/cgroup.procs";
+    let moved: u64 = machine.shell(1, divide).await.parse().unwrap();
+    assert!(moved >= INIT_PIDS, "{moved}");
+    let own = machine.shell(1, "grep -E '^(0::|.*name=systemd:)' /proc/1/cgroup").await;
+    assert!(own.lines().any(|line| line.ends_with(":/all/deep")), "{own}");
+    machine.settle(order.id).await;
+    let size = PtySize { columns: 80, rows: 24 };
+    drop(runtime.attach(order.id, &Exec::new(["sh"]), size).await.unwrap());
+    runtime.ensure_paused(order.id).await.unwrap();
+    assert_eq!(runtime.observe(order.id).await.unwrap().unwrap().state, State::Paused);
+    runtime.ensure_running(&order).await.unwrap();
+    assert_eq!(machine.shell(1, "echo reached").await, "reached");
+    runtime.ensure_stopped(order.id, Duration::from_secs(5)).await.unwrap();
+    runtime.ensure_running(&order).await.unwrap();
+    assert_eq!(machine.shell(1, "find /sys/fs/cgroup -name deep").await, "", "the groups went");
 }
 
 pub(crate) async fn limits_hold(machine: &mut Machine) {

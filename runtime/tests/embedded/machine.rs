@@ -33,9 +33,10 @@ pub(crate) const OPEN_PORT: u16 = 48_443;
 
 /// What the tests use of `busybox`.
 const APPLETS: &[&str] = &[
-    "arping", "cat", "chmod", "dd", "echo", "env", "false", "grep", "head", "hostname", "httpd",
-    "id", "kill", "ln", "mknod", "ip", "ls", "mount", "nc", "ps", "seq", "stat", "test", "touch",
-    "umount", "unshare", "ping", "pwd", "readlink", "sh", "sleep", "stty", "true", "wget",
+    "arping", "cat", "chmod", "dd", "echo", "env", "false", "find", "grep", "head", "hostname",
+    "httpd", "id", "kill", "ln", "mkdir", "mknod", "ip", "ls", "mount", "nc", "ps", "seq", "stat",
+    "test", "touch", "umount", "unshare", "ping", "pwd", "readlink", "sh", "sleep", "stty", "true",
+    "wget",
 ];
 
 /// A host with one runtime on it.

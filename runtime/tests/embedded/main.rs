@@ -40,6 +40,7 @@ tests! {
     inside::a_container_knows_its_name_and_its_environment
     inside::a_new_environment_takes_effect_at_the_next_start
     inside::the_kernel_is_kept_out_of_reach
+    inside::an_init_divides_its_own_group_and_is_still_reached
     inside::limits_hold
     inside::an_init_that_will_not_end_is_killed
     inside::other_users_of_the_host_do_not_reach_its_files
