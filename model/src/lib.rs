@@ -12,6 +12,7 @@ pub mod container;
 pub mod edge;
 pub mod hook;
 pub mod id;
+mod json;
 pub mod name;
 pub mod phase;
 pub mod project;

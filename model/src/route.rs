@@ -245,7 +245,7 @@ pub fn is_alias(label: &str) -> bool {
 }
 
 /// Whether a label starts with two ids, whatever follows.
-fn starts_canonical(label: &str) -> bool {
+pub(crate) fn starts_canonical(label: &str) -> bool {
     let ids = label.split_at_checked(TEXT_LEN).and_then(|(project, rest)| {
         let container = rest.strip_prefix('-')?.get(..TEXT_LEN)?;
         Some((project.parse::<ProjectId>().ok()?, container.parse::<ContainerId>().ok()?))

@@ -119,6 +119,28 @@ impl Service {
         })
     }
 
+    /// The name that documents and the API use: the slug, but for `notifications`, whose name would
+    /// not fit a hostname.
+    pub const fn name(self) -> &'static str {
+        if matches!(self, Self::Notifications) { "notifications" } else { self.slug() }
+    }
+
+    /// The service with this name or one of the short forms that documents and aliases know.
+    pub(crate) fn from_synonym(text: &str) -> Option<Self> {
+        Some(match text {
+            "tty" | "ttyd" | "t" => Self::Terminal,
+            "d" => Self::Display,
+            "w" => Self::Watch,
+            "notification" | "n" => Self::Notifications,
+            "f" => Self::Files,
+            "e" => Self::Exec,
+            "b" => Self::Browser,
+            "log" | "l" => Self::Logs,
+            "note" => Self::Notes,
+            _ => return Self::ALL.into_iter().find(|service| service.name() == text),
+        })
+    }
+
     /// The least index: the official client addresses ephemeral terminals as `terminal-0`.
     pub const fn index_min(self) -> u16 {
         match self {

@@ -5,20 +5,34 @@
 //! enough. Credentials are checked elsewhere; what a request has proved comes in as a set of groups,
 //! and the decision is a function of that and the document.
 
+mod method;
+mod policy;
+mod print;
+mod program;
+mod read;
+
 use std::collections::BTreeMap;
 
 use ipnet::IpNet;
+use sha2::{Digest, Sha256};
+
+pub use policy::{Caller, Decision, GroupSet, Policy, Reason};
+pub use program::Program;
 
 /// The name of a group: 1 to 64 of `a-zA-Z0-9_-`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GroupName(String);
 
 /// What the permission document of a project or a container says.
+///
+/// Its JSON form, which is stored and sent, is [`Document::to_json`]; clients' documents are read
+/// with [`Document::parse`], stored ones with [`Document::from_stored`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Document {
-    /// Each group: any one of its ways is enough.
+    /// Each group: any one of its ways is enough. At most 64 groups of 1 to 16 ways.
     pub groups: BTreeMap<GroupName, Vec<Method>>,
-    /// What each group opens, by the name of the program.
+    /// What each group opens, by the name of the program. A container's document may name groups of
+    /// its project's.
     pub permissions: BTreeMap<GroupName, BTreeMap<Program, Access>>,
     /// What happens to requests that no group decides about.
     pub default: Fallback,
@@ -48,7 +62,7 @@ pub enum Method {
         key: String,
         /// Where it may stand; at least one place.
         sources: Vec<Source>,
-        /// Claims that must have exactly these values.
+        /// Claims that must have exactly these values; at most 32.
         claims: BTreeMap<String, Claim>,
     },
     /// A name and a password (HTTP Basic, RFC 7617).
@@ -107,16 +121,11 @@ pub enum Place {
 pub enum Claim {
     /// Text.
     Text(String),
-    /// A number, in the shortest decimal form that JSON has for it.
+    /// A number, in the shortest decimal form that JSON has for it, so that `1` and `1.0` are equal.
     Number(String),
     /// True or false.
     Bool(bool),
 }
-
-/// The name of a program in a document: `http`, `https`, `ssh`, or that of a Kit service in its long
-/// form (`notifications`, not `n`).
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Program(String);
 
 /// What a group opens of one program. Numbers are indexes for Kit services and ports for `http` and
 /// `https`.
@@ -128,10 +137,48 @@ pub enum Access {
     Star,
     /// `false`: none of it.
     None,
-    /// These.
+    /// This one.
+    Number(u16),
+    /// These, 1 to 256.
     Numbers(Vec<u16>),
     /// `"a-b"`, both ends included.
     Range(u16, u16),
+}
+
+impl Document {
+    /// The most octets that the JSON form of a document may have.
+    pub const LEN_MAX: usize = 256 * 1024;
+    /// The most groups that a document may have.
+    pub const GROUPS_MAX: usize = 64;
+    /// The most ways to belong to one group.
+    pub const METHODS_MAX: usize = 16;
+
+    /// What a document that a small write creates (one group, one cell, one switch) starts from. It
+    /// must not open what was closed a moment before: where the project has a document its default
+    /// is taken over, else the container was open and stays so.
+    pub fn initial(project: Option<&Self>) -> Self {
+        let default = project.map_or(Fallback::Allow, |project| project.default);
+        Self { default, ..Self::default() }
+    }
+}
+
+/// What is stored of a password: SHA-256 of the salt and the password.
+pub fn hash_password(salt: &str, password: &str) -> [u8; 32] {
+    Sha256::new().chain_update(salt).chain_update(password).finalize().into()
+}
+
+impl Access {
+    /// Whether it opens this number of this program; `None` for a program without numbers.
+    pub fn grants(&self, program: Program, number: Option<u16>) -> bool {
+        match self {
+            Self::All => true,
+            Self::Star => program != Program::LOGS,
+            Self::None => false,
+            Self::Number(only) => number == Some(*only),
+            Self::Numbers(these) => number.is_some_and(|number| these.contains(&number)),
+            Self::Range(from, to) => number.is_some_and(|number| (*from..=*to).contains(&number)),
+        }
+    }
 }
 
 impl std::fmt::Debug for Method {
@@ -158,13 +205,6 @@ impl GroupName {
         }
     }
 
-    /// The name.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl Program {
     /// The name.
     pub fn as_str(&self) -> &str {
         &self.0

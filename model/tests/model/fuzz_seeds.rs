@@ -24,3 +24,8 @@ fn hostname_seeds_hold_the_law() {
 fn ssh_key_seeds_hold_the_law() {
     replay("ssh_key", laws::ssh_key);
 }
+
+#[test]
+fn document_seeds_hold_the_law() {
+    replay("document", laws::document);
+}

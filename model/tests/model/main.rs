@@ -8,10 +8,15 @@
     reason = "a test fails by panicking"
 )]
 
+mod access;
+mod alias;
 mod container;
+mod edge;
 mod fuzz_seeds;
+mod hook;
 mod id;
 mod name;
 mod phase;
+mod policy;
 mod route;
 mod ssh;
