@@ -57,6 +57,8 @@ pub(crate) struct Survey {
     connection_upgrade: bool,
     hop_by_hop: bool,
     trailers: bool,
+    /// Whether there is a length. The gate lets no second one pass, but HTTP/2 does.
+    length: bool,
     expect: Option<HeaderValue>,
     cookies: usize,
     trace: bool,
@@ -87,6 +89,10 @@ impl Survey {
                     survey.hop_by_hop = true;
                     survey.trailers |= lists(value, b"trailers");
                 }
+                header::CONTENT_LENGTH if survey.length => {
+                    survey.bad = Some("the length is said twice");
+                }
+                header::CONTENT_LENGTH => survey.length = true,
                 header::EXPECT => survey.expect = Some(value.clone()),
                 header::COOKIE => survey.cookies += 1,
                 _ => survey.other(name, value),
@@ -219,7 +225,7 @@ impl Survey {
 /// Removes from a container's answer what may not reach a client. `upgrade` keeps the fields of an
 /// accepted upgrade.
 pub(crate) fn clean_response(headers: &mut HeaderMap, hostname: &str) {
-    let (mut hop_by_hop, mut cookies) = (false, false);
+    let (mut hop_by_hop, mut coded, mut cookies) = (false, false, false);
     let mut nominated = Vec::new();
     for (name, value) in &*headers {
         match *name {
@@ -232,7 +238,8 @@ pub(crate) fn clean_response(headers: &mut HeaderMap, hostname: &str) {
                         .filter(|name| *name != header::CONTENT_LENGTH),
                 );
             }
-            header::TRANSFER_ENCODING | header::UPGRADE | header::TE => hop_by_hop = true,
+            header::TRANSFER_ENCODING => (hop_by_hop, coded) = (true, true),
+            header::UPGRADE | header::TE => hop_by_hop = true,
             header::SET_COOKIE => cookies = true,
             _ => {
                 hop_by_hop |= matches!(name.as_str(), "keep-alive" | "proxy-connection");
@@ -246,6 +253,10 @@ pub(crate) fn clean_response(headers: &mut HeaderMap, hostname: &str) {
         for name in &HOP_BY_HOP {
             headers.remove(name);
         }
+    }
+    if coded {
+        // The coding counts and the length is a lie, if there is one (RFC 9112, 6.3).
+        headers.remove(header::CONTENT_LENGTH);
     }
     for name in nominated {
         headers.remove(name);

@@ -168,6 +168,16 @@ impl Client {
         self.buffer.drain(..count).collect()
     }
 
+    /// So many octets, or nothing if the other side closes before.
+    pub(crate) fn exactly_or_end(&mut self, count: usize) -> Option<Vec<u8>> {
+        while self.buffer.len() < count {
+            if !self.fill() {
+                return None;
+            }
+        }
+        Some(self.buffer.drain(..count).collect())
+    }
+
     /// Everything until the other side closes.
     pub(crate) fn rest(&mut self) -> Vec<u8> {
         while self.fill() {}

@@ -10,16 +10,16 @@ use crate::{
     origin::send,
 };
 
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const GOAWAY: u8 = 7;
-const CONTINUATION: u8 = 9;
-const END_STREAM: u8 = 1;
-const ACK: u8 = 1;
-const END_HEADERS: u8 = 4;
+pub(crate) const DATA: u8 = 0;
+pub(crate) const HEADERS: u8 = 1;
+pub(crate) const RST_STREAM: u8 = 3;
+pub(crate) const SETTINGS: u8 = 4;
+pub(crate) const PING: u8 = 6;
+pub(crate) const GOAWAY: u8 = 7;
+pub(crate) const CONTINUATION: u8 = 9;
+pub(crate) const END_STREAM: u8 = 1;
+pub(crate) const ACK: u8 = 1;
+pub(crate) const END_HEADERS: u8 = 4;
 
 struct Frame {
     kind: u8,
@@ -28,31 +28,31 @@ struct Frame {
     payload: Vec<u8>,
 }
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-fn literal(text: &str) -> Vec<u8> {
+pub(crate) fn literal(text: &str) -> Vec<u8> {
     assert!(text.len() < 127);
     [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat()
 }
 
 /// A field that no table knows.
-fn field(name: &str, value: &str) -> Vec<u8> {
+pub(crate) fn field(name: &str, value: &str) -> Vec<u8> {
     [vec![0], literal(name), literal(value)].concat()
 }
 
 /// `GET / https` of an authority.
-fn get(authority: &str) -> Vec<u8> {
+pub(crate) fn get(authority: &str) -> Vec<u8> {
     [vec![0x82, 0x84, 0x87, 0x01], literal(authority)].concat()
 }
 
-fn connect(bed: &Bed, name: &str) -> Client {
+pub(crate) fn connect(bed: &Bed, name: &str) -> Client {
     connect_with(bed, name, &[])
 }
 
-fn connect_with(bed: &Bed, name: &str, settings: &[u8]) -> Client {
+pub(crate) fn connect_with(bed: &Bed, name: &str, settings: &[u8]) -> Client {
     let mut client = Client::connect_tls(bed.https(), name, &bed.ca_path, b"h2");
     client.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
     client.send(frame(SETTINGS, 0, 0, settings));
@@ -92,7 +92,7 @@ fn answer(client: &mut Client, stream: u32) -> Option<(Vec<u8>, Vec<u8>)> {
 }
 
 /// Reads on to the end of the connection; returns the error of its GOAWAY, if it says one.
-fn goaway(client: &mut Client) -> Option<u32> {
+pub(crate) fn goaway(client: &mut Client) -> Option<u32> {
     let rest = client.rest();
     let mut at = 0;
     let mut error = None;

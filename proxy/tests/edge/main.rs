@@ -11,6 +11,8 @@ mod deadlines;
 #[cfg(test)]
 mod desync;
 #[cfg(test)]
+mod desync_h2;
+#[cfg(test)]
 mod desync_rows;
 #[cfg(test)]
 mod foreign;
@@ -28,6 +30,8 @@ mod life;
 mod origin;
 #[cfg(test)]
 mod pages;
+#[cfg(test)]
+mod poison;
 #[cfg(test)]
 mod python;
 #[cfg(test)]
