@@ -28,12 +28,18 @@ use crate::{
 pub(crate) struct Progress {
     octets: Cell<u64>,
     last: Cell<Tick>,
+    broken: Cell<bool>,
 }
 
 impl Progress {
     /// The octets that came.
     pub(crate) fn octets(&self) -> u64 {
         self.octets.get()
+    }
+
+    /// Whether the client broke the body off, or was late with it.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken.get()
     }
 
     /// When the last frame came.
@@ -91,7 +97,11 @@ impl HttpBody for RequestBody {
                 }
                 let octets = match &frame {
                     Some(Ok(frame)) => frame.data_ref().map_or(0, Bytes::len),
-                    Some(Err(_)) | None => 0,
+                    Some(Err(_)) => {
+                        progress.broken.set(true);
+                        0
+                    }
+                    None => 0,
                 };
                 let octets = u64::try_from(octets).unwrap_or(u64::MAX);
                 progress.octets.set(progress.octets.get().saturating_add(octets));
@@ -107,6 +117,7 @@ impl HttpBody for RequestBody {
                         wait.until(deadline);
                     }
                     if wait.poll_over(cx).is_some() {
+                        progress.broken.set(true);
                         return Poll::Ready(Some(Err("the request body is late".into())));
                     }
                 }

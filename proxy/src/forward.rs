@@ -1,6 +1,6 @@
 //! From the edge to a container and back: one request, one response, perhaps a tunnel.
 
-use std::{rc::Rc, sync::Arc};
+use std::{hash::BuildHasher, rc::Rc};
 
 use gantry_model::{Scheme, Service};
 use http::{
@@ -17,11 +17,14 @@ use crate::{
     body::{EdgeBody, Progress, RequestBody},
     downstream::Protocol,
     headers::clean_response,
+    multiplex::{self, Shared},
     pipeline::Ask,
-    pool::PoolKey,
+    pool::{Need, PoolKey},
     start::ensure_started,
     tunnel::UpstreamEnd,
-    upstream::{Channel, DialError, Endpoint, ExchangeError, UpstreamBody, UpstreamIo, dial},
+    upstream::{
+        Channel, DialError, Endpoint, ExchangeError, Lease, Offer, UpstreamBody, UpstreamIo, dial,
+    },
     watch::{Patience, Wait},
 };
 
@@ -58,8 +61,8 @@ pub(crate) async fn forward(
     if ask.survey.upgrade.is_some() {
         return Box::pin(upgrade(ask, to, request, wait, request_id)).await;
     }
-    let (response, channel) = send(ask, to, request, &wait, progress.as_deref()).await?;
-    respond(ask, to, response, channel, wait, request_id)
+    let (response, lease) = send(ask, to, request, &wait, progress.as_deref()).await?;
+    respond(ask, to, response, lease, wait, request_id)
 }
 
 /// Makes a client's request the edge's own. Returns the request's id as a field, too.
@@ -106,6 +109,7 @@ fn request_body(ask: &Ask<'_>, incoming: Option<Incoming>) -> (RequestBody, Opti
     let patience = match ask.downstream.protocol {
         // The gate watches the one body that an HTTP/1 connection has at a time.
         Protocol::Http1 => None,
+        Protocol::Http2 if ask.survey.grpc => Some(Patience::of_a_call(limits.stream_idle)),
         Protocol::Http2 => Some(Patience::new(limits.body_idle, limits.body_rate_min)),
     };
     let progress = Rc::new(Progress::default());
@@ -122,15 +126,19 @@ async fn send(
     mut request: Request<RequestBody>,
     wait: &Wait,
     progress: Option<&Progress>,
-) -> Result<(Response<Incoming>, Channel), Failure> {
-    let timeout = ask.worker.limits().upstream_head_timeout;
+) -> Result<(Response<Incoming>, Lease), Failure> {
     let metrics = ask.worker.metrics();
-    let kept = ask.worker.pool().take(&key(to));
-    if let Some(mut channel) = kept {
+    // Without TLS a call says by itself what it needs.
+    let need = match to.endpoint.scheme {
+        Scheme::Http if ask.survey.grpc => Need::Http2,
+        Scheme::Http | Scheme::Https => Need::Any,
+    };
+    let kept = ask.worker.pool().take(&key(ask, to), need);
+    if let Some(mut lease) = kept {
         metrics.upstream_reuses.add(1);
         let spare = spare(&request);
-        match channel.exchange(request, wait, progress, timeout).await {
-            Ok(response) => return Ok((response, channel)),
+        match exchange(ask, to, &mut lease, request, wait, progress).await {
+            Ok(response) => return Ok((response, lease)),
             Err(ExchangeError::Unsent(unsent)) => request = *unsent,
             Err(ExchangeError::Broken(error)) => match spare {
                 Some(spare) => request = spare,
@@ -142,16 +150,75 @@ async fn send(
         }
         metrics.upstream_retries.add(1);
     }
-    let mut channel = Box::pin(connect(ask, to)).await?;
-    match channel.exchange(request, wait, progress, timeout).await {
-        Ok(response) => Ok((response, channel)),
-        Err(error) => Err(failure(ask, error)),
+    Box::pin(send_on_new(ask, to, need, request, wait, progress)).await
+}
+
+/// Sends the request on a new connection; by HTTP/2, if that proves to be all that the port speaks.
+async fn send_on_new(
+    ask: &Ask<'_>,
+    to: &Upstream,
+    need: Need,
+    request: Request<RequestBody>,
+    wait: &Wait,
+    progress: Option<&Progress>,
+) -> Result<(Response<Incoming>, Lease), Failure> {
+    let mut lease = connect(ask, to, need, Offer::Http2).await?;
+    let spare = match (to.endpoint.scheme, need) {
+        (Scheme::Http, Need::Any) => spare(&request),
+        (Scheme::Http, Need::Http2) | (Scheme::Https, _) => None,
+    };
+    let error = match exchange(ask, to, &mut lease, request, wait, progress).await {
+        Ok(response) => return Ok((response, lease)),
+        Err(error) => error,
+    };
+    match (spare, error) {
+        (Some(spare), ExchangeError::Broken(error)) if error.is_parse() => {
+            ask.worker.metrics().upstream_retries.add(1);
+            let mut lease = connect(ask, to, Need::Http2, Offer::Http2).await?;
+            match exchange(ask, to, &mut lease, spare, wait, progress).await {
+                Ok(response) => Ok((response, lease)),
+                Err(error) => Err(failure(ask, error)),
+            }
+        }
+        (_, error) => Err(failure(ask, error)),
     }
 }
 
-fn key(to: &Upstream) -> PoolKey {
+/// One exchange, in the form that the connection wants.
+async fn exchange(
+    ask: &Ask<'_>,
+    to: &Upstream,
+    lease: &mut Lease,
+    mut request: Request<RequestBody>,
+    wait: &Wait,
+    progress: Option<&Progress>,
+) -> Result<Response<Incoming>, ExchangeError> {
+    let limits = ask.worker.limits();
+    // A call has a deadline of its own, if it has one, and may begin to answer when it ends.
+    let timeout = if ask.survey.grpc { limits.stream_idle } else { limits.upstream_head_timeout };
+    match lease {
+        Lease::Http1(_) if request.uri().authority().is_some() => {
+            multiplex::undress(&mut request, ask.authority);
+        }
+        Lease::Http1(_) => {}
+        Lease::Http2(_) => {
+            let scheme = match to.endpoint.scheme {
+                Scheme::Http => http::uri::Scheme::HTTP,
+                Scheme::Https => http::uri::Scheme::HTTPS,
+            };
+            multiplex::dress(&mut request, scheme, ask.authority);
+        }
+    }
+    lease.exchange(request, wait, progress, timeout).await
+}
+
+fn key(ask: &Ask<'_>, to: &Upstream) -> PoolKey {
     let Endpoint { origin, port, scheme, .. } = to.endpoint;
-    PoolKey { origin, port, scheme }
+    let name = match scheme {
+        Scheme::Http => 0,
+        Scheme::Https => foldhash::fast::FixedState::default().hash_one(ask.hostname.as_str()),
+    };
+    PoolKey { origin, port, scheme, name }
 }
 
 /// A copy of a request that may be sent twice.
@@ -183,15 +250,15 @@ fn failure(ask: &Ask<'_>, error: ExchangeError) -> Failure {
 }
 
 /// Connects to a container; a Kit service that is not there yet is started.
-async fn connect(ask: &Ask<'_>, to: &Upstream) -> Result<Channel, Failure> {
-    let io = match dial_once(ask, to).await {
+async fn connect(ask: &Ask<'_>, to: &Upstream, need: Need, offer: Offer) -> Result<Lease, Failure> {
+    let io = match dial_once(ask, to, offer).await {
         Err(DialError::Refused) => {
             let Some((service, index)) = to.kit else {
                 let fresh = ask.worker.now_ms().saturating_sub(to.since_ms) < FRESH_MS;
                 return Err(Failure::PortClosed { port: to.endpoint.port, fresh });
             };
             ensure_started(ask.worker, to.endpoint, service, index).await?;
-            dial_once(ask, to).await
+            dial_once(ask, to, offer).await
         }
         other => other,
     };
@@ -213,13 +280,21 @@ async fn connect(ask: &Ask<'_>, to: &Upstream) -> Result<Channel, Failure> {
     if ask.worker.is_gone(&to.endpoint.origin) {
         return Err(Failure::ContainerStopped);
     }
-    Channel::open(io).await.or(Err(Failure::UpstreamBroken))
+    if need == Need::Any && !io.is_http2() {
+        let channel = Channel::open(io).await.or(Err(Failure::UpstreamBroken))?;
+        return Ok(Lease::Http1(channel));
+    }
+    let shared = Shared::open(ask.worker, io, to.endpoint.origin).await;
+    let shared = shared.or(Err(Failure::UpstreamBroken))?;
+    let lane = shared.lane().ok_or(Failure::UpstreamBroken)?;
+    ask.worker.pool().share(key(ask, to), shared);
+    Ok(Lease::Http2(lane))
 }
 
-async fn dial_once(ask: &Ask<'_>, to: &Upstream) -> Result<UpstreamIo, DialError> {
+async fn dial_once(ask: &Ask<'_>, to: &Upstream, offer: Offer) -> Result<UpstreamIo, DialError> {
     let worker = ask.worker;
-    let tls = Arc::clone(&worker.tls().client);
-    let dialled = dial(to.endpoint, worker.dial_rules(), &tls);
+    let host = Some(ask.hostname.as_str());
+    let dialled = dial(to.endpoint, host, offer, worker.dial_rules(), worker.tls());
     let result = match timeout(worker.limits().connect_timeout, dialled).await {
         Ok(result) => result,
         Err(_) => Err(DialError::Timeout),
@@ -236,7 +311,7 @@ fn respond(
     ask: &Ask<'_>,
     to: &Upstream,
     response: Response<Incoming>,
-    channel: Channel,
+    lease: Lease,
     wait: Wait,
     request_id: HeaderValue,
 ) -> Result<Response<EdgeBody>, Failure> {
@@ -250,7 +325,7 @@ fn respond(
     parts.version = Version::HTTP_11;
     parts.extensions = Extensions::new();
     let worker = Rc::clone(ask.worker);
-    let mut body = UpstreamBody::new(worker, incoming, channel, key(to), wait);
+    let mut body = UpstreamBody::new(worker, incoming, lease, key(ask, to), wait);
     if body.is_end_stream() {
         body.release();
         return Ok(Response::from_parts(parts, EdgeBody::EMPTY));
@@ -267,7 +342,10 @@ async fn upgrade(
     wait: Wait,
     request_id: HeaderValue,
 ) -> Result<Response<EdgeBody>, Failure> {
-    let mut channel = connect(ask, to).await?;
+    let Lease::Http1(mut channel) = connect(ask, to, Need::Any, Offer::Http1).await? else {
+        // It was offered HTTP/1.1 alone.
+        return Err(Failure::UpstreamBroken);
+    };
     let head_timeout = ask.worker.limits().upstream_head_timeout;
     let exchanged = channel.exchange(request, &wait, None, head_timeout).await;
     let response = exchanged.map_err(|error| failure(ask, error))?;
@@ -276,7 +354,7 @@ async fn upgrade(
         if ask.handshake.is_some() && response.status().is_success() {
             return Err(Failure::UpstreamBroken);
         }
-        return respond(ask, to, response, channel, wait, request_id);
+        return respond(ask, to, response, Lease::Http1(channel), wait, request_id);
     }
     let (mut parts, _) = response.into_parts();
     let protocol = parts.headers.get(header::UPGRADE).cloned();

@@ -61,6 +61,8 @@ pub(crate) struct Survey {
     length: bool,
     expect: Option<HeaderValue>,
     cookies: usize,
+    /// Whether the request is a call of gRPC.
+    pub(crate) grpc: bool,
     trace: bool,
     /// Fields that only the edge may set, in whatever spelling.
     forged: Vec<HeaderName>,
@@ -95,6 +97,7 @@ impl Survey {
                 header::CONTENT_LENGTH => survey.length = true,
                 header::EXPECT => survey.expect = Some(value.clone()),
                 header::COOKIE => survey.cookies += 1,
+                header::CONTENT_TYPE => survey.grpc = is_grpc(value.as_bytes()),
                 _ => survey.other(name, value),
             }
         }
@@ -301,6 +304,13 @@ fn is_ours(name: &str) -> bool {
         || is("x-real-ip")
         || is("x-request-id")
         || starts("x-gantry-")
+}
+
+/// Whether a media type is one of gRPC itself; gRPC-Web is ordinary HTTP.
+fn is_grpc(media_type: &[u8]) -> bool {
+    const NAME: &[u8] = b"application/grpc";
+    let (name, rest) = media_type.split_at(NAME.len().min(media_type.len()));
+    name.eq_ignore_ascii_case(NAME) && matches!(rest.first(), None | Some(b'+' | b';' | b' '))
 }
 
 /// Whether a comma-separated value contains `token`.

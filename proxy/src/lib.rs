@@ -6,8 +6,8 @@
 //! back `answer` makes the edge's own answers and `account` the access line.
 //!
 //! Each worker is one thread with a runtime of its own and everything it needs ([`Edge`] starts
-//! them): sockets, connections to containers (`pool`), deadlines (`watch`), numbers (`metrics`). A
-//! request never changes threads, and takes no lock.
+//! them): sockets, connections to containers (`pool`, `multiplex`), deadlines (`watch`), numbers
+//! (`metrics`). A request never changes threads, and takes no lock.
 //!
 //! What this crate may not do: touch the store, the runtime or the control plane; keep anything
 //! between requests but numbers and pooled connections; trust a client's word about who it is; hold a
@@ -33,6 +33,7 @@ mod headers;
 mod host;
 mod listen;
 mod metrics;
+mod multiplex;
 mod page;
 mod pipeline;
 mod pool;

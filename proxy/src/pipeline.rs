@@ -164,7 +164,7 @@ async fn serve(
             let (kit, port, scheme) = service(worker, &target)?;
             account.kind_is(if kit.is_some() { RouteKind::Kit } else { RouteKind::Port });
             let origin = Origin { project, container, generation };
-            let endpoint = Endpoint { origin, address, port, scheme };
+            let endpoint = Endpoint { origin, address, port, scheme, verify: false };
             let upstream = Upstream { endpoint, kit, since_ms };
             forward::forward(&ask, &upstream, request, account).await
         }

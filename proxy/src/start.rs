@@ -3,7 +3,7 @@
 //! A page asks for a dozen things at once; the first refused connection starts the service, and all
 //! requests of this worker for it wait for the same start.
 
-use std::{cell::RefCell, collections::HashMap, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::RefCell, collections::HashMap, rc::Rc, time::Duration};
 
 use futures_util::{
     FutureExt,
@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::{
     answer::Failure,
-    upstream::{DialError, Endpoint, dial},
+    upstream::{DialError, Endpoint, Offer, dial},
     watch::Origin,
     worker::Worker,
 };
@@ -87,8 +87,8 @@ async fn wait_for_port(
         if worker.is_gone(&endpoint.origin) {
             return Err(Failure::ContainerStopped);
         }
-        let tls = Arc::clone(&worker.tls().client);
-        let attempt = timeout(limit, dial(endpoint, worker.dial_rules(), &tls));
+        let dialled = dial(endpoint, None, Offer::Http1, worker.dial_rules(), worker.tls());
+        let attempt = timeout(limit, dialled);
         match timeout_at(deadline, attempt).await {
             // What does not speak TLS listens all the same; the request will tell.
             Ok(Ok(Ok(_) | Err(DialError::Tls(_)))) => return Ok(()),

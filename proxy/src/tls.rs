@@ -3,19 +3,25 @@
 use std::sync::Arc;
 
 use rustls::{
-    ClientConfig, DigitallySignedStruct, ServerConfig, SignatureScheme,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme,
+    client::{
+        WebPkiServerVerifier,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
     crypto::{CryptoProvider, aws_lc_rs},
     pki_types::{CertificateDer, ServerName, UnixTime},
     server::ResolvesServerCert,
 };
 use tokio_rustls::TlsAcceptor;
 
+use crate::upstream::Offer;
+
 /// How TLS is spoken, to clients and to containers.
 #[derive(Clone)]
 pub(crate) struct Tls {
     pub(crate) acceptor: TlsAcceptor,
-    pub(crate) client: Arc<ClientConfig>,
+    /// By what is offered and whether the certificate must be vouched for.
+    clients: [[Arc<ClientConfig>; 2]; 2],
 }
 
 impl Tls {
@@ -41,17 +47,49 @@ impl Tls {
         // A client that offers early data is told to wait: what it holds could be replayed.
         server.max_early_data_size = 0;
 
-        let verifier = Arc::new(ContainersOwn(Arc::clone(&provider)));
-        let mut client = ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
-            .dangerous()
-            .with_custom_certificate_verifier(verifier)
-            .with_no_client_auth();
-        client.alpn_protocols = vec![b"http/1.1".to_vec()];
-        // No resumption: the cache is keyed by address, and addresses change their tenants.
-        client.resumption = rustls::client::Resumption::disabled();
-        Ok(Self { acceptor: TlsAcceptor::from(Arc::new(server)), client: Arc::new(client) })
+        let own: Arc<dyn ServerCertVerifier> = Arc::new(ContainersOwn(Arc::clone(&provider)));
+        let roots = webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect::<RootCertStore>();
+        let vouched: Arc<dyn ServerCertVerifier> =
+            WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+                .build()
+                .map_err(|error| rustls::Error::General(error.to_string()))?;
+        let clients = [own, vouched].map(|verifier| {
+            let client = |offer| client(&provider, Arc::clone(&verifier), offer);
+            Ok::<_, rustls::Error>([client(Offer::Http1)?, client(Offer::Http2)?])
+        });
+        let [own, vouched] = clients;
+        let acceptor = TlsAcceptor::from(Arc::new(server));
+        Ok(Self { acceptor, clients: [own?, vouched?] })
     }
+
+    /// How TLS is spoken to a container; `verify` if its certificate must be vouched for.
+    pub(crate) fn client(&self, offer: Offer, verify: bool) -> Arc<ClientConfig> {
+        let [own, vouched] = &self.clients;
+        let [http1, http2] = if verify { vouched } else { own };
+        Arc::clone(match offer {
+            Offer::Http1 => http1,
+            Offer::Http2 => http2,
+        })
+    }
+}
+
+fn client(
+    provider: &Arc<CryptoProvider>,
+    verifier: Arc<dyn ServerCertVerifier>,
+    offer: Offer,
+) -> Result<Arc<ClientConfig>, rustls::Error> {
+    let mut client = ClientConfig::builder_with_provider(Arc::clone(provider))
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_no_client_auth();
+    client.alpn_protocols = match offer {
+        Offer::Http1 => vec![b"http/1.1".to_vec()],
+        Offer::Http2 => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
+    };
+    // No resumption: the cache is keyed by name, and names change their tenants.
+    client.resumption = rustls::client::Resumption::disabled();
+    Ok(Arc::new(client))
 }
 
 /// Accepts whatever certificate a container shows. It is the container's own, made by its owner, and
@@ -94,5 +132,51 @@ impl ServerCertVerifier for ContainersOwn {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use rustls::{ClientConnection, pki_types::PrivateKeyDer};
+
+    use super::*;
+
+    /// Shows a client the certificate that a container's owner made.
+    fn shake(config: Arc<ClientConfig>) -> Result<(), rustls::Error> {
+        let name = "service.example".to_owned();
+        let made = rcgen::generate_simple_self_signed([name.clone()]).unwrap();
+        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+        let server = ServerConfig::builder_with_provider(aws_lc_rs::default_provider().into())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key)
+            .unwrap();
+        let mut server = rustls::ServerConnection::new(Arc::new(server)).unwrap();
+        let name = ServerName::try_from(name).unwrap();
+        let mut client = ClientConnection::new(config, name).unwrap();
+        while client.is_handshaking() {
+            let mut octets = Vec::new();
+            client.write_tls(&mut octets).unwrap();
+            server.read_tls(&mut Cursor::new(octets)).unwrap();
+            server.process_new_packets()?;
+            let mut octets = Vec::new();
+            server.write_tls(&mut octets).unwrap();
+            client.read_tls(&mut Cursor::new(octets)).unwrap();
+            client.process_new_packets()?;
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_containers_own_certificate_is_enough_unless_it_must_be_vouched_for() {
+        let tls = Tls::new(Arc::new(gantry_certs::Resolver::new())).unwrap();
+        for offer in [Offer::Http1, Offer::Http2] {
+            assert_eq!(shake(tls.client(offer, false)), Ok(()));
+            let refused = shake(tls.client(offer, true));
+            assert!(matches!(refused, Err(rustls::Error::InvalidCertificate(_))), "{refused:?}");
+        }
     }
 }

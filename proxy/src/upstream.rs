@@ -10,8 +10,8 @@ use std::{
     net::{IpAddr, SocketAddr},
     pin::{Pin, pin},
     rc::Rc,
-    sync::Arc,
     task::{Context, Poll, Waker, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -36,8 +36,10 @@ use crate::{
     body::{Progress, RequestBody},
     deps::BoxError,
     headers::clean_trailers,
+    multiplex::Lane,
     pool::PoolKey,
     stalled::Stream,
+    tls::Tls,
     watch::{Origin, Over, Wait},
     worker::Worker,
 };
@@ -49,6 +51,17 @@ pub(crate) struct Endpoint {
     pub(crate) address: IpAddr,
     pub(crate) port: u16,
     pub(crate) scheme: Scheme,
+    /// Whether the certificate of an HTTPS port must be one that the public authorities vouch for.
+    pub(crate) verify: bool,
+}
+
+/// What a TLS port is offered to speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Offer {
+    /// HTTP/1.1, which upgrades need.
+    Http1,
+    /// HTTP/2, or else HTTP/1.1.
+    Http2,
 }
 
 /// A stream to a container.
@@ -131,11 +144,13 @@ impl DialRules {
     }
 }
 
-/// Connects to `endpoint`. The caller bounds the time.
+/// Connects to `endpoint`, whose name for TLS is `host`. The caller bounds the time.
 pub(crate) async fn dial(
     endpoint: Endpoint,
+    host: Option<&str>,
+    offer: Offer,
     rules: &DialRules,
-    tls: &Arc<rustls::ClientConfig>,
+    tls: &Tls,
 ) -> Result<UpstreamIo, DialError> {
     if !rules.allow(endpoint.address) {
         return Err(DialError::Forbidden(endpoint.address));
@@ -162,10 +177,45 @@ pub(crate) async fn dial(
     match endpoint.scheme {
         Scheme::Http => Ok(UpstreamIo::Plain(stream)),
         Scheme::Https => {
-            let name = ServerName::IpAddress(endpoint.address.into());
-            let connector = TlsConnector::from(Arc::clone(tls));
+            let name = host.and_then(|host| ServerName::try_from(host.to_owned()).ok());
+            let name = name.unwrap_or_else(|| ServerName::IpAddress(endpoint.address.into()));
+            let connector = TlsConnector::from(tls.client(offer, endpoint.verify));
             let stream = connector.connect(name, stream).await.map_err(DialError::Tls)?;
             Ok(UpstreamIo::Tls(Box::new(stream)))
+        }
+    }
+}
+
+impl UpstreamIo {
+    /// Whether the other side has chosen HTTP/2.
+    pub(crate) fn is_http2(&self) -> bool {
+        match self {
+            Self::Plain(_) => false,
+            Self::Tls(stream) => stream.get_ref().1.alpn_protocol() == Some(b"h2"),
+        }
+    }
+}
+
+/// Whether a response that has not come is late. While the request's body moves it is not.
+pub(crate) fn poll_late(
+    cx: &Context<'_>,
+    wait: &Wait,
+    progress: Option<&Progress>,
+    timeout: Duration,
+) -> Poll<ExchangeError> {
+    match wait.poll_over(cx) {
+        None => Poll::Pending,
+        Some(Over::Cut) => Poll::Ready(ExchangeError::Cut),
+        Some(Over::Deadline) => {
+            let moved = progress.map_or(0, Progress::last);
+            let watch = wait.watch();
+            let extended = moved.saturating_add(watch.after(timeout) - watch.now());
+            if extended <= watch.now() {
+                return Poll::Ready(ExchangeError::Timeout);
+            }
+            wait.until(extended);
+            cx.waker().wake_by_ref();
+            Poll::Pending
         }
     }
 }
@@ -185,7 +235,7 @@ impl Channel {
         request: Request<RequestBody>,
         wait: &Wait,
         progress: Option<&Progress>,
-        timeout: std::time::Duration,
+        timeout: Duration,
     ) -> Result<Response<Incoming>, ExchangeError> {
         wait.within(timeout);
         let (sender, bell) = (&mut self.sender, &self.bell);
@@ -201,30 +251,13 @@ impl Channel {
                 polled = response.as_mut().poll(&mut unheard);
             }
             match polled {
-                Poll::Ready(Ok(response)) => return Poll::Ready(Ok(response)),
-                Poll::Ready(Err(mut failed)) => {
-                    return Poll::Ready(Err(match failed.take_message() {
-                        Some(request) => ExchangeError::Unsent(Box::new(request)),
-                        None if failed.error().is_user() => ExchangeError::Body,
-                        None => ExchangeError::Broken(failed.into_error()),
-                    }));
-                }
-                Poll::Pending => {}
-            }
-            match wait.poll_over(cx) {
-                None => Poll::Pending,
-                Some(Over::Cut) => Poll::Ready(Err(ExchangeError::Cut)),
-                Some(Over::Deadline) => {
-                    let moved = progress.map_or(0, Progress::last);
-                    let watch = wait.watch();
-                    let extended = moved.saturating_add(watch.after(timeout) - watch.now());
-                    if extended <= watch.now() {
-                        return Poll::Ready(Err(ExchangeError::Timeout));
-                    }
-                    wait.until(extended);
-                    cx.waker().wake_by_ref();
-                    Poll::Pending
-                }
+                Poll::Ready(Ok(response)) => Poll::Ready(Ok(response)),
+                Poll::Ready(Err(mut failed)) => Poll::Ready(Err(match failed.take_message() {
+                    Some(request) => ExchangeError::Unsent(Box::new(request)),
+                    None if failed.error().is_user() => ExchangeError::Body,
+                    None => ExchangeError::Broken(failed.into_error()),
+                })),
+                Poll::Pending => poll_late(cx, wait, progress, timeout).map(Err),
             }
         })
         .await
@@ -278,11 +311,37 @@ fn poll_connection(
     }
 }
 
+/// What one exchange has of the connection that it goes over.
+#[derive(Debug)]
+pub(crate) enum Lease {
+    /// All of it.
+    Http1(Channel),
+    /// One stream.
+    Http2(Lane),
+}
+
+impl Lease {
+    /// Sends a request and waits for the head of its response. While the request's body moves
+    /// (`progress`), the response is not late.
+    pub(crate) async fn exchange(
+        &mut self,
+        request: Request<RequestBody>,
+        wait: &Wait,
+        progress: Option<&Progress>,
+        timeout: Duration,
+    ) -> Result<Response<Incoming>, ExchangeError> {
+        match self {
+            Self::Http1(channel) => channel.exchange(request, wait, progress, timeout).await,
+            Self::Http2(lane) => lane.exchange(request, wait, progress, timeout).await,
+        }
+    }
+}
+
 /// The body of a container's response.
 #[derive(Debug)]
 pub(crate) struct UpstreamBody {
     incoming: Incoming,
-    channel: Option<Channel>,
+    lease: Option<Lease>,
     key: PoolKey,
     wait: Rc<Wait>,
     stream: Option<Rc<Stream>>,
@@ -293,7 +352,7 @@ impl UpstreamBody {
     pub(crate) fn new(
         worker: Rc<Worker>,
         incoming: Incoming,
-        channel: Channel,
+        lease: Lease,
         key: PoolKey,
         wait: Wait,
     ) -> Self {
@@ -303,15 +362,20 @@ impl UpstreamBody {
         if let Some(stream) = &stream {
             stream.sends(&wait);
         }
-        Self { incoming, channel: Some(channel), key, wait, stream, worker }
+        Self { incoming, lease: Some(lease), key, wait, stream, worker }
     }
 
     /// The body is complete: the connection goes back to the pool, if it can be used again.
     pub(crate) fn release(&mut self) {
-        if let Some(mut channel) = self.channel.take()
-            && channel.rest()
-        {
-            self.worker.pool().put(self.key, channel, self.wait.watch().now());
+        let Some(lease) = self.lease.take() else { return };
+        let now = self.wait.watch().now();
+        match lease {
+            Lease::Http2(lane) => lane.rest(now),
+            Lease::Http1(mut channel) => {
+                if channel.rest() {
+                    self.worker.pool().put(self.key, channel, now);
+                }
+            }
         }
     }
 
@@ -327,9 +391,9 @@ impl UpstreamBody {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let polled = match &mut self.channel {
-            Some(channel) => channel.poll_body(cx, &mut self.incoming),
-            None => Pin::new(&mut self.incoming).poll_frame(cx),
+        let polled = match &mut self.lease {
+            Some(Lease::Http1(channel)) => channel.poll_body(cx, &mut self.incoming),
+            Some(Lease::Http2(_)) | None => Pin::new(&mut self.incoming).poll_frame(cx),
         };
         if let Some(stream) = &self.stream {
             stream.asked(polled.is_ready());
@@ -355,7 +419,7 @@ impl UpstreamBody {
                 self.wait.within(self.worker.limits().stream_idle);
             }
             Some(Ok(_)) | None => self.release(),
-            Some(Err(_)) => self.channel = None,
+            Some(Err(_)) => self.lease = None,
         }
         Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
     }

@@ -40,6 +40,12 @@ impl Patience {
         Self { idle, rate_min: u64::from(rate_min.max(1)), credit, since: None }
     }
 
+    /// As [`Patience::new`], without a least rate: the two sides of a call may have nothing to say to
+    /// one another for long.
+    pub(crate) fn of_a_call(idle: Duration) -> Self {
+        Self { idle, rate_min: 1, credit: u64::MAX, since: None }
+    }
+
     /// Nothing came: begins a wait, or goes on with it; returns its deadline if it is a new one.
     pub(crate) fn wait(&mut self, watch: &Watch) -> Option<Tick> {
         if self.since.is_some() {

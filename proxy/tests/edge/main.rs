@@ -19,6 +19,8 @@ mod foreign;
 #[cfg(test)]
 mod forwarding;
 #[cfg(test)]
+mod grpc;
+#[cfg(test)]
 mod hosts;
 #[cfg(test)]
 mod http2;
