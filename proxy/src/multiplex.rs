@@ -171,6 +171,7 @@ pub(crate) fn dress(request: &mut Request<RequestBody>, scheme: Scheme, authorit
     }
     request.headers_mut().remove(header::HOST);
     request.headers_mut().remove(header::CONNECTION);
+    request.headers_mut().remove(header::TRANSFER_ENCODING);
 }
 
 /// Undoes [`dress`].
