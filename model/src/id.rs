@@ -44,6 +44,12 @@ pub mod kind {
     /// Names an entry of a container's status log.
     #[derive(Debug)]
     pub enum Log {}
+    /// Names an alias (not its label).
+    #[derive(Debug)]
+    pub enum Alias {}
+    /// Names a hook.
+    #[derive(Debug)]
+    pub enum Hook {}
 }
 
 /// The id of a container.
@@ -62,6 +68,10 @@ pub type TokenId = Id<kind::Token>;
 pub type ImageId = Id<kind::Image>;
 /// The id of a status log entry.
 pub type LogId = Id<kind::Log>;
+/// The id of an alias.
+pub type AliasId = Id<kind::Alias>;
+/// The id of a hook.
+pub type HookId = Id<kind::Hook>;
 
 impl<K> Id<K> {
     /// The id with these bytes.

@@ -23,7 +23,8 @@ pub mod ssh;
 pub use chain::Chain;
 pub use container::{ContainerSpec, Generation};
 pub use id::{
-    ContainerId, Id, ImageId, InvalidId, LogId, ProjectId, RealmId, ServerId, TokenId, UserId,
+    AliasId, ContainerId, HookId, Id, ImageId, InvalidId, LogId, ProjectId, RealmId, ServerId,
+    TokenId, UserId,
 };
 pub use name::{Domain, Hostname, InvalidName, ServerName};
 pub use phase::{Event, Phase, Refused, Wish};

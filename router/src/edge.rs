@@ -11,7 +11,7 @@ use std::{
 use foldhash::fast;
 use gantry_model::{
     ContainerId, ProjectId,
-    access::Document,
+    access::Policy,
     alias::{AliasTarget, Landing},
     edge::EdgeSettings,
     hook::Hook,
@@ -24,10 +24,9 @@ use crate::Route;
 /// What a request to a gated container has to pass.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gate {
-    /// The permission document of its project.
-    pub project: Option<Document>,
-    /// Its own permission document.
-    pub container: Option<Document>,
+    /// What the permission documents of its project and its own say together; without one everything
+    /// passes.
+    pub policy: Option<Policy>,
     /// Its hooks; of one service in the order in which they are tried.
     pub hooks: Vec<Hook>,
     /// What its owner has set.
@@ -173,16 +172,13 @@ impl Edges {
             gates.remove(&route.container);
             return;
         }
+        let policy = Policy::merge(edge.project.as_deref(), edge.container.as_deref());
         let is_same = gates.get(&route.container).is_some_and(|gate| {
-            gate.project == edge.project
-                && gate.container == edge.container
-                && gate.hooks == edge.hooks
-                && gate.settings == edge.settings
+            gate.policy == policy && gate.hooks == edge.hooks && gate.settings == edge.settings
         });
         if !is_same {
             let gate = Gate {
-                project: edge.project.clone(),
-                container: edge.container.clone(),
+                policy,
                 hooks: edge.hooks.clone(),
                 settings: edge.settings.clone(),
                 serial: self.last_serial.fetch_add(1, Ordering::Relaxed) + 1,

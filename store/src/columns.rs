@@ -69,6 +69,9 @@ pub(crate) fn of<K>(kind: &'static str, id: Id<K>) -> impl FnOnce(Error) -> Erro
         | Error::NameTaken
         | Error::KeyTaken
         | Error::AliasTaken
+        | Error::LabelTaken { .. }
+        | Error::AliasLimit { .. }
+        | Error::HostnameTaken
         | Error::UsernameTaken
         | Error::IdTaken
         | Error::QuotaReached { .. }

@@ -6,7 +6,7 @@
 use gantry_model::{ContainerId, ContainerSpec, Generation, LogId, Phase, ServerId, Wish};
 
 use crate::{
-    Cause, Outage, Store,
+    Cause, Outage, Store, aliases,
     columns::{self, damaged, integer},
     document,
     error::{Error, Result, failed},
@@ -176,10 +176,12 @@ impl Store {
         .await
     }
 
-    /// Removes a container with its realms and its status log; its name and key are free again.
+    /// Removes a container with its realms, its status log and all that is set about its requests;
+    /// its name and key are free again, the labels of its aliases wait for its owner.
     pub async fn remove_container(&self, id: ContainerId, now_ms: i64) -> Result<()> {
         self.write(move |tx| {
             Box::pin(async move {
+                aliases::free_labels_of(tx, id, now_ms).await?;
                 let done = sqlx::query("DELETE FROM containers WHERE id = $1")
                     .bind(id.as_bytes().as_slice())
                     .execute(&mut tx.connection)

@@ -8,16 +8,21 @@
 use std::collections::BTreeMap;
 
 use gantry_model::{
-    ContainerSpec, FieldError, RealmId,
+    ContainerSpec, FieldError, InvalidId, RealmId,
+    access::{Document, Program},
+    alias::AliasTarget,
     container::{Color, Comment, ContainerName, Environment, ImageName},
+    edge::EdgeSettings,
+    hook::Hook,
     project::{ProjectAlias, ProjectSpec},
     ssh::SshPublicKey,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::Value;
 
 use crate::{
     error::{Error, Result},
-    record::Token,
+    record::{Access, Alias, HookRecord, Token},
 };
 
 /// The schema that this binary writes, of every kind of document.
@@ -56,6 +61,44 @@ struct ProjectDocument {
     color: String,
     max_containers: Option<u32>,
     realms: Vec<String>,
+}
+
+/// A permission document and its hooks.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AccessDocument {
+    schema: u32,
+    /// In the form that clients know; the model reads and writes it.
+    document: Option<Value>,
+    hooks: Vec<HookDocument>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HookDocument {
+    id: String,
+    service: String,
+    /// In the form that clients know, without id and position.
+    hook: Value,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SettingsDocument {
+    schema: u32,
+    /// In the form that clients know.
+    settings: Value,
+}
+
+/// What of an alias is in no column of its own.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AliasDocument {
+    schema: u32,
+    program: String,
+    number: Option<u16>,
+    pub(crate) target_path: Option<String>,
+    pub(crate) allow_path_override: bool,
 }
 
 /// What of a token is in no column of its own.
@@ -169,6 +212,71 @@ impl TokenDocument {
     }
 }
 
+/// The stored form of a permission document and its hooks.
+pub(crate) fn write_access(access: &Access) -> Result<String> {
+    let hook = |HookRecord { id, hook }: &HookRecord| HookDocument {
+        id: id.to_string(),
+        service: hook.service.as_str().to_owned(),
+        hook: hook.to_json(),
+    };
+    write(&AccessDocument {
+        schema: SCHEMA,
+        document: access.document.as_ref().map(Document::to_json),
+        hooks: access.hooks.iter().map(hook).collect(),
+    })
+}
+
+/// Reads a permission document and its hooks.
+pub(crate) fn read_access(text: &str) -> Result<(Option<Document>, Vec<HookRecord>)> {
+    let doc: AccessDocument = read(text)?;
+    let document = doc.document.as_ref().map(Document::from_stored).transpose();
+    let hook = |stored: HookDocument| -> Result<HookRecord> {
+        let service = Program::parse("service", &stored.service).map_err(field)?;
+        let id = stored.id.parse().map_err(|error: InvalidId| Error::Corrupt {
+            what: format!("document: hook: {error}"),
+        })?;
+        let hook = Hook::from_json("hook", service, &stored.hook).map_err(|all| fields(&all))?;
+        Ok(HookRecord { id, hook })
+    };
+    let hooks = doc.hooks.into_iter().map(hook).collect::<Result<_>>()?;
+    Ok((document.map_err(|all| fields(&all))?, hooks))
+}
+
+/// The stored form of the settings of the edge.
+pub(crate) fn write_settings(settings: &EdgeSettings) -> Result<String> {
+    write(&SettingsDocument { schema: SCHEMA, settings: settings.to_json() })
+}
+
+/// Reads the settings of the edge.
+pub(crate) fn read_settings(text: &str) -> Result<EdgeSettings> {
+    let doc: SettingsDocument = read(text)?;
+    EdgeSettings::default().updated(&doc.settings).map_err(|all| fields(&all))
+}
+
+/// The stored form of an alias's target.
+pub(crate) fn write_alias(alias: &Alias) -> Result<String> {
+    write(&AliasDocument {
+        schema: SCHEMA,
+        program: alias.target.program().as_str().to_owned(),
+        number: alias.target.number(),
+        target_path: alias.target_path.clone(),
+        allow_path_override: alias.allow_path_override,
+    })
+}
+
+/// Reads an alias's target.
+pub(crate) fn read_alias(text: &str) -> Result<AliasDocument> {
+    read(text)
+}
+
+impl AliasDocument {
+    /// What it leads to.
+    pub(crate) fn target(&self) -> Result<AliasTarget> {
+        AliasTarget::parse(&self.program, None, self.number.map(i64::from))
+            .map_err(|error| Error::Corrupt { what: format!("document: {error}") })
+    }
+}
+
 fn write(document: &impl Serialize) -> Result<String> {
     serde_json::to_string(document)
         .map_err(|error| Error::Corrupt { what: format!("cannot be written as JSON: {error}") })
@@ -192,7 +300,7 @@ fn realms(texts: &[String]) -> Result<Vec<RealmId>> {
     texts
         .iter()
         .map(|text| text.parse())
-        .collect::<Result<_, gantry_model::InvalidId>>()
+        .collect::<Result<_, InvalidId>>()
         .map_err(|error| Error::Corrupt { what: format!("document: realms: {error}") })
 }
 

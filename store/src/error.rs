@@ -28,6 +28,21 @@ pub enum Error {
     /// Another project of the owner has this alias.
     #[error("another project of this owner has this alias")]
     AliasTaken,
+    /// Another alias has this label, or somebody else had it until a short time ago.
+    #[error("another alias has this label")]
+    LabelTaken {
+        /// Whether it is one of the same owner.
+        own: bool,
+    },
+    /// The owner has as many aliases as an account may.
+    #[error("the account may have at most {max} aliases")]
+    AliasLimit {
+        /// How many it may have.
+        max: u32,
+    },
+    /// The hostname is bound to another alias.
+    #[error("the hostname is bound to another alias")]
+    HostnameTaken,
     /// Another user has this name.
     #[error("another user has this name")]
     UsernameTaken,
@@ -98,6 +113,9 @@ impl Error {
             | Self::NameTaken
             | Self::KeyTaken
             | Self::AliasTaken
+            | Self::LabelTaken { .. }
+            | Self::AliasLimit { .. }
+            | Self::HostnameTaken
             | Self::UsernameTaken
             | Self::IdTaken
             | Self::QuotaReached { .. }

@@ -5,15 +5,19 @@
 //! before commits and make readers miss some. A reader may therefore *assert* that the next change
 //! is the last plus one, and this module does.
 
-use std::net::IpAddr;
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+};
 
 use futures_util::TryStreamExt as _;
-use gantry_model::{Chain, ContainerId, Generation, Id, Phase};
+use gantry_model::{Chain, ContainerId, Generation, Id, Phase, ProjectId};
 use sqlx::{Decode, QueryBuilder, Row as _, Type};
 
 use crate::{
     Store,
     columns::{self, damaged, integer, natural},
+    edge::Edges,
     error::{Error, Result, failed},
     record::{Change, Changes, Revision, RouteRecord, RouteSnapshot},
     sqlite::{self, Connection, Db, Row},
@@ -122,10 +126,11 @@ impl Store {
     pub async fn load_routes(&self) -> Result<RouteSnapshot> {
         let mut tx = sqlite::begin_read(self.readers()).await.map_err(failed)?;
         let revision = head(&mut tx).await?;
+        let mut edges = Edges::load(&mut tx, None, None).await?;
         let mut containers = Vec::new();
         let mut rows = sqlx::query(ROUTE).fetch(&mut *tx);
         while let Some(row) = rows.try_next().await.map_err(failed)? {
-            match route(&row) {
+            match route(&row).and_then(|route| with_edge(route, &mut edges)) {
                 Ok(record) => containers.push(record),
                 Err(error) => report(&error),
             }
@@ -189,17 +194,25 @@ impl Store {
             }
             query.push(")");
             let statement = query.build().persistent(false);
-            let rows: Vec<Row> = statement.fetch_all(self.readers()).await.map_err(failed)?;
-            let mut found = std::collections::HashMap::with_capacity(rows.len());
+            // At one instant: a name that moves between two containers is never with both.
+            let mut tx = sqlite::begin_read(self.readers()).await.map_err(failed)?;
+            let rows: Vec<Row> = statement.fetch_all(&mut *tx).await.map_err(failed)?;
+            let mut found = HashMap::with_capacity(rows.len());
             for row in &rows {
-                let id: ContainerId = at_id(row, 0)?;
-                let record = route(row).inspect_err(report).ok();
-                found.insert(id, record);
+                found.insert(at_id(row, 0)?, route(row));
             }
+            let routes = || found.values().filter_map(|route| route.as_ref().ok());
+            let projects: HashSet<ProjectId> = routes().map(|route| route.project).collect();
+            let projects: Vec<ProjectId> = projects.into_iter().collect();
+            let mut edges = Edges::load(&mut tx, Some(ids), Some(&projects)).await?;
             for id in ids {
-                match found.get(id) {
-                    Some(Some(record)) => answer.push((*id, Some(record.clone()))),
-                    Some(None) => {}
+                match found.remove(id) {
+                    Some(route) => {
+                        let record = route.and_then(|route| with_edge(route, &mut edges));
+                        if let Ok(record) = record.inspect_err(report) {
+                            answer.push((*id, Some(record)));
+                        }
+                    }
                     None => answer.push((*id, None)),
                 }
             }
@@ -210,6 +223,11 @@ impl Store {
 
 fn report(error: &Error) {
     tracing::error!(error = %Chain(error), "a container's record is damaged; its route stays as it was");
+}
+
+fn with_edge(mut route: RouteRecord, edges: &mut Edges) -> Result<RouteRecord> {
+    route.edge = edges.take(route.container, route.project)?;
+    Ok(route)
 }
 
 /// Reads a row of [`ROUTE`]; by position, because there may be a million.

@@ -13,11 +13,16 @@
 //! connections nor rows, and never repeats a failed flush. The engine is SQLite, in the module
 //! `sqlite` alone; every other statement is one that PostgreSQL takes, too.
 
+mod access;
+mod aliases;
 mod columns;
 mod containers;
 mod document;
+mod edge;
+mod edge_record;
 mod error;
 mod feed;
+mod hostnames;
 mod idempotency;
 mod installation;
 mod listing;

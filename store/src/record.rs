@@ -7,12 +7,12 @@ use std::{fmt, net::IpAddr, sync::Arc};
 
 use gantry_model::{
     ContainerId, ContainerSpec, Generation, LogId, Phase, ProjectId, RealmId, ServerId, ServerName,
-    TokenId, UserId, Wish,
-    access::Document,
-    alias::{AliasTarget, Landing},
-    edge::EdgeSettings,
-    hook::Hook,
-    project::ProjectSpec,
+    TokenId, UserId, Wish, project::ProjectSpec,
+};
+
+pub use crate::edge_record::{
+    Access, Alias, AliasFilter, AliasRecord, AliasRules, CustomHostname, EdgeRecord, HookRecord,
+    HostnameProof, Scope,
 };
 
 /// A position in the change feed: 0 before the first change, then one more for each change, in the
@@ -26,7 +26,7 @@ pub struct Revision(pub u64);
 pub struct Epoch(pub [u8; 16]);
 
 /// The version of one record, for compare-and-swap: each change of the record adds one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Version(pub u64);
 
 impl Version {
@@ -347,48 +347,6 @@ pub struct RouteRecord {
     pub why_failed: bool,
     /// What the edge must know beside its route; absent if its owner has set nothing.
     pub edge: Option<Arc<EdgeRecord>>,
-}
-
-/// What the owner of a container has set about its requests.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct EdgeRecord {
-    /// The permission document of its project.
-    pub project: Option<Document>,
-    /// Its own permission document.
-    pub container: Option<Document>,
-    /// Its hooks; of one service in the order in which they are tried.
-    pub hooks: Vec<Hook>,
-    /// What else is set.
-    pub settings: EdgeSettings,
-    /// The aliases that lead to it.
-    pub aliases: Vec<AliasRecord>,
-}
-
-impl EdgeRecord {
-    /// Whether there is anything that a request has to pass.
-    pub fn is_gated(&self) -> bool {
-        let Self { project, container, hooks, settings, aliases: _ } = self;
-        project.is_some() || container.is_some() || !hooks.is_empty() || !settings.is_default()
-    }
-}
-
-/// What routing needs to know of an alias.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AliasRecord {
-    /// The name, in lower case.
-    pub label: String,
-    /// The custom hostnames that are bound to it and proven, in lower case.
-    pub hostnames: Vec<String>,
-    /// What it leads to.
-    pub target: AliasTarget,
-    /// Where `/` leads.
-    pub landing: Option<Landing>,
-    /// Whether it leads anywhere.
-    pub enabled: bool,
-    /// When it ends; never when absent.
-    pub expires_at_ms: Option<i64>,
-    /// Whether another container had the name before.
-    pub clear_site_data: bool,
 }
 
 /// One entry of the feed: something about this container changed. It says what to read again, not

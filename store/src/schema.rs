@@ -22,8 +22,10 @@ pub(crate) struct Migration {
 }
 
 /// Every migration, in order, numbered from 1 without gaps. Never change one that was released.
-pub(crate) const MIGRATIONS: &[Migration] =
-    &[Migration { number: 1, name: "first", text: include_str!("../migrations/0001_first.sql") }];
+pub(crate) const MIGRATIONS: &[Migration] = &[
+    Migration { number: 1, name: "first", text: include_str!("../migrations/0001_first.sql") },
+    Migration { number: 2, name: "edge", text: include_str!("../migrations/0002_edge.sql") },
+];
 
 /// Brings the database to the newest schema of `migrations`.
 pub(crate) async fn migrate(
@@ -159,13 +161,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut writer = sqlite::open(&path(&dir)).await.unwrap().writer;
         migrate(&mut writer, &path(&dir), MIGRATIONS).await.unwrap();
-        sqlx::query("INSERT INTO migrations VALUES (2, 'of the future')")
+        sqlx::query("INSERT INTO migrations VALUES (3, 'of the future')")
             .execute(&mut writer)
             .await
             .unwrap();
         let refused = migrate(&mut writer, &path(&dir), MIGRATIONS).await.unwrap_err();
         assert!(
-            matches!(refused, OpenError::NewerSchema { found: 2, known: 1 }),
+            matches!(refused, OpenError::NewerSchema { found: 3, known: 2 }),
             "refused with {refused}"
         );
     }
@@ -184,20 +186,20 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut writer = sqlite::open(&path(&dir)).await.unwrap().writer;
         migrate(&mut writer, &path(&dir), MIGRATIONS).await.unwrap();
-        let second = Migration { number: 2, name: "more", text: "CREATE TABLE more (a BIGINT);" };
-        let list = [MIGRATIONS, &[second]].concat();
-        let broken = Migration { number: 3, name: "bad", text: "CREATE TABLE b (a TEXT);\nNO;" };
+        let next = Migration { number: 3, name: "more", text: "CREATE TABLE more (a BIGINT);" };
+        let list = [MIGRATIONS, &[next]].concat();
+        let broken = Migration { number: 4, name: "bad", text: "CREATE TABLE b (a TEXT);\nNO;" };
 
         for _ in 0..2 {
             migrate(&mut writer, &path(&dir), &list).await.unwrap();
         }
-        assert!(dir.path().join("gantry.db.schema-1").exists());
+        assert!(dir.path().join("gantry.db.schema-2").exists());
         assert!(sqlite::has_table(&mut writer, Some("more")).await.unwrap());
 
         let refused =
             migrate(&mut writer, &path(&dir), &[&list[..], &[broken]].concat()).await.unwrap_err();
-        assert!(matches!(refused, OpenError::Migration { number: 3, .. }), "{refused}");
+        assert!(matches!(refused, OpenError::Migration { number: 4, .. }), "{refused}");
         assert!(!sqlite::has_table(&mut writer, Some("b")).await.unwrap());
-        assert_eq!(history(&mut writer).await.unwrap().len(), 2);
+        assert_eq!(history(&mut writer).await.unwrap().len(), 3);
     }
 }

@@ -210,6 +210,9 @@ fn unavailable(error: Error) -> Outage {
         | Error::NameTaken
         | Error::KeyTaken
         | Error::AliasTaken
+        | Error::LabelTaken { .. }
+        | Error::AliasLimit { .. }
+        | Error::HostnameTaken
         | Error::UsernameTaken
         | Error::IdTaken
         | Error::QuotaReached { .. }

@@ -1,9 +1,14 @@
 //! The table as a real store feeds it.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
-use gantry_model::{ContainerId, Generation, Phase};
-use gantry_router::{Feed, NoRoute, Route, RouteState, RouteTable, Routes};
+use gantry_model::{ContainerId, Generation, Phase, edge::WakePolicy};
+use gantry_router::{AliasRoute, Feed, Gate, NoRoute, Route, RouteState, RouteTable, Routes};
+use gantry_store::Scope;
 use proptest::{prelude::*, sample::select};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -40,8 +45,27 @@ impl Running {
     }
 }
 
-fn sorted(table: &RouteTable) -> BTreeMap<ContainerId, Route> {
-    table.routes().into_iter().map(|route| (route.container, route)).collect()
+/// Everything that a table answers about the containers and labels of these tests, but for the
+/// serials of gates.
+#[derive(Debug, PartialEq)]
+struct Answers {
+    routes: BTreeMap<ContainerId, Route>,
+    gates: Vec<Option<Gate>>,
+    names: Vec<Option<AliasRoute>>,
+}
+
+impl Answers {
+    fn of(table: &RouteTable) -> Self {
+        let gate = |number| table.gate(container_id(number));
+        let gate = |number| gate(number).map(|gate| Gate { serial: 0, ..(*gate).clone() });
+        let aliases = (0..LABELS).map(|number| table.alias(&label(number)));
+        let hostnames = (0..LABELS).map(|number| table.custom(&hostname(number)));
+        Self {
+            routes: table.routes().into_iter().map(|route| (route.container, route)).collect(),
+            gates: (0..8).map(gate).collect(),
+            names: aliases.chain(hostnames).map(|to| to.map(Arc::unwrap_or_clone)).collect(),
+        }
+    }
 }
 
 #[tokio::test]
@@ -194,12 +218,133 @@ async fn a_damaged_record_keeps_its_last_good_route() {
     feed.stop().await;
 }
 
+#[tokio::test]
+async fn what_owners_set_is_followed() {
+    let world = World::new().await;
+    let feed = Running::start(&world).await;
+    for number in [1, 2] {
+        world.create(number, 1).await;
+        world.move_to(number, Phase::Running).await;
+    }
+    let gated = |number| feed.lookup(number).is_ok_and(|route| route.gated);
+    eventually("both are open", || feed.routes.current().len() == 2 && !gated(1)).await;
+    world.set_access(Scope::Project(project_id(1)), true).await;
+    eventually("a document of the project gates both", || gated(1) && gated(2)).await;
+    let serial = |number| feed.routes.current().gate(container_id(number)).map(|gate| gate.serial);
+    let (one, two) = (serial(1), serial(2));
+    world.set_access(Scope::Container(container_id(1)), true).await;
+    world.set_wake(1, WakePolicy::Any).await;
+    world.move_to(2, Phase::Stopped).await;
+    eventually("another gate", || serial(1) != one).await;
+    eventually("stopped", || feed.state(2) == Some(RouteState::Stopped)).await;
+    assert_eq!(serial(2), two, "what does not change its gate leaves its serial");
+    world.set_access(Scope::Project(project_id(1)), false).await;
+    eventually("the project's is gone", || gated(1) && !gated(2)).await;
+
+    world.create_alias(1, &label(1), Some(&hostname(1))).await;
+    let leads = |name: Option<Arc<AliasRoute>>| name.map(|to| to.container);
+    let alias = |number| leads(feed.routes.current().alias(&label(number)));
+    let custom = |number| leads(feed.routes.current().custom(&hostname(number)));
+    eventually("an alias", || alias(1) == Some(container_id(1))).await;
+    eventually("a hostname", || custom(1) == Some(container_id(1))).await;
+    world.remove_alias(&label(1)).await;
+    world.create_alias(2, &label(1), None).await;
+    eventually("it moved", || alias(1) == Some(container_id(2))).await;
+    eventually("its hostname went with it", || custom(1).is_none()).await;
+    world.remove(2).await;
+    eventually("it died with its container", || alias(1).is_none()).await;
+    feed.stop().await;
+}
+
+#[tokio::test]
+async fn a_damaged_document_opens_nothing() {
+    let world = World::new().await;
+    world.create(1, 1).await;
+    world.move_to(1, Phase::Running).await;
+    world.set_access(Scope::Container(container_id(1)), true).await;
+    world.create_alias(1, &label(1), None).await;
+    let feed = Running::start(&world).await;
+    let table = || Answers::of(&feed.routes.current());
+    let good = table();
+    world.tamper("UPDATE container_access SET doc = '{}'").await;
+    world.create(2, 1).await;
+    for statement in [
+        "BEGIN IMMEDIATE; UPDATE feed SET rev = rev + 1; \
+         INSERT INTO changes (rev, container, at_ms) \
+         SELECT rev, x'010101010101010101010101', 0 FROM feed; COMMIT",
+        "UPDATE feed SET rev = rev + 10",
+    ] {
+        world.tamper(statement).await;
+        world.move_to(2, Phase::Stopped).await;
+        eventually("others are followed", || feed.state(2) == Some(RouteState::Stopped)).await;
+        let now = table();
+        let route = |answers: &Answers| answers.routes.get(&container_id(1)).copied();
+        assert_eq!(route(&now), route(&good), "{statement}");
+        assert_eq!((&now.gates, &now.names), (&good.gates, &good.names), "{statement}");
+        world.move_to(2, Phase::Running).await;
+        eventually("others are followed", || feed.state(2) != Some(RouteState::Stopped)).await;
+    }
+    feed.stop().await;
+    // A process that never saw the good one knows no route at all.
+    let fresh = RouteTable::build(&world.store.load_routes().await.unwrap());
+    assert_eq!(fresh.lookup(project_id(1), container_id(1)), Err(NoRoute::Unknown));
+    assert_eq!(fresh.alias(&label(1)), None);
+}
+
+/// How many labels, and as many hostnames, the tests use.
+const LABELS: u8 = 4;
+
+fn label(number: u8) -> String {
+    format!("label-{number}")
+}
+
+fn hostname(number: u8) -> String {
+    format!("h{number}.example")
+}
+
 /// One thing done to a container.
 #[derive(Clone, Copy, Debug)]
 enum Act {
     Create { project: u8 },
     Move(Phase),
     Remove,
+    Close(bool),
+    CloseProject { project: u8, closed: bool },
+    Wake(WakePolicy),
+    Name { number: u8, bind: bool },
+    Unname { number: u8 },
+}
+
+impl World {
+    /// Does it, if it is possible now; `there` are the containers that exist.
+    async fn act(&self, there: &mut BTreeSet<u8>, number: u8, act: Act) {
+        match act {
+            Act::Create { project } => {
+                if there.insert(number) {
+                    self.create(number, project).await;
+                }
+            }
+            Act::CloseProject { project, closed } => {
+                self.set_access(Scope::Project(project_id(project)), closed).await;
+            }
+            Act::Unname { number } => self.remove_alias(&label(number)).await,
+            _ if !there.contains(&number) => {}
+            Act::Move(phase) => drop(self.move_to(number, phase).await),
+            Act::Remove => {
+                there.remove(&number);
+                self.remove(number).await;
+            }
+            Act::Close(closed) => {
+                self.set_access(Scope::Container(container_id(number)), closed).await;
+            }
+            Act::Wake(wake) => self.set_wake(number, wake).await,
+            Act::Name { number: name, bind } => {
+                self.remove_alias(&label(name)).await;
+                let hostname = bind.then(|| hostname(name));
+                self.create_alias(number, &label(name), hostname.as_deref()).await;
+            }
+        }
+    }
 }
 
 fn any_act() -> impl Strategy<Value = (u8, Act)> {
@@ -207,6 +352,12 @@ fn any_act() -> impl Strategy<Value = (u8, Act)> {
         (1_u8..4).prop_map(|project| Act::Create { project }),
         select(&Phase::ALL[..]).prop_map(Act::Move),
         Just(Act::Remove),
+        any::<bool>().prop_map(Act::Close),
+        (1_u8..4, any::<bool>())
+            .prop_map(|(project, closed)| Act::CloseProject { project, closed }),
+        select(vec![WakePolicy::Never, WakePolicy::Any]).prop_map(Act::Wake),
+        (0..LABELS, any::<bool>()).prop_map(|(number, bind)| Act::Name { number, bind }),
+        (0..LABELS).prop_map(|number| Act::Unname { number }),
     ];
     (1_u8..8, act)
 }
@@ -225,31 +376,15 @@ proptest! {
         let (fed, fresh) = runtime.block_on(async {
             let world = World::new().await;
             let feed = Running::start(&world).await;
-            let mut there = std::collections::BTreeSet::new();
+            let mut there = BTreeSet::new();
             for (number, act) in acts {
-                match act {
-                    Act::Create { project } => {
-                        if there.insert(number) {
-                            world.create(number, project).await;
-                        }
-                    }
-                    Act::Move(phase) => {
-                        if there.contains(&number) {
-                            world.move_to(number, phase).await;
-                        }
-                    }
-                    Act::Remove => {
-                        if there.remove(&number) {
-                            world.remove(number).await;
-                        }
-                    }
-                }
+                world.act(&mut there, number, act).await;
             }
             let fresh = world.store.load_routes().await.unwrap();
             eventually("caught up", || feed.routes.current().revision() == fresh.revision).await;
-            let fed = sorted(&feed.routes.current());
+            let fed = Answers::of(&feed.routes.current());
             feed.stop().await;
-            (fed, sorted(&RouteTable::build(&fresh)))
+            (fed, Answers::of(&RouteTable::build(&fresh)))
         });
         prop_assert_eq!(fed, fresh);
     }

@@ -3,11 +3,18 @@
 use std::{path::PathBuf, time::Duration};
 
 use gantry_model::{
-    ContainerId, ContainerSpec, Generation, Phase, ProjectId, ServerId, UserId, Wish,
+    AliasId, ContainerId, ContainerSpec, Generation, Phase, ProjectId, Scheme, ServerId, UserId,
+    Wish,
+    access::Document,
+    alias::AliasTarget,
     container::{Color, ContainerName, Environment, ImageName},
+    edge::{EdgeSettings, WakePolicy},
     project::{ProjectAlias, ProjectSpec},
 };
-use gantry_store::{Container, ContainerStatus, Project, Store, User, Version};
+use gantry_store::{
+    Access, Alias, AliasFilter, AliasRules, Container, ContainerStatus, CustomHostname,
+    HostnameProof, Project, Scope, Store, User, Version,
+};
 use sqlx::{Connection as _, SqliteConnection};
 
 pub(crate) const NOW_MS: i64 = 1_790_000_000_000;
@@ -123,6 +130,68 @@ impl World {
 
     pub(crate) async fn remove(&self, number: u8) {
         self.store.remove_container(container_id(number), NOW_MS).await.unwrap();
+    }
+
+    /// Writes a permission document that closes its containers, or removes it.
+    pub(crate) async fn set_access(&self, scope: Scope, closed: bool) {
+        let document = Document { enable_proxy: Some(false), ..Document::default() };
+        let Access { version, .. } = self.store.access(scope).await.unwrap();
+        let access = Access { version, document: closed.then_some(document), hooks: Vec::new() };
+        self.store.set_access(scope, access, NOW_MS).await.unwrap();
+    }
+
+    pub(crate) async fn set_wake(&self, number: u8, wake: WakePolicy) {
+        let (version, settings) = self.store.edge_settings(container_id(number)).await.unwrap();
+        let settings = EdgeSettings { wake, ..settings };
+        let id = container_id(number);
+        self.store.set_edge_settings(id, version, &settings, NOW_MS).await.unwrap();
+    }
+
+    /// Makes an alias of a container, perhaps with a custom hostname.
+    pub(crate) async fn create_alias(&self, number: u8, label: &str, hostname: Option<&str>) {
+        let container = self.store.container(container_id(number)).await.unwrap().unwrap();
+        let number = self.store.head().borrow().0.to_be_bytes();
+        let mut id = [0; 12];
+        id[..8].copy_from_slice(&number);
+        let alias = Alias {
+            id: AliasId::from_bytes(id),
+            owner: container.owner,
+            project: container.project,
+            container: container.id,
+            server: container.server,
+            label: label.to_owned(),
+            target: AliasTarget::Port { scheme: Scheme::Http, port: 80 },
+            target_path: None,
+            allow_path_override: true,
+            enabled: true,
+            expires_at_ms: None,
+            clear_site_data: false,
+            version: Version::FIRST,
+            created_at_ms: NOW_MS,
+            updated_at_ms: NOW_MS,
+        };
+        let rules = AliasRules { per_owner_max: 100, quarantine_ms: 0 };
+        self.store.create_alias(&alias, rules).await.unwrap();
+        if let Some(hostname) = hostname {
+            let hostname = CustomHostname {
+                name: hostname.to_owned(),
+                alias: alias.id,
+                container: container.id,
+                proof: HostnameProof::Named,
+                is_proven: true,
+                checked_at_ms: NOW_MS,
+                created_at_ms: NOW_MS,
+            };
+            self.store.bind_hostname(&hostname, NOW_MS).await.unwrap();
+        }
+    }
+
+    /// Removes the alias with this label, if there is one.
+    pub(crate) async fn remove_alias(&self, label: &str) {
+        let all = self.store.aliases(AliasFilter::default(), 100).await.unwrap();
+        if let Some(alias) = all.into_iter().find(|alias| alias.label == label) {
+            self.store.remove_alias(alias.id, NOW_MS).await.unwrap();
+        }
     }
 
     /// Changes the database behind the store's back, as a fault of the disk or of a person would.

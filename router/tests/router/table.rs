@@ -106,15 +106,15 @@ fn alias(label: &str, hostnames: &[&str]) -> AliasRecord {
         label: label.to_owned(),
         hostnames: hostnames.iter().map(|&name| name.to_owned()).collect(),
         target: AliasTarget::Port { scheme: Scheme::Http, port: 3000 },
-        landing: Landing::parse("target_path", "/app", true).ok(),
+        landing: Some(Landing::parse("target_path", "/app", true).unwrap()),
         enabled: true,
         expires_at_ms: Some(2_000),
         clear_site_data: true,
     }
 }
 
-fn closed() -> Document {
-    Document { enable_proxy: Some(false), ..Document::default() }
+fn closed() -> Arc<Document> {
+    Arc::new(Document { enable_proxy: Some(false), ..Document::default() })
 }
 
 fn with_edge(container: u8, edge: EdgeRecord) -> RouteRecord {
@@ -130,7 +130,7 @@ fn an_alias_and_its_hostnames_lead_to_its_container() {
         container: container_id(1),
         project: project_id(1),
         target: AliasTarget::Port { scheme: Scheme::Http, port: 3000 },
-        landing: Landing::parse("target_path", "/app", true).ok(),
+        landing: Some(Landing::parse("target_path", "/app", true).unwrap()),
         enabled: true,
         expires_at_ms: Some(2_000),
         clear_site_data: true,
@@ -196,7 +196,7 @@ fn a_gate_has_another_serial_when_and_only_when_it_says_something_else() {
     };
     let mut edge = EdgeRecord::default();
     assert_eq!(gate(&edge), None, "nothing is set");
-    edge.container = Some(Document { default: Fallback::Allow, ..Document::default() });
+    edge.container = Some(Arc::new(Document { default: Fallback::Allow, ..Document::default() }));
     let first = gate(&edge).unwrap();
     assert_eq!(gate(&edge), Some(first));
     edge.aliases = vec![alias("shop", &[])];
@@ -204,10 +204,9 @@ fn a_gate_has_another_serial_when_and_only_when_it_says_something_else() {
 
     let mut seen = BTreeSet::from([first]);
     edge.project = Some(closed());
+    edge.container = None;
     assert!(seen.insert(gate(&edge).unwrap()));
     edge.settings.wake = WakePolicy::Any;
-    assert!(seen.insert(gate(&edge).unwrap()));
-    edge.container = None;
     assert!(seen.insert(gate(&edge).unwrap()));
     assert_eq!(gate(&EdgeRecord::default()), None);
     assert!(seen.insert(gate(&edge).unwrap()), "a gate that went and came is a new one");
@@ -218,7 +217,7 @@ const HOSTNAMES: [&str; 3] = ["a.example", "b.example", "c.example"];
 
 /// What may hang on a container; names are added by [`World::change`], which hands each out once.
 fn any_edge() -> impl Strategy<Value = Option<EdgeRecord>> {
-    let document = || proptest::option::of(select(vec![Document::default(), closed()]));
+    let document = || proptest::option::of(select(vec![Arc::default(), closed()]));
     let wake = select(vec![WakePolicy::Never, WakePolicy::Any]);
     let names = (
         proptest::sample::subsequence(&LABELS[..], 0..3),

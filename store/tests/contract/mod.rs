@@ -2,6 +2,7 @@
 
 pub(crate) mod accounts;
 pub(crate) mod containers;
+pub(crate) mod edge;
 pub(crate) mod feed;
 pub(crate) mod fixture;
 pub(crate) mod idempotency;
@@ -41,6 +42,21 @@ macro_rules! contract {
             containers_are_filtered,
             containers_are_sorted_and_paged,
             status_logs_are_sorted_and_paged);
+        contract!(@cases $open, edge:
+            a_document_changes_with_its_version_only,
+            a_document_is_in_the_feed_for_each_of_its_containers,
+            a_removed_document_gates_nothing,
+            settings_change_with_their_version_only,
+            an_alias_is_stored_as_given_and_in_the_feed,
+            every_target_of_an_alias_is_read_as_it_was_written,
+            a_label_is_unique_in_the_whole_store,
+            an_account_may_have_so_many_aliases,
+            a_freed_label_waits_for_its_owner,
+            an_update_of_an_alias_needs_its_version,
+            aliases_are_filtered,
+            a_hostname_leads_where_its_alias_does_while_it_is_proven,
+            a_hostname_goes_to_whom_the_names_prove,
+            all_that_is_set_goes_with_its_container);
         contract!(@cases $open, idempotency:
             a_key_is_fresh_once_and_then_answers,
             an_abandoned_key_is_fresh_again,
@@ -59,6 +75,8 @@ macro_rules! contract {
             of_64_creations_with_one_name_one_wins,
             of_64_creations_with_one_key_one_wins,
             of_64_updates_of_one_version_one_wins,
+            of_64_documents_on_one_version_one_wins,
+            of_64_aliases_with_one_label_one_wins,
             a_quota_holds_against_64_creations,
             of_64_requests_with_one_idempotency_key_one_is_fresh,
             a_hundred_creations_at_once_succeed);

@@ -2,10 +2,13 @@
 
 use std::{future::Future, time::Duration};
 
-use gantry_store::{Container, Error, Idempotency, Store};
+use gantry_store::{Access, AliasRules, Error, Idempotency, Scope, Store};
 use tokio::{sync::Barrier, task::JoinSet, time::timeout};
 
-use super::fixture::{ALL, EVERY, NOW_MS, World, key, spec};
+use super::{
+    edge::{alias, document},
+    fixture::{ALL, EVERY, NOW_MS, World, key, spec},
+};
 
 const TASKS: usize = 64;
 
@@ -28,10 +31,10 @@ where
 }
 
 /// One result is good, all others are refused as `expected` says.
-fn one_wins(results: Vec<Result<Container, Error>>, expected: fn(&Error) -> bool) {
+fn one_wins<T>(results: Vec<Result<T, Error>>, expected: fn(&Error) -> bool) {
     let (won, lost): (Vec<_>, Vec<_>) = results.into_iter().partition(Result::is_ok);
     assert_eq!(won.len(), 1);
-    for refused in lost.into_iter().map(Result::unwrap_err) {
+    for refused in lost.into_iter().filter_map(Result::err) {
         assert!(expected(&refused), "{refused:?}");
     }
 }
@@ -63,6 +66,26 @@ pub(crate) async fn of_64_updates_of_one_version_one_wins(world: &World) {
     });
     one_wins(results.await, |refused| matches!(refused, Error::Stale));
     assert_eq!(world.read(one.id).await.version.0, 2);
+}
+
+pub(crate) async fn of_64_documents_on_one_version_one_wins(world: &World) {
+    let scope = Scope::Project(world.project.id);
+    let results = at_once(&world.store, |store, _| {
+        let access = Access { document: Some(document()), ..Access::default() };
+        async move { store.set_access(scope, access, NOW_MS).await }
+    });
+    one_wins(results.await, |refused| matches!(refused, Error::Stale));
+    assert_eq!(world.store.access(scope).await.unwrap().version.0, 1);
+}
+
+pub(crate) async fn of_64_aliases_with_one_label_one_wins(world: &World) {
+    let one = world.create("one").await;
+    let rules = AliasRules { per_owner_max: 1000, quarantine_ms: 0 };
+    let results = at_once(&world.store, |store, _| {
+        let alias = alias(&one, "wanted");
+        async move { store.create_alias(&alias, rules).await }
+    });
+    one_wins(results.await, |refused| matches!(refused, Error::LabelTaken { own: true }));
 }
 
 pub(crate) async fn a_quota_holds_against_64_creations(world: &World) {

@@ -1,0 +1,283 @@
+//! Aliases: who has which label, and who had it last.
+
+use gantry_model::{AliasId, ContainerId};
+
+use crate::{
+    Store,
+    columns::{self, integer},
+    document,
+    error::{Error, Result, failed},
+    record::{Alias, AliasFilter, AliasRules, Version},
+    sqlite::{Db, Row},
+    writer::Tx,
+};
+
+/// How long it is remembered that a label belonged to another container, in milliseconds: browsers
+/// keep cookies for about as long.
+const FREED_KEPT_MS: i64 = 400 * 24 * 60 * 60 * 1000;
+/// How many labels are remembered for one owner; of more the oldest are forgotten.
+const FREED_PER_OWNER_MAX: i64 = 1000;
+
+impl Store {
+    /// Adds an alias as given, but for `clear_site_data`, which says whether another container had
+    /// the label; returns what was stored.
+    ///
+    /// [`Error::LabelTaken`] if another alias has the label, or if somebody else had it within the
+    /// quarantine; [`Error::AliasLimit`]; [`Error::NotFound`] if its container does not exist.
+    pub async fn create_alias(&self, alias: &Alias, rules: AliasRules) -> Result<Alias> {
+        let mut alias = alias.clone();
+        self.write(move |tx| {
+            Box::pin(async move {
+                let count: i64 =
+                    sqlx::query_scalar("SELECT count(*) FROM aliases WHERE owner = $1")
+                        .bind(alias.owner.as_bytes().as_slice())
+                        .fetch_one(&mut tx.connection)
+                        .await
+                        .map_err(failed)?;
+                if count >= i64::from(rules.per_owner_max) {
+                    return Err(Error::AliasLimit { max: rules.per_owner_max });
+                }
+                let now_ms = alias.created_at_ms;
+                alias.clear_site_data = take_label(tx, &alias, rules, now_ms).await?;
+                insert(tx, &alias).await?;
+                tx.changed(alias.container, now_ms);
+                Ok(alias)
+            })
+        })
+        .await
+    }
+
+    /// The alias of this id.
+    pub async fn alias(&self, id: AliasId) -> Result<Option<Alias>> {
+        let row = sqlx::query("SELECT * FROM aliases WHERE id = $1")
+            .bind(id.as_bytes().as_slice())
+            .fetch_optional(self.readers())
+            .await
+            .map_err(failed)?;
+        row.as_ref().map(alias).transpose()
+    }
+
+    /// The aliases that a filter lets through, oldest first, at most `limit`.
+    pub async fn aliases(&self, filter: AliasFilter, limit: u32) -> Result<Vec<Alias>> {
+        let AliasFilter { owner, project, container, realm, enabled, expired } = filter;
+        let mut query = sqlx::QueryBuilder::<Db>::new("SELECT * FROM aliases WHERE 1 = 1");
+        for (column, id) in [
+            (" AND owner = ", owner.map(|id| *id.as_bytes())),
+            (" AND project = ", project.map(|id| *id.as_bytes())),
+            (" AND container = ", container.map(|id| *id.as_bytes())),
+        ] {
+            if let Some(id) = id {
+                query.push(column).push_bind(id.to_vec());
+            }
+        }
+        if let Some(realm) = realm {
+            query.push(" AND container IN (SELECT container FROM container_realms WHERE realm = ");
+            query.push_bind(realm.as_bytes().to_vec()).push(")");
+        }
+        if let Some(enabled) = enabled {
+            query.push(" AND enabled = ").push_bind(enabled);
+        }
+        match expired {
+            None => {}
+            Some((true, now_ms)) => {
+                query.push(" AND expires_at_ms <= ").push_bind(now_ms);
+            }
+            Some((false, now_ms)) => {
+                query.push(" AND (expires_at_ms IS NULL OR expires_at_ms > ");
+                query.push_bind(now_ms).push(")");
+            }
+        }
+        query.push(" ORDER BY created_at_ms, id LIMIT ").push_bind(i64::from(limit));
+        let rows: Vec<Row> = query.build().fetch_all(self.readers()).await.map_err(failed)?;
+        rows.iter().map(alias).collect()
+    }
+
+    /// Replaces what may change of an alias that still has the version given: label, target, path,
+    /// switches and end. Returns it with the next version. Errors as for [`Store::create_alias`],
+    /// and [`Error::Stale`].
+    pub async fn update_alias(&self, alias: &Alias, rules: AliasRules) -> Result<Alias> {
+        let mut new = alias.clone();
+        self.write(move |tx| {
+            Box::pin(async move {
+                let old = load(tx, new.id).await?;
+                if old.version != new.version {
+                    return Err(Error::Stale);
+                }
+                let now_ms = new.updated_at_ms;
+                new.clear_site_data = old.clear_site_data;
+                if old.label != new.label {
+                    new.clear_site_data = take_label(tx, &new, rules, now_ms).await?;
+                    free_labels(tx, "id", new.id.as_bytes(), now_ms).await?;
+                }
+                let doc = document::write_alias(&new)?;
+                sqlx::query(
+                    "UPDATE aliases SET label = $2, enabled = $3, expires_at_ms = $4, \
+                     clear_site_data = $5, updated_at_ms = $6, doc = $7, version = version + 1 \
+                     WHERE id = $1",
+                )
+                .bind(new.id.as_bytes().as_slice())
+                .bind(&new.label)
+                .bind(new.enabled)
+                .bind(new.expires_at_ms)
+                .bind(new.clear_site_data)
+                .bind(now_ms)
+                .bind(doc)
+                .execute(&mut tx.connection)
+                .await
+                .map_err(failed)?;
+                new.version.0 += 1;
+                tx.changed(new.container, now_ms);
+                Ok(new)
+            })
+        })
+        .await
+    }
+
+    /// Removes an alias with its custom hostnames; its label waits for its owner.
+    pub async fn remove_alias(&self, id: AliasId, now_ms: i64) -> Result<()> {
+        self.write(move |tx| {
+            Box::pin(async move {
+                let alias = load(tx, id).await?;
+                free_labels(tx, "id", id.as_bytes(), now_ms).await?;
+                sqlx::query("DELETE FROM aliases WHERE id = $1")
+                    .bind(id.as_bytes().as_slice())
+                    .execute(&mut tx.connection)
+                    .await
+                    .map_err(failed)?;
+                tx.changed(alias.container, now_ms);
+                Ok(())
+            })
+        })
+        .await
+    }
+}
+
+/// Notes the labels of a container that is about to be removed.
+pub(crate) async fn free_labels_of(tx: &mut Tx, container: ContainerId, now_ms: i64) -> Result<()> {
+    free_labels(tx, "container", container.as_bytes(), now_ms).await
+}
+
+/// Notes that the aliases with this value in this column give their labels back, and forgets old
+/// notes.
+async fn free_labels(tx: &mut Tx, column: &'static str, id: &[u8; 12], now_ms: i64) -> Result<()> {
+    let mut insert = sqlx::QueryBuilder::<Db>::new(
+        "INSERT INTO freed_aliases (label, owner, container, freed_at_ms) \
+         SELECT label, owner, container, ",
+    );
+    insert.push_bind(now_ms).push(" FROM aliases WHERE ").push(column).push(" = ");
+    insert.push_bind(id.to_vec()).push(
+        " ON CONFLICT (label) DO UPDATE SET owner = excluded.owner, \
+         container = excluded.container, freed_at_ms = excluded.freed_at_ms",
+    );
+    let done = insert.build().execute(&mut tx.connection).await.map_err(failed)?;
+    if done.rows_affected() == 0 {
+        return Ok(());
+    }
+    sqlx::query("DELETE FROM freed_aliases WHERE freed_at_ms < $1")
+        .bind(now_ms.saturating_sub(FREED_KEPT_MS))
+        .execute(&mut tx.connection)
+        .await
+        .map_err(failed)?;
+    let mut trim = sqlx::QueryBuilder::<Db>::new(
+        "DELETE FROM freed_aliases WHERE owner = (SELECT owner FROM aliases WHERE ",
+    );
+    trim.push(column).push(" = ").push_bind(id.to_vec());
+    trim.push(
+        " LIMIT 1) AND label NOT IN (SELECT label FROM freed_aliases f \
+         WHERE f.owner = freed_aliases.owner ORDER BY freed_at_ms DESC, label LIMIT ",
+    );
+    trim.push_bind(FREED_PER_OWNER_MAX).push(")");
+    trim.build().execute(&mut tx.connection).await.map(drop).map_err(failed)
+}
+
+/// Whether the label is free for this alias; it is then no longer waiting for anybody. Says whether
+/// another container had it before.
+async fn take_label(tx: &mut Tx, alias: &Alias, rules: AliasRules, now_ms: i64) -> Result<bool> {
+    let holder: Option<Row> = sqlx::query("SELECT owner FROM aliases WHERE label = $1")
+        .bind(&alias.label)
+        .fetch_optional(&mut tx.connection)
+        .await
+        .map_err(failed)?;
+    if let Some(row) = holder {
+        return Err(Error::LabelTaken { own: columns::id(&row, "owner")? == alias.owner });
+    }
+    let freed: Option<Row> = sqlx::query("SELECT * FROM freed_aliases WHERE label = $1")
+        .bind(&alias.label)
+        .fetch_optional(&mut tx.connection)
+        .await
+        .map_err(failed)?;
+    let Some(freed) = freed else { return Ok(false) };
+    let at_ms: i64 = columns::get(&freed, "freed_at_ms")?;
+    let is_own = columns::id(&freed, "owner")? == alias.owner;
+    if !is_own && now_ms < at_ms.saturating_add(rules.quarantine_ms) {
+        return Err(Error::LabelTaken { own: false });
+    }
+    sqlx::query("DELETE FROM freed_aliases WHERE label = $1")
+        .bind(&alias.label)
+        .execute(&mut tx.connection)
+        .await
+        .map_err(failed)?;
+    Ok(columns::id(&freed, "container")? != alias.container)
+}
+
+async fn insert(tx: &mut Tx, alias: &Alias) -> Result<()> {
+    let doc = document::write_alias(alias)?;
+    sqlx::query(
+        "INSERT INTO aliases (id, owner, project, container, server, label, enabled, \
+         expires_at_ms, clear_site_data, version, created_at_ms, updated_at_ms, doc) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+    )
+    .bind(alias.id.as_bytes().as_slice())
+    .bind(alias.owner.as_bytes().as_slice())
+    .bind(alias.project.as_bytes().as_slice())
+    .bind(alias.container.as_bytes().as_slice())
+    .bind(alias.server.as_bytes().as_slice())
+    .bind(&alias.label)
+    .bind(alias.enabled)
+    .bind(alias.expires_at_ms)
+    .bind(alias.clear_site_data)
+    .bind(integer(alias.version.0))
+    .bind(alias.created_at_ms)
+    .bind(alias.updated_at_ms)
+    .bind(doc)
+    .execute(&mut tx.connection)
+    .await
+    .map(drop)
+    .map_err(failed)
+}
+
+async fn load(tx: &mut Tx, id: AliasId) -> Result<Alias> {
+    let row = sqlx::query("SELECT * FROM aliases WHERE id = $1")
+        .bind(id.as_bytes().as_slice())
+        .fetch_optional(&mut tx.connection)
+        .await
+        .map_err(failed)?
+        .ok_or(Error::NotFound)?;
+    alias(&row)
+}
+
+/// Reads a row of `aliases`.
+pub(crate) fn alias(row: &Row) -> Result<Alias> {
+    let id = columns::id(row, "id")?;
+    let read = || -> Result<Alias> {
+        let doc = document::read_alias(columns::get(row, "doc")?)?;
+        Ok(Alias {
+            id,
+            owner: columns::id(row, "owner")?,
+            project: columns::id(row, "project")?,
+            container: columns::id(row, "container")?,
+            server: columns::id(row, "server")?,
+            label: columns::get(row, "label")?,
+            target: doc.target()?,
+            target_path: doc.target_path,
+            allow_path_override: doc.allow_path_override,
+            enabled: columns::get(row, "enabled")?,
+            expires_at_ms: columns::get(row, "expires_at_ms")?,
+            clear_site_data: columns::get(row, "clear_site_data")?,
+            version: Version(columns::count(row, "version")?),
+            created_at_ms: columns::get(row, "created_at_ms")?,
+            updated_at_ms: columns::get(row, "updated_at_ms")?,
+        })
+    };
+    read().map_err(columns::of("alias", id))
+}
