@@ -50,12 +50,15 @@ pub(crate) enum Kind {
     NameTaken,
     KeyTaken,
     AliasTaken,
+    AliasInUse,
+    HostnameInUse,
     StateConflict,
     Busy,
     RequestInProgress,
     BodyTooLarge,
     UnsupportedMediaType,
     Quota,
+    AliasLimit,
     IdempotencyMismatch,
     TooManyAttempts,
     Internal,
@@ -108,6 +111,8 @@ impl Kind {
             Self::NameTaken => (CONFLICT, "Conflict", "CONTAINER_NAME_IN_USE"),
             Self::KeyTaken => (CONFLICT, "Conflict", "SSH_KEY_IN_USE"),
             Self::AliasTaken => (CONFLICT, "Conflict", "DUPLICATE_ALIAS"),
+            Self::AliasInUse => (CONFLICT, "ALIAS_IN_USE", "ALIAS_IN_USE"),
+            Self::HostnameInUse => (CONFLICT, "HOSTNAME_IN_USE", "HOSTNAME_IN_USE"),
             Self::StateConflict => (CONFLICT, "Conflict", "OPERATION_STATE_CONFLICT"),
             Self::Busy => {
                 (CONFLICT, "CONTAINER_OPERATION_IN_PROGRESS", "CONTAINER_OPERATION_IN_PROGRESS")
@@ -122,6 +127,7 @@ impl Kind {
                 "UNSUPPORTED_MEDIA_TYPE",
             ),
             Self::Quota => (ENTITY, "QUOTA_EXCEEDED", "QUOTA_EXCEEDED"),
+            Self::AliasLimit => (ENTITY, "ALIAS_LIMIT_REACHED", "ALIAS_LIMIT_REACHED"),
             Self::IdempotencyMismatch => {
                 (ENTITY, "IDEMPOTENCY_KEY_REUSED", "IDEMPOTENCY_KEY_REUSED")
             }

@@ -26,6 +26,13 @@ impl From<Error> for Problem {
             Error::AliasTaken(during) => {
                 on_field(during, Kind::AliasTaken, Kind::AliasTakenOnUpdate, "alias", message)
             }
+            Error::AliasInUse { own } => {
+                let scope = if own { "account" } else { "server" };
+                let data = serde_json::json!({ "field": "alias", "scope": scope });
+                Self::new(Kind::AliasInUse, message).with_data(data)
+            }
+            Error::AliasLimit { .. } => Self::new(Kind::AliasLimit, message),
+            Error::HostnameInUse => named(Kind::HostnameInUse, "hostname", message),
             Error::UsernameTaken => named(Kind::AliasTaken, "username", message),
             Error::Immutable { field } => named(Kind::Immutable, field, message),
             Error::MustStop { field } => named(Kind::MustStop, field, message),

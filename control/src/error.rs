@@ -121,6 +121,21 @@ pub enum Error {
     /// The owner has a project of this alias already.
     #[error("Project alias already exists")]
     AliasTaken(During),
+    /// Another alias has this name, or somebody else had it until a short time ago.
+    #[error("the alias is in use")]
+    AliasInUse {
+        /// Whether it is one of the same account.
+        own: bool,
+    },
+    /// The account has as many aliases as it may.
+    #[error("the limit of aliases is reached ({max}/{max})")]
+    AliasLimit {
+        /// The limit.
+        max: u32,
+    },
+    /// The hostname leads to another alias.
+    #[error("the hostname is bound to another alias")]
+    HostnameInUse,
     /// There is a user of this name already.
     #[error("the user name is taken")]
     UsernameTaken,
@@ -247,6 +262,9 @@ impl Error {
             Store::NameTaken => Self::NameTaken(during),
             Store::KeyTaken => Self::KeyTaken(during),
             Store::AliasTaken => Self::AliasTaken(during),
+            Store::LabelTaken { own } => Self::AliasInUse { own },
+            Store::AliasLimit { max } => Self::AliasLimit { max },
+            Store::HostnameTaken => Self::HostnameInUse,
             Store::UsernameTaken => Self::UsernameTaken,
             Store::QuotaReached { max } => Self::Quota { max },
             Store::ProjectGone => Self::NotFound(Thing::Project),

@@ -242,7 +242,7 @@ pub(crate) async fn a_label_is_unique_in_the_whole_store(world: &World) {
     let theirs = store.create_alias(&alias(&other, "shop"), RULES).await.unwrap_err();
     assert!(matches!(theirs, Error::LabelTaken { own: false }), "{theirs:?}");
     let mut second = store.create_alias(&alias(&one, "second"), RULES).await.unwrap();
-    second.label = "shop".to_owned();
+    "shop".clone_into(&mut second.label);
     let renamed = store.update_alias(&second, RULES).await.unwrap_err();
     assert!(matches!(renamed, Error::LabelTaken { own: true }), "{renamed:?}");
 }
@@ -272,7 +272,7 @@ pub(crate) async fn a_freed_label_waits_for_its_owner(world: &World) {
     let removed = store.create_alias(&alias(&one, "removed"), RULES).await.unwrap();
     store.remove_alias(removed.id, NOW_MS).await.unwrap();
     let mut renamed = store.create_alias(&alias(&one, "renamed"), RULES).await.unwrap();
-    renamed.label = "new-name".to_owned();
+    "new-name".clone_into(&mut renamed.label);
     store.update_alias(&renamed, RULES).await.unwrap();
     store.create_alias(&alias(&two, "orphan"), RULES).await.unwrap();
     store.remove_container(two.id, NOW_MS).await.unwrap();
