@@ -13,6 +13,7 @@ mod containers;
 mod controller;
 mod error;
 mod idempotency;
+mod idle;
 mod installation;
 mod operate;
 mod password;
@@ -41,6 +42,7 @@ pub use gantry_store::{
     ProjectSort, Server, StatusLog, Version,
 };
 pub use idempotency::IdempotencyKey;
+pub use idle::{Idler, Traffic};
 pub use installation::{Image, ServerView};
 pub use operate::{Operated, Operation};
 pub use permissions::{Leaf, Permissions};

@@ -18,7 +18,8 @@ use futures_util::future::BoxFuture;
 use gantry_certs::{DevCa, Leaf, Resolver};
 use gantry_model::{ContainerId, Generation, Phase, ProjectId, Scheme, Service};
 use gantry_proxy::{
-    AccessLog, Body, Config, Deps, Edge, KitPort, Limits, StartFailed, StartService, api_service,
+    AccessLog, Activity, Body, Config, Deps, Edge, KitPort, Limits, StartFailed, StartService,
+    WakeContainer, WakeFailed, api_service,
 };
 use gantry_router::{RouteTable, Routes};
 use gantry_store::{Epoch, Revision, RouteRecord, RouteSnapshot};
@@ -122,6 +123,8 @@ fn edge(address: IpAddr, container: IpAddr, directory: &Path) -> Outcome {
         })),
         control: runtime.handle().clone(),
         start_service: Arc::new(Nothing),
+        wake: Arc::new(Nothing),
+        activity: Activity::default(),
         kit: |_| KitPort { provided: false, scheme: Scheme::Http, port: |index| index },
         now_ms: || OffsetDateTime::now_utc().unix_timestamp() * 1000,
         readiness: Vec::new(),
@@ -166,6 +169,16 @@ impl StartService for Nothing {
         _service: Service,
         _index: u16,
     ) -> BoxFuture<'static, Result<(), StartFailed>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+}
+
+impl WakeContainer for Nothing {
+    fn wake(
+        &self,
+        _container: ContainerId,
+        _within: Duration,
+    ) -> BoxFuture<'static, Result<(), WakeFailed>> {
         Box::pin(std::future::ready(Ok(())))
     }
 }

@@ -10,6 +10,7 @@ use crate::{
     deps::RequestId,
     downstream::{Downstream, Protocol},
     metrics::RouteKind,
+    traffic::Traffic,
     worker::Worker,
 };
 
@@ -35,6 +36,8 @@ pub(crate) struct Account {
     received: u64,
     progress: Option<Rc<Progress>>,
     cut_short: bool,
+    /// Of a container that may be put to sleep.
+    traffic: Option<Rc<Traffic>>,
     /// Whether the request has been taken off its connection's count.
     finished: bool,
 }
@@ -61,6 +64,7 @@ impl Account {
             received: 0,
             progress: None,
             cut_short: false,
+            traffic: None,
             finished: false,
         }
     }
@@ -77,6 +81,16 @@ impl Account {
     /// The host as typed. It must have been parsed: a hostname needs no escapes.
     pub(crate) fn host_is(&mut self, host: HeaderValue) {
         self.host = Some(host);
+    }
+
+    /// What the request moves is traffic of its container.
+    pub(crate) fn counts_for(&mut self, traffic: Rc<Traffic>) {
+        self.traffic = Some(traffic);
+    }
+
+    /// The traffic that the request counts for, if its container may be put to sleep.
+    pub(crate) fn traffic(&self) -> Option<&Rc<Traffic>> {
+        self.traffic.as_ref()
     }
 
     pub(crate) fn kind_is(&mut self, kind: RouteKind) {
@@ -98,6 +112,9 @@ impl Account {
     }
 
     pub(crate) fn sent(&mut self, octets: usize) {
+        if let Some(traffic) = &self.traffic {
+            traffic.moved(octets);
+        }
         self.sent = self.sent.saturating_add(u64::try_from(octets).unwrap_or(u64::MAX));
     }
 

@@ -28,6 +28,8 @@ pub(crate) enum Code {
     ContainerStopped,
     ContainerPaused,
     ContainerFailed,
+    ContainerWaking,
+    ContainerNotWoken,
     ServiceNotProvided,
     ServiceNotStarted,
     PortClosed,
@@ -38,7 +40,7 @@ pub(crate) enum Code {
 }
 
 impl Code {
-    pub(crate) const ALL: [Self; 22] = [
+    pub(crate) const ALL: [Self; 24] = [
         Self::BadRequest,
         Self::HeadTooLarge,
         Self::HeadTimeout,
@@ -54,6 +56,8 @@ impl Code {
         Self::ContainerStopped,
         Self::ContainerPaused,
         Self::ContainerFailed,
+        Self::ContainerWaking,
+        Self::ContainerNotWoken,
         Self::ServiceNotProvided,
         Self::ServiceNotStarted,
         Self::PortClosed,
@@ -85,6 +89,8 @@ impl Code {
             Self::ContainerStopped => "CONTAINER_STOPPED",
             Self::ContainerPaused => "CONTAINER_PAUSED",
             Self::ContainerFailed => "CONTAINER_FAILED",
+            Self::ContainerWaking => "CONTAINER_WAKING",
+            Self::ContainerNotWoken => "CONTAINER_NOT_WOKEN",
             Self::ServiceNotProvided => "SERVICE_NOT_PROVIDED",
             Self::ServiceNotStarted => "SERVICE_NOT_STARTED",
             Self::PortClosed => "PORT_CLOSED",
@@ -124,6 +130,9 @@ pub(crate) enum Failure {
     ContainerStopped,
     ContainerPaused,
     ContainerFailed,
+    /// It sleeps, and this request or another has asked it to wake.
+    ContainerWaking,
+    ContainerNotWoken,
     ServiceNotProvided(Service),
     /// The Kit service did not start, or did not answer in time after its start.
     ServiceNotStarted {
@@ -164,6 +173,8 @@ impl Failure {
             Self::ContainerStopped => Code::ContainerStopped,
             Self::ContainerPaused => Code::ContainerPaused,
             Self::ContainerFailed => Code::ContainerFailed,
+            Self::ContainerWaking => Code::ContainerWaking,
+            Self::ContainerNotWoken => Code::ContainerNotWoken,
             Self::ServiceNotProvided(_) => Code::ServiceNotProvided,
             Self::ServiceNotStarted { .. } => Code::ServiceNotStarted,
             Self::PortClosed { .. } => Code::PortClosed,
@@ -189,6 +200,8 @@ impl Failure {
             | Code::ContainerStopped
             | Code::ContainerPaused
             | Code::ContainerFailed
+            | Code::ContainerWaking
+            | Code::ContainerNotWoken
             | Code::ApiUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             Code::ServiceNotStarted
             | Code::PortClosed
@@ -202,10 +215,14 @@ impl Failure {
     const fn retry_after(&self) -> Option<u32> {
         match self {
             Self::ContainerStarting
+            | Self::ContainerWaking
             | Self::PortClosed { fresh: true, .. }
             | Self::ServiceNotStarted { retry: true, .. } => Some(1),
             Self::ApiUnavailable => Some(2),
-            Self::ContainerStopped | Self::ContainerPaused | Self::ContainerFailed => Some(30),
+            Self::ContainerStopped
+            | Self::ContainerPaused
+            | Self::ContainerFailed
+            | Self::ContainerNotWoken => Some(30),
             Self::Refused(_)
             | Self::BadRequest(_)
             | Self::HeadTooLarge
@@ -264,6 +281,11 @@ impl Failure {
             Self::ContainerPaused => "the container is paused; resume it first".to_owned(),
             Self::ContainerFailed => {
                 "the container has failed; its status in the API says why".to_owned()
+            }
+            Self::ContainerWaking => "the container was asleep and is waking".to_owned(),
+            Self::ContainerNotWoken => {
+                "the container is asleep and did not wake; its status in the API says more"
+                    .to_owned()
             }
             Self::ServiceNotProvided(service) => {
                 format!("the service {} is not provided by this version", service.slug())

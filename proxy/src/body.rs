@@ -18,6 +18,7 @@ use crate::{
     account::Account,
     deps::{Body, BoxError},
     headers::clean_trailers,
+    traffic::Traffic,
     tunnel::UpstreamEnd,
     upstream::UpstreamBody,
     watch::{Patience, Tick, Wait},
@@ -29,9 +30,16 @@ pub(crate) struct Progress {
     octets: Cell<u64>,
     last: Cell<Tick>,
     broken: Cell<bool>,
+    /// Of a container that may be put to sleep.
+    traffic: Option<Rc<Traffic>>,
 }
 
 impl Progress {
+    /// Of a body that counts as `traffic`.
+    pub(crate) fn counting(traffic: Option<Rc<Traffic>>) -> Self {
+        Self { traffic, ..Self::default() }
+    }
+
     /// The octets that came.
     pub(crate) fn octets(&self) -> u64 {
         self.octets.get()
@@ -106,6 +114,9 @@ impl HttpBody for RequestBody {
                 let octets = u64::try_from(octets).unwrap_or(u64::MAX);
                 progress.octets.set(progress.octets.get().saturating_add(octets));
                 progress.last.set(wait.watch().now());
+                if let Some(traffic) = &progress.traffic {
+                    traffic.moved(usize::try_from(octets).unwrap_or(usize::MAX));
+                }
                 if let Some(patience) = patience {
                     patience.earn(wait.watch(), octets);
                 }

@@ -73,6 +73,8 @@ pub struct Limits {
     pub stream_idle: Duration,
     /// A Kit service must answer so long after it was asked to start.
     pub service_start_timeout: Duration,
+    /// A request that wakes a container is held so long; a browser is shown a waiting page sooner.
+    pub wake_timeout: Duration,
     /// Client connections in all, per worker.
     pub connections_max: usize,
     /// Client connections from one address (IPv4) or one /64 (IPv6), in all workers together.
@@ -105,6 +107,7 @@ impl Default for Limits {
             upstream_head_timeout: seconds(300),
             stream_idle: seconds(3600),
             service_start_timeout: seconds(30),
+            wake_timeout: seconds(30),
             connections_max: 50_000,
             connections_per_address_max: 4_096,
             requests_max: 100_000,

@@ -1,6 +1,6 @@
 //! What the edge is given: the few things that other crates answer for.
 
-use std::{convert::Infallible, fmt, net::SocketAddr, sync::Arc};
+use std::{convert::Infallible, fmt, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -9,6 +9,8 @@ use gantry_router::Routes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
 use tower::{ServiceExt, util::BoxCloneService};
+
+use crate::Activity;
 
 /// An error of a body, whoever sent it.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -74,6 +76,22 @@ pub trait StartService: Send + Sync {
     ) -> BoxFuture<'static, Result<(), StartFailed>>;
 }
 
+/// Why a container was not woken. The text is for the log.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct WakeFailed(pub String);
+
+/// Wakes containers that are paused or stopped.
+pub trait WakeContainer: Send + Sync {
+    /// Has a container run; returns when it does, or when it cannot within this time. Idempotent.
+    /// Runs on the control runtime.
+    fn wake(
+        &self,
+        container: ContainerId,
+        within: Duration,
+    ) -> BoxFuture<'static, Result<(), WakeFailed>>;
+}
+
 /// How a Kit service is reached.
 #[derive(Clone, Copy, Debug)]
 pub struct KitPort {
@@ -109,6 +127,10 @@ pub struct Deps {
     pub control: tokio::runtime::Handle,
     /// Starts Kit services.
     pub start_service: Arc<dyn StartService>,
+    /// Wakes containers.
+    pub wake: Arc<dyn WakeContainer>,
+    /// Which containers have traffic; the edge writes, whoever puts them to sleep reads.
+    pub activity: Activity,
     /// How Kit services are reached.
     pub kit: fn(Service) -> KitPort,
     /// The wall clock, in milliseconds since the epoch, UTC.

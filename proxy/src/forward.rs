@@ -1,6 +1,6 @@
 //! From the edge to a container and back: one request, one response, perhaps a tunnel.
 
-use std::{hash::BuildHasher, rc::Rc};
+use std::{hash::BuildHasher, rc::Rc, time::Duration};
 
 use gantry_model::{Scheme, Service};
 use http::{
@@ -9,7 +9,7 @@ use http::{
 };
 use http_body::Body as _;
 use hyper::body::Incoming;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::{
     account::Account,
@@ -20,7 +20,8 @@ use crate::{
     multiplex::{self, Shared},
     pipeline::Ask,
     pool::{Need, PoolKey},
-    start::ensure_started,
+    start::{ensure_started, wait_for_port},
+    traffic::Traffic,
     tunnel::UpstreamEnd,
     upstream::{
         Channel, DialError, Endpoint, ExchangeError, Lease, Offer, UpstreamBody, UpstreamIo, dial,
@@ -39,6 +40,8 @@ pub(crate) struct Upstream {
     pub(crate) kit: Option<(Service, u16)>,
     /// Since when the container runs.
     pub(crate) since_ms: i64,
+    /// This request woke it, and may wait until its ports open.
+    pub(crate) is_patient: bool,
 }
 
 /// A client's request, taken to pieces where its parts are needed: a request is large, and each
@@ -52,7 +55,8 @@ pub(crate) async fn forward(
     request: Downstreams<'_>,
     account: &mut Account,
 ) -> Result<Response<EdgeBody>, Failure> {
-    let (body, progress) = request_body(ask, request.body_mut().take());
+    let traffic = account.traffic().cloned();
+    let (body, progress) = request_body(ask, request.body_mut().take(), traffic);
     if let Some(progress) = &progress {
         account.body_is(Rc::clone(progress));
     }
@@ -101,7 +105,11 @@ fn rewrite(
     (request, id)
 }
 
-fn request_body(ask: &Ask<'_>, incoming: Option<Incoming>) -> (RequestBody, Option<Rc<Progress>>) {
+fn request_body(
+    ask: &Ask<'_>,
+    incoming: Option<Incoming>,
+    traffic: Option<Rc<Traffic>>,
+) -> (RequestBody, Option<Rc<Progress>>) {
     let Some(incoming) = incoming.filter(|incoming| !incoming.is_end_stream()) else {
         return (RequestBody::Empty, None);
     };
@@ -112,7 +120,7 @@ fn request_body(ask: &Ask<'_>, incoming: Option<Incoming>) -> (RequestBody, Opti
         Protocol::Http2 if ask.survey.grpc => Some(Patience::of_a_call(limits.stream_idle)),
         Protocol::Http2 => Some(Patience::new(limits.body_idle, limits.body_rate_min)),
     };
-    let progress = Rc::new(Progress::default());
+    let progress = Rc::new(Progress::counting(traffic));
     let wait = ask.worker.watch().wait(None);
     let body = RequestBody::streaming(incoming, Rc::clone(&progress), wait, patience);
     (body, Some(progress))
@@ -253,11 +261,12 @@ fn failure(ask: &Ask<'_>, error: ExchangeError) -> Failure {
 async fn connect(ask: &Ask<'_>, to: &Upstream, need: Need, offer: Offer) -> Result<Lease, Failure> {
     let io = match dial_once(ask, to, offer).await {
         Err(DialError::Refused) => {
-            let Some((service, index)) = to.kit else {
-                let fresh = ask.worker.now_ms().saturating_sub(to.since_ms) < FRESH_MS;
-                return Err(Failure::PortClosed { port: to.endpoint.port, fresh });
-            };
-            ensure_started(ask.worker, to.endpoint, service, index).await?;
+            match to.kit {
+                Some((service, index)) => {
+                    ensure_started(ask.worker, to.endpoint, service, index).await?;
+                }
+                None => wait_while_fresh(ask, to).await?,
+            }
             dial_once(ask, to, offer).await
         }
         other => other,
@@ -289,6 +298,18 @@ async fn connect(ask: &Ask<'_>, to: &Upstream, need: Need, offer: Offer) -> Resu
     let lane = shared.lane().ok_or(Failure::UpstreamBroken)?;
     ask.worker.pool().share(key(ask, to), shared);
     Ok(Lease::Http2(lane))
+}
+
+/// Waits for the port of a container that was started a moment ago, if the request may wait.
+async fn wait_while_fresh(ask: &Ask<'_>, to: &Upstream) -> Result<(), Failure> {
+    let left_ms = FRESH_MS - ask.worker.now_ms().saturating_sub(to.since_ms);
+    let left = u64::try_from(left_ms).unwrap_or(0);
+    let closed = Failure::PortClosed { port: to.endpoint.port, fresh: left > 0 };
+    if left == 0 || !to.is_patient {
+        return Err(closed);
+    }
+    let deadline = Instant::now() + Duration::from_millis(left);
+    wait_for_port(ask.worker, to.endpoint, deadline, closed).await
 }
 
 async fn dial_once(ask: &Ask<'_>, to: &Upstream, offer: Offer) -> Result<UpstreamIo, DialError> {

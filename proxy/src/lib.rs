@@ -26,6 +26,7 @@ mod deps;
 mod downstream;
 mod edge;
 mod forward;
+mod frames;
 mod framing;
 mod gate;
 mod guard;
@@ -40,8 +41,10 @@ mod pool;
 mod stalled;
 mod start;
 mod tls;
+mod traffic;
 mod tunnel;
 mod upstream;
+mod wake;
 mod watch;
 mod websocket;
 mod worker;
@@ -49,6 +52,7 @@ mod worker;
 pub use config::{AccessLog, Config, Limits};
 pub use deps::{
     ApiRealm, ApiService, Body, BoxError, ClientAddress, Deps, KitPort, MetricsSource, Readiness,
-    RequestId, StartFailed, StartService, api_service,
+    RequestId, StartFailed, StartService, WakeContainer, WakeFailed, api_service,
 };
 pub use edge::{Addresses, Edge, StartError};
+pub use traffic::Activity;

@@ -79,6 +79,7 @@ pub(crate) struct Metrics {
     pub(crate) upstream_retries: Counter,
     pub(crate) pool_idle: Counter,
     pub(crate) tunnels_open: Counter,
+    pub(crate) wakes: Counter,
     pub(crate) octets_received: Counter,
     pub(crate) octets_sent: Counter,
     pub(crate) log_lines_dropped: Counter,
@@ -172,7 +173,7 @@ fn render_durations(workers: &[Arc<Metrics>], out: &mut String) {
 
 type Single = (&'static str, &'static str, &'static str, fn(&Metrics) -> &Counter);
 
-const SINGLES: [Single; 15] = [
+const SINGLES: [Single; 16] = [
     ("gantry_proxy_connections_accepted_total", "counter", "Connections accepted.", |m| {
         &m.connections_accepted
     }),
@@ -209,6 +210,7 @@ const SINGLES: [Single; 15] = [
         &m.pool_idle
     }),
     ("gantry_proxy_tunnels_open", "gauge", "Upgraded connections open.", |m| &m.tunnels_open),
+    ("gantry_proxy_wakes_total", "counter", "Containers that requests had woken.", |m| &m.wakes),
     ("gantry_proxy_received_bytes_total", "counter", "Octets of request bodies.", |m| {
         &m.octets_received
     }),

@@ -24,6 +24,7 @@ pub(crate) fn html(failure: &Failure, message: &str, id: RequestId) -> String {
     let status = failure.status();
     let refresh = match failure {
         Failure::ContainerStarting
+        | Failure::ContainerWaking
         | Failure::ServiceNotStarted { retry: true, .. }
         | Failure::PortClosed { fresh: true, .. } => "<meta http-equiv=refresh content=1>",
         Failure::Refused(_)
@@ -40,6 +41,7 @@ pub(crate) fn html(failure: &Failure, message: &str, id: RequestId) -> String {
         | Failure::ContainerStopped
         | Failure::ContainerPaused
         | Failure::ContainerFailed
+        | Failure::ContainerNotWoken
         | Failure::ServiceNotProvided(_)
         | Failure::ServiceNotStarted { retry: false, .. }
         | Failure::PortClosed { fresh: false, .. }
@@ -87,6 +89,12 @@ fn words(failure: &Failure) -> (&'static str, String) {
         Failure::ContainerStarting => {
             ("Starting", "<p>This page reloads by itself until the container is ready.</p>")
         }
+        Failure::ContainerWaking => (
+            "Waking up",
+            "<p><progress aria-label=\"Waking up\"></progress></p>\
+             <p>This page opens by itself as soon as the container is awake.</p>",
+        ),
+        Failure::ContainerNotWoken => ("It did not wake up", "<p>Its owner sees the reason.</p>"),
         Failure::ContainerStopped => ("Stopped", "<p>Its owner can start it.</p>"),
         Failure::ContainerPaused => ("Paused", "<p>Its owner can resume it.</p>"),
         Failure::ContainerFailed => (

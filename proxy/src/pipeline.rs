@@ -24,6 +24,7 @@ use crate::{
     host,
     metrics::RouteKind,
     upstream::Endpoint,
+    wake,
     watch::Origin,
     websocket::{self, Handshake},
     worker::Worker,
@@ -153,19 +154,21 @@ async fn serve(
             match guard::decide(&route, &target) {
                 guard::Decision::Allow => {}
             }
-            let (address, since_ms) = match route.state {
-                RouteState::Running { address, since_ms } => (address, since_ms),
-                RouteState::Starting => return Err(Failure::ContainerStarting),
-                RouteState::Paused => return Err(Failure::ContainerPaused),
-                RouteState::Stopped => return Err(Failure::ContainerStopped),
-                RouteState::Failed => return Err(Failure::ContainerFailed),
+            let (mut route, mut is_patient, mut verify, mut _busy) = (route, false, false, None);
+            if route.gated {
+                let ready = Box::pin(wake::prepare(&ask, route, false, request, account)).await?;
+                (route, is_patient) = (ready.route, ready.is_patient);
+                (verify, _busy) = (ready.verify, ready.busy);
+            }
+            let RouteState::Running { address, since_ms } = route.state else {
+                return Err(wake::asleep(route.state).unwrap_or(Failure::ContainerStopped));
             };
             let generation = route.generation;
             let (kit, port, scheme) = service(worker, &target)?;
             account.kind_is(if kit.is_some() { RouteKind::Kit } else { RouteKind::Port });
             let origin = Origin { project, container, generation };
-            let endpoint = Endpoint { origin, address, port, scheme, verify: false };
-            let upstream = Upstream { endpoint, kit, since_ms };
+            let endpoint = Endpoint { origin, address, port, scheme, verify };
+            let upstream = Upstream { endpoint, kit, since_ms, is_patient };
             forward::forward(&ask, &upstream, request, account).await
         }
         // Neither exists in this version.

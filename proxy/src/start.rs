@@ -65,7 +65,10 @@ async fn start(
     // On the control runtime, and to its end even if all who asked have left.
     let ordered = worker.deps().control.spawn(ordered);
     let why = match timeout_at(deadline, ordered).await {
-        Ok(Ok(Ok(()))) => return wait_for_port(&worker, endpoint, service, deadline).await,
+        Ok(Ok(Ok(()))) => {
+            let late = Failure::ServiceNotStarted { service, retry: true };
+            return wait_for_port(&worker, endpoint, deadline, late).await;
+        }
         Ok(Ok(Err(failed))) => failed.to_string(),
         Ok(Err(panicked)) => panicked.to_string(),
         Err(_) => "the start took too long".to_owned(),
@@ -75,11 +78,12 @@ async fn start(
     Err(Failure::ServiceNotStarted { service, retry: false })
 }
 
-async fn wait_for_port(
+/// Waits until something listens at `endpoint`; fails with `late` if nothing does by the deadline.
+pub(crate) async fn wait_for_port(
     worker: &Worker,
     endpoint: Endpoint,
-    service: Service,
     deadline: Instant,
+    late: Failure,
 ) -> Result<(), Failure> {
     let limit = worker.limits().connect_timeout;
     let mut pause = PAUSE_FIRST;
@@ -92,9 +96,7 @@ async fn wait_for_port(
         match timeout_at(deadline, attempt).await {
             // What does not speak TLS listens all the same; the request will tell.
             Ok(Ok(Ok(_) | Err(DialError::Tls(_)))) => return Ok(()),
-            Ok(Ok(Err(DialError::Forbidden(_)))) | Err(_) => {
-                return Err(Failure::ServiceNotStarted { service, retry: true });
-            }
+            Ok(Ok(Err(DialError::Forbidden(_)))) | Err(_) => return Err(late),
             // A container that boots may lose its address for a moment.
             Ok(
                 Ok(Err(DialError::Refused | DialError::Timeout | DialError::Unreachable(_)))
@@ -102,7 +104,7 @@ async fn wait_for_port(
             ) => {}
         }
         if Instant::now() + pause >= deadline {
-            return Err(Failure::ServiceNotStarted { service, retry: true });
+            return Err(late);
         }
         sleep(pause).await;
         pause = (pause * 3 / 2).min(PAUSE_MAX);

@@ -15,7 +15,10 @@ use std::{
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::{account::Account, upstream::UpstreamIo, watch::Origin, worker::Worker};
+use crate::{
+    account::Account, frames::Frames, traffic::Traffic, upstream::UpstreamIo, watch::Origin,
+    worker::Worker,
+};
 
 /// The container's end of a tunnel. It travels with the answer that opens the tunnel, to whoever has
 /// the client's end.
@@ -46,11 +49,29 @@ struct Direction {
     moved: u64,
     ended: bool,
     closed: bool,
+    tap: Option<Tap>,
+}
+
+/// Counts what passes as traffic of a container that may be put to sleep.
+#[derive(Debug)]
+struct Tap {
+    traffic: Rc<Traffic>,
+    /// For what a client sends.
+    frames: Option<Frames>,
+}
+
+impl Tap {
+    fn passed(&mut self, octets: &[u8]) {
+        self.traffic.sent_by_client(self.frames.as_mut(), octets);
+    }
 }
 
 impl Direction {
-    fn new(pending: BytesMut) -> Self {
-        Self { pending, moved: 0, ended: false, closed: false }
+    fn new(pending: BytesMut, mut tap: Option<Tap>) -> Self {
+        if let Some(tap) = &mut tap {
+            tap.passed(&pending);
+        }
+        Self { pending, moved: 0, ended: false, closed: false, tap }
     }
 
     /// Moves octets until something has to be waited for; says whether any moved.
@@ -94,6 +115,9 @@ impl Direction {
                 }
                 Poll::Ready(()) if buf.filled().is_empty() => self.ended = true,
                 Poll::Ready(()) => {
+                    if let Some(tap) = &mut self.tap {
+                        tap.passed(buf.filled());
+                    }
                     let written = match Pin::new(&mut *to).poll_write(cx, buf.filled())? {
                         Poll::Ready(count) => count,
                         Poll::Pending => 0,
@@ -124,8 +148,10 @@ pub(crate) async fn run<S>(
     let wait = worker.watch().wait(Some(upstream.origin));
     let idle = worker.limits().stream_idle;
     wait.within(idle);
-    let (mut up, mut down) =
-        (Direction::new(read), Direction::new(BytesMut::from(upstream.read.as_ref())));
+    let traffic = upstream.account.as_ref().and_then(|account| account.traffic().cloned());
+    let tap = |frames| traffic.clone().map(|traffic| Tap { traffic, frames });
+    let mut up = Direction::new(read, tap(Some(Frames::default())));
+    let mut down = Direction::new(BytesMut::from(upstream.read.as_ref()), tap(None));
     worker.metrics().tunnels_open.add(1);
     let _open = Open(worker);
     poll_fn(|cx| {

@@ -9,6 +9,7 @@ use std::{
     time::Instant,
 };
 
+use gantry_model::ContainerId;
 use gantry_router::RouteState;
 use tokio_util::task::TaskTracker;
 
@@ -21,7 +22,9 @@ use crate::{
     stalled::Stream,
     start::Starts,
     tls::Tls,
+    traffic::{Traffic, Traffics},
     upstream::DialRules,
+    wake::Wakes,
     watch::{Origin, TICK, Tick, Watch},
 };
 
@@ -40,6 +43,8 @@ pub(crate) struct Worker {
     watch: Rc<Watch>,
     pool: RefCell<Pool>,
     starts: Starts,
+    wakes: Wakes,
+    traffics: Traffics,
     /// The stream whose task runs at this moment.
     stream: RefCell<Option<Rc<Stream>>>,
     lines: LineBuffer,
@@ -96,6 +101,8 @@ impl Worker {
             tls,
             watch: Rc::default(),
             starts: Starts::default(),
+            wakes: Wakes::default(),
+            traffics: Traffics::default(),
             stream: RefCell::default(),
             lines,
             metrics,
@@ -138,6 +145,15 @@ impl Worker {
     /// The idle connections. Not to be held across anything that waits.
     pub(crate) fn pool(&self) -> RefMut<'_, Pool> {
         self.pool.borrow_mut()
+    }
+
+    pub(crate) fn wakes(&self) -> &Wakes {
+        &self.wakes
+    }
+
+    /// The traffic of a container that may be put to sleep.
+    pub(crate) fn traffic_of(&self, container: ContainerId) -> Rc<Traffic> {
+        self.traffics.of(container, &self.deps.activity, self.deps.now_ms)
     }
 
     pub(crate) fn starts(&self) -> &Starts {
@@ -213,6 +229,7 @@ impl Worker {
         }
         if changed || now.is_multiple_of(SWEEP) {
             self.pool().sweep(now, |origin| self.is_gone(origin));
+            self.traffics.sweep(self.now_ms());
         }
         self.metrics.pool_idle.set(u64::try_from(self.pool().len()).unwrap_or(u64::MAX));
         self.flush_lines();

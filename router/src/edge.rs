@@ -105,6 +105,15 @@ impl Edges {
         self.gates.pin().get(&container).cloned()
     }
 
+    /// Who sleeps when idle, and after how many seconds.
+    pub(crate) fn sleepers(&self) -> Vec<(ContainerId, u32)> {
+        let gates = self.gates.pin();
+        let sleeper = |(container, gate): (&ContainerId, &Arc<Gate>)| {
+            Some((*container, gate.settings.idle_pause_after?))
+        };
+        gates.iter().filter_map(sleeper).collect()
+    }
+
     pub(crate) fn alias(&self, label: &str) -> Option<Arc<AliasRoute>> {
         self.aliases.pin().get(label).cloned()
     }

@@ -169,6 +169,14 @@ impl RouteTable {
         self.edges.gate(container)
     }
 
+    /// The containers whose owners want them paused when they are idle, and after how many seconds;
+    /// in no order.
+    pub fn sleepers(&self) -> Vec<(Route, u32)> {
+        let routes = self.routes.pin();
+        let sleeper = |(container, after_s)| Some((routes.get(&container)?.route(container), after_s));
+        self.edges.sleepers().into_iter().filter_map(sleeper).collect()
+    }
+
     /// Where an alias leads, by its label in lower case; also when it is off or expired.
     pub fn alias(&self, label: &str) -> Option<Arc<AliasRoute>> {
         self.edges.alias(label)

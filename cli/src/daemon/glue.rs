@@ -33,6 +33,39 @@ impl gantry_proxy::StartService for StartServices {
     }
 }
 
+/// `control` wakes what the edge finds asleep.
+pub(super) struct WakeContainers(pub(super) Controller);
+
+impl gantry_proxy::WakeContainer for WakeContainers {
+    fn wake(
+        &self,
+        container: ContainerId,
+        within: Duration,
+    ) -> BoxFuture<'static, Result<(), gantry_proxy::WakeFailed>> {
+        let control = self.0.clone();
+        Box::pin(async move {
+            let woken = control.wake(container, within).await;
+            woken.map_err(|error| {
+                gantry_proxy::WakeFailed(gantry_model::Chain(&error).to_string())
+            })
+        })
+    }
+}
+
+/// The edge sees the traffic that keeps containers awake.
+pub(super) struct EdgeTraffic {
+    pub(super) routes: Routes,
+    pub(super) activity: gantry_proxy::Activity,
+    /// When this process began to look, in milliseconds since the epoch.
+    pub(super) begun_ms: i64,
+}
+
+impl gantry_control::Traffic for EdgeTraffic {
+    fn idle(&self) -> Vec<ContainerId> {
+        self.activity.idle(&self.routes, self.begun_ms, now_ms())
+    }
+}
+
 /// The API as the edge calls it: the edge's facts about a request under the API's own types.
 pub(super) fn api(control: Controller, config: gantry_api::ApiConfig) -> gantry_proxy::ApiService {
     let router = gantry_api::service(control, config);

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use anyhow::Context as _;
 use gantry_certs::{DevCa, Renewer};
 use gantry_control::{
-    Clock, Controller, Credential, Deps, Limits, Reconciler, ReconcilerConfig, Starter,
+    Clock, Controller, Credential, Deps, Idler, Limits, Reconciler, ReconcilerConfig, Starter,
     StarterConfig,
 };
 use gantry_model::ServerId;
@@ -177,10 +177,18 @@ impl Daemon {
         );
         explain::answer(files, config, &routes, &mut tasks, &shutdown)
             .context("cannot listen on the socket in the state directory")?;
+        let activity = gantry_proxy::Activity::default();
+        let idler = idler(&control, &routes, &activity);
+        let token = shutdown.clone();
+        tasks.spawn(async move {
+            idler.run(token).await;
+            "idler"
+        });
+        let waker = glue::WakeContainers(control.clone());
         let api_config = gantry_api::ApiConfig::default();
         let keyed_requests = api_config.tasks.clone();
         let api = glue::api(control, api_config);
-        let deps = edge_deps(api, routes, certificates, starter.clone());
+        let deps = edge_deps(api, routes, certificates, starter.clone(), waker, activity);
         let edge =
             Edge::start(edge_config(config, files), deps).context("cannot start the edge")?;
         let run_file = run_file(config, ca_path);
@@ -253,17 +261,30 @@ fn reconciler(
     Reconciler::new(store.clone(), Arc::clone(runtime), server, clock.clone(), settings)
 }
 
+fn idler(control: &Controller, routes: &Routes, activity: &gantry_proxy::Activity) -> Idler {
+    let traffic = glue::EdgeTraffic {
+        routes: routes.clone(),
+        activity: activity.clone(),
+        begun_ms: glue::now_ms(),
+    };
+    Idler::new(control.clone(), Arc::new(traffic))
+}
+
 fn edge_deps(
     api: gantry_proxy::ApiService,
     routes: Routes,
     certificates: Arc<gantry_certs::Resolver>,
     starter: Starter,
+    waker: glue::WakeContainers,
+    activity: gantry_proxy::Activity,
 ) -> gantry_proxy::Deps {
     gantry_proxy::Deps {
         certificates,
         api,
         control: tokio::runtime::Handle::current(),
         start_service: Arc::new(glue::StartServices(starter)),
+        wake: Arc::new(waker),
+        activity,
         kit: kit::port,
         now_ms: glue::now_ms,
         readiness: vec![Arc::new(glue::RoutesAreFresh(routes.clone()))],

@@ -15,8 +15,8 @@ use futures_util::future::BoxFuture;
 use gantry_certs::{DevCa, Leaf, Resolver};
 use gantry_model::{ContainerId, Generation, Phase, Scheme, Service};
 use gantry_proxy::{
-    AccessLog, ApiRealm, Body, ClientAddress, Config, Deps, Edge, KitPort, Limits, Readiness,
-    RequestId, StartFailed, StartService, api_service,
+    AccessLog, Activity, ApiRealm, Body, ClientAddress, Config, Deps, Edge, KitPort, Limits,
+    Readiness, RequestId, StartFailed, StartService, WakeContainer, WakeFailed, api_service,
 };
 use gantry_router::{RouteTable, Routes};
 use gantry_store::{Epoch, Revision, RouteRecord, RouteSnapshot};
@@ -37,6 +37,9 @@ pub(crate) const FILES_PORT: u16 = 7001;
 pub(crate) fn host(container: &str, service: &str) -> String {
     format!("{PROJECT}-{container}-{service}.local.containers.gantry.localhost")
 }
+
+/// The records that the routes are made of.
+type Records = Arc<Mutex<HashMap<ContainerId, RouteRecord>>>;
 
 /// A program that a test's service start runs: where, and what it answers.
 type Program = Box<dyn Fn(SocketAddr) -> Result<Origin, StartFailed> + Send + Sync>;
@@ -67,6 +70,50 @@ impl StartService for Starter {
     }
 }
 
+/// Wakes containers as the test says: by giving them their next start, or not at all.
+#[derive(Clone)]
+pub(crate) struct Waker {
+    routes: Routes,
+    records: Records,
+    wakes: bool,
+    never: Arc<std::sync::atomic::AtomicBool>,
+    pub(crate) woken: Arc<Mutex<Vec<ContainerId>>>,
+}
+
+impl Waker {
+    /// From now on wakings do not end.
+    pub(crate) fn never(&self) {
+        self.never.store(true, std::sync::atomic::Ordering::SeqCst);
+    }
+}
+
+impl WakeContainer for Waker {
+    fn wake(
+        &self,
+        container: ContainerId,
+        _within: Duration,
+    ) -> BoxFuture<'static, Result<(), WakeFailed>> {
+        let this = self.clone();
+        Box::pin(async move {
+            this.woken.lock().unwrap().push(container);
+            if this.never.load(std::sync::atomic::Ordering::SeqCst) {
+                std::future::pending::<()>().await;
+            }
+            if !this.wakes {
+                return Err(WakeFailed("secret detail".to_owned()));
+            }
+            let mut records = this.records.lock().unwrap();
+            let record = records.get_mut(&container).unwrap();
+            if record.phase == Phase::Stopped {
+                record.started_at_ms = Some(now_ms());
+            }
+            record.phase = Phase::Running;
+            apply(&this.routes, container, Some(record.clone()));
+            Ok(())
+        })
+    }
+}
+
 /// Ready or not, as the test says.
 pub(crate) struct Gauge(pub(crate) Mutex<Result<(), String>>);
 
@@ -85,6 +132,8 @@ pub(crate) struct Setup {
     pub(crate) limits: Limits,
     pub(crate) workers: usize,
     pub(crate) program: Program,
+    /// Whether containers that are asked to wake do.
+    pub(crate) wakes: bool,
 }
 
 impl Default for Setup {
@@ -93,6 +142,7 @@ impl Default for Setup {
             limits: Limits::default(),
             workers: 1,
             program: Box::new(|address| Ok(Origin::simple(address))),
+            wakes: true,
         }
     }
 }
@@ -103,11 +153,13 @@ pub(crate) struct Bed {
     pub(crate) edge: Option<Edge>,
     pub(crate) routes: Routes,
     pub(crate) starter: Starter,
+    pub(crate) waker: Waker,
+    pub(crate) activity: Activity,
     pub(crate) gauge: Arc<Gauge>,
     pub(crate) ca_path: PathBuf,
     pub(crate) log_path: PathBuf,
     pub(crate) runtime: Option<tokio::runtime::Runtime>,
-    records: Mutex<HashMap<ContainerId, RouteRecord>>,
+    records: Records,
     _directory: tempfile::TempDir,
 }
 
@@ -122,29 +174,27 @@ impl Bed {
         let now = OffsetDateTime::now_utc();
         let domain = "gantry.localhost".parse().unwrap();
         let ca = DevCa::open_or_create(directory.path(), &domain, now).unwrap();
-        let resolver = Arc::new(Resolver::new());
-        let leaf = |names: &[&str]| {
-            let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
-            Leaf { key: Arc::new(ca.issue(&names, now).unwrap()), names }
-        };
-        resolver.publish(&[
-            leaf(&["gantry.localhost", "api.gantry.localhost", "*.api.gantry.localhost"]),
-            leaf(&["*.local.containers.gantry.localhost", "*.other.containers.gantry.localhost"]),
-        ]);
+        let resolver = certificates(&ca, now);
         let empty =
             RouteSnapshot { epoch: Epoch([1; 16]), revision: Revision(1), containers: vec![] };
         let routes = Routes::new(RouteTable::build(&empty));
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .unwrap();
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        let runtime = runtime.worker_threads(1).enable_all().build().unwrap();
         let starter = Starter {
             address: SocketAddr::new(address(number, 2), FILES_PORT),
             program: Arc::new(setup.program),
             started: Arc::default(),
             running: Arc::default(),
         };
+        let records = Records::default();
+        let waker = Waker {
+            routes: routes.clone(),
+            records: Arc::clone(&records),
+            wakes: setup.wakes,
+            never: Arc::default(),
+            woken: Arc::default(),
+        };
+        let activity = Activity::default();
         let gauge = Arc::new(Gauge(Mutex::new(Ok(()))));
         let log_path = directory.path().join("access.log");
         let listen = vec![SocketAddr::new(address(number, 1), 0)];
@@ -167,6 +217,8 @@ impl Bed {
             api: api_service(tower::service_fn(api)),
             control: runtime.handle().clone(),
             start_service: Arc::new(starter.clone()),
+            wake: Arc::new(waker.clone()),
+            activity: activity.clone(),
             kit,
             now_ms,
             readiness: vec![Arc::clone(&gauge) as _],
@@ -178,11 +230,13 @@ impl Bed {
             edge: Some(edge),
             routes,
             starter,
+            waker,
+            activity,
             gauge,
             ca_path: ca.ca_path().to_owned(),
             log_path,
             runtime: Some(runtime),
-            records: Mutex::default(),
+            records,
             _directory: directory,
         }
     }
@@ -246,9 +300,7 @@ impl Bed {
     }
 
     fn apply(&self, container: ContainerId, record: Option<RouteRecord>) {
-        let table = self.routes.current();
-        let next = Revision(table.revision().0 + 1);
-        table.apply(&[(container, record)], next);
+        apply(&self.routes, container, record);
     }
 
     pub(crate) fn edge(&self) -> &Edge {
@@ -291,15 +343,25 @@ impl Bed {
         line.unwrap_or_else(|| panic!("no {name} in {}", reply.text())).parse().unwrap()
     }
 
-    /// Waits until a metric has a value; it is read again and again.
+    /// Waits until a metric has a value.
     pub(crate) fn wait_metric(&self, name: &str, want: f64) {
+        self.wait_metric_until(name, |value| (value - want).abs() < f64::EPSILON);
+    }
+
+    /// Waits until a metric has at least a value.
+    pub(crate) fn wait_metric_at_least(&self, name: &str, least: f64) {
+        self.wait_metric_until(name, |value| value >= least);
+    }
+
+    /// Reads a metric again and again until it is right.
+    fn wait_metric_until(&self, name: &str, is_right: impl Fn(f64) -> bool) {
         let end = std::time::Instant::now() + Duration::from_secs(10);
         loop {
             let value = self.metric(name);
-            if (value - want).abs() < f64::EPSILON {
+            if is_right(value) {
                 return;
             }
-            assert!(std::time::Instant::now() < end, "{name} is {value}, not {want}");
+            assert!(std::time::Instant::now() < end, "{name} stays {value}");
             std::thread::park_timeout(Duration::from_millis(20));
         }
     }
@@ -324,6 +386,12 @@ impl Drop for Bed {
     }
 }
 
+fn apply(routes: &Routes, container: ContainerId, record: Option<RouteRecord>) {
+    let table = routes.current();
+    let next = Revision(table.revision().0 + 1);
+    table.apply(&[(container, record)], next);
+}
+
 fn address(number: u8, last: u8) -> IpAddr {
     IpAddr::V4(Ipv4Addr::new(127, 77, number, last))
 }
@@ -335,6 +403,19 @@ pub(crate) fn now_ms() -> i64 {
 fn kit(service: Service) -> KitPort {
     let provided = matches!(service, Service::Files | Service::Terminal | Service::Exec);
     KitPort { provided, scheme: Scheme::Http, port: |index| FILES_PORT - 1 + index }
+}
+
+fn certificates(ca: &DevCa, now: OffsetDateTime) -> Arc<Resolver> {
+    let resolver = Arc::new(Resolver::new());
+    let leaf = |names: &[&str]| {
+        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+        Leaf { key: Arc::new(ca.issue(&names, now).unwrap()), names }
+    };
+    resolver.publish(&[
+        leaf(&["gantry.localhost", "api.gantry.localhost", "*.api.gantry.localhost"]),
+        leaf(&["*.local.containers.gantry.localhost", "*.other.containers.gantry.localhost"]),
+    ]);
+    resolver
 }
 
 /// An API that tells what it was asked.

@@ -43,4 +43,5 @@ mod smuggling;
 #[cfg(test)]
 mod streaming;
 #[cfg(test)]
+mod waking;
 mod websocket;

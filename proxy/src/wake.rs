@@ -1,0 +1,202 @@
+//! Waking a container that sleeps, because a request has come for it and its owner wants that.
+//!
+//! All requests of this worker for one container wait for the same waking. A browser that opens a
+//! page is shown a page that waits, when it takes more than a moment; everything else is held.
+
+use std::{cell::RefCell, collections::HashMap, rc::Rc, time::Duration};
+
+use futures_util::{
+    FutureExt,
+    future::{LocalBoxFuture, Shared},
+};
+use gantry_model::{ContainerId, ProjectId, edge::WakePolicy};
+use gantry_router::{Route, RouteState};
+use http::{HeaderValue, Method, Request};
+use hyper::body::Incoming;
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout, timeout_at},
+};
+
+use crate::{
+    account::Account, answer::Failure, headers::Survey, pipeline::Ask, traffic::Busy,
+    worker::Worker,
+};
+
+/// The routes are looked at this often even if they tell of no change.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// So long a browser waits before it is shown a page: most containers resume within it.
+const MOMENT: Duration = Duration::from_millis(1500);
+
+type Waking = Shared<LocalBoxFuture<'static, Result<(), Failure>>>;
+
+/// The wakings under way, as this worker knows them.
+#[derive(Debug, Default)]
+pub(crate) struct Wakes(RefCell<HashMap<ContainerId, Waking>>);
+
+/// What a request is, as far as waking goes.
+#[derive(Clone, Copy, Debug)]
+struct Caller {
+    /// A browser opens a page.
+    navigates: bool,
+    /// It has proved to belong to a group.
+    is_known: bool,
+}
+
+impl Caller {
+    /// Who sends this request.
+    fn of(survey: &Survey, method: &Method, is_known: bool) -> Self {
+        let opens = survey.mode.as_ref().map(HeaderValue::as_bytes) == Some(b"navigate");
+        Self { navigates: opens && *method == Method::GET, is_known }
+    }
+}
+
+/// Why a container that does not run cannot be reached; nothing if it runs.
+pub(crate) const fn asleep(state: RouteState) -> Option<Failure> {
+    match state {
+        RouteState::Running { .. } => None,
+        RouteState::Starting => Some(Failure::ContainerStarting),
+        RouteState::Paused => Some(Failure::ContainerPaused),
+        RouteState::Stopped => Some(Failure::ContainerStopped),
+        RouteState::Failed => Some(Failure::ContainerFailed),
+    }
+}
+
+/// Whether this request wakes a container with this policy.
+const fn wakes(policy: WakePolicy, caller: Caller) -> bool {
+    match policy {
+        WakePolicy::Never => false,
+        WakePolicy::Navigate => caller.navigates,
+        WakePolicy::Any => true,
+        WakePolicy::Authed => caller.is_known,
+    }
+}
+
+/// Has a container wake if its policy lets this request do that; returns its route once it runs.
+async fn ensure_awake(
+    worker: &Rc<Worker>,
+    route: Route,
+    policy: WakePolicy,
+    caller: Caller,
+) -> Result<Route, Failure> {
+    let Some(why) = asleep(route.state) else { return Ok(route) };
+    if !wakes(policy, caller) || route.state == RouteState::Failed {
+        return Err(why);
+    }
+    let waking = board(worker, route.project, route.container);
+    let held = worker.limits().wake_timeout;
+    let patience = if caller.navigates { MOMENT.min(held) } else { held };
+    match timeout(patience, waking).await {
+        Ok(Ok(())) => {}
+        Ok(Err(failure)) => return Err(failure),
+        Err(_) => return Err(Failure::ContainerWaking),
+    }
+    let route = worker.deps().routes.current().lookup(route.project, route.container);
+    let route = route.or(Err(Failure::NotFound))?;
+    asleep(route.state).map_or(Ok(route), Err)
+}
+
+/// What a container that may sleep does with a request.
+#[derive(Debug)]
+pub(crate) struct Awake {
+    /// Its route, which runs.
+    pub(crate) route: Route,
+    /// Whether the request had to wait for that, and may wait on for a port to open.
+    pub(crate) is_patient: bool,
+    /// Whether the certificate of an `https-<port>` service must be valid.
+    pub(crate) verify: bool,
+    /// Held until the answer begins.
+    pub(crate) busy: Option<Busy>,
+}
+
+/// Has the container of a request run, if it may, and notes that there is traffic. `is_known` says
+/// whether the sender has proved to belong to a group.
+pub(crate) async fn prepare(
+    ask: &Ask<'_>,
+    route: Route,
+    is_known: bool,
+    request: &Request<Option<Incoming>>,
+    account: &mut Account,
+) -> Result<Awake, Failure> {
+    let worker = ask.worker;
+    let gate = worker.deps().routes.current().gate(route.container);
+    let settings = gate.as_ref().map(|gate| &gate.settings);
+    let policy = settings.map_or(WakePolicy::Never, |settings| settings.wake);
+    let caller = Caller::of(ask.survey, request.method(), is_known);
+    let slept = asleep(route.state).is_some();
+    let route = ensure_awake(worker, route, policy, caller).await?;
+    let mut busy = None;
+    if settings.is_some_and(|settings| settings.idle_pause_after.is_some()) {
+        let traffic = worker.traffic_of(route.container);
+        let client = ask.downstream.peer.ip();
+        let what = (client, request.method().as_str(), ask.hostname.as_str(), request.uri().path());
+        busy = traffic.asked(what).then(|| traffic.busy());
+        account.counts_for(traffic);
+    }
+    let verify = settings.is_some_and(|settings| settings.verify_upstream);
+    Ok(Awake { route, is_patient: slept && !caller.navigates, verify, busy })
+}
+
+/// Joins the waking under way, or begins one.
+fn board(worker: &Rc<Worker>, project: ProjectId, container: ContainerId) -> Waking {
+    if let Some(waking) = worker.wakes().0.borrow().get(&container) {
+        return waking.clone();
+    }
+    let waking = wake(Rc::clone(worker), project, container).boxed_local().shared();
+    worker.wakes().0.borrow_mut().insert(container, waking.clone());
+    worker.metrics().wakes.add(1);
+    // To its end, and out of the map, even if all who asked leave.
+    let (worker_, driven) = (Rc::clone(worker), waking.clone());
+    drop(worker.tasks().spawn_local(async move {
+        driven.await.unwrap_or_default();
+        worker_.wakes().0.borrow_mut().remove(&container);
+    }));
+    waking
+}
+
+async fn wake(
+    worker: Rc<Worker>,
+    project: ProjectId,
+    container: ContainerId,
+) -> Result<(), Failure> {
+    let within = worker.limits().wake_timeout;
+    let deadline = Instant::now() + within;
+    // Before it is woken, so that no publication is missed.
+    let mut published = worker.deps().routes.published();
+    // On the control runtime, and to its end even if all who asked have left.
+    let ordered = worker.deps().control.spawn(worker.deps().wake.wake(container, within));
+    let why = match timeout_at(deadline, ordered).await {
+        Ok(Ok(Ok(()))) => return runs(&worker, project, container, &mut published, deadline).await,
+        Ok(Ok(Err(failed))) => failed.to_string(),
+        Ok(Err(panicked)) => panicked.to_string(),
+        Err(_) => return Err(Failure::ContainerWaking),
+    };
+    tracing::warn!(%container, why, "a container was not woken");
+    Err(Failure::ContainerNotWoken)
+}
+
+/// Waits until the routes say that a container runs.
+async fn runs<R>(
+    worker: &Worker,
+    project: ProjectId,
+    container: ContainerId,
+    published: &mut watch::Receiver<R>,
+    deadline: Instant,
+) -> Result<(), Failure> {
+    loop {
+        published.mark_unchanged();
+        let route = worker.deps().routes.current().lookup(project, container);
+        match route.map(|route| route.state) {
+            Ok(RouteState::Running { .. }) => return Ok(()),
+            Ok(RouteState::Failed) => return Err(Failure::ContainerFailed),
+            Ok(RouteState::Starting | RouteState::Paused | RouteState::Stopped) => {}
+            Err(_) => return Err(Failure::NotFound),
+        }
+        // A publication or a look of our own, whichever comes first.
+        _ = timeout(LOOK, published.changed()).await;
+        if Instant::now() >= deadline {
+            return Err(Failure::ContainerWaking);
+        }
+    }
+}
