@@ -173,7 +173,8 @@ impl RouteTable {
     /// in no order.
     pub fn sleepers(&self) -> Vec<(Route, u32)> {
         let routes = self.routes.pin();
-        let sleeper = |(container, after_s)| Some((routes.get(&container)?.route(container), after_s));
+        let sleeper =
+            |(container, after_s)| Some((routes.get(&container)?.route(container), after_s));
         self.edges.sleepers().into_iter().filter_map(sleeper).collect()
     }
 

@@ -45,9 +45,7 @@ impl gantry_proxy::WakeContainer for WakeContainers {
         let control = self.0.clone();
         Box::pin(async move {
             let woken = control.wake(container, within).await;
-            woken.map_err(|error| {
-                gantry_proxy::WakeFailed(gantry_model::Chain(&error).to_string())
-            })
+            woken.map_err(|error| gantry_proxy::WakeFailed(gantry_model::Chain(&error).to_string()))
         })
     }
 }
