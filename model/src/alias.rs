@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use crate::{
     FieldError, Scheme, Service, Target,
     access::Program,
+    query::{escape, key, pairs, push, sets, split},
     route::{is_alias, starts_canonical},
 };
 
@@ -240,47 +241,15 @@ impl Landing {
         if path != "/" && !(self.pinned && path == own_path) {
             return if self.pinned { Landed::Pinned404 } else { Landed::Unchanged };
         }
-        let mut own_keys: Vec<Cow<'_, [u8]>> =
-            own_query.split('&').filter(|pair| !pair.is_empty()).map(key).collect();
+        let mut own_keys: Vec<Cow<'_, [u8]>> = pairs(own_query).map(key).collect();
         own_keys.sort_unstable();
-        // Some servers still take a semicolon for an ampersand.
-        let is_own =
-            |pair: &str| pair.split(';').any(|pair| own_keys.binary_search(&key(pair)).is_ok());
+        let is_own = |key: &[u8]| own_keys.binary_search_by(|own| (**own).cmp(key)).is_ok();
         let mut target = self.path_and_query.clone();
-        for pair in query.split('&').filter(|pair| !pair.is_empty() && !is_own(pair)) {
-            target.push(if target.contains('?') { '&' } else { '?' });
-            target.push_str(pair);
+        for pair in pairs(query).filter(|pair| !sets(pair, is_own)) {
+            push(&mut target, pair);
         }
         if target == path_and_query { Landed::Unchanged } else { Landed::Rewritten(target) }
     }
-}
-
-fn split(path_and_query: &str) -> (&str, &str) {
-    path_and_query.split_once('?').unwrap_or((path_and_query, ""))
-}
-
-/// The name of a parameter, decoded, so that no spelling of it escapes.
-fn key(pair: &str) -> Cow<'_, [u8]> {
-    let key = pair.split_once('=').map_or(pair, |(key, _)| key).as_bytes();
-    if key.iter().any(|octet| matches!(octet, b'%' | b'+')) {
-        let mut decoded = Vec::with_capacity(key.len());
-        let mut rest = key;
-        while let [first, tail @ ..] = rest {
-            let escaped =
-                tail.first_chunk().filter(|_| *first == b'%').and_then(|digits| escape(*digits));
-            decoded.push(escaped.unwrap_or(if *first == b'+' { b' ' } else { *first }));
-            rest = if escaped.is_some() { tail.get(2..).unwrap_or_default() } else { tail };
-        }
-        return Cow::Owned(decoded);
-    }
-    Cow::Borrowed(key)
-}
-
-/// The octet that two hexadecimal digits stand for.
-fn escape(digits: [u8; 2]) -> Option<u8> {
-    let mut octet = [0];
-    hex::decode_to_slice(digits, &mut octet).ok()?;
-    Some(octet[0])
 }
 
 /// Whether these octets may stand in a request line (RFC 3986, sections 3.3 and 3.4).

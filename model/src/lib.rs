@@ -16,7 +16,9 @@ mod json;
 pub mod name;
 pub mod phase;
 pub mod project;
+mod query;
 pub mod route;
+pub mod selector;
 pub mod service;
 pub mod ssh;
 

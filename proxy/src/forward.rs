@@ -20,6 +20,7 @@ use crate::{
     multiplex::{self, Shared},
     pipeline::Ask,
     pool::{Need, PoolKey},
+    rewrite,
     start::{ensure_started, wait_for_port},
     traffic::Traffic,
     tunnel::UpstreamEnd,
@@ -55,12 +56,15 @@ pub(crate) async fn forward(
     request: Downstreams<'_>,
     account: &mut Account,
 ) -> Result<Response<EdgeBody>, Failure> {
+    if let Some(instance) = to.kit {
+        rewrite::select(instance, request)?;
+    }
     let traffic = account.traffic().cloned();
     let (body, progress) = request_body(ask, request.body_mut().take(), traffic);
     if let Some(progress) = &progress {
         account.body_is(Rc::clone(progress));
     }
-    let (request, request_id) = rewrite(ask, request, body);
+    let (request, request_id) = make_own(ask, request, body);
     let wait = ask.worker.watch().wait(Some(to.endpoint.origin));
     if ask.survey.upgrade.is_some() {
         return Box::pin(upgrade(ask, to, request, wait, request_id)).await;
@@ -70,7 +74,7 @@ pub(crate) async fn forward(
 }
 
 /// Makes a client's request the edge's own. Returns the request's id as a field, too.
-fn rewrite(
+fn make_own(
     ask: &Ask<'_>,
     from: Downstreams<'_>,
     body: RequestBody,

@@ -38,6 +38,7 @@ mod multiplex;
 mod page;
 mod pipeline;
 mod pool;
+mod rewrite;
 mod stalled;
 mod start;
 mod tls;

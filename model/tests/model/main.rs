@@ -19,4 +19,5 @@ mod name;
 mod phase;
 mod policy;
 mod route;
+mod selector;
 mod ssh;

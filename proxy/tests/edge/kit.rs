@@ -107,3 +107,27 @@ fn a_panic_of_the_api_costs_one_request() {
     assert_eq!((reply.status, reply.code()), (503, Some("API_UNAVAILABLE")));
     assert_eq!(client.get("api.gantry.localhost", "/", "").status, 200);
 }
+
+#[test]
+fn a_service_is_told_which_instance_its_hostname_named() {
+    let bed = Bed::new(150);
+    bed.set(CONTAINER, Phase::Running, 1);
+    let terminal = Origin::simple(SocketAddr::new(bed.container_address(2), FILES_PORT + 1));
+    let files = Origin::simple(SocketAddr::new(bed.container_address(2), FILES_PORT));
+    let port = Origin::simple(SocketAddr::new(bed.container_address(2), 3000));
+    let mut client = bed.client();
+    for (service, path, origin, want) in [
+        ("terminal-2", "/ws?terminal_id=9&x=1", &terminal, "/ws?x=1&display=2&terminal_id=2"),
+        ("files-1", "/?terminal_id=9", &files, "/?terminal_id=9"),
+        ("http-3000", "/?terminal_id=9&id=1", &port, "/?terminal_id=9&id=1"),
+    ] {
+        assert_eq!(client.get(&host(CONTAINER, service), path, "").status, 200);
+        let seen = origin.seen();
+        let line = seen.last().unwrap().line();
+        assert_eq!(line, format!("GET {want} HTTP/1.1"), "{service}");
+    }
+    let star = format!("OPTIONS * HTTP/1.1\r\nHost: {}\r\n\r\n", host(CONTAINER, "terminal-2"));
+    client.send(star);
+    assert_eq!(client.reply().status, 200);
+    assert_eq!(terminal.seen().last().unwrap().line(), "OPTIONS * HTTP/1.1");
+}
