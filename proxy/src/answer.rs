@@ -3,11 +3,13 @@
 //! One place turns failures into answers. A browser that navigates gets a page, a program that asks
 //! for JSON gets JSON, everything else one line of text; all carry the same code and request id.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use gantry_model::{Scheme, Service};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 
-use crate::{body::EdgeBody, deps::RequestId, downstream::Protocol, framing::Refusal, page};
+use crate::{body::EdgeBody, deps::RequestId, downstream::Protocol, framing::Refusal, guard, page};
 
 /// The machine-readable name of a failure; part of the interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,10 +39,17 @@ pub(crate) enum Code {
     UpstreamTimeout,
     UpstreamBroken,
     ApiUnavailable,
+    AuthenticationRequired,
+    AccessDenied,
+    ProxyDisabled,
+    OriginRefused,
+    TooManyAttempts,
+    EdgeBusy,
+    AliasPathPinned,
 }
 
 impl Code {
-    pub(crate) const ALL: [Self; 24] = [
+    pub(crate) const ALL: [Self; 31] = [
         Self::BadRequest,
         Self::HeadTooLarge,
         Self::HeadTimeout,
@@ -65,6 +74,13 @@ impl Code {
         Self::UpstreamTimeout,
         Self::UpstreamBroken,
         Self::ApiUnavailable,
+        Self::AuthenticationRequired,
+        Self::AccessDenied,
+        Self::ProxyDisabled,
+        Self::OriginRefused,
+        Self::TooManyAttempts,
+        Self::EdgeBusy,
+        Self::AliasPathPinned,
     ];
 
     /// Its place in [`Code::ALL`].
@@ -98,6 +114,13 @@ impl Code {
             Self::UpstreamTimeout => "UPSTREAM_TIMEOUT",
             Self::UpstreamBroken => "UPSTREAM_BROKEN",
             Self::ApiUnavailable => "API_UNAVAILABLE",
+            Self::AuthenticationRequired => "AUTHENTICATION_REQUIRED",
+            Self::AccessDenied => "ACCESS_DENIED",
+            Self::ProxyDisabled => "PROXY_DISABLED",
+            Self::OriginRefused => "ORIGIN_REFUSED",
+            Self::TooManyAttempts => "TOO_MANY_ATTEMPTS",
+            Self::EdgeBusy => "EDGE_BUSY",
+            Self::AliasPathPinned => "ALIAS_PATH_PINNED",
         }
     }
 }
@@ -151,6 +174,28 @@ pub(crate) enum Failure {
     UpstreamTimeout,
     UpstreamBroken,
     ApiUnavailable,
+    /// A name and a password would help. A script is not told so in a way that makes its browser ask.
+    AuthenticationRequired {
+        script: bool,
+    },
+    /// The same for a browser that opens a page: where to give them.
+    SignIn {
+        page: Box<str>,
+    },
+    /// Nothing that the request could bring, or nothing that it has brought, lets it pass.
+    AccessDenied,
+    /// The owner has closed everything.
+    ProxyDisabled,
+    /// A page of another origin has made a browser send a request with its cookies or its password.
+    OriginRefused,
+    /// Too many wrong passwords came from this address.
+    TooManyAttempts {
+        wait: Duration,
+    },
+    /// More is under way than this server takes.
+    EdgeBusy,
+    /// An alias leads to other paths than this one.
+    AliasPathPinned,
 }
 
 impl Failure {
@@ -182,6 +227,15 @@ impl Failure {
             Self::UpstreamTimeout => Code::UpstreamTimeout,
             Self::UpstreamBroken => Code::UpstreamBroken,
             Self::ApiUnavailable => Code::ApiUnavailable,
+            Self::AuthenticationRequired { .. } | Self::SignIn { .. } => {
+                Code::AuthenticationRequired
+            }
+            Self::AccessDenied => Code::AccessDenied,
+            Self::ProxyDisabled => Code::ProxyDisabled,
+            Self::OriginRefused => Code::OriginRefused,
+            Self::TooManyAttempts { .. } => Code::TooManyAttempts,
+            Self::EdgeBusy => Code::EdgeBusy,
+            Self::AliasPathPinned => Code::AliasPathPinned,
         }
     }
 
@@ -195,13 +249,17 @@ impl Failure {
             Code::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Code::MethodNotSupported | Code::ServiceNotProvided => StatusCode::NOT_IMPLEMENTED,
             Code::ExpectationFailed => StatusCode::EXPECTATION_FAILED,
-            Code::NotFound => StatusCode::NOT_FOUND,
+            Code::NotFound | Code::AliasPathPinned => StatusCode::NOT_FOUND,
+            Code::AuthenticationRequired => StatusCode::UNAUTHORIZED,
+            Code::AccessDenied | Code::ProxyDisabled | Code::OriginRefused => StatusCode::FORBIDDEN,
+            Code::TooManyAttempts => StatusCode::TOO_MANY_REQUESTS,
             Code::ContainerStarting
             | Code::ContainerStopped
             | Code::ContainerPaused
             | Code::ContainerFailed
             | Code::ContainerWaking
             | Code::ContainerNotWoken
+            | Code::EdgeBusy
             | Code::ApiUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             Code::ServiceNotStarted
             | Code::PortClosed
@@ -212,12 +270,15 @@ impl Failure {
     }
 
     /// Seconds after which asking again may help.
-    const fn retry_after(&self) -> Option<u32> {
+    const fn retry_after(&self) -> Option<u64> {
         match self {
             Self::ContainerStarting
             | Self::ContainerWaking
             | Self::PortClosed { fresh: true, .. }
+            | Self::EdgeBusy
             | Self::ServiceNotStarted { retry: true, .. } => Some(1),
+            // Rounded up: a client that comes back too early would be refused again.
+            Self::TooManyAttempts { wait } => Some(wait.as_secs().saturating_add(1)),
             Self::ApiUnavailable => Some(2),
             Self::ContainerStopped
             | Self::ContainerPaused
@@ -239,8 +300,23 @@ impl Failure {
             | Self::PortClosed { fresh: false, .. }
             | Self::UpstreamUnreachable { .. }
             | Self::UpstreamTimeout
-            | Self::UpstreamBroken => None,
+            | Self::UpstreamBroken
+            | Self::AuthenticationRequired { .. }
+            | Self::SignIn { .. }
+            | Self::AccessDenied
+            | Self::ProxyDisabled
+            | Self::OriginRefused
+            | Self::AliasPathPinned => None,
         }
+    }
+
+    /// How a client can prove who it is.
+    const fn challenge(&self) -> Option<&'static str> {
+        if let Self::AuthenticationRequired { script: false } = self {
+            return Some("Basic realm=\"Gantry\", charset=\"UTF-8\"");
+        }
+        let signs_in = matches!(self.code(), Code::AuthenticationRequired);
+        if signs_in { Some(guard::SIGN_IN_CHALLENGE) } else { None }
     }
 
     /// Whether the connection must end, because what follows on it has no meaning.
@@ -310,6 +386,19 @@ impl Failure {
                 "the container closed the connection without a complete answer".to_owned()
             }
             Self::ApiUnavailable => "the API is not available".to_owned(),
+            Self::AuthenticationRequired { .. } | Self::SignIn { .. } => {
+                "a name and a password are needed here".to_owned()
+            }
+            Self::AccessDenied => "you may not use this service".to_owned(),
+            Self::ProxyDisabled => "the owner has closed this container to all requests".to_owned(),
+            Self::OriginRefused => {
+                "a page of another origin may not do this in your name".to_owned()
+            }
+            Self::TooManyAttempts { .. } => {
+                "too many wrong passwords came from your address".to_owned()
+            }
+            Self::EdgeBusy => "this server has as much under way as it can take".to_owned(),
+            Self::AliasPathPinned => "this name does not lead to this path".to_owned(),
         }
     }
 }
@@ -372,6 +461,7 @@ pub(crate) fn answer(
     protocol: Protocol,
 ) -> Response<EdgeBody> {
     let status = failure.status();
+    let form = if let Failure::SignIn { .. } = failure { Form::Html } else { form };
     let (kind, body) = match form {
         Form::Html => ("text/html; charset=utf-8", page::html(failure, &failure.message(), id)),
         Form::Json => ("application/json", json(failure, id)),
@@ -389,7 +479,13 @@ pub(crate) fn answer(
         headers.insert(&X_REQUEST_ID, id);
     }
     if let Form::Html = form {
-        headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(page::POLICY));
+        let policy = HeaderValue::from_static(page::policy(failure));
+        headers.insert(header::CONTENT_SECURITY_POLICY, policy);
+        // Forms that say nothing of where they come from would be refused.
+        headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("same-origin"));
+    }
+    if let Some(challenge) = failure.challenge() {
+        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
     }
     if let Some(seconds) = failure.retry_after() {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));

@@ -17,11 +17,12 @@ use crate::{
     admin,
     config::Config,
     deps::Deps,
+    guard,
     listen::{self, Purpose, Sources},
     metrics::Metrics,
     tls::Tls,
     watch::TICK,
-    worker::Worker,
+    worker::{Given, Worker},
 };
 
 /// Why the edge does not start.
@@ -121,7 +122,9 @@ impl Edge {
 
         let mut edge =
             Self { addresses, stop, workers: Vec::new(), admin: Some(admin), access_log };
+        let guard = guard::Shared::new().map_err(StartError::Random)?;
         let common = Common {
+            guard: Arc::new(guard),
             sources: Arc::new(Sources::new(config.limits.connections_per_address_max)),
             config: Arc::new(config),
             deps,
@@ -203,6 +206,7 @@ struct Common {
     tls: Tls,
     lines: Option<SyncSender<Vec<u8>>>,
     sources: Arc<Sources>,
+    guard: Arc<guard::Shared>,
     stop: Arc<Stop>,
 }
 
@@ -233,9 +237,9 @@ async fn run_worker(
     metrics: Arc<Metrics>,
     seed: u64,
 ) {
-    let Common { config, deps, tls, lines, sources, stop } = common;
+    let Common { config, deps, tls, lines, sources, guard, stop } = common;
     let lines = LineBuffer::new(lines);
-    let worker = Rc::new(Worker::new(config, deps, tls, lines, metrics, seed));
+    let worker = Rc::new(Worker::new(Given { config, deps, tls, lines, metrics, guard, seed }));
     for (socket, purpose) in sockets {
         let (sources, stop) = (Arc::clone(&sources), stop.token.clone());
         let accept = listen::accept(Rc::clone(&worker), socket, purpose, sources, stop);

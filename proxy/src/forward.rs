@@ -66,6 +66,13 @@ pub(crate) async fn forward(
     }
     let (request, request_id) = make_own(ask, request, body);
     let wait = ask.worker.watch().wait(Some(to.endpoint.origin));
+    if let Some(pass) = &ask.pass {
+        wait.holds(Rc::clone(pass));
+        // The gate may have changed while the request was judged.
+        if ask.worker.is_over(&to.endpoint.origin, Some(pass)) {
+            return Err(cut(ask, to));
+        }
+    }
     if ask.survey.upgrade.is_some() {
         return Box::pin(upgrade(ask, to, request, wait, request_id)).await;
     }
@@ -154,10 +161,10 @@ async fn send(
             Err(ExchangeError::Unsent(unsent)) => request = *unsent,
             Err(ExchangeError::Broken(error)) => match spare {
                 Some(spare) => request = spare,
-                None => return Err(failure(ask, ExchangeError::Broken(error))),
+                None => return Err(failure(ask, to, ExchangeError::Broken(error))),
             },
             Err(error @ (ExchangeError::Body | ExchangeError::Timeout | ExchangeError::Cut)) => {
-                return Err(failure(ask, error));
+                return Err(failure(ask, to, error));
             }
         }
         metrics.upstream_retries.add(1);
@@ -189,10 +196,10 @@ async fn send_on_new(
             let mut lease = connect(ask, to, Need::Http2, Offer::Http2).await?;
             match exchange(ask, to, &mut lease, spare, wait, progress).await {
                 Ok(response) => Ok((response, lease)),
-                Err(error) => Err(failure(ask, error)),
+                Err(error) => Err(failure(ask, to, error)),
             }
         }
-        (_, error) => Err(failure(ask, error)),
+        (_, error) => Err(failure(ask, to, error)),
     }
 }
 
@@ -248,16 +255,25 @@ fn spare(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
     })
 }
 
-fn failure(ask: &Ask<'_>, error: ExchangeError) -> Failure {
+fn failure(ask: &Ask<'_>, to: &Upstream, error: ExchangeError) -> Failure {
     match error {
         ExchangeError::Body => Failure::BodyLost,
         ExchangeError::Timeout => Failure::UpstreamTimeout,
-        ExchangeError::Cut => Failure::ContainerStopped,
+        ExchangeError::Cut => cut(ask, to),
         ExchangeError::Unsent(_) => Failure::UpstreamBroken,
         ExchangeError::Broken(error) => {
             tracing::debug!(id = %ask.id, %error, "a container broke an exchange off");
             Failure::UpstreamBroken
         }
+    }
+}
+
+/// Why a request was cut: its container is gone, or is not for whoever asked any more.
+fn cut(ask: &Ask<'_>, to: &Upstream) -> Failure {
+    if ask.worker.is_gone(&to.endpoint.origin) {
+        Failure::ContainerStopped
+    } else {
+        Failure::AccessDenied
     }
 }
 
@@ -373,7 +389,7 @@ async fn upgrade(
     };
     let head_timeout = ask.worker.limits().upstream_head_timeout;
     let exchanged = channel.exchange(request, &wait, None, head_timeout).await;
-    let response = exchanged.map_err(|error| failure(ask, error))?;
+    let response = exchanged.map_err(|error| failure(ask, to, error))?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         // Over HTTP/2 any success would open the tunnel.
         if ask.handshake.is_some() && response.status().is_success() {
@@ -386,7 +402,7 @@ async fn upgrade(
     let protocol = protocol.filter(|protocol| is_asked_for(ask, protocol));
     let protocol = protocol.ok_or(Failure::UpstreamBroken)?;
     let (io, read) = channel.into_stream().await.or(Err(Failure::UpstreamBroken))?;
-    let tunnel = UpstreamEnd::new(io, read, to.endpoint.origin);
+    let tunnel = UpstreamEnd::new(io, read, to.endpoint.origin, ask.pass.clone());
     clean_response(&mut parts.headers, ask.hostname.as_str());
     if let Some(handshake) = ask.handshake {
         if !handshake.is_accepted(&mut parts.headers) {

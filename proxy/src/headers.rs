@@ -4,12 +4,14 @@
 //! A request's fields are looked over once ([`Survey`]); what the survey did not find costs nothing.
 
 use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
+use memchr::memmem;
 
 use crate::{
     answer::{Failure, X_REQUEST_ID},
     deps::RequestId,
     downstream::Downstream,
     framing::is_tunnel,
+    guard::{self, COOKIES},
 };
 
 /// Fields that end at each hop (RFC 9110, 7.6.1), apart from those that `Connection` names.
@@ -63,6 +65,8 @@ pub(crate) struct Survey {
     cookies: usize,
     /// Whether the request is a call of gRPC.
     pub(crate) grpc: bool,
+    /// Whether there may be cookies of the edge among them.
+    edge_cookies: bool,
     trace: bool,
     /// Fields that only the edge may set, in whatever spelling.
     forged: Vec<HeaderName>,
@@ -96,7 +100,10 @@ impl Survey {
                 }
                 header::CONTENT_LENGTH => survey.length = true,
                 header::EXPECT => survey.expect = Some(value.clone()),
-                header::COOKIE => survey.cookies += 1,
+                header::COOKIE => {
+                    survey.cookies += 1;
+                    survey.edge_cookies |= memmem::find(value.as_bytes(), COOKIES).is_some();
+                }
                 header::CONTENT_TYPE => survey.grpc = is_grpc(value.as_bytes()),
                 _ => survey.other(name, value),
             }
@@ -186,6 +193,9 @@ impl Survey {
         }
         for name in self.nominated.iter().chain(&self.forged) {
             headers.remove(name);
+        }
+        if self.edge_cookies {
+            guard::remove_cookies(headers, |name| name.starts_with(COOKIES));
         }
         if self.cookies > 1 {
             join_cookies(headers);
@@ -359,6 +369,9 @@ fn trace_parent(id: RequestId, span: [u8; 8]) -> (HeaderValue, HeaderValue) {
 
 /// HTTP/2 clients may send a cookie in pieces; HTTP/1.1 knows one field (RFC 9113, 8.2.3).
 fn join_cookies(headers: &mut HeaderMap) {
+    if !headers.contains_key(header::COOKIE) {
+        return;
+    }
     let mut joined = Vec::new();
     for cookie in headers.get_all(header::COOKIE) {
         if !joined.is_empty() {
@@ -371,9 +384,14 @@ fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
-/// Drops cookies for a domain that is wider than the host itself: they would reach other tenants.
+/// Drops cookies for a domain that is wider than the host itself: they would reach other tenants. Those
+/// with names of the edge's own go, too.
 fn drop_wide_cookies(headers: &mut HeaderMap, hostname: &str) {
     let narrow = |value: &HeaderValue| {
+        let ours = value.as_bytes().trim_ascii_start().get(..COOKIES.len());
+        if ours.is_some_and(|name| name.eq_ignore_ascii_case(COOKIES)) {
+            return false;
+        }
         let attributes = value.as_bytes().split(|&octet| octet == b';').skip(1);
         attributes.map(<[u8]>::trim_ascii).all(|attribute| {
             let mut parts = attribute.splitn(2, |&octet| octet == b'=');
@@ -538,6 +556,9 @@ mod tests {
             ("a=1; DOMAIN = example.com ; Secure", false),
             ("a=1; Domain=example.com; Domain=a-b-http-80.local.containers.example.com", false),
             ("a=1; Domain=other.example", false),
+            ("__Host-gantry-session=x; Path=/; Secure", false),
+            (" __host-Gantry-=x", false),
+            ("__Host-other=x; Path=/; Secure", true),
         ] {
             let mut headers = map(&[("set-cookie", cookie), ("set-cookie", "z=1")]);
             clean_response(&mut headers, host);

@@ -16,6 +16,7 @@
 mod access_log;
 mod account;
 mod admin;
+mod alias;
 mod answer;
 mod api;
 mod bell;

@@ -3,13 +3,14 @@
 
 use std::fmt::{self, Write};
 
-use crate::{answer::Failure, deps::RequestId};
+use crate::{answer::Failure, deps::RequestId, guard};
 
 /// What the page may load: nothing but its own style.
-pub(crate) const POLICY: &str =
+const POLICY: &str =
     "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'";
 
-const STYLE: &str = "\
+/// The style of all pages.
+pub(crate) const STYLE: &str = "\
 :root{color-scheme:light dark}\
 body{font:1rem/1.6 system-ui,sans-serif;margin:0;min-height:100vh;display:grid;place-items:center}\
 main{max-width:34rem;padding:2rem}\
@@ -19,8 +20,16 @@ code{font:.95em ui-monospace,monospace;background:#8882;padding:.1em .35em;borde
 overflow-wrap:anywhere}\
 small{opacity:.75}";
 
+/// What the page of `failure` may load, and where it may send.
+pub(crate) const fn policy(failure: &Failure) -> &'static str {
+    if let Failure::SignIn { .. } = failure { guard::SIGN_IN_POLICY } else { POLICY }
+}
+
 /// The page of `failure`.
 pub(crate) fn html(failure: &Failure, message: &str, id: RequestId) -> String {
+    if let Failure::SignIn { page } = failure {
+        return page.clone().into();
+    }
     let status = failure.status();
     let refresh = match failure {
         Failure::ContainerStarting
@@ -48,7 +57,15 @@ pub(crate) fn html(failure: &Failure, message: &str, id: RequestId) -> String {
         | Failure::UpstreamUnreachable { .. }
         | Failure::UpstreamTimeout
         | Failure::UpstreamBroken
-        | Failure::ApiUnavailable => "",
+        | Failure::ApiUnavailable
+        | Failure::AuthenticationRequired { .. }
+        | Failure::SignIn { .. }
+        | Failure::AccessDenied
+        | Failure::ProxyDisabled
+        | Failure::OriginRefused
+        | Failure::TooManyAttempts { .. }
+        | Failure::EdgeBusy
+        | Failure::AliasPathPinned => "",
     };
     let (title, help) = words(failure);
     let mut page = String::with_capacity(2048);
@@ -114,12 +131,21 @@ fn words(failure: &Failure) -> (&'static str, String) {
         Failure::UpstreamTimeout => ("No answer in time", "<p>Try again in a moment.</p>"),
         Failure::UpstreamBroken => ("The answer broke off", "<p>Try again in a moment.</p>"),
         Failure::ApiUnavailable => ("The API is not available", "<p>Try again in a moment.</p>"),
+        Failure::AuthenticationRequired { .. } | Failure::SignIn { .. } => ("Sign in", ""),
+        Failure::AccessDenied => ("Not for you", "<p>Its owner says who may use it.</p>"),
+        Failure::ProxyDisabled => ("Closed", "<p>Its owner can open it again.</p>"),
+        Failure::OriginRefused => {
+            ("Refused", "<p>Open this address directly, and do it from there.</p>")
+        }
+        Failure::TooManyAttempts { .. } => ("Too many tries", "<p>Wait a minute.</p>"),
+        Failure::EdgeBusy => ("Busy", "<p>Try again in a moment.</p>"),
+        Failure::AliasPathPinned => ("Nothing here", "<p>Start at <a href=\"/\">/</a>.</p>"),
     };
     (title, help.to_owned())
 }
 
-/// Text for an HTML element.
-struct Escaped<'t>(&'t str);
+/// Text for an HTML element, or for an attribute between double quotes.
+pub(crate) struct Escaped<'t>(pub(crate) &'t str);
 
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -5,13 +5,14 @@
 
 use std::rc::Rc;
 
-use gantry_model::{Hostname, RouteKey, Target};
+use gantry_model::{ContainerId, Hostname, ProjectId, RouteKey, Target, alias::Landing};
 use gantry_router::RouteState;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 
 use crate::{
     account::Account,
+    alias,
     answer::{self, Failure, Form},
     api,
     body::EdgeBody,
@@ -19,7 +20,7 @@ use crate::{
     downstream::Downstream,
     forward::{self, Downstreams, Upstream},
     framing::Refusal,
-    guard,
+    guard::{self, Admission, Pass},
     headers::Survey,
     host,
     metrics::RouteKind,
@@ -42,6 +43,18 @@ pub(crate) struct Ask<'a> {
     pub(crate) id: RequestId,
     /// For a WebSocket that a stream of HTTP/2 asks for.
     pub(crate) handshake: Option<&'a Handshake>,
+    /// By what it was let in, if its container has a gate.
+    pub(crate) pass: Option<Rc<Pass>>,
+}
+
+/// Where a hostname leads.
+#[derive(Debug)]
+pub(crate) struct Place<'h> {
+    pub(crate) project: ProjectId,
+    pub(crate) container: ContainerId,
+    pub(crate) target: Target<'h>,
+    /// Where `/` leads, for an alias.
+    pub(crate) landing: Option<&'h Landing>,
 }
 
 /// Answers a request, or the refusal that it stands for.
@@ -132,14 +145,17 @@ async fn serve(
     let key = RouteKey::parse(&hostname, &worker.config().domain).or(Err(Failure::NotFound))?;
     let id = account.id();
     let (authority, hostname) = (&authority, &hostname);
-    let ask = Ask { worker, downstream, survey, authority, hostname, id, handshake };
+    let mut ask =
+        Ask { worker, downstream, survey, authority, hostname, id, handshake, pass: None };
     match key {
         RouteKey::Api { .. } if handshake.is_some() => Err(Failure::MethodNotSupported),
         RouteKey::Api { realm } => {
             account.kind_is(RouteKind::Api);
             Box::pin(api::call(&ask, realm, request)).await
         }
-        RouteKey::Container { server, .. } | RouteKey::SshGate { server }
+        RouteKey::Container { server, .. }
+        | RouteKey::SshGate { server }
+        | RouteKey::Alias { server, .. }
             if server != worker.config().server.as_str() =>
         {
             Err(Failure::NotFound)
@@ -149,37 +165,61 @@ async fn serve(
             Err(Failure::SshOnly { hostname: hostname.as_str().into() })
         }
         RouteKey::Container { project, container, target, .. } => {
-            let route = worker.deps().routes.current().lookup(project, container);
-            let route = route.or(Err(Failure::NotFound))?;
-            match guard::decide(&route, &target) {
-                guard::Decision::Allow => {}
-            }
-            let (mut route, mut is_patient, mut verify, mut _busy) = (route, false, false, None);
-            if route.gated {
-                let ready = Box::pin(wake::prepare(&ask, route, false, request, account)).await?;
-                (route, is_patient) = (ready.route, ready.is_patient);
-                (verify, _busy) = (ready.verify, ready.busy);
-            }
-            let RouteState::Running { address, since_ms } = route.state else {
-                return Err(wake::asleep(route.state).unwrap_or(Failure::ContainerStopped));
-            };
-            let generation = route.generation;
-            let (kit, port, scheme) = service(worker, &target)?;
-            account.kind_is(if kit.is_some() { RouteKind::Kit } else { RouteKind::Port });
-            let origin = Origin { project, container, generation };
-            let endpoint = Endpoint { origin, address, port, scheme, verify };
-            let upstream = Upstream { endpoint, kit, since_ms, is_patient };
-            forward::forward(&ask, &upstream, request, account).await
+            let place = Place { project, container, target, landing: None };
+            to_container(&mut ask, &place, request, account).await
         }
-        // Neither exists in this version.
-        RouteKey::Alias { .. } | RouteKey::Custom(_) => Err(Failure::NotFound),
+        key @ (RouteKey::Alias { .. } | RouteKey::Custom(_)) => {
+            Box::pin(alias::serve(&mut ask, &key, request, account)).await
+        }
     }
 }
 
-type Place = (Option<(gantry_model::Service, u16)>, u16, gantry_model::Scheme);
+/// Answers a request to a service of a container.
+pub(crate) async fn to_container(
+    ask: &mut Ask<'_>,
+    place: &Place<'_>,
+    request: Downstreams<'_>,
+    account: &mut Account,
+) -> Result<Response<EdgeBody>, Failure> {
+    let worker = ask.worker;
+    let Place { project, container, ref target, landing } = *place;
+    let route = worker.deps().routes.current().lookup(project, container);
+    let route = route.or(Err(Failure::NotFound))?;
+    if let Target::Ssh = target {
+        return Err(Failure::SshOnly { hostname: ask.hostname.as_str().into() });
+    }
+    if route.gated {
+        match Box::pin(guard::check(ask, &route, target, request)).await? {
+            Admission::Passed(pass) => ask.pass = pass,
+            Admission::Answered(response) => return Ok(*response),
+        }
+    }
+    if let Some(landing) = landing {
+        alias::land(landing, request)?;
+    }
+    let (mut route, mut is_patient, mut verify, mut _busy) = (route, false, false, None);
+    if route.gated {
+        let is_known = ask.pass.as_ref().is_some_and(|pass| pass.is_known());
+        let ready = Box::pin(wake::prepare(ask, route, is_known, request, account)).await?;
+        (route, is_patient) = (ready.route, ready.is_patient);
+        (verify, _busy) = (ready.verify, ready.busy);
+    }
+    let RouteState::Running { address, since_ms } = route.state else {
+        return Err(wake::asleep(route.state).unwrap_or(Failure::ContainerStopped));
+    };
+    let generation = route.generation;
+    let (kit, port, scheme) = service(worker, target)?;
+    account.kind_is(if kit.is_some() { RouteKind::Kit } else { RouteKind::Port });
+    let origin = Origin { project, container, generation };
+    let endpoint = Endpoint { origin, address, port, scheme, verify };
+    let upstream = Upstream { endpoint, kit, since_ms, is_patient };
+    forward::forward(ask, &upstream, request, account).await
+}
+
+type ServicePort = (Option<(gantry_model::Service, u16)>, u16, gantry_model::Scheme);
 
 /// Which port of the container `target` means, and the Kit service behind it.
-fn service(worker: &Worker, target: &Target<'_>) -> Result<Place, Failure> {
+fn service(worker: &Worker, target: &Target<'_>) -> Result<ServicePort, Failure> {
     match *target {
         Target::Port { scheme, port } => Ok((None, port, scheme)),
         Target::Kit { service, index, .. } => {
@@ -206,7 +246,10 @@ fn to_https(
     let hostname = host::hostname(&authority)?;
     account.host_is(authority.clone());
     match RouteKey::parse(&hostname, &worker.config().domain) {
-        Ok(RouteKey::Custom(_)) | Err(_) => return Err(Failure::NotFound),
+        Ok(key @ RouteKey::Custom(_)) => {
+            alias::find(worker, &key).ok_or(Failure::NotFound)?;
+        }
+        Err(_) => return Err(Failure::NotFound),
         Ok(
             RouteKey::Container { .. }
             | RouteKey::SshGate { .. }

@@ -16,8 +16,8 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{
-    account::Account, frames::Frames, traffic::Traffic, upstream::UpstreamIo, watch::Origin,
-    worker::Worker,
+    account::Account, frames::Frames, guard::Pass, traffic::Traffic, upstream::UpstreamIo,
+    watch::Origin, worker::Worker,
 };
 
 /// The container's end of a tunnel. It travels with the answer that opens the tunnel, to whoever has
@@ -27,13 +27,14 @@ pub(crate) struct UpstreamEnd {
     io: UpstreamIo,
     read: Bytes,
     origin: Origin,
+    pass: Option<Rc<Pass>>,
     account: Option<Box<Account>>,
 }
 
 impl UpstreamEnd {
-    /// An end from which `read` was read already.
-    pub(crate) fn new(io: UpstreamIo, read: Bytes, origin: Origin) -> Self {
-        Self { io, read, origin, account: None }
+    /// An end from which `read` was read already, for a request that `pass` let in.
+    pub(crate) fn new(io: UpstreamIo, read: Bytes, origin: Origin, pass: Option<Rc<Pass>>) -> Self {
+        Self { io, read, origin, pass, account: None }
     }
 
     /// Has the request's account end with the tunnel.
@@ -146,6 +147,9 @@ pub(crate) async fn run<S>(
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let wait = worker.watch().wait(Some(upstream.origin));
+    if let Some(pass) = upstream.pass.take() {
+        wait.holds(pass);
+    }
     let idle = worker.limits().stream_idle;
     wait.within(idle);
     let traffic = upstream.account.as_ref().and_then(|account| account.traffic().cloned());

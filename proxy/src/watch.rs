@@ -14,6 +14,8 @@ use std::{
 
 use gantry_model::{ContainerId, Generation, ProjectId};
 
+use crate::guard::Pass;
+
 /// The resolution of all deadlines.
 pub(crate) const TICK: Duration = Duration::from_millis(100);
 
@@ -93,6 +95,8 @@ struct Slot {
     taken: bool,
     deadline: Tick,
     origin: Option<Origin>,
+    /// By what the request that waits was let in, if its container has a gate.
+    pass: Option<Rc<Pass>>,
     cut: bool,
     waker: Option<Waker>,
 }
@@ -109,7 +113,7 @@ pub(crate) struct Wait {
 pub(crate) enum Over {
     /// Its deadline has passed.
     Deadline,
-    /// Its container does not run any more as it did.
+    /// Its container does not run any more as it did, or may not be used any more by whoever asked.
     Cut,
 }
 
@@ -127,7 +131,8 @@ impl Watch {
 
     /// Takes a slot without a deadline.
     pub(crate) fn wait(self: &Rc<Self>, origin: Option<Origin>) -> Wait {
-        let slot = Slot { taken: true, deadline: NEVER, origin, cut: false, waker: None };
+        let slot =
+            Slot { taken: true, deadline: NEVER, origin, pass: None, cut: false, waker: None };
         let mut slots = self.slots.borrow_mut();
         let index = slots.free.pop().unwrap_or(slots.all.len());
         match slots.all.get_mut(index) {
@@ -143,10 +148,11 @@ impl Watch {
         self.wake(|slot| slot.deadline <= now);
     }
 
-    /// Ends the waits whose origin is gone.
-    pub(crate) fn cut(&self, gone: impl Fn(&Origin) -> bool) {
+    /// Ends the waits that `is_over` names.
+    pub(crate) fn cut(&self, is_over: impl Fn(&Origin, Option<&Pass>) -> bool) {
         self.wake(|slot| {
-            slot.cut |= slot.origin.as_ref().is_some_and(&gone);
+            let pass = slot.pass.as_deref();
+            slot.cut |= slot.origin.as_ref().is_some_and(|origin| is_over(origin, pass));
             slot.cut
         });
     }
@@ -172,6 +178,11 @@ impl Wait {
     /// The watch that it belongs to.
     pub(crate) fn watch(&self) -> &Rc<Watch> {
         &self.watch
+    }
+
+    /// The request that waits was let in by this.
+    pub(crate) fn holds(&self, pass: Rc<Pass>) {
+        self.with(|slot| slot.pass = Some(pass));
     }
 
     /// Sets the deadline to `duration` from now.
@@ -223,9 +234,9 @@ impl Wait {
 impl Drop for Wait {
     fn drop(&mut self) {
         let mut slots = self.watch.slots.borrow_mut();
-        let waker = slots.all.get_mut(self.index).and_then(|slot| {
+        let waker = slots.all.get_mut(self.index).map(|slot| {
             slot.taken = false;
-            slot.waker.take()
+            (slot.waker.take(), slot.pass.take())
         });
         slots.free.push(self.index);
         drop(slots);
@@ -264,7 +275,7 @@ mod tests {
         };
         let (gone, stays, other) =
             (watch.wait(Some(origin(1))), watch.wait(Some(origin(2))), watch.wait(None));
-        watch.cut(|it| *it == origin(1));
+        watch.cut(|it, _| *it == origin(1));
         assert_eq!((poll(&gone), poll(&stays), poll(&other)), (Some(Over::Cut), None, None));
         // A freed slot is used again, and starts afresh.
         drop(gone);

@@ -10,13 +10,14 @@ use std::{
 };
 
 use gantry_model::ContainerId;
-use gantry_router::RouteState;
+use gantry_router::{Route, RouteState, RouteTable};
 use tokio_util::task::TaskTracker;
 
 use crate::{
     access_log::LineBuffer,
     config::{Config, Limits},
     deps::{Deps, RequestId},
+    guard::{self, Guard, Pass},
     metrics::Metrics,
     pool::Pool,
     stalled::Stream,
@@ -45,6 +46,7 @@ pub(crate) struct Worker {
     starts: Starts,
     wakes: Wakes,
     traffics: Traffics,
+    guard: Guard,
     /// The stream whose task runs at this moment.
     stream: RefCell<Option<Rc<Stream>>>,
     lines: LineBuffer,
@@ -63,6 +65,17 @@ pub(crate) struct Worker {
     connections: Rc<Cell<usize>>,
 }
 
+/// What a worker is given.
+pub(crate) struct Given {
+    pub(crate) config: Arc<Config>,
+    pub(crate) deps: Deps,
+    pub(crate) tls: Tls,
+    pub(crate) lines: LineBuffer,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) guard: Arc<guard::Shared>,
+    pub(crate) seed: u64,
+}
+
 /// A client connection, counted until it is dropped.
 #[derive(Debug)]
 pub(crate) struct OpenConnection {
@@ -78,14 +91,8 @@ impl Drop for OpenConnection {
 }
 
 impl Worker {
-    pub(crate) fn new(
-        config: Arc<Config>,
-        deps: Deps,
-        tls: Tls,
-        lines: LineBuffer,
-        metrics: Arc<Metrics>,
-        seed: u64,
-    ) -> Self {
+    pub(crate) fn new(given: Given) -> Self {
+        let Given { config, deps, tls, lines, metrics, guard, seed } = given;
         let limits = config.limits;
         let now = Instant::now();
         let clock = ((deps.now_ms)(), now);
@@ -103,6 +110,7 @@ impl Worker {
             starts: Starts::default(),
             wakes: Wakes::default(),
             traffics: Traffics::default(),
+            guard: Guard::new(guard),
             stream: RefCell::default(),
             lines,
             metrics,
@@ -158,6 +166,10 @@ impl Worker {
 
     pub(crate) fn starts(&self) -> &Starts {
         &self.starts
+    }
+
+    pub(crate) fn guard(&self) -> &Guard {
+        &self.guard
     }
 
     pub(crate) fn metrics(&self) -> &Metrics {
@@ -225,7 +237,7 @@ impl Worker {
         drop(table);
         let changed = self.routes_seen.replace(seen) != seen;
         if changed {
-            self.watch.cut(|origin| self.is_gone(origin));
+            self.watch.cut(|origin, pass| self.is_over(origin, pass));
         }
         if changed || now.is_multiple_of(SWEEP) {
             self.pool().sweep(now, |origin| self.is_gone(origin));
@@ -242,12 +254,22 @@ impl Worker {
 
     /// Whether this start of the container is over. A paused container keeps its streams.
     pub(crate) fn is_gone(&self, origin: &Origin) -> bool {
-        match self.deps.routes.current().lookup(origin.project, origin.container) {
-            Ok(route) if route.generation == origin.generation => match route.state {
-                RouteState::Running { .. } | RouteState::Paused => false,
-                RouteState::Starting | RouteState::Stopped | RouteState::Failed => true,
-            },
-            Ok(_) | Err(_) => true,
+        present(&self.deps.routes.current(), origin).is_none()
+    }
+
+    /// Whether a request to this start of the container must end: the start is over, or its gate
+    /// would not let the request in any more. Whoever came while there was no policy has proved
+    /// nothing, and goes when there is one.
+    pub(crate) fn is_over(&self, origin: &Origin, pass: Option<&Pass>) -> bool {
+        let table = self.deps.routes.current();
+        let Some(route) = present(&table, origin) else { return true };
+        if !route.gated {
+            return false;
+        }
+        let gate = table.gate(origin.container);
+        match pass {
+            Some(pass) => !pass.holds(gate),
+            None => gate.is_some_and(|gate| gate.policy.is_some()),
         }
     }
 
@@ -300,6 +322,16 @@ impl fmt::Debug for Worker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Worker").finish_non_exhaustive()
     }
+}
+
+/// The route of this start of a container, while it lasts.
+fn present(table: &RouteTable, origin: &Origin) -> Option<Route> {
+    let route = table.lookup(origin.project, origin.container).ok()?;
+    let lasts = match route.state {
+        RouteState::Running { .. } | RouteState::Paused => true,
+        RouteState::Starting | RouteState::Stopped | RouteState::Failed => false,
+    };
+    (lasts && route.generation == origin.generation).then_some(route)
 }
 
 /// `2026-11-26T07:30:00.` for a second since the epoch (civil calendar from day numbers).

@@ -188,6 +188,11 @@ impl Policy {
         }
     }
 
+    /// The groups that have a cell for a program, whatever it says.
+    pub fn speaking(&self, program: Program) -> GroupSet {
+        self.row(program).map_or(GroupSet::EMPTY, |row| row.groups)
+    }
+
     /// What becomes of a request for this number of this program (`None` for one without numbers),
     /// whose sender belongs to the groups `matched`.
     ///

@@ -5,7 +5,7 @@ use std::{
     collections::HashMap,
     convert::Infallible,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -13,13 +13,13 @@ use std::{
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use gantry_certs::{DevCa, Leaf, Resolver};
-use gantry_model::{ContainerId, Generation, Phase, Scheme, Service};
+use gantry_model::{ContainerId, Domain, Generation, Phase, Scheme, Service, access::Document};
 use gantry_proxy::{
     AccessLog, Activity, ApiRealm, Body, ClientAddress, Config, Deps, Edge, KitPort, Limits,
     Readiness, RequestId, StartFailed, StartService, WakeContainer, WakeFailed, api_service,
 };
 use gantry_router::{RouteTable, Routes};
-use gantry_store::{Epoch, Revision, RouteRecord, RouteSnapshot};
+use gantry_store::{EdgeRecord, Epoch, Revision, RouteRecord, RouteSnapshot};
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use time::OffsetDateTime;
@@ -32,6 +32,9 @@ pub(crate) const PROJECT: &str = "aaaaaaaaaaaaaaaaaaaaaaaa";
 pub(crate) const CONTAINER: &str = "bbbbbbbbbbbbbbbbbbbbbbbb";
 /// The port that the Kit service `files` has here.
 pub(crate) const FILES_PORT: u16 = 7001;
+
+/// A hostname outside the domain, for which the edge has a certificate.
+pub(crate) const CUSTOM: &str = "www.customer.example";
 
 /// The hostname of a service of a container.
 pub(crate) fn host(container: &str, service: &str) -> String {
@@ -160,7 +163,7 @@ pub(crate) struct Bed {
     pub(crate) log_path: PathBuf,
     pub(crate) runtime: Option<tokio::runtime::Runtime>,
     records: Records,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 impl Bed {
@@ -171,10 +174,8 @@ impl Bed {
 
     pub(crate) fn with(number: u8, setup: Setup) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let now = OffsetDateTime::now_utc();
         let domain = "gantry.localhost".parse().unwrap();
-        let ca = DevCa::open_or_create(directory.path(), &domain, now).unwrap();
-        let resolver = certificates(&ca, now);
+        let (resolver, ca_path) = certificates(directory.path(), &domain);
         let empty =
             RouteSnapshot { epoch: Epoch([1; 16]), revision: Revision(1), containers: vec![] };
         let routes = Routes::new(RouteTable::build(&empty));
@@ -233,11 +234,11 @@ impl Bed {
             waker,
             activity,
             gauge,
-            ca_path: ca.ca_path().to_owned(),
+            ca_path,
             log_path,
             runtime: Some(runtime),
             records,
-            _directory: directory,
+            directory,
         }
     }
 
@@ -293,6 +294,34 @@ impl Bed {
         self.apply(record.container, Some(record));
     }
 
+    /// Moves a container to another phase; what else is known of it stays.
+    pub(crate) fn set_phase(&self, container: &str, phase: Phase) {
+        let container: ContainerId = container.parse().unwrap();
+        let record = self.records.lock().unwrap()[&container].clone();
+        self.set_record(RouteRecord { phase, ..record });
+    }
+
+    /// Gives a container a permission document.
+    pub(crate) fn gate(&self, container: &str, document: &serde_json::Value) {
+        let document = Document::parse(document, None, &mut String::new).unwrap();
+        self.change(container, |edge| edge.container = Some(Arc::new(document)));
+    }
+
+    /// Takes a container's permission document away.
+    pub(crate) fn ungate(&self, container: &str) {
+        self.change(container, |edge| edge.container = None);
+    }
+
+    /// Changes what the owner of a container has set.
+    pub(crate) fn change(&self, container: &str, change: impl FnOnce(&mut EdgeRecord)) {
+        let container: ContainerId = container.parse().unwrap();
+        let mut record = self.records.lock().unwrap()[&container].clone();
+        let mut edge = record.edge.map_or_else(EdgeRecord::default, Arc::unwrap_or_clone);
+        change(&mut edge);
+        record.edge = Some(Arc::new(edge));
+        self.set_record(record);
+    }
+
     pub(crate) fn remove(&self, container: &str) {
         let container = container.parse().unwrap();
         self.records.lock().unwrap().remove(&container);
@@ -331,6 +360,12 @@ impl Bed {
     /// A connection over TLS with HTTP/1.1.
     pub(crate) fn tls_client(&self, sni: &str) -> Client {
         Client::connect_tls(self.https(), sni, &self.ca_path, b"http/1.1")
+    }
+
+    /// The same to a hostname outside the domain.
+    pub(crate) fn custom_client(&self, sni: &str) -> Client {
+        let ca = custom_ca(self.directory.path());
+        Client::connect_tls(self.https(), sni, ca.ca_path(), b"http/1.1")
     }
 
     /// What `/metrics` shows for a name with its labels.
@@ -392,6 +427,31 @@ fn apply(routes: &Routes, container: ContainerId, record: Option<RouteRecord>) {
     table.apply(&[(container, record)], next);
 }
 
+/// Certificates for the domain and for two hostnames outside it, and the domain's CA.
+fn certificates(directory: &Path, domain: &Domain) -> (Arc<Resolver>, PathBuf) {
+    let now = OffsetDateTime::now_utc();
+    let leaf = |ca: &DevCa, names: &[&str]| {
+        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+        Leaf { key: Arc::new(ca.issue(&names, now).unwrap()), names }
+    };
+    let (ca, custom) =
+        (DevCa::open_or_create(directory, domain, now).unwrap(), custom_ca(directory));
+    let resolver = Arc::new(Resolver::new());
+    resolver.publish(&[
+        leaf(&ca, &["gantry.localhost", "api.gantry.localhost", "*.api.gantry.localhost"]),
+        leaf(&custom, &[CUSTOM]),
+        leaf(&custom, &["also.customer.example"]),
+        leaf(&ca, &["*.local.containers.gantry.localhost", "*.other.containers.gantry.localhost"]),
+    ]);
+    (resolver, ca.ca_path().to_owned())
+}
+
+/// The CA of the hostnames outside the domain.
+fn custom_ca(directory: &Path) -> DevCa {
+    let domain = "customer.example".parse().unwrap();
+    DevCa::open_or_create(&directory.join("custom"), &domain, OffsetDateTime::now_utc()).unwrap()
+}
+
 fn address(number: u8, last: u8) -> IpAddr {
     IpAddr::V4(Ipv4Addr::new(127, 77, number, last))
 }
@@ -403,19 +463,6 @@ pub(crate) fn now_ms() -> i64 {
 fn kit(service: Service) -> KitPort {
     let provided = matches!(service, Service::Files | Service::Terminal | Service::Exec);
     KitPort { provided, scheme: Scheme::Http, port: |index| FILES_PORT - 1 + index }
-}
-
-fn certificates(ca: &DevCa, now: OffsetDateTime) -> Arc<Resolver> {
-    let resolver = Arc::new(Resolver::new());
-    let leaf = |names: &[&str]| {
-        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
-        Leaf { key: Arc::new(ca.issue(&names, now).unwrap()), names }
-    };
-    resolver.publish(&[
-        leaf(&["gantry.localhost", "api.gantry.localhost", "*.api.gantry.localhost"]),
-        leaf(&["*.local.containers.gantry.localhost", "*.other.containers.gantry.localhost"]),
-    ]);
-    resolver
 }
 
 /// An API that tells what it was asked.

@@ -91,6 +91,19 @@ fn answer(client: &mut Client, stream: u32) -> Option<(Vec<u8>, Vec<u8>)> {
     }
 }
 
+/// A stream that goes on; its head and first data are read.
+pub(crate) fn endless(bed: &Bed, name: &str) -> Client {
+    let mut client = connect(bed, name);
+    client.send(frame(HEADERS, END_STREAM | END_HEADERS, 1, &get(name)));
+    while next(&mut client).kind != DATA {}
+    client
+}
+
+/// Whether the first stream ends by a reset.
+pub(crate) fn is_reset(client: &mut Client) -> bool {
+    answer(client, 1).is_none()
+}
+
 /// Reads on to the end of the connection; returns the error of its GOAWAY, if it says one.
 pub(crate) fn goaway(client: &mut Client) -> Option<u32> {
     let rest = client.rest();

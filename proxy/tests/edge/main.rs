@@ -3,6 +3,8 @@
 //! The modules are marked as tests, so that their helpers may unwrap as tests do.
 
 #[cfg(test)]
+mod aliases;
+#[cfg(test)]
 mod bed;
 #[cfg(test)]
 mod client;
@@ -21,6 +23,8 @@ mod forwarding;
 #[cfg(test)]
 mod grpc;
 #[cfg(test)]
+mod guard;
+#[cfg(test)]
 mod hosts;
 #[cfg(test)]
 mod http2;
@@ -37,7 +41,11 @@ mod poison;
 #[cfg(test)]
 mod python;
 #[cfg(test)]
+mod revocation;
+#[cfg(test)]
 mod servers;
+#[cfg(test)]
+mod sign_in;
 #[cfg(test)]
 mod smuggling;
 #[cfg(test)]

@@ -1,0 +1,223 @@
+//! Whether a request may reach a service.
+//!
+//! Containers are open unless their owner has said who may pass: whoever knows a hostname, which
+//! carries two secret ids, may ask. This is the one place between the lookup and the upstream where
+//! that is decided, per request and never per connection. The decision itself is the model's
+//! ([`Policy::decide`]); here is what it needs and what follows: `credentials` holds what a request
+//! brings against the groups, `browser` knows whether a page of somebody else may have sent it,
+//! `strip` keeps credentials from the container, `preflight` and `sign_in` answer browsers, and
+//! `pass` is what a stream keeps, so that a change of the gate can end it.
+
+mod basic;
+mod browser;
+mod cookies;
+mod credentials;
+mod jwt;
+mod pass;
+mod preflight;
+mod query;
+mod seal;
+mod sign_in;
+mod strip;
+mod throttle;
+
+use std::{
+    cell::RefCell,
+    fmt,
+    rc::Rc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use gantry_model::{
+    Target,
+    access::{Decision, Program, Reason},
+};
+use gantry_router::Route;
+use http::{HeaderMap, Response};
+use tokio::sync::Semaphore;
+
+pub(crate) use cookies::{find as find_cookie, remove as remove_cookies};
+pub(crate) use pass::Pass;
+pub(crate) use sign_in::{CHALLENGE as SIGN_IN_CHALLENGE, POLICY as SIGN_IN_POLICY};
+pub(crate) use strip::replace_path;
+
+use crate::{answer::Failure, body::EdgeBody, forward::Downstreams, pipeline::Ask};
+use credentials::{Evidence, Known, Proof, Proven};
+use seal::{Seal, Used};
+use sign_in::Service;
+use throttle::Throttle;
+
+/// What the names of the edge's own cookies begin with. No container sees or sets them.
+pub(crate) const COOKIES: &[u8] = b"__Host-gantry-";
+
+/// Checks of passwords and signatures at one time, in all workers together.
+const TURNS: usize = 32;
+
+/// What all workers share. None of it is touched by a request that brings no password.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    seal: Seal,
+    throttle: Mutex<Throttle>,
+    used: Mutex<Used>,
+    turns: Arc<Semaphore>,
+    /// The key under which checks are remembered.
+    secret: [u8; 32],
+}
+
+impl Shared {
+    pub(crate) fn new() -> Result<Self, getrandom::Error> {
+        let mut secret = [0; 32];
+        getrandom::fill(&mut secret)?;
+        Ok(Self {
+            seal: Seal::new()?,
+            throttle: Mutex::default(),
+            used: Mutex::default(),
+            turns: Arc::new(Semaphore::new(TURNS)),
+            secret,
+        })
+    }
+
+    // A panic cannot leave either in a state that is not whole.
+    fn throttle(&self) -> MutexGuard<'_, Throttle> {
+        self.throttle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn used(&self) -> MutexGuard<'_, Used> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What one worker has for its checks.
+pub(crate) struct Guard {
+    shared: Arc<Shared>,
+    known: RefCell<Known>,
+}
+
+impl Guard {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, known: RefCell::default() }
+    }
+
+    fn key(&self, serial: u64, proof: Proof, octets: &[u8]) -> credentials::Key {
+        credentials::key(&self.shared.secret, serial, proof, octets)
+    }
+}
+
+impl fmt::Debug for Guard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Guard").finish_non_exhaustive()
+    }
+}
+
+/// What becomes of a request that is not refused.
+#[derive(Debug)]
+pub(crate) enum Admission {
+    /// It goes on to the container; what it streams lives as long as this holds.
+    Passed(Option<Rc<Pass>>),
+    /// The edge has answered it.
+    Answered(Box<Response<EdgeBody>>),
+}
+
+/// Decides about a request for `target` of the gated container behind `route`, and takes out of it what
+/// the container may not see.
+pub(crate) async fn check(
+    ask: &Ask<'_>,
+    route: &Route,
+    target: &Target<'_>,
+    request: Downstreams<'_>,
+) -> Result<Admission, Failure> {
+    let Some(gate) = ask.worker.deps().routes.current().gate(route.container) else {
+        return Ok(Admission::Passed(None));
+    };
+    let (program, number) = (Program::of(target), number(target));
+    let service = (program, number);
+    let address = ask.downstream.peer.ip();
+    let Some(policy) = &gate.policy else {
+        let pass = Pass::new(Arc::clone(&gate), service, address, Proven::default());
+        return Ok(Admission::Passed(Some(Rc::new(pass))));
+    };
+    let (wants, speaking) = (policy.wants(program, number), policy.speaking(program));
+    let container = route.container;
+    let sign_in = Service { container, gate: &gate, policy, program, number, speaking };
+    if request.uri().path().starts_with("/.gantry/")
+        && sign_in.has_passwords()
+        && let Some(answer) = sign_in::serve(ask, &sign_in, request).await
+    {
+        return answer.map(|answer| Admission::Answered(Box::new(answer)));
+    }
+    let (method, headers) = (request.method(), request.headers());
+    let evidence = Evidence {
+        container,
+        gate: &gate,
+        policy,
+        wants,
+        speaking,
+        headers,
+        uri: request.uri(),
+        session: browser::may_use_session(ask, container, method, headers),
+    };
+    let is_preflight = preflight::is_preflight(method, headers);
+    let proven = if wants.is_empty() {
+        Proven::default()
+    } else {
+        credentials::prove(ask, &evidence).await?
+    };
+    let decision = policy.decide(program, number, proven.groups, proven.caller());
+    if decision != Decision::Allow && is_preflight {
+        return answer_preflight(ask, &sign_in, headers, decision);
+    }
+    match decision {
+        Decision::Allow => {}
+        Decision::Forbidden(reason) => return Err(refusal(reason)),
+        Decision::Challenge if browser::is_navigation(ask) => {
+            strip::strip(request, policy, speaking);
+            let path = request.uri().path_and_query();
+            return Err(sign_in::page(ask, &sign_in, request.method(), path));
+        }
+        Decision::Challenge => {
+            let script = browser::is_script(headers);
+            return Err(Failure::AuthenticationRequired { script });
+        }
+    }
+    if browser::is_forged(ask, container, method, headers) {
+        // What a browser adds by itself does not count.
+        let (groups, caller) = (proven.deliberate, proven.deliberate_caller());
+        if policy.decide(program, number, groups, caller) != Decision::Allow {
+            return Err(Failure::OriginRefused);
+        }
+    }
+    strip::strip(request, policy, speaking);
+    let pass = Pass::new(Arc::clone(&gate), service, address, proven);
+    Ok(Admission::Passed(Some(Rc::new(pass))))
+}
+
+fn answer_preflight(
+    ask: &Ask<'_>,
+    service: &Service<'_>,
+    headers: &HeaderMap,
+    decision: Decision,
+) -> Result<Admission, Failure> {
+    if decision == Decision::Forbidden(Reason::Closed) {
+        return Err(Failure::ProxyDisabled);
+    }
+    let origin = headers.get(http::header::ORIGIN);
+    let own = origin.is_some_and(|origin| browser::is_own(ask, service.container, origin));
+    let answer = preflight::answer(headers, service.policy, service.speaking, own);
+    answer.map(|answer| Admission::Answered(Box::new(answer))).ok_or(Failure::AccessDenied)
+}
+
+/// The index or port that a cell may name.
+const fn number(target: &Target<'_>) -> Option<u16> {
+    match target {
+        Target::Kit { index, .. } => Some(*index),
+        Target::Port { port, .. } => Some(*port),
+        Target::Ssh => None,
+    }
+}
+
+const fn refusal(reason: Reason) -> Failure {
+    match reason {
+        Reason::Closed => Failure::ProxyDisabled,
+        Reason::Group | Reason::Default => Failure::AccessDenied,
+    }
+}
