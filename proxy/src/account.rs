@@ -9,6 +9,7 @@ use crate::{
     body::Progress,
     deps::RequestId,
     downstream::{Downstream, Protocol},
+    limits::{Counted, InFlight},
     metrics::RouteKind,
     traffic::Traffic,
     worker::Worker,
@@ -38,6 +39,8 @@ pub(crate) struct Account {
     cut_short: bool,
     /// Of a container that may be put to sleep.
     traffic: Option<Rc<Traffic>>,
+    counted: Option<Counted>,
+    in_flight: Option<InFlight>,
     /// Whether the request has been taken off its connection's count.
     finished: bool,
 }
@@ -65,6 +68,8 @@ impl Account {
             progress: None,
             cut_short: false,
             traffic: None,
+            counted: None,
+            in_flight: None,
             finished: false,
         }
     }
@@ -99,6 +104,16 @@ impl Account {
 
     pub(crate) fn body_is(&mut self, progress: Rc<Progress>) {
         self.progress = Some(progress);
+    }
+
+    /// The request is one of those that its worker has under way.
+    pub(crate) fn counts_as(&mut self, counted: Counted) {
+        self.counted = Some(counted);
+    }
+
+    /// The request is one of those that its container has under way.
+    pub(crate) fn occupies(&mut self, in_flight: InFlight) {
+        self.in_flight = Some(in_flight);
     }
 
     pub(crate) fn answered(&mut self, status: u16) {

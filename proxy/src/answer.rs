@@ -46,10 +46,12 @@ pub(crate) enum Code {
     TooManyAttempts,
     EdgeBusy,
     AliasPathPinned,
+    TooManyRequests,
+    ContainerBusy,
 }
 
 impl Code {
-    pub(crate) const ALL: [Self; 31] = [
+    pub(crate) const ALL: [Self; 33] = [
         Self::BadRequest,
         Self::HeadTooLarge,
         Self::HeadTimeout,
@@ -81,6 +83,8 @@ impl Code {
         Self::TooManyAttempts,
         Self::EdgeBusy,
         Self::AliasPathPinned,
+        Self::TooManyRequests,
+        Self::ContainerBusy,
     ];
 
     /// Its place in [`Code::ALL`].
@@ -121,6 +125,8 @@ impl Code {
             Self::TooManyAttempts => "TOO_MANY_ATTEMPTS",
             Self::EdgeBusy => "EDGE_BUSY",
             Self::AliasPathPinned => "ALIAS_PATH_PINNED",
+            Self::TooManyRequests => "TOO_MANY_REQUESTS",
+            Self::ContainerBusy => "CONTAINER_BUSY",
         }
     }
 }
@@ -196,6 +202,12 @@ pub(crate) enum Failure {
     EdgeBusy,
     /// An alias leads to other paths than this one.
     AliasPathPinned,
+    /// The client's address asks too often; it may ask again after this.
+    TooManyRequests {
+        wait: Duration,
+    },
+    /// The container has as many requests under way as it may.
+    ContainerBusy,
 }
 
 impl Failure {
@@ -236,6 +248,8 @@ impl Failure {
             Self::TooManyAttempts { .. } => Code::TooManyAttempts,
             Self::EdgeBusy => Code::EdgeBusy,
             Self::AliasPathPinned => Code::AliasPathPinned,
+            Self::TooManyRequests { .. } => Code::TooManyRequests,
+            Self::ContainerBusy => Code::ContainerBusy,
         }
     }
 
@@ -259,8 +273,10 @@ impl Failure {
             | Code::ContainerFailed
             | Code::ContainerWaking
             | Code::ContainerNotWoken
+            | Code::ContainerBusy
             | Code::EdgeBusy
             | Code::ApiUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Code::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
             Code::ServiceNotStarted
             | Code::PortClosed
             | Code::UpstreamUnreachable
@@ -275,10 +291,14 @@ impl Failure {
             Self::ContainerStarting
             | Self::ContainerWaking
             | Self::PortClosed { fresh: true, .. }
+            | Self::ContainerBusy
             | Self::EdgeBusy
             | Self::ServiceNotStarted { retry: true, .. } => Some(1),
             // Rounded up: a client that comes back too early would be refused again.
-            Self::TooManyAttempts { wait } => Some(wait.as_secs().saturating_add(1)),
+            Self::TooManyRequests { wait } | Self::TooManyAttempts { wait } => {
+                let begun = if wait.subsec_nanos() > 0 { 1 } else { 0 };
+                Some(wait.as_secs().saturating_add(begun))
+            }
             Self::ApiUnavailable => Some(2),
             Self::ContainerStopped
             | Self::ContainerPaused
@@ -399,6 +419,12 @@ impl Failure {
             }
             Self::EdgeBusy => "this server has as much under way as it can take".to_owned(),
             Self::AliasPathPinned => "this name does not lead to this path".to_owned(),
+            Self::TooManyRequests { .. } => {
+                "too many requests came from your address in a short time".to_owned()
+            }
+            Self::ContainerBusy => {
+                "the container has as many requests under way as it may have".to_owned()
+            }
         }
     }
 }

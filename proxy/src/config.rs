@@ -45,6 +45,22 @@ pub enum AccessLog {
     File(PathBuf),
 }
 
+/// So many per second on average, and so many at once after a rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// On average; at least 1.
+    pub per_second: u32,
+    /// At once; at least 1.
+    pub burst: u32,
+}
+
+impl Rate {
+    /// Whether it lets anything pass.
+    pub(crate) const fn is_some(self) -> bool {
+        self.per_second > 0 && self.burst > 0
+    }
+}
+
 /// Bounds on time and size. Deadlines are exact to a tenth of a second.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -79,6 +95,19 @@ pub struct Limits {
     pub connections_max: usize,
     /// Client connections from one address (IPv4) or one /64 (IPv6), in all workers together.
     pub connections_per_address_max: usize,
+    /// TLS handshakes under way, per worker.
+    pub handshakes_max: usize,
+    /// TLS handshakes under way from one address (IPv4) or one /64 (IPv6), in all workers together.
+    pub handshakes_per_address_max: usize,
+    /// TLS handshakes from one address (IPv4) or one /64 (IPv6), in all workers together.
+    pub handshake_rate: Option<Rate>,
+    /// Requests from one address (IPv4) or one /64 (IPv6), in all workers together.
+    pub request_rate: Option<Rate>,
+    /// Requests under way in all, per worker, from the head to the last octet of the answer.
+    pub requests_active_max: usize,
+    /// Requests under way to one container, in all workers together; a tunnel counts as one until it
+    /// ends.
+    pub requests_per_container_max: u32,
     /// Requests on one client connection, after which it is closed in order.
     pub requests_max: u64,
     /// Concurrent requests on one HTTP/2 connection.
@@ -110,6 +139,12 @@ impl Default for Limits {
             wake_timeout: seconds(30),
             connections_max: 50_000,
             connections_per_address_max: 4_096,
+            handshakes_max: 4_096,
+            handshakes_per_address_max: 1_024,
+            handshake_rate: None,
+            request_rate: None,
+            requests_active_max: 100_000,
+            requests_per_container_max: 10_000,
             requests_max: 100_000,
             streams_max: 128,
             pool_per_port_max: 64,

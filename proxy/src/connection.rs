@@ -3,7 +3,6 @@
 use std::{
     convert::Infallible,
     future::{Future, poll_fn},
-    net::SocketAddr,
     pin::{Pin, pin},
     rc::Rc,
     task::Poll,
@@ -24,6 +23,7 @@ use tokio::{
     net::TcpStream,
     time::timeout,
 };
+use tokio_rustls::server::TlsStream;
 
 use crate::{
     answer::Code,
@@ -31,6 +31,7 @@ use crate::{
     downstream::{Downstream, Protocol},
     framing::Refusal,
     gate::Gate,
+    limits::Guest,
     listen::Purpose,
     pipeline,
     stalled::guarded,
@@ -52,40 +53,51 @@ const SEND_BUFFER: usize = 128 * 1024;
 const RESETS_MAX: usize = 32;
 
 /// Serves one connection.
-pub(crate) async fn serve(
-    worker: Rc<Worker>,
-    stream: TcpStream,
-    peer: SocketAddr,
-    purpose: Purpose,
-) {
+pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, guest: Guest, purpose: Purpose) {
     if stream.set_nodelay(true).is_err() {
         return;
     }
     match purpose {
         Purpose::Https => {
-            let handshake = worker.tls().acceptor.accept(stream);
-            let Ok(Ok(stream)) = timeout(worker.limits().tls_timeout, handshake).await else {
-                worker.metrics().tls_failures.add(1);
-                return;
-            };
-            worker.metrics().tls_handshakes.add(1);
+            let Some(stream) = handshake(&worker, stream, &guest).await else { return };
             let session = stream.get_ref().1;
             let sni = session.server_name().map(Box::from);
             let protocol = match session.alpn_protocol() {
                 Some(b"h2") => Protocol::Http2,
                 Some(_) | None => Protocol::Http1,
             };
-            let downstream = Rc::new(Downstream::new(peer, protocol, true, sni));
+            let downstream = Rc::new(Downstream::new(&guest, protocol, true, sni));
             match protocol {
                 Protocol::Http1 => http1(&worker, stream, &downstream, purpose).await,
                 Protocol::Http2 => http2(&worker, stream, &downstream).await,
             }
         }
         Purpose::Redirect | Purpose::Plain => {
-            let downstream = Rc::new(Downstream::new(peer, Protocol::Http1, false, None));
+            let downstream = Rc::new(Downstream::new(&guest, Protocol::Http1, false, None));
             http1(&worker, stream, &downstream, purpose).await;
         }
     }
+}
+
+async fn handshake(
+    worker: &Rc<Worker>,
+    stream: TcpStream,
+    guest: &Guest,
+) -> Option<TlsStream<TcpStream>> {
+    let _counted = match worker.quota().handshake(guest) {
+        Ok(counted) => counted,
+        Err(refused) => {
+            worker.metrics().refused(refused);
+            return None;
+        }
+    };
+    let handshake = worker.tls().acceptor.accept(stream);
+    if let Ok(Ok(stream)) = timeout(worker.limits().tls_timeout, handshake).await {
+        worker.metrics().tls_handshakes.add(1);
+        return Some(stream);
+    }
+    worker.metrics().tls_failures.add(1);
+    None
 }
 
 async fn answer(
@@ -112,8 +124,9 @@ async fn http1<S>(worker: &Rc<Worker>, stream: S, downstream: &Rc<Downstream>, p
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let limits = *worker.limits();
-    let gate = Gate::strict(stream, Rc::clone(downstream), limits, worker.watch().wait(None));
+    let limits = Rc::clone(worker.limits());
+    let gate =
+        Gate::strict(stream, Rc::clone(downstream), Rc::clone(&limits), worker.watch().wait(None));
     let service = service_fn(|request| {
         let refusal = downstream.start();
         answer(Rc::clone(worker), Rc::clone(downstream), purpose, refusal, request)
@@ -204,8 +217,9 @@ async fn http2<S>(worker: &Rc<Worker>, stream: S, downstream: &Rc<Downstream>)
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let limits = *worker.limits();
-    let gate = Gate::open(stream, Rc::clone(downstream), limits, worker.watch().wait(None));
+    let limits = Rc::clone(worker.limits());
+    let gate =
+        Gate::open(stream, Rc::clone(downstream), Rc::clone(&limits), worker.watch().wait(None));
     let (for_requests, of_requests) = (Rc::clone(worker), Rc::clone(downstream));
     let service = service_fn(move |request| {
         // Refusals are the gate's, and the gate reads HTTP/1 only.

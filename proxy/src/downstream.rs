@@ -8,10 +8,12 @@ use std::{
     time::Duration,
 };
 
+use gantry_model::ContainerId;
 use http::HeaderValue;
 
 use crate::{
     framing::Refusal,
+    limits::{Guest, InFlight, Share, Tenant},
     tunnel::UpstreamEnd,
     watch::{NEVER, Tick, Wait},
 };
@@ -33,6 +35,10 @@ pub(crate) struct Downstream {
     pub(crate) sni: Option<Box<str>>,
     /// The client's address as `X-Forwarded-For` has it.
     pub(crate) address: HeaderValue,
+    /// What its source may ask for, if requests are counted.
+    share: Option<Rc<Share>>,
+    /// The container of the last request.
+    tenant: RefCell<Option<Rc<Tenant>>>,
     started: Cell<u64>,
     finished: Cell<u64>,
     gate: OnceCell<GateView>,
@@ -61,11 +67,12 @@ struct GateView {
 
 impl Downstream {
     pub(crate) fn new(
-        peer: SocketAddr,
+        guest: &Guest,
         protocol: Protocol,
         secure: bool,
         sni: Option<Box<str>>,
     ) -> Self {
+        let peer = guest.peer;
         let address = peer.ip().to_canonical().to_string();
         Self {
             peer,
@@ -74,6 +81,8 @@ impl Downstream {
             sni,
             address: HeaderValue::try_from(address)
                 .unwrap_or_else(|_| HeaderValue::from_static("unknown")),
+            share: guest.share.clone(),
+            tenant: RefCell::new(None),
             started: Cell::new(0),
             finished: Cell::new(0),
             gate: OnceCell::new(),
@@ -82,6 +91,25 @@ impl Downstream {
             tunnel: RefCell::new(None),
             covered: RefCell::new(None),
             forwarded: RefCell::new(None),
+        }
+    }
+
+    /// One more request of this client. If it comes too early: how long to wait.
+    pub(crate) fn take_share(&self) -> Result<(), Duration> {
+        self.share.as_ref().map_or(Ok(()), |share| share.take())
+    }
+
+    /// One more request to `container`, unless `max` are under way; `find` is asked once per change.
+    pub(crate) fn enter(
+        &self,
+        container: ContainerId,
+        max: u32,
+        find: impl FnOnce() -> Rc<Tenant>,
+    ) -> Option<InFlight> {
+        let mut tenant = self.tenant.borrow_mut();
+        match &*tenant {
+            Some(tenant) if tenant.container() == container => tenant.enter(max),
+            Some(_) | None => tenant.insert(find()).enter(max),
         }
     }
 

@@ -15,10 +15,11 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     access_log::{self, LineBuffer},
     admin,
-    config::Config,
+    config::{Config, Rate},
     deps::Deps,
     guard,
-    listen::{self, Purpose, Sources},
+    limits::Counts,
+    listen::{self, Purpose},
     metrics::Metrics,
     tls::Tls,
     watch::TICK,
@@ -125,7 +126,7 @@ impl Edge {
         let guard = guard::Shared::new().map_err(StartError::Random)?;
         let common = Common {
             guard: Arc::new(guard),
-            sources: Arc::new(Sources::new(config.limits.connections_per_address_max)),
+            counts: Arc::new(Counts::new(&config.limits, workers)),
             config: Arc::new(config),
             deps,
             tls,
@@ -188,6 +189,12 @@ fn check(config: &Config) -> Result<(), StartError> {
         ("fields_max", limits.fields_max >= 8),
         ("connections_max", limits.connections_max >= 1),
         ("connections_per_address_max", limits.connections_per_address_max >= 1),
+        ("handshakes_max", limits.handshakes_max >= 1),
+        ("handshakes_per_address_max", limits.handshakes_per_address_max >= 1),
+        ("handshake_rate", limits.handshake_rate.is_none_or(Rate::is_some)),
+        ("request_rate", limits.request_rate.is_none_or(Rate::is_some)),
+        ("requests_active_max", limits.requests_active_max >= 1),
+        ("requests_per_container_max", limits.requests_per_container_max >= 1),
         ("requests_max", limits.requests_max >= 1),
         ("streams_max", limits.streams_max >= 1),
     ] {
@@ -205,7 +212,7 @@ struct Common {
     deps: Deps,
     tls: Tls,
     lines: Option<SyncSender<Vec<u8>>>,
-    sources: Arc<Sources>,
+    counts: Arc<Counts>,
     guard: Arc<guard::Shared>,
     stop: Arc<Stop>,
 }
@@ -237,12 +244,11 @@ async fn run_worker(
     metrics: Arc<Metrics>,
     seed: u64,
 ) {
-    let Common { config, deps, tls, lines, sources, guard, stop } = common;
+    let Common { config, deps, tls, lines, counts, guard, stop } = common;
     let lines = LineBuffer::new(lines);
-    let worker = Rc::new(Worker::new(Given { config, deps, tls, lines, metrics, guard, seed }));
+    let worker = Rc::new(Worker::new(Given { config, deps, tls, lines, metrics, counts, guard, seed }));
     for (socket, purpose) in sockets {
-        let (sources, stop) = (Arc::clone(&sources), stop.token.clone());
-        let accept = listen::accept(Rc::clone(&worker), socket, purpose, sources, stop);
+        let accept = listen::accept(Rc::clone(&worker), socket, purpose, stop.token.clone());
         // The tracker waits for it.
         drop(worker.tasks().spawn_local(accept));
     }
@@ -260,4 +266,42 @@ async fn run_worker(
         }
     }
     worker.flush_lines();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{AccessLog, Limits};
+
+    #[test]
+    fn limits_that_let_nothing_pass_are_named() {
+        let config = |change: fn(&mut Limits)| {
+            let mut limits = Limits::default();
+            change(&mut limits);
+            Config {
+                listen_https: Vec::new(),
+                listen_http: Vec::new(),
+                listen_plain: Vec::new(),
+                listen_admin: Vec::new(),
+                workers: 1,
+                domain: "gantry.localhost".parse().unwrap(),
+                server: "local".parse().unwrap(),
+                url_port: 443,
+                container_networks: Vec::new(),
+                limits,
+                access_log: AccessLog::Off,
+            }
+        };
+        assert!(check(&config(|_| {})).is_ok());
+        for (name, change) in [
+            ("connections_max", (|limits| limits.connections_max = 0) as fn(&mut Limits)),
+            ("requests_per_container_max", |limits| limits.requests_per_container_max = 0),
+            ("request_rate", |limits| {
+                limits.request_rate = Some(Rate { per_second: 10, burst: 0 });
+            }),
+        ] {
+            let error = check(&config(change)).unwrap_err();
+            assert!(matches!(error, StartError::Limit(limit) if limit == name), "{error}");
+        }
+    }
 }

@@ -36,7 +36,7 @@ const HELD_MAX: usize = 16 * 1024;
 pub(crate) struct Gate<S> {
     io: S,
     downstream: Rc<Downstream>,
-    limits: Limits,
+    limits: Rc<Limits>,
     wait: Rc<Wait>,
     state: State,
     /// Octets read but not passed; the first `ready` of them may pass.
@@ -76,21 +76,26 @@ enum Waiting {
 
 impl<S> Gate<S> {
     /// Reads HTTP/1 from `io`.
-    pub(crate) fn strict(io: S, downstream: Rc<Downstream>, limits: Limits, wait: Wait) -> Self {
+    pub(crate) fn strict(
+        io: S,
+        downstream: Rc<Downstream>,
+        limits: Rc<Limits>,
+        wait: Wait,
+    ) -> Self {
         let wait = Rc::new(wait);
         downstream.has_gate(Rc::clone(&wait), limits.idle);
         Self::new(io, downstream, limits, wait, State::Head(HeadScan::default()))
     }
 
     /// Passes everything; only a client that takes nothing any more is given up.
-    pub(crate) fn open(io: S, downstream: Rc<Downstream>, limits: Limits, wait: Wait) -> Self {
+    pub(crate) fn open(io: S, downstream: Rc<Downstream>, limits: Rc<Limits>, wait: Wait) -> Self {
         Self::new(io, downstream, limits, Rc::new(wait), State::Open)
     }
 
     fn new(
         io: S,
         downstream: Rc<Downstream>,
-        limits: Limits,
+        limits: Rc<Limits>,
         wait: Rc<Wait>,
         state: State,
     ) -> Self {

@@ -1,6 +1,6 @@
 //! The edge: listeners, the request pipeline, forwarding, error answers, the access log.
 //!
-//! A client's octets pass, in this order, `listen` (sockets, one per worker), `connection` (TLS and
+//! A client's octets pass, in this order, `listen` (sockets, one per worker; `limits`), `connection` (TLS and
 //! the HTTP version), `gate` with `framing` (for HTTP/1: strict framing and deadlines), hyper, and
 //! `pipeline`: `host`, the route table, `guard`, then `forward` to a container or `api`. On the way
 //! back `answer` makes the edge's own answers and `account` the access line.
@@ -33,6 +33,7 @@ mod gate;
 mod guard;
 mod headers;
 mod host;
+mod limits;
 mod listen;
 mod metrics;
 mod multiplex;
@@ -51,7 +52,7 @@ mod watch;
 mod websocket;
 mod worker;
 
-pub use config::{AccessLog, Config, Limits};
+pub use config::{AccessLog, Config, Limits, Rate};
 pub use deps::{
     ApiRealm, ApiService, Body, BoxError, ClientAddress, Deps, KitPort, MetricsSource, Readiness,
     RequestId, StartFailed, StartService, WakeContainer, WakeFailed, api_service,

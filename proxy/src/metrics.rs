@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{answer::Code, downstream::Protocol};
+use crate::{answer::Code, downstream::Protocol, limits::Refused};
 
 /// What a request was for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,10 +67,12 @@ pub(crate) struct Metrics {
     requests: [[Counter; CLASSES.len()]; 2],
     durations: [Histogram; KINDS.len()],
     errors: [Counter; Code::ALL.len()],
+    refusals: [Counter; Refused::ALL.len()],
     pub(crate) connections_accepted: Counter,
     pub(crate) connections_open: Counter,
-    pub(crate) connections_refused: Counter,
     pub(crate) accept_errors: Counter,
+    pub(crate) requests_active: Counter,
+    pub(crate) handshakes_active: Counter,
     pub(crate) tls_handshakes: Counter,
     pub(crate) tls_failures: Counter,
     pub(crate) upstream_connects: Counter,
@@ -116,6 +118,13 @@ impl Metrics {
             counter.add(1);
         }
     }
+
+    /// Counts something that was refused by a limit.
+    pub(crate) fn refused(&self, refused: Refused) {
+        if let Some(counter) = self.refusals.get(refused.index()) {
+            counter.add(1);
+        }
+    }
 }
 
 /// Writes the sums of all workers in the Prometheus text format.
@@ -141,6 +150,12 @@ pub(crate) fn render(workers: &[Arc<Metrics>], out: &mut String) {
         let value = sum(&|m| m.errors.get(code.index()).unwrap_or(&m.accept_errors));
         let name = code.as_str();
         line(out, format_args!("gantry_proxy_errors_total{{code=\"{name}\"}}"), value);
+    }
+    header(out, "gantry_proxy_refused_total", "counter", "What limits refused, by limit.");
+    for refused in Refused::ALL {
+        let value = sum(&|m| m.refusals.get(refused.index()).unwrap_or(&m.accept_errors));
+        let name = refused.as_str();
+        line(out, format_args!("gantry_proxy_refused_total{{limit=\"{name}\"}}"), value);
     }
     render_durations(workers, out);
     for (name, kind, help, read) in SINGLES {
@@ -178,13 +193,13 @@ const SINGLES: [Single; 16] = [
         &m.connections_accepted
     }),
     ("gantry_proxy_connections_open", "gauge", "Connections open.", |m| &m.connections_open),
-    (
-        "gantry_proxy_connections_refused_total",
-        "counter",
-        "Connections closed at once, because there were too many.",
-        |m| &m.connections_refused,
-    ),
     ("gantry_proxy_accept_errors_total", "counter", "Failed accepts.", |m| &m.accept_errors),
+    ("gantry_proxy_requests_active", "gauge", "Requests under way, tunnels included.", |m| {
+        &m.requests_active
+    }),
+    ("gantry_proxy_tls_handshakes_active", "gauge", "TLS handshakes under way.", |m| {
+        &m.handshakes_active
+    }),
     ("gantry_proxy_tls_handshakes_total", "counter", "TLS handshakes completed.", |m| {
         &m.tls_handshakes
     }),

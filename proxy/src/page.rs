@@ -65,6 +65,8 @@ pub(crate) fn html(failure: &Failure, message: &str, id: RequestId) -> String {
         | Failure::OriginRefused
         | Failure::TooManyAttempts { .. }
         | Failure::EdgeBusy
+        | Failure::TooManyRequests { .. }
+        | Failure::ContainerBusy
         | Failure::AliasPathPinned => "",
     };
     let (title, help) = words(failure);
@@ -130,6 +132,10 @@ fn words(failure: &Failure) -> (&'static str, String) {
         Failure::UpstreamUnreachable { .. } => ("The container cannot be reached", ""),
         Failure::UpstreamTimeout => ("No answer in time", "<p>Try again in a moment.</p>"),
         Failure::UpstreamBroken => ("The answer broke off", "<p>Try again in a moment.</p>"),
+        Failure::TooManyRequests { .. } => {
+            ("Too many requests", "<p>Wait a moment, then reload the page.</p>")
+        }
+        Failure::ContainerBusy => ("This container is busy", "<p>Try again in a moment.</p>"),
         Failure::ApiUnavailable => ("The API is not available", "<p>Try again in a moment.</p>"),
         Failure::AuthenticationRequired { .. } | Failure::SignIn { .. } => ("Sign in", ""),
         Failure::AccessDenied => ("Not for you", "<p>Its owner says who may use it.</p>"),
@@ -138,7 +144,7 @@ fn words(failure: &Failure) -> (&'static str, String) {
             ("Refused", "<p>Open this address directly, and do it from there.</p>")
         }
         Failure::TooManyAttempts { .. } => ("Too many tries", "<p>Wait a minute.</p>"),
-        Failure::EdgeBusy => ("Busy", "<p>Try again in a moment.</p>"),
+        Failure::EdgeBusy => ("This server is busy", "<p>Try again in a moment.</p>"),
         Failure::AliasPathPinned => ("Nothing here", "<p>Start at <a href=\"/\">/</a>.</p>"),
     };
     (title, help.to_owned())

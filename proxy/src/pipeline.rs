@@ -23,6 +23,7 @@ use crate::{
     guard::{self, Admission, Pass},
     headers::Survey,
     host,
+    limits::Refused,
     metrics::RouteKind,
     upstream::Endpoint,
     wake,
@@ -72,7 +73,10 @@ pub(crate) async fn answer(
             account.was_not_parsed();
             Err(Failure::Refused(refusal))
         }
-        None => serve(&worker, &downstream, &mut survey, &mut request, &mut account).await,
+        None => match admit(&worker, &downstream, &mut account) {
+            Ok(()) => serve(&worker, &downstream, &mut survey, &mut request, &mut account).await,
+            Err(failure) => Err(failure),
+        },
     };
     close(outcome, &survey, account, &downstream)
 }
@@ -91,9 +95,29 @@ pub(crate) fn redirect(
             account.was_not_parsed();
             Err(Failure::Refused(refusal))
         }
-        None => to_https(worker, &survey, request, &mut account),
+        None => admit(worker, downstream, &mut account)
+            .and_then(|()| to_https(worker, &survey, request, &mut account)),
     };
     close(outcome, &survey, account, downstream)
+}
+
+/// Whether the worker takes one more request, and the client may make one.
+fn admit(
+    worker: &Rc<Worker>,
+    downstream: &Downstream,
+    account: &mut Account,
+) -> Result<(), Failure> {
+    match worker.quota().request() {
+        Ok(counted) => account.counts_as(counted),
+        Err(refused) => {
+            worker.metrics().refused(refused);
+            return Err(Failure::EdgeBusy);
+        }
+    }
+    downstream.take_share().map_err(|wait| {
+        worker.metrics().refused(Refused::AddressRequestRate);
+        Failure::TooManyRequests { wait }
+    })
 }
 
 /// Turns the outcome into the answer, and ties the account to its end.
@@ -210,6 +234,14 @@ pub(crate) async fn to_container(
     let generation = route.generation;
     let (kit, port, scheme) = service(worker, target)?;
     account.kind_is(if kit.is_some() { RouteKind::Kit } else { RouteKind::Port });
+    // A limit of its own that a record names would take the place of the common one here.
+    let max = worker.limits().requests_per_container_max;
+    let find = || worker.quota().tenant(container);
+    let Some(in_flight) = ask.downstream.enter(container, max, find) else {
+        worker.metrics().refused(Refused::ContainerRequests);
+        return Err(Failure::ContainerBusy);
+    };
+    account.occupies(in_flight);
     let origin = Origin { project, container, generation };
     let endpoint = Endpoint { origin, address, port, scheme, verify };
     let upstream = Upstream { endpoint, kit, since_ms, is_patient };

@@ -18,6 +18,7 @@ use crate::{
     config::{Config, Limits},
     deps::{Deps, RequestId},
     guard::{self, Guard, Pass},
+    limits::{Counted, Counts, Quota, Refused},
     metrics::Metrics,
     pool::Pool,
     stalled::Stream,
@@ -38,6 +39,7 @@ const SWEEP: Tick = 10;
 /// One worker.
 pub(crate) struct Worker {
     config: Arc<Config>,
+    limits: Rc<Limits>,
     deps: Deps,
     tls: Tls,
     dial_rules: DialRules,
@@ -62,37 +64,38 @@ pub(crate) struct Worker {
     /// What the routes were when the streams were last compared with them.
     routes_seen: Cell<([u8; 16], u64)>,
     scratch: RefCell<Vec<u8>>,
-    connections: Rc<Cell<usize>>,
+    quota: Quota,
 }
 
-/// What a worker is given.
+/// What a worker is made of.
 pub(crate) struct Given {
     pub(crate) config: Arc<Config>,
     pub(crate) deps: Deps,
     pub(crate) tls: Tls,
     pub(crate) lines: LineBuffer,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) counts: Arc<Counts>,
     pub(crate) guard: Arc<guard::Shared>,
+    /// Where its random numbers begin.
     pub(crate) seed: u64,
 }
 
 /// A client connection, counted until it is dropped.
 #[derive(Debug)]
 pub(crate) struct OpenConnection {
-    count: Rc<Cell<usize>>,
     metrics: Arc<Metrics>,
+    _counted: Counted,
 }
 
 impl Drop for OpenConnection {
     fn drop(&mut self) {
-        self.count.set(self.count.get() - 1);
         self.metrics.connections_open.sub(1);
     }
 }
 
 impl Worker {
     pub(crate) fn new(given: Given) -> Self {
-        let Given { config, deps, tls, lines, metrics, guard, seed } = given;
+        let Given { config, deps, tls, lines, metrics, counts, guard, seed } = given;
         let limits = config.limits;
         let now = Instant::now();
         let clock = ((deps.now_ms)(), now);
@@ -103,6 +106,7 @@ impl Worker {
                 limits.pool_max,
                 limits.pool_idle,
             )),
+            limits: Rc::new(limits),
             config,
             deps,
             tls,
@@ -122,7 +126,7 @@ impl Worker {
             second: Cell::new((i64::MIN, [0; 20])),
             routes_seen: Cell::new(([0; 16], 0)),
             scratch: RefCell::new(vec![0; SCRATCH]),
-            connections: Rc::default(),
+            quota: Quota::new(counts, &limits),
         }
     }
 
@@ -130,8 +134,8 @@ impl Worker {
         &self.config
     }
 
-    pub(crate) fn limits(&self) -> &Limits {
-        &self.config.limits
+    pub(crate) fn limits(&self) -> &Rc<Limits> {
+        &self.limits
     }
 
     pub(crate) fn deps(&self) -> &Deps {
@@ -176,16 +180,16 @@ impl Worker {
         &self.metrics
     }
 
-    /// How many client connections are open.
-    pub(crate) fn connections(&self) -> usize {
-        self.connections.get()
+    /// What this worker counts of its clients and containers.
+    pub(crate) fn quota(&self) -> &Quota {
+        &self.quota
     }
 
     /// Counts one more client connection.
-    pub(crate) fn open_connection(&self) -> OpenConnection {
-        self.connections.set(self.connections.get() + 1);
+    pub(crate) fn open_connection(&self) -> Result<OpenConnection, Refused> {
+        let counted = self.quota.connection()?;
         self.metrics.connections_open.add(1);
-        OpenConnection { count: Rc::clone(&self.connections), metrics: Arc::clone(&self.metrics) }
+        Ok(OpenConnection { metrics: Arc::clone(&self.metrics), _counted: counted })
     }
 
     /// All tasks of this worker; a drain waits for them.
@@ -242,8 +246,12 @@ impl Worker {
         if changed || now.is_multiple_of(SWEEP) {
             self.pool().sweep(now, |origin| self.is_gone(origin));
             self.traffics.sweep(self.now_ms());
+            self.quota.sweep();
         }
-        self.metrics.pool_idle.set(u64::try_from(self.pool().len()).unwrap_or(u64::MAX));
+        let gauge = |count| u64::try_from(count).unwrap_or(u64::MAX);
+        self.metrics.pool_idle.set(gauge(self.pool().len()));
+        self.metrics.requests_active.set(gauge(self.quota.requests()));
+        self.metrics.handshakes_active.set(gauge(self.quota.handshakes()));
         self.flush_lines();
     }
 

@@ -4,6 +4,7 @@
 //! together, each with the file, variable or flag that caused it. What clients may change while
 //! Gantry runs (projects, containers, tokens) is no configuration and lives in the store.
 
+mod limits;
 mod reader;
 mod state;
 
@@ -36,6 +37,8 @@ const DEFAULTS: &str = include_str!("defaults.toml");
 pub(crate) struct Config {
     pub(crate) server: ServerConfig,
     pub(crate) edge: EdgeConfig,
+    /// What clients and containers may use; the times of `edge` are not in it.
+    pub(crate) limits: gantry_proxy::Limits,
     pub(crate) runtime: RuntimeConfig,
     pub(crate) control: ControlConfig,
     pub(crate) log: LogConfig,
@@ -210,6 +213,7 @@ fn read(reader: &mut Reader<'_>) -> Option<Config> {
     // Read everything before the first `?`: one bad key must not hide the others.
     let server = read_server(reader);
     let edge = read_edge(reader);
+    let limits = limits::read(reader);
     let runtime = read_runtime(reader);
     let concurrency = reader.number("control.concurrency", 1, 64);
     let stop_grace = reader.seconds("control.stop_grace_s", 1, 600);
@@ -233,6 +237,7 @@ fn read(reader: &mut Reader<'_>) -> Option<Config> {
     Some(Config {
         server: server?,
         edge: edge?,
+        limits: limits?,
         runtime: runtime?,
         control: ControlConfig {
             concurrency: usize::try_from(concurrency?).ok()?,

@@ -184,6 +184,16 @@ impl<'f> Reader<'f> {
         })
     }
 
+    /// A whole number within bounds, or `"off"` for none.
+    pub(crate) fn number_or_off(&mut self, key: &str, min: u64, max: u64) -> Option<Option<u64>> {
+        self.key(key, |value| match value.as_str() {
+            Some("off") => Ok(None),
+            Some(_) | None => {
+                number(value, min, max).map(Some).map_err(|rule| format!("{rule}, or \"off\""))
+            }
+        })
+    }
+
     /// Seconds within bounds.
     pub(crate) fn seconds(&mut self, key: &str, min: u64, max: u64) -> Option<Duration> {
         self.number(key, min, max).map(Duration::from_secs)

@@ -52,6 +52,39 @@ fn later_layers_win_and_origins_are_named() {
 }
 
 #[test]
+fn limits_are_read_and_have_the_defaults_of_the_edge() {
+    let defaults = load(&settings(None, &[]), Vec::new()).unwrap().config.limits;
+    assert_eq!(format!("{defaults:?}"), format!("{:?}", gantry_proxy::Limits::default()));
+    let flags = [
+        "limits.request_rate_per_address=50",
+        "limits.request_burst_per_address=300",
+        "limits.requests_per_container=7",
+        "limits.head_bytes=8192",
+    ];
+    let limits = load(&settings(None, &flags), Vec::new()).unwrap().config.limits;
+    assert_eq!(limits.request_rate, Some(gantry_proxy::Rate { per_second: 50, burst: 300 }));
+    assert_eq!((limits.requests_per_container_max, limits.head_bytes_max), (7, 8192));
+    let flags = [
+        "limits.request_rate_per_address=0",
+        "limits.handshake_burst_per_address=off",
+        "limits.connections_per_address=0",
+        "limits.head_bytes=1e9",
+        "limits.body_rate=1",
+    ];
+    let problems = load(&settings(None, &flags), Vec::new()).unwrap_err();
+    for (key, rule) in [
+        ("limits.request_rate_per_address", "from 1 to 1000000, or \"off\", found 0"),
+        ("limits.handshake_burst_per_address", "whole number"),
+        ("limits.connections_per_address", "from 1 to"),
+        ("limits.head_bytes", "whole number"),
+        ("limits.body_rate", "did you mean limits.body_"),
+    ] {
+        let found = problems.iter().find(|problem| problem.key == key);
+        assert!(found.is_some_and(|found| found.rule.contains(rule)), "{key}: {problems:#?}");
+    }
+}
+
+#[test]
 fn all_errors_are_reported_at_once_with_file_and_key() {
     let file = write(
         "loose = 1\n[server]\ndomain = \"127.0.0.1\"\nname = \"a.b\"\nstate = \"here\"\n\

@@ -312,7 +312,7 @@ fn edge_config(config: &Config, files: &Files) -> gantry_proxy::Config {
             upstream_head_timeout: edge.answer,
             stream_idle: edge.upgrade_idle,
             service_start_timeout: edge.service_start,
-            ..gantry_proxy::Limits::default()
+            ..config.limits
         },
         access_log: match &config.log.access {
             AccessLog::Off => gantry_proxy::AccessLog::Off,

@@ -205,7 +205,7 @@ fn one_source_has_so_many_connections() {
     drop(clients.pop());
     bed.wait_metric("gantry_proxy_connections_open", 2.0);
     assert_eq!(bed.client().get(&name, "/", "").status, 200);
-    bed.wait_metric("gantry_proxy_connections_refused_total", 1.0);
+    bed.wait_metric("gantry_proxy_refused_total{limit=\"address_connections\"}", 1.0);
 }
 
 #[test]

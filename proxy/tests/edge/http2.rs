@@ -71,7 +71,7 @@ fn next(client: &mut Client) -> Frame {
 }
 
 /// Reads on to the end of a stream; returns its data, or nothing if it was reset.
-fn answer(client: &mut Client, stream: u32) -> Option<(Vec<u8>, Vec<u8>)> {
+pub(crate) fn answer(client: &mut Client, stream: u32) -> Option<(Vec<u8>, Vec<u8>)> {
     let (mut head, mut data) = (Vec::new(), Vec::new());
     loop {
         let frame = next(client);

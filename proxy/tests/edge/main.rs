@@ -33,6 +33,8 @@ mod kit;
 #[cfg(test)]
 mod life;
 #[cfg(test)]
+mod limits;
+#[cfg(test)]
 mod origin;
 #[cfg(test)]
 mod pages;

@@ -1,0 +1,60 @@
+//! What clients and containers may use: the section `limits`.
+
+use gantry_proxy::{Limits, Rate};
+
+use super::reader::Reader;
+
+/// Reads the section. The times that stand in the section `edge` have their defaults here.
+pub(super) fn read(reader: &mut Reader<'_>) -> Option<Limits> {
+    // Read everything before the first `?`: one bad key must not hide the others.
+    let connections = count(reader, "limits.connections_per_worker", 1, 10_000_000);
+    let of_address = count(reader, "limits.connections_per_address", 1, 10_000_000);
+    let handshakes = count(reader, "limits.handshakes_per_worker", 1, 1_000_000);
+    let handshakes_of_address = count(reader, "limits.handshakes_per_address", 1, 1_000_000);
+    let handshake_rate = rate(reader, "handshake");
+    let request_rate = rate(reader, "request");
+    let active = count(reader, "limits.requests_per_worker", 1, 10_000_000);
+    let of_container = reader.number("limits.requests_per_container", 1, 10_000_000);
+    let requests = reader.number("limits.requests_per_connection", 1, 1_000_000_000);
+    let streams = reader.number("limits.streams_per_connection", 1, 10_000);
+    let head_bytes = count(reader, "limits.head_bytes", 4_096, 1 << 20);
+    let head_fields = count(reader, "limits.head_fields", 16, 1_000);
+    let handshake_timeout = reader.seconds("limits.handshake_timeout_s", 1, 120);
+    let body_pause = reader.seconds("limits.body_pause_s", 1, 3_600);
+    let body_rate_min = reader.number("limits.body_rate_min", 1, 1 << 20);
+    let send_pause = reader.seconds("limits.send_pause_s", 1, 3_600);
+    Some(Limits {
+        connections_max: connections?,
+        connections_per_address_max: of_address?,
+        handshakes_max: handshakes?,
+        handshakes_per_address_max: handshakes_of_address?,
+        handshake_rate: handshake_rate?,
+        request_rate: request_rate?,
+        requests_active_max: active?,
+        requests_per_container_max: u32::try_from(of_container?).ok()?,
+        requests_max: requests?,
+        streams_max: u32::try_from(streams?).ok()?,
+        head_bytes_max: head_bytes?,
+        fields_max: head_fields?,
+        tls_timeout: handshake_timeout?,
+        body_idle: body_pause?,
+        body_rate_min: u32::try_from(body_rate_min?).ok()?,
+        send_idle: send_pause?,
+        ..Limits::default()
+    })
+}
+
+fn count(reader: &mut Reader<'_>, key: &str, min: u64, max: u64) -> Option<usize> {
+    usize::try_from(reader.number(key, min, max)?).ok()
+}
+
+/// A rate and its burst; nothing inside if the rate is off.
+fn rate(reader: &mut Reader<'_>, of: &str) -> Option<Option<Rate>> {
+    let per_second = reader.number_or_off(&format!("limits.{of}_rate_per_address"), 1, 1_000_000);
+    let burst = reader.number(&format!("limits.{of}_burst_per_address"), 1, 10_000_000);
+    let burst = u32::try_from(burst?).ok()?;
+    Some(match per_second? {
+        Some(per_second) => Some(Rate { per_second: u32::try_from(per_second).ok()?, burst }),
+        None => None,
+    })
+}
