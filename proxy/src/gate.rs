@@ -99,6 +99,7 @@ impl<S> Gate<S> {
         wait: Rc<Wait>,
         state: State,
     ) -> Self {
+        let patience = Patience::new(limits.body_idle, limits.body_rate_min);
         Self {
             io,
             downstream,
@@ -110,7 +111,7 @@ impl<S> Gate<S> {
             waiting: Waiting::Nothing,
             read_deadline: NEVER,
             write_deadline: NEVER,
-            patience: Patience::new(limits.body_idle, limits.body_rate_min),
+            patience,
         }
     }
 

@@ -188,7 +188,7 @@ fn render_durations(workers: &[Arc<Metrics>], out: &mut String) {
 
 type Single = (&'static str, &'static str, &'static str, fn(&Metrics) -> &Counter);
 
-const SINGLES: [Single; 16] = [
+const SINGLES: &[Single] = &[
     ("gantry_proxy_connections_accepted_total", "counter", "Connections accepted.", |m| {
         &m.connections_accepted
     }),

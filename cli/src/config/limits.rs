@@ -28,8 +28,8 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Option<Limits> {
         connections_per_address_max: of_address?,
         handshakes_max: handshakes?,
         handshakes_per_address_max: handshakes_of_address?,
-        handshake_rate: handshake_rate?,
-        request_rate: request_rate?,
+        handshake_rate: on(handshake_rate?),
+        request_rate: on(request_rate?),
         requests_active_max: active?,
         requests_per_container_max: u32::try_from(of_container?).ok()?,
         requests_max: requests?,
@@ -48,13 +48,13 @@ fn count(reader: &mut Reader<'_>, key: &str, min: u64, max: u64) -> Option<usize
     usize::try_from(reader.number(key, min, max)?).ok()
 }
 
-/// A rate and its burst; nothing inside if the rate is off.
-fn rate(reader: &mut Reader<'_>, of: &str) -> Option<Option<Rate>> {
-    let per_second = reader.number_or_off(&format!("limits.{of}_rate_per_address"), 1, 1_000_000);
+/// Calls per second, 0 if that is off, and how many at once.
+fn rate(reader: &mut Reader<'_>, of: &str) -> Option<(u32, u32)> {
+    let per_second = reader.number_or_off(&format!("limits.{of}_rate_per_address"), 1_000_000);
     let burst = reader.number(&format!("limits.{of}_burst_per_address"), 1, 10_000_000);
-    let burst = u32::try_from(burst?).ok()?;
-    Some(match per_second? {
-        Some(per_second) => Some(Rate { per_second: u32::try_from(per_second).ok()?, burst }),
-        None => None,
-    })
+    Some((u32::try_from(per_second?).ok()?, u32::try_from(burst?).ok()?))
+}
+
+fn on((per_second, burst): (u32, u32)) -> Option<Rate> {
+    (per_second > 0).then_some(Rate { per_second, burst })
 }

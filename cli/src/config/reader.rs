@@ -184,13 +184,11 @@ impl<'f> Reader<'f> {
         })
     }
 
-    /// A whole number within bounds, or `"off"` for none.
-    pub(crate) fn number_or_off(&mut self, key: &str, min: u64, max: u64) -> Option<Option<u64>> {
+    /// A whole number from 1 to `max`, or `"off"`, which is 0.
+    pub(crate) fn number_or_off(&mut self, key: &str, max: u64) -> Option<u64> {
         self.key(key, |value| match value.as_str() {
-            Some("off") => Ok(None),
-            Some(_) | None => {
-                number(value, min, max).map(Some).map_err(|rule| format!("{rule}, or \"off\""))
-            }
+            Some("off") => Ok(0),
+            Some(_) | None => number(value, 1, max).map_err(|rule| format!("{rule}, or \"off\"")),
         })
     }
 

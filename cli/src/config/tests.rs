@@ -77,7 +77,7 @@ fn limits_are_read_and_have_the_defaults_of_the_edge() {
         ("limits.handshake_burst_per_address", "whole number"),
         ("limits.connections_per_address", "from 1 to"),
         ("limits.head_bytes", "whole number"),
-        ("limits.body_rate", "did you mean limits.body_"),
+        ("limits.body_rate", "no such key"),
     ] {
         let found = problems.iter().find(|problem| problem.key == key);
         assert!(found.is_some_and(|found| found.rule.contains(rule)), "{key}: {problems:#?}");

@@ -5,7 +5,7 @@
 //! workers ([`Counts`]), but a request does not pay for that: each worker takes a small supply from
 //! the common count and serves requests from its supply, so that the common count is asked once for
 //! many requests. Nothing is ever given out twice, so that the limits are exact; what lies
-//! unused in the supplies of other workers is at most a quarter of a limit, or one each.
+//! unused in the supplies of other workers is at most a quarter of a limit.
 //!
 //! A refusal is counted by its kind ([`Refused`]), never by who was refused.
 

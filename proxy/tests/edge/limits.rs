@@ -197,7 +197,9 @@ fn one_address_has_so_many_handshakes_under_way() {
     let _origin = bed.running();
     let name = host(CONTAINER, "http-3000");
     let mut half: Vec<_> = (0..2).map(|_| Client::connect(bed.https())).collect();
-    half.iter_mut().for_each(|client| client.send([22, 3, 1]));
+    for client in &mut half {
+        client.send([22, 3, 1]);
+    }
     bed.wait_metric("gantry_proxy_tls_handshakes_active", 2.0);
     assert!(Client::connect(bed.https()).is_closed());
     bed.wait_metric(&refused("address_handshakes"), 1.0);
@@ -245,7 +247,9 @@ fn one_worker_has_so_many_connections() {
     let _origin = bed.running();
     let name = host(CONTAINER, "http-3000");
     let mut clients = [bed.client(), bed.client()];
-    clients.iter_mut().for_each(|client| assert_eq!(client.get(&name, "/", "").status, 200));
+    for client in &mut clients {
+        assert_eq!(client.get(&name, "/", "").status, 200);
+    }
     assert!(bed.client().is_closed());
     bed.wait_metric(&refused("worker_connections"), 1.0);
 }
