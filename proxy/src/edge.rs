@@ -246,7 +246,8 @@ async fn run_worker(
 ) {
     let Common { config, deps, tls, lines, counts, guard, stop } = common;
     let lines = LineBuffer::new(lines);
-    let worker = Rc::new(Worker::new(Given { config, deps, tls, lines, metrics, counts, guard, seed }));
+    let worker =
+        Rc::new(Worker::new(Given { config, deps, tls, lines, metrics, counts, guard, seed }));
     for (socket, purpose) in sockets {
         let accept = listen::accept(Rc::clone(&worker), socket, purpose, stop.token.clone());
         // The tracker waits for it.

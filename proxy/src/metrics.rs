@@ -61,12 +61,22 @@ struct Histogram {
     sum_us: Counter,
 }
 
+/// One number for each code. Long arrays have no default of their own.
+#[derive(Debug)]
+struct ByCode([Counter; Code::ALL.len()]);
+
+impl Default for ByCode {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Counter::default()))
+    }
+}
+
 /// One worker's numbers.
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
     requests: [[Counter; CLASSES.len()]; 2],
     durations: [Histogram; KINDS.len()],
-    errors: [Counter; Code::ALL.len()],
+    errors: ByCode,
     refusals: [Counter; Refused::ALL.len()],
     pub(crate) connections_accepted: Counter,
     pub(crate) connections_open: Counter,
@@ -114,7 +124,7 @@ impl Metrics {
 
     /// Counts an error answer.
     pub(crate) fn error(&self, code: Code) {
-        if let Some(counter) = self.errors.get(code.index()) {
+        if let Some(counter) = self.errors.0.get(code.index()) {
             counter.add(1);
         }
     }
@@ -147,7 +157,7 @@ pub(crate) fn render(workers: &[Arc<Metrics>], out: &mut String) {
     }
     header(out, "gantry_proxy_errors_total", "counter", "Error answers of the edge by code.");
     for code in Code::ALL {
-        let value = sum(&|m| m.errors.get(code.index()).unwrap_or(&m.accept_errors));
+        let value = sum(&|m| m.errors.0.get(code.index()).unwrap_or(&m.accept_errors));
         let name = code.as_str();
         line(out, format_args!("gantry_proxy_errors_total{{code=\"{name}\"}}"), value);
     }
