@@ -3,13 +3,13 @@
 //! One place turns failures into answers. A browser that navigates gets a page, a program that asks
 //! for JSON gets JSON, everything else one line of text; all carry the same code and request id.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use gantry_model::{Scheme, Service};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 
-use crate::{body::EdgeBody, deps::RequestId, downstream::Protocol, framing::Refusal, guard, page};
+use crate::{
+    body::EdgeBody, deps::RequestId, downstream::Protocol, framing::Refusal, guard::Denied, page,
+};
 
 /// The machine-readable name of a failure; part of the interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -180,24 +180,8 @@ pub(crate) enum Failure {
     UpstreamTimeout,
     UpstreamBroken,
     ApiUnavailable,
-    /// A name and a password would help. A script is not told so in a way that makes its browser ask.
-    AuthenticationRequired {
-        script: bool,
-    },
-    /// The same for a browser that opens a page: where to give them.
-    SignIn {
-        page: Box<str>,
-    },
-    /// Nothing that the request could bring, or nothing that it has brought, lets it pass.
-    AccessDenied,
-    /// The owner has closed everything.
-    ProxyDisabled,
-    /// A page of another origin has made a browser send a request with its cookies or its password.
-    OriginRefused,
-    /// Too many wrong passwords came from this address.
-    TooManyAttempts {
-        wait: Duration,
-    },
+    /// The guard does not let it in.
+    Denied(Denied),
     /// More is under way than this server takes.
     EdgeBusy,
     /// An alias leads to other paths than this one.
@@ -239,13 +223,7 @@ impl Failure {
             Self::UpstreamTimeout => Code::UpstreamTimeout,
             Self::UpstreamBroken => Code::UpstreamBroken,
             Self::ApiUnavailable => Code::ApiUnavailable,
-            Self::AuthenticationRequired { .. } | Self::SignIn { .. } => {
-                Code::AuthenticationRequired
-            }
-            Self::AccessDenied => Code::AccessDenied,
-            Self::ProxyDisabled => Code::ProxyDisabled,
-            Self::OriginRefused => Code::OriginRefused,
-            Self::TooManyAttempts { .. } => Code::TooManyAttempts,
+            Self::Denied(denied) => denied.code(),
             Self::EdgeBusy => Code::EdgeBusy,
             Self::AliasPathPinned => Code::AliasPathPinned,
             Self::TooManyRequests { .. } => Code::TooManyRequests,
@@ -294,11 +272,8 @@ impl Failure {
             | Self::ContainerBusy
             | Self::EdgeBusy
             | Self::ServiceNotStarted { retry: true, .. } => Some(1),
-            // Rounded up: a client that comes back too early would be refused again.
-            Self::TooManyRequests { wait } | Self::TooManyAttempts { wait } => {
-                let begun = if wait.subsec_nanos() > 0 { 1 } else { 0 };
-                Some(wait.as_secs().saturating_add(begun))
-            }
+            Self::TooManyRequests { wait } => Some(seconds(*wait)),
+            Self::Denied(denied) => denied.retry_after(),
             Self::ApiUnavailable => Some(2),
             Self::ContainerStopped
             | Self::ContainerPaused
@@ -321,22 +296,8 @@ impl Failure {
             | Self::UpstreamUnreachable { .. }
             | Self::UpstreamTimeout
             | Self::UpstreamBroken
-            | Self::AuthenticationRequired { .. }
-            | Self::SignIn { .. }
-            | Self::AccessDenied
-            | Self::ProxyDisabled
-            | Self::OriginRefused
             | Self::AliasPathPinned => None,
         }
-    }
-
-    /// How a client can prove who it is.
-    const fn challenge(&self) -> Option<&'static str> {
-        if let Self::AuthenticationRequired { script: false } = self {
-            return Some("Basic realm=\"Gantry\", charset=\"UTF-8\"");
-        }
-        let signs_in = matches!(self.code(), Code::AuthenticationRequired);
-        if signs_in { Some(guard::SIGN_IN_CHALLENGE) } else { None }
     }
 
     /// Whether the connection must end, because what follows on it has no meaning.
@@ -406,17 +367,7 @@ impl Failure {
                 "the container closed the connection without a complete answer".to_owned()
             }
             Self::ApiUnavailable => "the API is not available".to_owned(),
-            Self::AuthenticationRequired { .. } | Self::SignIn { .. } => {
-                "a name and a password are needed here".to_owned()
-            }
-            Self::AccessDenied => "you may not use this service".to_owned(),
-            Self::ProxyDisabled => "the owner has closed this container to all requests".to_owned(),
-            Self::OriginRefused => {
-                "a page of another origin may not do this in your name".to_owned()
-            }
-            Self::TooManyAttempts { .. } => {
-                "too many wrong passwords came from your address".to_owned()
-            }
+            Self::Denied(denied) => denied.message().to_owned(),
             Self::EdgeBusy => "this server has as much under way as it can take".to_owned(),
             Self::AliasPathPinned => "this name does not lead to this path".to_owned(),
             Self::TooManyRequests { .. } => {
@@ -427,6 +378,12 @@ impl Failure {
             }
         }
     }
+}
+
+/// A wait in whole seconds. Rounded up: a client that comes back too early would be refused again.
+pub(crate) const fn seconds(wait: Duration) -> u64 {
+    let begun = if wait.subsec_nanos() > 0 { 1 } else { 0 };
+    wait.as_secs().saturating_add(begun)
 }
 
 /// What a client can read.
@@ -487,7 +444,8 @@ pub(crate) fn answer(
     protocol: Protocol,
 ) -> Response<EdgeBody> {
     let status = failure.status();
-    let form = if let Failure::SignIn { .. } = failure { Form::Html } else { form };
+    let is_page = matches!(failure, Failure::Denied(Denied::SignIn { .. }));
+    let form = if is_page { Form::Html } else { form };
     let (kind, body) = match form {
         Form::Html => ("text/html; charset=utf-8", page::html(failure, &failure.message(), id)),
         Form::Json => ("application/json", json(failure, id)),
@@ -510,7 +468,9 @@ pub(crate) fn answer(
         // Forms that say nothing of where they come from would be refused.
         headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("same-origin"));
     }
-    if let Some(challenge) = failure.challenge() {
+    if let Failure::Denied(denied) = failure
+        && let Some(challenge) = denied.challenge()
+    {
         headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
     }
     if let Some(seconds) = failure.retry_after() {

@@ -16,6 +16,7 @@ use crate::{
     answer::{Failure, X_REQUEST_ID},
     body::{EdgeBody, Progress, RequestBody},
     downstream::Protocol,
+    guard::Denied,
     headers::clean_response,
     multiplex::{self, Shared},
     pipeline::Ask,
@@ -273,7 +274,7 @@ fn cut(ask: &Ask<'_>, to: &Upstream) -> Failure {
     if ask.worker.is_gone(&to.endpoint.origin) {
         Failure::ContainerStopped
     } else {
-        Failure::AccessDenied
+        Denied::Access.into()
     }
 }
 

@@ -3,7 +3,11 @@
 
 use std::fmt::{self, Write};
 
-use crate::{answer::Failure, deps::RequestId, guard};
+use crate::{
+    answer::Failure,
+    deps::RequestId,
+    guard::{self, Denied},
+};
 
 /// What the page may load: nothing but its own style.
 const POLICY: &str =
@@ -22,12 +26,15 @@ small{opacity:.75}";
 
 /// What the page of `failure` may load, and where it may send.
 pub(crate) const fn policy(failure: &Failure) -> &'static str {
-    if let Failure::SignIn { .. } = failure { guard::SIGN_IN_POLICY } else { POLICY }
+    if let Failure::Denied(Denied::SignIn { .. }) = failure {
+        return guard::SIGN_IN_POLICY;
+    }
+    POLICY
 }
 
 /// The page of `failure`.
 pub(crate) fn html(failure: &Failure, message: &str, id: RequestId) -> String {
-    if let Failure::SignIn { page } = failure {
+    if let Failure::Denied(Denied::SignIn { page }) = failure {
         return page.clone().into();
     }
     let status = failure.status();
@@ -58,12 +65,7 @@ pub(crate) fn html(failure: &Failure, message: &str, id: RequestId) -> String {
         | Failure::UpstreamTimeout
         | Failure::UpstreamBroken
         | Failure::ApiUnavailable
-        | Failure::AuthenticationRequired { .. }
-        | Failure::SignIn { .. }
-        | Failure::AccessDenied
-        | Failure::ProxyDisabled
-        | Failure::OriginRefused
-        | Failure::TooManyAttempts { .. }
+        | Failure::Denied(_)
         | Failure::EdgeBusy
         | Failure::TooManyRequests { .. }
         | Failure::ContainerBusy
@@ -137,13 +139,7 @@ fn words(failure: &Failure) -> (&'static str, String) {
         }
         Failure::ContainerBusy => ("This container is busy", "<p>Try again in a moment.</p>"),
         Failure::ApiUnavailable => ("The API is not available", "<p>Try again in a moment.</p>"),
-        Failure::AuthenticationRequired { .. } | Failure::SignIn { .. } => ("Sign in", ""),
-        Failure::AccessDenied => ("Not for you", "<p>Its owner says who may use it.</p>"),
-        Failure::ProxyDisabled => ("Closed", "<p>Its owner can open it again.</p>"),
-        Failure::OriginRefused => {
-            ("Refused", "<p>Open this address directly, and do it from there.</p>")
-        }
-        Failure::TooManyAttempts { .. } => ("Too many tries", "<p>Wait a minute.</p>"),
+        Failure::Denied(denied) => denied.words(),
         Failure::EdgeBusy => ("This server is busy", "<p>Try again in a moment.</p>"),
         Failure::AliasPathPinned => ("Nothing here", "<p>Start at <a href=\"/\">/</a>.</p>"),
     };

@@ -25,6 +25,7 @@ use http::{HeaderMap, HeaderValue, Uri, header};
 use tokio::time::timeout;
 
 use super::{
+    Denied,
     basic::Credentials,
     cookies::{self, Found},
     jwt, query,
@@ -182,7 +183,7 @@ pub(crate) async fn prove(ask: &Ask<'_>, of: &Evidence<'_>) -> Result<Proven, Fa
         && wrong
         && let Some(wait) = throttled(ask, of.container)
     {
-        return Err(Failure::TooManyAttempts { wait });
+        return Err(Denied::Attempts { wait }.into());
     }
     for job in check_elsewhere(ask, of.gate, jobs).await? {
         wrong &= !matches!(job.what, What::Password(_));
@@ -201,7 +202,7 @@ pub(crate) async fn passwords(
     given: &Credentials,
 ) -> Result<Proven, Failure> {
     if let Some(wait) = throttled(ask, of.container) {
-        return Err(Failure::TooManyAttempts { wait });
+        return Err(Denied::Attempts { wait }.into());
     }
     let is_password = |(_, method): &(Proof, &Method)| matches!(method, Method::Password { .. });
     let methods = methods(of.policy, of.speaking).filter(is_password);

@@ -12,6 +12,7 @@ mod basic;
 mod browser;
 mod cookies;
 mod credentials;
+mod denied;
 mod jwt;
 mod pass;
 mod preflight;
@@ -37,8 +38,9 @@ use http::{HeaderMap, Response};
 use tokio::sync::Semaphore;
 
 pub(crate) use cookies::{find as find_cookie, remove as remove_cookies};
+pub(crate) use denied::Denied;
 pub(crate) use pass::Pass;
-pub(crate) use sign_in::{CHALLENGE as SIGN_IN_CHALLENGE, POLICY as SIGN_IN_POLICY};
+pub(crate) use sign_in::POLICY as SIGN_IN_POLICY;
 pub(crate) use strip::replace_path;
 
 use crate::{answer::Failure, body::EdgeBody, forward::Downstreams, pipeline::Ask};
@@ -176,14 +178,14 @@ pub(crate) async fn check(
         }
         Decision::Challenge => {
             let script = browser::is_script(headers);
-            return Err(Failure::AuthenticationRequired { script });
+            return Err(Denied::Anonymous { script }.into());
         }
     }
     if browser::is_forged(ask, container, method, headers) {
         // What a browser adds by itself does not count.
         let (groups, caller) = (proven.deliberate, proven.deliberate_caller());
         if policy.decide(program, number, groups, caller) != Decision::Allow {
-            return Err(Failure::OriginRefused);
+            return Err(Denied::Origin.into());
         }
     }
     strip::strip(request, policy, speaking);
@@ -198,12 +200,12 @@ fn answer_preflight(
     decision: Decision,
 ) -> Result<Admission, Failure> {
     if decision == Decision::Forbidden(Reason::Closed) {
-        return Err(Failure::ProxyDisabled);
+        return Err(Denied::Closed.into());
     }
     let origin = headers.get(http::header::ORIGIN);
     let own = origin.is_some_and(|origin| browser::is_own(ask, service.container, origin));
     let answer = preflight::answer(headers, service.policy, service.speaking, own);
-    answer.map(|answer| Admission::Answered(Box::new(answer))).ok_or(Failure::AccessDenied)
+    answer.map(|answer| Admission::Answered(Box::new(answer))).ok_or_else(|| Denied::Access.into())
 }
 
 /// The index or port that a cell may name.
@@ -216,8 +218,14 @@ const fn number(target: &Target<'_>) -> Option<u16> {
 }
 
 const fn refusal(reason: Reason) -> Failure {
-    match reason {
-        Reason::Closed => Failure::ProxyDisabled,
-        Reason::Group | Reason::Default => Failure::AccessDenied,
+    Failure::Denied(match reason {
+        Reason::Closed => Denied::Closed,
+        Reason::Group | Reason::Default => Denied::Access,
+    })
+}
+
+impl From<Denied> for Failure {
+    fn from(denied: Denied) -> Self {
+        Self::Denied(denied)
     }
 }

@@ -20,6 +20,7 @@ use hyper::body::Incoming;
 use tokio::time::timeout;
 
 use super::{
+    Denied,
     basic::Credentials,
     browser,
     credentials::{self, Evidence, Proof, SESSION, methods, session_of},
@@ -165,7 +166,7 @@ async fn submit(
         decision == Decision::Allow
     };
     let mut ways = service.passwords().filter(|(proof, _)| proofs.contains(proof) && opens(proof));
-    let (proof, password) = ways.next().ok_or(Failure::AccessDenied)?;
+    let (proof, password) = ways.next().ok_or(Denied::Access)?;
     let [group, name, salt, hash] = session_of(service.policy, proof.group, password);
     let parts = [group, name, salt, hash, to.as_bytes()];
     let bound = self::bound(ask, service, &parts);
@@ -213,7 +214,7 @@ fn check_origin(ask: &Ask<'_>, headers: &HeaderMap) -> Result<(), Failure> {
     if origin.is_some_and(|origin| browser::is_same(ask, origin)) {
         Ok(())
     } else {
-        Err(Failure::OriginRefused)
+        Err(Denied::Origin.into())
     }
 }
 
@@ -282,7 +283,7 @@ fn form(ask: &Ask<'_>, service: &Service<'_>, to: &str, problem: Option<Problem>
          <p><button>Sign in</button></p></form>",
         Escaped(to),
     );
-    Failure::SignIn { page: document(ask, "Sign in", &body).into() }
+    Denied::SignIn { page: document(ask, "Sign in", &body).into() }.into()
 }
 
 fn sign_out_page(ask: &Ask<'_>) -> Response<EdgeBody> {
