@@ -4,6 +4,8 @@
 
 use std::sync::Arc;
 
+use aws_lc_rs::digest::{SHA256, digest};
+use bytes::Bytes;
 use gantry_model::{
     RouteKey, Target,
     alias::{Landed, Landing},
@@ -15,18 +17,23 @@ use crate::{
     account::Account,
     answer::{self, Failure, Form},
     body::EdgeBody,
+    cookies,
     forward::Downstreams,
     guard,
+    headers::CLEAR_SITE_DATA,
     pipeline::{self, Ask, Place},
     worker::Worker,
 };
 
-/// Notes in a browser that it has forgotten what it kept of the name's former owner.
+/// Notes in a browser whose the name was when it last forgot what it kept of it.
 const SEEN: &str = "__Host-gantry-seen";
 
-/// A response that makes a browser forget everything of this host (Clear Site Data, W3C). Its cookies
-/// go with those of the hosts beside it, which is the lesser evil.
-const FORGET: &str = "\"cache\", \"cookies\", \"storage\"";
+/// What makes a browser forget (Clear Site Data, W3C). Cookies are taken back one by one: `"cookies"`
+/// would take those of all tenants.
+const FORGET: &str = "\"cache\", \"storage\"";
+
+/// So many cookies of a former owner are taken back.
+const COOKIES_MAX: usize = 64;
 
 /// Where a chosen name leads now; nothing for one that is unknown, off or over.
 pub(crate) fn find(worker: &Worker, key: &RouteKey<'_>) -> Option<Arc<AliasRoute>> {
@@ -58,10 +65,17 @@ pub(crate) async fn serve(
         target: Target::from(route.target),
         landing: route.landing.as_ref(),
     };
-    let cookie = |name| guard::find_cookie(request.headers(), name).one().is_some();
-    if !route.clear_site_data || cookie(SEEN) {
+    if !route.clear_site_data {
         return pipeline::to_container(ask, &place, request, account).await;
     }
+    // A hash, since the id is half of what opens the container.
+    let owner = digest(&SHA256, route.container.as_bytes());
+    let owner = hex::encode(owner.as_ref().get(..8).unwrap_or_default());
+    if cookies::find(request.headers(), SEEN).one() == Some(owner.as_bytes()) {
+        return pipeline::to_container(ask, &place, request, account).await;
+    }
+    let stale: Vec<HeaderValue> =
+        cookies::names(request.headers()).take(COOKIES_MAX).filter_map(taken_back).collect();
     // What the former owner's service had set is nothing for the present one's.
     request.headers_mut().remove(header::COOKIE);
     let response = pipeline::to_container(ask, &place, request, account).await;
@@ -71,12 +85,18 @@ pub(crate) async fn serve(
         answer::answer(&failure, form, ask.id, ask.downstream.protocol)
     });
     let headers = response.headers_mut();
-    headers.insert("clear-site-data", HeaderValue::from_static(FORGET));
-    let seen = format!("{SEEN}=1; Path=/; Max-Age=34560000; Secure; HttpOnly; SameSite=Lax");
-    if let Ok(seen) = HeaderValue::try_from(seen) {
-        headers.append(header::SET_COOKIE, seen);
+    headers.insert(&CLEAR_SITE_DATA, HeaderValue::from_static(FORGET));
+    let seen = format!("{SEEN}={owner}; Path=/; Max-Age=34560000; Secure; HttpOnly; SameSite=Lax");
+    for cookie in stale.into_iter().chain(HeaderValue::try_from(seen)) {
+        headers.append(header::SET_COOKIE, cookie);
     }
     Ok(response)
+}
+
+/// What makes a browser forget a cookie. One that was for a deeper path only it keeps.
+fn taken_back(name: &[u8]) -> Option<HeaderValue> {
+    let cookie = [name, b"=; Path=/; Max-Age=0; Secure"].concat();
+    HeaderValue::from_maybe_shared(Bytes::from(cookie)).ok()
 }
 
 /// Leads a request to where the name's owner wants it.

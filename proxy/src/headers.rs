@@ -8,10 +8,10 @@ use memchr::memmem;
 
 use crate::{
     answer::{Failure, X_REQUEST_ID},
+    cookies,
     deps::RequestId,
     downstream::Downstream,
     framing::is_tunnel,
-    guard::{self, COOKIES},
 };
 
 /// Fields that end at each hop (RFC 9110, 7.6.1), apart from those that `Connection` names.
@@ -102,7 +102,7 @@ impl Survey {
                 header::EXPECT => survey.expect = Some(value.clone()),
                 header::COOKIE => {
                     survey.cookies += 1;
-                    survey.edge_cookies |= memmem::find(value.as_bytes(), COOKIES).is_some();
+                    survey.edge_cookies |= memmem::find(value.as_bytes(), cookies::OURS).is_some();
                 }
                 header::CONTENT_TYPE => survey.grpc = is_grpc(value.as_bytes()),
                 _ => survey.other(name, value),
@@ -195,10 +195,10 @@ impl Survey {
             headers.remove(name);
         }
         if self.edge_cookies {
-            guard::remove_cookies(headers, |name| name.starts_with(COOKIES));
+            cookies::remove(headers, |name| name.starts_with(cookies::OURS));
         }
         if self.cookies > 1 {
-            join_cookies(headers);
+            cookies::join(headers);
         }
     }
 
@@ -238,7 +238,7 @@ impl Survey {
 /// Removes from a container's answer what may not reach a client. `upgrade` keeps the fields of an
 /// accepted upgrade.
 pub(crate) fn clean_response(headers: &mut HeaderMap, hostname: &str) {
-    let (mut hop_by_hop, mut coded, mut cookies) = (false, false, false);
+    let (mut hop_by_hop, mut coded, mut cookies, mut clears) = (false, false, false, false);
     let mut nominated = Vec::new();
     for (name, value) in &*headers {
         match *name {
@@ -256,6 +256,7 @@ pub(crate) fn clean_response(headers: &mut HeaderMap, hostname: &str) {
             header::SET_COOKIE => cookies = true,
             _ => {
                 hop_by_hop |= matches!(name.as_str(), "keep-alive" | "proxy-connection");
+                clears |= *name == CLEAR_SITE_DATA;
                 if is_edge_only(name.as_str()) {
                     nominated.push(name.clone());
                 }
@@ -267,6 +268,9 @@ pub(crate) fn clean_response(headers: &mut HeaderMap, hostname: &str) {
             headers.remove(name);
         }
     }
+    if clears {
+        cookies::spare(headers);
+    }
     if coded {
         // The coding counts and the length is a lie, if there is one (RFC 9112, 6.3).
         headers.remove(header::CONTENT_LENGTH);
@@ -275,7 +279,7 @@ pub(crate) fn clean_response(headers: &mut HeaderMap, hostname: &str) {
         headers.remove(name);
     }
     if cookies {
-        drop_wide_cookies(headers, hostname);
+        cookies::drop_wide(headers, hostname);
     }
 }
 
@@ -367,54 +371,8 @@ fn trace_parent(id: RequestId, span: [u8; 8]) -> (HeaderValue, HeaderValue) {
     (value(text), value(request_id))
 }
 
-/// HTTP/2 clients may send a cookie in pieces; HTTP/1.1 knows one field (RFC 9113, 8.2.3).
-fn join_cookies(headers: &mut HeaderMap) {
-    if !headers.contains_key(header::COOKIE) {
-        return;
-    }
-    let mut joined = Vec::new();
-    for cookie in headers.get_all(header::COOKIE) {
-        if !joined.is_empty() {
-            joined.extend_from_slice(b"; ");
-        }
-        joined.extend_from_slice(cookie.as_bytes());
-    }
-    if let Ok(value) = HeaderValue::from_maybe_shared(bytes::Bytes::from(joined)) {
-        headers.insert(header::COOKIE, value);
-    }
-}
-
-/// Drops cookies for a domain that is wider than the host itself: they would reach other tenants. Those
-/// with names of the edge's own go, too.
-fn drop_wide_cookies(headers: &mut HeaderMap, hostname: &str) {
-    let narrow = |value: &HeaderValue| {
-        let ours = value.as_bytes().trim_ascii_start().get(..COOKIES.len());
-        if ours.is_some_and(|name| name.eq_ignore_ascii_case(COOKIES)) {
-            return false;
-        }
-        let attributes = value.as_bytes().split(|&octet| octet == b';').skip(1);
-        attributes.map(<[u8]>::trim_ascii).all(|attribute| {
-            let mut parts = attribute.splitn(2, |&octet| octet == b'=');
-            let name = parts.next().unwrap_or_default().trim_ascii();
-            if !name.eq_ignore_ascii_case(b"domain") {
-                return true;
-            }
-            let domain = parts.next().unwrap_or_default().trim_ascii();
-            let domain = domain.strip_prefix(b".").unwrap_or(domain);
-            domain.is_empty() || domain.eq_ignore_ascii_case(hostname.as_bytes())
-        })
-    };
-    let all = || headers.get_all(header::SET_COOKIE).iter();
-    if all().all(narrow) {
-        return;
-    }
-    let kept: Vec<HeaderValue> = all().filter(|value| narrow(value)).cloned().collect();
-    headers.remove(header::SET_COOKIE);
-    for value in kept {
-        headers.append(header::SET_COOKIE, value);
-    }
-}
-
+/// Makes a browser forget what it keeps of a host.
+pub(crate) static CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
 static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -541,37 +499,5 @@ mod tests {
         let (parent, id) = trace_parent(RequestId([0xab; 16]), [0xcd; 8]);
         assert!(is_trace_parent(parent.as_bytes()), "{parent:?}");
         assert_eq!(id, "ab".repeat(16));
-    }
-
-    #[test]
-    fn a_cookie_for_more_than_its_host_is_dropped() {
-        let host = "a-b-http-80.local.containers.example.com";
-        for (cookie, kept) in [
-            ("a=1", true),
-            ("a=1; Path=/; Secure", true),
-            ("a=1; Domain=a-b-http-80.local.containers.example.com", true),
-            ("a=1; domain=.A-B-http-80.local.containers.example.com", true),
-            ("a=1; Domain=", true),
-            ("a=1; Domain=local.containers.example.com", false),
-            ("a=1; DOMAIN = example.com ; Secure", false),
-            ("a=1; Domain=example.com; Domain=a-b-http-80.local.containers.example.com", false),
-            ("a=1; Domain=other.example", false),
-            ("__Host-gantry-session=x; Path=/; Secure", false),
-            (" __host-Gantry-=x", false),
-            ("__Host-other=x; Path=/; Secure", true),
-        ] {
-            let mut headers = map(&[("set-cookie", cookie), ("set-cookie", "z=1")]);
-            clean_response(&mut headers, host);
-            let left = headers.get_all(header::SET_COOKIE).iter().count();
-            assert_eq!(left, if kept { 2 } else { 1 }, "{cookie}");
-        }
-    }
-
-    #[test]
-    fn pieces_of_a_cookie_become_one() {
-        let mut headers = map(&[("cookie", "a=1"), ("cookie", "b=2")]);
-        let survey = Survey::of(&headers, Version::HTTP_2);
-        survey.clean(&mut headers);
-        assert_eq!(headers.get_all(header::COOKIE).iter().collect::<Vec<_>>(), ["a=1; b=2"]);
     }
 }

@@ -23,6 +23,7 @@ mod bell;
 mod body;
 mod config;
 mod connection;
+mod cookies;
 mod deps;
 mod downstream;
 mod edge;

@@ -9,7 +9,7 @@ use aws_lc_rs::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use http::{HeaderMap, header};
 
-use super::cookies::Found;
+use crate::cookies::Found;
 
 /// The longest name and password together; more is no credential.
 const LENGTH_MAX: usize = 1024;

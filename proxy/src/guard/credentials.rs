@@ -27,12 +27,15 @@ use tokio::time::timeout;
 use super::{
     Denied,
     basic::Credentials,
-    cookies::{self, Found},
     jwt, query,
     seal::{Bound, Use},
     throttle,
 };
-use crate::{answer::Failure, pipeline::Ask};
+use crate::{
+    answer::Failure,
+    cookies::{self, Found},
+    pipeline::Ask,
+};
 
 /// The session that a sign-in gives a browser.
 pub(crate) const SESSION: &str = "__Host-gantry-session";

@@ -10,7 +10,6 @@
 
 mod basic;
 mod browser;
-mod cookies;
 mod credentials;
 mod denied;
 mod jwt;
@@ -37,7 +36,6 @@ use gantry_router::Route;
 use http::{HeaderMap, Response};
 use tokio::sync::Semaphore;
 
-pub(crate) use cookies::{find as find_cookie, remove as remove_cookies};
 pub(crate) use denied::Denied;
 pub(crate) use pass::Pass;
 pub(crate) use sign_in::POLICY as SIGN_IN_POLICY;
@@ -48,9 +46,6 @@ use credentials::{Evidence, Known, Proof, Proven};
 use seal::{Seal, Used};
 use sign_in::Service;
 use throttle::Throttle;
-
-/// What the names of the edge's own cookies begin with. No container sees or sets them.
-pub(crate) const COOKIES: &[u8] = b"__Host-gantry-";
 
 /// Checks of passwords and signatures at one time, in all workers together.
 const TURNS: usize = 32;

@@ -5,7 +5,7 @@ use std::{borrow::Cow, fmt::Write};
 
 use http::uri::PathAndQuery;
 
-use super::cookies::Found;
+use crate::cookies::Found;
 
 /// The value of the parameter with this exact name.
 pub(crate) fn find<'q>(query: &'q str, name: &str) -> Found<Cow<'q, [u8]>> {

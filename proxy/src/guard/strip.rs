@@ -8,7 +8,8 @@
 use gantry_model::access::{GroupSet, Method, Place, Policy, Source};
 use http::{HeaderMap, HeaderValue, Request, Uri, header, uri::PathAndQuery};
 
-use super::{basic, cookies, credentials::methods, query};
+use super::{basic, credentials::methods, query};
+use crate::cookies;
 
 /// Takes the credentials out of a request. `speaking` are the groups that say something about the
 /// service.

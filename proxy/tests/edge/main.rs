@@ -7,6 +7,12 @@ mod aliases;
 #[cfg(test)]
 mod bed;
 #[cfg(test)]
+#[path = "../../../tests/harness/browser.rs"]
+#[expect(unreachable_pub, reason = "the end-to-end tests share it")]
+mod browser;
+#[cfg(test)]
+mod chromium;
+#[cfg(test)]
 mod client;
 #[cfg(test)]
 mod deadlines;
@@ -53,5 +59,13 @@ mod smuggling;
 #[cfg(test)]
 mod streaming;
 #[cfg(test)]
+#[path = "../../../tests/harness/wait.rs"]
+#[expect(unreachable_pub, reason = "the end-to-end tests share it")]
+mod wait;
+#[cfg(test)]
 mod waking;
+#[cfg(test)]
 mod websocket;
+
+#[cfg(test)]
+use wait::{wait_for, wait_until};
