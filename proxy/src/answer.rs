@@ -3,6 +3,8 @@
 //! One place turns failures into answers. A browser that navigates gets a page, a program that asks
 //! for JSON gets JSON, everything else one line of text; all carry the same code and request id.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use gantry_model::{Scheme, Service};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
