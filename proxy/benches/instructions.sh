@@ -12,12 +12,13 @@ edge=127.77.200.1
 container=127.77.200.2
 
 command -v valgrind >/dev/null || { echo "valgrind is not installed" >&2; exit 2; }
-program=$(cargo bench -q -p gantry-proxy --bench instructions --no-run --message-format=json |
-    sed -n 's/.*"executable":"\([^"]*instructions[^"]*\)".*/\1/p' | tail -n 1)
+program=$(cargo bench -q -p gantry-proxy --bench load --no-run --message-format=json |
+    sed -n 's/.*"executable":"\([^"]*deps/load-[^"]*\)".*/\1/p' | tail -n 1)
 work=$(mktemp -d)
 pids=
 trap 'for pid in $pids; do kill "$pid" 2>/dev/null || :; done; rm -rf "$work"' EXIT
-"$program" origin "$container:3000" &
+"$program" certificates "$work"
+"$program" origin "$container:3000" >"$work/origin" &
 pids="$pids $!"
 
 # Runs the edge once for $2 requests of kind $1; prints the instructions of the whole run.
@@ -37,8 +38,8 @@ count() {
         sleep 0.1
     done
     case $1 in
-        plain) "$program" client plain "$edge:8080" "$2" 3>&- ;;
-        tls) "$program" client tls "$edge:8443" "$2" "$work/ca.pem" 3>&- ;;
+        plain) "$program" requests plain "$edge:8080" "$2" 3>&- ;;
+        tls) "$program" requests tls "$edge:8443" "$2" "$work/ca.pem" 3>&- ;;
     esac
     exec 3>&-
     wait "$pid"

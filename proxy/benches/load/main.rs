@@ -1,0 +1,63 @@
+//! Everything that a measurement of the edge needs, in one program: the container's program, the
+//! edge with 100,000 routes, clients. `benches/instructions` and `benches/side_by_side` run it, each
+//! part in a process of its own.
+
+mod clients;
+mod edge;
+mod origin;
+
+use std::{error::Error, io::Write, path::Path};
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// Why something did not work.
+type Failed = Box<dyn Error + Send + Sync>;
+type Outcome = Result<(), Failed>;
+
+const USAGE: &str = "\
+load certificates DIRECTORY              write ca.pem, leaf.pem and leaf.key
+load hostnames                           print the hostnames of all routes
+load origin ADDRESS                      the container's program
+load edge ADDRESS CONTAINER DIRECTORY    one worker of the edge on ports 8080 and 8443
+load requests plain ADDRESS COUNT        one connection, one request after the other
+load requests tls ADDRESS COUNT CA
+load handshakes ADDRESS COUNT CA         full handshakes over TLS 1.3 without a request
+load idle http ADDRESS COUNT CA          connections over TLS that wait after one request
+load idle websocket ADDRESS COUNT CA     WebSockets over TLS that wait
+load latency plain ADDRESS RATE SECONDS  requests at a fixed rate; prints percentiles
+load latency tls ADDRESS RATE SECONDS CA
+";
+
+fn main() -> Outcome {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match *arguments {
+        ["certificates", directory] => edge::certificates(Path::new(directory)),
+        ["hostnames"] => edge::hostnames(),
+        ["origin", address] => origin::run(address.parse()?),
+        ["edge", address, container, directory] => {
+            edge::run(address.parse()?, container.parse()?, Path::new(directory))
+        }
+        ["requests", "plain", address, count] => {
+            clients::requests(clients::plain(address.parse()?)?, count.parse()?)
+        }
+        ["requests", "tls", address, count, ca] => {
+            let tls = clients::Tls::new(Path::new(ca))?;
+            clients::requests(tls.connect(address.parse()?)?, count.parse()?)
+        }
+        ["handshakes", address, count, ca] => {
+            clients::handshakes(address.parse()?, count.parse()?, Path::new(ca))
+        }
+        ["idle", kind @ ("http" | "websocket"), address, count, ca] => {
+            clients::idle(kind, address.parse()?, count.parse()?, Path::new(ca))
+        }
+        ["latency", "plain", address, rate, seconds] => {
+            clients::latency(address.parse()?, rate.parse()?, seconds.parse()?, None)
+        }
+        ["latency", "tls", address, rate, seconds, ca] => {
+            clients::latency(address.parse()?, rate.parse()?, seconds.parse()?, Some(Path::new(ca)))
+        }
+        _ => Ok(write!(std::io::stderr(), "{USAGE}")?),
+    }
+}
