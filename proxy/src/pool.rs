@@ -113,7 +113,7 @@ impl Pool {
             }
             of_key.shared.retain(|shared| shared.rests(now, ticks_max));
             of_key.idle.retain_mut(|idle| {
-                now.saturating_sub(idle.since) < ticks_max && idle.channel.rest()
+                now.saturating_sub(idle.since) < ticks_max && idle.channel.is_open()
             });
             !of_key.idle.is_empty() || !of_key.shared.is_empty()
         });

@@ -263,8 +263,16 @@ impl Channel {
         .await
     }
 
-    /// Lets the connection come to rest after a response; says whether it can be used again.
+    /// Lets the connection come to rest after a response; says whether it can be used again. Reading
+    /// the end of the response has brought it that far as a rule, and what else has come is looked at
+    /// before the next request is sent.
     pub(crate) fn rest(&mut self) -> bool {
+        self.bell.forget();
+        (self.connection.is_some() && self.sender.is_ready()) || self.is_open()
+    }
+
+    /// Looks whether an idle connection is still open.
+    pub(crate) fn is_open(&mut self) -> bool {
         let mut nobody = Context::from_waker(Waker::noop());
         let ended = poll_connection(&mut self.connection, &self.bell, &mut nobody).is_ready();
         self.bell.forget();
