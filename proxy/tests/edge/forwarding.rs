@@ -204,6 +204,27 @@ fn a_request_that_may_have_been_done_is_not_sent_twice() {
 }
 
 #[test]
+fn an_answer_that_nobody_asked_for_reaches_nobody() {
+    let bed = Bed::new(46);
+    let origin = bed.running_with(|seen, stream| {
+        let asked = seen.line().split(' ').nth(1).unwrap();
+        let answer = |text: &str| {
+            format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{text}", text.len())
+        };
+        // The answer and what shall pass for that to somebody else's request, at once.
+        send(stream, answer(asked) + &answer("forged"));
+    });
+    let name = host(CONTAINER, "http-3000");
+    let (mut one, mut other) = (bed.client(), bed.client());
+    for round in 0..5 {
+        for (client, path) in [(&mut one, format!("/one{round}")), (&mut other, "/".to_owned())] {
+            assert_eq!(client.get(&name, &path, "").text(), path);
+        }
+    }
+    assert_eq!(origin.connections(), 10, "a connection that said too much is not used again");
+}
+
+#[test]
 fn a_container_that_answers_before_it_has_read_the_request_is_heard() {
     let bed = Bed::new(36);
     let address = SocketAddr::new(bed.container_address(2), 3000);
