@@ -205,7 +205,7 @@ fn a_request_that_may_have_been_done_is_not_sent_twice() {
 
 #[test]
 fn an_answer_that_nobody_asked_for_reaches_nobody() {
-    let bed = Bed::new(46);
+    let bed = Bed::new(159);
     let origin = bed.running_with(|seen, stream| {
         let asked = seen.line().split(' ').nth(1).unwrap();
         let answer = |text: &str| {
