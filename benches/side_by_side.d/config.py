@@ -4,7 +4,7 @@
 import json
 
 # What a row may open at once, with room to spare.
-CONNECTIONS = 30_000
+CONNECTIONS = 11_000
 
 
 def nginx(place, address, origin, hostnames):
@@ -15,7 +15,6 @@ def nginx(place, address, origin, hostnames):
 daemon off;
 master_process off;
 worker_processes 1;
-worker_rlimit_nofile {2 * CONNECTIONS + 1000};
 pid {place}/nginx.pid;
 error_log {place}/error.log error;
 events {{ worker_connections {2 * CONNECTIONS}; }}
@@ -73,6 +72,7 @@ def haproxy(place, address, origin, hostnames):
 global
     nbthread 1
     maxconn {CONNECTIONS}
+    no strict-limits
     log stdout format raw local0 info
     ssl-default-bind-options ssl-min-ver TLSv1.2
 defaults
