@@ -208,9 +208,8 @@ fn an_answer_that_nobody_asked_for_reaches_nobody() {
     let bed = Bed::new(159);
     let origin = bed.running_with(|seen, stream| {
         let asked = seen.line().split(' ').nth(1).unwrap();
-        let answer = |text: &str| {
-            format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{text}", text.len())
-        };
+        let answer =
+            |text: &str| format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{text}", text.len());
         // The answer and what shall pass for that to somebody else's request, at once.
         send(stream, answer(asked) + &answer("forged"));
     });
