@@ -25,6 +25,12 @@ pub struct Config {
     pub server: ServerName,
     /// The port that redirects lead to: the one of `listen_https` as clients see it.
     pub url_port: u16,
+    /// The balancers that carry connections for others: from these addresses, and from no other, a
+    /// header of the PROXY protocol (version 1 or 2) is expected first on each connection of the
+    /// three listeners above, and a connection without one is closed.
+    pub proxy_protocol_from: Vec<IpNet>,
+    /// Which address containers see as the other end of their connections.
+    pub upstream_source: UpstreamSource,
     /// The networks that containers live in. Nothing else is ever dialled, and of these neither
     /// link-local addresses nor this machine's own; loopback only where a network lies within it.
     pub container_networks: Vec<IpNet>,
@@ -32,6 +38,19 @@ pub struct Config {
     pub limits: Limits,
     /// Where access lines go.
     pub access_log: AccessLog,
+}
+
+/// Which address a container sees as the other end of a connection. Fields of the request say who the
+/// client is in either case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UpstreamSource {
+    /// The edge's own.
+    #[default]
+    Edge,
+    /// The client's, where client and container both have IPv4 addresses (`IP_TRANSPARENT`). The
+    /// routing that brings the answers back must have been installed; connections to containers are
+    /// then kept for one client connection and not shared.
+    Client,
 }
 
 /// Where access lines go, one JSON object a line.

@@ -14,9 +14,14 @@ use http::HeaderValue;
 use crate::{
     framing::Refusal,
     limits::{Guest, InFlight, Share, Tenant},
+    pool::PoolKey,
     tunnel::UpstreamEnd,
-    watch::{NEVER, Tick, Wait},
+    upstream::Channel,
+    watch::{NEVER, Origin, Tick, Wait},
 };
+
+/// Connections to containers that are kept for one client, at most.
+const OWN_MAX: usize = 8;
 
 /// How a client speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +40,12 @@ pub(crate) struct Downstream {
     pub(crate) sni: Option<Box<str>>,
     /// The client's address as `X-Forwarded-For` has it.
     pub(crate) address: HeaderValue,
+    /// Where the client connected to, if that is known.
+    pub(crate) local: Option<SocketAddr>,
+    /// Connections to containers that were made for this client alone.
+    own: RefCell<Vec<(PoolKey, Channel)>>,
+    /// The container whose answer is being sent.
+    sending: Cell<Option<Origin>>,
     /// What its source may ask for, if requests are counted.
     share: Option<Rc<Share>>,
     /// The container of the last request.
@@ -81,6 +92,9 @@ impl Downstream {
             sni,
             address: HeaderValue::try_from(address)
                 .unwrap_or_else(|_| HeaderValue::from_static("unknown")),
+            local: guest.local,
+            own: RefCell::default(),
+            sending: Cell::new(None),
             share: guest.share.clone(),
             tenant: RefCell::new(None),
             started: Cell::new(0),
@@ -113,6 +127,32 @@ impl Downstream {
         }
     }
 
+    /// Takes a connection that was made for this client.
+    pub(crate) fn take_own(&self, key: &PoolKey) -> Option<Channel> {
+        let mut own = self.own.borrow_mut();
+        let at = own.iter().rposition(|(of, _)| of == key)?;
+        Some(own.swap_remove(at).1)
+    }
+
+    /// Keeps a connection that was made for this client, for as long as the client stays.
+    pub(crate) fn keep_own(&self, key: PoolKey, channel: Channel) {
+        let mut own = self.own.borrow_mut();
+        if own.len() == OWN_MAX {
+            drop(own.remove(0));
+        }
+        own.push((key, channel));
+    }
+
+    /// From now on it is an answer of this container that is sent.
+    pub(crate) fn sends(&self, origin: Origin) {
+        self.sending.set(Some(origin));
+    }
+
+    /// The container whose answer is being sent.
+    pub(crate) fn sending(&self) -> Option<Origin> {
+        self.sending.get()
+    }
+
     /// `https` or `http`, as the client speaks.
     pub(crate) fn scheme(&self) -> &'static str {
         if self.secure { "https" } else { "http" }
@@ -122,6 +162,7 @@ impl Downstream {
     pub(crate) fn start(&self) -> Option<Refusal> {
         let ordinal = self.started.get() + 1;
         self.started.set(ordinal);
+        self.sending.set(None);
         let (refused, refusal) = self.refusal.get()?;
         (refused == ordinal).then_some(refusal)
     }

@@ -15,13 +15,14 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     access_log::{self, LineBuffer},
     admin,
-    config::{Config, Rate},
+    config::{Config, Rate, UpstreamSource},
     deps::Deps,
     guard,
     limits::Counts,
     listen::{self, Purpose},
     metrics::Metrics,
     tls::Tls,
+    upstream::transparent_socket,
     watch::TICK,
     worker::{Given, Worker},
 };
@@ -44,6 +45,9 @@ pub enum StartError {
     /// A limit is such that nothing could be served.
     #[error("the limit {0} is too small")]
     Limit(&'static str),
+    /// Connections cannot be made from the addresses of clients.
+    #[error("cannot connect to containers from the addresses of clients: CAP_NET_ADMIN is needed")]
+    Transparent(#[source] io::Error),
     /// TLS cannot be set up.
     #[error("cannot set up TLS")]
     Tls(#[source] rustls::Error),
@@ -183,6 +187,9 @@ fn check(config: &Config) -> Result<(), StartError> {
     if let Some(address) = private.into_iter().find(|address| !address.ip().is_loopback()) {
         return Err(StartError::NotLoopback(*address));
     }
+    if config.upstream_source == UpstreamSource::Client {
+        drop(transparent_socket().map_err(StartError::Transparent)?);
+    }
     let limits = &config.limits;
     for (name, is_enough) in [
         ("head_bytes_max", limits.head_bytes_max >= 1024),
@@ -288,6 +295,8 @@ mod tests {
                 domain: "gantry.localhost".parse().unwrap(),
                 server: "local".parse().unwrap(),
                 url_port: 443,
+                proxy_protocol_from: Vec::new(),
+                upstream_source: UpstreamSource::Edge,
                 container_networks: Vec::new(),
                 limits,
                 access_log: AccessLog::Off,

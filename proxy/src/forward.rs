@@ -1,6 +1,11 @@
 //! From the edge to a container and back: one request, one response, perhaps a tunnel.
 
-use std::{hash::BuildHasher, rc::Rc, time::Duration};
+use std::{
+    hash::BuildHasher,
+    net::{Ipv4Addr, SocketAddr},
+    rc::Rc,
+    time::Duration,
+};
 
 use gantry_model::{Scheme, Service};
 use http::{
@@ -15,18 +20,20 @@ use crate::{
     account::Account,
     answer::{Failure, X_REQUEST_ID},
     body::{EdgeBody, Progress, RequestBody},
-    downstream::Protocol,
+    downstream::{Downstream, Protocol},
     guard::Denied,
     headers::clean_response,
     multiplex::{self, Shared},
     pipeline::Ask,
     pool::{Need, PoolKey},
+    proxy_protocol::Ends,
     rewrite,
     start::{ensure_started, wait_for_port},
     traffic::Traffic,
     tunnel::UpstreamEnd,
     upstream::{
-        Channel, DialError, Endpoint, ExchangeError, Lease, Offer, UpstreamBody, UpstreamIo, dial,
+        Channel, DialError, Endpoint, ExchangeError, Introduction, Lease, Offer, UpstreamBody,
+        UpstreamIo, dial,
     },
     watch::{Patience, Wait},
 };
@@ -44,6 +51,24 @@ pub(crate) struct Upstream {
     pub(crate) since_ms: i64,
     /// This request woke it, and may wait until its ports open.
     pub(crate) is_patient: bool,
+    /// Whether the port wants to hear in a header of the PROXY protocol who the client is.
+    pub(crate) says: bool,
+    /// The client's address, if the connection is to come from there.
+    pub(crate) bind: Option<Ipv4Addr>,
+}
+
+impl Upstream {
+    /// Whether connections are made for one client and must not be used for another.
+    fn is_own(&self) -> bool {
+        self.says || self.bind.is_some()
+    }
+
+    fn introduction(&self, downstream: &Downstream) -> Introduction {
+        let Endpoint { address, port, .. } = self.endpoint;
+        let destination = downstream.local.unwrap_or_else(|| SocketAddr::new(address, port));
+        let header = self.says.then_some(Ends { source: downstream.peer, destination });
+        Introduction { header, bind: self.bind }
+    }
 }
 
 /// A client's request, taken to pieces where its parts are needed: a request is large, and each
@@ -153,7 +178,11 @@ async fn send(
         Scheme::Http if ask.survey.grpc => Need::Http2,
         Scheme::Http | Scheme::Https => Need::Any,
     };
-    let kept = ask.worker.pool().take(&key(ask, to), need);
+    let kept = match (to.is_own(), need) {
+        (false, need) => ask.worker.pool().take(&key(ask, to), need),
+        (true, Need::Any) => ask.downstream.take_own(&key(ask, to)).map(Lease::Http1),
+        (true, Need::Http2) => None,
+    };
     if let Some(mut lease) = kept {
         metrics.upstream_reuses.add(1);
         let spare = Spare::of(&request);
@@ -352,7 +381,9 @@ async fn connect(ask: &Ask<'_>, to: &Upstream, need: Need, offer: Offer) -> Resu
     let shared = Shared::open(ask.worker, io, to.endpoint.origin).await;
     let shared = shared.or(Err(Failure::UpstreamBroken))?;
     let lane = shared.lane().ok_or(Failure::UpstreamBroken)?;
-    ask.worker.pool().share(key(ask, to), shared);
+    if !to.is_own() {
+        ask.worker.pool().share(key(ask, to), shared);
+    }
     Ok(Lease::Http2(lane))
 }
 
@@ -371,7 +402,8 @@ async fn wait_while_fresh(ask: &Ask<'_>, to: &Upstream) -> Result<(), Failure> {
 async fn dial_once(ask: &Ask<'_>, to: &Upstream, offer: Offer) -> Result<UpstreamIo, DialError> {
     let worker = ask.worker;
     let host = Some(ask.hostname.as_str());
-    let dialled = dial(to.endpoint, host, offer, worker.dial_rules(), worker.tls());
+    let introduction = to.introduction(ask.downstream);
+    let dialled = dial(to.endpoint, host, offer, introduction, worker.dial_rules(), worker.tls());
     let result = match timeout(worker.limits().connect_timeout, dialled).await {
         Ok(result) => result,
         Err(_) => Err(DialError::Timeout),
@@ -402,7 +434,11 @@ fn respond(
     parts.version = Version::HTTP_11;
     parts.extensions = Extensions::new();
     let worker = Rc::clone(ask.worker);
-    let mut body = UpstreamBody::new(worker, incoming, lease, key(ask, to), wait);
+    if ask.downstream.protocol == Protocol::Http1 {
+        ask.downstream.sends(to.endpoint.origin);
+    }
+    let home = to.is_own().then(|| Rc::clone(ask.downstream));
+    let mut body = UpstreamBody::new(worker, incoming, lease, (key(ask, to), home), wait);
     if body.is_end_stream() {
         body.release();
         return Ok(Response::from_parts(parts, EdgeBody::EMPTY));

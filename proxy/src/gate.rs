@@ -45,6 +45,9 @@ pub(crate) struct Gate<S> {
     waiting: Waiting,
     read_deadline: Tick,
     write_deadline: Tick,
+    /// For the answer that a client did not take at once: the request, and what ends with the
+    /// container that answers.
+    stalled: Option<(u64, Wait)>,
     /// For the present body.
     patience: Patience,
 }
@@ -111,6 +114,7 @@ impl<S> Gate<S> {
             waiting: Waiting::Nothing,
             read_deadline: NEVER,
             write_deadline: NEVER,
+            stalled: None,
             patience,
         }
     }
@@ -239,6 +243,24 @@ impl<S> Gate<S> {
     fn is_over(&self, cx: &Context<'_>, deadline: Tick) -> bool {
         self.wait.until(self.read_deadline.min(self.write_deadline));
         self.wait.poll_over(cx).is_some() && deadline <= self.wait.watch().now()
+    }
+}
+
+impl<S> Gate<S> {
+    /// Whether the container whose answer the client does not take has stopped. hyper does not look
+    /// at the body while the client takes nothing, so that the body cannot see it.
+    fn is_cut(&mut self, cx: &Context<'_>) -> bool {
+        let Some(origin) = self.downstream.sending() else { return false };
+        let request = self.downstream.started();
+        match &self.stalled {
+            Some((of, wait)) if *of == request => wait.poll_over(cx).is_some(),
+            Some(_) | None => {
+                let wait = self.wait.watch().wait(Some(origin));
+                let cut = wait.poll_over(cx).is_some();
+                self.stalled = Some((request, wait));
+                cut
+            }
+        }
     }
 }
 
@@ -379,7 +401,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
                 if self.write_deadline == NEVER {
                     self.write_deadline = self.wait.watch().after(self.limits.send_idle);
                 }
-                if self.is_over(cx, self.write_deadline) {
+                if self.is_over(cx, self.write_deadline) || self.is_cut(cx) {
                     Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
                 } else {
                     Poll::Pending

@@ -1,7 +1,7 @@
 //! The edge: listeners, the request pipeline, forwarding, error answers, the access log.
 //!
-//! A client's octets pass, in this order, `listen` (sockets, one per worker; `limits`), `connection` (TLS and
-//! the HTTP version), `gate` with `framing` (for HTTP/1: strict framing and deadlines), hyper, and
+//! A client's octets pass, in this order, `listen` (sockets, one per worker; `limits`), `balancer`
+//! (whose connection a listed one carries), `connection` (TLS and the HTTP version), `gate` with `framing` (for HTTP/1: strict framing and deadlines), hyper, and
 //! `pipeline`: `host`, the route table, `guard`, then `forward` to a container or `api`. On the way
 //! back `answer` makes the edge's own answers and `account` the access line.
 //!
@@ -19,6 +19,7 @@ mod admin;
 mod alias;
 mod answer;
 mod api;
+mod balancer;
 mod bell;
 mod body;
 mod config;
@@ -41,6 +42,7 @@ mod multiplex;
 mod page;
 mod pipeline;
 mod pool;
+mod proxy_protocol;
 mod rewrite;
 mod stalled;
 mod start;
@@ -53,7 +55,7 @@ mod watch;
 mod websocket;
 mod worker;
 
-pub use config::{AccessLog, Config, Limits, Rate};
+pub use config::{AccessLog, Config, Limits, Rate, UpstreamSource};
 pub use deps::{
     ApiRealm, ApiService, Body, BoxError, ClientAddress, Deps, KitPort, MetricsSource, Readiness,
     RequestId, StartFailed, StartService, WakeContainer, WakeFailed, api_service,

@@ -12,7 +12,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{net::TcpStream, time::sleep};
 use tokio_util::sync::CancellationToken;
 
-use crate::{connection, worker::Worker};
+use crate::{balancer, connection, worker::Worker};
 
 /// Connections that the kernel may hold until they are accepted.
 const BACKLOG: i32 = 4096;
@@ -97,7 +97,9 @@ fn admit(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, purpose: Purp
         Ok(open) => open,
         Err(refused) => return worker.metrics().refused(refused),
     };
-    let guest = match worker.quota().admit(peer) {
+    let carried = worker.config().proxy_protocol_from.iter().any(|net| net.contains(&peer.ip()));
+    // Of a balancer it is the client that counts, and who that is shows only later.
+    let guest = match (!carried).then(|| worker.quota().admit(peer)).transpose() {
         Ok(guest) => guest,
         Err(refused) => return worker.metrics().refused(refused),
     };
@@ -106,7 +108,14 @@ fn admit(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, purpose: Purp
     let tasks = worker.tasks().clone();
     // The tracker waits for it.
     drop(tasks.spawn_local(async move {
-        connection::serve(worker, stream, guest, purpose).await;
+        let mut stream = stream;
+        let guest = match guest {
+            Some(guest) => Some(guest.at(stream.local_addr().ok())),
+            None => balancer::welcome(&worker, &mut stream, peer).await,
+        };
+        if let Some(guest) = guest {
+            connection::serve(worker, stream, guest, purpose).await;
+        }
         drop(open);
     }));
 }

@@ -5,7 +5,9 @@
 
 use std::rc::Rc;
 
-use gantry_model::{ContainerId, Hostname, ProjectId, RouteKey, Target, alias::Landing};
+use gantry_model::{
+    ContainerId, Hostname, ProjectId, RouteKey, Target, alias::Landing, edge::EdgeSettings,
+};
 use gantry_router::RouteState;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
@@ -120,6 +122,27 @@ fn admit(
     })
 }
 
+/// Counts one more request of a container, unless it has as many as it may.
+fn enter(
+    worker: &Rc<Worker>,
+    downstream: &Downstream,
+    container: ContainerId,
+    settings: Option<&EdgeSettings>,
+    account: &mut Account,
+) -> Result<(), Failure> {
+    let max = worker.limits().requests_per_container_max;
+    // An owner may ask for less than there is, not for more.
+    let max =
+        settings.and_then(|settings| settings.concurrency_max).map_or(max, |own| own.min(max));
+    let find = || worker.quota().tenant(container);
+    let Some(in_flight) = downstream.enter(container, max, find) else {
+        worker.metrics().refused(Refused::ContainerRequests);
+        return Err(Failure::ContainerBusy);
+    };
+    account.occupies(in_flight);
+    Ok(())
+}
+
 /// Turns the outcome into the answer, and ties the account to its end.
 fn close(
     outcome: Result<Response<EdgeBody>, Failure>,
@@ -221,30 +244,27 @@ pub(crate) async fn to_container(
     if let Some(landing) = landing {
         alias::land(landing, request)?;
     }
-    let (mut route, mut is_patient, mut verify, mut _busy) = (route, false, false, None);
+    let (mut route, mut is_patient, mut gate, mut _busy) = (route, false, None, None);
     if route.gated {
         let is_known = ask.pass.as_ref().is_some_and(|pass| pass.is_known());
         let ready = Box::pin(wake::prepare(ask, route, is_known, request, account)).await?;
         (route, is_patient) = (ready.route, ready.is_patient);
-        (verify, _busy) = (ready.verify, ready.busy);
+        (gate, _busy) = (ready.gate, ready.busy);
     }
+    let settings = gate.as_ref().map(|gate| &gate.settings);
     let RouteState::Running { address, since_ms } = route.state else {
         return Err(wake::asleep(route.state).unwrap_or(Failure::ContainerStopped));
     };
     let generation = route.generation;
     let (kit, port, scheme) = service(worker, target)?;
     account.kind_is(if kit.is_some() { RouteKind::Kit } else { RouteKind::Port });
-    // A limit of its own that a record names would take the place of the common one here.
-    let max = worker.limits().requests_per_container_max;
-    let find = || worker.quota().tenant(container);
-    let Some(in_flight) = ask.downstream.enter(container, max, find) else {
-        worker.metrics().refused(Refused::ContainerRequests);
-        return Err(Failure::ContainerBusy);
-    };
-    account.occupies(in_flight);
+    enter(worker, ask.downstream, container, settings, account)?;
     let origin = Origin { project, container, generation };
+    let verify = settings.is_some_and(|settings| settings.verify_upstream);
     let endpoint = Endpoint { origin, address, port, scheme, verify };
-    let upstream = Upstream { endpoint, kit, since_ms, is_patient };
+    let says = settings.is_some_and(|it| it.proxy_protocol_ports.contains(&port));
+    let bind = worker.source_for(ask.downstream.peer.ip(), address);
+    let upstream = Upstream { endpoint, kit, since_ms, is_patient, says, bind };
     forward::forward(ask, &upstream, request, account).await
 }
 

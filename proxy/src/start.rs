@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::{
     answer::Failure,
-    upstream::{DialError, Endpoint, Offer, dial},
+    upstream::{DialError, Endpoint, Introduction, Offer, dial},
     watch::Origin,
     worker::Worker,
 };
@@ -91,7 +91,14 @@ pub(crate) async fn wait_for_port(
         if worker.is_gone(&endpoint.origin) {
             return Err(Failure::ContainerStopped);
         }
-        let dialled = dial(endpoint, None, Offer::Http1, worker.dial_rules(), worker.tls());
+        let dialled = dial(
+            endpoint,
+            None,
+            Offer::Http1,
+            Introduction::default(),
+            worker.dial_rules(),
+            worker.tls(),
+        );
         let attempt = timeout(limit, dialled);
         match timeout_at(deadline, attempt).await {
             // What does not speak TLS listens all the same; the request will tell.

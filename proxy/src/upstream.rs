@@ -7,7 +7,7 @@
 use std::{
     future::{Future, poll_fn},
     io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     pin::{Pin, pin},
     rc::Rc,
     task::{Context, Poll, Waker, ready},
@@ -25,9 +25,10 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use ipnet::IpNet;
 use rustls::pki_types::ServerName;
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
+    net::{TcpSocket, TcpStream},
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
@@ -35,9 +36,11 @@ use crate::{
     bell::Bell,
     body::{Progress, RequestBody},
     deps::BoxError,
+    downstream::Downstream,
     headers::clean_trailers,
     multiplex::Lane,
     pool::PoolKey,
+    proxy_protocol::{self, Ends},
     stalled::Stream,
     tls::Tls,
     watch::{Origin, Over, Wait},
@@ -62,6 +65,15 @@ pub(crate) enum Offer {
     Http1,
     /// HTTP/2, or else HTTP/1.1.
     Http2,
+}
+
+/// How a container learns who the client is, beside fields.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Introduction {
+    /// What a header of the PROXY protocol says before everything else.
+    pub(crate) header: Option<Ends>,
+    /// The client's address, from which the connection comes.
+    pub(crate) bind: Option<Ipv4Addr>,
 }
 
 /// A stream to a container.
@@ -149,6 +161,7 @@ pub(crate) async fn dial(
     endpoint: Endpoint,
     host: Option<&str>,
     offer: Offer,
+    introduction: Introduction,
     rules: &DialRules,
     tls: &Tls,
 ) -> Result<UpstreamIo, DialError> {
@@ -156,7 +169,11 @@ pub(crate) async fn dial(
         return Err(DialError::Forbidden(endpoint.address));
     }
     let target = SocketAddr::new(endpoint.address, endpoint.port);
-    let stream = TcpStream::connect(target).await.map_err(|error| {
+    let connected = match introduction.bind {
+        None => TcpStream::connect(target).await,
+        Some(source) => connect_from(source, target).await,
+    };
+    let mut stream = connected.map_err(|error| {
         use io::ErrorKind::{ConnectionRefused, ConnectionReset, TimedOut};
         let kind = error.kind();
         if matches!(kind, ConnectionRefused | ConnectionReset) {
@@ -174,6 +191,11 @@ pub(crate) async fn dial(
         return Err(DialError::Forbidden(endpoint.address));
     }
     stream.set_nodelay(true).map_err(DialError::Unreachable)?;
+    if let Some(ends) = introduction.header {
+        let mut header = Vec::new();
+        proxy_protocol::write(ends, &mut header);
+        stream.write_all(&header).await.map_err(DialError::Unreachable)?;
+    }
     match endpoint.scheme {
         Scheme::Http => Ok(UpstreamIo::Plain(stream)),
         Scheme::Https => {
@@ -184,6 +206,20 @@ pub(crate) async fn dial(
             Ok(UpstreamIo::Tls(Box::new(stream)))
         }
     }
+}
+
+/// A socket for connections that come from the address of somebody else.
+pub(crate) fn transparent_socket() -> io::Result<Socket> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_ip_transparent_v4(true)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+async fn connect_from(source: Ipv4Addr, target: SocketAddr) -> io::Result<TcpStream> {
+    let socket = transparent_socket()?;
+    socket.bind(&SocketAddr::from((source, 0)).into())?;
+    TcpSocket::from_std_stream(socket.into()).connect(target).await
 }
 
 impl UpstreamIo {
@@ -351,6 +387,8 @@ pub(crate) struct UpstreamBody {
     incoming: Incoming,
     lease: Option<Lease>,
     key: PoolKey,
+    /// The client for whom the connection was made, if it is for nobody else.
+    home: Option<Rc<Downstream>>,
     wait: Rc<Wait>,
     stream: Option<Rc<Stream>>,
     worker: Rc<Worker>,
@@ -361,7 +399,7 @@ impl UpstreamBody {
         worker: Rc<Worker>,
         incoming: Incoming,
         lease: Lease,
-        key: PoolKey,
+        (key, home): (PoolKey, Option<Rc<Downstream>>),
         wait: Wait,
     ) -> Self {
         wait.within(worker.limits().stream_idle);
@@ -370,7 +408,7 @@ impl UpstreamBody {
         if let Some(stream) = &stream {
             stream.sends(&wait);
         }
-        Self { incoming, lease: Some(lease), key, wait, stream, worker }
+        Self { incoming, lease: Some(lease), key, home, wait, stream, worker }
     }
 
     /// The body is complete: the connection goes back to the pool, if it can be used again.
@@ -381,7 +419,10 @@ impl UpstreamBody {
             Lease::Http2(lane) => lane.rest(now),
             Lease::Http1(mut channel) => {
                 if channel.rest() {
-                    self.worker.pool().put(self.key, channel, now);
+                    match &self.home {
+                        None => self.worker.pool().put(self.key, channel, now),
+                        Some(client) => client.keep_own(self.key, channel),
+                    }
                 }
             }
         }

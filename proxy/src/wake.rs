@@ -3,14 +3,14 @@
 //! All requests of this worker for one container wait for the same waking. A browser that opens a
 //! page is shown a page that waits, when it takes more than a moment; everything else is held.
 
-use std::{cell::RefCell, collections::HashMap, rc::Rc, time::Duration};
+use std::{cell::RefCell, collections::HashMap, rc::Rc, sync::Arc, time::Duration};
 
 use futures_util::{
     FutureExt,
     future::{LocalBoxFuture, Shared},
 };
 use gantry_model::{ContainerId, ProjectId, edge::WakePolicy};
-use gantry_router::{Route, RouteState};
+use gantry_router::{Gate, Route, RouteState};
 use http::{HeaderValue, Method, Request};
 use hyper::body::Incoming;
 use tokio::{
@@ -104,8 +104,8 @@ pub(crate) struct Awake {
     pub(crate) route: Route,
     /// Whether the request had to wait for that, and may wait on for a port to open.
     pub(crate) is_patient: bool,
-    /// Whether the certificate of an `https-<port>` service must be valid.
-    pub(crate) verify: bool,
+    /// What its owner has set.
+    pub(crate) gate: Option<Arc<Gate>>,
     /// Held until the answer begins.
     pub(crate) busy: Option<Busy>,
 }
@@ -134,8 +134,7 @@ pub(crate) async fn prepare(
         busy = traffic.asked(what).then(|| traffic.busy());
         account.counts_for(traffic);
     }
-    let verify = settings.is_some_and(|settings| settings.verify_upstream);
-    Ok(Awake { route, is_patient: slept && !caller.navigates, verify, busy })
+    Ok(Awake { route, is_patient: slept && !caller.navigates, gate, busy })
 }
 
 /// Joins the waking under way, or begins one.

@@ -4,6 +4,7 @@
 use std::{
     cell::{Cell, RefCell, RefMut},
     fmt,
+    net::{IpAddr, Ipv4Addr},
     rc::Rc,
     sync::Arc,
     time::Instant,
@@ -15,7 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     access_log::LineBuffer,
-    config::{Config, Limits},
+    config::{Config, Limits, UpstreamSource},
     deps::{Deps, RequestId},
     guard::{self, Guard, Pass},
     limits::{Counted, Counts, Quota, Refused},
@@ -178,6 +179,26 @@ impl Worker {
 
     pub(crate) fn metrics(&self) -> &Metrics {
         &self.metrics
+    }
+
+    /// The address that a connection for `client` to a container at `container` comes from, if it is
+    /// to be the client's own.
+    pub(crate) fn source_for(&self, client: IpAddr, container: IpAddr) -> Option<Ipv4Addr> {
+        if self.config.upstream_source == UpstreamSource::Edge {
+            return None;
+        }
+        let (IpAddr::V4(client), IpAddr::V4(_)) = (client.to_canonical(), container) else {
+            return None;
+        };
+        // Containers answer one another past us; the other addresses nobody may come from.
+        let unfit = client.is_loopback()
+            || client.is_unspecified()
+            || client.is_multicast()
+            || client.is_broadcast()
+            || client.is_link_local();
+        let address = IpAddr::V4(client);
+        let inside = self.config.container_networks.iter().any(|net| net.contains(&address));
+        (!unfit && !inside).then_some(client)
     }
 
     /// What this worker counts of its clients and containers.

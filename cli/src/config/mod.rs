@@ -16,6 +16,7 @@ use figment::{
     value::{Dict, Map, Value},
 };
 use gantry_model::{Domain, ServerName};
+use gantry_proxy::UpstreamSource;
 use serde_json::json;
 
 use self::reader::{DEFAULT_ORIGIN, FLAG_ORIGIN, Reader};
@@ -57,6 +58,9 @@ pub(crate) struct ServerConfig {
 pub(crate) struct EdgeConfig {
     pub(crate) https: Vec<SocketAddr>,
     pub(crate) http: Vec<SocketAddr>,
+    /// The balancers that say whose connection they carry.
+    pub(crate) proxy_protocol_from: Vec<ipnet::IpNet>,
+    pub(crate) client_address: UpstreamSource,
     pub(crate) admin: SocketAddr,
     /// The port that URLs carry.
     pub(crate) url_port: u16,
@@ -257,6 +261,9 @@ fn read_server(reader: &mut Reader<'_>) -> Option<ServerConfig> {
 fn read_edge(reader: &mut Reader<'_>) -> Option<EdgeConfig> {
     let https = reader.addresses("edge.https");
     let http = reader.addresses("edge.http");
+    let proxy_protocol_from = reader.networks("edge.proxy_protocol_from");
+    let ways = [("headers", UpstreamSource::Edge), ("transparent", UpstreamSource::Client)];
+    let client_address = reader.word("edge.client_address", &ways);
     let admin = reader.addresses("edge.admin").and_then(|list| list.into_iter().next());
     let own_port = https.as_ref().and_then(|list| list.first()).map_or(443, SocketAddr::port);
     let url_port = reader.number_or("edge.url_port", 1, 65_535, own_port.into());
@@ -281,6 +288,8 @@ fn read_edge(reader: &mut Reader<'_>) -> Option<EdgeConfig> {
     Some(EdgeConfig {
         https: https?,
         http: http?,
+        proxy_protocol_from: proxy_protocol_from?,
+        client_address: client_address?,
         admin: admin?,
         url_port: u16::try_from(url_port?).ok()?,
         workers: usize::try_from(workers?).ok()?,

@@ -6,7 +6,7 @@
 use std::{
     collections::BTreeSet,
     fmt::Display,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     str::FromStr,
     time::Duration,
@@ -16,6 +16,7 @@ use figment::{
     Figment, Metadata, Provider, Source,
     value::{Tag, Value},
 };
+use ipnet::IpNet;
 
 /// One thing that is wrong: where it was said, which key, and what would be right.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -211,6 +212,28 @@ impl<'f> Reader<'f> {
             let rule = "must be addresses with ports, such as [\"127.0.0.1:8443\", \"[::1]:8443\"]";
             let parse = |value: &Value| {
                 value.as_str().and_then(|text| text.parse().ok()).ok_or_else(|| rule.to_owned())
+            };
+            match value {
+                Value::Array(_, list) => list.iter().map(parse).collect(),
+                Value::String(..)
+                | Value::Char(..)
+                | Value::Bool(..)
+                | Value::Num(..)
+                | Value::Empty(..)
+                | Value::Dict(..) => Ok(vec![parse(value)?]),
+            }
+        })
+    }
+
+    /// Networks, one or a list; an address alone is a network of one.
+    pub(crate) fn networks(&mut self, key: &str) -> Option<Vec<IpNet>> {
+        self.key(key, |value| {
+            let rule = "must be networks or addresses, such as [\"10.0.0.0/8\", \"2001:db8::1\"]";
+            let parse = |value: &Value| {
+                let text = value.as_str().ok_or_else(|| rule.to_owned())?;
+                let net = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).ok();
+                // What stands behind the prefix would not count, and was meant to.
+                net.filter(|net: &IpNet| net.addr() == net.network()).ok_or_else(|| rule.to_owned())
             };
             match value {
                 Value::Array(_, list) => list.iter().map(parse).collect(),

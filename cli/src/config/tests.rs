@@ -85,6 +85,22 @@ fn limits_are_read_and_have_the_defaults_of_the_edge() {
 }
 
 #[test]
+fn balancers_are_networks_or_addresses() {
+    let flags = ["edge.proxy_protocol_from=[10.0.0.5, 10.1.0.0/16, \"2001:db8::/32\"]"];
+    let edge = load(&settings(None, &flags), Vec::new()).unwrap().config.edge;
+    let networks: Vec<_> = edge.proxy_protocol_from.iter().map(ToString::to_string).collect();
+    assert_eq!(networks, ["10.0.0.5/32", "10.1.0.0/16", "2001:db8::/32"]);
+    for wrong in ["[10.1.0.1/16]", "[everybody]", "5", "[5]", "10.0.0.0/33"] {
+        let flag = format!("edge.proxy_protocol_from={wrong}");
+        let problems = load(&settings(None, &[&flag]), Vec::new()).unwrap_err();
+        assert!(problems[0].rule.starts_with("must be networks or addresses"), "{problems:?}");
+    }
+    let flags = ["edge.client_address=opaque"];
+    let problems = load(&settings(None, &flags), Vec::new()).unwrap_err();
+    assert!(problems[0].rule.contains("\"headers\" or \"transparent\""), "{problems:?}");
+}
+
+#[test]
 fn all_errors_are_reported_at_once_with_file_and_key() {
     let file = write(
         "loose = 1\n[server]\ndomain = \"127.0.0.1\"\nname = \"a.b\"\nstate = \"here\"\n\

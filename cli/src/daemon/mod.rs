@@ -12,5 +12,6 @@ mod ports;
 mod runtime;
 mod serve;
 mod signals;
+mod transparent;
 
 pub(crate) use self::{dev::dev, explain::explain, serve::serve};

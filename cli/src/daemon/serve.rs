@@ -23,6 +23,7 @@ use super::{
     lock::Lock,
     logs, ports, runtime,
     signals::Signals,
+    transparent,
 };
 use crate::{
     args::Settings,
@@ -67,6 +68,9 @@ pub(super) fn run(
         Failure::new(Class::General, taken)
             .hint("stop what listens there, or choose another address in the configuration")
     })?;
+    if config.edge.client_address == gantry_proxy::UpstreamSource::Client {
+        transparent::check(&config.runtime.bridge)?;
+    }
     let control = tokio::runtime::Builder::new_multi_thread()
         .thread_name("control")
         .enable_all()
@@ -304,6 +308,8 @@ fn edge_config(config: &Config, files: &Files) -> gantry_proxy::Config {
         domain: config.server.domain.clone(),
         server: config.server.name.clone(),
         url_port: edge.url_port,
+        proxy_protocol_from: edge.proxy_protocol_from.clone(),
+        upstream_source: edge.client_address,
         container_networks: runtime::networks(config),
         limits: gantry_proxy::Limits {
             head_timeout: edge.head,

@@ -53,10 +53,12 @@ pub(crate) enum Refused {
     ContainerRequests,
     /// A request: the worker has as many under way as it may.
     WorkerRequests,
+    /// A connection: a listed balancer did not say in time and in form whose it is.
+    ProxyProtocol,
 }
 
 impl Refused {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::WorkerConnections,
         Self::AddressConnections,
         Self::WorkerHandshakes,
@@ -65,6 +67,7 @@ impl Refused {
         Self::AddressRequestRate,
         Self::ContainerRequests,
         Self::WorkerRequests,
+        Self::ProxyProtocol,
     ];
 
     /// Its place in [`Refused::ALL`].
@@ -83,6 +86,7 @@ impl Refused {
             Self::AddressRequestRate => "address_request_rate",
             Self::ContainerRequests => "container_requests",
             Self::WorkerRequests => "worker_requests",
+            Self::ProxyProtocol => "proxy_protocol",
         }
     }
 }
@@ -105,9 +109,18 @@ impl Counts {
 pub(crate) struct Guest {
     /// The client.
     pub(crate) peer: SocketAddr,
+    /// Where it connected to, if that is known.
+    pub(crate) local: Option<SocketAddr>,
     /// What it may ask for, if requests are counted.
     pub(crate) share: Option<Rc<Share>>,
     place: Place,
+}
+
+impl Guest {
+    /// The client has connected to `local`.
+    pub(crate) fn at(self, local: Option<SocketAddr>) -> Self {
+        Self { local, ..self }
+    }
 }
 
 /// What one worker counts and has in supply.
@@ -173,7 +186,7 @@ impl Quota {
             let share = shares.entry(source);
             Rc::clone(share.or_insert_with(|| Rc::new(Share::new(&self.counts, source))))
         });
-        Ok(Guest { peer, share, place })
+        Ok(Guest { peer, local: None, share, place })
     }
 
     /// One more TLS handshake of a client.

@@ -16,12 +16,14 @@ use gantry_certs::{DevCa, Leaf, Resolver};
 use gantry_model::{ContainerId, Domain, Generation, Phase, Scheme, Service, access::Document};
 use gantry_proxy::{
     AccessLog, Activity, ApiRealm, Body, ClientAddress, Config, Deps, Edge, KitPort, Limits,
-    Readiness, RequestId, StartFailed, StartService, WakeContainer, WakeFailed, api_service,
+    Readiness, RequestId, StartFailed, StartService, UpstreamSource, WakeContainer, WakeFailed,
+    api_service,
 };
 use gantry_router::{RouteTable, Routes};
 use gantry_store::{EdgeRecord, Epoch, Revision, RouteRecord, RouteSnapshot};
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
+use ipnet::IpNet;
 use time::OffsetDateTime;
 
 use crate::{client::Client, origin::Origin};
@@ -137,6 +139,12 @@ pub(crate) struct Setup {
     pub(crate) program: Program,
     /// Whether containers that are asked to wake do.
     pub(crate) wakes: bool,
+    /// The balancers.
+    pub(crate) proxy_protocol_from: Vec<IpNet>,
+    pub(crate) upstream_source: UpstreamSource,
+    /// Where the edge listens, if not at an address of its own in this machine's loopback network.
+    pub(crate) listen: Option<IpAddr>,
+    pub(crate) container_network: IpNet,
 }
 
 impl Default for Setup {
@@ -146,6 +154,10 @@ impl Default for Setup {
             workers: 1,
             program: Box::new(|address| Ok(Origin::simple(address))),
             wakes: true,
+            proxy_protocol_from: Vec::new(),
+            upstream_source: UpstreamSource::Edge,
+            listen: None,
+            container_network: "127.77.0.0/16".parse().unwrap(),
         }
     }
 }
@@ -198,17 +210,20 @@ impl Bed {
         let activity = Activity::default();
         let gauge = Arc::new(Gauge(Mutex::new(Ok(()))));
         let log_path = directory.path().join("access.log");
-        let listen = vec![SocketAddr::new(address(number, 1), 0)];
+        let own = vec![SocketAddr::new(address(number, 1), 0)];
+        let listen = vec![SocketAddr::new(setup.listen.unwrap_or_else(|| own[0].ip()), 0)];
         let config = Config {
             listen_https: listen.clone(),
-            listen_http: listen.clone(),
-            listen_plain: listen.clone(),
-            listen_admin: listen,
+            listen_http: listen,
+            listen_plain: own.clone(),
+            listen_admin: own,
             workers: setup.workers,
             domain,
             server: "local".parse().unwrap(),
             url_port: 8443,
-            container_networks: vec!["127.77.0.0/16".parse().unwrap()],
+            proxy_protocol_from: setup.proxy_protocol_from,
+            upstream_source: setup.upstream_source,
+            container_networks: vec![setup.container_network],
             limits: setup.limits,
             access_log: AccessLog::File(log_path.clone()),
         };

@@ -218,3 +218,36 @@ fn idle_connections_to_a_container_are_closed() {
     origin.wait_closed(1);
     bed.wait_metric("gantry_proxy_upstream_idle", 0.0);
 }
+
+#[test]
+fn a_client_that_takes_nothing_is_cut_when_its_container_stops() {
+    for over_tls in [false, true] {
+        // A client may take its time; what ends here ends because the container does.
+        let bed = Bed::new(if over_tls { 92 } else { 91 });
+        let origin = bed.running_with(|_, stream| {
+            crate::origin::send(stream, "HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n");
+            let block = vec![0; 1 << 20];
+            for _ in 0..96 {
+                crate::origin::send(stream, &block);
+            }
+        });
+        let name = host(CONTAINER, "http-3000");
+        let mut client = if over_tls { bed.tls_client(&name) } else { bed.client() };
+        client.send(format!("GET / HTTP/1.1\r\nHost: {name}\r\n\r\n"));
+        client.head();
+        // Another one that also took nothing, and whose container goes on.
+        let other = "cccccccccccccccccccccccc";
+        bed.set(other, Phase::Running, 1);
+        let mut stays = bed.client();
+        stays.send(format!("GET / HTTP/1.1\r\nHost: {}\r\n\r\n", host(other, "http-3000")));
+        stays.head();
+        origin.wait_seen(2);
+        bed.set(CONTAINER, Phase::Stopped, 1);
+        let stopped = std::time::Instant::now();
+        origin.wait_closed(1);
+        bed.wait_metric("gantry_proxy_connections_open", 1.0);
+        assert!(stopped.elapsed() < Duration::from_secs(5), "not by a deadline");
+        assert!(client.rest().len() < 100_000_000);
+        assert_eq!(stays.exactly(20_000_000).len(), 20_000_000, "others do not notice");
+    }
+}

@@ -207,3 +207,38 @@ fn a_client_that_leaves_takes_its_request_with_it() {
     let lines = bed.finish();
     assert_eq!(lines[0]["status"], 499, "{lines:?}");
 }
+
+#[test]
+fn an_edge_that_drains_is_not_ready() {
+    let mut bed = Bed::new(108);
+    let (tell, told) = std::sync::mpsc::channel::<()>();
+    let told = std::sync::Mutex::new(told);
+    let origin = bed.running_with(move |_, stream| {
+        told.lock().unwrap().recv_timeout(Duration::from_secs(20)).unwrap();
+        crate::origin::reply(stream, "", "late");
+    });
+    let admin = bed.admin();
+    let ask = |path: &str| Client::connect(admin).get("localhost", path, "");
+    assert_eq!(ask("/readyz").status, 200);
+    let mut client = bed.client();
+    client.send(format!("GET / HTTP/1.1\r\nHost: {}\r\n\r\n", host(CONTAINER, "http-3000")));
+    origin.wait_seen(1);
+    let (edge, runtime) = (bed.edge.take().unwrap(), bed.runtime.take().unwrap());
+    std::thread::scope(|scope| {
+        let drain = scope.spawn(|| runtime.block_on(edge.drain(Duration::from_secs(20))));
+        let end = std::time::Instant::now() + Duration::from_secs(10);
+        let ready = loop {
+            let ready = ask("/readyz");
+            if ready.status != 200 {
+                break ready;
+            }
+            assert!(std::time::Instant::now() < end, "it drains, and says so");
+        };
+        assert_eq!((ready.status, ready.text().contains("edge: draining")), (503, true));
+        assert_eq!(ask("/livez").status, 200, "alive all the same");
+        tell.send(()).unwrap();
+        assert_eq!(client.reply().text(), "late", "what runs comes to its end");
+        drain.join().unwrap();
+    });
+    runtime.shutdown_background();
+}

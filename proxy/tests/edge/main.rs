@@ -5,6 +5,8 @@
 #[cfg(test)]
 mod aliases;
 #[cfg(test)]
+mod balancer;
+#[cfg(test)]
 mod bed;
 #[cfg(test)]
 #[path = "../../../tests/harness/browser.rs"]
@@ -58,6 +60,8 @@ mod sign_in;
 mod smuggling;
 #[cfg(test)]
 mod streaming;
+#[cfg(test)]
+mod transparent;
 #[cfg(test)]
 #[path = "../../../tests/harness/wait.rs"]
 #[expect(unreachable_pub, reason = "the end-to-end tests share it")]
