@@ -13,7 +13,7 @@ use gantry_certs::{Leaf, Resolver};
 use gantry_model::{ContainerId, Generation, Phase, ProjectId, Scheme, Service};
 use gantry_proxy::{
     AccessLog, Activity, Body, Config, Deps, Edge, KitPort, Limits, StartFailed, StartService,
-    WakeContainer, WakeFailed, api_service,
+    UpstreamSource, WakeContainer, WakeFailed, api_service,
 };
 use gantry_router::{RouteTable, Routes};
 use gantry_store::{Epoch, Revision, RouteRecord, RouteSnapshot};
@@ -98,6 +98,8 @@ pub(crate) fn run(address: IpAddr, container: IpAddr, directory: &Path) -> Outco
         domain: "gantry.localhost".parse()?,
         server: "local".parse()?,
         url_port: 8443,
+        proxy_protocol_from: Vec::new(),
+        upstream_source: UpstreamSource::Edge,
         container_networks: vec!["127.77.0.0/16".parse()?],
         limits,
         access_log: AccessLog::File(directory.join("access.log")),
