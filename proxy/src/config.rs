@@ -131,6 +131,12 @@ pub struct Limits {
     pub requests_max: u64,
     /// Concurrent requests on one HTTP/2 connection.
     pub streams_max: u32,
+    /// Frames of HTTP/2 that bring neither a request nor data (`PING`, `SETTINGS`, window updates,
+    /// priorities, empty data) which a client may send in 10 seconds beyond those that its requests and
+    /// the octets moved explain; then the connection ends.
+    pub frames_max: u32,
+    /// Streams of HTTP/2 that a client may reset in 10 seconds; then the connection ends.
+    pub resets_max: u32,
     /// Idle connections to one port of a container that one worker keeps.
     pub pool_per_port_max: usize,
     /// Idle connections to all containers that one worker keeps.
@@ -166,6 +172,8 @@ impl Default for Limits {
             requests_per_container_max: 10_000,
             requests_max: 100_000,
             streams_max: 128,
+            frames_max: 2_000,
+            resets_max: 500,
             pool_per_port_max: 64,
             pool_max: 4_096,
             pool_idle: seconds(60),

@@ -29,6 +29,7 @@ use crate::{
     answer::Code,
     body::EdgeBody,
     downstream::{Downstream, Protocol},
+    flood::Flood,
     framing::Refusal,
     gate::Gate,
     limits::Guest,
@@ -219,7 +220,7 @@ where
 {
     let limits = Rc::clone(worker.limits());
     let gate =
-        Gate::open(stream, Rc::clone(downstream), Rc::clone(&limits), worker.watch().wait(None));
+        Gate::frames(stream, Rc::clone(downstream), Rc::clone(&limits), worker.watch().wait(None));
     let (for_requests, of_requests) = (Rc::clone(worker), Rc::clone(downstream));
     let service = service_fn(move |request| {
         // Refusals are the gate's, and the gate reads HTTP/1 only.
@@ -266,8 +267,17 @@ where
     })
     .await;
     if let Err(error) = served {
+        if let Some(flood) = downstream.flood().or_else(|| noticed(&error)) {
+            worker.metrics().flood(flood);
+        }
         tracing::debug!(peer = %downstream.peer, %error, "a connection ended early");
     }
+}
+
+/// Whether the HTTP/2 library has ended a connection because the client did too much.
+fn noticed(error: &hyper::Error) -> Option<Flood> {
+    let reason = std::error::Error::source(error)?.downcast_ref::<h2::Error>()?.reason();
+    (reason == Some(h2::Reason::ENHANCE_YOUR_CALM)).then_some(Flood::Library)
 }
 
 /// Runs the streams of an HTTP/2 connection as tasks of the worker.

@@ -12,6 +12,7 @@ use gantry_model::ContainerId;
 use http::HeaderValue;
 
 use crate::{
+    flood::Flood,
     framing::Refusal,
     limits::{Guest, InFlight, Share, Tenant},
     pool::PoolKey,
@@ -54,6 +55,7 @@ pub(crate) struct Downstream {
     finished: Cell<u64>,
     gate: OnceCell<GateView>,
     refusal: Cell<Option<(u64, Refusal)>>,
+    flood: Cell<Option<Flood>>,
     tunnelled: Cell<bool>,
     tunnel: RefCell<Option<UpstreamEnd>>,
     /// The last authority that the certificate was found to cover.
@@ -101,6 +103,7 @@ impl Downstream {
             finished: Cell::new(0),
             gate: OnceCell::new(),
             refusal: Cell::new(None),
+            flood: Cell::new(None),
             tunnelled: Cell::new(false),
             tunnel: RefCell::new(None),
             covered: RefCell::new(None),
@@ -234,6 +237,16 @@ impl Downstream {
     /// Notes that the request with this number was refused before it was parsed.
     pub(crate) fn refuse(&self, ordinal: u64, refusal: Refusal) {
         self.refusal.set(Some((ordinal, refusal)));
+    }
+
+    /// The client floods; the connection ends.
+    pub(crate) fn floods(&self, flood: Flood) {
+        self.flood.set(Some(flood));
+    }
+
+    /// What the client flooded with.
+    pub(crate) fn flood(&self) -> Option<Flood> {
+        self.flood.get()
     }
 
     /// Leaves the upstream's end of a tunnel for the connection's task, which takes it when the

@@ -204,6 +204,8 @@ fn check(config: &Config) -> Result<(), StartError> {
         ("requests_per_container_max", limits.requests_per_container_max >= 1),
         ("requests_max", limits.requests_max >= 1),
         ("streams_max", limits.streams_max >= 1),
+        ("frames_max", limits.frames_max >= 16),
+        ("resets_max", limits.resets_max >= 1),
     ] {
         if !is_enough {
             return Err(StartError::Limit(name));

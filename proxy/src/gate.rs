@@ -21,6 +21,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::{
     config::Limits,
     downstream::Downstream,
+    flood::FrameCount,
     framing::{ChunkScan, Framing, HeadLimits, HeadScan, Refusal},
     watch::{NEVER, Patience, Tick, Wait},
 };
@@ -65,8 +66,8 @@ enum State {
     Refused,
     /// A body broke its framing.
     Broken,
-    /// Not HTTP/1; everything passes.
-    Open,
+    /// Not HTTP/1: everything passes, and is counted.
+    Frames(FrameCount),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,9 +91,10 @@ impl<S> Gate<S> {
         Self::new(io, downstream, limits, wait, State::Head(HeadScan::default()))
     }
 
-    /// Passes everything; only a client that takes nothing any more is given up.
-    pub(crate) fn open(io: S, downstream: Rc<Downstream>, limits: Rc<Limits>, wait: Wait) -> Self {
-        Self::new(io, downstream, limits, Rc::new(wait), State::Open)
+    /// Reads HTTP/2 from `io`: a client that floods, or takes nothing any more, is given up.
+    pub(crate) fn frames(io: S, downstream: Rc<Downstream>, limits: Rc<Limits>, wait: Wait) -> Self {
+        let count = FrameCount::new(&limits);
+        Self::new(io, downstream, limits, Rc::new(wait), State::Frames(count))
     }
 
     fn new(
@@ -135,7 +137,7 @@ impl<S> Gate<S> {
             | State::Refusing
             | State::Refused
             | State::Broken => true,
-            State::Open => false,
+            State::Frames(_) => false,
         }
     }
 
@@ -173,7 +175,11 @@ impl<S> Gate<S> {
                     }
                     Err(_) => self.state = State::Broken,
                 },
-                State::Upgrade | State::Refusing | State::Refused | State::Broken | State::Open => {
+                State::Upgrade
+                | State::Refusing
+                | State::Refused
+                | State::Broken
+                | State::Frames(_) => {
                     break;
                 }
             }
@@ -220,7 +226,7 @@ impl<S> Gate<S> {
             | State::Refusing
             | State::Refused
             | State::Broken
-            | State::Open => Waiting::Nothing,
+            | State::Frames(_) => Waiting::Nothing,
         };
         if waiting == self.waiting {
             return;
@@ -317,7 +323,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
             | State::Length(_)
             | State::Chunked(_)
             | State::Refusing
-            | State::Open => None,
+            | State::Frames(_) => None,
         }
     }
 
@@ -352,10 +358,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Gate<S> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if let State::Open = this.state {
-            return Pin::new(&mut this.io).poll_read(cx, buf);
-        }
         let start = buf.filled().len();
+        if let State::Frames(count) = &mut this.state {
+            let polled = Pin::new(&mut this.io).poll_read(cx, buf);
+            let octets = buf.filled().get(start..).unwrap_or_default();
+            return match count.read(octets, this.wait.watch().now()) {
+                Ok(()) => polled,
+                Err(flood) => {
+                    buf.set_filled(start);
+                    this.downstream.floods(flood);
+                    Poll::Ready(Err(io::ErrorKind::InvalidData.into()))
+                }
+            };
+        }
         loop {
             // The wish to leave HTTP was not granted: HTTP goes on.
             if matches!(this.state, State::Upgrade)
@@ -395,6 +410,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
         match result {
             Poll::Ready(result) => {
                 self.write_deadline = NEVER;
+                if let (State::Frames(count), Ok(octets)) = (&mut self.state, &result) {
+                    count.wrote(*octets);
+                }
                 Poll::Ready(result)
             }
             Poll::Pending => {

@@ -28,6 +28,7 @@ mod cookies;
 mod deps;
 mod downstream;
 mod edge;
+mod flood;
 mod forward;
 mod frames;
 mod framing;

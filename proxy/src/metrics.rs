@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{answer::Code, downstream::Protocol, limits::Refused};
+use crate::{answer::Code, downstream::Protocol, flood::Flood, limits::Refused};
 
 /// What a request was for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +78,7 @@ pub(crate) struct Metrics {
     durations: [Histogram; KINDS.len()],
     errors: ByCode,
     refusals: [Counter; Refused::ALL.len()],
+    floods: [Counter; Flood::ALL.len()],
     pub(crate) connections_accepted: Counter,
     pub(crate) connections_open: Counter,
     pub(crate) accept_errors: Counter,
@@ -135,6 +136,13 @@ impl Metrics {
             counter.add(1);
         }
     }
+
+    /// Counts a connection that ended because its client flooded it.
+    pub(crate) fn flood(&self, flood: Flood) {
+        if let Some(counter) = self.floods.get(flood.index()) {
+            counter.add(1);
+        }
+    }
 }
 
 /// Writes the sums of all workers in the Prometheus text format.
@@ -166,6 +174,12 @@ pub(crate) fn render(workers: &[Arc<Metrics>], out: &mut String) {
         let value = sum(&|m| m.refusals.get(refused.index()).unwrap_or(&m.accept_errors));
         let name = refused.as_str();
         line(out, format_args!("gantry_proxy_refused_total{{limit=\"{name}\"}}"), value);
+    }
+    header(out, "gantry_proxy_floods_total", "counter", "Connections that were flooded, by frame.");
+    for flood in Flood::ALL {
+        let value = sum(&|m| m.floods.get(flood.index()).unwrap_or(&m.accept_errors));
+        let name = flood.as_str();
+        line(out, format_args!("gantry_proxy_floods_total{{kind=\"{name}\"}}"), value);
     }
     render_durations(workers, out);
     for (name, kind, help, read) in SINGLES {
