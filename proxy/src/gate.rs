@@ -92,7 +92,12 @@ impl<S> Gate<S> {
     }
 
     /// Reads HTTP/2 from `io`: a client that floods, or takes nothing any more, is given up.
-    pub(crate) fn frames(io: S, downstream: Rc<Downstream>, limits: Rc<Limits>, wait: Wait) -> Self {
+    pub(crate) fn frames(
+        io: S,
+        downstream: Rc<Downstream>,
+        limits: Rc<Limits>,
+        wait: Wait,
+    ) -> Self {
         let count = FrameCount::new(&limits);
         Self::new(io, downstream, limits, Rc::new(wait), State::Frames(count))
     }
@@ -408,6 +413,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
         result: Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
         match result {
+            // TLS takes some more into its own buffer while the client takes nothing.
+            Poll::Ready(Ok(_))
+                if self.write_deadline != NEVER
+                    && self.write_deadline <= self.wait.watch().now() =>
+            {
+                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+            }
             Poll::Ready(result) => {
                 self.write_deadline = NEVER;
                 if let (State::Frames(count), Ok(octets)) = (&mut self.state, &result) {

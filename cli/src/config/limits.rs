@@ -17,6 +17,8 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Option<Limits> {
     let of_container = reader.number("limits.requests_per_container", 1, 10_000_000);
     let requests = reader.number("limits.requests_per_connection", 1, 1_000_000_000);
     let streams = reader.number("limits.streams_per_connection", 1, 10_000);
+    let frames = reader.number("limits.frames_per_connection", 16, 1_000_000);
+    let resets = reader.number("limits.resets_per_connection", 1, 1_000_000);
     let head_bytes = count(reader, "limits.head_bytes", 4_096, 1 << 20);
     let head_fields = count(reader, "limits.head_fields", 16, 1_000);
     let handshake_timeout = reader.seconds("limits.handshake_timeout_s", 1, 120);
@@ -34,6 +36,8 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Option<Limits> {
         requests_per_container_max: u32::try_from(of_container?).ok()?,
         requests_max: requests?,
         streams_max: u32::try_from(streams?).ok()?,
+        frames_max: u32::try_from(frames?).ok()?,
+        resets_max: u32::try_from(resets?).ok()?,
         head_bytes_max: head_bytes?,
         fields_max: head_fields?,
         tls_timeout: handshake_timeout?,

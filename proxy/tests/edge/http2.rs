@@ -60,7 +60,7 @@ pub(crate) fn connect_with(bed: &Bed, name: &str, settings: &[u8]) -> Client {
 }
 
 /// The setting that closes the window of every stream before it begins.
-const WINDOW_CLOSED: &[u8] = &[0, 4, 0, 0, 0, 0];
+pub(crate) const WINDOW_CLOSED: &[u8] = &[0, 4, 0, 0, 0, 0];
 
 fn next(client: &mut Client) -> Frame {
     let head = client.exactly(9);

@@ -25,6 +25,8 @@ mod desync_h2;
 #[cfg(test)]
 mod desync_rows;
 #[cfg(test)]
+mod floods;
+#[cfg(test)]
 mod foreign;
 #[cfg(test)]
 mod forwarding;
