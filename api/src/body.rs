@@ -33,6 +33,11 @@ impl JsonObject {
         Fields::new(table, self.0)
     }
 
+    /// The object as it came, for a reader that knows its fields.
+    pub(crate) fn whole(self) -> Value {
+        Value::Object(self.0)
+    }
+
     /// Refuses every field: the call takes none.
     pub(crate) fn expect_none(self) -> Result<(), Problem> {
         Fields::new(&[], self.0).finish(Some(()))

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use axum::extract::{OriginalUri, State};
 use gantry_control::{
-    Actor, Condition, ContainerQuery, ContainerSort, ContainerView, Error, Leaf, LogSort, Page,
+    Actor, Condition, ContainerQuery, ContainerSort, ContainerView, Error, Extra, Leaf, LogSort,
+    Page,
 };
 use gantry_model::{ContainerId, FieldError, ProjectId, id::kind};
 use http::Uri;
@@ -140,8 +141,18 @@ pub(crate) fn surface(surface: Surface) -> Surface {
 }
 
 fn print(front: &Front, view: &ContainerView, include: wire::Include) -> wire::Container {
-    let urls = wire::Urls { domain: front.control.domain(), port: front.control.url_port() };
-    wire::Container::new(view, urls, include)
+    wire::Container::new(view, front.urls(), include)
+}
+
+/// As [`print`], with everything that is asked for.
+async fn print_all(
+    front: &Front,
+    actor: &Actor,
+    view: &ContainerView,
+    include: wire::Include,
+) -> Result<wire::Container, Problem> {
+    let extras = front.control.extras(actor, view, include.extras).await?;
+    Ok(print(front, view, include).with_extras(view, front.urls(), &extras))
 }
 
 async fn list(
@@ -188,7 +199,10 @@ async fn list_where(
     let page_of = Page { page, limit, sort, descending };
     let asked = ContainerQuery { project, realm, include_deleting, page: page_of };
     let listed = front.control.containers(actor, asked).await?;
-    let containers = listed.items.iter().map(|view| print(front, view, include)).collect();
+    let mut containers = Vec::with_capacity(listed.items.len());
+    for view in &listed.items {
+        containers.push(print_all(front, actor, view, include).await?);
+    }
     let pagination = wire::Pagination::new(listed.total, page, limit);
     Ok(Answer::ok(
         "Containers retrieved successfully",
@@ -210,8 +224,10 @@ fn include(query: &mut Query) -> wire::Include {
     wire::Include {
         warnings: false,
         runtime,
-        proxy_domains: query.flag("include_proxy_domains").unwrap_or(false),
-        proxy_permissions: query.flag("include_proxy_permissions").unwrap_or(false),
+        extras: Extra {
+            aliases: query.flag("include_proxy_domains").unwrap_or(false),
+            access: query.flag("include_proxy_permissions").unwrap_or(false),
+        },
     }
 }
 
@@ -264,7 +280,8 @@ async fn show(
     let include = wire::Include { warnings: true, ..include(&mut query) };
     query.finish()?;
     let view = front.control.container(&actor, id).await?;
-    Ok(Answer::ok("Container retrieved successfully", print(&front, &view, include)))
+    let container = print_all(&front, &actor, &view, include).await?;
+    Ok(Answer::ok("Container retrieved successfully", container))
 }
 
 async fn update(

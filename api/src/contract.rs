@@ -38,7 +38,7 @@ fn what_is_not_here_yet_is_not_in_the_document() {
     let document = document();
     let paths: BTreeSet<_> = documented(&document).into_iter().map(|(path, _)| path).collect();
     for path in later::paths() {
-        assert!(!paths.contains(&path), "{path}");
+        assert!(!paths.contains(path), "{path}");
     }
 }
 

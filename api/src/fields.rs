@@ -26,6 +26,8 @@ pub(crate) enum Holds {
     Count,
     /// A list of ids.
     Ids,
+    /// A list of texts.
+    Texts,
     /// A map from text to text.
     TextMap,
     /// A JSON object.
@@ -67,6 +69,7 @@ impl Field {
             Holds::Flag => "true or false",
             Holds::Count => "an integer from 0 to 4294967295",
             Holds::Ids => "an array of ids, each a string of 24 lower-case hexadecimal digits",
+            Holds::Texts => "an array of strings",
             Holds::TextMap => "an object whose values are strings",
             Holds::Object => "an object",
             Holds::Mixed => self.about,
@@ -272,6 +275,28 @@ impl Fields {
         self.unsupported.push(FieldError::new(name, rule));
     }
 
+    /// Takes every field of the table that is of the right type, for a reader that looks into them.
+    pub(crate) fn known(&mut self) -> Map<String, Value> {
+        let mut known = Map::new();
+        for field in self.table {
+            let fits = |value: &Value| match field.holds {
+                Holds::Text { .. } => value.is_string(),
+                Holds::Id => value.as_str().is_some_and(|text| text.parse::<Id<()>>().is_ok()),
+                Holds::Flag => value.is_boolean(),
+                Holds::Count => value.as_u64().is_some_and(|count| u32::try_from(count).is_ok()),
+                Holds::Ids | Holds::Texts => {
+                    value.as_array().is_some_and(|items| items.iter().all(Value::is_string))
+                }
+                Holds::TextMap | Holds::Object => value.is_object(),
+                Holds::Mixed => true,
+            };
+            if let Given::Value(value) = self.take(field.name, |value| Some(value).filter(fits)) {
+                known.insert(field.name.to_owned(), value);
+            }
+        }
+        known
+    }
+
     /// Adds a mistake; gives `Absent`, so that reading goes on.
     pub(crate) fn refuse<T>(&mut self, error: FieldError) -> Given<T> {
         self.errors.push(error);
@@ -286,8 +311,13 @@ impl Fields {
     /// Ends the reading: all mistakes at once, or what was read. `read` is absent only when a
     /// required field was missing or wrong, which is among the mistakes.
     pub(crate) fn finish<T>(self, read: Option<T>) -> Result<T, Problem> {
+        self.finish_as(Kind::Invalid, read)
+    }
+
+    /// As [`Fields::finish`], with another kind of refusal.
+    pub(crate) fn finish_as<T>(self, kind: Kind, read: Option<T>) -> Result<T, Problem> {
         if !self.errors.is_empty() {
-            return Err(Problem::fields(Kind::Invalid, &self.errors));
+            return Err(Problem::fields(kind, &self.errors));
         }
         if !self.unsupported.is_empty() {
             return Err(Problem::fields(Kind::NotImplemented, &self.unsupported));

@@ -23,6 +23,7 @@ mod operations;
 mod places;
 mod problem;
 mod projects;
+mod proxy;
 mod query;
 mod refusal;
 mod surface;
@@ -78,6 +79,13 @@ pub(crate) struct Document {
     pub(crate) tag: HeaderValue,
 }
 
+impl Front {
+    /// What prints URLs.
+    pub(crate) fn urls(&self) -> wire::Urls<'_> {
+        wire::Urls { domain: self.control.domain(), port: self.control.url_port() }
+    }
+}
+
 /// The API as a service.
 pub fn service(control: Controller, config: ApiConfig) -> Router {
     let (routes, document) = surface().finish();
@@ -101,6 +109,7 @@ fn surface() -> Surface {
         projects::surface,
         containers::surface,
         operations::surface,
+        proxy::surface,
         places::surface,
         meta::surface,
     ]

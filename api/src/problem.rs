@@ -50,8 +50,17 @@ pub(crate) enum Kind {
     NameTaken,
     KeyTaken,
     AliasTaken,
+    InvalidJwt,
+    InvalidRange,
+    InvalidAlias,
+    PortRequired,
+    HostnameNotProven,
+    PreconditionRequired,
+    PreconditionFailed,
     AliasInUse,
+    AliasReserved,
     HostnameInUse,
+    Finalizing,
     StateConflict,
     Busy,
     RequestInProgress,
@@ -59,6 +68,8 @@ pub(crate) enum Kind {
     UnsupportedMediaType,
     Quota,
     AliasLimit,
+    HookLimit,
+    HooksOfProject,
     IdempotencyMismatch,
     TooManyAttempts,
     Internal,
@@ -111,6 +122,21 @@ impl Kind {
             Self::NameTaken => (CONFLICT, "Conflict", "CONTAINER_NAME_IN_USE"),
             Self::KeyTaken => (CONFLICT, "Conflict", "SSH_KEY_IN_USE"),
             Self::AliasTaken => (CONFLICT, "Conflict", "DUPLICATE_ALIAS"),
+            Self::InvalidJwt => (BAD, "INVALID_JWT_CONFIG", "INVALID_JWT_CONFIG"),
+            Self::InvalidRange => (BAD, "INVALID_IP_RANGE", "INVALID_IP_RANGE"),
+            Self::InvalidAlias => (BAD, "INVALID_ALIAS_FORMAT", "INVALID_ALIAS_FORMAT"),
+            Self::PortRequired => (BAD, "PORT_REQUIRED", "PORT_REQUIRED"),
+            Self::HostnameNotProven => (BAD, "HOSTNAME_NOT_PROVEN", "HOSTNAME_NOT_PROVEN"),
+            Self::PreconditionRequired => (
+                StatusCode::PRECONDITION_REQUIRED,
+                "Precondition Required",
+                "PRECONDITION_REQUIRED",
+            ),
+            Self::PreconditionFailed => {
+                (StatusCode::PRECONDITION_FAILED, "Precondition Failed", "ETAG_MISMATCH")
+            }
+            Self::AliasReserved => (CONFLICT, "Conflict", "ALIAS_RESERVED"),
+            Self::Finalizing => (CONFLICT, "container_finalizing", "CONTAINER_FINALIZING"),
             Self::AliasInUse => (CONFLICT, "ALIAS_IN_USE", "ALIAS_IN_USE"),
             Self::HostnameInUse => (CONFLICT, "HOSTNAME_IN_USE", "HOSTNAME_IN_USE"),
             Self::StateConflict => (CONFLICT, "Conflict", "OPERATION_STATE_CONFLICT"),
@@ -127,6 +153,8 @@ impl Kind {
                 "UNSUPPORTED_MEDIA_TYPE",
             ),
             Self::Quota => (ENTITY, "QUOTA_EXCEEDED", "QUOTA_EXCEEDED"),
+            Self::HookLimit => (ENTITY, "HOOK_LIMIT_REACHED", "HOOK_LIMIT_REACHED"),
+            Self::HooksOfProject => (ENTITY, "Validation Error", "VALIDATION_ERROR"),
             Self::AliasLimit => (ENTITY, "ALIAS_LIMIT_REACHED", "ALIAS_LIMIT_REACHED"),
             Self::IdempotencyMismatch => {
                 (ENTITY, "IDEMPOTENCY_KEY_REUSED", "IDEMPOTENCY_KEY_REUSED")
@@ -214,6 +242,14 @@ impl Problem {
             })
             .collect();
         Self::new(kind, format!("{start}: {}{more}", told.join("; "))).with_data(data)
+    }
+
+    /// The same as a refusal of another kind, if it is one of a wrong value.
+    pub(crate) fn instead_of_invalid(mut self, kind: Kind) -> Self {
+        if self.kind == Kind::Invalid {
+            self.kind = kind;
+        }
+        self
     }
 
     pub(crate) fn with_data(mut self, data: Value) -> Self {

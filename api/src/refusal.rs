@@ -1,7 +1,8 @@
 //! From the refusals of the control plane to answers: the one exhaustive match.
 
-use gantry_control::{During, Error, Forbidden, Operation, Thing, Unauthenticated};
-use gantry_model::{ContainerId, Phase, ProjectId, Refused};
+use gantry_control::{During, EdgeError, Error, Forbidden, Operation, Thing, Unauthenticated};
+use gantry_model::{ContainerId, Phase, ProjectId, Refused, alias::InvalidAlias};
+use serde_json::json;
 
 use crate::{
     problem::{Kind, Problem},
@@ -26,13 +27,7 @@ impl From<Error> for Problem {
             Error::AliasTaken(during) => {
                 on_field(during, Kind::AliasTaken, Kind::AliasTakenOnUpdate, "alias", message)
             }
-            Error::AliasInUse { own } => {
-                let scope = if own { "account" } else { "server" };
-                let data = serde_json::json!({ "field": "alias", "scope": scope });
-                Self::new(Kind::AliasInUse, message).with_data(data)
-            }
-            Error::AliasLimit { .. } => Self::new(Kind::AliasLimit, message),
-            Error::HostnameInUse => named(Kind::HostnameInUse, "hostname", message),
+            Error::Edge(error) => edge(error, message),
             Error::UsernameTaken => named(Kind::AliasTaken, "username", message),
             Error::Immutable { field } => named(Kind::Immutable, field, message),
             Error::MustStop { field } => named(Kind::MustStop, field, message),
@@ -69,11 +64,54 @@ impl From<Error> for Problem {
     }
 }
 
+/// Refusals of aliases, hostnames, documents and hooks.
+fn edge(error: EdgeError, message: String) -> Problem {
+    match error {
+        EdgeError::InvalidAlias { alias, why } => {
+            let data = match why {
+                InvalidAlias::Reserved(word) => json!({ "field": "alias", "reserved_alias": word }),
+                InvalidAlias::ReservedPrefix(prefix) => {
+                    json!({ "field": "alias", "reserved_prefix": prefix })
+                }
+                InvalidAlias::Form | InvalidAlias::Canonical => {
+                    json!({ "field": "alias", "value": alias })
+                }
+            };
+            Problem::new(Kind::InvalidAlias, message).with_data(data)
+        }
+        EdgeError::AliasInUse { alias, own } => {
+            let scope = if own { "account" } else { "server" };
+            let data = json!({ "field": "alias", "value": alias, "scope": scope });
+            Problem::new(Kind::AliasInUse, message).with_data(data)
+        }
+        EdgeError::AliasReserved => named(Kind::AliasReserved, "alias", message),
+        EdgeError::PortRequired => named(Kind::PortRequired, "port", message),
+        EdgeError::Finalizing => Problem::new(Kind::Finalizing, message),
+        EdgeError::AliasLimit { .. } => Problem::new(Kind::AliasLimit, message),
+        EdgeError::HostnameInUse => named(Kind::HostnameInUse, "hostname", message),
+        EdgeError::HostnameNotProven { .. } => named(Kind::HostnameNotProven, "hostname", message),
+        EdgeError::Names(_) => {
+            Problem::new(Kind::Unavailable, message).retry_after_s(RETRY_AFTER_S).caused_by(error)
+        }
+        EdgeError::Stale => Problem::new(Kind::PreconditionFailed, message),
+        EdgeError::HooksOfProject => named(Kind::HooksOfProject, "hooks", message),
+        EdgeError::HookLimit => Problem::new(Kind::HookLimit, message),
+    }
+}
+
 fn missing(thing: Thing) -> Kind {
     match thing {
         Thing::Project => Kind::ProjectNotFound,
         Thing::Container => Kind::ContainerNotFound,
-        Thing::Server | Thing::Token | Thing::Image | Thing::User => Kind::ResourceNotFound,
+        Thing::Server
+        | Thing::Token
+        | Thing::Image
+        | Thing::User
+        | Thing::Alias
+        | Thing::Group
+        | Thing::Cell
+        | Thing::Hook
+        | Thing::Hostname => Kind::ResourceNotFound,
     }
 }
 

@@ -81,10 +81,11 @@ impl Method {
 /// What the document says about one operation.
 #[derive(Clone)]
 pub(crate) struct Operation {
-    id: &'static str,
+    id: String,
     tag: &'static str,
     summary: &'static str,
     public: bool,
+    versioned: bool,
     params: &'static [Parameters],
     fields: Option<&'static [Field]>,
     /// The success; an operation that is always refused has none.
@@ -95,13 +96,14 @@ pub(crate) struct Operation {
 
 impl Operation {
     /// An operation of a caller that answers 200 with `null`.
-    pub(crate) fn new(id: &'static str, tag: &'static str, summary: &'static str) -> Self {
+    pub(crate) fn new(id: impl Into<String>, tag: &'static str, summary: &'static str) -> Self {
         let nothing = ObjectBuilder::new().schema_type(SchemaType::Type(Type::Null)).into();
         Self {
-            id,
+            id: id.into(),
             tag,
             summary,
             public: false,
+            versioned: false,
             params: &[],
             fields: None,
             answer: Some((200, nothing)),
@@ -113,6 +115,12 @@ impl Operation {
     /// It needs no credential.
     pub(crate) fn public(mut self) -> Self {
         self.public = true;
+        self
+    }
+
+    /// It names the version of the document that it changes.
+    pub(crate) fn versioned(mut self) -> Self {
+        self.versioned = true;
         self
     }
 
@@ -165,12 +173,23 @@ impl Operation {
                     .name(name)
                     .parameter_in(ParameterIn::Path)
                     .required(Required::True)
-                    .schema(Some(id_schema()))
+                    .schema(Some(path_schema(name)))
                     .build(),
             )
         });
+        let in_head = self.versioned.then(|| {
+            ParameterBuilder::new()
+                .name("If-Match")
+                .parameter_in(ParameterIn::Header)
+                .required(Required::True)
+                .description(Some(
+                    "The etag of the document as it was read; 428 without, 412 stale",
+                ))
+                .schema(Some(typed(Type::String).pattern(Some("^\"?file:v[0-9]+\"?$"))))
+                .build()
+        });
         let parameters: Vec<Parameter> =
-            in_path.chain(self.params.iter().map(document_param)).collect();
+            in_path.chain(self.params.iter().map(document_param)).chain(in_head).collect();
         let refused = ResponseBuilder::new()
             .description("A refusal; `code` says which")
             .content(
@@ -242,7 +261,7 @@ impl Surface {
         for (at_path, path) in paths.iter().enumerate() {
             for (at_method, method) in methods.iter().enumerate() {
                 // Ids are unique in a document; the first spelling has the plain one.
-                let mut id = operation.id.to_owned();
+                let mut id = operation.id.clone();
                 if at_path > 0 {
                     id.push_str("_alias");
                 }
@@ -288,6 +307,10 @@ impl Surface {
             "Auth tokens",
             "Projects",
             "Containers",
+            "Proxy permissions",
+            "Proxy hooks",
+            "Proxy aliases",
+            "Edge",
             "Servers",
             "Images",
             "Meta",
@@ -310,6 +333,12 @@ impl Surface {
 
 fn id_schema() -> RefOr<Schema> {
     ObjectBuilder::new().schema_type(Type::String).pattern(Some(ID_PATTERN)).into()
+}
+
+/// What a part of a path holds, by its name.
+fn path_schema(name: &str) -> RefOr<Schema> {
+    let id = matches!(name, "id" | "hook");
+    if id { id_schema() } else { typed(Type::String).into() }
 }
 
 fn typed(kind: Type) -> ObjectBuilder {
@@ -376,6 +405,10 @@ fn document_field(field: &Field) -> RefOr<Schema> {
         Holds::TextMap => of(Type::Object)
             .additional_properties(Some(RefOr::T(Schema::Object(typed(Type::String).build())))),
         Holds::Object => of(Type::Object),
+        Holds::Texts => {
+            let items = ArrayBuilder::new().items(typed(Type::String));
+            return items.description(Some(field.about)).into();
+        }
         Holds::Ids => {
             return ArrayBuilder::new().items(id_schema()).description(Some(field.about)).into();
         }

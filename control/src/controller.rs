@@ -4,11 +4,13 @@ use std::sync::{Arc, Mutex};
 
 use gantry_model::{Domain, ServerId, ServerName};
 use gantry_runtime::Runtime;
-use gantry_store::{Server, Store};
+use gantry_store::{Revision, Server, Store};
+use tokio::sync::watch;
 
 use crate::{
     clock::Clock,
     error::{Error, Result},
+    names::Names,
     password::Passwords,
     random,
     session::SessionKeys,
@@ -29,6 +31,11 @@ pub struct Deps {
     pub url_port: u16,
     /// The time of day.
     pub clock: Clock,
+    /// The domain name system, which proves custom hostnames.
+    pub names: Arc<dyn Names>,
+    /// The revision that the edge's routes have come to, so that writes can say whether they are in
+    /// effect; unknown when absent.
+    pub published: Option<watch::Receiver<Revision>>,
     /// Bounds that an operator may change.
     pub limits: Limits,
 }
@@ -50,6 +57,10 @@ pub struct Limits {
     pub project_delete_timeout_ms: u64,
     /// API tokens that one user may have.
     pub tokens_per_user_max: usize,
+    /// Aliases that one user may have.
+    pub aliases_per_user_max: u32,
+    /// How long the name of a removed alias waits for its last owner only, in milliseconds.
+    pub alias_quarantine_ms: i64,
 }
 
 impl Default for Limits {
@@ -62,6 +73,8 @@ impl Default for Limits {
             password_queue_max: 64,
             project_delete_timeout_ms: 25_000,
             tokens_per_user_max: 1000,
+            aliases_per_user_max: 1000,
+            alias_quarantine_ms: 7 * 24 * 60 * 60 * 1000,
         }
     }
 }
@@ -81,6 +94,8 @@ pub(crate) struct Inner {
     pub(crate) domain: Domain,
     pub(crate) url_port: u16,
     pub(crate) clock: Clock,
+    pub(crate) names: Arc<dyn Names>,
+    pub(crate) published: Option<watch::Receiver<Revision>>,
     pub(crate) limits: Limits,
     pub(crate) sessions: SessionKeys,
     pub(crate) pepper: Vec<u8>,
@@ -100,7 +115,8 @@ impl std::fmt::Debug for Controller {
 impl Controller {
     /// Loads (the first time: makes) the secrets of the installation.
     pub async fn new(deps: Deps) -> Result<Self> {
-        let Deps { store, runtime, server, domain, url_port, clock, limits } = deps;
+        let Deps { store, runtime, server, domain, url_port, clock, names, published, limits } =
+            deps;
         let secret = async |name| {
             let candidate = random::bytes::<32>()?;
             store.get_or_insert_secret(name, &candidate).await.map_err(Error::from)
@@ -117,6 +133,8 @@ impl Controller {
             domain,
             url_port,
             clock,
+            names,
+            published,
             limits,
             sessions,
             pepper,

@@ -5,9 +5,11 @@
 
 use std::{fmt, time::Duration};
 
-use gantry_model::{ContainerId, FieldError, Phase, ProjectId, RealmId, Refused};
+use gantry_model::{
+    ContainerId, FieldError, Phase, ProjectId, RealmId, Refused, alias::InvalidAlias, hook,
+};
 
-use crate::{operate::Operation, permissions::Leaf};
+use crate::{names::LookUpFailed, operate::Operation, permissions::Leaf};
 
 /// The result of a use case.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -27,6 +29,16 @@ pub enum Thing {
     Image,
     /// A user account.
     User,
+    /// An alias.
+    Alias,
+    /// A group of a permission document.
+    Group,
+    /// What a group opens of one program.
+    Cell,
+    /// A hook.
+    Hook,
+    /// A custom hostname.
+    Hostname,
 }
 
 impl fmt::Display for Thing {
@@ -38,6 +50,11 @@ impl fmt::Display for Thing {
             Self::Token => "Token",
             Self::Image => "Image",
             Self::User => "User",
+            Self::Alias => "Alias",
+            Self::Group => "Group",
+            Self::Cell => "Permission",
+            Self::Hook => "Hook",
+            Self::Hostname => "Hostname",
         })
     }
 }
@@ -103,6 +120,72 @@ pub enum Forbidden {
     Wider(&'static str),
 }
 
+/// Why what is asked about aliases, hostnames, permission documents or hooks cannot be.
+#[derive(Debug, thiserror::Error)]
+pub enum EdgeError {
+    /// Another alias has this name, or somebody else had it until a short time ago.
+    #[error("the alias {alias} is in use")]
+    AliasInUse {
+        /// The name.
+        alias: String,
+        /// Whether it is one of the same account.
+        own: bool,
+    },
+    /// The name cannot be one of an alias.
+    #[error("Invalid alias: {why}")]
+    InvalidAlias {
+        /// The name, at most 64 characters of it.
+        alias: String,
+        /// Why not.
+        why: InvalidAlias,
+    },
+    /// The name of the alias has become reserved since it was made; it can only be renamed.
+    #[error("the name of the alias is reserved by now; rename it")]
+    AliasReserved,
+    /// An alias to `http` or `https` needs a port.
+    #[error("port is required for http and https")]
+    PortRequired,
+    /// The container is being deleted, and with it goes all that leads to it.
+    #[error("the container is being deleted")]
+    Finalizing,
+    /// The account has as many aliases as it may.
+    #[error("the limit of aliases is reached ({max}/{max})")]
+    AliasLimit {
+        /// The limit.
+        max: u32,
+    },
+    /// The domain name system does not prove that a hostname is meant for an alias.
+    #[error(
+        "{hostname} does not lead here: it needs a CNAME record to {alias_host}, or a TXT record at \
+         _gantry.{hostname} with that name, or exactly the addresses of {alias_host}"
+    )]
+    HostnameNotProven {
+        /// The hostname.
+        hostname: String,
+        /// The hostname of the alias.
+        alias_host: String,
+    },
+    /// The domain name system does not answer.
+    #[error("the domain name system does not answer; try again")]
+    Names(#[source] LookUpFailed),
+    /// The hostname leads to another alias.
+    #[error("the hostname is bound to another alias")]
+    HostnameInUse,
+    /// The document has another version than the one that the write names.
+    #[error("etag_mismatch")]
+    Stale,
+    /// A project has no hooks.
+    #[error("hooks belong to containers; a project's document has none")]
+    HooksOfProject,
+    /// The service or the container has as many hooks as it may.
+    #[error(
+        "a service may have at most {} hooks, a container {}",
+        hook::SERVICE_MAX,
+        hook::CONTAINER_MAX
+    )]
+    HookLimit,
+}
+
 /// Why a use case was refused or could not be done.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -121,21 +204,9 @@ pub enum Error {
     /// The owner has a project of this alias already.
     #[error("Project alias already exists")]
     AliasTaken(During),
-    /// Another alias has this name, or somebody else had it until a short time ago.
-    #[error("the alias is in use")]
-    AliasInUse {
-        /// Whether it is one of the same account.
-        own: bool,
-    },
-    /// The account has as many aliases as it may.
-    #[error("the limit of aliases is reached ({max}/{max})")]
-    AliasLimit {
-        /// The limit.
-        max: u32,
-    },
-    /// The hostname leads to another alias.
-    #[error("the hostname is bound to another alias")]
-    HostnameInUse,
+    /// What is asked about aliases, hostnames, documents or hooks cannot be.
+    #[error(transparent)]
+    Edge(#[from] EdgeError),
     /// There is a user of this name already.
     #[error("the user name is taken")]
     UsernameTaken,
@@ -262,9 +333,9 @@ impl Error {
             Store::NameTaken => Self::NameTaken(during),
             Store::KeyTaken => Self::KeyTaken(during),
             Store::AliasTaken => Self::AliasTaken(during),
-            Store::LabelTaken { own } => Self::AliasInUse { own },
-            Store::AliasLimit { max } => Self::AliasLimit { max },
-            Store::HostnameTaken => Self::HostnameInUse,
+            Store::LabelTaken { own } => EdgeError::AliasInUse { alias: String::new(), own }.into(),
+            Store::AliasLimit { max } => EdgeError::AliasLimit { max }.into(),
+            Store::HostnameTaken => EdgeError::HostnameInUse.into(),
             Store::UsernameTaken => Self::UsernameTaken,
             Store::QuotaReached { max } => Self::Quota { max },
             Store::ProjectGone => Self::NotFound(Thing::Project),

@@ -6,19 +6,25 @@
 //! the first request for it comes. None of them knows HTTP, JSON bodies or SSH: fronts turn their
 //! input into the arguments here and [`Error`] into their answers.
 
+mod access;
 mod actor;
+mod aliases;
 mod auth;
 mod clock;
 mod containers;
 mod controller;
+mod edge;
 mod error;
+mod hostnames;
 mod idempotency;
 mod idle;
 mod installation;
+mod names;
 mod operate;
 mod password;
 pub mod permissions;
 mod projects;
+mod propagation;
 mod random;
 mod reconciler;
 mod session;
@@ -28,25 +34,31 @@ mod tokens;
 mod wait;
 mod wake;
 
+pub use access::{AccessChange, AccessView};
 pub use actor::{Actor, Via};
+pub use aliases::{AliasChange, AliasOwners, AliasQuery, AliasView, NewAlias};
 pub use auth::{Account, Credential};
 pub use clock::Clock;
 pub use containers::{
-    ContainerChange, ContainerQuery, ContainerStats, ContainerView, NewContainer,
+    ContainerChange, ContainerQuery, ContainerStats, ContainerView, Extra, Extras, NewContainer,
 };
 pub use controller::{Controller, Deps, Limits};
-pub use error::{During, Error, Forbidden, Result, Thing, Unauthenticated};
+pub use error::{During, EdgeError, Error, Forbidden, Result, Thing, Unauthenticated};
 pub use gantry_runtime::Stats;
 pub use gantry_store::{
-    Container, ContainerSort, ContainerStatus, Idempotency, Listed, LogSort, Page, Project,
-    ProjectSort, Server, StatusLog, Version,
+    Access, Alias, Container, ContainerSort, ContainerStatus, CustomHostname, HookRecord,
+    HostnameProof, Idempotency, Listed, LogSort, Page, Project, ProjectSort, Scope, Server,
+    StatusLog, Version,
 };
+pub use hostnames::HostnameView;
 pub use idempotency::IdempotencyKey;
 pub use idle::{Idler, Traffic};
 pub use installation::{Image, ServerView};
+pub use names::{Answer, DnsNames, LookUpFailed, Names};
 pub use operate::{Operated, Operation};
 pub use permissions::{Leaf, Permissions};
 pub use projects::{DeletedProject, NewProject, ProjectChange};
+pub use propagation::Propagation;
 pub use reconciler::{Reconciler, ReconcilerConfig};
 pub use session::Session;
 pub use starter::{StartCommand, StartError, Starter, StarterConfig};

@@ -8,7 +8,8 @@ use gantry_model::{
     project::{ProjectAlias, ProjectSpec},
 };
 use gantry_store::{
-    Container, ContainerFilter, ContainerSort, Listed, Page, Project, ProjectSort, Version,
+    AliasFilter, Container, ContainerFilter, ContainerSort, Listed, Page, Project, ProjectSort,
+    Version,
 };
 
 use crate::{
@@ -53,6 +54,8 @@ pub struct ProjectChange {
 pub struct DeletedProject {
     /// Its containers.
     pub containers: Vec<(ContainerId, ContainerName)>,
+    /// How many aliases led to them.
+    pub aliases: usize,
 }
 
 impl Controller {
@@ -151,7 +154,9 @@ impl Controller {
     pub async fn delete_project(&self, actor: &Actor, id: ProjectId) -> Result<DeletedProject> {
         actor.require(Leaf::ProjectsDelete)?;
         self.project_for(actor, id).await?;
-        let mut deleted = DeletedProject::default();
+        let filter = AliasFilter { project: Some(id), ..AliasFilter::default() };
+        let aliases = self.store().aliases(filter, u32::MAX).await?.len();
+        let mut deleted = DeletedProject { aliases, ..DeletedProject::default() };
         let limit = Duration::from_millis(self.inner.limits.project_delete_timeout_ms);
         match tokio::time::timeout(limit, self.empty_and_delete(id, &mut deleted)).await {
             Ok(done) => done.map(|()| deleted),

@@ -134,7 +134,7 @@ impl ExpiresAt {
         Self::AtMs(if number > 1_000_000_000_000 { number } else { number.saturating_mul(1000) })
     }
 
-    fn at_ms(self, now_ms: i64) -> i64 {
+    pub(crate) fn at_ms(self, now_ms: i64) -> i64 {
         const DAY_MS: i64 = 86_400_000;
         let day = now_ms.div_euclid(DAY_MS);
         match self {

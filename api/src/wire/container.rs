@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 use utoipa::ToSchema;
 
-use super::{Hex, Pagination, Timestamp, place::ServerLite};
+use super::{AliasLite, Hex, Pagination, Permissions, Timestamp, place::ServerLite};
 
 /// A container. Fields of abilities that this version does not have carry their neutral value.
 #[derive(Debug, Serialize, ToSchema)]
@@ -81,12 +81,13 @@ pub(crate) struct Container {
     warnings: Option<[(); 0]>,
     /// Only with `include_proxy_domains=true`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Vec<Value>>)]
-    proxy_domains: Option<[(); 0]>,
-    /// Only with `include_proxy_permissions=true`.
+    proxy_domains: Option<Vec<AliasLite>>,
+    /// Only with `include_proxy_permissions=true`; holds credentials.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Value>)]
-    proxy_permissions: Option<Value>,
+    proxy_permissions: Option<Permissions>,
+    /// Only with `include_proxy_permissions=true`; holds credentials.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    project_proxy_permissions: Option<Permissions>,
     /// Only with `runtime`; `null`, because nothing looks inside containers yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Value>)]
@@ -165,8 +166,7 @@ pub(crate) struct StatusLogs {
 pub(crate) struct Include {
     pub(crate) warnings: bool,
     pub(crate) runtime: bool,
-    pub(crate) proxy_domains: bool,
-    pub(crate) proxy_permissions: bool,
+    pub(crate) extras: control::Extra,
 }
 
 /// Prints URLs of containers.
@@ -177,6 +177,12 @@ pub(crate) struct Urls<'c> {
 }
 
 impl Urls<'_> {
+    /// The URL of what a hostname names.
+    pub(crate) fn url(&self, key: &RouteKey<'_>) -> String {
+        let port = if self.port == 443 { String::new() } else { format!(":{}", self.port) };
+        format!("https://{}{port}", key.to_hostname(self.domain))
+    }
+
     fn hostname(
         &self,
         server: &ServerName,
@@ -194,9 +200,8 @@ impl Urls<'_> {
         project: ProjectId,
         container: ContainerId,
     ) -> ServiceUrls {
-        let port = if self.port == 443 { String::new() } else { format!(":{}", self.port) };
-        let url =
-            |target| format!("https://{}{port}", self.hostname(server, project, container, target));
+        let server = server.as_str();
+        let url = |target| self.url(&RouteKey::Container { server, project, container, target });
         let kit = |service| Target::Kit { service, index: 1, sub: None };
         let any_port = url(Target::Port { scheme: Scheme::Http, port: 80 });
         ServiceUrls {
@@ -209,7 +214,10 @@ impl Urls<'_> {
 
 impl Container {
     pub(crate) fn new(view: &control::ContainerView, urls: Urls<'_>, include: Include) -> Self {
-        let control::ContainerView { record, project_alias, server_name } = view;
+        let control::ContainerView { record, project_alias, server_name, edge } = view;
+        let (of_project, of_container, aliases) = edge.as_ref().map_or((false, false, 0), |edge| {
+            (edge.project.is_some(), edge.container.is_some(), edge.aliases.len())
+        });
         let spec = &record.spec;
         let status = &record.status;
         let key = spec.ssh_public_key.as_ref();
@@ -259,26 +267,41 @@ impl Container {
             last_used_snapshot: None,
             pool_id: None,
             env_sync: EnvSync::settled(),
-            has_proxy_permissions: false,
-            proxy_permissions_scope: "none",
-            has_proxy_domains: false,
-            proxy_domains_count: 0,
+            has_proxy_permissions: of_project || of_container,
+            proxy_permissions_scope: match (of_project, of_container) {
+                (false, false) => "none",
+                (false, true) => "container",
+                (true, false) => "project",
+                (true, true) => "both",
+            },
+            has_proxy_domains: aliases > 0,
+            proxy_domains_count: u32::try_from(aliases).unwrap_or(u32::MAX),
             service_urls: spec.hoody_kit.then(|| urls.services(server_name, project, id)),
             warnings: include.warnings.then_some([]),
-            proxy_domains: include.proxy_domains.then_some([]),
-            proxy_permissions: include.proxy_permissions.then(|| open_permissions(project, id)),
+            proxy_domains: None,
+            proxy_permissions: None,
+            project_proxy_permissions: None,
             runtime_info: include.runtime.then_some(Value::Null),
         }
     }
-}
 
-/// What holds while there is no permissions document: everything is allowed.
-fn open_permissions(project: ProjectId, container: ContainerId) -> Value {
-    json!({
-        "project": project.to_string(), "container": container.to_string(),
-        "groups": {}, "permissions": {}, "default": "allow", "enable_proxy": true,
-        "schema_version": 1, "file_version": 0, "etag": "file:v0",
-    })
+    /// Adds what was asked for besides.
+    pub(crate) fn with_extras(
+        mut self,
+        view: &control::ContainerView,
+        urls: Urls<'_>,
+        extras: &control::Extras,
+    ) -> Self {
+        let server = &view.server_name;
+        self.proxy_domains = extras.aliases.as_ref().map(|aliases| {
+            aliases.iter().map(|alias| AliasLite::new(alias, server, urls)).collect()
+        });
+        if let Some((own, of_project)) = &extras.access {
+            self.proxy_permissions = Some(Permissions::new(own));
+            self.project_proxy_permissions = Some(Permissions::new(of_project));
+        }
+        self
+    }
 }
 
 impl EnvSync {

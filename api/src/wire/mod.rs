@@ -7,7 +7,9 @@
     reason = "names and types are the API's"
 )]
 
+mod access;
 mod account;
+mod alias;
 mod container;
 mod list;
 mod place;
@@ -15,7 +17,12 @@ mod project;
 mod scalar;
 mod stats;
 
+pub(crate) use access::{
+    AllHooks, OneHook, Permissions, Propagation, ProxyGroups, ProxyService, ProxyServices,
+    ProxySettings, RemovedHooks, ServiceHooks,
+};
 pub(crate) use account::{CreatedToken, Me, Renewed, Session, Token, TokenInUse};
+pub(crate) use alias::{Alias, AliasLite, Aliases, EdgeSettings, Hostname, Hostnames};
 pub(crate) use container::{Container, Containers, Include, Operated, StatusLogs, Urls};
 pub(crate) use list::Pagination;
 pub(crate) use place::{Available, Health, Image, Images, Ip, Rental};

@@ -104,7 +104,7 @@ impl DeletedProject {
             deleted: Deleted {
                 containers: deleted.containers.len() as u64,
                 permissions: 0,
-                aliases: 0,
+                aliases: deleted.aliases as u64,
             },
             deleted_items: with_items.then(items),
         }

@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
-use crate::document::Document;
+use crate::{document::Document, names::FakeNames};
 
 pub(crate) const PASSWORD: &str = "Passw0rd!alice";
 
@@ -31,6 +31,7 @@ pub(crate) struct Lab {
     pub(crate) world: World,
     pub(crate) server: ServerId,
     pub(crate) document: Document,
+    pub(crate) names: FakeNames,
     _tasks: JoinSet<()>,
     _dir: TempDir,
 }
@@ -102,6 +103,7 @@ impl Lab {
         let world = World::default();
         let runtime: Arc<dyn Runtime> = Arc::new(Fake::new(world.clone()));
         let clock = Clock::system();
+        let names = FakeNames::default();
         let control = Controller::new(Deps {
             store: store.clone(),
             runtime: Arc::clone(&runtime),
@@ -109,6 +111,9 @@ impl Lab {
             domain: "edge.test".parse::<Domain>().unwrap(),
             url_port: 18443,
             clock: clock.clone(),
+            names: Arc::new(names.clone()),
+            // As an edge that takes everything over at once.
+            published: Some(store.head()),
             limits: Limits::default(),
         })
         .await
@@ -125,7 +130,8 @@ impl Lab {
         let router = gantry_api::service(control.clone(), ApiConfig::default());
         let document = Document::new(document_of(&router).await);
         let server = server.id;
-        let lab = Self { router, control, world, server, document, _tasks: tasks, _dir: dir };
+        let lab =
+            Self { router, control, world, server, document, names, _tasks: tasks, _dir: dir };
         let token = lab.login(&admin.username, &admin.password).await;
         let credential = format!("Bearer {token}");
         let actor = lab.control.authenticate(Some(&credential), None, None).await.unwrap();

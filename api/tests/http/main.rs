@@ -9,4 +9,8 @@ mod document;
 #[cfg(test)]
 mod lab;
 #[cfg(test)]
+mod names;
+#[cfg(test)]
+mod proxy;
+#[cfg(test)]
 mod replay;

@@ -17,6 +17,8 @@ struct Step {
     /// Method and path with query.
     request: String,
     body: Option<Value>,
+    /// The version of the document that the write names.
+    if_match: Option<String>,
     status: u16,
     /// What the answer must contain: objects may have more keys and lists more items.
     least: Value,
@@ -57,6 +59,9 @@ async fn ask(lab: &Lab, step: &Step, kept: &BTreeMap<String, String>) -> Reply {
     }
     if let Some(body) = &step.body {
         ask = ask.body(&filled_value(body, kept));
+    }
+    if let Some(version) = &step.if_match {
+        ask = ask.header("if-match", version);
     }
     let Some(until) = &step.until else { return lab.send(ask).await };
     let look = async {

@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 use anyhow::Context as _;
 use gantry_certs::{DevCa, Renewer};
 use gantry_control::{
-    Clock, Controller, Credential, Deps, Idler, Limits, Reconciler, ReconcilerConfig, Starter,
-    StarterConfig,
+    Clock, Controller, Credential, Deps, DnsNames, Idler, Limits, Reconciler, ReconcilerConfig,
+    Starter, StarterConfig,
 };
 use gantry_model::ServerId;
 use gantry_proxy::Edge;
@@ -162,6 +162,8 @@ impl Daemon {
             domain: config.server.domain.clone(),
             url_port: config.edge.url_port,
             clock: clock.clone(),
+            names: Arc::new(DnsNames::of_host()),
+            published: Some(routes.published()),
             limits: Limits::default(),
         })
         .await

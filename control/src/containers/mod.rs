@@ -3,14 +3,18 @@
 mod create;
 mod update;
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use gantry_model::{ContainerId, Phase, ProjectId, RealmId, ServerName};
 use gantry_runtime::Stats;
-use gantry_store::{Container, ContainerFilter, ContainerSort, Listed, LogSort, Page, StatusLog};
+use gantry_store::{
+    Alias, AliasFilter, Container, ContainerFilter, ContainerSort, EdgeRecord, Listed, LogSort,
+    Page, Scope, StatusLog,
+};
 
 pub use self::{create::NewContainer, update::ContainerChange};
 use crate::{
+    access::AccessView,
     actor::Actor,
     controller::Controller,
     error::{Error, Result, Thing},
@@ -26,6 +30,26 @@ pub struct ContainerView {
     pub project_alias: String,
     /// The label of its server in hostnames.
     pub server_name: ServerName,
+    /// What is set about its requests; nothing if nothing is.
+    pub edge: Option<Arc<EdgeRecord>>,
+}
+
+/// What is shown of a container besides, if asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Extra {
+    /// The aliases that lead to it.
+    pub aliases: bool,
+    /// Its permission document and that of its project.
+    pub access: bool,
+}
+
+/// What was asked for of [`Extra`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Extras {
+    /// The aliases that lead to it, oldest first.
+    pub aliases: Option<Vec<Alias>>,
+    /// Its permission document and that of its project; they hold credentials.
+    pub access: Option<(AccessView, AccessView)>,
 }
 
 /// Which containers a list shows.
@@ -70,6 +94,8 @@ impl Controller {
         };
         let listed = self.store().containers(filter, query.page).await?;
         let mut aliases = HashMap::new();
+        let ids: Vec<ContainerId> = listed.items.iter().map(|record| record.id).collect();
+        let mut edges = self.edges(&ids).await?;
         let mut items = Vec::with_capacity(listed.items.len());
         for record in listed.items {
             let project = record.project;
@@ -79,7 +105,8 @@ impl Controller {
             };
             aliases.insert(project, alias.clone());
             let server_name = self.server_name(record.server).await?;
-            items.push(ContainerView { record, project_alias: alias, server_name });
+            let edge = edges.remove(&record.id);
+            items.push(ContainerView { record, project_alias: alias, server_name, edge });
         }
         Ok(Listed { items, total: listed.total })
     }
@@ -149,11 +176,45 @@ impl Controller {
     pub(crate) async fn view(&self, record: Container) -> Result<ContainerView> {
         let project_alias = self.project_alias(record.project).await?;
         let server_name = self.server_name(record.server).await?;
-        Ok(ContainerView { record, project_alias, server_name })
+        let edge = self.edges(&[record.id]).await?.remove(&record.id);
+        Ok(ContainerView { record, project_alias, server_name, edge })
+    }
+
+    /// What is set about the requests to these containers; those without anything are left out.
+    async fn edges(&self, ids: &[ContainerId]) -> Result<HashMap<ContainerId, Arc<EdgeRecord>>> {
+        let records = self.store().route_records(ids).await?;
+        Ok(records.into_iter().filter_map(|(id, record)| Some((id, record?.edge?))).collect())
+    }
+
+    /// What is shown of a container besides. It needs the right to see aliases and documents, which
+    /// hold credentials.
+    pub async fn extras(
+        &self,
+        actor: &Actor,
+        view: &ContainerView,
+        extra: Extra,
+    ) -> Result<Extras> {
+        if extra == Extra::default() {
+            return Ok(Extras::default());
+        }
+        actor.require(Leaf::ResourcesProxyAliases)?;
+        let (id, project) = (view.record.id, view.record.project);
+        let mut extras = Extras::default();
+        if extra.aliases {
+            let filter = AliasFilter { container: Some(id), ..AliasFilter::default() };
+            let max = self.alias_rules().per_owner_max;
+            extras.aliases = Some(self.store().aliases(filter, max).await?);
+        }
+        if extra.access {
+            let own = self.access_view(Scope::Container(id), project, Some(id)).await?;
+            let of_project = self.access_view(Scope::Project(project), project, None).await?;
+            extras.access = Some((own, of_project));
+        }
+        Ok(extras)
     }
 
     /// Empty when the project was deleted in this moment.
-    async fn project_alias(&self, id: ProjectId) -> Result<String> {
+    pub(crate) async fn project_alias(&self, id: ProjectId) -> Result<String> {
         let project = self.store().project(id).await?;
         Ok(project.map(|project| project.spec.alias.as_str().to_owned()).unwrap_or_default())
     }

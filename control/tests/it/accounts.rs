@@ -1,6 +1,6 @@
 //! Who may do what: accounts, sessions, tokens, realms, ownership.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use gantry_control::{
@@ -45,6 +45,8 @@ async fn the_first_start_makes_one_administrator() {
         domain: "gantry.localhost".parse().unwrap(),
         url_port: 443,
         clock: bench.clock.clone(),
+        names: Arc::new(gantry_control::DnsNames::of_host()),
+        published: None,
         limits: Limits::default(),
     })
     .await

@@ -67,6 +67,8 @@ impl Bench {
             domain: "gantry.localhost".parse().unwrap(),
             url_port: 8443,
             clock: clock.clone(),
+            names: Arc::new(gantry_control::DnsNames::of_host()),
+            published: None,
             limits,
         })
         .await
