@@ -17,10 +17,9 @@ use crate::{
     account::Account,
     answer::{self, Failure, Form},
     body::EdgeBody,
-    cookies,
+    cookies::{self, CLEAR_SITE_DATA},
     forward::Downstreams,
     guard,
-    headers::CLEAR_SITE_DATA,
     pipeline::{self, Ask, Place},
     worker::Worker,
 };

@@ -2,12 +2,13 @@
 //! pass octet by octet as they came; of an answer's those that would reach other hosts are dropped.
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, header};
-
-use crate::headers::CLEAR_SITE_DATA;
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 /// What the names of the edge's own cookies begin with. No container sees or sets them.
 pub(crate) const OURS: &[u8] = b"__Host-gantry-";
+
+/// Makes a browser forget what it keeps of a host.
+pub(crate) static CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
 
 /// What a request has in one place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -256,7 +256,7 @@ pub(crate) fn clean_response(headers: &mut HeaderMap, hostname: &str) {
             header::SET_COOKIE => cookies = true,
             _ => {
                 hop_by_hop |= matches!(name.as_str(), "keep-alive" | "proxy-connection");
-                clears |= *name == CLEAR_SITE_DATA;
+                clears |= *name == cookies::CLEAR_SITE_DATA;
                 if is_edge_only(name.as_str()) {
                     nominated.push(name.clone());
                 }
@@ -371,8 +371,6 @@ fn trace_parent(id: RequestId, span: [u8; 8]) -> (HeaderValue, HeaderValue) {
     (value(text), value(request_id))
 }
 
-/// Makes a browser forget what it keeps of a host.
-pub(crate) static CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
 static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");

@@ -12,6 +12,8 @@ mod basic;
 mod browser;
 mod credentials;
 mod denied;
+#[cfg(test)]
+mod fuzz_seeds;
 mod jwt;
 mod pass;
 mod preflight;

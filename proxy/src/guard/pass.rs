@@ -90,3 +90,68 @@ impl Pass {
         proven
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use gantry_model::{access::Document, edge::EdgeSettings};
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn gate(serial: u64, document: Option<&Value>) -> Arc<Gate> {
+        let document = document.map(|it| Document::parse(it, None, &mut String::new).unwrap());
+        let policy = Policy::merge(None, document.as_ref());
+        Arc::new(Gate { policy, hooks: Vec::new(), settings: EdgeSettings::default(), serial })
+    }
+
+    /// Groups with their ways; all open port 3000.
+    fn document(groups: &Value, default: &str) -> Value {
+        let names = groups.as_object().unwrap().keys();
+        let cells = names.map(|name| (name.clone(), json!({"http": 3000})));
+        let cells: serde_json::Map<String, Value> = cells.collect();
+        json!({"groups": groups, "permissions": cells, "default": default})
+    }
+
+    #[test]
+    fn a_pass_holds_as_long_as_what_it_rests_on() {
+        let key = |value: &str| json!({"type": "token", "header": "X-Key", "value": value});
+        let net = |range: &str| json!({"type": "ip", "range": range});
+        let before = document(&json!({"a": [key("x"), key("one")], "b": key("two")}), "deny");
+        let mut closed = before.clone();
+        closed["enable_proxy"] = false.into();
+        for (what, now, want) in [
+            (
+                "the same",
+                document(&json!({"a": [key("x"), key("one")], "b": key("two")}), "deny"),
+                true,
+            ),
+            (
+                "at another place",
+                document(&json!({"0": key("y"), "a": [key("one")]}), "deny"),
+                true,
+            ),
+            ("changed", document(&json!({"a": key("three")}), "deny"), false),
+            ("in another group", document(&json!({"c": key("one")}), "deny"), false),
+            ("gone, but open to all", document(&json!({"a": key("three")}), "allow"), true),
+            (
+                "gone, but let in by address",
+                document(&json!({"n": net("192.0.2.0/24")}), "deny"),
+                true,
+            ),
+            ("another address", document(&json!({"n": net("198.51.100.0/24")}), "deny"), false),
+            ("closed", closed, false),
+        ] {
+            let mut proven = Proven::default();
+            proven.carry(Proof { group: 0, method: 1 }, Caller::Known);
+            let address = "::ffff:192.0.2.7".parse().unwrap();
+            let service = (Program::HTTP, Some(3000));
+            let pass = Pass::new(gate(1, Some(&before)), service, address, proven);
+            assert!(pass.is_known() && pass.holds(Some(gate(1, None))), "the same serial");
+            assert_eq!(pass.holds(Some(gate(2, Some(&now)))), want, "{what}");
+            if want {
+                assert!(pass.holds(Some(gate(3, Some(&now)))), "{what}, and again");
+            }
+            assert!(pass.holds(None), "no gate at all");
+        }
+    }
+}

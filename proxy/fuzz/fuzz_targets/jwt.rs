@@ -1,0 +1,7 @@
+#![no_main]
+
+#[path = "../modules.rs"]
+mod modules;
+use modules::cookies;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| modules::laws::jwt(data));
