@@ -59,6 +59,8 @@ mod servers;
 #[cfg(test)]
 mod sign_in;
 #[cfg(test)]
+mod slow;
+#[cfg(test)]
 mod smuggling;
 #[cfg(test)]
 mod streaming;
@@ -72,6 +74,8 @@ mod wait;
 mod waking;
 #[cfg(test)]
 mod websocket;
+#[cfg(test)]
+mod websocket_cases;
 
 #[cfg(test)]
 use wait::{wait_for, wait_until};

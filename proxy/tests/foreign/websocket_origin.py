@@ -5,6 +5,7 @@ websocket_origin.py ADDRESS PORT
 
 import asyncio
 import http
+import logging
 import sys
 
 import websockets.asyncio.server
@@ -28,6 +29,8 @@ def choose(_connection, offered):
 
 
 async def main(address, port):
+    # Errors of clients are what the tests make.
+    logging.getLogger("websockets").setLevel(logging.CRITICAL)
     serve = websockets.asyncio.server.serve
     async with serve(
         echo, address, port, process_request=judge, select_subprotocol=choose, max_size=None

@@ -1,0 +1,306 @@
+//! The cases of the usual conformance suite for `WebSocket` servers (framing, pings, reserved bits,
+//! opcodes, fragments, UTF-8, closing, sizes), in octets of our own. Each is tried directly on an echo
+//! server that others wrote, and through the edge: what comes back must be the same to the octet.
+
+use std::net::SocketAddr;
+
+use gantry_model::Phase;
+
+use crate::{
+    bed::{Bed, CONTAINER, host},
+    client::Client,
+    python,
+};
+
+/// What a client does.
+#[derive(Clone, Debug)]
+enum Step {
+    Send(Vec<u8>),
+    /// Waits for so many frames.
+    Await(usize),
+}
+use Step::{Await, Send};
+
+/// The name of a case and its steps. A case that ends with a wait is then closed by the client.
+type Case = (String, Vec<Step>);
+
+const TEXT: u8 = 1;
+const BINARY: u8 = 2;
+const CLOSE: u8 = 8;
+const PING: u8 = 9;
+const PONG: u8 = 10;
+const FIN: u8 = 0x80;
+const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+
+/// A frame of a client; `first` is its first octet.
+fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mut octets = vec![first];
+    match payload.len() {
+        length @ ..=125 => octets.push(0x80 | u8::try_from(length).unwrap()),
+        length @ ..=0xffff => {
+            octets.push(0xfe);
+            octets.extend(u16::try_from(length).unwrap().to_be_bytes());
+        }
+        length => {
+            octets.push(0xff);
+            octets.extend(u64::try_from(length).unwrap().to_be_bytes());
+        }
+    }
+    octets.extend(MASK);
+    octets.extend(payload.iter().zip(MASK.iter().cycle()).map(|(octet, mask)| octet ^ mask));
+    octets
+}
+
+fn whole(opcode: u8, payload: &[u8]) -> Vec<u8> {
+    frame(FIN | opcode, payload)
+}
+
+/// A message in pieces of `size`.
+fn pieces(opcode: u8, payload: &[u8], size: usize) -> Vec<Vec<u8>> {
+    let count = payload.chunks(size).count();
+    let piece = |(number, piece): (usize, &[u8])| {
+        let opcode = if number == 0 { opcode } else { 0 };
+        frame(if number + 1 == count { FIN | opcode } else { opcode }, piece)
+    };
+    payload.chunks(size).enumerate().map(piece).collect()
+}
+
+/// One message that is returned.
+fn echo(name: String, octets: Vec<u8>) -> Case {
+    (name, vec![Send(octets), Await(1)])
+}
+
+/// Frames upon which the server ends, sent at once: octets that it does not read would have its end lost.
+fn sends(name: &str, frames: &[Vec<u8>]) -> Case {
+    (name.to_owned(), vec![Send(frames.concat())])
+}
+
+/// 1: framing, by length and by how the network cuts; 9: large messages, fragments of all sizes.
+fn sizes() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for opcode in [TEXT, BINARY] {
+        for length in [0, 1, 125, 126, 127, 128, 65_535, 65_536, 1 << 20, 4 << 20] {
+            let octets = whole(opcode, &vec![b'*'; length]);
+            cases.push(echo(format!("1 opcode {opcode} of {length}"), octets));
+        }
+        for cut in [1, 997] {
+            let octets = whole(opcode, &vec![b'*'; 65_536]);
+            let octets = if cut == 1 { whole(opcode, &[b'*'; 300]) } else { octets };
+            let mut steps: Vec<_> = octets.chunks(cut).map(|part| Send(part.to_vec())).collect();
+            steps.push(Await(1));
+            cases.push((format!("1 opcode {opcode} cut by {cut}"), steps));
+        }
+        for size in [64, 256, 4096, 65_536] {
+            let octets = pieces(opcode, &vec![b'*'; 256 * 1024], size).concat();
+            cases.push(echo(format!("9 opcode {opcode} in pieces of {size}"), octets));
+        }
+        let steps = (0..200).flat_map(|_| [Send(whole(opcode, b"again and again")), Await(1)]);
+        let mut counted = 0;
+        let steps = steps.map(|step| match step {
+            Await(_) => {
+                counted += 1;
+                Await(counted)
+            }
+            Send(octets) => Send(octets),
+        });
+        cases.push((format!("9 opcode {opcode} many times"), steps.collect()));
+    }
+    cases
+}
+
+/// 2: pings and pongs; 3: reserved bits; 4: reserved opcodes; 5: fragments.
+fn control() -> Vec<Case> {
+    let hello = || whole(TEXT, b"hello");
+    let mut cases = vec![
+        echo("2 an empty ping".to_owned(), whole(PING, b"")),
+        echo("2 a ping".to_owned(), whole(PING, b"payload")),
+        echo("2 a binary ping".to_owned(), whole(PING, &[0, 0xff, 0xfe, 0xfd])),
+        echo("2 the longest ping".to_owned(), whole(PING, &[0xfe; 125])),
+        sends("2 a ping that is too long", &[whole(PING, &[0xfe; 126])]),
+        (
+            "2 a pong nobody asked for".to_owned(),
+            vec![Send(whole(PONG, b"x")), Send(hello()), Await(1)],
+        ),
+        sends("2 a ping in pieces", &[frame(PING, b"x")]),
+        ("2 ten pings".to_owned(), vec![Send(whole(PING, b"p").repeat(10)), Await(10)]),
+        sends("5 a continuation of nothing", &[frame(FIN, b"x")]),
+        sends("5 an open continuation of nothing", &[frame(0, b"x")]),
+        sends("5 a message within a message", &[frame(TEXT, b"x"), hello()]),
+        (
+            "5 a ping within a message".to_owned(),
+            vec![
+                Send(frame(TEXT, b"x")),
+                Send(whole(PING, b"p")),
+                Await(1),
+                Send(frame(FIN, b"y")),
+                Await(2),
+            ],
+        ),
+        (
+            "5 pings between many pieces".to_owned(),
+            vec![
+                Send(frame(TEXT, b"a")),
+                Send(whole(PING, b"1")),
+                Await(1),
+                Send(frame(0, b"b")),
+                Send(whole(PING, b"2")),
+                Await(2),
+                Send(frame(FIN, b"c")),
+                Await(3),
+            ],
+        ),
+        echo(
+            "5 empty pieces".to_owned(),
+            [frame(TEXT, b""), frame(0, b""), frame(FIN, b"")].concat(),
+        ),
+        sends("5 a continuation after the end", &[[hello(), frame(FIN, b"x")].concat()]),
+    ];
+    for bits in 1..8_u8 {
+        for opcode in [TEXT, BINARY, PING, CLOSE] {
+            let name = format!("3 bits {bits} of opcode {opcode}");
+            cases.push((name, vec![Send(frame(FIN | bits << 4 | opcode, b""))]));
+        }
+    }
+    for opcode in [3, 4, 5, 6, 7, 11, 12, 13, 14, 15] {
+        for payload in [&b""[..], b"x"] {
+            let name = format!("4 opcode {opcode} of {}", payload.len());
+            cases.push((name, vec![Send(hello()), Await(1), Send(whole(opcode, payload))]));
+        }
+    }
+    // A client must mask.
+    cases.push(sends("5.1 a frame without a mask", &[vec![FIN | TEXT, 1, b'x']]));
+    cases
+}
+
+/// 6: text that is UTF-8 and text that is not, whole and octet by octet; 7: closing.
+fn texts_and_ends() -> Vec<Case> {
+    let mut cases = Vec::new();
+    let valid: [&[u8]; 8] = [
+        b"hello",
+        "κόσμε".as_bytes(),
+        "\u{0}\u{7f}\u{80}\u{7ff}\u{800}".as_bytes(),
+        "\u{d7ff}\u{e000}\u{fffd}".as_bytes(),
+        "\u{10000}\u{10ffff}".as_bytes(),
+        "\u{ffff}\u{fffe}".as_bytes(),
+        "Hello-µ@ßöäüàá-UTF-8!!".as_bytes(),
+        "\u{feff}".as_bytes(),
+    ];
+    let invalid: [&[u8]; 20] = [
+        b"\x80",
+        b"\xbf",
+        b"\xc0",
+        b"\xc1\x80",
+        b"\xc3",
+        b"\xce\xba\xe1\xbd",
+        b"\xc0\xaf",
+        b"\xe0\x80\xaf",
+        b"\xf0\x80\x80\xaf",
+        b"\xe0\x9f\xbf",
+        b"\xed\xa0\x80",
+        b"\xed\xbf\xbf",
+        b"\xed\xa0\x80\xed\xb0\x80",
+        b"\xf4\x90\x80\x80",
+        b"\xf5\x80\x80\x80",
+        b"\xf8\x88\x80\x80\x80",
+        b"\xfc\x84\x80\x80\x80\x80",
+        b"\xfe",
+        b"\xff",
+        b"ok\xce\xba\xff",
+    ];
+    for text in valid {
+        let name = String::from_utf8_lossy(text).into_owned();
+        cases.push(echo(format!("6 {name:?}"), whole(TEXT, text)));
+        cases.push(echo(format!("6 {name:?} by octets"), pieces(TEXT, text, 1).concat()));
+    }
+    for text in invalid {
+        cases.push(sends(&format!("6 not {text:?}"), &[whole(TEXT, text)]));
+        cases.push(sends(&format!("6 not {text:?} by octets"), &[pieces(TEXT, text, 1).concat()]));
+    }
+    let close =
+        |code: u16, reason: &[u8]| whole(CLOSE, &[&code.to_be_bytes()[..], reason].concat());
+    for code in [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 3000, 3999, 4000, 4999] {
+        cases.push(sends(&format!("7 code {code}"), &[close(code, b"because")]));
+    }
+    for code in [0, 999, 1004, 1005, 1006, 1016, 1100, 2000, 2999, 5000, 65_535] {
+        cases.push(sends(&format!("7 code {code}, which is none"), &[close(code, b"")]));
+    }
+    cases.extend([
+        sends("7 an end without a code", &[whole(CLOSE, b"")]),
+        sends("7 an end with half a code", &[whole(CLOSE, b"\x03")]),
+        sends("7 the longest reason", &[close(1000, &[b'*'; 123])]),
+        sends("7 a reason that is too long", &[close(1000, &[b'*'; 124])]),
+        sends("7 a reason that is no text", &[close(1000, b"\xce\xba\xff")]),
+        sends("7 an end within a message", &[frame(TEXT, b"x"), close(1000, b"")]),
+        sends("7 a message behind the end", &[[close(1000, b""), whole(TEXT, b"late")].concat()]),
+        sends("7 a ping behind the end", &[[close(1000, b""), whole(PING, b"late")].concat()]),
+    ]);
+    cases
+}
+
+/// Takes part of a frame that a server sent; nothing when the connection has ended.
+fn next(client: &mut Client, all: &mut Vec<u8>) -> Option<()> {
+    let head = client.exactly_or_end(2)?;
+    all.extend(&head);
+    let extra = match head[1] {
+        126 => 2,
+        127 => 8,
+        _ => 0,
+    };
+    let long = client.exactly_or_end(extra)?;
+    all.extend(&long);
+    let length = match extra {
+        0 => u64::from(head[1]),
+        _ => long.iter().fold(0, |length, octet| length << 8 | u64::from(*octet)),
+    };
+    all.extend(client.exactly_or_end(usize::try_from(length).unwrap())?);
+    Some(())
+}
+
+/// Everything that a server sends in a case, after its handshake.
+fn outcome(mut client: Client, name: &str, steps: &[Step]) -> Vec<u8> {
+    client.send(format!(
+        "GET / HTTP/1.1\r\nHost: {name}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    ));
+    let head = client.head().to_lowercase();
+    assert!(head.starts_with("http/1.1 101 "), "{head}");
+    assert!(head.contains("sec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo="), "{head}");
+    let (mut all, mut frames) = (Vec::new(), 0);
+    for step in steps {
+        match step {
+            // The server may have ended already.
+            Send(octets) => _ = client.try_send(octets),
+            Await(count) => {
+                while frames < *count && next(&mut client, &mut all).is_some() {
+                    frames += 1;
+                }
+            }
+        }
+    }
+    if let Some(Await(_)) = steps.last() {
+        client.send(whole(CLOSE, &1000_u16.to_be_bytes()));
+    }
+    while next(&mut client, &mut all).is_some() {}
+    all
+}
+
+#[test]
+fn a_websocket_behind_the_edge_is_the_one_that_it_is_without() {
+    let bed = Bed::new(210);
+    bed.set(CONTAINER, Phase::Running, 1);
+    let address = SocketAddr::new(bed.container_address(2), 3000);
+    let Some(_origin) = python::serve("websocket_origin.py", address) else { return };
+    let name = host(CONTAINER, "http-3000");
+    let cases = [sizes(), control(), texts_and_ends()].concat();
+    assert!(cases.len() > 180, "{}", cases.len());
+    let mut wrong = Vec::new();
+    for (case, steps) in &cases {
+        let direct = outcome(Client::connect(address), &name, steps);
+        let through = outcome(bed.client(), &name, steps);
+        assert!(!direct.is_empty(), "{case}: the server says how it ends");
+        if direct != through {
+            wrong.push((case, direct.len(), through.len()));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:?}");
+}
