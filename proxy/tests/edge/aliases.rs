@@ -31,7 +31,7 @@ fn landing(path: &str, may_override: bool) -> Landing {
 
 #[test]
 fn an_alias_leads_to_its_service_and_the_container_sees_the_name() {
-    let bed = Bed::new(200);
+    let bed = Bed::new(220);
     let origin = bed.running();
     bed.change(CONTAINER, |edge| edge.aliases = vec![alias("shop")]);
     let name = named("shop");
@@ -61,7 +61,7 @@ fn an_alias_leads_to_its_service_and_the_container_sees_the_name() {
 
 #[test]
 fn a_name_that_leads_nowhere_is_the_same_404() {
-    let bed = Bed::new(201);
+    let bed = Bed::new(221);
     let _origin = bed.running();
     let name = named("shop");
     let unknown = bed.client().get(&named("unknown"), "/", "");
@@ -87,7 +87,7 @@ fn a_name_that_leads_nowhere_is_the_same_404() {
 
 #[test]
 fn a_landing_path_is_for_the_root_and_may_be_all_there_is() {
-    let bed = Bed::new(202);
+    let bed = Bed::new(222);
     let origin = bed.running();
     let name = named("shop");
     let mut shop = alias("shop");
@@ -121,7 +121,7 @@ fn a_landing_path_is_for_the_root_and_may_be_all_there_is() {
 
 #[test]
 fn an_alias_has_the_gate_of_its_container() {
-    let bed = Bed::new(203);
+    let bed = Bed::new(223);
     let origin = bed.running();
     let mut shop = alias("shop");
     shop.landing = Some(landing("/app", false));
@@ -141,7 +141,7 @@ fn an_alias_has_the_gate_of_its_container() {
 
 #[test]
 fn the_first_answer_of_a_reused_name_makes_browsers_forget() {
-    let bed = Bed::new(204);
+    let bed = Bed::new(224);
     let origin = bed.running();
     let mut shop = alias("shop");
     shop.clear_site_data = true;
@@ -173,7 +173,7 @@ fn the_first_answer_of_a_reused_name_makes_browsers_forget() {
 
 #[test]
 fn a_custom_hostname_wants_a_connection_of_its_own() {
-    let bed = Bed::new(205);
+    let bed = Bed::new(225);
     let origin = bed.running();
     bed.change(CONTAINER, |edge| edge.aliases = vec![alias("shop")]);
     let reply = bed.custom_client(CUSTOM).get(CUSTOM, "/a", "");

@@ -50,7 +50,7 @@ fn woken(bed: &Bed) -> usize {
 #[test]
 fn a_request_wakes_a_container_and_is_answered_by_it() {
     for phase in [Phase::Paused, Phase::Stopped] {
-        let bed = Bed::new(120);
+        let bed = Bed::new(230);
         let _origin = asleep(&bed, WakePolicy::Any);
         put(&bed, phase, EdgeSettings { wake: WakePolicy::Any, ..EdgeSettings::default() });
         let name = host(CONTAINER, "http-3000");
@@ -81,7 +81,7 @@ fn who_may_wake_a_container_is_its_owners_choice() {
         (WakePolicy::Authed, "", false),
         (WakePolicy::Authed, NAVIGATE, false),
     ] {
-        let bed = Bed::new(121);
+        let bed = Bed::new(231);
         let _origin = asleep(&bed, policy);
         let reply = bed.client().get(&name, "/", fields);
         assert_eq!(woken(&bed), usize::from(wakes), "{policy:?} {fields}");
@@ -96,7 +96,7 @@ fn who_may_wake_a_container_is_its_owners_choice() {
 
 #[test]
 fn a_failed_container_is_not_woken() {
-    let bed = Bed::new(122);
+    let bed = Bed::new(232);
     put(&bed, Phase::Failed, EdgeSettings { wake: WakePolicy::Any, ..EdgeSettings::default() });
     let reply = bed.client().get(&host(CONTAINER, "http-3000"), "/", "");
     assert_eq!((reply.status, reply.code()), (503, Some("CONTAINER_FAILED")));
@@ -105,7 +105,7 @@ fn a_failed_container_is_not_woken() {
 
 #[test]
 fn one_that_does_not_wake_is_said_to_without_the_reason() {
-    let bed = Bed::with(123, Setup { wakes: false, ..Setup::default() });
+    let bed = Bed::with(233, Setup { wakes: false, ..Setup::default() });
     let _origin = asleep(&bed, WakePolicy::Any);
     let reply = bed.client().get(&host(CONTAINER, "http-3000"), "/", "");
     assert_eq!((reply.status, reply.code()), (503, Some("CONTAINER_NOT_WOKEN")));
@@ -116,7 +116,7 @@ fn one_that_does_not_wake_is_said_to_without_the_reason() {
 fn whoever_waits_too_long_is_told_when_to_come_back() {
     let limits =
         Limits { wake_timeout: std::time::Duration::from_millis(300), ..Limits::default() };
-    let bed = Bed::with(124, Setup { limits, ..Setup::default() });
+    let bed = Bed::with(234, Setup { limits, ..Setup::default() });
     put(&bed, Phase::Starting, EdgeSettings { wake: WakePolicy::Any, ..EdgeSettings::default() });
     bed.waker.never();
     let name = host(CONTAINER, "http-3000");
@@ -131,7 +131,7 @@ fn whoever_waits_too_long_is_told_when_to_come_back() {
 
 #[test]
 fn a_port_that_opens_late_after_the_wake_is_waited_for() {
-    let bed = Bed::new(125);
+    let bed = Bed::new(235);
     put(&bed, Phase::Stopped, EdgeSettings { wake: WakePolicy::Any, ..EdgeSettings::default() });
     let mut client = bed.client();
     let name = host(CONTAINER, "http-3000");
@@ -159,7 +159,7 @@ fn sleeper(bed: &Bed) {
 
 #[test]
 fn a_quiet_container_is_idle_and_a_busy_one_is_not() {
-    let bed = Bed::new(126);
+    let bed = Bed::new(236);
     sleeper(&bed);
     let _origin = Origin::simple(SocketAddr::new(bed.container_address(2), 3000));
     assert!(is_idle_in(&bed, 0), "since the beginning of time");
