@@ -136,11 +136,7 @@ impl Daemon {
         let (routes, feed) = gantry_router::Feed::start(store.clone())
             .await
             .context("cannot read the routes from the store")?;
-        let token = shutdown.clone();
-        tasks.spawn(async move {
-            feed.run(token).await;
-            "router feed"
-        });
+        tasks.spawn(named("router feed", feed.run(shutdown.clone())));
         let ca = DevCa::open_or_create(&files.ca_dir(), &config.server.domain, glue::now())
             .context("cannot open the development CA")?;
         let ca_path = ca.ca_path().to_owned();
@@ -150,11 +146,7 @@ impl Daemon {
         );
         let (certificates, renewer) = Renewer::start(ca, &[names], Arc::new(glue::now))
             .context("cannot issue the certificates")?;
-        let token = shutdown.clone();
-        tasks.spawn(async move {
-            renewer.run(token).await;
-            "certificate renewer"
-        });
+        tasks.spawn(named("certificate renewer", renewer.run(shutdown.clone())));
         let control = Controller::new(Deps {
             store: store.clone(),
             runtime: Arc::clone(&runtime),
@@ -171,11 +163,7 @@ impl Daemon {
         let admin =
             control.bootstrap_admin().await.context("cannot make the first administrator")?;
         let reconciler = reconciler(config, &store, &runtime, server.id, &clock);
-        let token = shutdown.clone();
-        tasks.spawn(async move {
-            reconciler.run(token).await;
-            "reconciler"
-        });
+        tasks.spawn(named("reconciler", reconciler.run(shutdown.clone())));
         let starter = Starter::new(
             runtime,
             kit::start_command,
@@ -185,11 +173,7 @@ impl Daemon {
             .context("cannot listen on the socket in the state directory")?;
         let activity = gantry_proxy::Activity::default();
         let idler = idler(&control, &routes, &activity);
-        let token = shutdown.clone();
-        tasks.spawn(async move {
-            idler.run(token).await;
-            "idler"
-        });
+        tasks.spawn(named("idler", idler.run(shutdown.clone())));
         let waker = glue::WakeContainers(control.clone());
         let api_config = gantry_api::ApiConfig::default();
         let keyed_requests = api_config.tasks.clone();
@@ -235,6 +219,12 @@ impl Daemon {
         self.store.close().await;
         tracing::info!("stopped");
     }
+}
+
+/// A task that says which one has ended.
+async fn named(name: &'static str, task: impl Future<Output = ()>) -> &'static str {
+    task.await;
+    name
 }
 
 async fn ensure_server(store: &Store, config: &Config, clock: &Clock) -> anyhow::Result<Server> {
