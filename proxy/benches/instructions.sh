@@ -13,7 +13,7 @@ container=127.77.200.2
 
 command -v valgrind >/dev/null || { echo "valgrind is not installed" >&2; exit 2; }
 program=$(cargo bench -q -p gantry-proxy --bench load --no-run --message-format=json |
-    sed -n 's/.*"executable":"\([^"]*deps/load-[^"]*\)".*/\1/p' | tail -n 1)
+    sed -n 's|.*"executable":"\([^"]*deps/load-[^"]*\)".*|\1|p' | tail -n 1)
 work=$(mktemp -d)
 pids=
 trap 'for pid in $pids; do kill "$pid" 2>/dev/null || :; done; rm -rf "$work"' EXIT
