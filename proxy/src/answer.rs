@@ -50,10 +50,11 @@ pub(crate) enum Code {
     AliasPathPinned,
     TooManyRequests,
     ContainerBusy,
+    HookFailed,
 }
 
 impl Code {
-    pub(crate) const ALL: [Self; 33] = [
+    pub(crate) const ALL: [Self; 34] = [
         Self::BadRequest,
         Self::HeadTooLarge,
         Self::HeadTimeout,
@@ -87,6 +88,7 @@ impl Code {
         Self::AliasPathPinned,
         Self::TooManyRequests,
         Self::ContainerBusy,
+        Self::HookFailed,
     ];
 
     /// Its place in [`Code::ALL`].
@@ -129,6 +131,7 @@ impl Code {
             Self::AliasPathPinned => "ALIAS_PATH_PINNED",
             Self::TooManyRequests => "TOO_MANY_REQUESTS",
             Self::ContainerBusy => "CONTAINER_BUSY",
+            Self::HookFailed => "HOOK_FAILED",
         }
     }
 }
@@ -194,6 +197,10 @@ pub(crate) enum Failure {
     },
     /// The container has as many requests under way as it may.
     ContainerBusy,
+    /// A hook's script did not answer, or said what makes no sense.
+    HookFailed,
+    /// A hook's script was late.
+    HookTimeout,
 }
 
 impl Failure {
@@ -230,10 +237,14 @@ impl Failure {
             Self::AliasPathPinned => Code::AliasPathPinned,
             Self::TooManyRequests { .. } => Code::TooManyRequests,
             Self::ContainerBusy => Code::ContainerBusy,
+            Self::HookFailed | Self::HookTimeout => Code::HookFailed,
         }
     }
 
     pub(crate) const fn status(&self) -> StatusCode {
+        if let Self::HookTimeout = self {
+            return StatusCode::GATEWAY_TIMEOUT;
+        }
         match self.code() {
             Code::BadRequest | Code::HostMissing | Code::HostInvalid | Code::SshOnly => {
                 StatusCode::BAD_REQUEST
@@ -257,7 +268,8 @@ impl Failure {
             | Code::EdgeBusy
             | Code::ApiUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             Code::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
-            Code::ServiceNotStarted
+            Code::HookFailed
+            | Code::ServiceNotStarted
             | Code::PortClosed
             | Code::UpstreamUnreachable
             | Code::UpstreamBroken => StatusCode::BAD_GATEWAY,
@@ -296,6 +308,8 @@ impl Failure {
             | Self::ServiceNotStarted { retry: false, .. }
             | Self::PortClosed { fresh: false, .. }
             | Self::UpstreamUnreachable { .. }
+            | Self::HookFailed
+            | Self::HookTimeout
             | Self::UpstreamTimeout
             | Self::UpstreamBroken
             | Self::AliasPathPinned => None,
@@ -377,6 +391,12 @@ impl Failure {
             }
             Self::ContainerBusy => {
                 "the container has as many requests under way as it may have".to_owned()
+            }
+            Self::HookFailed => {
+                "a hook of this container did not decide about the request".to_owned()
+            }
+            Self::HookTimeout => {
+                "a hook of this container did not decide about the request in time".to_owned()
             }
         }
     }

@@ -23,6 +23,7 @@ use crate::{
     downstream::{Downstream, Protocol},
     guard::Denied,
     headers::clean_response,
+    hooks,
     multiplex::{self, Shared},
     pipeline::Ask,
     pool::{Need, PoolKey},
@@ -91,6 +92,16 @@ pub(crate) async fn forward(
         account.body_is(Rc::clone(progress));
     }
     let (request, request_id) = make_own(ask, request, body);
+    let wait = wait(ask, to)?;
+    if ask.survey.upgrade.is_some() {
+        return Box::pin(upgrade(ask, to, request, wait, request_id)).await;
+    }
+    let (response, lease) = send(ask, to, request, &wait, progress.as_deref()).await?;
+    respond(ask, to, response, lease, wait, request_id)
+}
+
+/// A wait that ends with the container's start, and when the gate lets the asker in no more.
+pub(crate) fn wait(ask: &Ask<'_>, to: &Upstream) -> Result<Wait, Failure> {
     let wait = ask.worker.watch().wait(Some(to.endpoint.origin));
     if let Some(pass) = &ask.pass {
         wait.holds(Rc::clone(pass));
@@ -99,11 +110,7 @@ pub(crate) async fn forward(
             return Err(cut(ask, to));
         }
     }
-    if ask.survey.upgrade.is_some() {
-        return Box::pin(upgrade(ask, to, request, wait, request_id)).await;
-    }
-    let (response, lease) = send(ask, to, request, &wait, progress.as_deref()).await?;
-    respond(ask, to, response, lease, wait, request_id)
+    Ok(wait)
 }
 
 /// Makes a client's request the edge's own. Returns the request's id as a field, too.
@@ -114,9 +121,6 @@ fn make_own(
 ) -> (Request<RequestBody>, HeaderValue) {
     let mut request = Request::new(body);
     std::mem::swap(request.method_mut(), from.method_mut());
-    // hyper takes a GET whose length is not known for one without a body.
-    let say_chunked = matches!(*request.method(), Method::GET | Method::HEAD)
-        && request.body().size_hint().exact().is_none();
     // Containers get the origin form, however the client named its target.
     *request.uri_mut() = if from.uri().authority().is_some() {
         let path = from.uri().path_and_query().cloned();
@@ -135,14 +139,25 @@ fn make_own(
     if let Some(handshake) = ask.handshake {
         handshake.ask(&mut headers);
     }
-    if say_chunked {
-        headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    if !ask.edits.is_empty() {
+        hooks::apply(&ask.edits, &mut headers);
     }
     *request.headers_mut() = headers;
+    frame(&mut request);
     (request, id)
 }
 
-fn request_body(
+/// Says that a body comes where nothing else says so: hyper takes a GET whose length is not known for
+/// one without a body.
+pub(crate) fn frame(request: &mut Request<RequestBody>) {
+    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+    if is_read && request.body().size_hint().exact().is_none() {
+        let chunked = HeaderValue::from_static("chunked");
+        request.headers_mut().insert(header::TRANSFER_ENCODING, chunked);
+    }
+}
+
+pub(crate) fn request_body(
     ask: &Ask<'_>,
     incoming: Option<Incoming>,
     traffic: Option<Rc<Traffic>>,
@@ -262,7 +277,7 @@ async fn exchange(
     lease.exchange(request, wait, progress, timeout).await
 }
 
-fn key(ask: &Ask<'_>, to: &Upstream) -> PoolKey {
+pub(crate) fn key(ask: &Ask<'_>, to: &Upstream) -> PoolKey {
     let Endpoint { origin, port, scheme, .. } = to.endpoint;
     let name = match scheme {
         Scheme::Http => 0,
@@ -320,7 +335,17 @@ impl Spare {
     }
 }
 
-fn failure(ask: &Ask<'_>, to: &Upstream, error: ExchangeError) -> Failure {
+/// Gives a connection back whose answer ends with its head.
+pub(crate) fn keep(ask: &Ask<'_>, to: &Upstream, response: Response<Incoming>, lease: Lease) {
+    let (worker, wait) = (Rc::clone(ask.worker), ask.worker.watch().wait(None));
+    let home = (key(ask, to), None);
+    let mut body = UpstreamBody::new(worker, response.into_body(), lease, home, wait);
+    if body.is_end_stream() {
+        body.release();
+    }
+}
+
+pub(crate) fn failure(ask: &Ask<'_>, to: &Upstream, error: ExchangeError) -> Failure {
     match error {
         ExchangeError::Body => Failure::BodyLost,
         ExchangeError::Timeout => Failure::UpstreamTimeout,
@@ -343,7 +368,12 @@ fn cut(ask: &Ask<'_>, to: &Upstream) -> Failure {
 }
 
 /// Connects to a container; a Kit service that is not there yet is started.
-async fn connect(ask: &Ask<'_>, to: &Upstream, need: Need, offer: Offer) -> Result<Lease, Failure> {
+pub(crate) async fn connect(
+    ask: &Ask<'_>,
+    to: &Upstream,
+    need: Need,
+    offer: Offer,
+) -> Result<Lease, Failure> {
     let io = match dial_once(ask, to, offer).await {
         Err(DialError::Refused) => {
             match to.kit {
@@ -416,7 +446,7 @@ async fn dial_once(ask: &Ask<'_>, to: &Upstream, offer: Offer) -> Result<Upstrea
 }
 
 /// Makes a container's response the edge's own.
-fn respond(
+pub(crate) fn respond(
     ask: &Ask<'_>,
     to: &Upstream,
     response: Response<Incoming>,

@@ -299,6 +299,13 @@ pub(crate) fn clean_trailers(trailers: &mut HeaderMap) {
     }
 }
 
+/// Whether a hook's script may change a field of a request: none of framing and hops, and none that
+/// only the edge may set.
+pub(crate) fn may_be_set(name: &HeaderName) -> bool {
+    let framing = [header::CONTENT_LENGTH, header::EXPECT, header::HOST, header::TRAILER];
+    !HOP_BY_HOP.contains(name) && !framing.contains(name) && !is_ours(name.as_str())
+}
+
 /// Whether a field of an answer is the edge's own word: a container shall not imitate its errors.
 fn is_edge_only(name: &str) -> bool {
     matches!(name, "x-gantry-error" | "x-request-id")

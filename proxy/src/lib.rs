@@ -35,6 +35,7 @@ mod framing;
 mod gate;
 mod guard;
 mod headers;
+mod hooks;
 mod host;
 mod limits;
 mod listen;

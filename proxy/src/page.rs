@@ -65,6 +65,8 @@ pub(crate) fn html(failure: &Failure, message: &str, id: RequestId) -> String {
         | Failure::UpstreamTimeout
         | Failure::UpstreamBroken
         | Failure::ApiUnavailable
+        | Failure::HookFailed
+        | Failure::HookTimeout
         | Failure::Denied(_)
         | Failure::EdgeBusy
         | Failure::TooManyRequests { .. }
@@ -139,6 +141,10 @@ fn words(failure: &Failure) -> (&'static str, String) {
         }
         Failure::ContainerBusy => ("This container is busy", "<p>Try again in a moment.</p>"),
         Failure::ApiUnavailable => ("The API is not available", "<p>Try again in a moment.</p>"),
+        Failure::HookFailed | Failure::HookTimeout => (
+            "A hook did not decide",
+            "<p>A script of this container looks at requests first. Its owner sees what it does.</p>",
+        ),
         Failure::Denied(denied) => denied.words(),
         Failure::EdgeBusy => ("This server is busy", "<p>Try again in a moment.</p>"),
         Failure::AliasPathPinned => ("Nothing here", "<p>Start at <a href=\"/\">/</a>.</p>"),

@@ -24,6 +24,7 @@ use crate::{
     framing::Refusal,
     guard::{self, Admission, Pass},
     headers::Survey,
+    hooks::{self, Edit, Hooked},
     host,
     limits::Refused,
     metrics::RouteKind,
@@ -48,6 +49,8 @@ pub(crate) struct Ask<'a> {
     pub(crate) handshake: Option<&'a Handshake>,
     /// By what it was let in, if its container has a gate.
     pub(crate) pass: Option<Rc<Pass>>,
+    /// What a hook has changed of its fields.
+    pub(crate) edits: Vec<Edit>,
 }
 
 /// Where a hostname leads.
@@ -192,8 +195,17 @@ async fn serve(
     let key = RouteKey::parse(&hostname, &worker.config().domain).or(Err(Failure::NotFound))?;
     let id = account.id();
     let (authority, hostname) = (&authority, &hostname);
-    let mut ask =
-        Ask { worker, downstream, survey, authority, hostname, id, handshake, pass: None };
+    let mut ask = Ask {
+        worker,
+        downstream,
+        survey,
+        authority,
+        hostname,
+        id,
+        handshake,
+        pass: None,
+        edits: Vec::new(),
+    };
     match key {
         RouteKey::Api { .. } if handshake.is_some() => Err(Failure::MethodNotSupported),
         RouteKey::Api { realm } => {
@@ -265,6 +277,12 @@ pub(crate) async fn to_container(
     let says = settings.is_some_and(|it| it.proxy_protocol_ports.contains(&port));
     let bind = worker.source_for(ask.downstream.peer.ip(), address);
     let upstream = Upstream { endpoint, kit, since_ms, is_patient, says, bind };
+    if route.gated {
+        let hooked = Hooked { project, container, target, upstream: &upstream };
+        if let Some(answer) = Box::pin(hooks::ask(ask, &hooked, request, account)).await? {
+            return Ok(answer);
+        }
+    }
     forward::forward(ask, &upstream, request, account).await
 }
 

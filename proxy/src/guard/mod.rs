@@ -43,7 +43,7 @@ pub(crate) use pass::Pass;
 pub(crate) use sign_in::POLICY as SIGN_IN_POLICY;
 pub(crate) use strip::replace_path;
 
-use crate::{answer::Failure, body::EdgeBody, forward::Downstreams, pipeline::Ask};
+use crate::{answer::Failure, body::EdgeBody, forward::Downstreams, hooks, pipeline::Ask};
 use credentials::{Evidence, Known, Proof, Proven};
 use seal::{Seal, Used};
 use sign_in::Service;
@@ -135,7 +135,9 @@ pub(crate) async fn check(
         let pass = Pass::new(Arc::clone(&gate), service, address, Proven::default());
         return Ok(Admission::Passed(Some(Rc::new(pass))));
     };
-    let (wants, speaking) = (policy.wants(program, number), policy.speaking(program));
+    let hooked = hooks::groups(&gate, policy, program);
+    let wants = policy.wants(program, number).union(hooked);
+    let speaking = policy.speaking(program).union(hooked);
     let container = route.container;
     let sign_in = Service { container, gate: &gate, policy, program, number, speaking };
     if request.uri().path().starts_with("/.gantry/")

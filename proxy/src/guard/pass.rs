@@ -3,7 +3,7 @@
 
 use std::{cell::RefCell, net::IpAddr, sync::Arc};
 
-use gantry_model::access::{Caller, Decision, Method, Policy, Program};
+use gantry_model::access::{Caller, Decision, GroupName, Method, Policy, Program};
 use gantry_router::Gate;
 
 use super::credentials::{Proof, Proven};
@@ -37,6 +37,14 @@ impl Pass {
     /// Whether its holder has proved to belong to a group, by more than an address.
     pub(crate) fn is_known(&self) -> bool {
         self.grounds.borrow().proven.caller() == Caller::Known
+    }
+
+    /// Whether who was let in belongs to a group of this name, among those that were checked.
+    pub(crate) fn is_member(&self, name: &GroupName) -> bool {
+        let grounds = self.grounds.borrow();
+        let groups = grounds.gate.policy.as_ref().map(Policy::groups).unwrap_or_default();
+        let at = groups.iter().position(|(own, _)| own == name);
+        at.is_some_and(|at| grounds.proven.groups.contains(at))
     }
 
     /// Whether it still holds with the gate that stands there now. Credentials are not asked for

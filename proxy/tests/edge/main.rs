@@ -35,6 +35,8 @@ mod grpc;
 #[cfg(test)]
 mod guard;
 #[cfg(test)]
+mod hooks;
+
 mod hosts;
 #[cfg(test)]
 mod http2;
