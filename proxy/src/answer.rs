@@ -323,82 +323,67 @@ impl Failure {
 
     /// What happened, in a sentence without a full stop.
     fn message(&self) -> String {
-        match self {
-            Self::Refused(Refusal::Malformed) => {
-                "the request is not unambiguous HTTP/1.1".to_owned()
-            }
+        let fixed = match self {
+            Self::Refused(Refusal::Malformed) => "the request is not unambiguous HTTP/1.1",
             Self::Refused(Refusal::HeadTooLarge | Refusal::TooManyFields) | Self::HeadTooLarge => {
-                "the request's head has too many or too long fields".to_owned()
+                "the request's head has too many or too long fields"
             }
-            Self::Refused(Refusal::HeadTimeout) => {
-                "the request's head did not arrive in time".to_owned()
-            }
-            Self::BadRequest(what) => (*what).to_owned(),
-            Self::BodyLost => "the request's body did not arrive in time".to_owned(),
-            Self::HostMissing => "the request names no host".to_owned(),
+            Self::Refused(Refusal::HeadTimeout) => "the request's head did not arrive in time",
+            Self::BadRequest(what) => what,
+            Self::BodyLost => "the request's body did not arrive in time",
+            Self::HostMissing => "the request names no host",
             Self::HostInvalid => {
                 "the request names its host twice, in contradiction, or in a form that no host has"
-                    .to_owned()
             }
-            Self::Misdirected => {
-                "this connection was made for another host; make a new one".to_owned()
-            }
-            Self::MethodNotSupported => "this method is not supported here".to_owned(),
-            Self::ExpectationFailed => "only 100-continue can be expected".to_owned(),
-            Self::NotFound => "there is nothing at this address".to_owned(),
+            Self::Misdirected => "this connection was made for another host; make a new one",
+            Self::MethodNotSupported => "this method is not supported here",
+            Self::ExpectationFailed => "only 100-continue can be expected",
+            Self::NotFound => "there is nothing at this address",
             Self::SshOnly { hostname } => {
-                format!("this name serves SSH, not HTTPS; use: ssh root@{hostname}")
+                return format!("this name serves SSH, not HTTPS; use: ssh root@{hostname}");
             }
-            Self::ContainerStarting => "the container is starting".to_owned(),
-            Self::ContainerStopped => "the container is stopped; start it first".to_owned(),
-            Self::ContainerPaused => "the container is paused; resume it first".to_owned(),
-            Self::ContainerFailed => {
-                "the container has failed; its status in the API says why".to_owned()
-            }
-            Self::ContainerWaking => "the container was asleep and is waking".to_owned(),
+            Self::ContainerStarting => "the container is starting",
+            Self::ContainerStopped => "the container is stopped; start it first",
+            Self::ContainerPaused => "the container is paused; resume it first",
+            Self::ContainerFailed => "the container has failed; its status in the API says why",
+            Self::ContainerWaking => "the container was asleep and is waking",
             Self::ContainerNotWoken => {
                 "the container is asleep and did not wake; its status in the API says more"
-                    .to_owned()
             }
             Self::ServiceNotProvided(service) => {
-                format!("the service {} is not provided by this version", service.slug())
+                return format!("the service {} is not provided by this version", service.slug());
             }
             Self::ServiceNotStarted { service, .. } => {
-                format!(
+                return format!(
                     "the container is running, but its service {} did not start",
                     service.slug()
-                )
+                );
             }
             Self::PortClosed { port, .. } => {
-                format!("the container is running, but nothing listens on {port}")
+                return format!("the container is running, but nothing listens on {port}");
             }
             Self::UpstreamUnreachable { scheme: Scheme::Http } => {
-                "the container is running, but cannot be reached".to_owned()
+                "the container is running, but cannot be reached"
             }
             Self::UpstreamUnreachable { scheme: Scheme::Https } => {
-                "the container is running, but does not speak TLS on this port".to_owned()
+                "the container is running, but does not speak TLS on this port"
             }
-            Self::UpstreamTimeout => "the container did not answer in time".to_owned(),
-            Self::UpstreamBroken => {
-                "the container closed the connection without a complete answer".to_owned()
-            }
-            Self::ApiUnavailable => "the API is not available".to_owned(),
-            Self::Denied(denied) => denied.message().to_owned(),
-            Self::EdgeBusy => "this server has as much under way as it can take".to_owned(),
-            Self::AliasPathPinned => "this name does not lead to this path".to_owned(),
+            Self::UpstreamTimeout => "the container did not answer in time",
+            Self::UpstreamBroken => "the container closed the connection without a complete answer",
+            Self::ApiUnavailable => "the API is not available",
+            Self::Denied(denied) => denied.message(),
+            Self::EdgeBusy => "this server has as much under way as it can take",
+            Self::AliasPathPinned => "this name does not lead to this path",
             Self::TooManyRequests { .. } => {
-                "too many requests came from your address in a short time".to_owned()
+                "too many requests came from your address in a short time"
             }
-            Self::ContainerBusy => {
-                "the container has as many requests under way as it may have".to_owned()
-            }
-            Self::HookFailed => {
-                "a hook of this container did not decide about the request".to_owned()
-            }
+            Self::ContainerBusy => "the container has as many requests under way as it may have",
+            Self::HookFailed => "a hook of this container did not decide about the request",
             Self::HookTimeout => {
-                "a hook of this container did not decide about the request in time".to_owned()
+                "a hook of this container did not decide about the request in time"
             }
-        }
+        };
+        fixed.to_owned()
     }
 }
 

@@ -197,12 +197,12 @@ async fn send(
         }
     }
     let connected = forward::connect(ask, exec, Need::Any, Offer::Http1).await;
-    let mut lease = connected.map_err(|failure| match failure {
-        Failure::ContainerStopped => failure,
-        other => {
-            tracing::debug!(id = %ask.id, code = other.code().as_str(), "no hook answers");
-            Failure::HookFailed
+    let mut lease = connected.map_err(|failure| {
+        if failure == Failure::ContainerStopped {
+            return failure;
         }
+        tracing::debug!(id = %ask.id, code = failure.code().as_str(), "no hook answers");
+        Failure::HookFailed
     })?;
     match lease.exchange(call, &wait, progress, limit).await {
         Ok(response) => Ok((response, lease)),

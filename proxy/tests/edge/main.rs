@@ -36,7 +36,7 @@ mod grpc;
 mod guard;
 #[cfg(test)]
 mod hooks;
-
+#[cfg(test)]
 mod hosts;
 #[cfg(test)]
 mod http2;
