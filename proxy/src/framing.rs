@@ -297,6 +297,10 @@ impl ChunkScan {
 }
 
 #[cfg(test)]
+#[path = "../fuzz/framing_laws.rs"]
+mod laws;
+
+#[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
@@ -395,7 +399,24 @@ mod tests {
         }
     }
 
+    #[test]
+    fn seeds_of_framing_hold_their_law() {
+        let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/framing");
+        let mut count = 0;
+        for entry in std::fs::read_dir(corpus).unwrap() {
+            laws::framing(&std::fs::read(entry.unwrap().path()).unwrap());
+            count += 1;
+        }
+        assert!(count >= 10, "{count} seeds in {corpus}");
+    }
+
     proptest! {
+        #[test]
+        fn any_octets_hold_the_law(octets in any::<Vec<u8>>(), start in 0_usize..3) {
+            let starts = [&b""[..], b"GET / HTTP/1.1\r\n", b"P / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"];
+            laws::framing(&[starts[start], &octets].concat());
+        }
+
         /// The network may cut anywhere; the verdict must not depend on it.
         #[test]
         fn cuts_change_nothing(
