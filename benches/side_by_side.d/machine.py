@@ -85,20 +85,26 @@ def run(command, seconds, **more):
     return done.stdout
 
 
-def build():
-    """Builds the edge's measuring program and the counter of the route table; returns both paths."""
+def build(with_counter):
+    """Builds the edge's measuring program and, if wanted, the counter of the route table; returns
+    both paths."""
     say("Building …")
-    quiet = ["cargo", "bench", "--quiet", "--locked", "--package", "gantry-proxy"]
-    lines = run(
-        [*quiet, "--bench", "load", "--no-run", "--message-format=json"], 3600, cwd=REPOSITORY
-    )
-    found = re.findall(r'"executable":"([^"]*/deps/load-[^"]*)"', lines)
-    if not found:
-        raise Failed("cargo does not say where the program is")
-    count = ["cargo", "build", "--quiet", "--locked", "--release", "--package", "gantry-benches"]
-    run([*count, "--bin", "gantry-count"], 3600, cwd=REPOSITORY)
-    load = pathlib.Path(found[-1])
-    return load, load.parent.parent / "gantry-count"
+    command = ["cargo", "build", "--quiet", "--locked", "--release", "--message-format=json"]
+    # Both at once, so that they share what they depend on.
+    command += ["--package", "gantry-proxy", "--bench", "load"]
+    if with_counter:
+        command += ["--package", "gantry-benches", "--bin", "gantry-count"]
+    lines = run(command, 3600, cwd=REPOSITORY)
+    found = re.findall(r'"executable":"([^"]*)"', lines)
+
+    def path(pattern):
+        fitting = [pathlib.Path(name) for name in found if re.search(pattern, name)]
+        return fitting[-1] if fitting else None
+
+    load, counter = path(r"/deps/load-[^/]*$"), path(r"/gantry-count$")
+    if not load or (with_counter and not counter):
+        raise Failed("cargo does not say where the programs are")
+    return load, counter
 
 
 def open_files_max():

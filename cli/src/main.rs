@@ -22,6 +22,15 @@ use crate::{
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
+/// The newer collection of thread caches costs four instructions in a hundred of a request's, and keeps no
+/// less memory here.
+#[expect(
+    unsafe_code,
+    reason = "jemalloc finds its settings by this symbol, which is read and never written"
+)]
+#[unsafe(export_name = "_rjem_malloc_conf")]
+static ALLOCATOR_SETTINGS: &[u8] = b"experimental_tcache_gc:false\0";
+
 fn main() -> ExitCode {
     // First of all: every TLS configuration of the process takes this provider. It fails only if
     // there is one already, and nothing has run yet.

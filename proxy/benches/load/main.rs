@@ -11,6 +11,14 @@ use std::{error::Error, io::Write, path::Path};
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
+/// As in the binary that is measured.
+#[expect(
+    unsafe_code,
+    reason = "jemalloc finds its settings by this symbol, which is read and never written"
+)]
+#[unsafe(export_name = "_rjem_malloc_conf")]
+static ALLOCATOR_SETTINGS: &[u8] = b"experimental_tcache_gc:false\0";
+
 /// Why something did not work.
 type Failed = Box<dyn Error + Send + Sync>;
 type Outcome = Result<(), Failed>;
