@@ -273,7 +273,7 @@ fn hooks_of_a_group_see_its_members_alone() {
 
 #[test]
 fn a_websocket_is_hooked_at_its_handshake() {
-    let Some(scene) = scene(91, &json!([hook("pass")])) else { return };
+    let Some(scene) = scene(76, &json!([hook("pass")])) else { return };
     let fields = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
                   Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
     assert_eq!(scene.get("/ws", fields).status, 200, "the service has not switched");

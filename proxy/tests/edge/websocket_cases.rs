@@ -286,7 +286,7 @@ fn outcome(mut client: Client, name: &str, steps: &[Step]) -> Vec<u8> {
 
 #[test]
 fn a_websocket_behind_the_edge_is_the_one_that_it_is_without() {
-    let bed = Bed::new(92);
+    let bed = Bed::new(78);
     bed.set(CONTAINER, Phase::Running, 1);
     let address = SocketAddr::new(bed.container_address(2), 3000);
     let Some(_origin) = python::serve("websocket_origin.py", address) else { return };
