@@ -1,10 +1,13 @@
 //! The command line: every command with its flags. What they do stands elsewhere.
 
+mod proxy;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use gantry_model::{ContainerId, ProjectId, ServerId, TokenId};
 
+pub(crate) use self::proxy::{AliasFields, EdgeSettings, PermissionsCommand, ProxyCommand};
 use crate::{exit::EXIT_CODES_HELP, output::Format};
 
 /// Gantry: containers that answer at a URL of their own.
@@ -76,6 +79,14 @@ pub(crate) enum Command {
     Containers(ContainersCommand),
     /// List containers (the same as `containers list`).
     Ps(ContainersList),
+    /// Aliases: names of your own that lead to services of containers.
+    #[command(subcommand)]
+    Proxy(ProxyCommand),
+    /// Who may pass to a container.
+    #[command(subcommand)]
+    Permissions(PermissionsCommand),
+    /// How the edge treats a container: waking, pausing, limits.
+    Edge(EdgeSettings),
     /// Servers of this installation.
     #[command(subcommand)]
     Servers(ServersCommand),

@@ -64,7 +64,10 @@ fn run(cli: Cli, out: Format) -> Result<(), Failure> {
         | Command::Ps(_)
         | Command::Servers(_)
         | Command::Images(_)
-        | Command::Tokens(_)) => runtime()?.block_on(client::run(cli.connection, out, command)),
+        | Command::Tokens(_)
+        | Command::Proxy(_)
+        | Command::Permissions(_)
+        | Command::Edge(_)) => runtime()?.block_on(client::run(cli.connection, out, command)),
     }
 }
 

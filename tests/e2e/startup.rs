@@ -128,3 +128,45 @@ fn a_url_is_explained_by_the_running_gantry_and_by_the_store() {
         gantry.start_again()
     });
 }
+
+#[test]
+fn what_an_owner_sets_by_commands_is_in_effect_and_explained() {
+    walk(Options::fake(), |gantry| {
+        let project = gantry.create_project("gated")?;
+        let container = gantry.create_running(&project, &[])?;
+        let id = container.id.as_str();
+        let made = ["proxy", "create", "--container-id", id, "--alias", "my-shop"];
+        let made = gantry.json(&[&made[..], &["--program", "http", "--port", "3000"]].concat())?;
+        let url = made["url"].as_str().unwrap_or_default().to_owned();
+        ensure!(url.contains("my-shop."), "{made}");
+        let listed = gantry.json(&["proxy", "list", "--container-id", id])?;
+        ensure!(listed["count"] == 1, "{listed}");
+        let edge = gantry.json(&["edge", id, "--wake", "any", "--idle-pause-after", "600"])?;
+        ensure!(edge["idle_pause_after"] == 600 && edge["wake"] == "any", "{edge}");
+
+        let state = gantry.state().display().to_string();
+        let steps = |gantry: &Gantry| -> Result<String> {
+            let set = ["--state", &state, "--set", "edge.https=127.0.0.1:8443"];
+            Ok(gantry.json(&[&["explain", &url][..], &set[..]].concat())?["steps"].to_string())
+        };
+        let open = steps(gantry)?;
+        ensure!(open.contains("http port 3000") && open.contains("forwarded"), "{open}");
+        let document = gantry.json(&["permissions", "show", id])?;
+        ensure!(document["file_version"] == 0, "{document}");
+        let file = gantry.state().join("document.json");
+        let mut closed = document.clone();
+        closed["default"] = "deny".into();
+        std::fs::write(&file, closed.to_string())?;
+        let file = file.display().to_string();
+        let set = || gantry.cli(&["permissions", "set", id, &file]);
+        ensure!(set()?.status.success(), "the file is as it was shown");
+        let denied = steps(gantry)?;
+        ensure!(denied.contains("deny") && denied.contains("403"), "{denied}");
+        ensure!(!set()?.status.success(), "the version is over");
+        let alias = made["id"].as_str().unwrap_or_default();
+        ensure!(gantry.cli(&["--yes", "proxy", "delete", alias])?.status.success());
+        let gone = steps(gantry)?;
+        ensure!(gone.contains("404"), "{gone}");
+        Ok(())
+    });
+}

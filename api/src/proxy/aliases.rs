@@ -213,6 +213,8 @@ async fn create(
         enabled: common.enabled,
     };
     let view = front.control.create_alias(&actor, container, new).await?;
+    // The URL in the answer leads somewhere by the time that it is read.
+    front.control.propagation().await;
     Ok(Answer::created("Proxy alias created successfully", print(&front, &view)))
 }
 
@@ -270,6 +272,7 @@ async fn change_alias(
     change: AliasChange,
 ) -> Result<Answer<wire::Alias>, Problem> {
     let view = front.control.update_alias(actor, id, change).await?;
+    front.control.propagation().await;
     Ok(Answer::ok("Proxy alias updated successfully", print(front, &view)))
 }
 
@@ -279,5 +282,6 @@ async fn delete(
     PathId(id): PathId<kind::Alias>,
 ) -> Result<Answer<()>, Problem> {
     front.control.delete_alias(&actor, id).await?;
+    front.control.propagation().await;
     Ok(Answer::ok("Proxy alias deleted successfully", ()))
 }

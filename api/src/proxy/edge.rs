@@ -115,6 +115,7 @@ async fn update(
     body: JsonObject,
 ) -> Result<Answer<wire::EdgeSettings>, Problem> {
     let settings = front.control.update_edge_settings(&actor, id, &body.whole()).await?;
+    front.control.propagation().await;
     Ok(Answer::ok("Edge settings updated successfully", wire::EdgeSettings::new(&settings)))
 }
 
@@ -139,6 +140,7 @@ async fn bind(
     let alias = fields.id("alias_id").value();
     let (hostname, alias) = fields.finish(hostname.zip(alias))?;
     let view = front.control.bind_hostname(&actor, id, &hostname, alias).await?;
+    front.control.propagation().await;
     Ok(Answer::created("Hostname bound successfully", wire::Hostname::new(&view)))
 }
 
@@ -149,5 +151,6 @@ async fn unbind(
     segments: Segments,
 ) -> Result<Answer<()>, Problem> {
     front.control.unbind_hostname(&actor, id, segments.get("hostname")).await?;
+    front.control.propagation().await;
     Ok(Answer::ok("Hostname unbound successfully", ()))
 }

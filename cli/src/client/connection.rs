@@ -83,6 +83,28 @@ impl Api {
         self.call(Method::DELETE, path, &[], None).await
     }
 
+    /// Replaces a document that still is of this version.
+    pub(super) async fn put_at(
+        &self,
+        path: &str,
+        version: &str,
+        body: &Value,
+    ) -> Result<Value, Failure> {
+        let url = self.url(path, &[]);
+        let request = self.http.request(Method::PUT, url.clone());
+        let request = request.header(reqwest::header::IF_MATCH, version).json(body);
+        self.send(Method::PUT, url, request).await
+    }
+
+    fn url(&self, path: &str, query: &[(&str, String)]) -> Url {
+        let mut url = self.base.clone();
+        url.set_path(&format!("/api/v1/{path}"));
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        url
+    }
+
     /// Sends one request and returns `data` of the answer.
     async fn call(
         &self,
@@ -91,17 +113,22 @@ impl Api {
         query: &[(&str, String)],
         body: Option<&Value>,
     ) -> Result<Value, Failure> {
-        let mut url = self.base.clone();
-        url.set_path(&format!("/api/v1/{path}"));
-        if !query.is_empty() {
-            url.query_pairs_mut().extend_pairs(query);
-        }
+        let url = self.url(path, query);
         let mut request = self.http.request(method.clone(), url.clone());
-        if let Some(token) = &self.token {
-            request = request.bearer_auth(token);
-        }
         if let Some(body) = body {
             request = request.json(body);
+        }
+        self.send(method, url, request).await
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        url: Url,
+        mut request: reqwest::RequestBuilder,
+    ) -> Result<Value, Failure> {
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
         }
         let response = request.send().await.map_err(|error| self.unreachable(&error))?;
         let status = response.status();

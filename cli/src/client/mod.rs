@@ -6,6 +6,7 @@ mod connection;
 mod containers;
 mod credentials;
 mod projects;
+mod proxy;
 mod view;
 
 use serde_json::Value;
@@ -41,6 +42,9 @@ pub(crate) async fn run(
         Command::Projects(command) => client.projects(command).await,
         Command::Containers(command) => client.containers(command).await,
         Command::Ps(list) => client.list_containers(list).await,
+        Command::Proxy(command) => client.proxy(command).await,
+        Command::Permissions(command) => client.permissions(command).await,
+        Command::Edge(command) => client.edge(command).await,
         Command::Tokens(command) => client.tokens(command).await,
         Command::Servers(ServersCommand::List) => {
             let servers = client.api.get("servers", &[]).await?;

@@ -36,6 +36,15 @@ pub(super) const SERVER: Columns = &[
 ];
 pub(super) const IMAGE: Columns =
     &[("ID", "id"), ("IMAGE", "alias"), ("OS", "os"), ("RELEASE", "release")];
+pub(super) const ALIAS: Columns = &[
+    ("ID", "id"),
+    ("ALIAS", "alias"),
+    ("PROGRAM", "program"),
+    ("INDEX", "index"),
+    ("ENABLED", "enabled"),
+    ("EXPIRES", "expires_at"),
+    ("URL", "url"),
+];
 pub(super) const TOKEN: Columns = &[
     ("ID", "id"),
     ("ALIAS", "alias"),

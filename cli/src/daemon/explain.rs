@@ -6,8 +6,11 @@
 use std::{io, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use gantry_model::{Chain, Domain, Hostname, RouteKey, ServerName, Target};
-use gantry_router::{NoRoute, RouteState, RouteTable, Routes};
+use gantry_model::{
+    Chain, Domain, Hostname, RouteKey, ServerName, Target,
+    access::{Caller, Decision, GroupSet, Program, Reason},
+};
+use gantry_router::{AliasRoute, NoRoute, Route, RouteState, RouteTable, Routes};
 use gantry_store::Store;
 use serde::{Deserialize, Serialize};
 use tokio::{
@@ -18,7 +21,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{files::Files, kit, lock::Lock};
+use super::{files::Files, glue, kit, lock::Lock};
 use crate::{
     args::Explain,
     config::{self, Config},
@@ -283,7 +286,7 @@ fn walk_url(url: &str, facts: &Facts, table: &RouteTable, walk: &mut Walk) {
             let result = format!("{what} of container {container}");
             walk.step("parse", result, format!("project {project}, server {server}"));
             match table.lookup_on(&facts.server, server, project, container) {
-                Ok(route) => walk_route(route.state, &target, walk),
+                Ok(route) => walk_route(&route, &target, table, walk),
                 Err(NoRoute::Unknown | NoRoute::OtherServer) => {
                     let reason = "no container with this pair of ids, or one without the Kit, or \
                                   one that is being deleted";
@@ -301,25 +304,91 @@ fn walk_url(url: &str, facts: &Facts, table: &RouteTable, walk: &mut Walk) {
         }
         RouteKey::Alias { server, label } => {
             walk.step("parse", format!("alias {label}"), format!("server {server}"));
-            walk.step("answer", "404", "this version has no aliases");
+            let here = server == facts.server.as_str();
+            walk_alias(table.alias(label).filter(|_| here).as_deref(), table, walk);
         }
         RouteKey::Custom(name) => {
             let reason = format!("outside {}", facts.domain);
             walk.step("parse", format!("custom hostname {name}"), reason);
-            walk.step("answer", "421", "no certificate here covers it");
+            walk_alias(table.custom(name.as_str()).as_deref(), table, walk);
         }
     }
 }
 
-fn walk_route(state: RouteState, target: &Target<'_>, walk: &mut Walk) {
-    let refused = match state {
+fn walk_alias(alias: Option<&AliasRoute>, table: &RouteTable, walk: &mut Walk) {
+    let now_ms = i64::try_from(glue::now().unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX);
+    let Some(alias) = alias else {
+        walk.step("alias", "none", "nothing here has this name");
+        return walk.step("answer", "404", "as for every hostname that leads nowhere here");
+    };
+    let target = Target::from(alias.target);
+    let what = format!("{} of container {}", describe(&target), alias.container);
+    if !alias.is_live(now_ms) {
+        let why = if alias.enabled { "it has expired" } else { "it is switched off" };
+        walk.step("alias", what, why);
+        return walk.step("answer", "404", "as for every hostname that leads nowhere here");
+    }
+    let landing = alias.landing.as_ref().map(|landing| {
+        let only = if landing.is_pinned() { ", and no other path exists" } else { "" };
+        format!("/ leads to {}{only}", landing.as_str())
+    });
+    walk.step("alias", what, landing.unwrap_or_else(|| "every path as it is".to_owned()));
+    match table.lookup(alias.project, alias.container) {
+        Ok(route) => walk_route(&route, &target, table, walk),
+        Err(NoRoute::Unknown | NoRoute::OtherServer) => {
+            walk.step("route", "none", "its container is gone");
+            walk.step("answer", "404", "as for every hostname that leads nowhere here");
+        }
+    }
+}
+
+/// What becomes of a request without any credential; whether it goes on.
+fn walk_decision(route: &Route, target: &Target<'_>, table: &RouteTable, walk: &mut Walk) -> bool {
+    let gate = table.gate(route.container).filter(|_| route.gated);
+    let Some(policy) = gate.as_ref().and_then(|gate| gate.policy.as_ref()) else {
+        walk.step("decision", "allow", "no permission document exists; the URL is the credential");
+        return true;
+    };
+    let number = match target {
+        Target::Kit { index, .. } => Some(*index),
+        Target::Port { port, .. } => Some(*port),
+        Target::Ssh => None,
+    };
+    let nobody = GroupSet::default();
+    let decision = policy.decide(Program::of(target), number, nobody, Caller::Unknown);
+    let (result, reason, answer) = match decision {
+        Decision::Allow => ("allow", "the default of the permission document", None),
+        Decision::Challenge => {
+            ("log in", "a group with a password opens it", Some(("401", "who proves it passes")))
+        }
+        Decision::Forbidden(Reason::Closed) => {
+            ("deny", "enable_proxy is false", Some(("403", "nobody passes")))
+        }
+        Decision::Forbidden(Reason::Group | Reason::Default) => (
+            "deny",
+            "the default of the permission document",
+            Some(("403", "only who belongs to a group that opens it passes")),
+        ),
+    };
+    walk.step("decision", format!("{result}, without a credential"), reason);
+    if let Some((status, reason)) = answer {
+        walk.step("answer", status, reason);
+    }
+    answer.is_none()
+}
+
+fn walk_route(route: &Route, target: &Target<'_>, table: &RouteTable, walk: &mut Walk) {
+    let refused = match route.state {
         RouteState::Running { address, since_ms } => {
             walk.step(
                 "route",
                 format!("running at {address}"),
                 format!("started at {since_ms} ms"),
             );
-            return walk_endpoint(address, target, walk);
+            if *target == Target::Ssh || walk_decision(route, target, table, walk) {
+                walk_endpoint(address, target, walk);
+            }
+            return;
         }
         RouteState::Starting => "starting",
         RouteState::Paused => "paused",
@@ -331,9 +400,6 @@ fn walk_route(state: RouteState, target: &Target<'_>, walk: &mut Walk) {
 }
 
 fn walk_endpoint(address: std::net::IpAddr, target: &Target<'_>, walk: &mut Walk) {
-    let allow = |walk: &mut Walk| {
-        walk.step("decision", "allow", "no permission document exists; the URL is the credential");
-    };
     let url = |scheme: &str, port: u16| {
         format!("{scheme}://{}", std::net::SocketAddr::new(address, port))
     };
@@ -344,7 +410,6 @@ fn walk_endpoint(address: std::net::IpAddr, target: &Target<'_>, walk: &mut Walk
                 walk.step("endpoint", "none", "this version does not provide the service");
                 return walk.step("answer", "501", "a page that says so");
             }
-            allow(walk);
             let reason = match kit::start_command(service, index) {
                 Some(command) => format!("started by the first request: {}", command.join(" ")),
                 None => "always there".to_owned(),
@@ -352,7 +417,6 @@ fn walk_endpoint(address: std::net::IpAddr, target: &Target<'_>, walk: &mut Walk
             walk.step("endpoint", url(kit.scheme.as_str(), (kit.port)(index)), reason);
         }
         Target::Port { scheme, port } => {
-            allow(walk);
             let reason = "whatever listens there; a page says so where nothing does";
             walk.step("endpoint", url(scheme.as_str(), port), reason);
         }

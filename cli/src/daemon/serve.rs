@@ -147,19 +147,7 @@ impl Daemon {
         let (certificates, renewer) = Renewer::start(ca, &[names], Arc::new(glue::now))
             .context("cannot issue the certificates")?;
         tasks.spawn(named("certificate renewer", renewer.run(shutdown.clone())));
-        let control = Controller::new(Deps {
-            store: store.clone(),
-            runtime: Arc::clone(&runtime),
-            server: server.clone(),
-            domain: config.server.domain.clone(),
-            url_port: config.edge.url_port,
-            clock: clock.clone(),
-            names: Arc::new(DnsNames::of_host()),
-            published: Some(routes.published()),
-            limits: Limits::default(),
-        })
-        .await
-        .context("cannot start the control plane")?;
+        let control = controller(config, &store, &runtime, &server, &routes, &clock).await?;
         let admin =
             control.bootstrap_admin().await.context("cannot make the first administrator")?;
         let reconciler = reconciler(config, &store, &runtime, server.id, &clock);
@@ -234,6 +222,28 @@ async fn ensure_server(store: &Store, config: &Config, clock: &Clock) -> anyhow:
         .ensure_server(ServerId::from_bytes(bytes), &config.server.name, clock.now_ms())
         .await
         .context("cannot record this server")
+}
+
+async fn controller(
+    config: &Config,
+    store: &Store,
+    runtime: &Arc<dyn Runtime>,
+    server: &Server,
+    routes: &Routes,
+    clock: &Clock,
+) -> anyhow::Result<Controller> {
+    let deps = Deps {
+        store: store.clone(),
+        runtime: Arc::clone(runtime),
+        server: server.clone(),
+        domain: config.server.domain.clone(),
+        url_port: config.edge.url_port,
+        clock: clock.clone(),
+        names: Arc::new(DnsNames::of_host()),
+        published: Some(routes.published()),
+        limits: Limits::default(),
+    };
+    Controller::new(deps).await.context("cannot start the control plane")
 }
 
 fn reconciler(

@@ -1,0 +1,124 @@
+//! The commands for aliases, permission documents and settings of the edge.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use gantry_model::{AliasId, ContainerId, ProjectId};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ProxyCommand {
+    /// Make an alias.
+    Create(AliasCreate),
+    /// List aliases.
+    List {
+        /// Only those of this container.
+        #[arg(long, value_name = "ID")]
+        container_id: Option<ContainerId>,
+        /// Only those of this project.
+        #[arg(long, value_name = "ID")]
+        project_id: Option<ProjectId>,
+    },
+    /// Show an alias.
+    Get {
+        /// Its id.
+        id: AliasId,
+    },
+    /// Change an alias; what is left out stays.
+    Update {
+        /// Its id.
+        id: AliasId,
+        #[command(flatten)]
+        fields: AliasFields,
+    },
+    /// Switch an alias on or off.
+    SetState {
+        /// Its id.
+        id: AliasId,
+        /// On.
+        #[arg(long, required_unless_present = "no_enabled")]
+        enabled: bool,
+        /// Off.
+        #[arg(long, conflicts_with = "enabled")]
+        no_enabled: bool,
+    },
+    /// Delete an alias.
+    Delete {
+        /// Its id.
+        id: AliasId,
+    },
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct AliasCreate {
+    /// The container that it leads to.
+    #[arg(long, value_name = "ID")]
+    pub(crate) container_id: ContainerId,
+    #[command(flatten)]
+    pub(crate) fields: AliasFields,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct AliasFields {
+    /// Its name; random when a new one has none.
+    #[arg(long)]
+    pub(crate) alias: Option<String>,
+    /// What it leads to: http, https, ssh or a service of the Kit.
+    #[arg(long)]
+    pub(crate) program: Option<String>,
+    /// The port, for http and https.
+    #[arg(long)]
+    pub(crate) port: Option<u16>,
+    /// The instance of a Kit service.
+    #[arg(long)]
+    pub(crate) index: Option<u16>,
+    /// Where `/` leads.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) target_path: Option<String>,
+    /// No other path than that exists.
+    #[arg(long)]
+    pub(crate) no_allow_path_override: bool,
+    /// When it ends (ISO 8601).
+    #[arg(long, value_name = "TIME")]
+    pub(crate) expires_at: Option<String>,
+    /// It leads nowhere for now.
+    #[arg(long)]
+    pub(crate) no_enabled: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PermissionsCommand {
+    /// Print the permission document of a container as JSON, with its credentials.
+    Show {
+        /// The container's id.
+        container: ContainerId,
+    },
+    /// Replace it by a file, as `show` prints it; refused if it has changed since.
+    Set {
+        /// The container's id.
+        container: ContainerId,
+        /// The document (JSON).
+        file: PathBuf,
+    },
+}
+
+/// Without options it shows the settings.
+#[derive(Args, Debug)]
+pub(crate) struct EdgeSettings {
+    /// The container's id.
+    pub(crate) container: ContainerId,
+    /// Whether a request wakes it: never, navigate, any or authed.
+    #[arg(long)]
+    pub(crate) wake: Option<String>,
+    /// Pause it after so many seconds without traffic; `null` for never.
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) idle_pause_after: Option<String>,
+    /// Whether the certificates of its https ports must be valid.
+    #[arg(long, value_name = "BOOL")]
+    pub(crate) verify_upstream: Option<bool>,
+    /// Ports that want the PROXY protocol.
+    #[arg(long, value_name = "PORT", value_delimiter = ',')]
+    pub(crate) proxy_protocol_ports: Option<Vec<u16>>,
+    /// Concurrent requests, at most; `null` for the edge's own bound.
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) concurrency_max: Option<String>,
+}
