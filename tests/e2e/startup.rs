@@ -154,7 +154,7 @@ fn what_an_owner_sets_by_commands_is_in_effect_and_explained() {
         let document = gantry.json(&["permissions", "show", id])?;
         ensure!(document["file_version"] == 0, "{document}");
         let file = gantry.state().join("document.json");
-        let mut closed = document.clone();
+        let mut closed = document;
         closed["default"] = "deny".into();
         std::fs::write(&file, closed.to_string())?;
         let file = file.display().to_string();
