@@ -171,6 +171,7 @@ impl Account {
         line.extend_from_slice(match self.downstream.protocol {
             Protocol::Http1 => b"\",\"protocol\":\"http1\",\"route\":\"",
             Protocol::Http2 => b"\",\"protocol\":\"http2\",\"route\":\"",
+            Protocol::Http3 => b"\",\"protocol\":\"http3\",\"route\":\"",
         });
         line.extend_from_slice(match self.kind {
             RouteKind::None => b"none\",\"status\":",

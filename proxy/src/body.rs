@@ -10,6 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use http::{HeaderValue, Response, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
@@ -18,11 +19,69 @@ use crate::{
     account::Account,
     deps::{Body, BoxError},
     headers::clean_trailers,
+    http3_body::Receiving,
     traffic::Traffic,
     tunnel::UpstreamEnd,
     upstream::UpstreamBody,
     watch::{Patience, Tick, Wait},
 };
+
+/// A client's body, as its version of HTTP brings it.
+#[derive(Debug)]
+pub(crate) enum ClientBody {
+    /// By HTTP/1 or HTTP/2.
+    Hyper(Incoming),
+    Http3(Box<Receiving>),
+}
+
+impl From<Incoming> for ClientBody {
+    fn from(incoming: Incoming) -> Self {
+        Self::Hyper(incoming)
+    }
+}
+
+impl HttpBody for ClientBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match self.get_mut() {
+            Self::Hyper(body) => {
+                Pin::new(body).poll_frame(cx).map(|frame| frame.map(|it| it.map_err(Into::into)))
+            }
+            Self::Http3(body) => Pin::new(body).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Hyper(body) => body.is_end_stream(),
+            Self::Http3(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Hyper(body) => body.size_hint(),
+            Self::Http3(body) => body.size_hint(),
+        }
+    }
+}
+
+/// Leaves of an answer to HEAD what belongs to it. hyper does so by itself for HTTP/1 alone.
+pub(crate) fn keep_head_alone(response: &mut Response<EdgeBody>) {
+    if response.body().is_end_stream() {
+        return;
+    }
+    if let Some(length) = response.body().size_hint().exact() {
+        let length = HeaderValue::from(length);
+        response.headers_mut().entry(header::CONTENT_LENGTH).or_insert(length);
+    }
+    response.body_mut().kind = Kind::Empty;
+}
 
 /// How far a request's body has come.
 #[derive(Debug, Default)]
@@ -66,17 +125,17 @@ pub(crate) enum RequestBody {
 /// A body that still comes.
 #[derive(Debug)]
 pub(crate) struct Streaming {
-    incoming: Incoming,
+    incoming: ClientBody,
     progress: Rc<Progress>,
     wait: Wait,
-    /// For HTTP/2, where no gate watches the body.
+    /// For HTTP/2 and 3, where no gate watches the body.
     patience: Option<Patience>,
 }
 
 impl RequestBody {
     /// The body that `incoming` brings; `patience` if nothing else watches it.
     pub(crate) fn streaming(
-        incoming: Incoming,
+        incoming: ClientBody,
         progress: Rc<Progress>,
         wait: Wait,
         patience: Option<Patience>,
@@ -120,7 +179,7 @@ impl HttpBody for RequestBody {
                 if let Some(patience) = patience {
                     patience.earn(wait.watch(), octets);
                 }
-                Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+                Poll::Ready(frame)
             }
             Poll::Pending => {
                 if let Some(patience) = patience {
@@ -155,14 +214,14 @@ impl HttpBody for RequestBody {
 /// A request's body on its way to the API, which runs on another runtime: it brings its own timer.
 #[derive(Debug)]
 pub(crate) struct TimedBody {
-    incoming: Incoming,
+    incoming: ClientBody,
     idle: Duration,
     sleep: Pin<Box<Sleep>>,
 }
 
 impl TimedBody {
     /// `incoming`, failing when it pauses longer than `idle`. Needs a runtime with time.
-    pub(crate) fn new(incoming: Incoming, idle: Duration) -> Self {
+    pub(crate) fn new(incoming: ClientBody, idle: Duration) -> Self {
         Self { incoming, idle, sleep: Box::pin(tokio::time::sleep(idle)) }
     }
 }
@@ -179,7 +238,7 @@ impl HttpBody for TimedBody {
         match Pin::new(&mut this.incoming).poll_frame(cx) {
             Poll::Ready(frame) => {
                 this.sleep.as_mut().reset(Instant::now() + this.idle);
-                Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+                Poll::Ready(frame)
             }
             Poll::Pending => match this.sleep.as_mut().poll(cx) {
                 Poll::Ready(()) => Poll::Ready(Some(Err("the request body is late".into()))),

@@ -10,6 +10,8 @@ use ipnet::IpNet;
 pub struct Config {
     /// Where HTTPS is served.
     pub listen_https: Vec<SocketAddr>,
+    /// Whether HTTP/3 is served on the UDP ports of `listen_https`.
+    pub http3: bool,
     /// Where plain HTTP is answered with a redirect to HTTPS and nothing else.
     pub listen_http: Vec<SocketAddr>,
     /// Where requests are served without TLS, for a TLS terminator or a measurement on the same

@@ -27,7 +27,7 @@ use tokio_rustls::server::TlsStream;
 
 use crate::{
     answer::Code,
-    body::EdgeBody,
+    body::{EdgeBody, keep_head_alone},
     downstream::{Downstream, Protocol},
     flood::Flood,
     framing::Refusal,
@@ -70,7 +70,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, guest: Guest, p
             let downstream = Rc::new(Downstream::new(&guest, protocol, true, sni));
             match protocol {
                 Protocol::Http1 => http1(&worker, stream, &downstream, purpose).await,
-                Protocol::Http2 => http2(&worker, stream, &downstream).await,
+                Protocol::Http2 | Protocol::Http3 => http2(&worker, stream, &downstream).await,
             }
         }
         Purpose::Redirect | Purpose::Plain => {
@@ -181,7 +181,11 @@ async fn answer_stream(
     mut request: Request<Incoming>,
 ) -> Result<Response<EdgeBody>, Infallible> {
     let leaves = (request.method() == Method::CONNECT).then(|| hyper::upgrade::on(&mut request));
+    let is_head = *request.method() == Method::HEAD;
     let mut response = pipeline::answer(Rc::clone(&worker), downstream, refusal, request).await;
+    if is_head {
+        keep_head_alone(&mut response);
+    }
     if let Some((upstream, leaves)) = response.body_mut().take_tunnel().zip(leaves) {
         let tasks = worker.tasks().clone();
         // The tracker waits for it.

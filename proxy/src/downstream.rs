@@ -29,6 +29,7 @@ const OWN_MAX: usize = 8;
 pub(crate) enum Protocol {
     Http1,
     Http2,
+    Http3,
 }
 
 /// The facts of one client connection, and what its requests leave there for one another. Nothing
@@ -60,6 +61,8 @@ pub(crate) struct Downstream {
     tunnel: RefCell<Option<UpstreamEnd>>,
     /// The last authority that the certificate was found to cover.
     covered: RefCell<Option<HeaderValue>>,
+    /// Whether that authority has not been told of HTTP/3 yet.
+    untold: Cell<bool>,
     /// `Forwarded` for the last authority.
     forwarded: RefCell<Option<(HeaderValue, HeaderValue)>>,
 }
@@ -107,6 +110,7 @@ impl Downstream {
             tunnelled: Cell::new(false),
             tunnel: RefCell::new(None),
             covered: RefCell::new(None),
+            untold: Cell::new(false),
             forwarded: RefCell::new(None),
         }
     }
@@ -278,8 +282,14 @@ impl Downstream {
         let covered = ask(self.sni.as_deref());
         if covered {
             *self.covered.borrow_mut() = Some(authority.clone());
+            self.untold.set(self.protocol != Protocol::Http3);
         }
         covered
+    }
+
+    /// Whether the authority of the last request has yet to be told of HTTP/3; says so once.
+    pub(crate) fn is_untold(&self) -> bool {
+        self.untold.get() && self.untold.replace(false)
     }
 
     /// `Forwarded` (RFC 7239) for requests to `authority`.

@@ -18,9 +18,11 @@ use crate::{
     config::{Config, Rate, UpstreamSource},
     deps::Deps,
     guard,
+    http3::{self, Seat},
     limits::Counts,
     listen::{self, Purpose},
     metrics::Metrics,
+    steer,
     tls::Tls,
     upstream::transparent_socket,
     watch::TICK,
@@ -98,8 +100,8 @@ impl Edge {
         check(&config)?;
         let workers = config.workers.max(1);
         let mut addresses = Addresses::default();
-        let mut sockets: Vec<Vec<(TcpListener, Purpose)>> = Vec::new();
-        sockets.resize_with(workers, Vec::new);
+        let mut sockets: Vec<Sockets> = Vec::new();
+        sockets.resize_with(workers, Sockets::default);
         for (purpose, wanted, bound) in [
             (Purpose::Https, &config.listen_https, &mut addresses.https),
             (Purpose::Redirect, &config.listen_http, &mut addresses.http),
@@ -112,9 +114,12 @@ impl Edge {
                     bound.push(first.local_addr().map_err(failed)?);
                 }
                 for (socket, of_worker) in listeners.into_iter().zip(&mut sockets) {
-                    of_worker.push((socket, purpose));
+                    of_worker.tcp.push((socket, purpose));
                 }
             }
+        }
+        if config.http3 {
+            addresses.https.iter().for_each(|address| bind_quic(*address, &mut sockets));
         }
         let tls = Tls::new(Arc::clone(&deps.certificates) as _).map_err(StartError::Tls)?;
         let log = access_log::start(&config.access_log).map_err(StartError::AccessLog)?;
@@ -149,7 +154,7 @@ impl Edge {
     }
 
     /// Stops accepting, lets what runs come to its end (HTTP/1 connections close after their
-    /// request, HTTP/2 clients are told to go) and ends what is left after `deadline`. Must not be
+    /// request, clients of HTTP/2 and 3 are told to go) and ends what is left after `deadline`. Must not be
     /// called on a runtime that cannot run blocking tasks.
     pub async fn drain(mut self, deadline: Duration) {
         self.stop(deadline);
@@ -226,10 +231,31 @@ struct Common {
     stop: Arc<Stop>,
 }
 
+/// What one worker listens on.
+#[derive(Debug, Default)]
+struct Sockets {
+    tcp: Vec<(TcpListener, Purpose)>,
+    quic: Vec<Seat>,
+}
+
+/// Gives the workers sockets for HTTP/3 on `address`. Every client can do without, so that the edge
+/// serves without, too, when the port is taken.
+fn bind_quic(address: SocketAddr, workers: &mut [Sockets]) {
+    match steer::bind(address, workers.len()) {
+        Ok(sockets) => {
+            let count = sockets.len();
+            for ((number, socket), worker) in sockets.into_iter().enumerate().zip(workers) {
+                worker.quic.push(Seat { socket, worker: number, workers: count });
+            }
+        }
+        Err(error) => tracing::error!(%address, %error, "HTTP/3 is not served: no UDP port"),
+    }
+}
+
 fn start_worker(
     number: usize,
     common: Common,
-    sockets: Vec<(TcpListener, Purpose)>,
+    sockets: Sockets,
     metrics: Arc<Metrics>,
 ) -> Result<JoinHandle<()>, StartError> {
     let mut seed = [0; 8];
@@ -247,17 +273,20 @@ fn start_worker(
 }
 
 /// Serves until the stop, then until all connections have ended or the deadline has come.
-async fn run_worker(
-    common: Common,
-    sockets: Vec<(TcpListener, Purpose)>,
-    metrics: Arc<Metrics>,
-    seed: u64,
-) {
+async fn run_worker(common: Common, sockets: Sockets, metrics: Arc<Metrics>, seed: u64) {
     let Common { config, deps, tls, lines, counts, guard, stop } = common;
     let lines = LineBuffer::new(lines);
     let worker =
         Rc::new(Worker::new(Given { config, deps, tls, lines, metrics, counts, guard, seed }));
-    for (socket, purpose) in sockets {
+    for seat in sockets.quic {
+        // The tracker waits for it.
+        drop(worker.tasks().spawn_local(http3::accept(
+            Rc::clone(&worker),
+            seat,
+            stop.token.clone(),
+        )));
+    }
+    for (socket, purpose) in sockets.tcp {
         let accept = listen::accept(Rc::clone(&worker), socket, purpose, stop.token.clone());
         // The tracker waits for it.
         drop(worker.tasks().spawn_local(accept));

@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout};
 use crate::{
     account::Account,
     answer::{Failure, X_REQUEST_ID},
-    body::{EdgeBody, Progress, RequestBody},
+    body::{ClientBody, EdgeBody, Progress, RequestBody},
     downstream::{Downstream, Protocol},
     guard::Denied,
     headers::clean_response,
@@ -74,7 +74,7 @@ impl Upstream {
 
 /// A client's request, taken to pieces where its parts are needed: a request is large, and each
 /// phase that owned it would move it once more.
-pub(crate) type Downstreams<'r> = &'r mut Request<Option<Incoming>>;
+pub(crate) type Downstreams<'r> = &'r mut Request<Option<ClientBody>>;
 
 /// Sends a request to a container and returns the response, whose body still comes.
 pub(crate) async fn forward(
@@ -159,7 +159,7 @@ pub(crate) fn frame(request: &mut Request<RequestBody>) {
 
 pub(crate) fn request_body(
     ask: &Ask<'_>,
-    incoming: Option<Incoming>,
+    incoming: Option<ClientBody>,
     traffic: Option<Rc<Traffic>>,
 ) -> (RequestBody, Option<Rc<Progress>>) {
     let Some(incoming) = incoming.filter(|incoming| !incoming.is_end_stream()) else {
@@ -169,8 +169,12 @@ pub(crate) fn request_body(
     let patience = match ask.downstream.protocol {
         // The gate watches the one body that an HTTP/1 connection has at a time.
         Protocol::Http1 => None,
-        Protocol::Http2 if ask.survey.grpc => Some(Patience::of_a_call(limits.stream_idle)),
-        Protocol::Http2 => Some(Patience::new(limits.body_idle, limits.body_rate_min)),
+        Protocol::Http2 | Protocol::Http3 if ask.survey.grpc => {
+            Some(Patience::of_a_call(limits.stream_idle))
+        }
+        Protocol::Http2 | Protocol::Http3 => {
+            Some(Patience::new(limits.body_idle, limits.body_rate_min))
+        }
     };
     let progress = Rc::new(Progress::counting(traffic));
     let wait = ask.worker.watch().wait(None);

@@ -30,8 +30,8 @@ pub(crate) fn authority(
     match &survey.host {
         Some(host) if agree(host, target.as_str(), https) => Ok(host.clone()),
         Some(_) => Err(Failure::HostInvalid),
-        // Over HTTP/2 the authority stands for the field; HTTP/1.1 wants both (RFC 9112, 3.2.2).
-        None if version == Version::HTTP_2 => {
+        // Since HTTP/2 the authority stands for the field; HTTP/1.1 wants both (RFC 9112, 3.2.2).
+        None if matches!(version, Version::HTTP_2 | Version::HTTP_3) => {
             HeaderValue::from_str(target.as_str()).or(Err(Failure::HostInvalid))
         }
         None => Err(Failure::HostMissing),

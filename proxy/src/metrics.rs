@@ -74,7 +74,7 @@ impl Default for ByCode {
 /// One worker's numbers.
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
-    requests: [[Counter; CLASSES.len()]; 2],
+    requests: [[Counter; CLASSES.len()]; 3],
     durations: [Histogram; KINDS.len()],
     errors: ByCode,
     refusals: [Counter; Refused::ALL.len()],
@@ -93,6 +93,7 @@ pub(crate) struct Metrics {
     pub(crate) pool_idle: Counter,
     pub(crate) tunnels_open: Counter,
     pub(crate) wakes: Counter,
+    pub(crate) http3_sockets: Counter,
     pub(crate) octets_received: Counter,
     pub(crate) octets_sent: Counter,
     pub(crate) log_lines_dropped: Counter,
@@ -104,6 +105,7 @@ impl Metrics {
         let protocol = match protocol {
             Protocol::Http1 => &self.requests[0],
             Protocol::Http2 => &self.requests[1],
+            Protocol::Http3 => &self.requests[2],
         };
         let class = usize::from(status / 100).saturating_sub(1);
         if let Some(counter) = protocol.get(class) {
@@ -151,7 +153,7 @@ pub(crate) fn render(workers: &[Arc<Metrics>], out: &mut String) {
         workers.iter().map(|metrics| read(metrics).read()).sum()
     };
     header(out, "gantry_proxy_requests_total", "counter", "Requests answered.");
-    for (p, protocol) in ["http1", "http2"].iter().enumerate() {
+    for (p, protocol) in ["http1", "http2", "http3"].iter().enumerate() {
         for (c, class) in CLASSES.iter().enumerate() {
             let value = sum(&|m| at2(&m.requests, p, c));
             line(
@@ -250,6 +252,7 @@ const SINGLES: &[Single] = &[
     }),
     ("gantry_proxy_tunnels_open", "gauge", "Upgraded connections open.", |m| &m.tunnels_open),
     ("gantry_proxy_wakes_total", "counter", "Containers that requests had woken.", |m| &m.wakes),
+    ("gantry_proxy_http3_sockets", "gauge", "Workers that accept HTTP/3.", |m| &m.http3_sockets),
     ("gantry_proxy_received_bytes_total", "counter", "Octets of request bodies.", |m| {
         &m.octets_received
     }),

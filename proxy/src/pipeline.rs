@@ -10,14 +10,13 @@ use gantry_model::{
 };
 use gantry_router::RouteState;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use hyper::body::Incoming;
 
 use crate::{
     account::Account,
     alias,
     answer::{self, Failure, Form},
     api,
-    body::EdgeBody,
+    body::{ClientBody, EdgeBody},
     deps::RequestId,
     downstream::Downstream,
     forward::{self, Downstreams, Upstream},
@@ -68,11 +67,11 @@ pub(crate) async fn answer(
     worker: Rc<Worker>,
     downstream: Rc<Downstream>,
     refusal: Option<Refusal>,
-    request: Request<Incoming>,
+    request: Request<impl Into<ClientBody>>,
 ) -> Response<EdgeBody> {
     let mut account = Box::new(Account::open(&worker, &downstream, &request));
     let mut survey = Survey::of(request.headers(), request.version());
-    let mut request = request.map(Some);
+    let mut request = request.map(|body| Some(body.into()));
     let outcome = match refusal {
         Some(refusal) => {
             account.was_not_parsed();
@@ -83,7 +82,13 @@ pub(crate) async fn answer(
             Err(failure) => Err(failure),
         },
     };
-    close(outcome, &survey, account, &downstream)
+    let mut response = close(outcome, &survey, account, &downstream);
+    if downstream.is_untold()
+        && let Some(alt_svc) = worker.alt_svc()
+    {
+        response.headers_mut().insert(header::ALT_SVC, alt_svc.clone());
+    }
+    response
 }
 
 /// Answers a request on the plain port: the same place by HTTPS, or nothing.
@@ -91,7 +96,7 @@ pub(crate) fn redirect(
     worker: &Rc<Worker>,
     downstream: &Rc<Downstream>,
     refusal: Option<Refusal>,
-    request: &Request<Incoming>,
+    request: &Request<impl Sized>,
 ) -> Response<EdgeBody> {
     let mut account = Box::new(Account::open(worker, downstream, request));
     let survey = Survey::of(request.headers(), request.version());
@@ -308,7 +313,7 @@ fn service(worker: &Worker, target: &Target<'_>) -> Result<ServicePort, Failure>
 fn to_https(
     worker: &Worker,
     survey: &Survey,
-    request: &Request<Incoming>,
+    request: &Request<impl Sized>,
     account: &mut Account,
 ) -> Result<Response<EdgeBody>, Failure> {
     survey.check(worker.limits().fields_max)?;

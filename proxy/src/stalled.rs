@@ -1,4 +1,4 @@
-//! Streams of HTTP/2 whose client does not take what it asked for.
+//! Streams of HTTP/2 and HTTP/3 whose client does not take what it asked for.
 //!
 //! While a client's window is closed, hyper keeps one chunk and does not look at the body that it
 //! came from, so that the body can see neither its deadline nor that its container was stopped. The
@@ -22,12 +22,19 @@ pub(crate) struct Stream {
     wait: RefCell<Option<Rc<Wait>>>,
     /// Whether the stream waits for the body, and not for its client.
     hungry: Cell<bool>,
+    /// Whether the client took something, although the stream still waits for it.
+    moved: Cell<bool>,
 }
 
 impl Stream {
     /// The stream sends a body with this wait.
     pub(crate) fn sends(&self, wait: &Rc<Wait>) {
         *self.wait.borrow_mut() = Some(Rc::clone(wait));
+    }
+
+    /// The client took something.
+    pub(crate) fn moved(&self) {
+        self.moved.set(true);
     }
 
     /// The body was asked for more, and had it or not.
@@ -51,8 +58,9 @@ pub(crate) async fn guarded(worker: Rc<Worker>, task: impl Future<Output = ()>) 
         }
         let wait = stream.wait.borrow();
         let Some(wait) = wait.as_ref() else { return Poll::Pending };
-        if stalled == stream.hungry.get() {
-            stalled = !stalled;
+        let moved = stream.moved.take();
+        if moved || stalled == stream.hungry.get() {
+            stalled = !stream.hungry.get();
             let limits = worker.limits();
             wait.within(if stalled { limits.send_idle } else { limits.stream_idle });
         }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use rustls::{
     ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme,
+    SupportedProtocolVersion,
     client::{
         WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -20,12 +21,14 @@ use crate::upstream::Offer;
 #[derive(Clone)]
 pub(crate) struct Tls {
     pub(crate) acceptor: TlsAcceptor,
+    /// For HTTP/3.
+    pub(crate) quic: Arc<ServerConfig>,
     /// By what is offered and whether the certificate must be vouched for.
     clients: [[Arc<ClientConfig>; 2]; 2],
 }
 
 impl Tls {
-    /// TLS 1.2 and 1.3 with `certificates`; HTTP/2 is offered before HTTP/1.1.
+    /// TLS 1.2 and 1.3 with `certificates`; HTTP/2 is offered before HTTP/1.1. QUIC has TLS 1.3 alone.
     pub(crate) fn new(certificates: Arc<dyn ResolvesServerCert>) -> Result<Self, rustls::Error> {
         let provider = Arc::new(CryptoProvider {
             // A hybrid first: a recording of today shall stay closed to the machines of tomorrow.
@@ -37,15 +40,22 @@ impl Tls {
             ],
             ..aws_lc_rs::default_provider()
         });
-        let mut server = ServerConfig::builder_with_provider(Arc::clone(&provider))
-            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
-            .with_no_client_auth()
-            .with_cert_resolver(certificates);
-        server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        server.ticketer = aws_lc_rs::Ticketer::new()?;
-        server.send_tls13_tickets = 1;
-        // A client that offers early data is told to wait: what it holds could be replayed.
-        server.max_early_data_size = 0;
+        let tickets = aws_lc_rs::Ticketer::new()?;
+        let server = |versions: &[&'static SupportedProtocolVersion], protocols: &[&[u8]]| {
+            let mut server = ServerConfig::builder_with_provider(Arc::clone(&provider))
+                .with_protocol_versions(versions)?
+                .with_no_client_auth()
+                .with_cert_resolver(Arc::clone(&certificates));
+            server.alpn_protocols = protocols.iter().map(|it| it.to_vec()).collect();
+            server.ticketer = Arc::clone(&tickets);
+            server.send_tls13_tickets = 1;
+            // A client that offers early data is told to wait: what it holds could be replayed.
+            server.max_early_data_size = 0;
+            Ok::<_, rustls::Error>(Arc::new(server))
+        };
+        let tcp =
+            server(&[&rustls::version::TLS13, &rustls::version::TLS12], &[b"h2", b"http/1.1"])?;
+        let quic = server(&[&rustls::version::TLS13], &[b"h3"])?;
 
         let own: Arc<dyn ServerCertVerifier> = Arc::new(ContainersOwn(Arc::clone(&provider)));
         let roots = webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect::<RootCertStore>();
@@ -58,8 +68,7 @@ impl Tls {
             Ok::<_, rustls::Error>([client(Offer::Http1)?, client(Offer::Http2)?])
         });
         let [own, vouched] = clients;
-        let acceptor = TlsAcceptor::from(Arc::new(server));
-        Ok(Self { acceptor, clients: [own?, vouched?] })
+        Ok(Self { acceptor: TlsAcceptor::from(tcp), quic, clients: [own?, vouched?] })
     }
 
     /// How TLS is spoken to a container; `verify` if its certificate must be vouched for.

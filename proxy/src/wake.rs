@@ -12,15 +12,14 @@ use futures_util::{
 use gantry_model::{ContainerId, ProjectId, edge::WakePolicy};
 use gantry_router::{Gate, Route, RouteState};
 use http::{HeaderValue, Method, Request};
-use hyper::body::Incoming;
 use tokio::{
     sync::watch,
     time::{Instant, timeout, timeout_at},
 };
 
 use crate::{
-    account::Account, answer::Failure, headers::Survey, pipeline::Ask, traffic::Busy,
-    worker::Worker,
+    account::Account, answer::Failure, body::ClientBody, headers::Survey, pipeline::Ask,
+    traffic::Busy, worker::Worker,
 };
 
 /// The routes are looked at this often even if they tell of no change.
@@ -116,7 +115,7 @@ pub(crate) async fn prepare(
     ask: &Ask<'_>,
     route: Route,
     is_known: bool,
-    request: &Request<Option<Incoming>>,
+    request: &Request<Option<ClientBody>>,
     account: &mut Account,
 ) -> Result<Awake, Failure> {
     let worker = ask.worker;

@@ -207,6 +207,12 @@ impl Wait {
         waker.into_iter().for_each(Waker::wake);
     }
 
+    /// Whether the wait is over at this moment.
+    pub(crate) fn is_over(&self) -> bool {
+        let now = self.watch.now.get();
+        self.with(|slot| slot.cut || slot.deadline <= now).unwrap_or(true)
+    }
+
     /// Whether the wait is over; the task is woken when it will be.
     pub(crate) fn poll_over(&self, cx: &Context<'_>) -> Option<Over> {
         let now = self.watch.now.get();

@@ -12,6 +12,7 @@ use std::{
 
 use gantry_model::ContainerId;
 use gantry_router::{Route, RouteState, RouteTable};
+use http::HeaderValue;
 use tokio_util::task::TaskTracker;
 
 use crate::{
@@ -66,6 +67,9 @@ pub(crate) struct Worker {
     routes_seen: Cell<([u8; 16], u64)>,
     scratch: RefCell<Vec<u8>>,
     quota: Quota,
+    /// What tells clients of HTTP/3, and whether it is served at the moment.
+    alt_svc: Option<HeaderValue>,
+    http3: Cell<bool>,
 }
 
 /// What a worker is made of.
@@ -100,6 +104,8 @@ impl Worker {
         let limits = config.limits;
         let now = Instant::now();
         let clock = ((deps.now_ms)(), now);
+        let alt_svc = format!("h3=\":{}\"; ma=86400", config.url_port);
+        let alt_svc = HeaderValue::try_from(alt_svc).ok();
         Self {
             dial_rules: DialRules::new(config.container_networks.clone()),
             pool: RefCell::new(Pool::new(
@@ -128,6 +134,8 @@ impl Worker {
             routes_seen: Cell::new(([0; 16], 0)),
             scratch: RefCell::new(vec![0; SCRATCH]),
             quota: Quota::new(counts, &limits),
+            alt_svc,
+            http3: Cell::new(false),
         }
     }
 
@@ -223,7 +231,7 @@ impl Worker {
         self.scratch.borrow_mut()
     }
 
-    /// The stream whose task runs at this moment, if it is one of HTTP/2.
+    /// The stream whose task runs at this moment, if it is one of HTTP/2 or 3.
     pub(crate) fn stream(&self) -> Option<Rc<Stream>> {
         self.stream.borrow().clone()
     }
@@ -231,6 +239,17 @@ impl Worker {
     /// The task of `stream` runs from now on; returns whose task ran until now.
     pub(crate) fn enter_stream(&self, stream: Option<Rc<Stream>>) -> Option<Rc<Stream>> {
         self.stream.replace(stream)
+    }
+
+    /// HTTP/3 is served from now on, or not any more.
+    pub(crate) fn offer_http3(&self, serves: bool) {
+        self.http3.set(serves);
+        self.metrics.http3_sockets.set(u64::from(serves));
+    }
+
+    /// `Alt-Svc`, while HTTP/3 is served.
+    pub(crate) fn alt_svc(&self) -> Option<&HeaderValue> {
+        self.alt_svc.as_ref().filter(|_| self.http3.get())
     }
 
     /// Whether connections shall end as soon as their requests have.

@@ -303,6 +303,7 @@ fn edge_config(config: &Config, files: &Files) -> gantry_proxy::Config {
     let edge = &config.edge;
     gantry_proxy::Config {
         listen_https: edge.https.clone(),
+        http3: edge.http3,
         listen_http: edge.http.clone(),
         listen_plain: Vec::new(),
         listen_admin: vec![edge.admin],

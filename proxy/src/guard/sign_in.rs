@@ -16,7 +16,6 @@ use gantry_model::{
 use gantry_router::Gate;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header, uri::PathAndQuery};
 use http_body_util::{BodyExt, Limited};
-use hyper::body::Incoming;
 use tokio::time::timeout;
 
 use super::{
@@ -29,7 +28,7 @@ use super::{
 };
 use crate::{
     answer::Failure,
-    body::EdgeBody,
+    body::{ClientBody, EdgeBody},
     forward::Downstreams,
     page::{Escaped, STYLE},
     pipeline::Ask,
@@ -218,7 +217,7 @@ fn check_origin(ask: &Ask<'_>, headers: &HeaderMap) -> Result<(), Failure> {
     }
 }
 
-async fn read(body: Option<Incoming>) -> Result<String, Failure> {
+async fn read(body: Option<ClientBody>) -> Result<String, Failure> {
     let Some(body) = body else { return Ok(String::new()) };
     let read = timeout(FORM_TIME, Limited::new(body, FORM_MAX).collect()).await;
     match read {

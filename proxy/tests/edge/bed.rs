@@ -136,6 +136,7 @@ impl Readiness for Gauge {
 pub(crate) struct Setup {
     pub(crate) limits: Limits,
     pub(crate) workers: usize,
+    pub(crate) http3: bool,
     pub(crate) program: Program,
     /// Whether containers that are asked to wake do.
     pub(crate) wakes: bool,
@@ -152,6 +153,7 @@ impl Default for Setup {
         Self {
             limits: Limits::default(),
             workers: 1,
+            http3: true,
             program: Box::new(|address| Ok(Origin::simple(address))),
             wakes: true,
             proxy_protocol_from: Vec::new(),
@@ -214,6 +216,7 @@ impl Bed {
         let listen = vec![SocketAddr::new(setup.listen.unwrap_or_else(|| own[0].ip()), 0)];
         let config = Config {
             listen_https: listen.clone(),
+            http3: setup.http3,
             listen_http: listen,
             listen_plain: own.clone(),
             listen_admin: own,

@@ -43,6 +43,11 @@ pub(crate) fn field(name: &str, value: &str) -> Vec<u8> {
     [vec![0], literal(name), literal(value)].concat()
 }
 
+/// `:method`, by its name in the static table.
+fn literal_method(method: &str) -> Vec<u8> {
+    [vec![0x02], literal(method)].concat()
+}
+
 /// `GET / https` of an authority.
 pub(crate) fn get(authority: &str) -> Vec<u8> {
     [vec![0x82, 0x84, 0x87, 0x01], literal(authority)].concat()
@@ -145,6 +150,25 @@ fn requests_of_a_connection_are_judged_one_by_one() {
         assert!(text.contains(want), "{want}: {text}");
     }
     assert_eq!(origin.seen().len(), 1);
+}
+
+#[test]
+fn an_answer_to_head_ends_with_its_head() {
+    let bed = Bed::new(170);
+    let _origin = bed.running();
+    let name = host(CONTAINER, "http-3000");
+    let mut client = connect(&bed, &name);
+    for (stream, authority) in [(1, name.clone()), (3, host(&"c".repeat(24), "http-3000"))] {
+        let head = [literal_method("HEAD"), vec![0x84, 0x87, 0x01], literal(&authority)].concat();
+        client.send(frame(HEADERS, END_STREAM | END_HEADERS, stream, &head));
+        let answer = loop {
+            let frame = next(&mut client);
+            if frame.stream == stream {
+                break frame;
+            }
+        };
+        assert_eq!((answer.kind, answer.flags & END_STREAM), (HEADERS, END_STREAM), "{stream}");
+    }
 }
 
 #[test]

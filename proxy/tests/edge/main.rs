@@ -41,6 +41,8 @@ mod hosts;
 #[cfg(test)]
 mod http2;
 #[cfg(test)]
+mod http3;
+#[cfg(test)]
 mod kit;
 #[cfg(test)]
 mod life;

@@ -3,7 +3,7 @@
 //! `scripts/test` puts the libraries of `tests/python.txt` into `target/python`.
 
 use std::{
-    io::{BufRead, BufReader, Read},
+    io::{BufRead, BufReader, Read, Write},
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, Stdio},
@@ -35,7 +35,7 @@ pub(crate) fn start(script: &str, arguments: &[&str]) -> Option<Program> {
         .arg("-B")
         .arg(script)
         .args(arguments)
-        .stdin(Stdio::null())
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn();
     let mut child = command.unwrap();
@@ -65,6 +65,11 @@ impl Program {
         let mut line = String::new();
         self.output.read_line(&mut line).unwrap();
         assert_eq!(line.trim_end(), want, "the program's reasons are on the standard error");
+    }
+
+    /// Tells the program to go on.
+    pub(crate) fn go_on(&mut self) {
+        self.child.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
     }
 
     /// Waits for the program's end, which must be a good one; returns what else it said.

@@ -1,0 +1,428 @@
+//! HTTP/3: QUIC connections, their requests, and the way of an answer back.
+//!
+//! quinn and `h3` carry the octets; everything else is as for the other versions: the same pipeline,
+//! the same limits, deadlines in the same watch. Early data is off: what it holds could be replayed.
+
+use std::{
+    cell::{Cell, RefCell},
+    future::{Future, poll_fn},
+    net::UdpSocket,
+    pin::pin,
+    rc::Rc,
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use h3::{
+    error::Code,
+    server::{RequestResolver, RequestStream},
+};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body::Body as _;
+use quinn::{
+    EndpointConfig, Incoming, TokioRuntime, TransportConfig, VarInt,
+    crypto::rustls::{HandshakeData, QuicServerConfig},
+};
+use tokio::{task::JoinSet, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    body::{ClientBody, EdgeBody, keep_head_alone},
+    downstream::{Downstream, Protocol},
+    http3_body::Receiving,
+    limits::Guest,
+    pipeline,
+    quic::{self, Accepted},
+    stalled::guarded,
+    steer::Ids,
+    watch::Wait,
+    worker::Worker,
+};
+
+/// What a client may send ahead on one stream, and on the whole connection.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// What may be unacknowledged on the whole connection.
+const SEND_WINDOW: u64 = 1024 * 1024;
+/// A client's streams of control; three are in use.
+const CONTROL_STREAMS: u32 = 8;
+/// A client that does not answer for so long is gone; while it has requests it is asked in between.
+const PEER_GONE: Duration = Duration::from_secs(30);
+const ASK_EVERY: Duration = Duration::from_secs(10);
+/// Handshakes under way in one worker, beyond which clients must prove their address first.
+const UNPROVEN_MAX: usize = 64;
+/// Requests that were no requests, after which a connection is ended.
+const BROKEN_MAX: u32 = 32;
+/// A client that was told to go may send so long what it has begun.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+/// What a stream's frames may take besides a head and one piece of data.
+const FRAMES: u64 = 64 * 1024;
+/// The octets sent at once: a client that takes so much has moved.
+const PIECE: usize = 16 * 1024;
+
+/// A worker's socket and its place among the workers.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    pub(crate) socket: UdpSocket,
+    pub(crate) worker: usize,
+    pub(crate) workers: usize,
+}
+
+fn endpoint(worker: &Worker, seat: Seat) -> Result<quinn::Endpoint, Box<dyn std::error::Error>> {
+    let limits = worker.limits();
+    let mut transport = TransportConfig::default();
+    transport
+        .max_concurrent_bidi_streams(limits.streams_max.into())
+        .max_concurrent_uni_streams(CONTROL_STREAMS.into())
+        .stream_receive_window(STREAM_WINDOW.into())
+        .receive_window(CONNECTION_WINDOW.into())
+        .send_window(SEND_WINDOW)
+        .datagram_receive_buffer_size(None)
+        .keep_alive_interval(Some(ASK_EVERY))
+        .max_idle_timeout(Some(PEER_GONE.try_into()?));
+    let crypto = QuicServerConfig::try_from(Arc::clone(&worker.tls().quic))?;
+    let mut server = quinn::ServerConfig::with_crypto(Arc::new(crypto));
+    server.transport_config(Arc::new(transport));
+    let mut config = EndpointConfig::default();
+    let Seat { socket, worker: number, workers } = seat;
+    config.cid_generator(move || Box::new(Ids::new(number, workers)));
+    Ok(quinn::Endpoint::new(config, Some(server), socket, Arc::new(TokioRuntime))?)
+}
+
+/// Accepts until `stop`, then waits until all connections have ended.
+pub(crate) async fn accept(worker: Rc<Worker>, seat: Seat, stop: CancellationToken) {
+    let endpoint = match endpoint(&worker, seat) {
+        Ok(endpoint) => endpoint,
+        Err(error) => {
+            tracing::error!(%error, "HTTP/3 cannot be served");
+            return;
+        }
+    };
+    worker.offer_http3(true);
+    loop {
+        let incoming = tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            incoming = endpoint.accept() => incoming,
+        };
+        let Some(incoming) = incoming else {
+            tracing::error!("the socket of HTTP/3 has failed");
+            break;
+        };
+        admit(&worker, incoming);
+    }
+    worker.offer_http3(false);
+    endpoint.set_server_config(None);
+    endpoint.wait_idle().await;
+}
+
+fn admit(worker: &Rc<Worker>, incoming: Incoming) {
+    if worker.quota().handshakes() >= UNPROVEN_MAX && incoming.may_retry() {
+        // An address that was forged shall cost nobody his place.
+        drop(incoming.retry());
+        return;
+    }
+    let admitted = worker.open_connection().and_then(|open| {
+        let guest = worker.quota().admit(incoming.remote_address())?;
+        let counted = worker.quota().handshake(&guest)?;
+        Ok((open, guest, counted))
+    });
+    let (open, guest, counted) = match admitted {
+        Ok(admitted) => admitted,
+        Err(refused) => {
+            worker.metrics().refused(refused);
+            incoming.refuse();
+            return;
+        }
+    };
+    worker.metrics().connections_accepted.add(1);
+    let worker = Rc::clone(worker);
+    let tasks = worker.tasks().clone();
+    // The tracker waits for it.
+    drop(tasks.spawn_local(async move {
+        let limit = worker.limits().tls_timeout;
+        let shaken = timeout(limit, async { incoming.accept()?.await }).await;
+        drop(counted);
+        match shaken {
+            Ok(Ok(connection)) => {
+                worker.metrics().tls_handshakes.add(1);
+                serve(&worker, connection, guest).await;
+            }
+            Ok(Err(_)) | Err(_) => worker.metrics().tls_failures.add(1),
+        }
+        drop(open);
+    }));
+}
+
+type Resolver = RequestResolver<quic::Connection, Bytes>;
+
+/// What comes next on a connection.
+enum Next {
+    Request(Resolver),
+    /// A request has ended, well or not.
+    Ended(bool),
+    /// A look at the deadline, or a drain has begun.
+    Look,
+    Over,
+}
+
+/// One connection.
+struct Session {
+    worker: Rc<Worker>,
+    connection: quinn::Connection,
+    sni: Option<Box<str>>,
+    /// Counted while it lasts.
+    guest: Guest,
+    downstream: Rc<Downstream>,
+    requests: JoinSet<bool>,
+    /// The stream that was accepted last.
+    accepted: Rc<RefCell<Option<Accepted>>>,
+    wait: Wait,
+    started: u64,
+    /// How many requests there were at the last look.
+    seen: u64,
+    broken: u32,
+    /// Whether the client was told to go.
+    told: bool,
+}
+
+/// Serves one connection to its end.
+async fn serve(worker: &Rc<Worker>, connection: quinn::Connection, guest: Guest) {
+    let head_max = u64::try_from(worker.limits().head_bytes_max).unwrap_or(u64::MAX);
+    let accepted = Rc::<RefCell<Option<Accepted>>>::default();
+    let slot = Rc::clone(&accepted);
+    let ahead = head_max.saturating_add(FRAMES);
+    let streams = quic::Connection::new(connection.clone(), ahead, move |accepted| {
+        *slot.borrow_mut() = Some(accepted);
+    });
+    let built = h3::server::builder().max_field_section_size(head_max).build(streams).await;
+    let Ok(mut h3) = built else { return };
+    let mut session = Session::new(worker, connection, guest, accepted);
+    loop {
+        let next = session.next(&mut h3).await;
+        let mut end = worker.is_draining() || session.started >= worker.limits().requests_max;
+        match next {
+            Next::Request(resolver) => session.begin(resolver),
+            Next::Ended(good) => session.broken += u32::from(!good),
+            Next::Look if session.wait.is_over() => {
+                let quiet = session.requests.is_empty();
+                if quiet && session.told {
+                    break;
+                }
+                // As for HTTP/2: quiet for a whole period is idle.
+                end |= quiet && session.started == session.seen;
+                session.seen = session.started;
+                let told = session.told;
+                session.wait.within(if told { LAST_WORDS } else { worker.limits().idle });
+            }
+            Next::Look => {}
+            Next::Over => break,
+        }
+        if session.broken > BROKEN_MAX {
+            session.connection.close(code(Code::H3_EXCESSIVE_LOAD), b"");
+            break;
+        }
+        if end && !session.told {
+            session.told = true;
+            session.wait.within(LAST_WORDS);
+            if h3.shutdown(1).await.is_err() {
+                break;
+            }
+        }
+    }
+}
+
+impl Session {
+    fn new(
+        worker: &Rc<Worker>,
+        connection: quinn::Connection,
+        guest: Guest,
+        accepted: Rc<RefCell<Option<Accepted>>>,
+    ) -> Self {
+        let data = connection.handshake_data();
+        let data = data.and_then(|data| data.downcast::<HandshakeData>().ok());
+        let sni: Option<Box<str>> = data.and_then(|data| data.server_name).map(Into::into);
+        let wait = worker.watch().wait(None);
+        wait.within(worker.limits().head_timeout);
+        Self {
+            worker: Rc::clone(worker),
+            downstream: Rc::new(facts(&guest, sni.clone())),
+            guest,
+            connection,
+            sni,
+            requests: JoinSet::new(),
+            accepted,
+            wait,
+            started: 0,
+            seen: 0,
+            broken: 0,
+            told: false,
+        }
+    }
+
+    async fn next(&mut self, h3: &mut h3::server::Connection<quic::Connection, Bytes>) -> Next {
+        let (wait, worker, told) = (&self.wait, &self.worker, self.told);
+        tokio::select! {
+            accepted = h3.accept() => match accepted {
+                Ok(Some(resolver)) => Next::Request(resolver),
+                Ok(None) | Err(_) => Next::Over,
+            },
+            Some(ended) = self.requests.join_next() => Next::Ended(ended.unwrap_or(false)),
+            () = poll_fn(|cx| match wait.poll_over(cx) {
+                Some(_) => Poll::Ready(()),
+                None if worker.is_draining() && !told => Poll::Ready(()),
+                None => Poll::Pending,
+            }) => Next::Look,
+        }
+    }
+
+    fn begin(&mut self, resolver: Resolver) {
+        self.started += 1;
+        let peer = self.connection.remote_address();
+        if peer.ip() != self.guest.peer.ip() {
+            // The client has moved; what is said of its address and counted for it must be true.
+            match self.worker.quota().admit(peer) {
+                Ok(guest) => self.guest = guest,
+                Err(refused) => {
+                    self.worker.metrics().refused(refused);
+                    self.connection.close(code(Code::H3_EXCESSIVE_LOAD), b"");
+                    return;
+                }
+            }
+            self.downstream = Rc::new(facts(&self.guest, self.sni.clone()));
+        }
+        if let Some(accepted) = self.accepted.borrow_mut().take() {
+            let downstream = Rc::clone(&self.downstream);
+            let request = request(Rc::clone(&self.worker), downstream, resolver, accepted);
+            self.requests.spawn_local(guarded_request(Rc::clone(&self.worker), request));
+        }
+    }
+}
+
+fn facts(guest: &Guest, sni: Option<Box<str>>) -> Downstream {
+    Downstream::new(guest, Protocol::Http3, true, sni)
+}
+
+fn code(code: Code) -> VarInt {
+    VarInt::from_u64(code.value()).unwrap_or(VarInt::MAX)
+}
+
+/// Runs a request under the guard of its answer's body; says whether it was one.
+async fn guarded_request(worker: Rc<Worker>, request: impl Future<Output = bool>) -> bool {
+    let good = Cell::new(true);
+    guarded(worker, async { good.set(request.await) }).await;
+    good.get()
+}
+
+/// Answers one request; says whether it was one.
+async fn request(
+    worker: Rc<Worker>,
+    downstream: Rc<Downstream>,
+    resolver: Resolver,
+    accepted: Accepted,
+) -> bool {
+    let limits = Rc::clone(worker.limits());
+    let Accepted { allowance, mut stopped } = accepted;
+    let wait = worker.watch().wait(None);
+    wait.within(limits.head_timeout);
+    let resolved = {
+        let mut resolving = pin!(resolver.resolve_request());
+        poll_fn(|cx| match resolving.as_mut().poll(cx) {
+            Poll::Ready(resolved) => Poll::Ready(resolved.ok()),
+            Poll::Pending => wait.poll_over(cx).map_or(Poll::Pending, |_| Poll::Ready(None)),
+        })
+        .await
+    };
+    let Some((head, stream)) = resolved else { return false };
+    let (send, recv) = stream.split();
+    let mut send = Sending { stream: send, ended: false };
+    let Some(mut body) = Receiving::new(recv, allowance, head.headers()) else {
+        send.stream.stop_stream(Code::H3_MESSAGE_ERROR);
+        send.ended = true;
+        return false;
+    };
+    // Whether there is a body decides how the request is framed for the container.
+    let quick = matches!(*head.method(), Method::GET | Method::HEAD | Method::DELETE);
+    if !body.look(quick, &wait, &limits).await {
+        return false;
+    }
+    let is_head = *head.method() == Method::HEAD;
+    let request: Request<ClientBody> = head.map(|()| ClientBody::Http3(Box::new(body)));
+    let refusal = downstream.start();
+    let mut answer = pin!(pipeline::answer(Rc::clone(&worker), downstream, refusal, request));
+    let answered = poll_fn(|cx| match answer.as_mut().poll(cx) {
+        Poll::Ready(answer) => Poll::Ready(Some(answer)),
+        Poll::Pending => stopped.as_mut().poll(cx).map(|()| None),
+    });
+    let Some(mut response) = answered.await else { return true };
+    if is_head {
+        keep_head_alone(&mut response);
+    }
+    send.response(&worker, response, is_head).await;
+    // To close the connection would lose what the client does not have yet.
+    wait.within(limits.send_idle);
+    poll_fn(|cx| match stopped.as_mut().poll(cx) {
+        Poll::Ready(()) => Poll::Ready(()),
+        Poll::Pending => wait.poll_over(cx).map_or(Poll::Pending, |_| Poll::Ready(())),
+    })
+    .await;
+    true
+}
+
+/// The way of an answer to the client. Dropped before its end, it resets the stream: what was sent
+/// so far must not look complete.
+struct Sending {
+    stream: RequestStream<quic::SendStream, Bytes>,
+    ended: bool,
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.stream.stop_stream(Code::H3_INTERNAL_ERROR);
+        }
+    }
+}
+
+impl Sending {
+    async fn response(&mut self, worker: &Worker, response: Response<EdgeBody>, is_head: bool) {
+        let (mut parts, body) = response.into_parts();
+        let bodiless = matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        if let Some(length) = body.size_hint().exact().filter(|_| !bodiless && !is_head) {
+            let length = HeaderValue::from(length);
+            parts.headers.entry(header::CONTENT_LENGTH).or_insert(length);
+        }
+        for name in [header::CONNECTION, header::TRANSFER_ENCODING, header::UPGRADE] {
+            parts.headers.remove(name);
+        }
+        if self.stream.send_response(Response::from_parts(parts, ())).await.is_ok()
+            && self.body(worker, body).await.is_ok()
+        {
+            self.ended = self.stream.finish().await.is_ok();
+        }
+    }
+
+    /// Sends a body to its end; an error means that the client or the container did not go so far.
+    async fn body(&mut self, worker: &Worker, body: EdgeBody) -> Result<(), ()> {
+        let mut body = pin!(body);
+        while !body.is_end_stream() {
+            let Some(frame) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await else { break };
+            match frame.map_err(drop)?.into_data() {
+                Ok(mut data) => {
+                    while !data.is_empty() {
+                        let piece = data.split_to(data.len().min(PIECE));
+                        self.stream.send_data(piece).await.map_err(drop)?;
+                        worker.stream().iter().for_each(|stream| stream.moved());
+                    }
+                }
+                Err(frame) => {
+                    let trailers: HeaderMap = frame.into_trailers().map_err(drop)?;
+                    return self.stream.send_trailers(trailers).await.map_err(drop);
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,393 @@
+//! QUIC as the HTTP/3 engine reads and writes it: quinn's streams behind the traits of `h3`.
+//!
+//! `h3` collects a frame that is not DATA until it is complete, however long it says it will be. The
+//! streams here therefore have an allowance of octets that are read ahead of what was delivered; what
+//! a client sends beyond it ends the stream. A stream also tells when the client wants no more of it,
+//! which the traits have no word for.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, Bytes};
+use h3::{
+    error::Code,
+    quic::{
+        self, ConnectionErrorIncoming as ConnectionError, StreamErrorIncoming as StreamError,
+        StreamId, WriteBuf,
+    },
+};
+use quinn::VarInt;
+
+/// The octets read at once.
+const CHUNK: usize = 8 * 1024;
+/// The octets of frames between two pieces of data that are always allowed.
+const BETWEEN: u64 = 32;
+/// What a request adds to what the client may say on its control streams, such as its priority.
+const CONTROL_PER_REQUEST: u64 = 512;
+
+/// Octets that may still be read.
+#[derive(Clone, Debug)]
+pub(crate) struct Allowance(Arc<AtomicU64>);
+
+impl Allowance {
+    fn new(octets: u64) -> Self {
+        Self(Arc::new(AtomicU64::new(octets)))
+    }
+
+    /// So much of what was read is data, and delivered.
+    pub(crate) fn delivered(&self, octets: usize) {
+        self.add(u64::try_from(octets).unwrap_or(u64::MAX).saturating_add(BETWEEN));
+    }
+
+    fn add(&self, octets: u64) {
+        let more = |left: u64| Some(left.saturating_add(octets));
+        // It always succeeds.
+        _ = self.0.fetch_update(Relaxed, Relaxed, more);
+    }
+
+    fn take(&self, octets: usize) {
+        let octets = u64::try_from(octets).unwrap_or(u64::MAX);
+        let less = |left: u64| Some(left.saturating_sub(octets));
+        _ = self.0.fetch_update(Relaxed, Relaxed, less);
+    }
+
+    fn left(&self) -> usize {
+        usize::try_from(self.0.load(Relaxed)).unwrap_or(usize::MAX)
+    }
+}
+
+type Later<T> = Pin<Box<dyn Future<Output = T>>>;
+
+/// Ends when the client wants no more of a stream, or has all of it.
+pub(crate) type Stopped = Later<()>;
+
+/// What the traits do not tell of a stream that was accepted.
+pub(crate) struct Accepted {
+    pub(crate) allowance: Allowance,
+    pub(crate) stopped: Stopped,
+}
+
+/// A connection as `h3` drives it.
+pub(crate) struct Connection {
+    opener: Opener,
+    bidi: Option<Later<Result<(quinn::SendStream, quinn::RecvStream), quinn::ConnectionError>>>,
+    uni: Option<Later<Result<quinn::RecvStream, quinn::ConnectionError>>>,
+    allowance: u64,
+    control: Allowance,
+    accepted: Box<dyn FnMut(Accepted)>,
+}
+
+impl Connection {
+    /// `allowance` octets of each stream may be read ahead; `accepted` is told of each request's
+    /// stream before `h3` returns it.
+    pub(crate) fn new(
+        connection: quinn::Connection,
+        allowance: u64,
+        accepted: impl FnMut(Accepted) + 'static,
+    ) -> Self {
+        Self {
+            opener: Opener { connection, opening: None },
+            bidi: None,
+            uni: None,
+            allowance,
+            control: Allowance::new(allowance),
+            accepted: Box::new(accepted),
+        }
+    }
+}
+
+impl quic::Connection<Bytes> for Connection {
+    type RecvStream = RecvStream;
+    type OpenStreams = Opener;
+
+    fn poll_accept_recv(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<RecvStream, ConnectionError>> {
+        let accepting = self.uni.get_or_insert_with(|| {
+            let connection = self.opener.connection.clone();
+            Box::pin(async move { connection.accept_uni().await })
+        });
+        let stream = ready!(accepting.as_mut().poll(cx));
+        self.uni = None;
+        let stream = stream.map_err(of_connection)?;
+        Poll::Ready(RecvStream::new(stream, self.control.clone()))
+    }
+
+    fn poll_accept_bidi(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<BidiStream, ConnectionError>> {
+        let accepting = self.bidi.get_or_insert_with(|| {
+            let connection = self.opener.connection.clone();
+            Box::pin(async move { connection.accept_bi().await })
+        });
+        let streams = ready!(accepting.as_mut().poll(cx));
+        self.bidi = None;
+        let (send, recv) = streams.map_err(of_connection)?;
+        let allowance = Allowance::new(self.allowance);
+        self.control.add(CONTROL_PER_REQUEST);
+        let stopped = send.stopped();
+        (self.accepted)(Accepted {
+            allowance: allowance.clone(),
+            stopped: Box::pin(async move { drop(stopped.await) }),
+        });
+        let (send, recv) = (SendStream::new(send)?, RecvStream::new(recv, allowance)?);
+        Poll::Ready(Ok(BidiStream { send, recv }))
+    }
+
+    fn opener(&self) -> Opener {
+        Opener { connection: self.opener.connection.clone(), opening: None }
+    }
+}
+
+impl quic::OpenStreams<Bytes> for Connection {
+    type BidiStream = BidiStream;
+    type SendStream = SendStream;
+
+    fn poll_open_bidi(&mut self, cx: &mut Context<'_>) -> Poll<Result<BidiStream, StreamError>> {
+        self.opener.poll_open_bidi(cx)
+    }
+
+    fn poll_open_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<SendStream, StreamError>> {
+        self.opener.poll_open_send(cx)
+    }
+
+    fn close(&mut self, code: Code, reason: &[u8]) {
+        self.opener.close(code, reason);
+    }
+}
+
+/// Opens streams of the edge's own: those of control.
+pub(crate) struct Opener {
+    connection: quinn::Connection,
+    opening: Option<Later<Result<quinn::SendStream, quinn::ConnectionError>>>,
+}
+
+impl quic::OpenStreams<Bytes> for Opener {
+    type BidiStream = BidiStream;
+    type SendStream = SendStream;
+
+    fn poll_open_bidi(&mut self, _cx: &mut Context<'_>) -> Poll<Result<BidiStream, StreamError>> {
+        Poll::Ready(Err(StreamError::Unknown("a server opens no requests".into())))
+    }
+
+    fn poll_open_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<SendStream, StreamError>> {
+        let opening = self.opening.get_or_insert_with(|| {
+            let connection = self.connection.clone();
+            Box::pin(async move { connection.open_uni().await })
+        });
+        let stream = ready!(opening.as_mut().poll(cx));
+        self.opening = None;
+        let stream = stream.map_err(of_connection).and_then(SendStream::new);
+        let failed = |connection_error| StreamError::ConnectionErrorIncoming { connection_error };
+        Poll::Ready(stream.map_err(failed))
+    }
+
+    fn close(&mut self, code: Code, reason: &[u8]) {
+        self.connection.close(varint(code.value()), reason);
+    }
+}
+
+/// A request's stream.
+pub(crate) struct BidiStream {
+    send: SendStream,
+    recv: RecvStream,
+}
+
+impl quic::BidiStream<Bytes> for BidiStream {
+    type SendStream = SendStream;
+    type RecvStream = RecvStream;
+
+    fn split(self) -> (SendStream, RecvStream) {
+        (self.send, self.recv)
+    }
+}
+
+impl quic::SendStream<Bytes> for BidiStream {
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
+        self.send.poll_ready(cx)
+    }
+
+    fn send_data<T: Into<WriteBuf<Bytes>>>(&mut self, data: T) -> Result<(), StreamError> {
+        self.send.send_data(data)
+    }
+
+    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
+        self.send.poll_finish(cx)
+    }
+
+    fn reset(&mut self, reset_code: u64) {
+        self.send.reset(reset_code);
+    }
+
+    fn send_id(&self) -> StreamId {
+        self.send.id
+    }
+}
+
+impl quic::RecvStream for BidiStream {
+    type Buf = Bytes;
+
+    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, StreamError>> {
+        self.recv.poll_data(cx)
+    }
+
+    fn stop_sending(&mut self, error_code: u64) {
+        self.recv.stop_sending(error_code);
+    }
+
+    fn recv_id(&self) -> StreamId {
+        self.recv.id
+    }
+}
+
+/// The edge's side of a stream. quinn ends a stream that is dropped; one that nothing was said on is
+/// reset here, because an empty answer is none.
+pub(crate) struct SendStream {
+    stream: quinn::SendStream,
+    id: StreamId,
+    writing: Option<WriteBuf<Bytes>>,
+    silent: bool,
+}
+
+impl Drop for SendStream {
+    fn drop(&mut self) {
+        if self.silent {
+            quic::SendStream::reset(self, Code::H3_REQUEST_INCOMPLETE.value());
+        }
+    }
+}
+
+impl SendStream {
+    fn new(stream: quinn::SendStream) -> Result<Self, ConnectionError> {
+        let id = stream_id(stream.id())?;
+        Ok(Self { stream, id, writing: None, silent: true })
+    }
+}
+
+impl quic::SendStream<Bytes> for SendStream {
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
+        while let Some(data) = self.writing.as_mut().filter(|data| data.has_remaining()) {
+            let written = Pin::new(&mut self.stream).poll_write(cx, data.chunk());
+            let written = ready!(written).map_err(|error| match error {
+                quinn::WriteError::Stopped(code) => {
+                    StreamError::StreamTerminated { error_code: code.into_inner() }
+                }
+                quinn::WriteError::ConnectionLost(error) => of_stream(error),
+                quinn::WriteError::ClosedStream | quinn::WriteError::ZeroRttRejected => {
+                    StreamError::Unknown(error.into())
+                }
+            })?;
+            data.advance(written);
+        }
+        self.writing = None;
+        Poll::Ready(Ok(()))
+    }
+
+    fn send_data<T: Into<WriteBuf<Bytes>>>(&mut self, data: T) -> Result<(), StreamError> {
+        if self.writing.is_some() {
+            return Err(StreamError::Unknown("written to while not ready".into()));
+        }
+        self.writing = Some(data.into());
+        self.silent = false;
+        Ok(())
+    }
+
+    fn poll_finish(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
+        Poll::Ready(self.stream.finish().map_err(|error| StreamError::Unknown(error.into())))
+    }
+
+    fn reset(&mut self, reset_code: u64) {
+        // A stream that has ended cannot be reset any more.
+        _ = self.stream.reset(varint(reset_code));
+    }
+
+    fn send_id(&self) -> StreamId {
+        self.id
+    }
+}
+
+/// The client's side of a stream.
+pub(crate) struct RecvStream {
+    stream: quinn::RecvStream,
+    id: StreamId,
+    allowance: Allowance,
+}
+
+impl RecvStream {
+    fn new(stream: quinn::RecvStream, allowance: Allowance) -> Result<Self, ConnectionError> {
+        let id = stream_id(stream.id())?;
+        Ok(Self { stream, id, allowance })
+    }
+}
+
+impl quic::RecvStream for RecvStream {
+    type Buf = Bytes;
+
+    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, StreamError>> {
+        let mut octets = [0; CHUNK];
+        let room = octets.get_mut(..self.allowance.left().min(CHUNK)).unwrap_or_default();
+        if room.is_empty() {
+            let error_code = Code::H3_EXCESSIVE_LOAD.value();
+            self.stop_sending(error_code);
+            return Poll::Ready(Err(StreamError::StreamTerminated { error_code }));
+        }
+        let count = ready!(self.stream.poll_read(cx, room)).map_err(|error| match error {
+            quinn::ReadError::Reset(code) => {
+                StreamError::StreamTerminated { error_code: code.into_inner() }
+            }
+            quinn::ReadError::ConnectionLost(error) => of_stream(error),
+            quinn::ReadError::ClosedStream
+            | quinn::ReadError::IllegalOrderedRead
+            | quinn::ReadError::ZeroRttRejected => StreamError::Unknown(error.into()),
+        })?;
+        self.allowance.take(count);
+        let read = octets.get(..count).filter(|read| !read.is_empty());
+        Poll::Ready(Ok(read.map(Bytes::copy_from_slice)))
+    }
+
+    fn stop_sending(&mut self, error_code: u64) {
+        // A stream that has ended cannot be stopped any more.
+        _ = self.stream.stop(varint(error_code));
+    }
+
+    fn recv_id(&self) -> StreamId {
+        self.id
+    }
+}
+
+fn stream_id(id: quinn::StreamId) -> Result<StreamId, ConnectionError> {
+    StreamId::try_from(u64::from(VarInt::from(id)))
+        .map_err(|error| ConnectionError::InternalError(error.to_string()))
+}
+
+fn varint(code: u64) -> VarInt {
+    VarInt::from_u64(code).unwrap_or(VarInt::MAX)
+}
+
+fn of_connection(error: quinn::ConnectionError) -> ConnectionError {
+    match error {
+        quinn::ConnectionError::ApplicationClosed(close) => {
+            ConnectionError::ApplicationClose { error_code: close.error_code.into_inner() }
+        }
+        quinn::ConnectionError::TimedOut => ConnectionError::Timeout,
+        other @ (quinn::ConnectionError::VersionMismatch
+        | quinn::ConnectionError::TransportError(_)
+        | quinn::ConnectionError::ConnectionClosed(_)
+        | quinn::ConnectionError::Reset
+        | quinn::ConnectionError::LocallyClosed
+        | quinn::ConnectionError::CidsExhausted) => ConnectionError::Undefined(Arc::new(other)),
+    }
+}
+
+fn of_stream(error: quinn::ConnectionError) -> StreamError {
+    StreamError::ConnectionErrorIncoming { connection_error: of_connection(error) }
+}

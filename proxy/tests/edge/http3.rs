@@ -1,0 +1,163 @@
+//! HTTP/3, with clients that others wrote.
+
+use std::{net::TcpStream, time::Duration};
+
+use gantry_model::Phase;
+
+use crate::{
+    bed::{Bed, CONTAINER, Setup, host},
+    origin::{Origin, Seen, reply, send},
+    python::{self, Program},
+};
+
+/// Starts the client of HTTP/3.
+fn ask(bed: &Bed, mode: &str) -> Option<Program> {
+    python::ask(bed, "http3_client.py", &host(CONTAINER, "http-3000"), &[mode])
+}
+
+/// A container that tells what it was asked, or returns the body.
+fn telling(seen: &Seen, stream: &mut TcpStream) {
+    if seen.line().starts_with("HEAD ") {
+        send(stream, "HTTP/1.1 200 OK\r\n\r\n");
+    } else if seen.body.is_empty() {
+        let fields: Vec<_> = seen.head.lines().skip(1).map(str::to_owned).collect();
+        let told = serde_json::json!({ "line": seen.line(), "fields": fields });
+        reply(stream, "content-type: application/json", &told.to_string());
+    } else {
+        let length = seen.body.len();
+        send(stream, format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n"));
+        send(stream, &seen.body);
+    }
+}
+
+#[test]
+fn requests_over_http3_are_served_like_others() {
+    let bed = Bed::new(160);
+    let _origin = bed.running_with(telling);
+    let Some(client) = ask(&bed, "requests") else { return };
+    client.ends();
+    assert!((bed.metric("gantry_proxy_http3_sockets") - 1.0).abs() < f64::EPSILON);
+    let lines = bed.finish();
+    let line = lines.iter().find(|line| line["path"] == "/one").unwrap();
+    assert_eq!((&line["protocol"], &line["status"]), (&"http3".into(), &200.into()));
+    let large = lines.iter().find(|line| line["path"] == "/large").unwrap();
+    assert_eq!((&large["received"], &large["sent"]), (&2_048_000.into(), &2_048_000.into()));
+}
+
+#[test]
+fn requests_over_http3_are_judged_like_others() {
+    let bed = Bed::new(161);
+    let origin = bed.running();
+    let Some(client) = ask(&bed, "judged") else { return };
+    client.ends();
+    let whole = origin.seen().iter().filter(|seen| seen.line().contains("/ ")).count();
+    assert_eq!(whole, 1, "{:?}", origin.seen());
+}
+
+#[test]
+fn trailers_pass_over_http3() {
+    let bed = Bed::new(162);
+    let origin = bed.running_with(|_, stream| {
+        send(
+            stream,
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n\
+             3\r\nabc\r\n0\r\nX-Sum: 7\r\n\r\n",
+        );
+    });
+    let Some(client) = ask(&bed, "trailers") else { return };
+    client.ends();
+    assert_eq!(String::from_utf8(origin.last().body).unwrap().to_lowercase(), "abcx-sum: 7");
+}
+
+#[test]
+fn stopping_a_container_resets_its_streams_of_http3() {
+    let bed = Bed::new(163);
+    let origin = bed.running_with(|_, stream| {
+        send(stream, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n");
+    });
+    let Some(mut client) = ask(&bed, "events") else { return };
+    client.says("open");
+    bed.set(CONTAINER, Phase::Stopping, 1);
+    client.ends();
+    origin.wait_closed(1);
+}
+
+#[test]
+fn a_request_that_its_client_gives_up_ends_at_the_container() {
+    let bed = Bed::new(164);
+    let origin = bed.running_with(|_, _| {});
+    let Some(mut client) = ask(&bed, "gives-up") else { return };
+    client.says("asked");
+    origin.wait_seen(1);
+    client.go_on();
+    client.says("left");
+    origin.wait_closed(1);
+    client.go_on();
+    client.ends();
+}
+
+#[test]
+fn a_drain_lets_requests_over_http3_end() {
+    let mut bed = Bed::new(165);
+    let (sender, answer) = std::sync::mpsc::channel::<()>();
+    let answer = std::sync::Mutex::new(answer);
+    let origin = bed.running_with(move |seen, stream| {
+        if seen.line().contains("/slow") {
+            answer.lock().unwrap().recv().unwrap();
+        }
+        reply(stream, "", "at last");
+    });
+    let Some(mut client) = ask(&bed, "drained") else { return };
+    client.says("open");
+    origin.wait_seen(2);
+    let edge = bed.edge.take().unwrap();
+    let runtime = bed.runtime.take().unwrap();
+    let drain = runtime.spawn(edge.drain(Duration::from_secs(20)));
+    sender.send(()).unwrap();
+    client.ends();
+    runtime.block_on(drain).unwrap();
+}
+
+#[test]
+fn a_client_whose_address_changes_keeps_its_connection() {
+    let bed = Bed::with(166, Setup { workers: 4, ..Setup::default() });
+    let origin = bed.running();
+    let clients: Vec<_> = (0..4).map_while(|_| ask(&bed, "moves")).collect();
+    let count = clients.len();
+    clients.into_iter().for_each(|client| drop(client.ends()));
+    assert_eq!(origin.seen().len(), 8 * count);
+    let accepted = bed.metric("gantry_proxy_connections_accepted_total");
+    // The scrape itself goes elsewhere.
+    assert!((accepted - f64::from(u32::try_from(count).unwrap())).abs() < f64::EPSILON);
+}
+
+#[test]
+fn a_head_without_end_is_not_collected() {
+    let bed = Bed::new(167);
+    let _origin = bed.running();
+    let Some(client) = ask(&bed, "floods") else { return };
+    client.ends();
+}
+
+#[test]
+fn https_clients_are_told_of_http3_once_for_each_host() {
+    let bed = Bed::new(168);
+    let _origin: Origin = bed.running();
+    let name = host(CONTAINER, "http-3000");
+    let mut client = bed.tls_client(&name);
+    let answer = client.get(&name, "/", "");
+    assert_eq!(answer.value("alt-svc"), Some("h3=\":8443\"; ma=86400"));
+    assert_eq!(client.get(&name, "/", "").value("alt-svc"), None);
+    let other = host(&"c".repeat(24), "http-3000");
+    assert!(client.get(&other, "/", "").value("alt-svc").is_some());
+    assert!(bed.client().get(&name, "/", "").value("alt-svc").is_none(), "not without TLS");
+}
+
+#[test]
+fn http3_is_not_offered_when_its_port_is_taken() {
+    let bed = Bed::with(169, Setup { http3: false, ..Setup::default() });
+    let _origin = bed.running();
+    let name = host(CONTAINER, "http-3000");
+    assert_eq!(bed.tls_client(&name).get(&name, "/", "").value("alt-svc"), None);
+    assert!(bed.metric("gantry_proxy_http3_sockets").abs() < f64::EPSILON);
+}

@@ -1,0 +1,238 @@
+"""A client of HTTP/3, made of aioquic.
+
+http3_client.py ADDRESS PORT HOST CA MODE
+"""
+
+import asyncio
+import json
+import socket
+import sys
+
+import aioquic.asyncio.client
+import aioquic.asyncio.protocol
+import aioquic.h3.connection
+import aioquic.h3.events
+import aioquic.quic.configuration
+import aioquic.quic.events
+
+ADDRESS, PORT, HOST, CA, MODE = sys.argv[1:]
+
+
+class Client(aioquic.asyncio.protocol.QuicConnectionProtocol):
+    """One connection; its streams' events are kept until they are asked for."""
+
+    def __init__(self, *arguments, **named):
+        super().__init__(*arguments, **named)
+        self.h3 = aioquic.h3.connection.H3Connection(self._quic)
+        self.heads, self.data, self.trailers, self.ended = {}, {}, {}, {}
+        self.over, self.changed = None, asyncio.Condition()
+
+    def quic_event_received(self, event):
+        if isinstance(event, aioquic.quic.events.StreamReset):
+            self.ended[event.stream_id] = f"reset {event.error_code:#x}"
+        elif isinstance(event, aioquic.quic.events.ConnectionTerminated):
+            self.over = event.error_code
+        for told in self.h3.handle_event(event):
+            self.take(told)
+        asyncio.ensure_future(self.notify())
+
+    def take(self, event):
+        stream = event.stream_id
+        if isinstance(event, aioquic.h3.events.HeadersReceived):
+            kind = self.trailers if stream in self.heads else self.heads
+            kind[stream] = {name.decode(): value.decode() for name, value in event.headers}
+        elif isinstance(event, aioquic.h3.events.DataReceived):
+            self.data[stream] = self.data.get(stream, b"") + event.data
+        if event.stream_ended:
+            self.ended.setdefault(stream, "end")
+
+    async def notify(self):
+        async with self.changed:
+            self.changed.notify_all()
+
+    async def until(self, done):
+        async with self.changed:
+            waiting = self.changed.wait_for(lambda: done() or self.over is not None)
+            await asyncio.wait_for(waiting, 20)
+        assert done(), f"the connection ended: {self.over}"
+
+    def begin(self, method, path, fields=(), end=True, host=HOST):
+        stream = self._quic.get_next_available_stream_id()
+        head = {":method": method, ":scheme": "https", ":authority": host, ":path": path}
+        head = [*head.items(), *fields]
+        encoded = [(name.encode(), value.encode()) for name, value in head]
+        self.h3.send_headers(stream, encoded, end_stream=end)
+        self.transmit()
+        return stream
+
+    def send(self, stream, data, end=False):
+        self.h3.send_data(stream, data, end_stream=end)
+        self.transmit()
+
+    async def answer(self, stream):
+        """The head and the body; the head says how the stream ended, too."""
+        await self.until(lambda: stream in self.ended)
+        head = self.heads.get(stream, {})
+        return {**head, "ended": self.ended[stream]}, self.data.get(stream, b"")
+
+    async def get(self, path, **how):
+        return await self.answer(self.begin("GET", path, **how))
+
+
+def connect(**how):
+    configuration = aioquic.quic.configuration.QuicConfiguration(
+        alpn_protocols=["h3"], server_name=HOST, **how
+    )
+    configuration.load_verify_locations(CA)
+    return aioquic.asyncio.client.connect(
+        ADDRESS, int(PORT), configuration=configuration, create_protocol=Client
+    )
+
+
+async def requests():
+    async with connect() as client:
+        head, body = await client.get("/one?x=1", fields=[("cookie", "a=1"), ("cookie", "b=2")])
+        assert (head[":status"], head["ended"]) == ("200", "end"), head
+        told = json.loads(body)
+        assert told["line"] == "GET /one?x=1 HTTP/1.1", told
+        for name, value in [
+            ("host", HOST),
+            ("cookie", "a=1; b=2"),
+            ("x-forwarded-for", "127.0.0.1"),
+            ("x-forwarded-proto", "https"),
+        ]:
+            assert f"{name}: {value}" in told["fields"], told
+        assert not any(field.startswith("transfer-encoding") for field in told["fields"]), told
+        # Of a length that is known, and not.
+        large = bytes(range(256)) * 8000
+        for fields in [[("content-length", str(len(large)))], []]:
+            stream = client.begin("POST", "/large", fields=fields, end=False)
+            client.send(stream, large, end=True)
+            head, body = await client.answer(stream)
+            assert (head[":status"], body) == ("200", large), head
+        # Many at once, on one connection.
+        streams = [client.begin("GET", f"/{number}") for number in range(50)]
+        for stream in streams:
+            assert (await client.answer(stream))[0][":status"] == "200"
+        # aioquic takes a length in an answer to HEAD for an error, so that there is none.
+        head, body = await client.answer(client.begin("HEAD", "/head"))
+        assert (head[":status"], head["ended"], body) == ("200", "end", b""), head
+        assert "content-length" not in head, head
+
+
+async def judged():
+    async with connect() as client:
+        for status, how in [
+            ("421", {"host": "api.gantry.localhost"}),
+            ("400", {"host": f"user@{HOST}"}),
+            ("404", {"host": f"x{HOST[1:]}"}),
+            ("431", {"fields": [("x", "y")] * 101}),
+        ]:
+            head, _ = await client.get("/", **how)
+            assert head.get(":status") == status, (status, how, head)
+        # Malformed: a stream error, not an answer.
+        for fields in [
+            [("connection", "close")],
+            [("content-length", "1"), ("content-length", "1")],
+            [("host", "other.example")],
+        ]:
+            head, _ = await client.get("/", fields=fields)
+            assert head["ended"] == "reset 0x10e", head
+        for body in [b"ab", b"abcd"]:
+            stream = client.begin("POST", "/short", fields=[("content-length", "3")], end=False)
+            client.send(stream, body, end=True)
+            head, _ = await client.answer(stream)
+            assert head.get(":status", "400") in ("400", "408", "502"), head
+        assert (await client.get("/"))[0][":status"] == "200"
+
+
+async def trailers():
+    async with connect() as client:
+        stream = client.begin("POST", "/", [("te", "trailers"), ("trailer", "x-sum")], end=False)
+        client.send(stream, b"abc")
+        client.h3.send_headers(stream, [(b"x-sum", b"7")], end_stream=True)
+        client.transmit()
+        _, body = await client.answer(stream)
+        assert (body, client.trailers[stream]) == (b"abc", {"x-sum": "7"}), client.trailers
+
+
+async def events():
+    """A stream of events, each of which comes when it happens."""
+    async with connect() as client:
+        stream = client.begin("GET", "/events")
+        await client.until(lambda: client.data.get(stream) == b"x")
+        print("open", flush=True)
+        await client.until(lambda: stream in client.ended)
+        assert client.ended[stream] == "reset 0x102", client.ended
+
+
+async def gives_up():
+    async with connect() as client:
+        stream = client.begin("GET", "/slow")
+        print("asked", flush=True)
+        await asyncio.to_thread(sys.stdin.readline)
+        client._quic.stop_stream(stream, 0x10C)
+        client.transmit()
+        print("left", flush=True)
+        await asyncio.to_thread(sys.stdin.readline)
+
+
+async def drained():
+    async with connect() as client:
+        assert (await client.get("/"))[0][":status"] == "200"
+        slow = client.begin("GET", "/slow")
+        print("open", flush=True)
+        head, body = await client.answer(slow)
+        assert (head[":status"], head["ended"], body) == ("200", "end", b"at last"), head
+        await client.until(lambda: client.over == 0x100)
+
+
+class Ear(asyncio.DatagramProtocol):
+    """Hears for a client at another address."""
+
+    def __init__(self, client):
+        self.client = client
+
+    def datagram_received(self, data, addr):
+        self.client.datagram_received(data, addr)
+
+
+async def moves():
+    """Requests before and after the client's address has changed."""
+    async with connect() as client:
+        for _ in range(8):
+            assert (await client.get("/"))[0][":status"] == "200"
+            fresh = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+            fresh.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            fresh.bind(("::", 0))
+            loop = asyncio.get_running_loop()
+            made, _ = await loop.create_datagram_endpoint(lambda: Ear(client), sock=fresh)
+            client._transport = made
+
+
+async def floods():
+    """A frame of the client's that says it will be longer than any head."""
+    async with connect() as client:
+        assert (await client.get("/"))[0][":status"] == "200"
+        stream = client._quic.get_next_available_stream_id()
+        # HEADERS, 2^30 - 1 octets.
+        client._quic.send_stream_data(stream, b"\x01\xbf\xff\xff\xff" + bytes(400_000))
+        client.transmit()
+        head, _ = await client.answer(stream)
+        assert head["ended"].startswith("reset"), head
+        assert (await client.get("/"))[0][":status"] == "200"
+
+
+asyncio.run(
+    {
+        "requests": requests,
+        "judged": judged,
+        "trailers": trailers,
+        "events": events,
+        "gives-up": gives_up,
+        "drained": drained,
+        "moves": moves,
+        "floods": floods,
+    }[MODE]()
+)
+print("done", flush=True)
