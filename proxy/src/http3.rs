@@ -160,7 +160,7 @@ type Resolver = RequestResolver<quic::Connection, Bytes>;
 
 /// What comes next on a connection.
 enum Next {
-    Request(Resolver),
+    Request(Box<Resolver>),
     /// A request has ended, well or not.
     Ended(bool),
     /// A look at the deadline, or a drain has begun.
@@ -204,7 +204,7 @@ async fn serve(worker: &Rc<Worker>, connection: quinn::Connection, guest: Guest)
         let next = session.next(&mut h3).await;
         let mut end = worker.is_draining() || session.started >= worker.limits().requests_max;
         match next {
-            Next::Request(resolver) => session.begin(resolver),
+            Next::Request(resolver) => session.begin(*resolver),
             Next::Ended(good) => session.broken += u32::from(!good),
             Next::Look if session.wait.is_over() => {
                 let quiet = session.requests.is_empty();
@@ -266,7 +266,7 @@ impl Session {
         let (wait, worker, told) = (&self.wait, &self.worker, self.told);
         tokio::select! {
             accepted = h3.accept() => match accepted {
-                Ok(Some(resolver)) => Next::Request(resolver),
+                Ok(Some(resolver)) => Next::Request(Box::new(resolver)),
                 Ok(None) | Err(_) => Next::Over,
             },
             Some(ended) = self.requests.join_next() => Next::Ended(ended.unwrap_or(false)),
@@ -327,15 +327,15 @@ async fn request(
     let Accepted { allowance, mut stopped } = accepted;
     let wait = worker.watch().wait(None);
     wait.within(limits.head_timeout);
-    let resolved = {
+    let asked = {
         let mut resolving = pin!(resolver.resolve_request());
         poll_fn(|cx| match resolving.as_mut().poll(cx) {
-            Poll::Ready(resolved) => Poll::Ready(resolved.ok()),
+            Poll::Ready(asked) => Poll::Ready(asked.ok()),
             Poll::Pending => wait.poll_over(cx).map_or(Poll::Pending, |_| Poll::Ready(None)),
         })
         .await
     };
-    let Some((head, stream)) = resolved else { return false };
+    let Some((head, stream)) = asked else { return false };
     let (send, recv) = stream.split();
     let mut send = Sending { stream: send, ended: false };
     let Some(mut body) = Receiving::new(recv, allowance, head.headers()) else {

@@ -275,7 +275,7 @@ impl SendStream {
 
 impl quic::SendStream<Bytes> for SendStream {
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
-        while let Some(data) = self.writing.as_mut().filter(|data| data.has_remaining()) {
+        while let Some(data) = self.writing.as_mut().filter(|data| Buf::has_remaining(*data)) {
             let written = Pin::new(&mut self.stream).poll_write(cx, data.chunk());
             let written = ready!(written).map_err(|error| match error {
                 quinn::WriteError::Stopped(code) => {

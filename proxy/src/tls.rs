@@ -29,7 +29,7 @@ pub(crate) struct Tls {
 
 impl Tls {
     /// TLS 1.2 and 1.3 with `certificates`; HTTP/2 is offered before HTTP/1.1. QUIC has TLS 1.3 alone.
-    pub(crate) fn new(certificates: Arc<dyn ResolvesServerCert>) -> Result<Self, rustls::Error> {
+    pub(crate) fn new(certificates: &Arc<dyn ResolvesServerCert>) -> Result<Self, rustls::Error> {
         let provider = Arc::new(CryptoProvider {
             // A hybrid first: a recording of today shall stay closed to the machines of tomorrow.
             kx_groups: vec![
@@ -45,7 +45,7 @@ impl Tls {
             let mut server = ServerConfig::builder_with_provider(Arc::clone(&provider))
                 .with_protocol_versions(versions)?
                 .with_no_client_auth()
-                .with_cert_resolver(Arc::clone(&certificates));
+                .with_cert_resolver(Arc::clone(certificates));
             server.alpn_protocols = protocols.iter().map(|it| it.to_vec()).collect();
             server.ticketer = Arc::clone(&tickets);
             server.send_tls13_tickets = 1;
@@ -181,7 +181,8 @@ mod tests {
 
     #[test]
     fn a_containers_own_certificate_is_enough_unless_it_must_be_vouched_for() {
-        let tls = Tls::new(Arc::new(gantry_certs::Resolver::new())).unwrap();
+        let certificates: Arc<dyn ResolvesServerCert> = Arc::new(gantry_certs::Resolver::new());
+        let tls = Tls::new(&certificates).unwrap();
         for offer in [Offer::Http1, Offer::Http2] {
             assert_eq!(shake(tls.client(offer, false)), Ok(()));
             let refused = shake(tls.client(offer, true));

@@ -262,7 +262,7 @@ fn read_server(reader: &mut Reader<'_>) -> Option<ServerConfig> {
 
 fn read_edge(reader: &mut Reader<'_>) -> Option<EdgeConfig> {
     let https = reader.addresses("edge.https");
-    let http3 = reader.word("edge.http3", &[("true", true), ("false", false)]);
+    let quic = reader.word("edge.http3", &[("true", true), ("false", false)]);
     let http = reader.addresses("edge.http");
     let proxy_protocol_from = reader.networks("edge.proxy_protocol_from");
     let ways = [("headers", UpstreamSource::Edge), ("transparent", UpstreamSource::Client)];
@@ -290,7 +290,7 @@ fn read_edge(reader: &mut Reader<'_>) -> Option<EdgeConfig> {
     }
     Some(EdgeConfig {
         https: https?,
-        http3: http3?,
+        http3: quic?,
         http: http?,
         proxy_protocol_from: proxy_protocol_from?,
         client_address: client_address?,
