@@ -319,6 +319,7 @@ mod tests {
             change(&mut limits);
             Config {
                 listen_https: Vec::new(),
+                http3: false,
                 listen_http: Vec::new(),
                 listen_plain: Vec::new(),
                 listen_admin: Vec::new(),

@@ -158,7 +158,7 @@ fn an_answer_to_head_ends_with_its_head() {
     let _origin = bed.running();
     let name = host(CONTAINER, "http-3000");
     let mut client = connect(&bed, &name);
-    for (stream, authority) in [(1, name.clone()), (3, host(&"c".repeat(24), "http-3000"))] {
+    for (stream, authority) in [(1, name), (3, host(&"c".repeat(24), "http-3000"))] {
         let head = [literal_method("HEAD"), vec![0x84, 0x87, 0x01], literal(&authority)].concat();
         client.send(frame(HEADERS, END_STREAM | END_HEADERS, stream, &head));
         let answer = loop {
