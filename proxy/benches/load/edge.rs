@@ -91,6 +91,7 @@ pub(crate) fn run(address: IpAddr, container: IpAddr, directory: &Path) -> Outco
     };
     let config = Config {
         listen_https: vec![SocketAddr::new(address, 8443)],
+        http3: false,
         listen_http: Vec::new(),
         listen_plain: vec![SocketAddr::new(address, 8080)],
         listen_admin: Vec::new(),
