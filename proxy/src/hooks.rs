@@ -28,7 +28,7 @@ use serde_json::json;
 use crate::{
     account::Account,
     answer::Failure,
-    body::{EdgeBody, Progress, RequestBody},
+    body::{ClientBody, EdgeBody, Progress, RequestBody},
     forward::{self, Downstreams, Upstream},
     headers::may_be_set,
     pipeline::Ask,
@@ -235,7 +235,7 @@ fn call(
     ask: &Ask<'_>,
     hook: &Hook,
     of: &Hooked<'_>,
-    request: &Request<Option<Incoming>>,
+    request: &Request<Option<ClientBody>>,
     body: RequestBody,
 ) -> Result<Request<RequestBody>, Failure> {
     let mut headers = request.headers().clone();
@@ -285,7 +285,7 @@ fn host(ask: &Ask<'_>, of: &Hooked<'_>, script: &Script) -> Option<HeaderValue> 
 fn about(
     ask: &Ask<'_>,
     of: &Hooked<'_>,
-    request: &Request<Option<Incoming>>,
+    request: &Request<Option<ClientBody>>,
     length: Option<&HeaderValue>,
     is_head: bool,
 ) -> String {

@@ -190,9 +190,7 @@ impl Bed {
         let directory = tempfile::tempdir().unwrap();
         let domain = "gantry.localhost".parse().unwrap();
         let (resolver, ca_path) = certificates(directory.path(), &domain);
-        let empty =
-            RouteSnapshot { epoch: Epoch([1; 16]), revision: Revision(1), containers: vec![] };
-        let routes = Routes::new(RouteTable::build(&empty));
+        let routes = no_routes();
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
         let runtime = runtime.worker_threads(1).enable_all().build().unwrap();
         let starter = Starter {
@@ -437,6 +435,11 @@ impl Drop for Bed {
             runtime.shutdown_background();
         }
     }
+}
+
+fn no_routes() -> Routes {
+    let empty = RouteSnapshot { epoch: Epoch([1; 16]), revision: Revision(1), containers: vec![] };
+    Routes::new(RouteTable::build(&empty))
 }
 
 fn apply(routes: &Routes, container: ContainerId, record: Option<RouteRecord>) {
