@@ -1,6 +1,8 @@
 //! The router from outside: requests in, answers out.
 
 #[cfg(test)]
+mod aliases;
+#[cfg(test)]
 mod bad_input;
 #[cfg(test)]
 mod behaviour;
