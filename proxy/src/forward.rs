@@ -231,25 +231,24 @@ async fn send_on_new(
     progress: Option<&Progress>,
 ) -> Result<(Response<Incoming>, Lease), Failure> {
     let mut lease = connect(ask, to, need, Offer::Http2).await?;
-    let spare = match (to.endpoint.scheme, need) {
-        (Scheme::Http, Need::Any) => Spare::of(&request),
-        (Scheme::Http, Need::Http2) | (Scheme::Https, _) => None,
-    };
+    let may_ask_anew = to.endpoint.scheme == Scheme::Http && need == Need::Any;
+    let spare = if may_ask_anew { Spare::of(&request) } else { None };
     let error = match exchange(ask, to, &mut lease, request, wait, progress).await {
         Ok(response) => return Ok((response, lease)),
         Err(error) => error,
     };
-    match (spare, error) {
-        (Some(spare), ExchangeError::Broken(error)) if error.is_parse() => {
-            ask.worker.metrics().upstream_retries.add(1);
-            let mut lease = connect(ask, to, Need::Http2, Offer::Http2).await?;
-            let again = spare.into_request();
-            match exchange(ask, to, &mut lease, again, wait, progress).await {
-                Ok(response) => Ok((response, lease)),
-                Err(error) => Err(failure(ask, to, error)),
-            }
-        }
-        (_, error) => Err(failure(ask, to, error)),
+    let again = match (spare, error) {
+        // A server of HTTP/2 speaks first: its frames may come before anything was sent, or be read
+        // in the place of an answer.
+        (_, ExchangeError::Unsent(unsent)) if may_ask_anew => *unsent,
+        (Some(spare), ExchangeError::Broken(error)) if error.is_parse() => spare.into_request(),
+        (_, error) => return Err(failure(ask, to, error)),
+    };
+    ask.worker.metrics().upstream_retries.add(1);
+    let mut lease = connect(ask, to, Need::Http2, Offer::Http2).await?;
+    match exchange(ask, to, &mut lease, again, wait, progress).await {
+        Ok(response) => Ok((response, lease)),
+        Err(error) => Err(failure(ask, to, error)),
     }
 }
 
