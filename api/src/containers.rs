@@ -144,7 +144,7 @@ fn print(front: &Front, view: &ContainerView, include: wire::Include) -> wire::C
     wire::Container::new(view, front.urls(), include)
 }
 
-/// As [`print`], with everything that is asked for.
+/// As [`print()`], with everything that is asked for.
 async fn print_all(
     front: &Front,
     actor: &Actor,

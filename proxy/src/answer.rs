@@ -523,6 +523,14 @@ mod tests {
     }
 
     #[test]
+    fn users_can_read_of_every_code() {
+        let readme = include_str!("../../README.md");
+        for code in Code::ALL {
+            assert!(readme.contains(&format!("`{}`", code.as_str())), "{}", code.as_str());
+        }
+    }
+
+    #[test]
     fn the_form_follows_what_the_client_does_then_what_it_accepts() {
         let browser = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
         for (mode, accept, want) in [

@@ -3,10 +3,11 @@
 //! Containers are open unless their owner has said who may pass: whoever knows a hostname, which
 //! carries two secret ids, may ask. This is the one place between the lookup and the upstream where
 //! that is decided, per request and never per connection. The decision itself is the model's
-//! ([`Policy::decide`]); here is what it needs and what follows: `credentials` holds what a request
-//! brings against the groups, `browser` knows whether a page of somebody else may have sent it,
-//! `strip` keeps credentials from the container, `preflight` and `sign_in` answer browsers, and
-//! `pass` is what a stream keeps, so that a change of the gate can end it.
+//! ([`gantry_model::access::Policy::decide`]); here is what it needs and what follows:
+//! `credentials` holds what a request brings against the groups, `browser` knows whether a page of
+//! somebody else may have sent it, `strip` keeps credentials from the container, `preflight` and
+//! `sign_in` answer browsers, and `pass` is what a stream keeps, so that a change of the gate can end
+//! it.
 
 mod basic;
 mod browser;
