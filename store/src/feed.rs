@@ -205,14 +205,18 @@ impl Store {
             let projects: HashSet<ProjectId> = routes().map(|route| route.project).collect();
             let projects: Vec<ProjectId> = projects.into_iter().collect();
             let mut edges = Edges::load(&mut tx, Some(ids), Some(&projects)).await?;
+            // An id may be asked for twice: each time it gets the same answer.
+            let records: HashMap<ContainerId, Option<RouteRecord>> = found
+                .into_iter()
+                .map(|(id, route)| {
+                    let record = route.and_then(|route| with_edge(route, &mut edges));
+                    (id, record.inspect_err(report).ok())
+                })
+                .collect();
             for id in ids {
-                match found.remove(id) {
-                    Some(route) => {
-                        let record = route.and_then(|route| with_edge(route, &mut edges));
-                        if let Ok(record) = record.inspect_err(report) {
-                            answer.push((*id, Some(record)));
-                        }
-                    }
+                match records.get(id) {
+                    Some(Some(record)) => answer.push((*id, Some(record.clone()))),
+                    Some(None) => {}
                     None => answer.push((*id, None)),
                 }
             }
