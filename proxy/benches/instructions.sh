@@ -6,8 +6,8 @@
 set -eu
 cd "$(dirname "$0")/../.."
 requests=${1:-2000}
-bound_plain=${2:-42500}
-bound_tls=${3:-50000}
+bound_plain=${2:-40000}
+bound_tls=${3:-47500}
 edge=127.77.200.1
 container=127.77.200.2
 
