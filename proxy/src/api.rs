@@ -38,7 +38,12 @@ pub(crate) async fn call(
     parts.extensions.insert(ApiRealm(realm));
     parts.extensions.insert(ask.id);
     let body = match incoming.filter(|incoming| !incoming.is_end_stream()) {
-        Some(incoming) => Body::new(TimedBody::new(incoming, limits.body_idle)),
+        Some(incoming) => {
+            if let Some(interims) = ask.interims {
+                interims.ask();
+            }
+            Body::new(TimedBody::new(incoming, limits.body_idle))
+        }
         None => Body::new(Empty::<Bytes>::new().map_err(|never| match never {})),
     };
     let service = ask.worker.deps().api.clone();

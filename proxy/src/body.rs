@@ -20,6 +20,7 @@ use crate::{
     deps::{Body, BoxError},
     headers::clean_trailers,
     http3_body::Receiving,
+    interim::Interims,
     traffic::Traffic,
     tunnel::UpstreamEnd,
     upstream::UpstreamBody,
@@ -130,6 +131,8 @@ pub(crate) struct Streaming {
     wait: Wait,
     /// For HTTP/2 and 3, where no gate watches the body.
     patience: Option<Patience>,
+    /// What asks the client for the body, if it may hold it back and was not asked yet.
+    asks: Option<Rc<Interims>>,
 }
 
 impl RequestBody {
@@ -141,7 +144,15 @@ impl RequestBody {
         patience: Option<Patience>,
     ) -> Self {
         progress.last.set(wait.watch().now());
-        Self::Streaming(Box::new(Streaming { incoming, progress, wait, patience }))
+        Self::Streaming(Box::new(Streaming { incoming, progress, wait, patience, asks: None }))
+    }
+
+    /// The same body, for which the client is asked by `interims` when it is first read.
+    pub(crate) fn asked_by(mut self, interims: Option<&Rc<Interims>>) -> Self {
+        if let Self::Streaming(body) = &mut self {
+            body.asks = interims.filter(|interims| interims.expects()).cloned();
+        }
+        self
     }
 }
 
@@ -154,7 +165,10 @@ impl HttpBody for RequestBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let Self::Streaming(body) = self.get_mut() else { return Poll::Ready(None) };
-        let Streaming { incoming, progress, wait, patience } = &mut **body;
+        let Streaming { incoming, progress, wait, patience, asks } = &mut **body;
+        if let Some(interims) = asks.take() {
+            interims.ask();
+        }
         match Pin::new(incoming).poll_frame(cx) {
             Poll::Ready(mut frame) => {
                 if let Some(Ok(frame)) = &mut frame

@@ -111,7 +111,7 @@ async fn answer(
     Ok(match purpose {
         Purpose::Https | Purpose::Plain => {
             let mut response =
-                pipeline::answer(worker, Rc::clone(&downstream), refusal, request).await;
+                pipeline::answer(worker, Rc::clone(&downstream), refusal, request, None).await;
             if let Some(upstream) = response.body_mut().take_tunnel() {
                 downstream.open_tunnel(upstream);
             }
@@ -182,7 +182,8 @@ async fn answer_stream(
 ) -> Result<Response<EdgeBody>, Infallible> {
     let leaves = (request.method() == Method::CONNECT).then(|| hyper::upgrade::on(&mut request));
     let is_head = *request.method() == Method::HEAD;
-    let mut response = pipeline::answer(Rc::clone(&worker), downstream, refusal, request).await;
+    let mut response =
+        pipeline::answer(Rc::clone(&worker), downstream, refusal, request, None).await;
     if is_head {
         keep_head_alone(&mut response);
     }

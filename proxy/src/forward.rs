@@ -179,7 +179,7 @@ pub(crate) fn request_body(
     let progress = Rc::new(Progress::counting(traffic));
     let wait = ask.worker.watch().wait(None);
     let body = RequestBody::streaming(incoming, Rc::clone(&progress), wait, patience);
-    (body, Some(progress))
+    (body.asked_by(ask.interims), Some(progress))
 }
 
 /// Sends the request, once more on a new connection if a kept one turns out to be closed and nothing

@@ -327,6 +327,13 @@ fn is_ours(name: &str) -> bool {
         || starts("x-gantry-")
 }
 
+/// Whether a client holds its body back until it is asked for it (RFC 9110, 10.1.1).
+pub(crate) fn expects_continue(headers: &HeaderMap) -> bool {
+    headers
+        .get(header::EXPECT)
+        .is_some_and(|it| it.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}
+
 /// Whether a media type is one of gRPC itself; gRPC-Web is ordinary HTTP.
 fn is_grpc(media_type: &[u8]) -> bool {
     const NAME: &[u8] = b"application/grpc";

@@ -30,8 +30,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     body::{ClientBody, EdgeBody, keep_head_alone},
+    config::Limits,
     downstream::{Downstream, Protocol},
+    headers::expects_continue,
     http3_body::Receiving,
+    interim::{Interim, Interims},
     limits::Guest,
     pipeline,
     quic::{self, Accepted},
@@ -348,15 +351,37 @@ async fn request(
     if !body.look(quick, &wait, &limits).await {
         return false;
     }
+    let interims = Rc::<Interims>::default();
+    interims.begin(expects_continue(head.headers()));
     let is_head = *head.method() == Method::HEAD;
     let request: Request<ClientBody> = head.map(|()| ClientBody::Http3(Box::new(body)));
     let refusal = downstream.start();
-    let mut answer = pin!(pipeline::answer(Rc::clone(&worker), downstream, refusal, request));
-    let answered = poll_fn(|cx| match answer.as_mut().poll(cx) {
-        Poll::Ready(answer) => Poll::Ready(Some(answer)),
-        Poll::Pending => stopped.as_mut().poll(cx).map(|()| None),
-    });
-    let Some(mut response) = answered.await else { return true };
+    let for_client = Some(Rc::clone(&interims));
+    let answer = pipeline::answer(Rc::clone(&worker), downstream, refusal, request, for_client);
+    let mut answer = pin!(answer);
+    let mut response = loop {
+        let next = poll_fn(|cx| match answer.as_mut().poll(cx) {
+            Poll::Ready(answer) => Poll::Ready(Some(Ok(answer))),
+            Poll::Pending => match interims.poll_next(cx) {
+                Poll::Ready(interim) => Poll::Ready(Some(Err(interim))),
+                Poll::Pending => stopped.as_mut().poll(cx).map(|()| None),
+            },
+        });
+        match next.await {
+            Some(Ok(response)) => break response,
+            Some(Err(interim)) => {
+                if !send.interim(interim, &wait, &limits).await {
+                    return true;
+                }
+            }
+            None => return true,
+        }
+    };
+    while let Some(interim) = interims.try_next() {
+        if !send.interim(interim, &wait, &limits).await {
+            return true;
+        }
+    }
     if is_head {
         keep_head_alone(&mut response);
     }
@@ -387,6 +412,20 @@ impl Drop for Sending {
 }
 
 impl Sending {
+    /// Sends an interim answer; says whether the client took it in time.
+    async fn interim(&mut self, interim: Interim, wait: &Wait, limits: &Limits) -> bool {
+        let mut head = Response::new(());
+        *head.status_mut() = interim.status;
+        *head.headers_mut() = interim.headers;
+        let mut sent = pin!(self.stream.send_response(head));
+        wait.within(limits.send_idle);
+        poll_fn(|cx| match sent.as_mut().poll(cx) {
+            Poll::Ready(sent) => Poll::Ready(sent.is_ok()),
+            Poll::Pending => wait.poll_over(cx).map_or(Poll::Pending, |_| Poll::Ready(false)),
+        })
+        .await
+    }
+
     async fn response(&mut self, worker: &Worker, response: Response<EdgeBody>, is_head: bool) {
         let (mut parts, body) = response.into_parts();
         let bodiless = matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);

@@ -39,6 +39,7 @@ mod hooks;
 mod host;
 mod http3;
 mod http3_body;
+mod interim;
 mod limits;
 mod listen;
 mod metrics;

@@ -25,6 +25,7 @@ use crate::{
     headers::Survey,
     hooks::{self, Edit, Hooked},
     host,
+    interim::Interims,
     limits::Refused,
     metrics::RouteKind,
     upstream::Endpoint,
@@ -50,6 +51,8 @@ pub(crate) struct Ask<'a> {
     pub(crate) pass: Option<Rc<Pass>>,
     /// What a hook has changed of its fields.
     pub(crate) edits: Vec<Edit>,
+    /// Where interim answers go, if the client can be sent any.
+    pub(crate) interims: Option<&'a Rc<Interims>>,
 }
 
 /// Where a hostname leads.
@@ -62,12 +65,14 @@ pub(crate) struct Place<'h> {
     pub(crate) landing: Option<&'h Landing>,
 }
 
-/// Answers a request, or the refusal that it stands for.
+/// Answers a request, or the refusal that it stands for. `interims` is for clients that can be sent
+/// interim answers.
 pub(crate) async fn answer(
     worker: Rc<Worker>,
     downstream: Rc<Downstream>,
     refusal: Option<Refusal>,
     request: Request<impl Into<ClientBody>>,
+    interims: Option<Rc<Interims>>,
 ) -> Response<EdgeBody> {
     let mut account = Box::new(Account::open(&worker, &downstream, &request));
     let mut survey = Survey::of(request.headers(), request.version());
@@ -78,7 +83,10 @@ pub(crate) async fn answer(
             Err(Failure::Refused(refusal))
         }
         None => match admit(&worker, &downstream, &mut account) {
-            Ok(()) => serve(&worker, &downstream, &mut survey, &mut request, &mut account).await,
+            Ok(()) => {
+                let client = (&downstream, interims.as_ref());
+                serve(&worker, client, &mut survey, &mut request, &mut account).await
+            }
             Err(failure) => Err(failure),
         },
     };
@@ -175,7 +183,7 @@ fn close(
 
 async fn serve(
     worker: &Rc<Worker>,
-    downstream: &Rc<Downstream>,
+    (downstream, interims): (&Rc<Downstream>, Option<&Rc<Interims>>),
     survey: &mut Survey,
     request: Downstreams<'_>,
     account: &mut Account,
@@ -210,6 +218,7 @@ async fn serve(
         handshake,
         pass: None,
         edits: Vec::new(),
+        interims,
     };
     match key {
         RouteKey::Api { .. } if handshake.is_some() => Err(Failure::MethodNotSupported),

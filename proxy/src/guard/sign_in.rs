@@ -122,6 +122,9 @@ async fn submit(
     request: Downstreams<'_>,
 ) -> Result<Response<EdgeBody>, Failure> {
     check_origin(ask, request.headers())?;
+    if let Some(interims) = ask.interims {
+        interims.ask();
+    }
     let form = read(request.body_mut().take()).await?;
     let field = |name| {
         let value = query::find(&form, name).one().unwrap_or_default();
