@@ -85,26 +85,10 @@ def run(command, seconds, **more):
     return done.stdout
 
 
-def build(with_counter):
-    """Builds the edge's measuring program and, if wanted, the counter of the route table; returns
-    both paths."""
+def build():
+    """Builds the program of the measurements; returns its path."""
     say("Building …")
-    command = ["cargo", "build", "--quiet", "--locked", "--release", "--message-format=json"]
-    # Both at once, so that they share what they depend on.
-    command += ["--package", "gantry-proxy", "--bench", "load"]
-    if with_counter:
-        command += ["--package", "gantry-benches", "--bin", "gantry-count"]
-    lines = run(command, 3600, cwd=REPOSITORY)
-    found = re.findall(r'"executable":"([^"]*)"', lines)
-
-    def path(pattern):
-        fitting = [pathlib.Path(name) for name in found if re.search(pattern, name)]
-        return fitting[-1] if fitting else None
-
-    load, counter = path(r"/deps/load-[^/]*$"), path(r"/gantry-count$")
-    if not load or (with_counter and not counter):
-        raise Failed("cargo does not say where the programs are")
-    return load, counter
+    return pathlib.Path(run([REPOSITORY / "benches" / "build"], 3600).strip())
 
 
 def open_files_max():
@@ -122,8 +106,8 @@ def open_files_max():
 class Machine:
     """""The temporary directory, the cores and the processes; all of it is gone after `with`."""
 
-    def __init__(self, load, wanted):
-        self.load = load
+    def __init__(self, bench, wanted):
+        self.bench = bench
         self.wanted = wanted
         self.place = pathlib.Path(tempfile.mkdtemp(prefix="gantry-side-by-side-"))
         cores = sorted(os.sched_getaffinity(0))
@@ -133,9 +117,9 @@ class Machine:
         self.hostnames = []
 
     def __enter__(self):
-        run([self.load, "certificates", self.place], 60)
-        self.hostnames = run([self.load, "hostnames"], 60).split()
-        self.origin = self.start("origin", [self.load, "origin", ORIGIN], self.client_core)
+        run([self.bench, "certificates", self.place], 60)
+        self.hostnames = run([self.bench, "hostnames"], 60).split()
+        self.origin = self.start("origin", [self.bench, "origin", ORIGIN], self.client_core)
         wait_for(ORIGIN_ADDRESS, ORIGIN_PORT, self.origin, 30)
         return self
 
@@ -189,7 +173,7 @@ class Machine:
         if proxy == "gantry":
             for name in ("leaf.pem", "leaf.key"):
                 shutil.copy(self.place / name, place / name)
-            return [self.load, "edge", ADDRESSES[proxy], ORIGIN_ADDRESS, place]
+            return [self.bench, "edge", ADDRESSES[proxy], ORIGIN_ADDRESS, place]
         command = config.WRITERS[proxy](place, ADDRESSES[proxy], ORIGIN, self.hostnames)
         return [which(command[0]), *command[1:]]
 
@@ -216,7 +200,7 @@ class Machine:
 
     def client(self, *arguments, seconds=600):
         """Runs one of our clients on the core of clients; returns its output."""
-        pinned = ["taskset", "-c", str(self.client_core), self.load, *map(str, arguments)]
+        pinned = ["taskset", "-c", str(self.client_core), self.bench, *map(str, arguments)]
         return run(pinned, seconds)
 
     def h2load(self, proxy, requests, connections, secure, version, path="/some/path"):

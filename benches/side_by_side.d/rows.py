@@ -145,7 +145,7 @@ def memory_rows(machine, options):
             machine.client("requests", "tls", address, 500, machine.ca)
             before = memory(process)
             arguments = ["idle", kind, address, str(amount), machine.ca]
-            idle = machine.start("idle", [machine.load, *arguments], machine.client_core)
+            idle = machine.start("idle", [machine.bench, *arguments], machine.client_core)
             wait_for_line(machine.place / "idle.out", idle)
             row.figures[proxy] = [(memory(process) - before) / amount / 1024]
             machine.stop("idle", signal.SIGTERM)
@@ -161,15 +161,15 @@ def wait_for_line(path, process):
         time.sleep(0.1)
 
 
-def table_rows(counter, options):
+def table_rows(bench, options):
     """The route table by itself; no peer has one to compare."""
     containers = 100_000 if options.quick else 1_000_000
     say(f"route table with {containers:,} containers")
-    out = run([counter, "time", str(containers), "2000" if options.quick else "20000"], 600)
+    out = run([bench, "count", "time", str(containers), "2000" if options.quick else "20000"], 600)
     for name, what in (("hot", "in use"), ("cold", "not asked for before")):
         work = f"lookup among {containers:,} containers, {what}"
         figure = int(re.search(rf"{name}_ns (\d+)", out)[1])
         yield Row(work, "ns", 150, False, {"gantry": [figure]})
-    out = run([counter, "memory", str(containers), "1"], 600)
+    out = run([bench, "count", "memory", str(containers), "1"], 600)
     figure = int(re.search(r"bytes_per_container (\d+)", out)[1])
     yield Row("memory per container in the table", "octets", 200, False, {"gantry": [figure]})

@@ -52,7 +52,9 @@ fn the_admin_listener_tells_metrics_and_health() {
         admin("/livez")?;
         admin("/readyz")?;
         let metrics = admin("/metrics")?;
-        for name in ["gantry_routes ", "gantry_routes_age_seconds "] {
+        for name in
+            ["gantry_routes ", "gantry_routes_age_seconds ", "gantry_memory_resident_bytes "]
+        {
             ensure!(metrics.contains(name), "no {name}in {metrics}");
         }
         ensure!(!metrics.contains("localhost"), "a hostname is a label: {metrics}");

@@ -119,6 +119,31 @@ pub(super) fn route_metrics(routes: Routes) -> gantry_proxy::MetricsSource {
     })
 }
 
+/// What Prometheus is told of the process's memory. Nothing, if the allocator does not answer.
+pub(super) fn memory_metrics() -> gantry_proxy::MetricsSource {
+    Arc::new(|text: &mut String| {
+        use std::fmt::Write as _;
+        use tikv_jemalloc_ctl::{epoch, stats};
+        // The allocator's figures are those of its last epoch.
+        let Ok(_) = epoch::advance() else { return };
+        let (Ok(allocated), Ok(resident)) = (stats::allocated::read(), stats::resident::read())
+        else {
+            return;
+        };
+        // Writing to a string does not fail.
+        write!(
+            text,
+            "# HELP gantry_memory_allocated_bytes Octets that the process has allocated and not freed.\n\
+             # TYPE gantry_memory_allocated_bytes gauge\n\
+             gantry_memory_allocated_bytes {allocated}\n\
+             # HELP gantry_memory_resident_bytes Octets that the allocator holds in memory.\n\
+             # TYPE gantry_memory_resident_bytes gauge\n\
+             gantry_memory_resident_bytes {resident}\n",
+        )
+        .unwrap_or_default();
+    })
+}
+
 /// The wall clock for the edge.
 pub(super) fn now_ms() -> i64 {
     Clock::system().now_ms()

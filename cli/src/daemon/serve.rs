@@ -294,7 +294,7 @@ fn edge_deps(
         kit: kit::port,
         now_ms: glue::now_ms,
         readiness: vec![Arc::new(glue::RoutesAreFresh(routes.clone()))],
-        metrics: vec![glue::route_metrics(routes.clone())],
+        metrics: vec![glue::route_metrics(routes.clone()), glue::memory_metrics()],
         routes,
     }
 }

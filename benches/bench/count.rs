@@ -1,48 +1,36 @@
-//! Does one piece of work a given number of times, for a program that counts its instructions:
-//! `gantry-count <work> <containers> <times>`. See `check-instructions`.
+//! Does one piece of work on hostnames and the route table a given number of times, for a program
+//! that counts its instructions. See `check-instructions`.
 //!
 //! With the work `time` it measures the lookups of that many runs of 64 by the clock. With
 //! `memory` it says what the table of that many containers costs instead, and how
 //! much the lookups of all of them allocate.
 
 use std::{
-    env,
     hint::black_box,
     io::{self, Write as _},
-    process::ExitCode,
     time::Instant,
 };
 
 use gantry_benches::{container_id, domain, grown_table, hostname, project_id, table};
 use gantry_model::{Hostname, RouteKey};
 
-/// As in the binary that is measured.
-#[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+use crate::Outcome;
 
 /// How many different names and ids the work goes through.
 const VARIETY: u64 = 1024;
 
-fn main() -> ExitCode {
-    let arguments: Vec<String> = env::args().skip(1).collect();
-    let [work, containers, times] = arguments.as_slice() else { return usage() };
-    let (Ok(containers), Ok(times)) = (containers.parse(), times.parse()) else { return usage() };
-    match work.as_str() {
+/// Does `work` on a table of `containers`, `times` times.
+pub(crate) fn run(work: &str, containers: u64, times: u64) -> Outcome {
+    match work {
         "parse" => parse(times),
         "lookup" => lookup(containers, times, 0),
         "miss" => lookup(containers, times, containers),
         "request" => request(containers, times),
-        "time" => return time(containers, times).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS),
-        "memory" => return memory(containers).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS),
-        _ => return usage(),
+        "time" => time(containers, times).ok_or("nothing was measured")?,
+        "memory" => memory(containers).ok_or("jemalloc does not say what it allocated")?,
+        _ => return Err(format!("there is no work called {work}").into()),
     }
-    ExitCode::SUCCESS
-}
-
-fn usage() -> ExitCode {
-    let text = "usage: gantry-count parse|lookup|miss|request|time|memory <containers> <times>";
-    drop(writeln!(io::stderr(), "{text}"));
-    ExitCode::from(2)
+    Ok(())
 }
 
 /// The work whose instructions count. Not inlined: `check-instructions` knows it by its name.

@@ -1,8 +1,9 @@
-//! Everything that a measurement of the edge needs, in one program: the container's program, the
-//! edge with 100,000 routes, clients. `benches/instructions` and `benches/side_by_side` run it, each
-//! part in a process of its own.
+//! Everything that a measurement needs, in one program, because linking one takes a minute: the
+//! work on the route table that is counted, the container's program, the edge with 100,000 routes,
+//! clients. The scripts beside it run it, each part in a process of its own.
 
 mod clients;
+mod count;
 mod edge;
 mod origin;
 
@@ -24,23 +25,25 @@ type Failed = Box<dyn Error + Send + Sync>;
 type Outcome = Result<(), Failed>;
 
 const USAGE: &str = "\
-load certificates DIRECTORY              write ca.pem, leaf.pem and leaf.key
-load hostnames                           print the hostnames of all routes
-load origin ADDRESS                      the container's program
-load edge ADDRESS CONTAINER DIRECTORY    one worker of the edge on ports 8080 and 8443
-load requests plain ADDRESS COUNT        one connection, one request after the other
-load requests tls ADDRESS COUNT CA
-load handshakes ADDRESS COUNT CA         full handshakes over TLS 1.3 without a request
-load idle http ADDRESS COUNT CA          connections over TLS that wait after one request
-load idle websocket ADDRESS COUNT CA     WebSockets over TLS that wait
-load latency plain ADDRESS RATE SECONDS  requests at a fixed rate; prints percentiles
-load latency tls ADDRESS RATE SECONDS CA
+gantry-bench count WORK CONTAINERS TIMES         parse|lookup|miss|request|time|memory
+gantry-bench certificates DIRECTORY              write ca.pem, leaf.pem and leaf.key
+gantry-bench hostnames                           print the hostnames of all routes
+gantry-bench origin ADDRESS                      the container's program
+gantry-bench edge ADDRESS CONTAINER DIRECTORY    one worker of the edge on ports 8080 and 8443
+gantry-bench requests plain ADDRESS COUNT        one connection, one request after the other
+gantry-bench requests tls ADDRESS COUNT CA
+gantry-bench handshakes ADDRESS COUNT CA         full handshakes over TLS 1.3 without a request
+gantry-bench idle http ADDRESS COUNT CA          connections over TLS that wait after one request
+gantry-bench idle websocket ADDRESS COUNT CA     WebSockets over TLS that wait
+gantry-bench latency plain ADDRESS RATE SECONDS  requests at a fixed rate; prints percentiles
+gantry-bench latency tls ADDRESS RATE SECONDS CA
 ";
 
 fn main() -> Outcome {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match *arguments {
+        ["count", work, containers, times] => count::run(work, containers.parse()?, times.parse()?),
         ["certificates", directory] => edge::certificates(Path::new(directory)),
         ["hostnames"] => edge::hostnames(),
         ["origin", address] => origin::run(address.parse()?),
