@@ -45,6 +45,8 @@ mod http3;
 #[cfg(test)]
 mod kit;
 #[cfg(test)]
+mod large;
+#[cfg(test)]
 mod life;
 #[cfg(test)]
 mod limits;

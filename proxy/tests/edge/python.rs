@@ -62,9 +62,14 @@ pub(crate) fn ask(bed: &Bed, script: &str, host: &str, arguments: &[&str]) -> Op
 impl Program {
     /// Waits for the line that the program is to say next.
     pub(crate) fn says(&mut self, want: &str) {
+        assert_eq!(self.line(), want, "the program's reasons are on the standard error");
+    }
+
+    /// The line that the program says next.
+    pub(crate) fn line(&mut self) -> String {
         let mut line = String::new();
         self.output.read_line(&mut line).unwrap();
-        assert_eq!(line.trim_end(), want, "the program's reasons are on the standard error");
+        line.trim_end().to_owned()
     }
 
     /// Tells the program to go on.

@@ -1,6 +1,6 @@
 """A client of HTTP/3, made of aioquic.
 
-http3_client.py ADDRESS PORT HOST CA MODE
+http3_client.py ADDRESS PORT HOST CA MODE [WHAT]
 """
 
 import asyncio
@@ -15,7 +15,7 @@ import aioquic.h3.events
 import aioquic.quic.configuration
 import aioquic.quic.events
 
-ADDRESS, PORT, HOST, CA, MODE = sys.argv[1:]
+ADDRESS, PORT, HOST, CA, MODE, *WHAT = sys.argv[1:]
 
 
 class Client(aioquic.asyncio.protocol.QuicConnectionProtocol):
@@ -53,7 +53,7 @@ class Client(aioquic.asyncio.protocol.QuicConnectionProtocol):
     async def until(self, done):
         async with self.changed:
             waiting = self.changed.wait_for(lambda: done() or self.over is not None)
-            await asyncio.wait_for(waiting, 20)
+            await asyncio.wait_for(waiting, 60)
         assert done(), f"the connection ended: {self.over}"
 
     def begin(self, method, path, fields=(), end=True, host=HOST):
@@ -223,6 +223,45 @@ async def floods():
         assert (await client.get("/"))[0][":status"] == "200"
 
 
+async def uploads():
+    """A body that nobody takes at first."""
+    async with connect() as client:
+        stream, size = client.begin("PUT", "/", end=False), int(WHAT[0])
+        client.send(stream, bytes(size), end=True)
+        sender = client._quic._streams[stream].sender
+        before, quiet = 0, 0
+        while quiet < 3:
+            await asyncio.sleep(0.1)
+            taken = sender._buffer_start
+            quiet = quiet + 1 if taken == before and taken else 0
+            before = taken
+        print(before, flush=True)
+        head, body = await client.answer(stream)
+        assert (head[":status"], body) == ("200", b"all\n"), head
+
+
+async def downloads():
+    """An answer of which nothing is taken at first."""
+    async with connect() as client:
+        count, take = 0, client.take
+
+        def counts(event):
+            nonlocal count
+            if isinstance(event, aioquic.h3.events.DataReceived):
+                count += len(event.data)
+                event.data = b""
+            take(event)
+
+        client.take = counts
+        stream = client.begin("GET", "/")
+        await client.until(lambda: stream in client.heads)
+        print("taking nothing", flush=True)
+        # Nothing else runs meanwhile.
+        sys.stdin.readline()
+        await client.answer(stream)
+        assert (client.ended[stream], count) == ("end", int(WHAT[0])), (client.ended, count)
+
+
 asyncio.run(
     {
         "requests": requests,
@@ -233,6 +272,8 @@ asyncio.run(
         "drained": drained,
         "moves": moves,
         "floods": floods,
+        "uploads": uploads,
+        "downloads": downloads,
     }[MODE]()
 )
 print("done", flush=True)
