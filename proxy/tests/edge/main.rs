@@ -59,6 +59,8 @@ mod poison;
 #[cfg(test)]
 mod python;
 #[cfg(test)]
+mod ranges;
+#[cfg(test)]
 mod revocation;
 #[cfg(test)]
 mod servers;

@@ -1,8 +1,13 @@
 //! The cases of the usual conformance suite for `WebSocket` servers (framing, pings, reserved bits,
 //! opcodes, fragments, UTF-8, closing, sizes), in octets of our own. Each is tried directly on an echo
-//! server that others wrote, and through the edge: what comes back must be the same to the octet.
+//! server that others wrote, and through the edge, over HTTP/1.1 and over HTTP/2: what comes back must
+//! be the same to the octet.
 
-use std::net::SocketAddr;
+use std::{
+    fs::File,
+    io::{BufRead, BufReader, BufWriter, Read, Write},
+    net::SocketAddr,
+};
 
 use gantry_model::Phase;
 
@@ -284,6 +289,38 @@ fn outcome(mut client: Client, name: &str, steps: &[Step]) -> Vec<u8> {
     all
 }
 
+/// What a server sends in each case over a stream of HTTP/2: one connection for all of them.
+fn over_http2(bed: &Bed, name: &str, cases: &[Case]) -> Vec<Vec<u8>> {
+    let directory = tempfile::tempdir().unwrap();
+    let (asked, told) = (directory.path().join("asked"), directory.path().join("told"));
+    let mut file = BufWriter::new(File::create(&asked).unwrap());
+    for (_, steps) in cases {
+        for step in steps {
+            match step {
+                Send(octets) => {
+                    writeln!(file, "send {}", octets.len()).unwrap();
+                    file.write_all(octets).unwrap();
+                }
+                Await(count) => writeln!(file, "await {count}").unwrap(),
+            }
+        }
+        writeln!(file, "end").unwrap();
+    }
+    file.into_inner().unwrap();
+    let files = [asked.to_str().unwrap(), told.to_str().unwrap()];
+    let client = python::ask(bed, "websocket_h2.py", name, &[&["cases"], &files[..]].concat());
+    client.unwrap().ends();
+    let mut told = BufReader::new(File::open(&told).unwrap());
+    let mut next = || {
+        let mut length = String::new();
+        told.read_line(&mut length).unwrap();
+        let mut octets = vec![0; length.trim_end().parse().unwrap()];
+        told.read_exact(&mut octets).unwrap();
+        octets
+    };
+    cases.iter().map(|_| next()).collect()
+}
+
 #[test]
 fn a_websocket_behind_the_edge_is_the_one_that_it_is_without() {
     let bed = Bed::new(78);
@@ -293,13 +330,14 @@ fn a_websocket_behind_the_edge_is_the_one_that_it_is_without() {
     let name = host(CONTAINER, "http-3000");
     let cases = [sizes(), control(), texts_and_ends()].concat();
     assert!(cases.len() > 180, "{}", cases.len());
+    let over_http2 = over_http2(&bed, &name, &cases);
     let mut wrong = Vec::new();
-    for (case, steps) in &cases {
+    for ((case, steps), over_http2) in cases.iter().zip(over_http2) {
         let direct = outcome(Client::connect(address), &name, steps);
         let through = outcome(bed.client(), &name, steps);
         assert!(!direct.is_empty(), "{case}: the server says how it ends");
-        if direct != through {
-            wrong.push((case, direct.len(), through.len()));
+        if direct != through || direct != over_http2 {
+            wrong.push((case, direct.len(), through.len(), over_http2.len()));
         }
     }
     assert!(wrong.is_empty(), "{wrong:?}");

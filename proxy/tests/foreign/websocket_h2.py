@@ -1,6 +1,6 @@
 """A client of WebSockets over HTTP/2 (RFC 8441), made of h2 and wsproto.
 
-websocket_h2.py ADDRESS PORT HOST CA MODE
+websocket_h2.py ADDRESS PORT HOST CA MODE [FILE FILE]
 """
 
 import socket
@@ -14,7 +14,7 @@ import h2.settings
 import wsproto.connection
 import wsproto.events
 
-ADDRESS, PORT, HOST, CA, MODE = sys.argv[1:]
+ADDRESS, PORT, HOST, CA, MODE, *FILES = sys.argv[1:]
 
 
 class Client:
@@ -24,6 +24,7 @@ class Client:
         context = ssl.create_default_context(cafile=CA)
         context.set_alpn_protocols(["h2"])
         plain = socket.create_connection((ADDRESS, int(PORT)), timeout=10)
+        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket = context.wrap_socket(plain, server_hostname=HOST)
         assert self.socket.selected_alpn_protocol() == "h2"
         self.h2 = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
@@ -58,10 +59,16 @@ class Client:
         elif isinstance(event, h2.events.ConnectionTerminated):
             raise AssertionError(f"GOAWAY {event.error_code}")
 
-    def ask(self, fields, end=True):
+    def begin(self, fields, end=True):
         stream = self.h2.get_next_available_stream_id()
         self.h2.send_headers(stream, fields, end_stream=end)
         self.flush()
+        return stream
+
+    def ask(self, fields, **how):
+        return self.answer(self.begin(fields, **how))
+
+    def answer(self, stream):
         self.until(lambda: stream in self.heads or stream in self.ended)
         return stream, self.heads.get(stream, {})
 
@@ -71,7 +78,7 @@ class Client:
         self.until(lambda: stream in self.ended)
         return head[":status"]
 
-    def connect(self, path="/", protocol="websocket", fields=()):
+    def begin_connect(self, path="/", protocol="websocket", fields=()):
         pseudo = [
             (":method", "CONNECT"),
             (":protocol", protocol),
@@ -79,32 +86,51 @@ class Client:
             (":path", path),
             (":authority", HOST),
         ]
-        return self.ask([*pseudo, ("sec-websocket-version", "13"), *fields], end=False)
+        return self.begin([*pseudo, ("sec-websocket-version", "13"), *fields], end=False)
+
+    def connect(self, **how):
+        return self.answer(self.begin_connect(**how))
 
 
 class Socket:
     """A WebSocket on a stream."""
 
-    def __init__(self, client, **how):
-        self.client = client
-        self.stream, self.head = client.connect(**how)
+    def __init__(self, client, stream):
+        self.client, self.stream = client, stream
+        self.protocol = wsproto.connection.Connection(wsproto.connection.ConnectionType.CLIENT)
+
+    @classmethod
+    def open(cls, client, **how):
+        stream, _ = client.connect(**how)
+        socket = cls(client, stream)
+        socket.check()
+        return socket
+
+    def check(self):
+        self.head = self.client.heads[self.stream]
         assert self.head[":status"] == "200", self.head
         for name in ("sec-websocket-accept", "upgrade", "connection"):
             assert name not in self.head, self.head
-        self.protocol = wsproto.connection.Connection(wsproto.connection.ConnectionType.CLIENT)
 
     def send(self, event):
-        octets, at = self.protocol.send(event), 0
-        while at < len(octets):
+        self.send_octets(self.protocol.send(event))
+
+    def send_octets(self, octets):
+        at = 0
+        while at < len(octets) and self.stream not in self.client.ended:
             window = self.client.h2.local_flow_control_window(self.stream)
             if window == 0:
-                grown = lambda: self.client.h2.local_flow_control_window(self.stream) > 0
-                self.client.until(grown)
+                self.client.until(self.may_send)
                 continue
             piece = octets[at : at + min(window, self.client.h2.max_outbound_frame_size)]
             self.client.h2.send_data(self.stream, piece)
             self.client.flush()
             at += len(piece)
+
+    def may_send(self):
+        if self.stream in self.client.ended:
+            return True
+        return self.client.h2.local_flow_control_window(self.stream) > 0
 
     def receive(self):
         """The next message or other event."""
@@ -125,9 +151,9 @@ def echo():
     client = Client()
     enabled = client.settings[h2.settings.SettingCodes.ENABLE_CONNECT_PROTOCOL]
     assert enabled.new_value == 1, enabled
-    one = Socket(client, fields=[("sec-websocket-protocol", "other, chat")])
+    one = Socket.open(client, fields=[("sec-websocket-protocol", "other, chat")])
     assert one.head["sec-websocket-protocol"] == "chat", one.head
-    two = Socket(client)
+    two = Socket.open(client)
     one.send(wsproto.events.TextMessage(data="for one"))
     two.send(wsproto.events.TextMessage(data="for two"))
     assert client.get("/page") == "200"
@@ -163,12 +189,94 @@ def unproven():
 
 def until_cut():
     client = Client()
-    socket = Socket(client)
+    socket = Socket.open(client)
     socket.send(wsproto.events.TextMessage(data="one"))
     assert socket.receive() == "one"
     print("open", flush=True)
     client.until(lambda: socket.stream in client.ended)
 
 
-{"echo": echo, "refused": refused, "unproven": unproven, "until-cut": until_cut}[MODE]()
+def frames(octets):
+    """How many whole frames of a server stand in there."""
+    count, at = 0, 0
+    while at + 2 <= len(octets):
+        length, head = octets[at + 1], 2
+        if length >= 126:
+            head = 4 if length == 126 else 10
+            length = int.from_bytes(octets[at + 2 : at + head], "big")
+        at += head + length
+        count += at <= len(octets)
+    return count
+
+
+def case(client, steps):
+    """What a server sends while a client does this. Yields what has to be waited for."""
+    stream = client.begin_connect()
+    socket, came = Socket(client, stream), bytearray()
+    yield lambda: stream in client.heads
+    socket.check()
+
+    def has_come(count):
+        came.extend(client.data.pop(stream, b""))
+        return stream in client.ended or frames(came) >= count
+
+    for step in steps:
+        if isinstance(step, int):
+            yield lambda: has_come(step)
+        else:
+            socket.send_octets(step)
+    if isinstance(steps[-1], int):
+        socket.send_octets(b"\x88\x82\x37\xfa\x21\x3d\x34\x12")
+    yield lambda: stream in client.ended
+    if client.ended[stream] == "end":
+        client.h2.end_stream(stream)
+        client.flush()
+    return came + client.data.pop(stream, b"")
+
+
+def read_cases(file):
+    steps = []
+    for line in iter(file.readline, b""):
+        kind, *number = line.split()
+        if kind == b"end":
+            yield steps
+            steps = []
+        else:
+            number = int(number[0])
+            steps.append(file.read(number) if kind == b"send" else number)
+
+
+def cases():
+    """The cases of a file, many at once; what came of each stands in the other file."""
+    client = Client()
+    with open(FILES[0], "rb") as asked:
+        waiting = [case(client, steps) for steps in read_cases(asked)]
+    told, running = [None] * len(waiting), []
+    waiting = list(enumerate(waiting))
+    while waiting or running:
+        while waiting and len(running) < 32:
+            number, steps = waiting.pop(0)
+            running.append((number, steps, next(steps)))
+        client.until(lambda: any(may_go_on() for _, _, may_go_on in running))
+        before, running = running, []
+        for number, steps, may_go_on in before:
+            try:
+                while may_go_on():
+                    may_go_on = next(steps)
+                running.append((number, steps, may_go_on))
+            except StopIteration as end:
+                told[number] = end.value
+    with open(FILES[1], "wb") as file:
+        for octets in told:
+            file.write(b"%d\n%b" % (len(octets), octets))
+
+
+MODES = {
+    "echo": echo,
+    "refused": refused,
+    "unproven": unproven,
+    "until-cut": until_cut,
+    "cases": cases,
+}
+MODES[MODE]()
 print("done", flush=True)
