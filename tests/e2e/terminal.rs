@@ -22,7 +22,7 @@ fn a_browser_types_into_the_terminal_and_reads_the_answer() {
         let container = gantry.create_running(&project, &[])?;
         // By then the machine's network has come to rest, which a browser wants.
         gantry.wait_200(&gantry.url(&container, "terminal-1", "/"), Duration::from_mins(1))?;
-        let browser = Browser::start(&gantry.ca_path(), gantry.address())?;
+        let browser = Browser::start(&gantry.ca_path(), gantry.address(), None)?;
         let url = gantry.url(&container, "terminal-1", "/");
         browser.open(&url)?;
         let title = browser.title()?;

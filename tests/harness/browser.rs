@@ -24,8 +24,9 @@ pub struct Browser {
 }
 
 impl Browser {
-    /// Starts one. Names under `.localhost` are looked for at `address`.
-    pub fn start(ca: &Path, address: Ipv4Addr) -> Result<Self> {
+    /// Starts one. Names under `.localhost` are looked for at `address`. `http3` names a host and its
+    /// port that it shall speak to by HTTP/3 alone: it believes a private CA about no other.
+    pub fn start(ca: &Path, address: Ipv4Addr, http3: Option<&str>) -> Result<Self> {
         let home = tempfile::tempdir().context("a home for the browser")?;
         trust(home.path(), ca)?;
         let port = free_port()?;
@@ -50,11 +51,15 @@ impl Browser {
         wait_until("chromedriver is ready", Duration::from_secs(30), || {
             browser.call("GET", "/status", None).is_ok_and(|status| status["ready"] == true)
         })?;
+        let quic = http3.map_or_else(
+            || "--disable-quic".to_owned(),
+            |host| format!("--origin-to-force-quic-on={host}"),
+        );
         let flags = [
+            &quic,
             "--headless",
             "--no-sandbox", // the tests run as root
             "--disable-gpu",
-            "--disable-quic",
             "--disable-dev-shm-usage",
             "--no-first-run",
             "--no-default-browser-check",

@@ -13,7 +13,7 @@ use std::{
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use gantry_certs::{DevCa, Leaf, Resolver};
-use gantry_model::{ContainerId, Domain, Generation, Phase, Scheme, Service, access::Document};
+use gantry_model::{ContainerId, Generation, Phase, Scheme, Service, access::Document};
 use gantry_proxy::{
     AccessLog, Activity, ApiRealm, Body, ClientAddress, Config, Deps, Edge, KitPort, Limits,
     Readiness, RequestId, StartFailed, StartService, UpstreamSource, WakeContainer, WakeFailed,
@@ -145,6 +145,8 @@ pub(crate) struct Setup {
     pub(crate) upstream_source: UpstreamSource,
     /// Where the edge listens, if not at an address of its own in this machine's loopback network.
     pub(crate) listen: Option<IpAddr>,
+    /// The port of HTTPS, if not one that the system chooses.
+    pub(crate) https_port: u16,
     pub(crate) container_network: IpNet,
 }
 
@@ -159,6 +161,7 @@ impl Default for Setup {
             proxy_protocol_from: Vec::new(),
             upstream_source: UpstreamSource::Edge,
             listen: None,
+            https_port: 0,
             container_network: "127.77.0.0/16".parse().unwrap(),
         }
     }
@@ -173,6 +176,7 @@ pub(crate) struct Bed {
     pub(crate) waker: Waker,
     pub(crate) activity: Activity,
     pub(crate) gauge: Arc<Gauge>,
+    certificates: Arc<Resolver>,
     pub(crate) ca_path: PathBuf,
     pub(crate) log_path: PathBuf,
     pub(crate) runtime: Option<tokio::runtime::Runtime>,
@@ -189,10 +193,10 @@ impl Bed {
     pub(crate) fn with(number: u8, setup: Setup) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let domain = "gantry.localhost".parse().unwrap();
-        let (resolver, ca_path) = certificates(directory.path(), &domain);
+        let certificates = Arc::new(Resolver::new());
+        let ca_path = certify(&certificates, directory.path(), &[]);
         let routes = no_routes();
-        let mut runtime = tokio::runtime::Builder::new_multi_thread();
-        let runtime = runtime.worker_threads(1).enable_all().build().unwrap();
+        let runtime = control_runtime();
         let starter = Starter {
             address: SocketAddr::new(address(number, 2), FILES_PORT),
             program: Arc::new(setup.program),
@@ -210,12 +214,13 @@ impl Bed {
         let activity = Activity::default();
         let gauge = Arc::new(Gauge(Mutex::new(Ok(()))));
         let log_path = directory.path().join("access.log");
-        let own = vec![SocketAddr::new(address(number, 1), 0)];
-        let listen = vec![SocketAddr::new(setup.listen.unwrap_or_else(|| own[0].ip()), 0)];
+        let ip = address(number, 1);
+        let own = vec![SocketAddr::new(ip, 0)];
+        let listen = |port| vec![SocketAddr::new(setup.listen.unwrap_or(ip), port)];
         let config = Config {
-            listen_https: listen.clone(),
+            listen_https: listen(setup.https_port),
             http3: setup.http3,
-            listen_http: listen,
+            listen_http: listen(0),
             listen_plain: own.clone(),
             listen_admin: own,
             workers: setup.workers,
@@ -230,7 +235,7 @@ impl Bed {
         };
         let deps = Deps {
             routes: routes.clone(),
-            certificates: resolver,
+            certificates: Arc::clone(&certificates),
             api: api_service(tower::service_fn(api)),
             control: runtime.handle().clone(),
             start_service: Arc::new(starter.clone()),
@@ -250,12 +255,18 @@ impl Bed {
             waker,
             activity,
             gauge,
+            certificates,
             ca_path,
             log_path,
             runtime: Some(runtime),
             records,
             directory,
         }
+    }
+
+    /// From now on the certificate of the containers carries a name that another one is shown for.
+    pub(crate) fn certify_besides(&self, name: &str) {
+        certify(&self.certificates, self.directory.path(), &[name]);
     }
 
     /// The address of a container.
@@ -437,6 +448,11 @@ impl Drop for Bed {
     }
 }
 
+fn control_runtime() -> tokio::runtime::Runtime {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    runtime.worker_threads(1).enable_all().build().unwrap()
+}
+
 fn no_routes() -> Routes {
     let empty = RouteSnapshot { epoch: Epoch([1; 16]), revision: Revision(1), containers: vec![] };
     Routes::new(RouteTable::build(&empty))
@@ -448,23 +464,27 @@ fn apply(routes: &Routes, container: ContainerId, record: Option<RouteRecord>) {
     table.apply(&[(container, record)], next);
 }
 
-/// Certificates for the domain and for two hostnames outside it, and the domain's CA.
-fn certificates(directory: &Path, domain: &Domain) -> (Arc<Resolver>, PathBuf) {
+/// Publishes certificates for the domain and for two hostnames outside it; returns where the domain's
+/// CA lies. The one of the containers carries these names besides its own.
+fn certify(resolver: &Resolver, directory: &Path, besides: &[&str]) -> PathBuf {
     let now = OffsetDateTime::now_utc();
-    let leaf = |ca: &DevCa, names: &[&str]| {
-        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
-        Leaf { key: Arc::new(ca.issue(&names, now).unwrap()), names }
+    let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+    let leaf = |ca: &DevCa, of: &[&str], besides: &[&str]| Leaf {
+        key: Arc::new(ca.issue(&names(&[of, besides].concat()), now).unwrap()),
+        names: names(of),
     };
+    let domain = "gantry.localhost".parse().unwrap();
     let (ca, custom) =
-        (DevCa::open_or_create(directory, domain, now).unwrap(), custom_ca(directory));
-    let resolver = Arc::new(Resolver::new());
+        (DevCa::open_or_create(directory, &domain, now).unwrap(), custom_ca(directory));
+    let containers = ["*.local.containers.gantry.localhost", "*.other.containers.gantry.localhost"];
+    let api = ["gantry.localhost", "api.gantry.localhost", "*.api.gantry.localhost"];
     resolver.publish(&[
-        leaf(&ca, &["gantry.localhost", "api.gantry.localhost", "*.api.gantry.localhost"]),
-        leaf(&custom, &[CUSTOM]),
-        leaf(&custom, &["also.customer.example"]),
-        leaf(&ca, &["*.local.containers.gantry.localhost", "*.other.containers.gantry.localhost"]),
+        leaf(&ca, &api, &[]),
+        leaf(&custom, &[CUSTOM], &[]),
+        leaf(&custom, &["also.customer.example"], &[]),
+        leaf(&ca, &containers, besides),
     ]);
-    (resolver, ca.ca_path().to_owned())
+    ca.ca_path().to_owned()
 }
 
 /// The CA of the hostnames outside the domain.

@@ -1,4 +1,5 @@
-//! What a real browser makes of the edge: signing in, cookies, pages of other tenants, reused names.
+//! What a real browser makes of the edge: signing in, cookies, pages of other tenants, reused names,
+//! shared connections, HTTP/3.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -13,6 +14,7 @@ use crate::{
     bed::{Bed, CONTAINER, host},
     browser::Browser,
     origin::{Origin, reply},
+    python,
 };
 
 /// Another tenant's container.
@@ -20,8 +22,12 @@ const OTHER: &str = "cccccccccccccccccccccccc";
 
 /// A browser that finds the bed's hosts; nothing if there is none here.
 fn browser(bed: &Bed) -> Option<Browser> {
+    browser_with(bed, None)
+}
+
+fn browser_with(bed: &Bed, http3: Option<&str>) -> Option<Browser> {
     let address = Ipv4Addr::new(127, 77, bed.number, 1);
-    match Browser::start(&bed.ca_path, address) {
+    match Browser::start(&bed.ca_path, address, http3) {
         Ok(browser) => Some(browser),
         Err(error) => {
             assert!(std::env::var_os("CI").is_none(), "no browser: {error:?}");
@@ -134,7 +140,7 @@ fn a_person_signs_in_and_out_and_pages_of_others_gain_nothing() {
 
 #[test]
 fn a_browser_forgets_the_former_owner_of_a_name_once() {
-    let bed = Bed::new(211);
+    let bed = Bed::new(51);
     let origin = container(&bed, CONTAINER, 2);
     let name = "shop.local.containers.gantry.localhost";
     let mut alias = AliasRecord {
@@ -164,4 +170,111 @@ fn a_browser_forgets_the_former_owner_of_a_name_once() {
     run(&browser, keep);
     browser.open(&url(&bed, name, "/c")).unwrap();
     assert_eq!(run(&browser, kept), "kept=1|1");
+}
+
+/// A fetch that keeps to the connections of pages with cookies; how it ended.
+fn fetch_from_other(browser: &Browser, url: &str) -> Value {
+    fetch_kind(browser, url, "{mode: 'no-cors', credentials: 'include', cache: 'no-store'}")
+}
+
+fn fetch_kind(browser: &Browser, url: &str, how: &str) -> Value {
+    run(browser, &format!("return fetch('{url}', {how}).then((r) => r.type, () => 'failed')"))
+}
+
+fn accepted(bed: &Bed) -> f64 {
+    bed.metric("gantry_proxy_connections_accepted_total")
+}
+
+#[test]
+fn containers_share_a_connection_of_a_browser_and_no_requests() {
+    let bed = Bed::new(52);
+    let (origin, other) = (container(&bed, CONTAINER, 2), container(&bed, OTHER, 3));
+    let (name, foreign) = (host(CONTAINER, "http-3000"), host(OTHER, "http-3000"));
+    let Some(browser) = browser(&bed) else { return };
+    browser.open(&url(&bed, &name, "/page")).unwrap();
+    let before = accepted(&bed);
+    for number in 0..3 {
+        let path = format!("/other-{number}");
+        assert_eq!(fetch_from_other(&browser, &url(&bed, &foreign, &path)), "opaque");
+        assert_eq!(fetch_kind(&browser, &format!("/own-{number}"), "{}"), "basic");
+    }
+    assert!((accepted(&bed) - before).abs() < f64::EPSILON, "one connection carries both names");
+    for (origin, name, own) in [(&origin, &name, "/own-"), (&other, &foreign, "/other-")] {
+        let seen = origin.seen();
+        let asked = seen.iter().filter(|seen| seen.line().contains(own)).count();
+        assert_eq!(asked, 3, "{seen:?}");
+        let host = format!("{name}:{}", bed.https().port());
+        assert!(seen.iter().all(|seen| seen.values("host") == [&host]), "{seen:?}");
+    }
+    assert!(!other.seen().iter().any(|seen| seen.line().contains("/own-")));
+    let lines = bed.finish();
+    assert!(lines.iter().all(|line| line["protocol"] == "http2"), "{lines:?}");
+}
+
+#[test]
+fn a_browser_that_is_misdirected_tries_another_connection() {
+    let bed = Bed::new(53);
+    let _origin = container(&bed, CONTAINER, 2);
+    // A certificate that carries more names than it is shown for, such as one that is not new.
+    bed.certify_besides("api.gantry.localhost");
+    let Some(browser) = browser(&bed) else { return };
+    browser.open(&url(&bed, &host(CONTAINER, "http-3000"), "/page")).unwrap();
+    let misdirected = "gantry_proxy_errors_total{code=\"MISDIRECTED\"}";
+    let (before, refused) = (accepted(&bed), bed.metric(misdirected));
+    let api = url(&bed, "api.gantry.localhost", "/asked");
+    assert_eq!(fetch_from_other(&browser, &api), "opaque");
+    let new = (accepted(&bed) - before, bed.metric(misdirected) - refused);
+    assert!(new == (1.0, 1.0), "{new:?} connections and refusals");
+    let lines = bed.finish();
+    let asked: Vec<_> = lines.iter().filter(|line| line["path"] == "/asked").collect();
+    let statuses: Vec<_> = asked.iter().map(|line| &line["status"]).collect();
+    assert_eq!(statuses, [421, 200], "{asked:?}");
+}
+
+#[test]
+fn a_browser_opens_websockets_as_streams_of_its_connection() {
+    let bed = Bed::new(54);
+    bed.set(CONTAINER, Phase::Running, 1);
+    let address = SocketAddr::new(bed.container_address(2), 3000);
+    let Some(_origin) = python::serve("websocket_origin.py", address) else { return };
+    let Some(browser) = browser(&bed) else { return };
+    let name = host(CONTAINER, "http-3000");
+    browser.open(&url(&bed, &name, "/page")).unwrap();
+    let before = accepted(&bed);
+    let socket = url(&bed, &name, "/socket").replace("https", "wss");
+    let script = format!(
+        "return new Promise((end) => {{
+            const socket = new WebSocket('{socket}', ['chat', 'other']);
+            socket.onerror = () => end('failed');
+            socket.onopen = () => socket.send('from a browser');
+            socket.onmessage = (message) => {{ end(message.data + socket.protocol); socket.close(); }};
+        }})"
+    );
+    assert_eq!(run(&browser, &script), "from a browserchat");
+    assert!((accepted(&bed) - before).abs() < f64::EPSILON, "no connection of its own");
+    bed.wait_metric("gantry_proxy_tunnels_open", 0.0);
+    let lines = bed.finish();
+    let line = lines.iter().find(|line| line["path"] == "/socket").unwrap();
+    let told = (&line["method"], &line["protocol"], &line["status"]);
+    assert_eq!(told, (&"CONNECT".into(), &"http2".into(), &200.into()));
+}
+
+#[test]
+fn a_browser_speaks_http3() {
+    let bed = Bed::new(55);
+    let origin = container(&bed, CONTAINER, 2);
+    let name = host(CONTAINER, "http-3000");
+    let by_http3 = format!("{name}:{}", bed.https().port());
+    let Some(browser) = browser_with(&bed, Some(&by_http3)) else { return };
+    browser.open(&url(&bed, &name, "/page")).unwrap();
+    assert_eq!(browser.title().unwrap(), "page /page");
+    let body = "{method: 'POST', body: 'x'.repeat(1000000)}";
+    assert_eq!(fetch(&browser, "/post", body), 200);
+    let seen = origin.seen();
+    let post = seen.iter().find(|seen| seen.line().contains("/post")).unwrap();
+    assert_eq!(post.body.len(), 1_000_000);
+    let protocol = "return performance.getEntriesByType('navigation')[0].nextHopProtocol";
+    assert_eq!(run(&browser, protocol), "h3");
+    let lines = bed.finish();
+    assert!(lines.iter().all(|line| line["protocol"] == "http3"), "{lines:?}");
 }

@@ -1,6 +1,9 @@
 //! HTTP/3, with clients that others wrote.
 
-use std::{net::TcpStream, time::Duration};
+use std::{
+    net::{TcpStream, UdpSocket},
+    time::Duration,
+};
 
 use gantry_model::Phase;
 
@@ -157,9 +160,26 @@ fn https_clients_are_told_of_http3_once_for_each_host() {
 
 #[test]
 fn http3_is_not_offered_when_its_port_is_taken() {
-    let bed = Bed::with(169, Setup { http3: false, ..Setup::default() });
+    let taken = UdpSocket::bind("127.77.169.1:0").unwrap();
+    let https_port = taken.local_addr().unwrap().port();
+    let bed = Bed::with(169, Setup { https_port, ..Setup::default() });
     let _origin = bed.running();
+    assert_eq!(bed.https(), taken.local_addr().unwrap(), "the port of TCP was free");
+    is_without_http3(&bed);
+}
+
+#[test]
+fn http3_is_not_offered_when_it_is_switched_off() {
+    let bed = Bed::with(8, Setup { http3: false, ..Setup::default() });
+    let _origin = bed.running();
+    is_without_http3(&bed);
+    UdpSocket::bind(bed.https()).expect("nobody has the UDP port");
+}
+
+/// The edge serves, and nobody is told of HTTP/3.
+fn is_without_http3(bed: &Bed) {
     let name = host(CONTAINER, "http-3000");
-    assert_eq!(bed.tls_client(&name).get(&name, "/", "").value("alt-svc"), None);
+    let answer = bed.tls_client(&name).get(&name, "/", "");
+    assert_eq!((answer.status, answer.value("alt-svc")), (200, None));
     assert!(bed.metric("gantry_proxy_http3_sockets").abs() < f64::EPSILON);
 }

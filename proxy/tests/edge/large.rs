@@ -35,8 +35,8 @@ const LOOK: Duration = Duration::from_millis(100);
 
 /// The octets of a body that goes one way by HTTP/1 or 2.
 fn size() -> u64 {
-    let set = std::env::var("LARGE_MEGABYTES").map(|it| it.parse().unwrap());
-    set.unwrap_or(128_u64) * MIB
+    let set = std::env::var_os("LARGE_MEGABYTES");
+    set.map_or(128, |set| set.to_str().unwrap().parse().unwrap()) * MIB
 }
 
 /// The memory of this process from now on.
@@ -82,7 +82,7 @@ fn stalled(moved: &Moved) -> u64 {
 
 /// Sends so many octets, and counts them.
 fn pour(to: &mut impl Write, size: u64, moved: &Moved) {
-    let piece = [0; 64 * 1024];
+    let piece = vec![0; 64 * 1024];
     while moved.load(Ordering::SeqCst) < size {
         to.write_all(&piece).unwrap();
         moved.fetch_add(64 * 1024, Ordering::SeqCst);
