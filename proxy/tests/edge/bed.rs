@@ -192,7 +192,6 @@ impl Bed {
 
     pub(crate) fn with(number: u8, setup: Setup) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let domain = "gantry.localhost".parse().unwrap();
         let certificates = Arc::new(Resolver::new());
         let ca_path = certify(&certificates, directory.path(), &[]);
         let routes = no_routes();
@@ -224,7 +223,7 @@ impl Bed {
             listen_plain: own.clone(),
             listen_admin: own,
             workers: setup.workers,
-            domain,
+            domain: "gantry.localhost".parse().unwrap(),
             server: "local".parse().unwrap(),
             url_port: 8443,
             proxy_protocol_from: setup.proxy_protocol_from,
