@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use gantry_control::Patch;
+use gantry_control::{ExpiresAt, Patch};
 use gantry_model::{FieldError, Id, container::parse_realms};
 use serde_json::{Map, Value};
 
@@ -184,6 +184,23 @@ impl Fields {
                 Err(error) => self.refuse(error),
             },
             other @ (Given::Absent | Given::Null) => other,
+        }
+    }
+
+    /// Takes a point in time: a text, or a number of seconds or milliseconds.
+    pub(crate) fn expires_at(&mut self, name: &str) -> Given<ExpiresAt> {
+        let read = self.mixed(name, |value| match value {
+            Value::String(text) => Some(ExpiresAt::parse(name, &text)),
+            Value::Number(number) => {
+                number.as_i64().map(|number| Ok(ExpiresAt::from_number(number)))
+            }
+            Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
+        });
+        match read {
+            Given::Absent => Given::Absent,
+            Given::Null => Given::Null,
+            Given::Value(Ok(at)) => Given::Value(at),
+            Given::Value(Err(error)) => self.refuse(error),
         }
     }
 

@@ -8,12 +8,13 @@ mod hooks;
 mod settings;
 
 use axum::extract::{FromRequestParts, RawPathParams};
-use gantry_control::{AccessView, EdgeError, Error, Version};
-use gantry_model::FieldError;
+use gantry_control::{AccessChange, AccessView, Actor, EdgeError, Error, Scope, Version};
+use gantry_model::{FieldError, HookId, Id};
 use http::{header, request::Parts};
 
 use crate::{
     Front,
+    caller::{Caller, PathId},
     problem::{Kind, Problem},
     surface::Surface,
     wire,
@@ -96,8 +97,46 @@ impl<S: Send + Sync> FromRequestParts<S> for Segments {
     }
 }
 
-/// A document after a write, with how far the write has come.
-async fn written(front: &Front, view: &AccessView, action: &'static str) -> wire::Propagation {
-    let version = view.access.version;
-    wire::Propagation::new(front.control.propagation().await, version, action)
+/// A request to change a document: who asks, for what, and which version the write names.
+pub(crate) struct Write<K> {
+    front: Front,
+    actor: Actor,
+    id: Id<K>,
+    segments: Segments,
+    version: IfMatch,
+}
+
+/// A document after a write, the hook that the write was about, and how far the write has come.
+struct Written {
+    view: AccessView,
+    hook: Option<HookId>,
+    propagation: wire::Propagation,
+}
+
+impl<K> Write<K> {
+    /// Changes the document of `scope`.
+    async fn change(&self, scope: Scope, change: AccessChange) -> Result<Written, Problem> {
+        let action = if matches!(change, AccessChange::Remove) { "delete" } else { "upsert" };
+        let control = &self.front.control;
+        let version = self.version.version()?;
+        let (view, hook) = control.change_access(&self.actor, scope, version, change).await?;
+        let version = view.access.version;
+        let propagation = wire::Propagation::new(control.propagation().await, version, action);
+        Ok(Written { view, hook, propagation })
+    }
+}
+
+impl<K: 'static> FromRequestParts<Front> for Write<K> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, front: &Front) -> Result<Self, Problem> {
+        let Caller(actor) = Caller::from_request_parts(parts, front).await?;
+        let PathId(id) = PathId::from_request_parts(parts, front).await?;
+        let segments = Segments::from_request_parts(parts, front).await?;
+        let version = match IfMatch::from_request_parts(parts, front).await {
+            Ok(version) => version,
+            Err(never) => match never {},
+        };
+        Ok(Self { front: front.clone(), actor, id, segments, version })
+    }
 }

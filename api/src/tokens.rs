@@ -168,7 +168,7 @@ impl Common {
             allow_no_realm: fields.flag("allow_no_realm").value(),
             vault_access: fields.flag("vault_access").value(),
             event_access: fields.flag("event_access").value(),
-            expires_at: expires_at(fields),
+            expires_at: fields.expires_at("expires_at"),
         }
     }
 }
@@ -183,21 +183,6 @@ fn addresses(value: Value) -> Option<Vec<String>> {
             items.into_iter().map(|item| item.as_str().map(str::to_owned)).collect()
         }
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => None,
-    }
-}
-
-fn expires_at(fields: &mut Fields) -> Given<ExpiresAt> {
-    const NAME: &str = "expires_at";
-    let read = fields.mixed(NAME, |value| match value {
-        Value::String(text) => Some(ExpiresAt::parse(NAME, &text)),
-        Value::Number(number) => number.as_i64().map(|number| Ok(ExpiresAt::from_number(number))),
-        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
-    });
-    match read {
-        Given::Absent => Given::Absent,
-        Given::Null => Given::Null,
-        Given::Value(Ok(at)) => Given::Value(at),
-        Given::Value(Err(error)) => fields.refuse::<ExpiresAt>(error),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Permission documents of projects and containers: one set of calls for both.
 
 use axum::extract::State;
-use gantry_control::{AccessChange, Actor, Scope};
+use gantry_control::{AccessChange, Scope};
 use gantry_model::{
     Id,
     access::{Access as Cell, Fallback, GroupName, Program},
@@ -9,7 +9,7 @@ use gantry_model::{
 };
 use serde_json::{Map, Value, json};
 
-use super::{IfMatch, Segments, written};
+use super::{Write, Written};
 use crate::{
     Front,
     answer::Answer,
@@ -236,13 +236,8 @@ fn groups<P: Place>(surface: Surface) -> Surface {
     ]
     .into_iter()
     .fold(surface, |surface, (path, way, id, fields, kind)| {
-        let handler = move |front: State<Front>,
-                            caller: Caller,
-                            id: PathId<P>,
-                            segments: Segments,
-                            version: IfMatch,
-                            body: JsonObject| {
-            set_group(front, caller, id, (segments, version), (way, kind), body.fields(fields))
+        let handler = move |write: Write<P>, body: JsonObject| {
+            set_group(write, (way, kind), body.fields(fields))
         };
         let operation = reads::<P>(id, "Sets the one way to belong to a group");
         let operation = operation.versioned().takes(fields);
@@ -261,28 +256,13 @@ async fn show<P: Place>(
     Ok(Answer::ok("Proxy permissions retrieved successfully", wire::Permissions::new(&view)))
 }
 
-async fn change<P: Place>(
-    front: &Front,
-    actor: &Actor,
-    id: Id<P>,
-    version: IfMatch,
-    change: AccessChange,
-) -> Reply {
-    let action = if matches!(change, AccessChange::Remove) { "delete" } else { "upsert" };
-    let (view, _) =
-        front.control.change_access(actor, P::scope(id), version.version()?, change).await?;
-    let propagation = written(front, &view, action).await;
+async fn change<P: Place>(write: Write<P>, change: AccessChange) -> Reply {
+    let Written { view, propagation, .. } = write.change(P::scope(write.id), change).await?;
     let answer = wire::Permissions::new(&view).propagated(propagation);
     Ok(Answer::ok("Proxy permissions updated successfully", answer))
 }
 
-async fn replace<P: Place>(
-    State(front): State<Front>,
-    Caller(actor): Caller,
-    PathId(id): PathId<P>,
-    version: IfMatch,
-    body: JsonObject,
-) -> Reply {
+async fn replace<P: Place>(write: Write<P>, body: JsonObject) -> Reply {
     let mut fields = body.fields(P::FIELDS);
     let mut document = Map::new();
     let mut put = |name: &str, value: Option<Value>| {
@@ -304,7 +284,7 @@ async fn replace<P: Place>(
     fields.count("file_version").value();
     fields.ignore_text("etag");
     let document = fields.finish(Some(Value::Object(document)))?;
-    change(&front, &actor, id, version, AccessChange::Replace(document)).await
+    change(write, AccessChange::Replace(document)).await
 }
 
 /// The official command line sends each part as a text that holds JSON.
@@ -316,13 +296,8 @@ fn spelled_out(parts: Map<String, Value>) -> Value {
     Value::Object(parts.into_iter().map(part).collect())
 }
 
-async fn remove<P: Place>(
-    State(front): State<Front>,
-    Caller(actor): Caller,
-    PathId(id): PathId<P>,
-    version: IfMatch,
-) -> Reply {
-    change(&front, &actor, id, version, AccessChange::Remove).await
+async fn remove<P: Place>(write: Write<P>) -> Reply {
+    change(write, AccessChange::Remove).await
 }
 
 /// The field `default`.
@@ -336,70 +311,42 @@ pub(super) fn fallback(fields: &mut Fields) -> Option<Fallback> {
     }
 }
 
-async fn set_default<P: Place>(
-    State(front): State<Front>,
-    Caller(actor): Caller,
-    PathId(id): PathId<P>,
-    version: IfMatch,
-    body: JsonObject,
-) -> Reply {
+async fn set_default<P: Place>(write: Write<P>, body: JsonObject) -> Reply {
     let mut fields = body.fields(&DEFAULT_ONLY);
     let default = fallback(&mut fields);
     let default = Some(fields.finish(default)?);
     let settings = AccessChange::Settings { default, enable_proxy: None };
-    change(&front, &actor, id, version, settings).await
+    change(write, settings).await
 }
 
-async fn set_state<P: Place>(
-    State(front): State<Front>,
-    Caller(actor): Caller,
-    PathId(id): PathId<P>,
-    version: IfMatch,
-    body: JsonObject,
-) -> Reply {
+async fn set_state<P: Place>(write: Write<P>, body: JsonObject) -> Reply {
     let mut fields = body.fields(&STATE_ONLY);
     let enable_proxy = fields.flag("enable_proxy").value();
     let enable_proxy = Some(fields.finish(enable_proxy)?);
     let settings = AccessChange::Settings { default: None, enable_proxy };
-    change(&front, &actor, id, version, settings).await
+    change(write, settings).await
 }
 
 async fn set_group<P: Place>(
-    State(front): State<Front>,
-    Caller(actor): Caller,
-    PathId(id): PathId<P>,
-    (segments, version): (Segments, IfMatch),
+    write: Write<P>,
     (way, kind): (&'static str, Kind),
     mut fields: Fields,
 ) -> Reply {
     let mut method = fields.known();
     fields.finish_as(kind, Some(()))?;
     method.insert("type".to_owned(), json!(way));
-    let group = segments.read("group", GroupName::parse)?;
+    let group = write.segments.read("group", GroupName::parse)?;
     let changed = AccessChange::SetGroup(group, Value::Object(method));
-    let reply = change(&front, &actor, id, version, changed).await;
+    let reply = change(write, changed).await;
     reply.map_err(|problem| problem.instead_of_invalid(kind))
 }
 
-async fn remove_group<P: Place>(
-    State(front): State<Front>,
-    Caller(actor): Caller,
-    PathId(id): PathId<P>,
-    segments: Segments,
-    version: IfMatch,
-) -> Reply {
-    let group = segments.read("group", GroupName::parse)?;
-    change(&front, &actor, id, version, AccessChange::RemoveGroup(group)).await
+async fn remove_group<P: Place>(write: Write<P>) -> Reply {
+    let group = write.segments.read("group", GroupName::parse)?;
+    change(write, AccessChange::RemoveGroup(group)).await
 }
 
-async fn set_cell<P: Place>(
-    State(front): State<Front>,
-    Caller(actor): Caller,
-    PathId(id): PathId<P>,
-    segments: Segments,
-    version: IfMatch,
-    body: JsonObject,
-) -> Reply {
+async fn set_cell<P: Place>(write: Write<P>, body: JsonObject) -> Reply {
     let mut fields = body.fields(&CELL);
     let program = match fields.text("program") {
         Given::Absent | Given::Null => None,
@@ -417,29 +364,17 @@ async fn set_cell<P: Place>(
         Some(Err(error)) => fields.refuse::<Cell>(error).value(),
     };
     let (program, cell) = fields.finish(program.zip(cell))?;
-    let group = segments.read("group", GroupName::parse)?;
-    change(&front, &actor, id, version, AccessChange::SetCell(group, program, cell)).await
+    let group = write.segments.read("group", GroupName::parse)?;
+    change(write, AccessChange::SetCell(group, program, cell)).await
 }
 
-async fn clear_cells<P: Place>(
-    State(front): State<Front>,
-    Caller(actor): Caller,
-    PathId(id): PathId<P>,
-    segments: Segments,
-    version: IfMatch,
-) -> Reply {
-    let group = segments.read("group", GroupName::parse)?;
-    change(&front, &actor, id, version, AccessChange::ClearCells(group)).await
+async fn clear_cells<P: Place>(write: Write<P>) -> Reply {
+    let group = write.segments.read("group", GroupName::parse)?;
+    change(write, AccessChange::ClearCells(group)).await
 }
 
-async fn remove_cell<P: Place>(
-    State(front): State<Front>,
-    Caller(actor): Caller,
-    PathId(id): PathId<P>,
-    segments: Segments,
-    version: IfMatch,
-) -> Reply {
-    let group = segments.read("group", GroupName::parse)?;
-    let program = segments.read("program", Program::parse)?;
-    change(&front, &actor, id, version, AccessChange::RemoveCell(group, program)).await
+async fn remove_cell<P: Place>(write: Write<P>) -> Reply {
+    let group = write.segments.read("group", GroupName::parse)?;
+    let program = write.segments.read("program", Program::parse)?;
+    change(write, AccessChange::RemoveCell(group, program)).await
 }

@@ -143,23 +143,9 @@ impl Common {
             index: fields.count("index").value().map(i64::from),
             target_path: fields.text("target_path"),
             allow_path_override: fields.flag("allow_path_override").value(),
-            expires_at: expires_at(fields),
+            expires_at: fields.expires_at("expires_at"),
             enabled: fields.flag("enabled").value(),
         }
-    }
-}
-
-fn expires_at(fields: &mut Fields) -> Given<ExpiresAt> {
-    let read = fields.mixed("expires_at", |value| match value {
-        Value::String(text) => Some(ExpiresAt::parse("expires_at", &text)),
-        Value::Number(number) => number.as_i64().map(|number| Ok(ExpiresAt::from_number(number))),
-        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
-    });
-    match read {
-        Given::Absent => Given::Absent,
-        Given::Null => Given::Null,
-        Given::Value(Ok(at)) => Given::Value(at),
-        Given::Value(Err(error)) => fields.refuse(error),
     }
 }
 

@@ -1,11 +1,11 @@
 //! The hooks of a container, which share the version of its permission document.
 
 use axum::extract::State;
-use gantry_control::{AccessChange, Actor, Error, Scope, Thing};
-use gantry_model::{ContainerId, FieldError, HookId, access::Program, hook, id::kind};
+use gantry_control::{AccessChange, Error, Scope, Thing};
+use gantry_model::{FieldError, HookId, access::Program, hook, id::kind};
 use serde_json::Value;
 
-use super::{IfMatch, Segments, written};
+use super::{Segments, Write, Written};
 use crate::{
     Front,
     answer::Answer,
@@ -154,112 +154,79 @@ async fn show(
 
 /// Makes a change that is about one hook, and shows it.
 async fn change(
-    front: &Front,
-    actor: &Actor,
-    id: ContainerId,
-    version: IfMatch,
+    write: &Write<kind::Container>,
     service: Program,
     change: AccessChange,
 ) -> Result<wire::OneHook, Problem> {
-    let scope = Scope::Container(id);
-    let (view, hook) =
-        front.control.change_access(actor, scope, version.version()?, change).await?;
+    let written = write.change(Scope::Container(write.id), change).await?;
+    let Written { view, hook, propagation } = written;
     let shown = hook.and_then(|hook| wire::OneHook::new(&view, service, hook));
-    let shown = shown.ok_or(Error::NotFound(Thing::Hook))?;
-    Ok(shown.propagated(written(front, &view, "upsert").await))
+    Ok(shown.ok_or(Error::NotFound(Thing::Hook))?.propagated(propagation))
 }
 
 async fn create(
-    State(front): State<Front>,
-    Caller(actor): Caller,
-    PathId(id): PathId<kind::Container>,
-    segments: Segments,
-    version: IfMatch,
+    write: Write<kind::Container>,
     body: JsonObject,
 ) -> Result<Answer<wire::OneHook>, Problem> {
     let mut fields = body.fields(&CREATE);
     let position = fields.count("position").value();
     let hook = Value::Object(fields.known());
     fields.finish(Some(()))?;
-    let service = service(&segments)?;
+    let service = service(&write.segments)?;
     let position = position.and_then(|position| usize::try_from(position).ok());
     let add = AccessChange::AddHook(service, hook, position);
-    let hook = change(&front, &actor, id, version, service, add).await?;
+    let hook = change(&write, service, add).await?;
     Ok(Answer::created("Proxy hook created successfully", hook))
 }
 
 async fn replace(
-    State(front): State<Front>,
-    Caller(actor): Caller,
-    PathId(id): PathId<kind::Container>,
-    segments: Segments,
-    version: IfMatch,
+    write: Write<kind::Container>,
     body: JsonObject,
 ) -> Result<Answer<wire::OneHook>, Problem> {
     let mut fields = body.fields(&REPLACE);
     let hook = Value::Object(fields.known());
     fields.finish(Some(()))?;
-    let service = service(&segments)?;
-    let set = AccessChange::SetHook(service, hook_id(&segments)?, hook);
-    let hook = change(&front, &actor, id, version, service, set).await?;
+    let service = service(&write.segments)?;
+    let set = AccessChange::SetHook(service, hook_id(&write.segments)?, hook);
+    let hook = change(&write, service, set).await?;
     Ok(Answer::ok("Proxy hook updated successfully", hook))
 }
 
 async fn reposition(
-    State(front): State<Front>,
-    Caller(actor): Caller,
-    PathId(id): PathId<kind::Container>,
-    segments: Segments,
-    version: IfMatch,
+    write: Write<kind::Container>,
     body: JsonObject,
 ) -> Result<Answer<wire::OneHook>, Problem> {
     let mut fields = body.fields(&MOVE);
     let position = fields.count("position").value();
     let position = fields.finish(position)?;
-    let service = service(&segments)?;
+    let service = service(&write.segments)?;
     let position = usize::try_from(position).unwrap_or(usize::MAX);
-    let moved = AccessChange::MoveHook(service, hook_id(&segments)?, position);
-    let hook = change(&front, &actor, id, version, service, moved).await?;
+    let moved = AccessChange::MoveHook(service, hook_id(&write.segments)?, position);
+    let hook = change(&write, service, moved).await?;
     Ok(Answer::ok("Proxy hook moved successfully", hook))
 }
 
-async fn remove(
-    State(front): State<Front>,
-    Caller(actor): Caller,
-    PathId(id): PathId<kind::Container>,
-    segments: Segments,
-    version: IfMatch,
-) -> Result<Answer<wire::RemovedHooks>, Problem> {
-    let remove = AccessChange::RemoveHook(service(&segments)?, hook_id(&segments)?);
-    removed(&front, &actor, id, version, remove, None).await
+async fn remove(write: Write<kind::Container>) -> Result<Answer<wire::RemovedHooks>, Problem> {
+    let remove = AccessChange::RemoveHook(service(&write.segments)?, hook_id(&write.segments)?);
+    removed(&write, remove, None).await
 }
 
-async fn remove_all(
-    State(front): State<Front>,
-    Caller(actor): Caller,
-    PathId(id): PathId<kind::Container>,
-    segments: Segments,
-    version: IfMatch,
-) -> Result<Answer<wire::RemovedHooks>, Problem> {
-    let service = service(&segments)?;
-    let scope = Scope::Container(id);
+async fn remove_all(write: Write<kind::Container>) -> Result<Answer<wire::RemovedHooks>, Problem> {
+    let service = service(&write.segments)?;
+    let scope = Scope::Container(write.id);
     // The write names the version that was read here, or is refused: nobody comes in between.
-    let before = front.control.access(&actor, scope).await?;
+    let before = write.front.control.access(&write.actor, scope).await?;
     let count = before.access.hooks.iter().filter(|record| record.hook.service == service).count();
-    removed(&front, &actor, id, version, AccessChange::RemoveHooks(service), Some(count)).await
+    removed(&write, AccessChange::RemoveHooks(service), Some(count)).await
 }
 
 async fn removed(
-    front: &Front,
-    actor: &Actor,
-    id: ContainerId,
-    version: IfMatch,
+    write: &Write<kind::Container>,
     change: AccessChange,
     count: Option<usize>,
 ) -> Result<Answer<wire::RemovedHooks>, Problem> {
-    let scope = Scope::Container(id);
-    let (view, _) = front.control.change_access(actor, scope, version.version()?, change).await?;
-    let propagation = written(front, &view, "upsert").await;
+    let Written { view, propagation, .. } =
+        write.change(Scope::Container(write.id), change).await?;
     let removed = wire::RemovedHooks::new(&view, count, propagation);
     Ok(Answer::ok("Proxy hooks removed successfully", removed))
 }

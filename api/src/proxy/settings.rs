@@ -5,7 +5,7 @@ use axum::extract::State;
 use gantry_control::{AccessChange, Scope};
 use gantry_model::{FieldError, access::Program, id::kind};
 
-use super::{IfMatch, Segments, access, written};
+use super::{Segments, Write, Written, access};
 use crate::{
     Front,
     answer::Answer,
@@ -82,10 +82,7 @@ async fn show(
 }
 
 async fn update(
-    State(front): State<Front>,
-    Caller(actor): Caller,
-    PathId(id): PathId<kind::Container>,
-    version: IfMatch,
+    write: Write<kind::Container>,
     body: JsonObject,
 ) -> Result<Answer<wire::ProxySettings>, Problem> {
     let mut fields = body.fields(&SETTINGS);
@@ -97,9 +94,8 @@ async fn update(
         return Err(Problem::fields(Kind::Invalid, &[error]));
     }
     let change = AccessChange::Settings { default, enable_proxy };
-    let scope = Scope::Container(id);
-    let (view, _) = front.control.change_access(&actor, scope, version.version()?, change).await?;
-    let propagation = written(&front, &view, "upsert").await;
+    let Written { view, propagation, .. } =
+        write.change(Scope::Container(write.id), change).await?;
     let settings = wire::ProxySettings::new(&view).propagated(propagation);
     Ok(Answer::ok("Proxy settings updated successfully", settings))
 }
