@@ -22,5 +22,5 @@ mod wait;
 
 pub use browser::Browser;
 pub use curl::{Answer, Curl};
-pub use gantry::{Container, Gantry, Options, walk};
+pub use gantry::{Container, Gantry, Options, walk, walk_on};
 pub use wait::{wait_for, wait_until};

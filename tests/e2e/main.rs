@@ -12,3 +12,4 @@ mod files;
 mod lifecycle;
 mod startup;
 mod terminal;
+mod transparent;

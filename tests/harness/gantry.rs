@@ -72,9 +72,14 @@ pub struct Gantry {
 }
 
 /// Runs a test against a Gantry of its own. When it fails, the log is shown.
-#[expect(clippy::panic, reason = "this is how a test fails")]
 pub fn walk(options: Options, test: impl FnOnce(&mut Gantry) -> Result<()>) {
-    let result = Gantry::start(options).and_then(|mut gantry| {
+    walk_on(Gantry::prepare(options), test);
+}
+
+/// Runs a test against a Gantry whose corner of the machine is prepared.
+#[expect(clippy::panic, reason = "this is how a test fails")]
+pub fn walk_on(gantry: Result<Gantry>, test: impl FnOnce(&mut Gantry) -> Result<()>) {
+    let result = gantry.and_then(Gantry::start).and_then(|mut gantry| {
         let result = test(&mut gantry);
         if result.is_err() {
             gantry.show_log();
@@ -88,16 +93,15 @@ pub fn walk(options: Options, test: impl FnOnce(&mut Gantry) -> Result<()>) {
 }
 
 impl Gantry {
-    /// Starts one and logs in.
-    pub fn start(options: Options) -> Result<Self> {
-        let mut gantry = Self::prepare(options)?;
-        gantry.spawn()?;
-        if let Err(error) = gantry.wait_ready().and_then(|()| gantry.log_in()) {
-            gantry.show_log();
-            gantry.end();
+    /// Starts it and logs in.
+    fn start(mut self) -> Result<Self> {
+        self.spawn()?;
+        if let Err(error) = self.wait_ready().and_then(|()| self.log_in()) {
+            self.show_log();
+            self.end();
             return Err(error);
         }
-        Ok(gantry)
+        Ok(self)
     }
 
     /// The corner without anything running in it.
@@ -130,6 +134,18 @@ impl Gantry {
     /// The address of this test's own.
     pub fn address(&self) -> Ipv4Addr {
         self.address
+    }
+
+    /// Has it listen for HTTPS on one more address.
+    pub fn also_on(&mut self, address: Ipv4Addr) {
+        let own = self.address;
+        let both = format!("edge.https=[\"{own}:8443\", \"{address}:8443\"]");
+        self.options.set.push(both);
+    }
+
+    /// The bridge of its containers.
+    pub fn bridge(&self) -> &str {
+        &self.bridge
     }
 
     /// The process id of the running Gantry.
