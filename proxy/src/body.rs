@@ -19,6 +19,7 @@ use crate::{
     account::Account,
     deps::{Body, BoxError},
     headers::clean_trailers,
+    http1,
     http3_body::Receiving,
     interim::Interims,
     traffic::Traffic,
@@ -30,14 +31,14 @@ use crate::{
 /// A client's body, as its version of HTTP brings it.
 #[derive(Debug)]
 pub(crate) enum ClientBody {
-    /// By HTTP/1 or HTTP/2.
-    Hyper(Incoming),
+    Http1(http1::Receiving),
+    Http2(Incoming),
     Http3(Box<Receiving>),
 }
 
 impl From<Incoming> for ClientBody {
     fn from(incoming: Incoming) -> Self {
-        Self::Hyper(incoming)
+        Self::Http2(incoming)
     }
 }
 
@@ -50,7 +51,8 @@ impl HttpBody for ClientBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match self.get_mut() {
-            Self::Hyper(body) => {
+            Self::Http1(body) => Pin::new(body).poll_frame(cx),
+            Self::Http2(body) => {
                 Pin::new(body).poll_frame(cx).map(|frame| frame.map(|it| it.map_err(Into::into)))
             }
             Self::Http3(body) => Pin::new(body).poll_frame(cx),
@@ -59,20 +61,22 @@ impl HttpBody for ClientBody {
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Hyper(body) => body.is_end_stream(),
+            Self::Http1(body) => body.is_end_stream(),
+            Self::Http2(body) => body.is_end_stream(),
             Self::Http3(body) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Hyper(body) => body.size_hint(),
+            Self::Http1(body) => body.size_hint(),
+            Self::Http2(body) => body.size_hint(),
             Self::Http3(body) => body.size_hint(),
         }
     }
 }
 
-/// Leaves of an answer to HEAD what belongs to it. hyper does so by itself for HTTP/1 alone.
+/// Leaves of an answer to HEAD what belongs to it. For HTTP/1 whoever writes the head does so.
 pub(crate) fn keep_head_alone(response: &mut Response<EdgeBody>) {
     if response.body().is_end_stream() {
         return;
@@ -129,7 +133,7 @@ pub(crate) struct Streaming {
     incoming: ClientBody,
     progress: Rc<Progress>,
     wait: Wait,
-    /// For HTTP/2 and 3, where no gate watches the body.
+    /// For HTTP/2 and 3, where no connection watches the body.
     patience: Option<Patience>,
     /// What asks the client for the body, if it may hold it back and was not asked yet.
     asks: Option<Rc<Interims>>,

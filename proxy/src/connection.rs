@@ -3,35 +3,24 @@
 use std::{
     convert::Infallible,
     future::{Future, poll_fn},
-    pin::{Pin, pin},
+    pin::pin,
     rc::Rc,
     task::Poll,
-    time::Duration,
 };
 
 use bytes::BytesMut;
 use http::{Method, Request, Response};
-use hyper::{
-    body::Incoming,
-    rt::Executor,
-    server::conn::{http1, http2},
-    service::service_fn,
-};
+use hyper::{body::Incoming, rt::Executor, server::conn::http2, service::service_fn};
 use hyper_util::rt::TokioIo;
-use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite},
-    net::TcpStream,
-    time::timeout,
-};
+use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::server::TlsStream;
 
 use crate::{
-    answer::Code,
-    body::{EdgeBody, keep_head_alone},
+    body::{ClientBody, EdgeBody, keep_head_alone},
     downstream::{Downstream, Protocol},
     flood::Flood,
-    framing::Refusal,
     gate::Gate,
+    http1::{self, ClientIo, Socket},
     limits::Guest,
     listen::Purpose,
     pipeline,
@@ -39,10 +28,6 @@ use crate::{
     tunnel,
     worker::Worker,
 };
-
-/// hyper refuses heads of more fields than this unless told otherwise; telling costs two allocations
-/// per request.
-const HYPER_FIELDS: usize = 100;
 
 /// What an HTTP/2 client may send ahead on one stream, and on the whole connection.
 const STREAM_WINDOW: u32 = 256 * 1024;
@@ -58,9 +43,11 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, guest: Guest, p
     if stream.set_nodelay(true).is_err() {
         return;
     }
+    let socket = Socket::new(stream);
+    // Each stage is boxed: what one needs alone, a connection shall not hold in the others.
     match purpose {
         Purpose::Https => {
-            let Some(stream) = handshake(&worker, stream, &guest).await else { return };
+            let Some(stream) = Box::pin(handshake(&worker, socket, &guest)).await else { return };
             let session = stream.get_ref().1;
             let sni = session.server_name().map(Box::from);
             let protocol = match session.alpn_protocol() {
@@ -69,22 +56,28 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, guest: Guest, p
             };
             let downstream = Rc::new(Downstream::new(&guest, protocol, true, sni));
             match protocol {
-                Protocol::Http1 => http1(&worker, stream, &downstream, purpose).await,
-                Protocol::Http2 | Protocol::Http3 => http2(&worker, stream, &downstream).await,
+                Protocol::Http1 => {
+                    let io = ClientIo::Tls(stream);
+                    Box::pin(http1::serve(&worker, io, &downstream, purpose)).await;
+                }
+                Protocol::Http2 | Protocol::Http3 => {
+                    Box::pin(http2(&worker, stream, &downstream)).await;
+                }
             }
         }
         Purpose::Redirect | Purpose::Plain => {
             let downstream = Rc::new(Downstream::new(&guest, Protocol::Http1, false, None));
-            http1(&worker, stream, &downstream, purpose).await;
+            let io = ClientIo::Plain(socket);
+            Box::pin(http1::serve(&worker, io, &downstream, purpose)).await;
         }
     }
 }
 
 async fn handshake(
     worker: &Rc<Worker>,
-    stream: TcpStream,
+    socket: Socket,
     guest: &Guest,
-) -> Option<TlsStream<TcpStream>> {
+) -> Option<Box<TlsStream<Socket>>> {
     let _counted = match worker.quota().handshake(guest) {
         Ok(counted) => counted,
         Err(refused) => {
@@ -92,84 +85,13 @@ async fn handshake(
             return None;
         }
     };
-    let handshake = worker.tls().acceptor.accept(stream);
+    let handshake = worker.tls().acceptor.accept(socket);
     if let Ok(Ok(stream)) = timeout(worker.limits().tls_timeout, handshake).await {
         worker.metrics().tls_handshakes.add(1);
-        return Some(stream);
+        return Some(Box::new(stream));
     }
     worker.metrics().tls_failures.add(1);
     None
-}
-
-async fn answer(
-    worker: Rc<Worker>,
-    downstream: Rc<Downstream>,
-    purpose: Purpose,
-    refusal: Option<Refusal>,
-    request: Request<Incoming>,
-) -> Result<Response<EdgeBody>, Infallible> {
-    Ok(match purpose {
-        Purpose::Https | Purpose::Plain => {
-            let mut response =
-                pipeline::answer(worker, Rc::clone(&downstream), refusal, request, None).await;
-            if let Some(upstream) = response.body_mut().take_tunnel() {
-                downstream.open_tunnel(upstream);
-            }
-            response
-        }
-        Purpose::Redirect => pipeline::redirect(&worker, &downstream, refusal, &request),
-    })
-}
-
-async fn http1<S>(worker: &Rc<Worker>, stream: S, downstream: &Rc<Downstream>, purpose: Purpose)
-where
-    S: AsyncRead + AsyncWrite + Unpin + 'static,
-{
-    let limits = Rc::clone(worker.limits());
-    let gate =
-        Gate::strict(stream, Rc::clone(downstream), Rc::clone(&limits), worker.watch().wait(None));
-    let service = service_fn(|request| {
-        let refusal = downstream.start();
-        answer(Rc::clone(worker), Rc::clone(downstream), purpose, refusal, request)
-    });
-    let mut builder = http1::Builder::new();
-    // The gate has all deadlines and limits; those of hyper only stand behind it.
-    builder.header_read_timeout(None).max_buf_size(limits.head_bytes_max.max(16 * 1024) * 2);
-    if limits.fields_max > HYPER_FIELDS {
-        builder.max_headers(limits.fields_max);
-    }
-    let mut connection = builder.serve_connection(TokioIo::new(gate), service);
-    let mut told = false;
-    let served = poll_fn(|cx| {
-        let end = worker.is_draining() || downstream.started() >= limits.requests_max;
-        if end && !told {
-            told = true;
-            Pin::new(&mut connection).graceful_shutdown();
-        }
-        Pin::new(&mut connection).poll(cx)
-    })
-    .await;
-    let tunnel = downstream.take_tunnel();
-    let parts = connection.into_parts();
-    let gate = parts.io.into_inner();
-    match (served, tunnel) {
-        (Ok(()), Some(upstream)) => {
-            let (stream, held) = gate.into_parts();
-            let mut read = BytesMut::from(parts.read_buf.as_ref());
-            read.extend_from_slice(&held);
-            tunnel::run(worker, stream, read, upstream).await;
-        }
-        (Ok(()), None) if gate.is_unread() => linger(gate.into_parts().0).await,
-        (Ok(()), None) => {}
-        (Err(error), _) => {
-            tracing::debug!(peer = %downstream.peer, %error, "a connection ended early");
-            if error.is_parse() {
-                // hyper has answered 400 by itself.
-                worker.metrics().error(Code::BadRequest);
-                linger(gate.into_parts().0).await;
-            }
-        }
-    }
 }
 
 /// Answers a stream of HTTP/2. One that leaves HTTP goes on as a task of its own: hyper hands the
@@ -177,13 +99,12 @@ where
 async fn answer_stream(
     worker: Rc<Worker>,
     downstream: Rc<Downstream>,
-    refusal: Option<Refusal>,
     mut request: Request<Incoming>,
 ) -> Result<Response<EdgeBody>, Infallible> {
     let leaves = (request.method() == Method::CONNECT).then(|| hyper::upgrade::on(&mut request));
     let is_head = *request.method() == Method::HEAD;
-    let mut response =
-        pipeline::answer(Rc::clone(&worker), downstream, refusal, request, None).await;
+    let request = request.map(|incoming| Some(ClientBody::from(incoming)));
+    let mut response = pipeline::answer(Rc::clone(&worker), downstream, None, request, None).await;
     if is_head {
         keep_head_alone(&mut response);
     }
@@ -200,38 +121,15 @@ async fn answer_stream(
     Ok(response)
 }
 
-/// Reads on for a moment after the last answer. To close a socket with octets unread resets it, and
-/// a client that is still sending would lose the answer.
-async fn linger<S: AsyncRead + Unpin>(mut stream: S) {
-    const OCTETS: usize = 256 * 1024;
-    const TIME: Duration = Duration::from_secs(1);
-    let mut buffer = vec![0; 8 * 1024];
-    let read = async {
-        let mut left = OCTETS;
-        while let Ok(count @ 1..) = stream.read(&mut buffer).await {
-            left = left.saturating_sub(count);
-            if left == 0 {
-                break;
-            }
-        }
-    };
-    // Late or done, the connection closes.
-    _ = timeout(TIME, read).await;
-}
-
-async fn http2<S>(worker: &Rc<Worker>, stream: S, downstream: &Rc<Downstream>)
-where
-    S: AsyncRead + AsyncWrite + Unpin + 'static,
-{
+async fn http2(worker: &Rc<Worker>, stream: Box<TlsStream<Socket>>, downstream: &Rc<Downstream>) {
     let limits = Rc::clone(worker.limits());
     let gate =
-        Gate::frames(stream, Rc::clone(downstream), Rc::clone(&limits), worker.watch().wait(None));
+        Gate::new(stream, Rc::clone(downstream), Rc::clone(&limits), worker.watch().wait(None));
     let (for_requests, of_requests) = (Rc::clone(worker), Rc::clone(downstream));
     let service = service_fn(move |request| {
-        // Refusals are the gate's, and the gate reads HTTP/1 only.
-        let refusal = of_requests.start();
+        of_requests.start();
         let (worker, downstream) = (Rc::clone(&for_requests), Rc::clone(&of_requests));
-        answer_stream(worker, downstream, refusal, request)
+        answer_stream(worker, downstream, request)
     });
     let mut builder = http2::Builder::new(LocalTasks(Rc::clone(worker)));
     builder

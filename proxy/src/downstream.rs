@@ -1,7 +1,7 @@
 //! One client connection, as its requests see it.
 
 use std::{
-    cell::{Cell, OnceCell, RefCell},
+    cell::{Cell, RefCell},
     fmt,
     net::SocketAddr,
     rc::Rc,
@@ -13,12 +13,10 @@ use http::HeaderValue;
 
 use crate::{
     flood::Flood,
-    framing::Refusal,
     limits::{Guest, InFlight, Share, Tenant},
     pool::PoolKey,
-    tunnel::UpstreamEnd,
     upstream::Channel,
-    watch::{NEVER, Origin, Tick, Wait},
+    watch::Origin,
 };
 
 /// Connections to containers that are kept for one client, at most.
@@ -54,31 +52,13 @@ pub(crate) struct Downstream {
     tenant: RefCell<Option<Rc<Tenant>>>,
     started: Cell<u64>,
     finished: Cell<u64>,
-    gate: OnceCell<GateView>,
-    refusal: Cell<Option<(u64, Refusal)>>,
     flood: Cell<Option<Flood>>,
-    tunnelled: Cell<bool>,
-    tunnel: RefCell<Option<UpstreamEnd>>,
     /// The last authority that the certificate was found to cover.
     covered: RefCell<Option<HeaderValue>>,
     /// Whether that authority has not been told of HTTP/3 yet.
     untold: Cell<bool>,
     /// `Forwarded` for the last authority.
     forwarded: RefCell<Option<(HeaderValue, HeaderValue)>>,
-}
-
-/// What the gate of an HTTP/1 connection and its requests tell one another. hyper does not look at
-/// the stream again when an answer is done, so that the last request has to say it.
-#[derive(Debug)]
-struct GateView {
-    wait: Rc<Wait>,
-    idle: Duration,
-    /// Heads that the gate has passed.
-    passed: Cell<u64>,
-    /// Whether it holds octets back until the present request is answered.
-    holds: Cell<bool>,
-    /// When the last request was answered.
-    quiet_since: Cell<Tick>,
 }
 
 impl Downstream {
@@ -104,11 +84,7 @@ impl Downstream {
             tenant: RefCell::new(None),
             started: Cell::new(0),
             finished: Cell::new(0),
-            gate: OnceCell::new(),
-            refusal: Cell::new(None),
             flood: Cell::new(None),
-            tunnelled: Cell::new(false),
-            tunnel: RefCell::new(None),
             covered: RefCell::new(None),
             untold: Cell::new(false),
             forwarded: RefCell::new(None),
@@ -165,67 +141,15 @@ impl Downstream {
         if self.secure { "https" } else { "http" }
     }
 
-    /// A request begins. Returns the refusal that it stands for, if it is not the client's own.
-    pub(crate) fn start(&self) -> Option<Refusal> {
-        let ordinal = self.started.get() + 1;
-        self.started.set(ordinal);
+    /// A request begins.
+    pub(crate) fn start(&self) {
+        self.started.set(self.started.get() + 1);
         self.sending.set(None);
-        let (refused, refusal) = self.refusal.get()?;
-        (refused == ordinal).then_some(refusal)
     }
 
     /// A request was answered to the last octet, or given up.
     pub(crate) fn finish(&self) {
         self.finished.set(self.finished.get() + 1);
-        let Some(gate) = self.gate.get().filter(|_| self.is_quiet()) else { return };
-        let watch = gate.wait.watch();
-        gate.quiet_since.set(watch.now());
-        gate.wait.at_the_latest(watch.after(gate.idle));
-        if gate.holds.get() {
-            gate.wait.wake();
-        }
-    }
-
-    /// The connection has a gate, which waits by `wait`. A connection without a request is closed
-    /// after `idle`.
-    pub(crate) fn has_gate(&self, wait: Rc<Wait>, idle: Duration) {
-        let (passed, holds, quiet_since) = (Cell::new(0), Cell::new(false), Cell::new(0));
-        // A connection has one gate, so that the cell is empty.
-        drop(self.gate.set(GateView { wait, idle, passed, holds, quiet_since }));
-    }
-
-    /// The gate has passed a head; returns how many it has passed by now.
-    pub(crate) fn passed_head(&self) -> u64 {
-        self.gate.get().map_or(0, |gate| {
-            gate.passed.set(gate.passed.get() + 1);
-            gate.passed.get()
-        })
-    }
-
-    /// How many heads the gate has passed.
-    pub(crate) fn passed(&self) -> u64 {
-        self.gate.get().map_or(0, |gate| gate.passed.get())
-    }
-
-    /// The gate holds octets back until the present request is answered, or does so no more.
-    pub(crate) fn holds(&self, holds: bool) {
-        if let Some(gate) = self.gate.get() {
-            gate.holds.set(holds);
-        }
-    }
-
-    /// Whether all passed requests have been answered.
-    pub(crate) fn is_quiet(&self) -> bool {
-        self.finished.get() == self.passed()
-    }
-
-    /// When a connection that has been quiet since its last request is closed.
-    pub(crate) fn idle_deadline(&self) -> Tick {
-        self.gate.get().map_or(NEVER, |gate| {
-            let watch = gate.wait.watch();
-            let ahead = watch.after(gate.idle) - watch.now();
-            gate.quiet_since.get().saturating_add(ahead)
-        })
     }
 
     /// How many requests are under way.
@@ -238,11 +162,6 @@ impl Downstream {
         self.started.get()
     }
 
-    /// Notes that the request with this number was refused before it was parsed.
-    pub(crate) fn refuse(&self, ordinal: u64, refusal: Refusal) {
-        self.refusal.set(Some((ordinal, refusal)));
-    }
-
     /// The client floods; the connection ends.
     pub(crate) fn floods(&self, flood: Flood) {
         self.flood.set(Some(flood));
@@ -251,23 +170,6 @@ impl Downstream {
     /// What the client flooded with.
     pub(crate) fn flood(&self) -> Option<Flood> {
         self.flood.get()
-    }
-
-    /// Leaves the upstream's end of a tunnel for the connection's task, which takes it when the
-    /// answer is written.
-    pub(crate) fn open_tunnel(&self, upstream: UpstreamEnd) {
-        self.tunnelled.set(true);
-        *self.tunnel.borrow_mut() = Some(upstream);
-    }
-
-    /// Whether the connection has left HTTP.
-    pub(crate) fn is_tunnelled(&self) -> bool {
-        self.tunnelled.get()
-    }
-
-    /// Takes the upstream's end of the tunnel.
-    pub(crate) fn take_tunnel(&self) -> Option<UpstreamEnd> {
-        self.tunnel.borrow_mut().take()
     }
 
     /// Whether the certificate covers `authority`; `ask` is asked once per change.
@@ -281,7 +183,7 @@ impl Downstream {
         }
         let covered = ask(self.sni.as_deref());
         if covered {
-            *self.covered.borrow_mut() = Some(authority.clone());
+            *self.covered.borrow_mut() = alone(authority);
             self.untold.set(self.protocol != Protocol::Http3);
         }
         covered
@@ -304,9 +206,15 @@ impl Downstream {
         let host = authority.to_str().ok()?;
         let text = format!("for={node};host=\"{host}\";proto={}", self.scheme());
         let value = HeaderValue::try_from(text).ok()?;
-        *self.forwarded.borrow_mut() = Some((authority.clone(), value.clone()));
+        *self.forwarded.borrow_mut() = alone(authority).map(|it| (it, value.clone()));
         Some(value)
     }
+}
+
+/// The same value in memory of its own. One of a request shares that of the whole head, which it would
+/// keep for as long as the client stays.
+fn alone(value: &HeaderValue) -> Option<HeaderValue> {
+    HeaderValue::from_bytes(value.as_bytes()).ok()
 }
 
 impl fmt::Debug for Downstream {

@@ -167,7 +167,7 @@ pub(crate) fn request_body(
     };
     let limits = ask.worker.limits();
     let patience = match ask.downstream.protocol {
-        // The gate watches the one body that an HTTP/1 connection has at a time.
+        // The connection watches the one body that it has at a time.
         Protocol::Http1 => None,
         Protocol::Http2 | Protocol::Http3 if ask.survey.grpc => {
             Some(Patience::of_a_call(limits.stream_idle))

@@ -35,6 +35,15 @@ pub(crate) enum Framing {
     Upgrade,
 }
 
+/// Where one field stands in its head: a name, and a value without the blanks around it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FieldAt {
+    /// Where the name begins, and the colon that ends it.
+    pub(crate) name: (usize, usize),
+    /// Where the value begins and ends.
+    pub(crate) value: (usize, usize),
+}
+
 /// How large a head may be.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct HeadLimits {
@@ -63,6 +72,16 @@ impl HeadScan {
         octets: &[u8],
         limits: HeadLimits,
     ) -> Result<Option<(usize, Framing)>, Refusal> {
+        self.scan_fields(octets, limits, &mut |_| {})
+    }
+
+    /// As [`HeadScan::scan`], and tells `note` of each field that has become complete with this call.
+    pub(crate) fn scan_fields(
+        &mut self,
+        octets: &[u8],
+        limits: HeadLimits,
+        note: &mut impl FnMut(FieldAt),
+    ) -> Result<Option<(usize, Framing)>, Refusal> {
         while let Some(rest) = octets.get(self.at..) {
             let Some(found) = memchr2(b'\r', b'\n', rest) else {
                 self.at = octets.len();
@@ -77,21 +96,28 @@ impl HeadScan {
                 }
                 _ => return Err(Refusal::Malformed),
             }
-            let line = octets.get(self.line..end).unwrap_or_default();
+            let start = self.line;
+            let line = octets.get(start..end).unwrap_or_default();
             self.at = end + 2;
             self.line = self.at;
             if self.at > limits.bytes_max {
                 return Err(Refusal::HeadTooLarge);
             }
-            if self.take_line(line, limits)? {
+            if self.take_line(start, line, limits, note)? {
                 return Ok(Some((self.at, self.framing()?)));
             }
         }
         if octets.len() > limits.bytes_max { Err(Refusal::HeadTooLarge) } else { Ok(None) }
     }
 
-    /// Takes one line without its CRLF; says whether it ended the head.
-    fn take_line(&mut self, line: &[u8], limits: HeadLimits) -> Result<bool, Refusal> {
+    /// Takes one line, which begins at `start`, without its CRLF; says whether it ended the head.
+    fn take_line(
+        &mut self,
+        start: usize,
+        line: &[u8],
+        limits: HeadLimits,
+        note: &mut impl FnMut(FieldAt),
+    ) -> Result<bool, Refusal> {
         self.lines += 1;
         if !self.started {
             // One empty line before a request is an old client's habit after a body.
@@ -109,11 +135,11 @@ impl HeadScan {
         if self.lines > limits.fields_max {
             return Err(Refusal::TooManyFields);
         }
-        self.take_field(line)?;
+        note(self.take_field(start, line)?);
         Ok(false)
     }
 
-    fn take_field(&mut self, line: &[u8]) -> Result<(), Refusal> {
+    fn take_field(&mut self, start: usize, line: &[u8]) -> Result<FieldAt, Refusal> {
         let colon = memchr(b':', line).ok_or(Refusal::Malformed)?;
         let (name, value) = line.split_at_checked(colon).ok_or(Refusal::Malformed)?;
         match (name.first(), name.last()) {
@@ -122,7 +148,10 @@ impl HeadScan {
             }
             _ => {}
         }
-        let value = trim(value.get(1..).unwrap_or_default());
+        let (begin, end) = trim(value);
+        let value = value.get(begin..end).unwrap_or_default();
+        let behind = start + colon;
+        let at = FieldAt { name: (start, behind), value: (behind + begin, behind + end) };
         match name.len() {
             14 if name.eq_ignore_ascii_case(b"content-length") => {
                 if self.length.is_some() {
@@ -139,7 +168,7 @@ impl HeadScan {
             7 if name.eq_ignore_ascii_case(b"upgrade") => self.upgrade |= is_tunnel(value),
             _ => {}
         }
-        Ok(())
+        Ok(at)
     }
 
     fn framing(&self) -> Result<Framing, Refusal> {
@@ -179,12 +208,13 @@ fn request_line(line: &[u8]) -> Result<u8, Refusal> {
     Ok(minor)
 }
 
-/// A value without the blanks around it. Others take more octets for blanks, and so disagree.
-fn trim(mut value: &[u8]) -> &[u8] {
-    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
-        value = rest;
-    }
-    value
+/// Where a value behind its colon begins and ends without the blanks around it. Others take more octets
+/// for blanks, and so disagree.
+pub(crate) fn trim(value: &[u8]) -> (usize, usize) {
+    let is_blank = |octet: &u8| matches!(octet, b' ' | b'\t');
+    let begin = value.iter().skip(1).take_while(|octet| is_blank(octet)).count() + 1;
+    let end = value.iter().rposition(|octet| !is_blank(octet)).map_or(begin, |last| last + 1);
+    (begin, end.max(begin))
 }
 
 /// A number of decimal digits alone: no sign, no list, no more than 18 digits.
@@ -211,6 +241,19 @@ pub(crate) struct ChunkScan {
     counted: usize,
     size: u64,
     digits: u8,
+    /// The lines of the trailer section so far, each ended by one LF.
+    trailers: Vec<u8>,
+}
+
+/// What comes next of a chunked body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Piece {
+    /// So many octets of framing, and then so many of data.
+    Data(usize, usize),
+    /// Framing alone, as far as there are octets.
+    Nothing,
+    /// So many octets of framing, the last ones of the body.
+    End(usize),
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -233,23 +276,39 @@ impl ChunkScan {
     /// Reads on; returns how many of `octets` belong to the body, and whether it ended there.
     pub(crate) fn scan(&mut self, octets: &[u8]) -> Result<(usize, bool), Refusal> {
         let mut at = 0;
+        loop {
+            match self.piece(octets.get(at..).unwrap_or_default())? {
+                Piece::Data(framing, data) => at += framing + data,
+                Piece::Nothing => return Ok((octets.len(), false)),
+                Piece::End(framing) => return Ok((at + framing, true)),
+            }
+        }
+    }
+
+    /// Reads on to the next data in `octets`, or to their end or the body's.
+    pub(crate) fn piece(&mut self, octets: &[u8]) -> Result<Piece, Refusal> {
+        let mut at = 0;
         while let Some(&octet) = octets.get(at) {
             if self.state == ChunkState::Data {
                 let here = u64::try_from(octets.len() - at).unwrap_or(u64::MAX).min(self.size);
                 self.size -= here;
-                at += usize::try_from(here).unwrap_or(usize::MAX);
                 if self.size == 0 {
                     self.state = ChunkState::DataCr;
                 }
-                continue;
+                return Ok(Piece::Data(at, usize::try_from(here).unwrap_or(usize::MAX)));
             }
             at += 1;
             self.step(octet)?;
             if self.state == ChunkState::End {
-                return Ok((at, true));
+                return Ok(Piece::End(at));
             }
         }
-        Ok((at, false))
+        Ok(Piece::Nothing)
+    }
+
+    /// The lines of the trailer section, each ended by one LF, when the body has ended.
+    pub(crate) fn trailers(&self) -> &[u8] {
+        &self.trailers
     }
 
     fn step(&mut self, octet: u8) -> Result<(), Refusal> {
@@ -282,9 +341,13 @@ impl ChunkScan {
             (Trailer, b'\n' | 0) => return Err(Refusal::Malformed),
             (TrailerStart | Trailer, _) if self.counted < TRAILERS_MAX => {
                 self.counted += 1;
+                self.trailers.push(octet);
                 Trailer
             }
-            (TrailerLf, b'\n') => TrailerStart,
+            (TrailerLf, b'\n') => {
+                self.trailers.push(octet);
+                TrailerStart
+            }
             (EndLf, b'\n') => End,
             (
                 Size | Extension | SizeLf | Data | DataCr | DataLf | TrailerStart | Trailer

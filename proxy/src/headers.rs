@@ -59,7 +59,7 @@ pub(crate) struct Survey {
     connection_upgrade: bool,
     hop_by_hop: bool,
     trailers: bool,
-    /// Whether there is a length. The gate lets no second one pass, but HTTP/2 does.
+    /// Whether there is a length. HTTP/1 lets no second one pass, but HTTP/2 does.
     length: bool,
     expect: Option<HeaderValue>,
     cookies: usize,
@@ -109,7 +109,7 @@ impl Survey {
             }
         }
         if survey.upgrade.is_some() {
-            // The gate reads on as HTTP behind a body, whatever a container would make of it.
+            // The connection goes on as HTTP behind a body, whatever a container would make of it.
             let bodiless = !headers.contains_key(header::TRANSFER_ENCODING)
                 && headers.get(header::CONTENT_LENGTH).is_none_or(|length| length == "0");
             if version != Version::HTTP_11 || !survey.connection_upgrade || !bodiless {
@@ -342,7 +342,7 @@ fn is_grpc(media_type: &[u8]) -> bool {
 }
 
 /// Whether a comma-separated value contains `token`.
-fn lists(value: &HeaderValue, token: &[u8]) -> bool {
+pub(crate) fn lists(value: &HeaderValue, token: &[u8]) -> bool {
     value
         .as_bytes()
         .split(|&octet| matches!(octet, b',' | b';'))

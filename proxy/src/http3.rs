@@ -19,7 +19,7 @@ use h3::{
     error::Code,
     server::{RequestResolver, RequestStream},
 };
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use http_body::Body as _;
 use quinn::{
     EndpointConfig, Incoming, TokioRuntime, TransportConfig, VarInt,
@@ -354,10 +354,10 @@ async fn request(
     let interims = Rc::<Interims>::default();
     interims.begin(expects_continue(head.headers()));
     let is_head = *head.method() == Method::HEAD;
-    let request: Request<ClientBody> = head.map(|()| ClientBody::Http3(Box::new(body)));
-    let refusal = downstream.start();
+    let request = head.map(|()| Some(ClientBody::Http3(Box::new(body))));
+    downstream.start();
     let for_client = Some(Rc::clone(&interims));
-    let answer = pipeline::answer(Rc::clone(&worker), downstream, refusal, request, for_client);
+    let answer = pipeline::answer(Rc::clone(&worker), downstream, None, request, for_client);
     let mut answer = pin!(answer);
     let mut response = loop {
         let next = poll_fn(|cx| match answer.as_mut().poll(cx) {

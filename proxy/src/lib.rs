@@ -1,9 +1,10 @@
 //! The edge: listeners, the request pipeline, forwarding, error answers, the access log.
 //!
 //! A client's octets pass, in this order, `listen` (sockets, one per worker; `limits`), `balancer`
-//! (whose connection a listed one carries), `connection` (TLS and the HTTP version), `gate` with `framing` (for HTTP/1: strict framing and deadlines), hyper, and
-//! `pipeline`: `host`, the route table, `guard`, then `forward` to a container or `api`. On the way
-//! back `answer` makes the edge's own answers and `account` the access line.
+//! (whose connection a listed one carries), `connection` (TLS and the HTTP version), then by version `http1`
+//! with `framing` (strict framing, deadlines), hyper behind `gate`, or `http3`; and `pipeline`: `host`, the
+//! route table, `guard`, then `forward` to a container or `api`. On the way back `answer` makes the
+//! edge's own answers and `account` the access line.
 //!
 //! Each worker is one thread with a runtime of its own and everything it needs ([`Edge`] starts
 //! them): sockets, connections to containers (`pool`, `multiplex`), deadlines (`watch`), numbers
@@ -25,6 +26,7 @@ mod body;
 mod config;
 mod connection;
 mod cookies;
+mod date;
 mod deps;
 mod downstream;
 mod edge;
@@ -37,6 +39,7 @@ mod guard;
 mod headers;
 mod hooks;
 mod host;
+mod http1;
 mod http3;
 mod http3_body;
 mod interim;

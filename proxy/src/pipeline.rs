@@ -71,12 +71,11 @@ pub(crate) async fn answer(
     worker: Rc<Worker>,
     downstream: Rc<Downstream>,
     refusal: Option<Refusal>,
-    request: Request<impl Into<ClientBody>>,
+    mut request: Request<Option<ClientBody>>,
     interims: Option<Rc<Interims>>,
 ) -> Response<EdgeBody> {
     let mut account = Box::new(Account::open(&worker, &downstream, &request));
     let mut survey = Survey::of(request.headers(), request.version());
-    let mut request = request.map(|body| Some(body.into()));
     let outcome = match refusal {
         Some(refusal) => {
             account.was_not_parsed();

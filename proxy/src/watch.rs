@@ -195,18 +195,6 @@ impl Wait {
         self.with(|slot| slot.deadline = deadline);
     }
 
-    /// Moves the deadline forward to `deadline`, if it is later.
-    pub(crate) fn at_the_latest(&self, deadline: Tick) {
-        self.with(|slot| slot.deadline = slot.deadline.min(deadline));
-    }
-
-    /// Wakes the task that looked last.
-    pub(crate) fn wake(&self) {
-        // Not while the slots are borrowed: a waker may run arbitrary code.
-        let waker = self.with(|slot| slot.waker.take()).flatten();
-        waker.into_iter().for_each(Waker::wake);
-    }
-
     /// Whether the wait is over at this moment.
     pub(crate) fn is_over(&self) -> bool {
         let now = self.watch.now.get();

@@ -18,7 +18,9 @@ use tokio_util::task::TaskTracker;
 use crate::{
     access_log::LineBuffer,
     config::{Config, Limits, UpstreamSource},
+    date,
     deps::{Deps, RequestId},
+    framing::FieldAt,
     guard::{self, Guard, Pass},
     limits::{Counted, Counts, Quota, Refused},
     metrics::Metrics,
@@ -65,7 +67,10 @@ pub(crate) struct Worker {
     second: Cell<(i64, [u8; 20])>,
     /// What the routes were when the streams were last compared with them.
     routes_seen: Cell<([u8; 16], u64)>,
+    /// The last second that was written out as the date of an answer.
+    date: Cell<(i64, [u8; 29])>,
     scratch: RefCell<Vec<u8>>,
+    fields: RefCell<Vec<FieldAt>>,
     quota: Quota,
     /// What tells clients of HTTP/3, and whether it is served at the moment.
     alt_svc: Option<HeaderValue>,
@@ -132,7 +137,9 @@ impl Worker {
             clock: Cell::new(clock),
             second: Cell::new((i64::MIN, [0; 20])),
             routes_seen: Cell::new(([0; 16], 0)),
+            date: Cell::new((i64::MIN, [b' '; 29])),
             scratch: RefCell::new(vec![0; SCRATCH]),
+            fields: RefCell::default(),
             quota: Quota::new(counts, &limits),
             alt_svc,
             http3: Cell::new(false),
@@ -229,6 +236,11 @@ impl Worker {
     /// A buffer for whoever reads now. Not to be held across anything that waits.
     pub(crate) fn scratch(&self) -> RefMut<'_, Vec<u8>> {
         self.scratch.borrow_mut()
+    }
+
+    /// Where the fields of the head stand that is read now. Not to be held across anything that waits.
+    pub(crate) fn fields(&self) -> RefMut<'_, Vec<FieldAt>> {
+        self.fields.borrow_mut()
     }
 
     /// The stream whose task runs at this moment, if it is one of HTTP/2 or 3.
@@ -333,12 +345,23 @@ impl Worker {
         let (second, ms) = (now.div_euclid(1000), now.rem_euclid(1000));
         let (known, mut text) = self.second.get();
         if known != second {
-            text = second_text(second);
+            text = date::iso(second);
             self.second.set((second, text));
         }
         let digit = |number: i64| b'0' + u8::try_from(number % 10).unwrap_or(0);
         out.extend_from_slice(&text);
         out.extend_from_slice(&[digit(ms / 100), digit(ms / 10), digit(ms), b'Z']);
+    }
+
+    /// The present date as answers have it; exact to a tick.
+    pub(crate) fn http_date(&self) -> [u8; 29] {
+        let second = self.clock.get().0.div_euclid(1000);
+        let (known, mut text) = self.date.get();
+        if known != second {
+            text = date::imf(second);
+            self.date.set((second, text));
+        }
+        text
     }
 
     /// A new request id.
@@ -380,55 +403,4 @@ fn present(table: &RouteTable, origin: &Origin) -> Option<Route> {
         RouteState::Starting | RouteState::Stopped | RouteState::Failed => false,
     };
     (lasts && route.generation == origin.generation).then_some(route)
-}
-
-/// `2026-11-26T07:30:00.` for a second since the epoch (civil calendar from day numbers).
-fn second_text(second: i64) -> [u8; 20] {
-    let (day, of_day) = (second.div_euclid(86_400), second.rem_euclid(86_400));
-    // Days are counted from 1 March 0000, so that leap days end their years.
-    let shifted = day + 719_468;
-    let (era, of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
-    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * of_year + 2) / 153;
-    let day_of_month = of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
-    let mut text = *b"0000-00-00T00:00:00.";
-    let fields = [
-        (0, 4, year),
-        (5, 2, month),
-        (8, 2, day_of_month),
-        (11, 2, hour),
-        (14, 2, minute),
-        (17, 2, second),
-    ];
-    for (at, width, mut number) in fields {
-        for digit in text.iter_mut().skip(at).take(width).rev() {
-            *digit = b'0' + u8::try_from(number % 10).unwrap_or(0);
-            number /= 10;
-        }
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn seconds_are_written_as_dates() {
-        for (second, want) in [
-            (0, "1970-01-01T00:00:00."),
-            (951_782_399, "2000-02-28T23:59:59."),
-            (951_782_400, "2000-02-29T00:00:00."),
-            (1_709_251_199, "2024-02-29T23:59:59."),
-            (1_795_678_200, "2026-11-26T07:30:00."),
-            (4_107_542_399, "2100-02-28T23:59:59."),
-            (4_107_542_400, "2100-03-01T00:00:00."),
-        ] {
-            assert_eq!(std::str::from_utf8(&second_text(second)).unwrap(), want);
-        }
-    }
 }

@@ -39,6 +39,8 @@ mod hooks;
 #[cfg(test)]
 mod hosts;
 #[cfg(test)]
+mod http1;
+#[cfg(test)]
 mod http2;
 #[cfg(test)]
 mod http3;

@@ -1,0 +1,271 @@
+//! HTTP/1 as clients speak it: what they send ahead, hold back, end early or take slowly.
+
+use std::{
+    io::{Read, Write},
+    net::{Shutdown, TcpStream},
+    sync::{Mutex, mpsc},
+    time::Duration,
+};
+
+use socket2::SockRef;
+
+use crate::{
+    bed::{Bed, CONTAINER, Setup, host},
+    origin::{reply, send},
+};
+
+const WAIT: Duration = Duration::from_secs(10);
+
+/// A client that sends these octets and then ends its side.
+fn half_closed(bed: &Bed, octets: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(bed.plain()).unwrap();
+    stream.set_read_timeout(Some(WAIT)).unwrap();
+    stream.write_all(octets.as_bytes()).unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    stream
+}
+
+/// Everything that comes until the other side ends.
+fn rest(stream: &mut TcpStream) -> String {
+    let mut octets = Vec::new();
+    stream.read_to_end(&mut octets).unwrap();
+    String::from_utf8(octets).unwrap()
+}
+
+#[test]
+fn a_client_that_has_ended_its_side_gets_its_whole_answer() {
+    let bed = Bed::new(56);
+    let (go, wait) = mpsc::channel::<()>();
+    let wait = Mutex::new(wait);
+    let _origin = bed.running_with(move |seen, stream| {
+        let told = || wait.lock().unwrap().recv_timeout(WAIT).unwrap();
+        match seen.line().split(' ').nth(1).unwrap() {
+            "/large" => reply(stream, "", &"x".repeat(3_000_000)),
+            "/late" => {
+                told();
+                reply(stream, "", "late");
+            }
+            "/pauses" => {
+                send(stream, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n");
+                told();
+                send(stream, "a\r\n0123456789\r\n0\r\n\r\n");
+            }
+            _ => reply(stream, "", &String::from_utf8_lossy(&seen.body)),
+        }
+    });
+    let name = host(CONTAINER, "http-3000");
+    let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: {name}\r\n\r\n");
+    let post = format!("POST /post HTTP/1.1\r\nHost: {name}\r\nContent-Length: 4\r\n\r\nbody");
+    let large = rest(&mut half_closed(&bed, &get("/large")));
+    assert!(large.split_once("\r\n\r\n").unwrap().1 == "x".repeat(3_000_000));
+    // Several requests at once, the last one with a body.
+    let all = rest(&mut half_closed(&bed, &[get("/a"), get("/b"), post].concat()));
+    assert_eq!(all.matches("HTTP/1.1 200 OK").count(), 3, "{all}");
+    assert!(all.ends_with("body"), "{all}");
+    // While it waits, it is sent something that proves it is there, and that it skips.
+    let mut late = half_closed(&bed, &get("/late"));
+    let mut interim = [0; 25];
+    late.read_exact(&mut interim).unwrap();
+    assert_eq!(&interim, b"HTTP/1.1 100 Continue\r\n\r\n");
+    go.send(()).unwrap();
+    assert!(rest(&mut late).ends_with("\r\n\r\nlate"));
+    let mut pauses = half_closed(&bed, &get("/pauses"));
+    let mut octet = [0];
+    let mut text = Vec::new();
+    while !text.ends_with(b"3\r\none\r\n0") {
+        pauses.read_exact(&mut octet).unwrap();
+        text.push(octet[0]);
+    }
+    go.send(()).unwrap();
+    assert_eq!(rest(&mut pauses), "a\r\n0123456789\r\n0\r\n\r\n");
+    // Half a request is none, and half a body is not a body.
+    assert_eq!(rest(&mut half_closed(&bed, "GET / HTTP/1.1\r\n")), "");
+    let half = format!("POST / HTTP/1.1\r\nHost: {name}\r\nContent-Length: 10\r\n\r\nabc");
+    assert!(rest(&mut half_closed(&bed, &half)).starts_with("HTTP/1.1 408 "));
+}
+
+#[test]
+fn a_client_that_breaks_off_takes_its_request_with_it() {
+    let bed = Bed::new(57);
+    let origin = bed.running_with(|_, stream| {
+        // Answers never; the edge closes.
+        drop(stream.read(&mut [0; 16]));
+    });
+    let name = host(CONTAINER, "http-3000");
+    let mut stream = TcpStream::connect(bed.plain()).unwrap();
+    write!(stream, "GET / HTTP/1.1\r\nHost: {name}\r\n\r\n").unwrap();
+    origin.wait_seen(1);
+    SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(stream);
+    origin.wait_closed(1);
+    let lines = bed.finish();
+    assert_eq!(lines[0]["status"], 499, "{lines:?}");
+}
+
+#[test]
+fn requests_that_are_sent_ahead_are_answered_in_order() {
+    let bed = Bed::new(58);
+    let origin = bed.running_with(|seen, stream| {
+        let path = seen.line().split(' ').nth(1).unwrap();
+        reply(stream, "", &format!("{path}:{}", seen.body.len()));
+    });
+    let name = host(CONTAINER, "http-3000");
+    let request = |number: usize| {
+        let body = if number % 3 == 2 { String::new() } else { "x".repeat(number * 37 % 500) };
+        let length = body.len();
+        let head = |method: &str, fields: &str| {
+            format!("{method} /{number} HTTP/1.1\r\nHost: {name}\r\n{fields}\r\n")
+        };
+        let text = match number % 3 {
+            0 => head("POST", &format!("Content-Length: {length}\r\n")) + &body,
+            1 => {
+                let body = format!("{length:x}\r\n{body}\r\n0\r\n\r\n");
+                head("POST", "Transfer-Encoding: chunked\r\n") + &body
+            }
+            _ => head("GET", ""),
+        };
+        (text, format!("/{number}:{length}"))
+    };
+    let (all, want): (Vec<_>, Vec<_>) = (0..200).map(request).unzip();
+    let all = all.concat();
+    // An empty body in chunks has no chunk of data.
+    let all = all.replace("\r\n0\r\n\r\n0\r\n\r\n", "\r\n0\r\n\r\n");
+    for step in [all.len(), 1000, 7] {
+        let mut client = bed.client();
+        for piece in all.as_bytes().chunks(step) {
+            client.send(piece);
+        }
+        for want in &want {
+            assert_eq!(client.reply().text(), *want, "in pieces of {step}");
+        }
+    }
+    assert_eq!(origin.seen().len(), 3 * want.len());
+}
+
+#[test]
+fn clients_of_http_1_0_are_served_as_they_know_it() {
+    let bed = Bed::new(59);
+    let _origin = bed.running_with(|seen, stream| {
+        if seen.line().contains("/chunks") {
+            send(
+                stream,
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+            );
+        } else if seen.line().contains("/breaks") {
+            send(stream, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n");
+            stream.shutdown(Shutdown::Both).unwrap();
+        } else {
+            reply(stream, "", "whole");
+        }
+    });
+    let name = host(CONTAINER, "http-3000");
+    let get =
+        |path: &str, fields: &str| format!("GET {path} HTTP/1.0\r\nHost: {name}\r\n{fields}\r\n");
+    let mut client = bed.client();
+    for _ in 0..2 {
+        client.send(get("/", "Connection: keep-alive\r\n"));
+        let reply = client.reply();
+        assert!(reply.head.starts_with("HTTP/1.0 200 OK\r\n"), "{}", reply.head);
+        assert_eq!((reply.value("connection"), reply.text()), (Some("keep-alive"), "whole".into()));
+    }
+    client.send(get("/", ""));
+    assert_eq!((client.reply().text().as_str(), client.is_closed()), ("whole", true));
+    // Without chunks only the end of the connection ends such a body.
+    let mut client = bed.client();
+    client.send(get("/chunks", "Connection: keep-alive\r\n"));
+    let reply = client.reply();
+    assert_eq!((reply.value("transfer-encoding"), reply.text()), (None, "abc".to_owned()));
+    // One that broke off must not look whole.
+    let mut stream = TcpStream::connect(bed.plain()).unwrap();
+    stream.write_all(get("/breaks", "").as_bytes()).unwrap();
+    let end = stream.read_to_end(&mut Vec::new());
+    assert!(end.is_err(), "a reset: {end:?}");
+}
+
+#[test]
+fn a_body_that_is_held_back_is_asked_for_by_whoever_wants_it() {
+    let bed = Bed::new(64);
+    let _origin = bed.running_with(|seen, stream| reply(stream, "", &seen.body.len().to_string()));
+    let name = host(CONTAINER, "http-3000");
+    let head = |host: &str, version: &str, framing: &str| {
+        format!(
+            "POST / HTTP/{version}\r\nHost: {host}\r\nExpect: 100-continue\r\n{framing}\r\n\r\n"
+        )
+    };
+    let length = "Content-Length: 3";
+    for host in [&name, "api.gantry.localhost"] {
+        let mut client = bed.client();
+        client.send(head(host, "1.1", length));
+        assert_eq!(client.head(), "HTTP/1.1 100 Continue\r\n\r\n", "{host}");
+        client.send("abc");
+        assert_eq!(client.reply().status, 200);
+        // It is asked for in vain when it is there already.
+        client.send(head(host, "1.1", length) + "abc");
+        assert_eq!(client.reply().status, 200);
+        client.send(head(host, "1.1", "Transfer-Encoding: chunked"));
+        assert_eq!(client.head(), "HTTP/1.1 100 Continue\r\n\r\n", "{host}");
+        client.send("3\r\nabc\r\n0\r\n\r\n");
+        assert_eq!(client.reply().status, 200);
+    }
+    // Nobody wants it: what comes next might be the body or not, so that the connection ends.
+    let mut client = bed.client();
+    client.send(head("www.example.com", "1.1", length));
+    let refused = client.reply();
+    assert_eq!((refused.status, refused.value("connection")), (404, Some("close")));
+    assert!(client.is_closed());
+    // A client of HTTP/1.0 does not know the question.
+    let mut client = bed.client();
+    client.send(head(&name, "1.0", length) + "abc");
+    assert!(client.head().starts_with("HTTP/1.0 200 "));
+}
+
+#[test]
+fn an_upload_comes_whole_to_whoever_reads_it() {
+    let bed = Bed::with(65, Setup::default());
+    let _origin = bed.running_with(|seen, stream| reply(stream, "", &seen.body.len().to_string()));
+    let body = "0123456789".repeat(100_000);
+    let chunk =
+        |data: &[u8]| format!("{:X};a=b\r\n{}\r\n", data.len(), std::str::from_utf8(data).unwrap());
+    let chunks = body.as_bytes().chunks(77_777).map(chunk).collect::<Vec<_>>().concat();
+    let name = host(CONTAINER, "http-3000");
+    // The API runs in other threads.
+    for (host, want) in [(name.as_str(), "1000000"), ("api.gantry.localhost", body.as_str())] {
+        let mut client = bed.client();
+        for _ in 0..2 {
+            client.send(format!(
+                "POST / HTTP/1.1\r\nHost: {host}\r\nContent-Length: {}\r\n\r\n{body}",
+                body.len()
+            ));
+            assert!(client.reply().text().contains(want), "{host}, by length");
+            client.send(format!(
+                "POST / HTTP/1.1\r\nHost: {host}\r\nTransfer-Encoding: chunked\r\n\r\n\
+                 {chunks}0\r\nx-sum: 7\r\n\r\n"
+            ));
+            assert!(client.reply().text().contains(want), "{host}, in chunks");
+        }
+    }
+}
+
+#[test]
+fn what_is_no_request_gets_the_edges_own_answer() {
+    let bed = Bed::new(66);
+    let origin = bed.running();
+    let name = host(CONTAINER, "http-3000");
+    for head in [
+        format!("GET / HTTP/1.1\r\nHost: {name}\r\nA(: b\r\n\r\n"),
+        format!("GET / HTTP/1.1\r\nHost: {name}\r\nA: \u{1}\r\n\r\n"),
+        format!("G@T / HTTP/1.1\r\nHost: {name}\r\n\r\n"),
+        format!("GET /\u{7f} HTTP/1.1\r\nHost: {name}\r\n\r\n"),
+        format!("GET http:/// HTTP/1.1\r\nHost: {name}\r\n\r\n"),
+    ] {
+        let mut client = bed.client();
+        client.send(&head);
+        let reply = client.reply();
+        assert_eq!((reply.status, reply.code()), (400, Some("BAD_REQUEST")), "{head:?}");
+        assert_eq!(reply.value("connection"), Some("close"));
+        assert!(reply.value("x-request-id").is_some() && reply.value("date").is_some());
+        assert!(client.is_closed());
+    }
+    assert!(origin.seen().is_empty());
+    bed.wait_metric("gantry_proxy_errors_total{code=\"BAD_REQUEST\"}", 5.0);
+}
