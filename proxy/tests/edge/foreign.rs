@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// Runs curl against the edge; nothing if there is no curl.
-fn curl(bed: &Bed, name: &str, arguments: &[&str]) -> Option<Output> {
+pub(crate) fn curl(bed: &Bed, name: &str, arguments: &[&str]) -> Option<Output> {
     let address = bed.https();
     let connect = format!("::{address}");
     let output = Command::new("curl")

@@ -11,6 +11,7 @@ use socket2::SockRef;
 
 use crate::{
     bed::{Bed, CONTAINER, Setup, host},
+    foreign::curl,
     origin::{reply, send},
 };
 
@@ -268,4 +269,37 @@ fn what_is_no_request_gets_the_edges_own_answer() {
     }
     assert!(origin.seen().is_empty());
     bed.wait_metric("gantry_proxy_errors_total{code=\"BAD_REQUEST\"}", 5.0);
+}
+
+#[test]
+fn curl_sends_a_body_that_is_asked_for_and_no_other() {
+    let bed = Bed::new(67);
+    let _origin = bed.running_with(|seen, stream| reply(stream, "", &seen.body.len().to_string()));
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "x".repeat(2_000_000)).unwrap();
+    let data = format!("@{}", file.path().display());
+    for (name, want) in [
+        (host(CONTAINER, "http-3000"), "2000000 200 2000000"),
+        (host(&"c".repeat(24), "http-3000"), " 404 0"),
+    ] {
+        let output = curl(
+            &bed,
+            &name,
+            &[
+                "--http1.1",
+                "--header",
+                "Expect: 100-continue",
+                "--expect100-timeout",
+                "20",
+                "--data-binary",
+                &data,
+                "--write-out",
+                " %{http_code} %{size_upload}",
+            ],
+        );
+        let Some(output) = output else { return };
+        let text = String::from_utf8_lossy(&output.stdout);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(text.ends_with(want), "{text} {error}");
+    }
 }
