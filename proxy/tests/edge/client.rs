@@ -2,7 +2,7 @@
 
 use std::{
     io::{Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::{Shutdown, SocketAddr, TcpStream},
     path::Path,
     sync::Arc,
     time::Duration,
@@ -13,8 +13,24 @@ use rustls::{
     pki_types::{CertificateDer, ServerName, pem::PemObject},
 };
 
-trait Stream: Read + Write + Send {}
-impl<T: Read + Write + Send> Stream for T {}
+trait Stream: Read + Write + Send {
+    /// Says that nothing more is sent.
+    fn end(&mut self);
+}
+
+impl Stream for TcpStream {
+    fn end(&mut self) {
+        self.shutdown(Shutdown::Write).unwrap();
+    }
+}
+
+impl Stream for StreamOwned<ClientConnection, TcpStream> {
+    fn end(&mut self) {
+        self.conn.send_close_notify();
+        self.flush().unwrap();
+        self.sock.end();
+    }
+}
 
 /// A connection.
 pub(crate) struct Client {
@@ -78,6 +94,12 @@ impl Client {
     pub(crate) fn send(&mut self, octets: impl AsRef<[u8]>) {
         self.stream.write_all(octets.as_ref()).unwrap();
         self.stream.flush().unwrap();
+    }
+
+    /// Sends these octets, and says that nothing more is sent.
+    pub(crate) fn send_last(&mut self, octets: impl AsRef<[u8]>) {
+        self.send(octets);
+        self.stream.end();
     }
 
     /// Sends as far as the other side takes it; it may have closed already.

@@ -11,27 +11,12 @@ use socket2::SockRef;
 
 use crate::{
     bed::{Bed, CONTAINER, Setup, host},
+    client::Client,
     foreign::curl,
     origin::{reply, send},
 };
 
 const WAIT: Duration = Duration::from_secs(10);
-
-/// A client that sends these octets and then ends its side.
-fn half_closed(bed: &Bed, octets: &str) -> TcpStream {
-    let mut stream = TcpStream::connect(bed.plain()).unwrap();
-    stream.set_read_timeout(Some(WAIT)).unwrap();
-    stream.write_all(octets.as_bytes()).unwrap();
-    stream.shutdown(Shutdown::Write).unwrap();
-    stream
-}
-
-/// Everything that comes until the other side ends.
-fn rest(stream: &mut TcpStream) -> String {
-    let mut octets = Vec::new();
-    stream.read_to_end(&mut octets).unwrap();
-    String::from_utf8(octets).unwrap()
-}
 
 #[test]
 fn a_client_that_has_ended_its_side_gets_its_whole_answer() {
@@ -57,32 +42,32 @@ fn a_client_that_has_ended_its_side_gets_its_whole_answer() {
     let name = host(CONTAINER, "http-3000");
     let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: {name}\r\n\r\n");
     let post = format!("POST /post HTTP/1.1\r\nHost: {name}\r\nContent-Length: 4\r\n\r\nbody");
-    let large = rest(&mut half_closed(&bed, &get("/large")));
-    assert!(large.split_once("\r\n\r\n").unwrap().1 == "x".repeat(3_000_000));
-    // Several requests at once, the last one with a body.
-    let all = rest(&mut half_closed(&bed, &[get("/a"), get("/b"), post].concat()));
-    assert_eq!(all.matches("HTTP/1.1 200 OK").count(), 3, "{all}");
-    assert!(all.ends_with("body"), "{all}");
-    // While it waits, it is sent something that proves it is there, and that it skips.
-    let mut late = half_closed(&bed, &get("/late"));
-    let mut interim = [0; 25];
-    late.read_exact(&mut interim).unwrap();
-    assert_eq!(&interim, b"HTTP/1.1 100 Continue\r\n\r\n");
-    go.send(()).unwrap();
-    assert!(rest(&mut late).ends_with("\r\n\r\nlate"));
-    let mut pauses = half_closed(&bed, &get("/pauses"));
-    let mut octet = [0];
-    let mut text = Vec::new();
-    while !text.ends_with(b"3\r\none\r\n0") {
-        pauses.read_exact(&mut octet).unwrap();
-        text.push(octet[0]);
+    let ask = |over_tls: bool, octets: &str| {
+        let mut client = if over_tls { bed.tls_client(&name) } else { bed.client() };
+        client.send_last(octets);
+        client
+    };
+    let whole = |mut client: Client| String::from_utf8(client.rest()).unwrap();
+    for over_tls in [false, true] {
+        let large = whole(ask(over_tls, &get("/large")));
+        assert!(large.split_once("\r\n\r\n").unwrap().1 == "x".repeat(3_000_000));
+        // Several requests at once, the last one with a body.
+        let all = whole(ask(over_tls, &[get("/a"), get("/b"), post.clone()].concat()));
+        assert_eq!(all.matches("HTTP/1.1 200 OK").count(), 3, "{all}");
+        assert!(all.ends_with("body"), "{all}");
     }
-    go.send(()).unwrap();
-    assert_eq!(rest(&mut pauses), "a\r\n0123456789\r\n0\r\n\r\n");
+    // While it waits, it is sent something that proves it is there, and that it skips.
+    let (mut late, mut pauses) = (ask(true, &get("/late")), ask(false, &get("/pauses")));
+    assert_eq!(late.head(), "HTTP/1.1 100 Continue\r\n\r\n");
+    pauses.head();
+    assert_eq!(pauses.exactly(9), b"3\r\none\r\n0");
+    (0..2).for_each(|_| go.send(()).unwrap());
+    assert!(whole(late).ends_with("\r\n\r\nlate"));
+    assert_eq!(whole(pauses), "a\r\n0123456789\r\n0\r\n\r\n");
     // Half a request is none, and half a body is not a body.
-    assert_eq!(rest(&mut half_closed(&bed, "GET / HTTP/1.1\r\n")), "");
+    assert_eq!(whole(ask(false, "GET / HTTP/1.1\r\n")), "");
     let half = format!("POST / HTTP/1.1\r\nHost: {name}\r\nContent-Length: 10\r\n\r\nabc");
-    assert!(rest(&mut half_closed(&bed, &half)).starts_with("HTTP/1.1 408 "));
+    assert!(whole(ask(false, &half)).starts_with("HTTP/1.1 408 "));
 }
 
 #[test]
