@@ -32,7 +32,7 @@ pub(crate) async fn call(
 ) -> Result<Response<EdgeBody>, Failure> {
     let limits = ask.worker.limits();
     let (mut parts, incoming) = std::mem::take(request).into_parts();
-    ask.survey.clean(&mut parts.headers);
+    parts.headers = ask.survey.passing(&parts.headers);
     parts.extensions = http::Extensions::new();
     parts.extensions.insert(ClientAddress(ask.downstream.peer));
     parts.extensions.insert(ApiRealm(realm));

@@ -106,6 +106,9 @@ pub struct Limits {
     pub connect_timeout: Duration,
     /// A container must begin its answer so long after it got the request; long polls need minutes.
     pub upstream_head_timeout: Duration,
+    /// A container may keep a client waiting so long that has asked whether to send its body
+    /// (`Expect: 100-continue`); then the edge asks for the body.
+    pub expect_timeout: Duration,
     /// A response or a tunnel (WebSocket) may be silent so long.
     pub stream_idle: Duration,
     /// A Kit service must answer so long after it was asked to start.
@@ -161,6 +164,7 @@ impl Default for Limits {
             send_idle: seconds(60),
             connect_timeout: seconds(5),
             upstream_head_timeout: seconds(300),
+            expect_timeout: seconds(1),
             stream_idle: seconds(3600),
             service_start_timeout: seconds(30),
             wake_timeout: seconds(30),

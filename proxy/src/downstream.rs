@@ -43,7 +43,7 @@ pub(crate) struct Downstream {
     /// Where the client connected to, if that is known.
     pub(crate) local: Option<SocketAddr>,
     /// Connections to containers that were made for this client alone.
-    own: RefCell<Vec<(PoolKey, Channel)>>,
+    own: RefCell<Vec<(PoolKey, Box<Channel>)>>,
     /// The container whose answer is being sent.
     sending: Cell<Option<Origin>>,
     /// What its source may ask for, if requests are counted.
@@ -58,7 +58,7 @@ pub(crate) struct Downstream {
     /// Whether that authority has not been told of HTTP/3 yet.
     untold: Cell<bool>,
     /// `Forwarded` for the last authority.
-    forwarded: RefCell<Option<(HeaderValue, HeaderValue)>>,
+    forwarded: RefCell<Option<(HeaderValue, String)>>,
 }
 
 impl Downstream {
@@ -111,14 +111,14 @@ impl Downstream {
     }
 
     /// Takes a connection that was made for this client.
-    pub(crate) fn take_own(&self, key: &PoolKey) -> Option<Channel> {
+    pub(crate) fn take_own(&self, key: &PoolKey) -> Option<Box<Channel>> {
         let mut own = self.own.borrow_mut();
         let at = own.iter().rposition(|(of, _)| of == key)?;
         Some(own.swap_remove(at).1)
     }
 
     /// Keeps a connection that was made for this client, for as long as the client stays.
-    pub(crate) fn keep_own(&self, key: PoolKey, channel: Channel) {
+    pub(crate) fn keep_own(&self, key: PoolKey, channel: Box<Channel>) {
         let mut own = self.own.borrow_mut();
         if own.len() == OWN_MAX {
             drop(own.remove(0));
@@ -194,20 +194,20 @@ impl Downstream {
         self.untold.get() && self.untold.replace(false)
     }
 
-    /// `Forwarded` (RFC 7239) for requests to `authority`.
-    pub(crate) fn forwarded(&self, authority: &HeaderValue) -> Option<HeaderValue> {
-        if let Some((of, value)) = &*self.forwarded.borrow()
+    /// Gives `out` the value of `Forwarded` (RFC 7239) for requests to `authority`.
+    pub(crate) fn forwarded(&self, authority: &HeaderValue, out: impl FnOnce(&[u8])) {
+        let mut forwarded = self.forwarded.borrow_mut();
+        if let Some((of, value)) = &*forwarded
             && of == authority
         {
-            return Some(value.clone());
+            return out(value.as_bytes());
         }
         let ip = self.peer.ip().to_canonical();
         let node = if ip.is_ipv6() { format!("\"[{ip}]\"") } else { ip.to_string() };
-        let host = authority.to_str().ok()?;
-        let text = format!("for={node};host=\"{host}\";proto={}", self.scheme());
-        let value = HeaderValue::try_from(text).ok()?;
-        *self.forwarded.borrow_mut() = alone(authority).map(|it| (it, value.clone()));
-        Some(value)
+        let Ok(host) = authority.to_str() else { return };
+        let value = format!("for={node};host=\"{host}\";proto={}", self.scheme());
+        out(value.as_bytes());
+        *forwarded = alone(authority).map(|authority| (authority, value));
     }
 }
 

@@ -8,12 +8,8 @@ use std::{
 };
 
 use gantry_model::{Scheme, Service};
-use http::{
-    Extensions, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
-    header, uri::PathAndQuery,
-};
+use http::{Extensions, HeaderValue, Request, Response, StatusCode, Version, header};
 use http_body::Body as _;
-use hyper::body::Incoming;
 use tokio::time::{Instant, timeout};
 
 use crate::{
@@ -23,8 +19,8 @@ use crate::{
     downstream::{Downstream, Protocol},
     guard::Denied,
     headers::clean_response,
-    hooks,
-    multiplex::{self, Shared},
+    multiplex::Shared,
+    outgoing::Outgoing,
     pipeline::Ask,
     pool::{Need, PoolKey},
     proxy_protocol::Ends,
@@ -33,8 +29,8 @@ use crate::{
     traffic::Traffic,
     tunnel::UpstreamEnd,
     upstream::{
-        Channel, DialError, Endpoint, ExchangeError, Introduction, Lease, Offer, UpstreamBody,
-        UpstreamIo, dial,
+        Channel, DialError, Endpoint, ExchangeError, Incoming, Introduction, Lease, Offer, Terms,
+        UpstreamBody, UpstreamIo, by_channel, dial, give_back,
     },
     watch::{Patience, Wait},
 };
@@ -91,13 +87,13 @@ pub(crate) async fn forward(
     if let Some(progress) = &progress {
         account.body_is(Rc::clone(progress));
     }
-    let (request, request_id) = make_own(ask, request, body);
+    let outgoing = Outgoing::new(ask, request);
     let wait = wait(ask, to)?;
     if ask.survey.upgrade.is_some() {
-        return Box::pin(upgrade(ask, to, request, wait, request_id)).await;
+        return Box::pin(upgrade(ask, to, &outgoing, body, wait)).await;
     }
-    let (response, lease) = send(ask, to, request, &wait, progress.as_deref()).await?;
-    respond(ask, to, response, lease, wait, request_id)
+    let (response, lease) = send(ask, to, &outgoing, body, (&wait, progress.as_deref())).await?;
+    respond(ask, to, response, lease, wait, outgoing.id())
 }
 
 /// A wait that ends with the container's start, and when the gate lets the asker in no more.
@@ -111,50 +107,6 @@ pub(crate) fn wait(ask: &Ask<'_>, to: &Upstream) -> Result<Wait, Failure> {
         }
     }
     Ok(wait)
-}
-
-/// Makes a client's request the edge's own. Returns the request's id as a field, too.
-fn make_own(
-    ask: &Ask<'_>,
-    from: Downstreams<'_>,
-    body: RequestBody,
-) -> (Request<RequestBody>, HeaderValue) {
-    let mut request = Request::new(body);
-    std::mem::swap(request.method_mut(), from.method_mut());
-    // Containers get the origin form, however the client named its target.
-    *request.uri_mut() = if from.uri().authority().is_some() {
-        let path = from.uri().path_and_query().cloned();
-        Uri::from(path.unwrap_or_else(|| PathAndQuery::from_static("/")))
-    } else {
-        std::mem::take(from.uri_mut())
-    };
-    let mut headers = std::mem::take(from.headers_mut());
-    ask.survey.clean(&mut headers);
-    let span = ask.worker.next_span();
-    let id = ask.survey.identify(&mut headers, ask.authority, ask.downstream, ask.id, span);
-    if let Some(upgrade) = &ask.survey.upgrade {
-        headers.insert(header::UPGRADE, upgrade.clone());
-        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-    }
-    if let Some(handshake) = ask.handshake {
-        handshake.ask(&mut headers);
-    }
-    if !ask.edits.is_empty() {
-        hooks::apply(&ask.edits, &mut headers);
-    }
-    *request.headers_mut() = headers;
-    frame(&mut request);
-    (request, id)
-}
-
-/// Says that a body comes where nothing else says so: hyper takes a GET whose length is not known for
-/// one without a body.
-pub(crate) fn frame(request: &mut Request<RequestBody>) {
-    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
-    if is_read && request.body().size_hint().exact().is_none() {
-        let chunked = HeaderValue::from_static("chunked");
-        request.headers_mut().insert(header::TRANSFER_ENCODING, chunked);
-    }
 }
 
 pub(crate) fn request_body(
@@ -187,9 +139,9 @@ pub(crate) fn request_body(
 async fn send(
     ask: &Ask<'_>,
     to: &Upstream,
-    mut request: Request<RequestBody>,
-    wait: &Wait,
-    progress: Option<&Progress>,
+    outgoing: &Outgoing<'_, '_>,
+    mut body: RequestBody,
+    watched: Watched<'_>,
 ) -> Result<(Response<Incoming>, Lease), Failure> {
     let metrics = ask.worker.metrics();
     // Without TLS a call says by itself what it needs.
@@ -204,21 +156,16 @@ async fn send(
     };
     if let Some(mut lease) = kept {
         metrics.upstream_reuses.add(1);
-        let spare = Spare::of(&request);
-        match exchange(ask, to, &mut lease, request, wait, progress).await {
+        let is_repeatable = outgoing.is_repeatable(&body);
+        match exchange(ask, to, &mut lease, outgoing, body, watched).await {
             Ok(response) => return Ok((response, lease)),
-            Err(ExchangeError::Unsent(unsent)) => request = *unsent,
-            Err(ExchangeError::Broken(error)) => match spare {
-                Some(spare) => request = spare.into_request(),
-                None => return Err(failure(ask, to, ExchangeError::Broken(error))),
-            },
-            Err(error @ (ExchangeError::Body | ExchangeError::Timeout | ExchangeError::Cut)) => {
-                return Err(failure(ask, to, error));
-            }
+            Err(ExchangeError::Unsent(unsent)) => body = unsent,
+            Err(ExchangeError::Broken(_)) if is_repeatable => body = RequestBody::Empty,
+            Err(error) => return Err(failure(ask, to, error)),
         }
         metrics.upstream_retries.add(1);
     }
-    Box::pin(send_on_new(ask, to, need, request, wait, progress)).await
+    Box::pin(send_on_new(ask, to, need, outgoing, body, watched)).await
 }
 
 /// Sends the request on a new connection; by HTTP/2, if that proves to be all that the port speaks.
@@ -226,58 +173,70 @@ async fn send_on_new(
     ask: &Ask<'_>,
     to: &Upstream,
     need: Need,
-    request: Request<RequestBody>,
-    wait: &Wait,
-    progress: Option<&Progress>,
+    outgoing: &Outgoing<'_, '_>,
+    body: RequestBody,
+    watched: Watched<'_>,
 ) -> Result<(Response<Incoming>, Lease), Failure> {
     let mut lease = connect(ask, to, need, Offer::Http2).await?;
     let may_ask_anew = to.endpoint.scheme == Scheme::Http && need == Need::Any;
-    let spare = if may_ask_anew { Spare::of(&request) } else { None };
-    let error = match exchange(ask, to, &mut lease, request, wait, progress).await {
+    let is_repeatable = may_ask_anew && outgoing.is_repeatable(&body);
+    let body = match exchange(ask, to, &mut lease, outgoing, body, watched).await {
         Ok(response) => return Ok((response, lease)),
-        Err(error) => error,
-    };
-    let again = match (spare, error) {
         // A server of HTTP/2 speaks first: its frames may come before anything was sent, or be read
         // in the place of an answer.
-        (_, ExchangeError::Unsent(unsent)) if may_ask_anew => *unsent,
-        (Some(spare), ExchangeError::Broken(error)) if error.is_parse() => spare.into_request(),
-        (_, error) => return Err(failure(ask, to, error)),
+        Err(ExchangeError::Unsent(unsent)) if may_ask_anew => unsent,
+        Err(ExchangeError::Broken(error)) if is_repeatable && error.is_parse() => {
+            RequestBody::Empty
+        }
+        Err(error) => return Err(failure(ask, to, error)),
     };
     ask.worker.metrics().upstream_retries.add(1);
     let mut lease = connect(ask, to, Need::Http2, Offer::Http2).await?;
-    match exchange(ask, to, &mut lease, again, wait, progress).await {
+    match exchange(ask, to, &mut lease, outgoing, body, watched).await {
         Ok(response) => Ok((response, lease)),
         Err(error) => Err(failure(ask, to, error)),
     }
 }
+
+/// What ends an exchange, and how far the request's body has come.
+type Watched<'a> = (&'a Wait, Option<&'a Progress>);
 
 /// One exchange, in the form that the connection wants.
 async fn exchange(
     ask: &Ask<'_>,
     to: &Upstream,
     lease: &mut Lease,
-    mut request: Request<RequestBody>,
-    wait: &Wait,
-    progress: Option<&Progress>,
+    outgoing: &Outgoing<'_, '_>,
+    body: RequestBody,
+    watched: Watched<'_>,
 ) -> Result<Response<Incoming>, ExchangeError> {
     let limits = ask.worker.limits();
     // A call has a deadline of its own, if it has one, and may begin to answer when it ends.
     let timeout = if ask.survey.grpc { limits.stream_idle } else { limits.upstream_head_timeout };
+    let terms = terms(ask, watched, timeout);
     match lease {
-        Lease::Http1(_) if request.uri().authority().is_some() => {
-            multiplex::undress(&mut request, ask.authority);
+        Lease::Http1(channel) => {
+            channel.exchange(outgoing.message(body), &terms).await.map(by_channel)
         }
-        Lease::Http1(_) => {}
-        Lease::Http2(_) => {
+        Lease::Http2(lane) => {
             let scheme = match to.endpoint.scheme {
                 Scheme::Http => http::uri::Scheme::HTTP,
                 Scheme::Https => http::uri::Scheme::HTTPS,
             };
-            multiplex::dress(&mut request, scheme, ask.authority);
+            lane.exchange(outgoing.request(body, scheme), &terms).await
         }
     }
-    lease.exchange(request, wait, progress, timeout).await
+}
+
+/// The terms of an exchange whose answer must begin within `timeout`.
+pub(crate) fn terms<'a>(
+    ask: &'a Ask<'_>,
+    (wait, progress): Watched<'a>,
+    timeout: Duration,
+) -> Terms<'a> {
+    let expect_timeout = ask.worker.limits().expect_timeout;
+    let interims = ask.interims.map(|interims| (interims, ask.hostname.as_str()));
+    Terms { wait, progress, timeout, expect_timeout, interims }
 }
 
 pub(crate) fn key(ask: &Ask<'_>, to: &Upstream) -> PoolKey {
@@ -289,62 +248,15 @@ pub(crate) fn key(ask: &Ask<'_>, to: &Upstream) -> PoolKey {
     PoolKey { origin, port, scheme, name }
 }
 
-/// What it takes to send a request a second time. Hardly ever needed and made for each request on a
-/// kept connection: one buffer costs less than a map with a reference to every value.
-#[derive(Debug)]
-struct Spare {
-    method: Method,
-    uri: Uri,
-    /// Name, colon, value and LF of each field; neither part can contain what ends it.
-    fields: Vec<u8>,
-}
-
-impl Spare {
-    /// Keeps a request that may be sent twice.
-    fn of(request: &Request<RequestBody>) -> Option<Self> {
-        let repeatable = matches!(
-            *request.method(),
-            Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE
-        ) && matches!(request.body(), RequestBody::Empty);
-        if !repeatable {
-            return None;
-        }
-        let mut fields = Vec::with_capacity(1024);
-        for (name, value) in request.headers() {
-            fields.extend_from_slice(name.as_str().as_bytes());
-            fields.push(b':');
-            fields.extend_from_slice(value.as_bytes());
-            fields.push(b'\n');
-        }
-        Some(Self { method: request.method().clone(), uri: request.uri().clone(), fields })
-    }
-
-    /// The request once more.
-    fn into_request(self) -> Request<RequestBody> {
-        let mut request = Request::new(RequestBody::Empty);
-        *request.method_mut() = self.method;
-        *request.uri_mut() = self.uri;
-        for field in self.fields.split(|&octet| octet == b'\n') {
-            let Some(colon) = memchr::memchr(b':', field) else { continue };
-            let (name, value) = field.split_at(colon);
-            if let (Ok(name), Ok(value)) = (
-                HeaderName::from_bytes(name),
-                HeaderValue::from_bytes(value.get(1..).unwrap_or_default()),
-            ) {
-                request.headers_mut().append(name, value);
-            }
-        }
-        request
-    }
-}
-
 /// Gives a connection back whose answer ends with its head.
-pub(crate) fn keep(ask: &Ask<'_>, to: &Upstream, response: Response<Incoming>, lease: Lease) {
-    let (worker, wait) = (Rc::clone(ask.worker), ask.worker.watch().wait(None));
-    let home = (key(ask, to), None);
-    let mut body = UpstreamBody::new(worker, response.into_body(), lease, home, wait);
-    if body.is_end_stream() {
-        body.release();
+pub(crate) fn keep(ask: &Ask<'_>, to: &Upstream, response: &Response<Incoming>, lease: Lease) {
+    let is_ended = match (&lease, response.body()) {
+        (Lease::Http1(channel), _) => channel.is_ended(),
+        (Lease::Http2(_), Incoming::Http2(incoming)) => incoming.is_end_stream(),
+        (Lease::Http2(_), Incoming::Http1) => false,
+    };
+    if is_ended {
+        give_back(ask.worker, lease, (key(ask, to), None));
     }
 }
 
@@ -408,8 +320,7 @@ pub(crate) async fn connect(
         return Err(Failure::ContainerStopped);
     }
     if need == Need::Any && !io.is_http2() {
-        let channel = Channel::open(io).await.or(Err(Failure::UpstreamBroken))?;
-        return Ok(Lease::Http1(channel));
+        return Ok(Lease::Http1(Box::new(Channel::new(io))));
     }
     let shared = Shared::open(ask.worker, io, to.endpoint.origin).await;
     let shared = shared.or(Err(Failure::UpstreamBroken))?;
@@ -453,7 +364,7 @@ pub(crate) fn respond(
     ask: &Ask<'_>,
     to: &Upstream,
     response: Response<Incoming>,
-    lease: Lease,
+    mut lease: Lease,
     wait: Wait,
     request_id: HeaderValue,
 ) -> Result<Response<EdgeBody>, Failure> {
@@ -466,12 +377,17 @@ pub(crate) fn respond(
     parts.headers.insert(&X_REQUEST_ID, request_id);
     parts.version = Version::HTTP_11;
     parts.extensions = Extensions::new();
-    let worker = Rc::clone(ask.worker);
+    let home = (key(ask, to), to.is_own().then(|| Rc::clone(ask.downstream)));
+    if let Lease::Http1(channel) = &mut lease
+        && let Some(whole) = channel.take_whole()
+    {
+        give_back(ask.worker, lease, home);
+        return Ok(Response::from_parts(parts, EdgeBody::full(whole)));
+    }
     if ask.downstream.protocol == Protocol::Http1 {
         ask.downstream.sends(to.endpoint.origin);
     }
-    let home = to.is_own().then(|| Rc::clone(ask.downstream));
-    let mut body = UpstreamBody::new(worker, incoming, lease, (key(ask, to), home), wait);
+    let mut body = UpstreamBody::new(Rc::clone(ask.worker), incoming, lease, home, wait);
     if body.is_end_stream() {
         body.release();
         return Ok(Response::from_parts(parts, EdgeBody::EMPTY));
@@ -484,29 +400,31 @@ pub(crate) fn respond(
 async fn upgrade(
     ask: &Ask<'_>,
     to: &Upstream,
-    request: Request<RequestBody>,
+    outgoing: &Outgoing<'_, '_>,
+    body: RequestBody,
     wait: Wait,
-    request_id: HeaderValue,
 ) -> Result<Response<EdgeBody>, Failure> {
     let Lease::Http1(mut channel) = connect(ask, to, Need::Any, Offer::Http1).await? else {
         // It was offered HTTP/1.1 alone.
         return Err(Failure::UpstreamBroken);
     };
     let head_timeout = ask.worker.limits().upstream_head_timeout;
-    let exchanged = channel.exchange(request, &wait, None, head_timeout).await;
+    let terms = terms(ask, (&wait, None), head_timeout);
+    let exchanged = channel.exchange(outgoing.message(body), &terms).await;
     let response = exchanged.map_err(|error| failure(ask, to, error))?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         // Over HTTP/2 any success would open the tunnel.
         if ask.handshake.is_some() && response.status().is_success() {
             return Err(Failure::UpstreamBroken);
         }
-        return respond(ask, to, response, Lease::Http1(channel), wait, request_id);
+        let lease = Lease::Http1(channel);
+        return respond(ask, to, by_channel(response), lease, wait, outgoing.id());
     }
-    let (mut parts, _) = response.into_parts();
+    let (mut parts, ()) = response.into_parts();
     let protocol = parts.headers.get(header::UPGRADE).cloned();
     let protocol = protocol.filter(|protocol| is_asked_for(ask, protocol));
     let protocol = protocol.ok_or(Failure::UpstreamBroken)?;
-    let (io, read) = channel.into_stream().await.or(Err(Failure::UpstreamBroken))?;
+    let (io, read) = channel.into_stream();
     let tunnel = UpstreamEnd::new(io, read, to.endpoint.origin, ask.pass.clone());
     clean_response(&mut parts.headers, ask.hostname.as_str());
     if let Some(handshake) = ask.handshake {
@@ -518,9 +436,7 @@ async fn upgrade(
         parts.headers.insert(header::UPGRADE, protocol);
         parts.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     }
-    parts.headers.insert(&X_REQUEST_ID, request_id);
-    parts.version = Version::HTTP_11;
-    parts.extensions = Extensions::new();
+    parts.headers.insert(&X_REQUEST_ID, outgoing.id());
     Ok(Response::from_parts(parts, EdgeBody::tunnel(tunnel)))
 }
 
@@ -530,33 +446,4 @@ fn is_asked_for(ask: &Ask<'_>, protocol: &HeaderValue) -> bool {
     asked
         .split(|&octet| octet == b',')
         .any(|token| token.trim_ascii().eq_ignore_ascii_case(protocol.as_bytes().trim_ascii()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_spare_is_the_same_request_once_more() {
-        let mut request = Request::new(RequestBody::Empty);
-        *request.method_mut() = Method::PUT;
-        *request.uri_mut() = Uri::from_static("/a?b=c:d");
-        let value = |octets: &[u8]| HeaderValue::from_bytes(octets).unwrap();
-        for (name, octets) in [
-            ("host", &b"a.example:8443"[..]),
-            ("x-empty", b""),
-            ("x-odd", b": \xff\t:"),
-            ("x-twice", b"1"),
-            ("x-twice", b"2"),
-        ] {
-            request.headers_mut().append(name, value(octets));
-        }
-        let twin = Spare::of(&request).unwrap().into_request();
-        assert_eq!(
-            (twin.method(), twin.uri(), twin.headers()),
-            (request.method(), request.uri(), request.headers())
-        );
-        *request.method_mut() = Method::POST;
-        assert!(Spare::of(&request).is_none(), "what happens twice may do harm");
-    }
 }

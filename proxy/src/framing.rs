@@ -218,7 +218,7 @@ pub(crate) fn trim(value: &[u8]) -> (usize, usize) {
 }
 
 /// A number of decimal digits alone: no sign, no list, no more than 18 digits.
-fn decimal(text: &[u8]) -> Option<u64> {
+pub(crate) fn decimal(text: &[u8]) -> Option<u64> {
     if text.is_empty() || text.len() > 18 {
         return None;
     }

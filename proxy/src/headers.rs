@@ -9,7 +9,6 @@ use memchr::memmem;
 use crate::{
     answer::{Failure, X_REQUEST_ID},
     cookies,
-    deps::RequestId,
     downstream::Downstream,
     framing::is_tunnel,
 };
@@ -180,58 +179,102 @@ impl Survey {
         }
     }
 
-    /// Removes what may not pass. `Expect` ends here, too: the edge itself asks for the body when a
-    /// container is ready for it.
-    pub(crate) fn clean(&self, headers: &mut HeaderMap) {
-        if self.hop_by_hop {
-            for name in &HOP_BY_HOP {
-                headers.remove(name);
+    /// Gives `out` the fields that may pass. `Expect` ends here: whether a container is to hear of it
+    /// depends on the connection.
+    pub(crate) fn pass(&self, headers: &HeaderMap, out: &mut impl Fields) {
+        let cookies_change = self.edge_cookies || self.cookies > 1;
+        let some_end = self.hop_by_hop || !self.nominated.is_empty() || !self.forged.is_empty();
+        for (name, value) in headers {
+            match *name {
+                header::EXPECT => {}
+                header::COOKIE if cookies_change => {}
+                _ if some_end && self.ends_here(name) => {}
+                _ => out.client(name, value),
             }
         }
-        if self.expect.is_some() {
-            headers.remove(header::EXPECT);
-        }
-        for name in self.nominated.iter().chain(&self.forged) {
-            headers.remove(name);
-        }
-        if self.edge_cookies {
-            cookies::remove(headers, |name| name.starts_with(cookies::OURS));
-        }
-        if self.cookies > 1 {
-            cookies::join(headers);
+        if cookies_change && !self.ends_here(&header::COOKIE) {
+            let mut own = HeaderMap::new();
+            for value in headers.get_all(header::COOKIE) {
+                own.append(header::COOKIE, value.clone());
+            }
+            if self.edge_cookies {
+                cookies::remove(&mut own, |name| name.starts_with(cookies::OURS));
+            }
+            cookies::join(&mut own);
+            for (name, value) in &own {
+                out.client(name, value);
+            }
         }
     }
 
-    /// Sets what the edge says to a container. `host` is what the client typed.
+    /// The fields that may pass, as a map.
+    pub(crate) fn passing(&self, headers: &HeaderMap) -> HeaderMap {
+        let mut passing = HeaderMap::with_capacity(headers.len());
+        self.pass(headers, &mut passing);
+        passing
+    }
+
+    fn ends_here(&self, name: &HeaderName) -> bool {
+        (self.hop_by_hop && HOP_BY_HOP.contains(name))
+            || self.nominated.contains(name)
+            || self.forged.contains(name)
+    }
+
+    /// Gives `out` what the edge says to a container. `host` is what the client typed, `id` the
+    /// request's id in hexadecimal digits.
     pub(crate) fn identify(
         &self,
-        headers: &mut HeaderMap,
+        out: &mut impl Fields,
         host: &HeaderValue,
         downstream: &Downstream,
-        id: RequestId,
-        span: [u8; 8],
-    ) -> HeaderValue {
-        headers.reserve(9);
+        (id, span): (&[u8; 32], [u8; 8]),
+    ) {
         if self.host.is_none() {
-            headers.insert(header::HOST, host.clone());
+            out.own(&header::HOST, host.as_bytes());
         }
-        headers.insert(&X_FORWARDED_FOR, downstream.address.clone());
-        headers.insert(&X_REAL_IP, downstream.address.clone());
-        headers.insert(&X_FORWARDED_HOST, host.clone());
-        headers.insert(&X_FORWARDED_PROTO, HeaderValue::from_static(downstream.scheme()));
-        if let Some(value) = downstream.forwarded(host) {
-            headers.insert(header::FORWARDED, value);
-        }
-        let (parent, request_id) = trace_parent(id, span);
+        out.own(&X_FORWARDED_FOR, downstream.address.as_bytes());
+        out.own(&X_REAL_IP, downstream.address.as_bytes());
+        out.own(&X_FORWARDED_HOST, host.as_bytes());
+        out.own(&X_FORWARDED_PROTO, downstream.scheme().as_bytes());
+        downstream.forwarded(host, |value| out.own(&header::FORWARDED, value));
         if !self.trace {
-            headers.insert(&TRACEPARENT, parent);
+            out.own(&TRACEPARENT, &trace_parent(id, span));
         }
-        headers.insert(&X_REQUEST_ID, request_id.clone());
+        out.own(&X_REQUEST_ID, id);
         if self.trailers {
-            headers.insert(header::TE, HeaderValue::from_static("trailers"));
-            headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
+            out.own(&header::TE, b"trailers");
         }
-        request_id
+        if let Some(upgrade) = &self.upgrade {
+            out.own(&header::UPGRADE, upgrade.as_bytes());
+        }
+        match (self.trailers, self.upgrade.is_some()) {
+            (false, false) => {}
+            (true, false) => out.own(&header::CONNECTION, b"te"),
+            (false, true) => out.own(&header::CONNECTION, b"upgrade"),
+            (true, true) => out.own(&header::CONNECTION, b"upgrade, te"),
+        }
+    }
+}
+
+/// Where the fields of a request go, one after another.
+pub(crate) trait Fields {
+    /// One that the client said.
+    fn client(&mut self, name: &HeaderName, value: &HeaderValue);
+
+    /// One that the edge says.
+    fn own(&mut self, name: &HeaderName, value: &[u8]);
+}
+
+impl Fields for HeaderMap {
+    fn client(&mut self, name: &HeaderName, value: &HeaderValue) {
+        self.append(name, value.clone());
+    }
+
+    fn own(&mut self, name: &HeaderName, value: &[u8]) {
+        // What the edge says is made of what fields may have.
+        if let Ok(value) = HeaderValue::from_bytes(value) {
+            self.append(name, value);
+        }
     }
 }
 
@@ -366,23 +409,17 @@ fn is_trace_parent(value: &[u8]) -> bool {
     }
 }
 
-/// A trace context for a request that came without one, and the request's id; they share one
-/// allocation.
-fn trace_parent(id: RequestId, span: [u8; 8]) -> (HeaderValue, HeaderValue) {
+/// A trace context for a request that came without one. Its trace is the request's id.
+fn trace_parent(id: &[u8; 32], span: [u8; 8]) -> [u8; 55] {
     let mut text = *b"00-00000000000000000000000000000000-0000000000000000-01";
     if let Some(trace) = text.get_mut(3..35) {
-        // Both slices have the length that the encoder wants.
-        _ = hex::encode_to_slice(id.0, trace);
+        trace.copy_from_slice(id);
     }
     if let Some(parent) = text.get_mut(36..52) {
+        // The slice has the length that the encoder wants.
         _ = hex::encode_to_slice(span, parent);
     }
-    let text = bytes::Bytes::copy_from_slice(&text);
-    let request_id = text.slice(3..35);
-    let value = |text| {
-        HeaderValue::from_maybe_shared(text).unwrap_or_else(|_| HeaderValue::from_static(""))
-    };
-    (value(text), value(request_id))
+    text
 }
 
 static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -411,7 +448,7 @@ mod tests {
 
     #[test]
     fn what_ends_at_this_hop_and_what_is_ours_does_not_pass() {
-        let mut headers = map(&[
+        let headers = map(&[
             ("host", "a"),
             ("connection", "close, X-Private"),
             ("x-private", "1"),
@@ -437,8 +474,10 @@ mod tests {
         ]);
         let survey = Survey::of(&headers, Version::HTTP_11);
         survey.check(128).unwrap();
-        survey.clean(&mut headers);
-        assert_eq!(names(&headers), ["authorization", "host", "trailer", "x-real-ipx"]);
+        assert_eq!(
+            names(&survey.passing(&headers)),
+            ["authorization", "host", "trailer", "x-real-ipx"]
+        );
     }
 
     #[test]
@@ -508,8 +547,7 @@ mod tests {
         ] {
             assert_eq!(is_trace_parent(value.as_bytes()), want, "{value}");
         }
-        let (parent, id) = trace_parent(RequestId([0xab; 16]), [0xcd; 8]);
-        assert!(is_trace_parent(parent.as_bytes()), "{parent:?}");
-        assert_eq!(id, "ab".repeat(16));
+        let parent = trace_parent(b"abababababababababababababababab", [0xcd; 8]);
+        assert!(is_trace_parent(&parent), "{parent:?}");
     }
 }

@@ -22,7 +22,6 @@ use http::{
     HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, header,
     uri::PathAndQuery,
 };
-use hyper::body::Incoming;
 use serde_json::json;
 
 use crate::{
@@ -31,9 +30,10 @@ use crate::{
     body::{ClientBody, EdgeBody, Progress, RequestBody},
     forward::{self, Downstreams, Upstream},
     headers::may_be_set,
+    outgoing::{self, Outgoing},
     pipeline::Ask,
     pool::Need,
-    upstream::{Endpoint, ExchangeError, Lease, Offer},
+    upstream::{Endpoint, ExchangeError, Incoming, Lease, Offer, by_channel},
 };
 
 /// Tells a script that a hook asks, and why; tells the edge what it decided.
@@ -86,11 +86,11 @@ pub(crate) async fn ask(
                 tracing::info!(id = %ask.id, container = %of.container, "a hook's answer is no good");
                 Failure::HookFailed
             })?;
-            forward::keep(ask, &exec, response, lease);
+            forward::keep(ask, &exec, &response, lease);
             Ok(None)
         }
         Control::Body => {
-            forward::keep(ask, &exec, response, lease);
+            forward::keep(ask, &exec, &response, lease);
             let traffic = account.traffic().cloned();
             let (body, progress) = forward::request_body(ask, request.body_mut().take(), traffic);
             if let Some(progress) = &progress {
@@ -178,47 +178,37 @@ async fn send(
     ask: &Ask<'_>,
     hook: &Hook,
     exec: &Upstream,
-    mut call: Request<RequestBody>,
+    call: Request<RequestBody>,
     progress: Option<&Progress>,
 ) -> Result<(Response<Incoming>, Lease), Failure> {
     let limit = Duration::from_millis(u64::from(hook.timeout_ms.get()));
     let wait = forward::wait(ask, exec)?;
+    let terms = forward::terms(ask, (&wait, progress), limit);
+    let (head, mut body) = call.into_parts();
     let kept = ask.worker.pool().take(&forward::key(ask, exec), Need::Any);
     if let Some(Lease::Http1(mut channel)) = kept {
-        let spare = copy(&call);
-        match channel.exchange(call, &wait, progress, limit).await {
-            Ok(response) => return Ok((response, Lease::Http1(channel))),
-            Err(ExchangeError::Unsent(unsent)) => call = *unsent,
-            Err(ExchangeError::Broken(error)) => match spare {
-                Some(spare) => call = spare,
-                None => return Err(failed(ask, exec, ExchangeError::Broken(error))),
-            },
+        let is_head = matches!(body, RequestBody::Empty);
+        match channel.exchange(outgoing::message(&head, body), &terms).await {
+            Ok(response) => return Ok((by_channel(response), Lease::Http1(channel))),
+            Err(ExchangeError::Unsent(unsent)) => body = unsent,
+            Err(ExchangeError::Broken(_)) if is_head => body = RequestBody::Empty,
             Err(error) => return Err(failed(ask, exec, error)),
         }
     }
     let connected = forward::connect(ask, exec, Need::Any, Offer::Http1).await;
-    let mut lease = connected.map_err(|failure| {
+    let lease = connected.map_err(|failure| {
         if failure == Failure::ContainerStopped {
             return failure;
         }
         tracing::debug!(id = %ask.id, code = failure.code().as_str(), "no hook answers");
         Failure::HookFailed
     })?;
-    match lease.exchange(call, &wait, progress, limit).await {
-        Ok(response) => Ok((response, lease)),
+    // It was offered HTTP/1.1 alone.
+    let Lease::Http1(mut channel) = lease else { return Err(Failure::HookFailed) };
+    match channel.exchange(outgoing::message(&head, body), &terms).await {
+        Ok(response) => Ok((by_channel(response), Lease::Http1(channel))),
         Err(error) => Err(failed(ask, exec, error)),
     }
-}
-
-/// A copy of a request without a body.
-fn copy(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
-    matches!(request.body(), RequestBody::Empty).then(|| {
-        let mut copy = Request::new(RequestBody::Empty);
-        copy.method_mut().clone_from(request.method());
-        copy.uri_mut().clone_from(request.uri());
-        copy.headers_mut().clone_from(request.headers());
-        copy
-    })
 }
 
 fn failed(ask: &Ask<'_>, exec: &Upstream, error: ExchangeError) -> Failure {
@@ -238,19 +228,15 @@ fn call(
     request: &Request<Option<ClientBody>>,
     body: RequestBody,
 ) -> Result<Request<RequestBody>, Failure> {
-    let mut headers = request.headers().clone();
-    ask.survey.clean(&mut headers);
+    let mut headers = Outgoing::new(ask, request).fields();
     let length = headers.get(header::CONTENT_LENGTH).cloned();
     let is_head = matches!(body, RequestBody::Empty);
+    // Who asks to leave HTTP asks the service.
+    headers.remove(header::UPGRADE);
     if is_head {
-        headers.remove(header::CONTENT_LENGTH);
-        headers.remove(header::TRAILER);
-    }
-    let span = ask.worker.next_span();
-    ask.survey.identify(&mut headers, ask.authority, ask.downstream, ask.id, span);
-    if is_head {
-        headers.remove(header::TE);
-        headers.remove(header::CONNECTION);
+        for name in [header::CONTENT_LENGTH, header::TRAILER, header::TE, header::CONNECTION] {
+            headers.remove(name);
+        }
     }
     headers.insert(header::HOST, host(ask, of, &hook.script).ok_or(Failure::HookFailed)?);
     let about = about(ask, of, request, length.as_ref(), is_head);
@@ -265,7 +251,6 @@ fn call(
     call.method_mut().clone_from(request.method());
     *call.uri_mut() = Uri::from(target);
     *call.headers_mut() = headers;
-    forward::frame(&mut call);
     Ok(call)
 }
 

@@ -12,15 +12,13 @@ use std::{
     pin::{Pin, pin},
     rc::Rc,
     task::Poll,
-    time::Duration,
 };
 
 use http::{
-    HeaderValue, Request, Response, Uri, header,
+    HeaderValue, Request, Response, Uri,
     uri::{Authority, Parts, PathAndQuery, Scheme},
 };
 use hyper::{
-    body::Incoming,
     client::conn::http2::{self, SendRequest},
     rt::Executor,
 };
@@ -28,8 +26,8 @@ use hyper_util::rt::TokioIo;
 
 use crate::{
     body::{Progress, RequestBody},
-    upstream::{ExchangeError, UpstreamIo, poll_late},
-    watch::{Origin, Tick, Wait},
+    upstream::{ExchangeError, Incoming, Terms, UpstreamIo, poll_late},
+    watch::{Origin, Tick},
     worker::Worker,
 };
 
@@ -133,20 +131,18 @@ impl Lane {
     pub(crate) async fn exchange(
         &mut self,
         request: Request<RequestBody>,
-        wait: &Wait,
-        progress: Option<&Progress>,
-        timeout: Duration,
+        terms: &Terms<'_>,
     ) -> Result<Response<Incoming>, ExchangeError> {
-        wait.within(timeout);
+        terms.wait.within(terms.timeout);
         let mut response = pin!(self.0.0.sender.clone().try_send_request(request));
         poll_fn(|cx| match response.as_mut().poll(cx) {
-            Poll::Ready(Ok(response)) => Poll::Ready(Ok(response)),
+            Poll::Ready(Ok(response)) => Poll::Ready(Ok(response.map(Incoming::Http2))),
             Poll::Ready(Err(mut failed)) => Poll::Ready(Err(match failed.take_message() {
-                Some(request) => ExchangeError::Unsent(Box::new(request)),
-                None if progress.is_some_and(Progress::is_broken) => ExchangeError::Body,
-                None => ExchangeError::Broken(failed.into_error()),
+                Some(request) => ExchangeError::Unsent(request.into_body()),
+                None if terms.progress.is_some_and(Progress::is_broken) => ExchangeError::Body,
+                None => ExchangeError::Broken(failed.into_error().into()),
             })),
-            Poll::Pending => poll_late(cx, wait, progress, timeout).map(Err),
+            Poll::Pending => poll_late(cx, terms).map(Err),
         })
         .await
     }
@@ -157,32 +153,14 @@ impl Lane {
     }
 }
 
-/// Gives a request the form of HTTP/2: the authority stands in the target, and nothing is said about
-/// the connection.
-pub(crate) fn dress(request: &mut Request<RequestBody>, scheme: Scheme, authority: &HeaderValue) {
+/// The target of a request in the form of HTTP/2, which has the authority in it.
+pub(crate) fn target(path: Option<&PathAndQuery>, scheme: Scheme, authority: &HeaderValue) -> Uri {
     let mut parts = Parts::default();
     parts.scheme = Some(scheme);
     parts.authority = Authority::try_from(authority.as_bytes()).ok();
-    let path = request.uri().path_and_query().cloned();
-    parts.path_and_query = Some(path.unwrap_or_else(|| PathAndQuery::from_static("/")));
+    parts.path_and_query = Some(path.cloned().unwrap_or_else(|| PathAndQuery::from_static("/")));
     // The authority was parsed as one; without it hyper refuses the request.
-    if let Ok(uri) = Uri::from_parts(parts) {
-        *request.uri_mut() = uri;
-    }
-    request.headers_mut().remove(header::HOST);
-    request.headers_mut().remove(header::CONNECTION);
-    request.headers_mut().remove(header::TRANSFER_ENCODING);
-}
-
-/// Undoes [`dress`].
-pub(crate) fn undress(request: &mut Request<RequestBody>, authority: &HeaderValue) {
-    let path = request.uri().path_and_query().cloned();
-    *request.uri_mut() = Uri::from(path.unwrap_or_else(|| PathAndQuery::from_static("/")));
-    let headers = request.headers_mut();
-    headers.insert(header::HOST, authority.clone());
-    if headers.contains_key(header::TE) {
-        headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
-    }
+    Uri::from_parts(parts).unwrap_or_default()
 }
 
 /// Runs the parts of a connection as tasks of the worker, until they end or the container's start is

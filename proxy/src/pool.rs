@@ -51,7 +51,7 @@ pub(crate) enum Need {
 
 #[derive(Debug)]
 struct Idle {
-    channel: Channel,
+    channel: Box<Channel>,
     since: Tick,
 }
 
@@ -88,7 +88,7 @@ impl Pool {
     }
 
     /// Keeps a connection, unless there are enough.
-    pub(crate) fn put(&mut self, key: PoolKey, channel: Channel, now: Tick) {
+    pub(crate) fn put(&mut self, key: PoolKey, channel: Box<Channel>, now: Tick) {
         if self.total >= self.total_max {
             return;
         }

@@ -24,6 +24,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Option<Limits> {
     let handshake_timeout = reader.seconds("limits.handshake_timeout_s", 1, 120);
     let body_pause = reader.seconds("limits.body_pause_s", 1, 3_600);
     let body_rate_min = reader.number("limits.body_rate_min", 1, 1 << 20);
+    let expect_timeout = reader.seconds("limits.expect_timeout_s", 1, 60);
     let send_pause = reader.seconds("limits.send_pause_s", 1, 3_600);
     Some(Limits {
         connections_max: connections?,
@@ -43,6 +44,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Option<Limits> {
         tls_timeout: handshake_timeout?,
         body_idle: body_pause?,
         body_rate_min: u32::try_from(body_rate_min?).ok()?,
+        expect_timeout: expect_timeout?,
         send_idle: send_pause?,
         ..Limits::default()
     })

@@ -126,7 +126,10 @@ pub(crate) fn judge(server: &mut Server, what: &str, fate: Fate, clean: &str) ->
     }
     for seen in &seen {
         assert_eq!(seen.client, "127.0.0.1", "{what} at {}: {seen:?}", server.name);
-        assert_eq!(seen.trailers, "", "{what} at {}: {seen:?}", server.name);
+        // Not every server shows them.
+        let honest = if what == "honest trailers" { "x-sum" } else { "" };
+        let trailers = seen.trailers.as_str();
+        assert!(trailers.is_empty() || trailers == honest, "{what} at {}: {seen:?}", server.name);
     }
     seen
 }

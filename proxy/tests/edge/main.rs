@@ -45,6 +45,7 @@ mod http2;
 #[cfg(test)]
 mod http3;
 #[cfg(test)]
+mod interim;
 mod kit;
 #[cfg(test)]
 mod large;

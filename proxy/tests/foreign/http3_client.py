@@ -25,6 +25,7 @@ class Client(aioquic.asyncio.protocol.QuicConnectionProtocol):
         super().__init__(*arguments, **named)
         self.h3 = aioquic.h3.connection.H3Connection(self._quic)
         self.heads, self.data, self.trailers, self.ended = {}, {}, {}, {}
+        self.interims = {}
         self.over, self.changed = None, asyncio.Condition()
 
     def quic_event_received(self, event):
@@ -40,7 +41,14 @@ class Client(aioquic.asyncio.protocol.QuicConnectionProtocol):
         stream = event.stream_id
         if isinstance(event, aioquic.h3.events.HeadersReceived):
             kind = self.trailers if stream in self.heads else self.heads
-            kind[stream] = {name.decode(): value.decode() for name, value in event.headers}
+            fields = {name.decode(): value.decode() for name, value in event.headers}
+            if fields.get(":status", "").startswith("1"):
+                self.interims.setdefault(stream, []).append(fields)
+                # aioquic takes the head behind it for trailers.
+                state = aioquic.h3.connection.HeadersState.INITIAL
+                self.h3._stream[stream].headers_recv_state = state
+            else:
+                kind[stream] = fields
         elif isinstance(event, aioquic.h3.events.DataReceived):
             self.data[stream] = self.data.get(stream, b"") + event.data
         if event.stream_ended:
@@ -154,6 +162,29 @@ async def trailers():
         client.transmit()
         _, body = await client.answer(stream)
         assert (body, client.trailers[stream]) == (b"abc", {"x-sum": "7"}), client.trailers
+
+
+async def hints():
+    async with connect() as client:
+        stream = client.begin("GET", "/hints")
+        head, body = await client.answer(stream)
+        assert (head[":status"], body) == ("200", b"done"), (head, body)
+        hints = [{":status": "103", "link": link} for link in ["</a.css>", "</b.js>"]]
+        assert client.interims[stream] == hints, client.interims
+
+
+async def held(path, asked, status):
+    """A request whose body is held back until it is asked for."""
+    async with connect() as client:
+        fields = [("expect", "100-continue"), ("content-length", "3")]
+        stream = client.begin("POST", path, fields, end=False)
+        await client.until(lambda: stream in client.interims or stream in client.heads)
+        interims = [{":status": "100"}] if asked else None
+        assert client.interims.get(stream) == interims, client.interims
+        if asked:
+            client.send(stream, b"abc", end=True)
+        head, _ = await client.answer(stream)
+        assert head[":status"] == status, head
 
 
 async def events():
@@ -285,6 +316,10 @@ asyncio.run(
         "asks": asks,
         "uploads": uploads,
         "downloads": downloads,
+        "hints": hints,
+        "held-asks": lambda: held("/asks", True, "200"),
+        "held-silent": lambda: held("/silent", True, "200"),
+        "held-refuses": lambda: held("/refuses", False, "417"),
     }[MODE]()
 )
 print("done", flush=True)

@@ -1,0 +1,138 @@
+//! What a container says before its answer, and bodies that a client holds back until it is asked.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpListener, TcpStream},
+    sync::mpsc,
+    time::Duration,
+};
+
+use gantry_model::Phase;
+
+use crate::{
+    bed::{Bed, CONTAINER, Setup, host},
+    origin::send,
+    python,
+};
+
+const WAIT: Duration = Duration::from_secs(20);
+const DONE: &str = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndone";
+
+/// A bed whose edge asks for a body by itself after `expect_timeout`, and a container that does what the
+/// target of each request says. It tells the heads that it saw, and how each connection went on.
+fn bed(number: u8, expect_timeout: Duration) -> (Bed, mpsc::Receiver<String>) {
+    let mut setup = Setup::default();
+    setup.limits.expect_timeout = expect_timeout;
+    let bed = Bed::with(number, setup);
+    bed.set(CONTAINER, Phase::Running, 1);
+    let listener = TcpListener::bind(SocketAddr::new(bed.container_address(2), 3000)).unwrap();
+    let (tell, told) = mpsc::channel();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let tell = tell.clone();
+            std::thread::spawn(move || drop(serve(stream.unwrap(), &tell)));
+        }
+    });
+    (bed, told)
+}
+
+fn serve(mut stream: TcpStream, tell: &mpsc::Sender<String>) -> std::io::Result<()> {
+    stream.set_read_timeout(Some(WAIT))?;
+    loop {
+        let mut head = Vec::new();
+        let mut octet = [0];
+        while !head.ends_with(b"\r\n\r\n") {
+            if stream.read(&mut octet)? == 0 {
+                tell.send(format!("closed {}", String::from_utf8_lossy(&head))).unwrap();
+                return Ok(());
+            }
+            head.push(octet[0]);
+        }
+        let head = String::from_utf8_lossy(&head).into_owned();
+        let target = head.split(' ').nth(1).unwrap_or_default().to_owned();
+        tell.send(head).unwrap();
+        let mut body = [0; 3];
+        match target.as_str() {
+            "/hints" => {
+                send(&mut stream, "HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n");
+                let private = "Connection: x-private\r\nX-Private: 1\r\nX-Gantry-Error: FORGED\r\n\
+                               Content-Length: 7\r\nSet-Cookie: a=b; Domain=gantry.localhost\r\n";
+                send(&mut stream, format!("HTTP/1.1 103 x\r\nLink: </b.js>\r\n{private}\r\n"));
+                send(&mut stream, DONE);
+            }
+            "/flood" => {
+                // The edge may have given up before the end.
+                drop(stream.write_all("HTTP/1.1 103 x\r\n\r\n".repeat(33).as_bytes()));
+                drop(stream.write_all(DONE.as_bytes()));
+            }
+            "/asks" => {
+                send(&mut stream, "HTTP/1.1 100 Continue\r\n\r\n");
+                stream.read_exact(&mut body)?;
+                send(&mut stream, DONE);
+            }
+            "/silent" => {
+                stream.read_exact(&mut body)?;
+                send(&mut stream, DONE);
+            }
+            "/refuses" => {
+                send(&mut stream, "HTTP/1.1 417 Expectation Failed\r\nContent-Length: 2\r\n\r\nno");
+            }
+            _ => send(&mut stream, DONE),
+        }
+    }
+}
+
+/// What the container tells next.
+fn next(told: &mpsc::Receiver<String>) -> String {
+    told.recv_timeout(WAIT).unwrap()
+}
+
+/// Has a client of HTTP/3 do what `mode` says.
+fn http3(bed: &Bed, mode: &str) -> Option<()> {
+    python::ask(bed, "http3_client.py", &host(CONTAINER, "http-3000"), &[mode])?.ends();
+    Some(())
+}
+
+#[test]
+fn hints_reach_a_client_of_http3_before_the_answer_and_are_cleaned_like_it() {
+    let (bed, told) = bed(240, WAIT);
+    if http3(&bed, "hints").is_some() {
+        assert!(next(&told).starts_with("GET /hints "));
+    }
+}
+
+#[test]
+fn a_container_that_only_hints_is_given_up() {
+    let (bed, _told) = bed(241, WAIT);
+    let name = host(CONTAINER, "http-3000");
+    let reply = bed.client().get(&name, "/flood", "");
+    assert_eq!((reply.status, reply.code()), (502, Some("UPSTREAM_BROKEN")));
+}
+
+#[test]
+fn a_body_that_is_held_back_over_http3_is_asked_for_by_the_container() {
+    let (bed, told) = bed(242, WAIT);
+    if http3(&bed, "held-asks").is_none() {
+        return;
+    }
+    let head = next(&told);
+    assert!(head.starts_with("POST /asks ") && head.contains("expect: 100-continue"), "{head}");
+}
+
+#[test]
+fn a_refusal_of_a_body_that_is_held_back_over_http3_is_passed_on() {
+    let (bed, told) = bed(243, WAIT);
+    if http3(&bed, "held-refuses").is_some() {
+        assert!(next(&told).starts_with("POST /refuses "));
+        // A body was promised on this connection: it must not be used again.
+        assert_eq!(next(&told), "closed ");
+    }
+}
+
+#[test]
+fn a_body_is_asked_for_by_the_edge_if_the_container_says_nothing() {
+    let (bed, told) = bed(244, Duration::from_millis(200));
+    if http3(&bed, "held-silent").is_some() {
+        assert!(next(&told).contains("expect: 100-continue"));
+    }
+}
