@@ -3,8 +3,9 @@
 //! A client's octets pass, in this order, `listen` (sockets, one per worker; `limits`), `balancer`
 //! (whose connection a listed one carries), `connection` (TLS and the HTTP version), then by version `http1`
 //! with `framing` (strict framing, deadlines), hyper behind `gate`, or `http3`; and `pipeline`: `host`, the
-//! route table, `guard`, then `forward` to a container or `api`. On the way back `answer` makes the
-//! edge's own answers and `account` the access line.
+//! route table, `guard`, then `forward` to a container or `api`. What a container gets is written by
+//! `outgoing` and sent by `upstream`; what it says before its answer goes by `interim`. On the way back
+//! `answer` makes the edge's own answers and `account` the access line.
 //!
 //! Each worker is one thread with a runtime of its own and everything it needs ([`Edge`] starts
 //! them): sockets, connections to containers (`pool`, `multiplex`), deadlines (`watch`), numbers
