@@ -3,7 +3,7 @@
 use std::{
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
-    sync::mpsc,
+    sync::{Arc, Mutex, mpsc},
     time::Duration,
 };
 
@@ -27,16 +27,23 @@ fn bed(number: u8, expect_timeout: Duration) -> (Bed, mpsc::Receiver<String>) {
     bed.set(CONTAINER, Phase::Running, 1);
     let listener = TcpListener::bind(SocketAddr::new(bed.container_address(2), 3000)).unwrap();
     let (tell, told) = mpsc::channel();
+    let (go, gone) = mpsc::channel();
+    let gone = Arc::new(Mutex::new(gone));
     std::thread::spawn(move || {
         for stream in listener.incoming() {
-            let tell = tell.clone();
-            std::thread::spawn(move || drop(serve(stream.unwrap(), &tell)));
+            let (tell, go, gone) = (tell.clone(), go.clone(), Arc::clone(&gone));
+            std::thread::spawn(move || drop(serve(stream.unwrap(), &tell, &go, &gone)));
         }
     });
     (bed, told)
 }
 
-fn serve(mut stream: TcpStream, tell: &mpsc::Sender<String>) -> std::io::Result<()> {
+fn serve(
+    mut stream: TcpStream,
+    tell: &mpsc::Sender<String>,
+    go: &mpsc::Sender<()>,
+    gone: &Mutex<mpsc::Receiver<()>>,
+) -> std::io::Result<()> {
     stream.set_read_timeout(Some(WAIT))?;
     loop {
         let mut head = Vec::new();
@@ -58,6 +65,16 @@ fn serve(mut stream: TcpStream, tell: &mpsc::Sender<String>) -> std::io::Result<
                 let private = "Connection: x-private\r\nX-Private: 1\r\nX-Gantry-Error: FORGED\r\n\
                                Content-Length: 7\r\nSet-Cookie: a=b; Domain=gantry.localhost\r\n";
                 send(&mut stream, format!("HTTP/1.1 103 x\r\nLink: </b.js>\r\n{private}\r\n"));
+                send(&mut stream, DONE);
+            }
+            // The answer comes when the client has heard the hint.
+            "/hint" => {
+                send(&mut stream, "HTTP/1.1 103 x\r\nLink: </a.css>\r\n\r\n");
+                gone.lock().unwrap().recv_timeout(WAIT).unwrap();
+                send(&mut stream, DONE);
+            }
+            "/go" => {
+                go.send(()).unwrap();
                 send(&mut stream, DONE);
             }
             "/flood" => {
@@ -94,10 +111,10 @@ fn http3(bed: &Bed, mode: &str) -> Option<()> {
 }
 
 #[test]
-fn hints_reach_a_client_of_http3_before_the_answer_and_are_cleaned_like_it() {
+fn a_hint_reaches_a_client_of_http3_before_the_answer() {
     let (bed, told) = bed(240, WAIT);
-    if http3(&bed, "hints").is_some() {
-        assert!(next(&told).starts_with("GET /hints "));
+    if http3(&bed, "hint").is_some() {
+        assert!(next(&told).starts_with("GET /hint "));
     }
 }
 
@@ -135,4 +152,72 @@ fn a_body_is_asked_for_by_the_edge_if_the_container_says_nothing() {
     if http3(&bed, "held-silent").is_some() {
         assert!(next(&told).contains("expect: 100-continue"));
     }
+}
+
+/// A request that holds its body back.
+fn holding(path: &str) -> String {
+    let name = host(CONTAINER, "http-3000");
+    format!(
+        "POST {path} HTTP/1.1\r\nHost: {name}\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n"
+    )
+}
+
+const CONTINUE: &str = "HTTP/1.1 100 Continue\r\n\r\n";
+
+#[test]
+fn hints_reach_clients_of_http_1_1_cleaned_like_answers_and_no_older_clients() {
+    let (bed, _told) = bed(245, WAIT);
+    let name = host(CONTAINER, "http-3000");
+    let mut client = bed.client();
+    for round in 0..2 {
+        client.send(format!("GET /hints HTTP/1.1\r\nHost: {name}\r\n\r\n"));
+        let hint = |link| format!("HTTP/1.1 103 Early Hints\r\nlink: {link}\r\n\r\n");
+        assert_eq!(client.head(), hint("</a.css>"), "round {round}");
+        assert_eq!(client.head(), hint("</b.js>"), "round {round}");
+        assert_eq!(client.reply().text(), "done");
+    }
+    let mut old = bed.client();
+    old.send(format!("GET /hints HTTP/1.0\r\nHost: {name}\r\n\r\n"));
+    assert_eq!(old.reply().text(), "done", "HTTP/1.0 knows no interim answers");
+    let mut old = bed.client();
+    let text = "POST /asks HTTP/1.0\r\nContent-Length: 3\r\nExpect: 100-continue\r\n";
+    old.send(format!("{text}Host: {name}\r\n\r\nabc"));
+    assert_eq!(old.reply().text(), "done", "nor does it wait for any");
+}
+
+#[test]
+fn a_body_that_is_held_back_is_asked_for_by_the_container() {
+    let (bed, told) = bed(246, WAIT);
+    let mut client = bed.client();
+    client.send(holding("/asks"));
+    assert_eq!(client.head(), CONTINUE);
+    client.send("abc");
+    assert_eq!(client.reply().text(), "done");
+    assert!(next(&told).contains("expect: 100-continue\r\n"));
+    // The connection is used again on both sides.
+    let name = host(CONTAINER, "http-3000");
+    assert_eq!(client.get(&name, "/", "").text(), "done");
+    assert!(next(&told).starts_with("GET / "));
+}
+
+#[test]
+fn a_refusal_of_a_body_that_is_held_back_is_passed_on() {
+    let (bed, told) = bed(247, WAIT);
+    let mut client = bed.client();
+    client.send(holding("/refuses"));
+    let reply = client.reply();
+    assert_eq!((reply.status, reply.text().as_str()), (417, "no"));
+    assert!(next(&told).starts_with("POST /refuses "));
+    assert_eq!(next(&told), "closed ", "a body was promised on this connection");
+}
+
+#[test]
+fn a_body_that_no_container_asks_for_is_asked_for_by_the_edge() {
+    let (bed, told) = bed(248, Duration::from_millis(200));
+    let mut client = bed.client();
+    client.send(holding("/silent"));
+    assert_eq!(client.head(), CONTINUE);
+    client.send("abc");
+    assert_eq!(client.reply().text(), "done");
+    assert!(next(&told).contains("expect: 100-continue\r\n"));
 }

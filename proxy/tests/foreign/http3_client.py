@@ -164,13 +164,15 @@ async def trailers():
         assert (body, client.trailers[stream]) == (b"abc", {"x-sum": "7"}), client.trailers
 
 
-async def hints():
+async def hint():
     async with connect() as client:
-        stream = client.begin("GET", "/hints")
+        stream = client.begin("GET", "/hint")
+        await client.until(lambda: stream in client.interims)
+        assert client.interims[stream] == [{":status": "103", "link": "</a.css>"}]
+        assert stream not in client.heads, client.heads
+        assert (await client.get("/go"))[0][":status"] == "200"
         head, body = await client.answer(stream)
         assert (head[":status"], body) == ("200", b"done"), (head, body)
-        hints = [{":status": "103", "link": link} for link in ["</a.css>", "</b.js>"]]
-        assert client.interims[stream] == hints, client.interims
 
 
 async def held(path, asked, status):
@@ -316,7 +318,7 @@ asyncio.run(
         "asks": asks,
         "uploads": uploads,
         "downloads": downloads,
-        "hints": hints,
+        "hint": hint,
         "held-asks": lambda: held("/asks", True, "200"),
         "held-silent": lambda: held("/silent", True, "200"),
         "held-refuses": lambda: held("/refuses", False, "417"),
