@@ -122,7 +122,9 @@ fn a_hint_reaches_a_client_of_http3_before_the_answer() {
 fn a_container_that_only_hints_is_given_up() {
     let (bed, _told) = bed(241, WAIT);
     let name = host(CONTAINER, "http-3000");
-    let reply = bed.client().get(&name, "/flood", "");
+    let mut client = bed.client();
+    client.send(format!("GET /flood HTTP/1.0\r\nHost: {name}\r\n\r\n"));
+    let reply = client.reply();
     assert_eq!((reply.status, reply.code()), (502, Some("UPSTREAM_BROKEN")));
 }
 
