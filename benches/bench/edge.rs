@@ -12,8 +12,8 @@ use futures_util::future::BoxFuture;
 use gantry_certs::{Leaf, Resolver};
 use gantry_model::{ContainerId, Generation, Phase, ProjectId, Scheme, Service};
 use gantry_proxy::{
-    AccessLog, Activity, Body, Config, Deps, Edge, KitPort, Limits, StartFailed, StartService,
-    UpstreamSource, WakeContainer, WakeFailed, api_service,
+    AccessLog, Activity, Body, Config, Deps, Edge, KitPort, Limits, Logs, LogsConfig, StartFailed,
+    StartService, UpstreamSource, WakeContainer, WakeFailed, api_service,
 };
 use gantry_router::{RouteTable, Routes};
 use gantry_store::{Epoch, Revision, RouteRecord, RouteSnapshot};
@@ -104,6 +104,7 @@ pub(crate) fn run(address: IpAddr, container: IpAddr, directory: &Path) -> Outco
         container_networks: vec!["127.77.0.0/16".parse()?],
         limits,
         access_log: AccessLog::File(directory.join("access.log")),
+        logs: LogsConfig::default(),
     };
     let deps = Deps {
         routes: Routes::new(RouteTable::build(&snapshot(container)?)),
@@ -115,6 +116,7 @@ pub(crate) fn run(address: IpAddr, container: IpAddr, directory: &Path) -> Outco
         start_service: Arc::new(Nothing),
         wake: Arc::new(Nothing),
         activity: Activity::default(),
+        logs: Logs::new(&config),
         kit: |_| KitPort { provided: false, scheme: Scheme::Http, port: |index| index },
         now_ms: || OffsetDateTime::now_utc().unix_timestamp() * 1000,
         readiness: Vec::new(),

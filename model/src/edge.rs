@@ -31,6 +31,8 @@ pub struct EdgeSettings {
     pub proxy_protocol_ports: Vec<u16>,
     /// Concurrent requests and tunnels, at most; the edge's own bound when absent. At least 1.
     pub concurrency_max: Option<u32>,
+    /// Whether the log of its requests has their fields and the beginnings of their bodies.
+    pub log_bodies: bool,
 }
 
 impl WakePolicy {
@@ -57,12 +59,13 @@ impl EdgeSettings {
     /// Reads an object with some of the fields; those that it lacks are taken from `self`. `null`
     /// takes back `idle_pause_after` and `concurrency_max`.
     pub fn updated(&self, value: &Value) -> Result<Self, Vec<FieldError>> {
-        const FIELDS: [&str; 5] = [
+        const FIELDS: [&str; 6] = [
             "wake",
             "idle_pause_after",
             "verify_upstream",
             "proxy_protocol_ports",
             "concurrency_max",
+            "log_bodies",
         ];
         let mut errors = Errors::default();
         let mut settings = self.clone();
@@ -92,6 +95,9 @@ impl EdgeSettings {
                     let rule = "must be null or a number, at least 1";
                     settings.concurrency_max = count(&mut errors, key, value, 1, rule);
                 }
+                "log_bodies" => {
+                    settings.log_bodies = errors.bool(key, Some(value)).unwrap_or_default();
+                }
                 // Noted already.
                 _ => {}
             }
@@ -107,6 +113,7 @@ impl EdgeSettings {
             "verify_upstream": self.verify_upstream,
             "proxy_protocol_ports": self.proxy_protocol_ports,
             "concurrency_max": self.concurrency_max,
+            "log_bodies": self.log_bodies,
         })
     }
 

@@ -1,15 +1,23 @@
 //! What is known of one request when it ends: its access line and its numbers.
 
-use std::{rc::Rc, time::Instant};
+use std::{
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use http::{HeaderValue, Method, Request, uri::PathAndQuery};
+use gantry_model::Target;
+use gantry_router::Route;
+use http::{HeaderMap, HeaderValue, Method, Request, uri::PathAndQuery};
 
 use crate::{
     answer::Code,
     body::Progress,
     deps::RequestId,
     downstream::{Downstream, Protocol},
+    guard::reads_param,
     limits::{Counted, InFlight},
+    logs::{Asked, Capture, Capturing, Ended, Log, Served, Source},
     metrics::RouteKind,
     traffic::Traffic,
     worker::Worker,
@@ -41,8 +49,24 @@ pub(crate) struct Account {
     traffic: Option<Rc<Traffic>>,
     counted: Option<Counted>,
     in_flight: Option<InFlight>,
+    /// Of a container whose requests are logged.
+    recording: Option<Recording>,
     /// Whether the request has been taken off its connection's count.
     finished: bool,
+}
+
+/// What it takes to log a request's end as its beginning was.
+#[derive(Debug)]
+struct Recording {
+    log: Arc<Log>,
+    served: Served,
+    /// Whether the host as typed says more than the service.
+    names_host: bool,
+    /// Path and query, if they had credentials.
+    target_shown: Option<Box<str>>,
+    /// The entry of the beginning.
+    seq: u64,
+    capturing: Option<Capturing>,
 }
 
 impl Account {
@@ -70,6 +94,7 @@ impl Account {
             traffic: None,
             counted: None,
             in_flight: None,
+            recording: None,
             finished: false,
         }
     }
@@ -103,6 +128,9 @@ impl Account {
     }
 
     pub(crate) fn body_is(&mut self, progress: Rc<Progress>) {
+        if let Some(capture) = self.capture() {
+            progress.is_captured(Arc::clone(capture));
+        }
         self.progress = Some(progress);
     }
 
@@ -116,8 +144,84 @@ impl Account {
         self.in_flight = Some(in_flight);
     }
 
-    pub(crate) fn answered(&mut self, status: u16) {
+    pub(crate) fn answered(&mut self, status: u16, headers: &HeaderMap) {
         self.status = status;
+        if let Some(capture) = self.capture() {
+            capture.answered(headers);
+        }
+    }
+
+    /// The request is logged for the owner of `route`'s container; `is_chosen` says whether it came by
+    /// a name other than the service's own.
+    pub(crate) fn is_logged(&mut self, route: &Route, target: &Target<'_>, is_chosen: bool) {
+        let logs = &self.worker.deps().logs;
+        let started_ms = self.worker.at_ms(self.started);
+        let (project, container) = (route.project, route.container);
+        let find = || logs.of(project, container, Some(route), started_ms);
+        let Some(log) = self.downstream.log(container, find) else { return };
+        let gate = || self.worker.deps().routes.current().gate(container).filter(|_| route.gated);
+        let target_shown = match &self.path {
+            Some(path) if path.query().is_some() => {
+                let gate = gate();
+                let is_ours = |name: &[u8]| gate.as_ref().is_some_and(|it| reads_param(it, name));
+                logs.redaction().target(path, is_ours)
+            }
+            Some(_) | None => None,
+        };
+        let sub = matches!(target, Target::Kit { sub: Some(_), .. });
+        let names_host = is_chosen || sub;
+        let served = Served::from(target);
+        let mut recording =
+            Recording { log, served, names_host, target_shown, seq: 0, capturing: None };
+        recording.seq = logs.note(&recording.log, started_ms, &self.asked(&recording), None);
+        self.recording = Some(recording);
+    }
+
+    /// The owner of the container wants to see fields and bodies of this request, if it is logged.
+    pub(crate) fn is_captured(&mut self, headers: &HeaderMap) {
+        if let Some(recording) = &mut self.recording {
+            let logs = &self.worker.deps().logs;
+            recording.capturing = Some(logs.capture(&recording.log, recording.seq, headers));
+        }
+    }
+
+    fn capture(&self) -> Option<&Arc<Capture>> {
+        Some(&self.recording.as_ref()?.capturing.as_ref()?.capture)
+    }
+
+    fn asked<'s>(&'s self, recording: &'s Recording) -> Asked<'s> {
+        let host = self.host.as_ref().filter(|_| recording.names_host);
+        let path = || self.path.as_ref().map_or("/", PathAndQuery::as_str);
+        Asked {
+            id: self.id,
+            served: recording.served,
+            protocol: self.downstream.protocol,
+            client: self.downstream.peer.ip().to_canonical(),
+            method: &self.method,
+            host: host.map_or(&[], HeaderValue::as_bytes),
+            target: recording.target_shown.as_deref().unwrap_or_else(path).as_bytes(),
+        }
+    }
+
+    /// Logs the end of the request.
+    fn record(&self, recording: &Recording, took: Duration, took_us: u64) {
+        let reached = matches!(self.kind, RouteKind::Kit | RouteKind::Port);
+        let source = if reached && self.error.is_none() { Source::Backend } else { Source::Edge };
+        let ended = Ended {
+            status: self.status,
+            source,
+            error: self.error,
+            cut_short: self.cut_short,
+            received: self.octets_received(),
+            sent: self.sent,
+            took_us,
+        };
+        let logs = &self.worker.deps().logs;
+        let ended_ms = self.worker.at_ms(self.started + took);
+        let seq = logs.note(&recording.log, ended_ms, &self.asked(recording), Some(&ended));
+        if let Some(capturing) = &recording.capturing {
+            logs.captured(capturing, seq);
+        }
     }
 
     pub(crate) fn failed(&mut self, code: Code, status: u16) {
@@ -126,11 +230,14 @@ impl Account {
         self.worker.metrics().error(code);
     }
 
-    pub(crate) fn sent(&mut self, octets: usize) {
+    pub(crate) fn sent(&mut self, octets: &[u8]) {
         if let Some(traffic) = &self.traffic {
-            traffic.moved(octets);
+            traffic.moved(octets.len());
         }
-        self.sent = self.sent.saturating_add(u64::try_from(octets).unwrap_or(u64::MAX));
+        if let Some(capture) = self.capture() {
+            capture.response_passes(octets);
+        }
+        self.sent = self.sent.saturating_add(u64::try_from(octets.len()).unwrap_or(u64::MAX));
     }
 
     /// The answer broke off.
@@ -212,6 +319,9 @@ impl Drop for Account {
         metrics.octets_sent.add(self.sent);
         let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         self.worker.log(|line| self.write(line, took_us));
+        if let Some(recording) = self.recording.take() {
+            self.record(&recording, took, took_us);
+        }
     }
 }
 

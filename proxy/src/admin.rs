@@ -18,6 +18,7 @@ use tokio::{net::TcpListener, task::JoinSet, time::timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
+    Logs,
     deps::{Deps, MetricsSource, Readiness},
     edge::StartError,
     listen,
@@ -48,6 +49,7 @@ struct State {
     readiness: Vec<Arc<dyn Readiness>>,
     routes: gantry_router::Routes,
     begun: Instant,
+    logs: Logs,
     draining: CancellationToken,
 }
 
@@ -72,6 +74,7 @@ pub(crate) fn start(
         sources: deps.metrics.clone(),
         readiness: deps.readiness.clone(),
         routes: deps.routes.clone(),
+        logs: deps.logs.clone(),
         begun: Instant::now(),
         draining,
     });
@@ -188,6 +191,7 @@ fn metrics(state: &State) -> String {
         _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}");
     }
     drop(table);
+    state.logs.write_metrics(&mut text);
     for source in &state.sources {
         source(&mut text);
     }

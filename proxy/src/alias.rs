@@ -63,6 +63,7 @@ pub(crate) async fn serve(
         container: route.container,
         target: Target::from(route.target),
         landing: route.landing.as_ref(),
+        is_chosen: true,
     };
     if !route.clear_site_data {
         return pipeline::to_container(ask, &place, request, account).await;

@@ -25,6 +25,7 @@ pub(crate) enum Code {
     HostInvalid,
     Misdirected,
     MethodNotSupported,
+    MethodNotAllowed,
     ExpectationFailed,
     NotFound,
     SshOnly,
@@ -54,7 +55,7 @@ pub(crate) enum Code {
 }
 
 impl Code {
-    pub(crate) const ALL: [Self; 34] = [
+    pub(crate) const ALL: [Self; 35] = [
         Self::BadRequest,
         Self::HeadTooLarge,
         Self::HeadTimeout,
@@ -63,6 +64,7 @@ impl Code {
         Self::HostInvalid,
         Self::Misdirected,
         Self::MethodNotSupported,
+        Self::MethodNotAllowed,
         Self::ExpectationFailed,
         Self::NotFound,
         Self::SshOnly,
@@ -106,6 +108,7 @@ impl Code {
             Self::HostInvalid => "HOST_INVALID",
             Self::Misdirected => "MISDIRECTED",
             Self::MethodNotSupported => "METHOD_NOT_SUPPORTED",
+            Self::MethodNotAllowed => "METHOD_NOT_ALLOWED",
             Self::ExpectationFailed => "EXPECTATION_FAILED",
             Self::NotFound => "NOT_FOUND",
             Self::SshOnly => "SSH_ONLY",
@@ -153,6 +156,8 @@ pub(crate) enum Failure {
     Misdirected,
     /// `CONNECT`, or a protocol upgrade that was not asked for properly.
     MethodNotSupported,
+    /// The edge's own service is only read.
+    MethodNotAllowed,
     ExpectationFailed,
     /// Nothing there, or nothing that the asker may know of. One answer for all of these.
     NotFound,
@@ -216,6 +221,7 @@ impl Failure {
             Self::HostInvalid => Code::HostInvalid,
             Self::Misdirected => Code::Misdirected,
             Self::MethodNotSupported => Code::MethodNotSupported,
+            Self::MethodNotAllowed => Code::MethodNotAllowed,
             Self::ExpectationFailed => Code::ExpectationFailed,
             Self::NotFound => Code::NotFound,
             Self::SshOnly { .. } => Code::SshOnly,
@@ -253,6 +259,7 @@ impl Failure {
             Code::HeadTimeout | Code::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Code::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Code::MethodNotSupported | Code::ServiceNotProvided => StatusCode::NOT_IMPLEMENTED,
+            Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Code::ExpectationFailed => StatusCode::EXPECTATION_FAILED,
             Code::NotFound | Code::AliasPathPinned => StatusCode::NOT_FOUND,
             Code::AuthenticationRequired => StatusCode::UNAUTHORIZED,
@@ -301,6 +308,7 @@ impl Failure {
             | Self::HostInvalid
             | Self::Misdirected
             | Self::MethodNotSupported
+            | Self::MethodNotAllowed
             | Self::ExpectationFailed
             | Self::NotFound
             | Self::SshOnly { .. }
@@ -337,6 +345,7 @@ impl Failure {
             }
             Self::Misdirected => "this connection was made for another host; make a new one",
             Self::MethodNotSupported => "this method is not supported here",
+            Self::MethodNotAllowed => "this can only be read, by GET or HEAD",
             Self::ExpectationFailed => "only 100-continue can be expected",
             Self::NotFound => "there is nothing at this address",
             Self::SshOnly { hostname } => {
@@ -479,6 +488,9 @@ pub(crate) fn answer(
         && let Some(challenge) = denied.challenge()
     {
         headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+    }
+    if let Failure::MethodNotAllowed = failure {
+        headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
     }
     if let Some(seconds) = failure.retry_after() {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));

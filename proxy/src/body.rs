@@ -2,9 +2,10 @@
 //! ever collected; each frame passes when it comes.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, OnceCell},
     pin::Pin,
     rc::Rc,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -22,6 +23,7 @@ use crate::{
     http1,
     http3_body::Receiving,
     interim::Interims,
+    logs::{Capture, LogBody},
     traffic::Traffic,
     tunnel::UpstreamEnd,
     upstream::UpstreamBody,
@@ -96,12 +98,20 @@ pub(crate) struct Progress {
     broken: Cell<bool>,
     /// Of a container that may be put to sleep.
     traffic: Option<Rc<Traffic>>,
+    /// Of a container whose owner wants to see the body.
+    capture: OnceCell<Arc<Capture>>,
 }
 
 impl Progress {
     /// Of a body that counts as `traffic`.
     pub(crate) fn counting(traffic: Option<Rc<Traffic>>) -> Self {
         Self { traffic, ..Self::default() }
+    }
+
+    /// What passes is copied into this.
+    pub(crate) fn is_captured(&self, capture: Arc<Capture>) {
+        // A body has one.
+        drop(self.capture.set(capture));
     }
 
     /// The octets that came.
@@ -179,6 +189,11 @@ impl HttpBody for RequestBody {
                     && let Some(trailers) = frame.trailers_mut()
                 {
                     clean_trailers(trailers);
+                }
+                if let (Some(capture), Some(Ok(frame))) = (progress.capture.get(), &frame)
+                    && let Some(octets) = frame.data_ref()
+                {
+                    capture.request_passes(octets);
                 }
                 let octets = match &frame {
                     Some(Ok(frame)) => frame.data_ref().map_or(0, Bytes::len),
@@ -287,6 +302,8 @@ enum Kind {
     Full(Bytes),
     Upstream(UpstreamBody),
     Api(Body),
+    /// What was logged of a container's requests.
+    Log(Box<LogBody>),
     /// No octets: the connection or stream leaves HTTP.
     Tunnel(Box<UpstreamEnd>),
     /// Broken; said with the next poll, so that what came before is sent first.
@@ -310,6 +327,11 @@ impl EdgeBody {
     /// What the API answers.
     pub(crate) fn api(body: Body) -> Self {
         Self { kind: Kind::Api(body), account: None }
+    }
+
+    /// What is logged of a container's requests.
+    pub(crate) fn log(body: LogBody) -> Self {
+        Self { kind: Kind::Log(Box::new(body)), account: None }
     }
 
     /// Nothing: what follows is moved to and from `upstream`.
@@ -353,12 +375,13 @@ impl HttpBody for EdgeBody {
             }
             Kind::Upstream(body) => body.poll_frame(cx),
             Kind::Api(body) => Pin::new(body).poll_frame(cx),
+            Kind::Log(body) => body.poll_frame(cx),
             Kind::Broken(error) => return Poll::Ready(error.take().map(Err)),
         };
         match polled {
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(account) = &mut this.account {
-                    account.sent(frame.data_ref().map_or(0, Bytes::len));
+                    account.sent(frame.data_ref().map_or(&[], |octets| octets));
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
@@ -381,7 +404,7 @@ impl HttpBody for EdgeBody {
             Kind::Full(octets) => octets.is_empty(),
             Kind::Upstream(body) => body.is_end_stream(),
             Kind::Api(body) => body.is_end_stream(),
-            Kind::Broken(_) => false,
+            Kind::Log(_) | Kind::Broken(_) => false,
         }
     }
 
@@ -393,7 +416,7 @@ impl HttpBody for EdgeBody {
             }
             Kind::Upstream(body) => body.size_hint(),
             Kind::Api(body) => body.size_hint(),
-            Kind::Broken(_) => SizeHint::default(),
+            Kind::Log(_) | Kind::Broken(_) => SizeHint::default(),
         }
     }
 }

@@ -5,6 +5,8 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use gantry_model::{Domain, ServerName};
 use ipnet::IpNet;
 
+use crate::logs::LogsConfig;
+
 /// The configuration of the edge; read once, at the start.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -40,6 +42,8 @@ pub struct Config {
     pub limits: Limits,
     /// Where access lines go.
     pub access_log: AccessLog,
+    /// What owners see of the requests to their containers.
+    pub logs: LogsConfig,
 }
 
 /// Which address a container sees as the other end of a connection. Fields of the request say who the

@@ -39,6 +39,12 @@ pub(crate) fn iso(second: i64) -> [u8; 20] {
     text
 }
 
+/// A moment in milliseconds since the epoch, as `2026-11-26T07:30:00.125Z`.
+pub(crate) fn iso_ms(ms: i64) -> String {
+    let second = iso(ms.div_euclid(1000));
+    format!("{}{:03}Z", String::from_utf8_lossy(&second), ms.rem_euclid(1000))
+}
+
 /// `Thu, 26 Nov 2026 07:30:00 GMT` (RFC 9110, 5.6.7).
 pub(crate) fn imf(second: i64) -> [u8; 29] {
     const DAYS: &[u8; 21] = b"ThuFriSatSunMonTueWed";

@@ -10,7 +10,7 @@ use http::{Request, Response};
 use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
 use tower::{ServiceExt, util::BoxCloneService};
 
-use crate::Activity;
+use crate::{Activity, Logs};
 
 /// An error of a body, whoever sent it.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -131,6 +131,8 @@ pub struct Deps {
     pub wake: Arc<dyn WakeContainer>,
     /// Which containers have traffic; the edge writes, whoever puts them to sleep reads.
     pub activity: Activity,
+    /// What was logged of the requests to containers; made for the same configuration.
+    pub logs: Logs,
     /// How Kit services are reached.
     pub kit: fn(Service) -> KitPort,
     /// The wall clock, in milliseconds since the epoch, UTC.

@@ -5,6 +5,7 @@ use std::{
     fmt,
     net::SocketAddr,
     rc::Rc,
+    sync::Arc,
     time::Duration,
 };
 
@@ -14,6 +15,7 @@ use http::HeaderValue;
 use crate::{
     flood::Flood,
     limits::{Guest, InFlight, Share, Tenant},
+    logs::Log,
     pool::PoolKey,
     upstream::Channel,
     watch::Origin,
@@ -50,6 +52,8 @@ pub(crate) struct Downstream {
     share: Option<Rc<Share>>,
     /// The container of the last request.
     tenant: RefCell<Option<Rc<Tenant>>>,
+    /// The log of that container, if requests are logged.
+    log: RefCell<Option<Arc<Log>>>,
     started: Cell<u64>,
     finished: Cell<u64>,
     flood: Cell<Option<Flood>>,
@@ -82,6 +86,7 @@ impl Downstream {
             sending: Cell::new(None),
             share: guest.share.clone(),
             tenant: RefCell::new(None),
+            log: RefCell::new(None),
             started: Cell::new(0),
             finished: Cell::new(0),
             flood: Cell::new(None),
@@ -108,6 +113,19 @@ impl Downstream {
             Some(tenant) if tenant.container() == container => tenant.enter(max),
             Some(_) | None => tenant.insert(find()).enter(max),
         }
+    }
+
+    /// The log of `container`; `find` is asked once per change.
+    pub(crate) fn log(
+        &self,
+        container: ContainerId,
+        find: impl FnOnce() -> Option<Arc<Log>>,
+    ) -> Option<Arc<Log>> {
+        let mut log = self.log.borrow_mut();
+        if !log.as_ref().is_some_and(|log| log.is_of(container)) {
+            *log = find();
+        }
+        log.clone()
     }
 
     /// Takes a connection that was made for this client.

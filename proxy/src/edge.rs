@@ -192,6 +192,9 @@ fn check(config: &Config) -> Result<(), StartError> {
     if let Some(address) = private.into_iter().find(|address| !address.ip().is_loopback()) {
         return Err(StartError::NotLoopback(*address));
     }
+    if let Some(name) = config.logs.problem() {
+        return Err(StartError::Limit(name));
+    }
     if config.upstream_source == UpstreamSource::Client {
         drop(transparent_socket().map_err(StartError::Transparent)?);
     }
@@ -310,7 +313,10 @@ async fn run_worker(common: Common, sockets: Sockets, metrics: Arc<Metrics>, see
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{AccessLog, Limits};
+    use crate::{
+        config::{AccessLog, Limits},
+        logs::LogsConfig,
+    };
 
     #[test]
     fn limits_that_let_nothing_pass_are_named() {
@@ -332,6 +338,7 @@ mod tests {
                 container_networks: Vec::new(),
                 limits,
                 access_log: AccessLog::Off,
+                logs: LogsConfig::default(),
             }
         };
         assert!(check(&config(|_| {})).is_ok());

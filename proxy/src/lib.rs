@@ -5,14 +5,16 @@
 //! with `framing` (strict framing, deadlines), hyper behind `gate`, or `http3`; and `pipeline`: `host`, the
 //! route table, `guard`, then `forward` to a container or `api`. What a container gets is written by
 //! `outgoing` and sent by `upstream`; what it says before its answer goes by `interim`. On the way back
-//! `answer` makes the edge's own answers and `account` the access line.
+//! `answer` makes the edge's own answers and `account` the access line and, in `logs`, what owners see
+//! of the requests to their containers.
 //!
 //! Each worker is one thread with a runtime of its own and everything it needs ([`Edge`] starts
 //! them): sockets, connections to containers (`pool`, `multiplex`), deadlines (`watch`), numbers
-//! (`metrics`). A request never changes threads, and takes no lock.
+//! (`metrics`). A request never changes threads, and takes no lock but, for a moment, that of its
+//! container's log.
 //!
 //! What this crate may not do: touch the store, the runtime or the control plane; keep anything
-//! between requests but numbers and pooled connections; trust a client's word about who it is; hold a
+//! between requests but numbers, pooled connections and logs; trust a client's word about who it is; hold a
 //! body back.
 
 mod access_log;
@@ -45,6 +47,7 @@ mod http3_body;
 mod interim;
 mod limits;
 mod listen;
+mod logs;
 mod metrics;
 mod multiplex;
 mod outgoing;
@@ -72,4 +75,5 @@ pub use deps::{
     RequestId, StartFailed, StartService, WakeContainer, WakeFailed, api_service,
 };
 pub use edge::{Addresses, Edge, StartError};
+pub use logs::{LogTail, Logs, LogsConfig, NoTail};
 pub use traffic::Activity;

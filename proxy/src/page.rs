@@ -51,6 +51,7 @@ pub(crate) fn html(failure: &Failure, message: &str, id: RequestId) -> String {
         | Failure::HostInvalid
         | Failure::Misdirected
         | Failure::MethodNotSupported
+        | Failure::MethodNotAllowed
         | Failure::ExpectationFailed
         | Failure::NotFound
         | Failure::SshOnly { .. }
@@ -102,7 +103,7 @@ fn words(failure: &Failure) -> (&'static str, String) {
         | Failure::ExpectationFailed => ("This request cannot be understood", ""),
         Failure::BodyLost => ("The upload stopped", "<p>Please try again.</p>"),
         Failure::Misdirected => ("Wrong connection", "<p>Reload the page.</p>"),
-        Failure::MethodNotSupported => ("Not supported", ""),
+        Failure::MethodNotSupported | Failure::MethodNotAllowed => ("Not supported", ""),
         Failure::NotFound => ("Nothing here", "<p>Check the address for a typing error.</p>"),
         Failure::SshOnly { hostname } => {
             let command = Escaped(hostname);

@@ -6,7 +6,7 @@
 use std::rc::Rc;
 
 use gantry_model::{
-    ContainerId, Hostname, ProjectId, RouteKey, Target, alias::Landing, edge::EdgeSettings,
+    ContainerId, Hostname, ProjectId, RouteKey, Service, Target, alias::Landing, edge::EdgeSettings,
 };
 use gantry_router::RouteState;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
@@ -27,6 +27,7 @@ use crate::{
     host,
     interim::Interims,
     limits::Refused,
+    logs,
     metrics::RouteKind,
     upstream::Endpoint,
     wake,
@@ -63,6 +64,8 @@ pub(crate) struct Place<'h> {
     pub(crate) target: Target<'h>,
     /// Where `/` leads, for an alias.
     pub(crate) landing: Option<&'h Landing>,
+    /// Whether the hostname is a chosen name.
+    pub(crate) is_chosen: bool,
 }
 
 /// Answers a request, or the refusal that it stands for. `interims` is for clients that can be sent
@@ -167,7 +170,7 @@ fn close(
 ) -> Response<EdgeBody> {
     let mut response = match outcome {
         Ok(response) => {
-            account.answered(response.status().as_u16());
+            account.answered(response.status().as_u16(), response.headers());
             response
         }
         Err(failure) => {
@@ -237,7 +240,7 @@ async fn serve(
             Err(Failure::SshOnly { hostname: hostname.as_str().into() })
         }
         RouteKey::Container { project, container, target, .. } => {
-            let place = Place { project, container, target, landing: None };
+            let place = Place { project, container, target, landing: None, is_chosen: false };
             to_container(&mut ask, &place, request, account).await
         }
         key @ (RouteKey::Alias { .. } | RouteKey::Custom(_)) => {
@@ -254,11 +257,15 @@ pub(crate) async fn to_container(
     account: &mut Account,
 ) -> Result<Response<EdgeBody>, Failure> {
     let worker = ask.worker;
-    let Place { project, container, ref target, landing } = *place;
+    let Place { project, container, ref target, landing, is_chosen: _ } = *place;
     let route = worker.deps().routes.current().lookup(project, container);
     let route = route.or(Err(Failure::NotFound))?;
     if let Target::Ssh = target {
         return Err(Failure::SshOnly { hostname: ask.hostname.as_str().into() });
+    }
+    let is_log = matches!(target, Target::Kit { service: Service::Logs, .. });
+    if ask.worker.logs_requests() && !is_log {
+        account.is_logged(&route, target, place.is_chosen);
     }
     if route.gated {
         match Box::pin(guard::check(ask, &route, target, request)).await? {
@@ -269,6 +276,9 @@ pub(crate) async fn to_container(
     if let Some(landing) = landing {
         alias::land(landing, request)?;
     }
+    if is_log {
+        return logs::serve(ask, &route, request, account);
+    }
     let (mut route, mut is_patient, mut gate, mut _busy) = (route, false, None, None);
     if route.gated {
         let is_known = ask.pass.as_ref().is_some_and(|pass| pass.is_known());
@@ -277,6 +287,9 @@ pub(crate) async fn to_container(
         (gate, _busy) = (ready.gate, ready.busy);
     }
     let settings = gate.as_ref().map(|gate| &gate.settings);
+    if settings.is_some_and(|settings| settings.log_bodies) {
+        account.is_captured(request.headers());
+    }
     let RouteState::Running { address, since_ms } = route.state else {
         return Err(wake::asleep(route.state).unwrap_or(Failure::ContainerStopped));
     };
@@ -299,7 +312,7 @@ pub(crate) async fn to_container(
     forward::forward(ask, &upstream, request, account).await
 }
 
-type ServicePort = (Option<(gantry_model::Service, u16)>, u16, gantry_model::Scheme);
+type ServicePort = (Option<(Service, u16)>, u16, gantry_model::Scheme);
 
 /// Which port of the container `target` means, and the Kit service behind it.
 fn service(worker: &Worker, target: &Target<'_>) -> Result<ServicePort, Failure> {

@@ -18,8 +18,8 @@ use tokio::{
 };
 
 use crate::{
-    account::Account, answer::Failure, body::ClientBody, headers::Survey, pipeline::Ask,
-    traffic::Busy, worker::Worker,
+    account::Account, answer::Failure, body::ClientBody, headers::Survey, logs::Event,
+    pipeline::Ask, traffic::Busy, worker::Worker,
 };
 
 /// The routes are looked at this often even if they tell of no change.
@@ -144,6 +144,9 @@ fn board(worker: &Rc<Worker>, project: ProjectId, container: ContainerId) -> Wak
     let waking = wake(Rc::clone(worker), project, container).boxed_local().shared();
     worker.wakes().0.borrow_mut().insert(container, waking.clone());
     worker.metrics().wakes.add(1);
+    if let Some(log) = worker.deps().logs.of(project, container, None, worker.now_ms()) {
+        worker.deps().logs.happened(&log, worker.now_ms(), Event::Waking);
+    }
     // To its end, and out of the map, even if all who asked leave.
     let (worker_, driven) = (Rc::clone(worker), waking.clone());
     drop(worker.tasks().spawn_local(async move {

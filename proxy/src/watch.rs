@@ -77,6 +77,21 @@ pub(crate) struct Origin {
     pub(crate) generation: Generation,
 }
 
+impl Origin {
+    /// No start of a container has this number.
+    const EVERY: Generation = Generation(u64::MAX);
+
+    /// A container as long as it exists, whether it runs or not.
+    pub(crate) const fn always(project: ProjectId, container: ContainerId) -> Self {
+        Self { project, container, generation: Self::EVERY }
+    }
+
+    /// Whether it is about the container's existence alone.
+    pub(crate) fn is_always(&self) -> bool {
+        self.generation == Self::EVERY
+    }
+}
+
 /// All waits of one worker.
 #[derive(Debug, Default)]
 pub(crate) struct Watch {

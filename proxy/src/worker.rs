@@ -196,6 +196,11 @@ impl Worker {
         &self.metrics
     }
 
+    /// Whether requests to containers are logged for their owners.
+    pub(crate) fn logs_requests(&self) -> bool {
+        self.deps.logs.is_enabled()
+    }
+
     /// The address that a connection for `client` to a container at `container` comes from, if it is
     /// to be the client's own.
     pub(crate) fn source_for(&self, client: IpAddr, container: IpAddr) -> Option<Ipv4Addr> {
@@ -273,6 +278,7 @@ impl Worker {
     pub(crate) fn drain(&self) {
         self.draining.set(true);
         self.tasks.close();
+        self.deps.logs.close();
         self.pool().clear();
         self.watch.wake_all();
     }
@@ -290,8 +296,12 @@ impl Worker {
         self.watch.tick(now);
         let table = self.deps.routes.current();
         let seen = (table.epoch().0, table.revision().0);
-        drop(table);
         let changed = self.routes_seen.replace(seen) != seen;
+        if changed {
+            // Before the cut, so that who follows a log hears the end of it.
+            self.deps.logs.observe(&table, self.now_ms());
+        }
+        drop(table);
         if changed {
             self.watch.cut(|origin, pass| self.is_over(origin, pass));
         }
@@ -337,6 +347,13 @@ impl Worker {
     pub(crate) fn now_ms(&self) -> i64 {
         let (at_tick, tick) = self.clock.get();
         at_tick.saturating_add(i64::try_from(tick.elapsed().as_millis()).unwrap_or(0))
+    }
+
+    /// The wall clock at a moment of this worker's, in milliseconds since the epoch.
+    pub(crate) fn at_ms(&self, moment: Instant) -> i64 {
+        let (at_tick, tick) = self.clock.get();
+        let since = moment.saturating_duration_since(tick).as_millis();
+        at_tick.saturating_add(i64::try_from(since).unwrap_or(0))
     }
 
     /// Writes the present time, such as `2026-11-26T07:30:00.125Z`.
@@ -398,6 +415,9 @@ impl fmt::Debug for Worker {
 /// The route of this start of a container, while it lasts.
 fn present(table: &RouteTable, origin: &Origin) -> Option<Route> {
     let route = table.lookup(origin.project, origin.container).ok()?;
+    if origin.is_always() {
+        return Some(route);
+    }
     let lasts = match route.state {
         RouteState::Running { .. } | RouteState::Paused => true,
         RouteState::Starting | RouteState::Stopped | RouteState::Failed => false,

@@ -18,7 +18,7 @@ use crate::{
 
 const TAG: &str = "Edge";
 
-static SETTINGS: [Field; 5] = [
+static SETTINGS: [Field; 6] = [
     Field::new(
         "wake",
         Holds::Text { min: 3, max: 8 },
@@ -46,6 +46,11 @@ static SETTINGS: [Field; 5] = [
         "Concurrent requests, at least 1; the edge's own bound when null",
     )
     .nullable(),
+    Field::new(
+        "log_bodies",
+        Holds::Flag,
+        "Whether the log of its requests has their fields and the beginnings of their bodies",
+    ),
 ];
 
 static BIND: [Field; 2] = [

@@ -100,6 +100,8 @@ pub(crate) struct EdgeSettings {
     verify_upstream: bool,
     proxy_protocol_ports: Vec<u16>,
     concurrency_max: Option<u32>,
+    /// Whether the log of its requests has their fields and the beginnings of their bodies.
+    log_bodies: bool,
 }
 
 impl AliasLite {
@@ -186,6 +188,7 @@ impl EdgeSettings {
             verify_upstream: settings.verify_upstream,
             proxy_protocol_ports: settings.proxy_protocol_ports.clone(),
             concurrency_max: settings.concurrency_max,
+            log_bodies: settings.log_bodies,
         }
     }
 }

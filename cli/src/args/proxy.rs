@@ -121,4 +121,7 @@ pub(crate) struct EdgeSettings {
     /// Concurrent requests, at most; `null` for the edge's own bound.
     #[arg(long, value_name = "COUNT")]
     pub(crate) concurrency_max: Option<String>,
+    /// Whether `gantry tap` and the service `logs` show fields and the beginnings of bodies.
+    #[arg(long, value_name = "BOOL")]
+    pub(crate) log_bodies: Option<bool>,
 }

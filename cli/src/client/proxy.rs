@@ -88,6 +88,7 @@ impl Client {
         put("verify_upstream", command.verify_upstream.map(Value::Bool));
         put("proxy_protocol_ports", command.proxy_protocol_ports.map(|ports| json!(ports)));
         put("concurrency_max", count("--concurrency-max", command.concurrency_max.as_deref())?);
+        put("log_bodies", command.log_bodies.map(Value::Bool));
         let settings = if body.is_empty() {
             self.api.get(&path, &[]).await?
         } else {

@@ -5,6 +5,7 @@
 //! Gantry runs (projects, containers, tokens) is no configuration and lives in the store.
 
 mod limits;
+mod logs;
 mod reader;
 mod state;
 
@@ -40,6 +41,8 @@ pub(crate) struct Config {
     pub(crate) edge: EdgeConfig,
     /// What clients and containers may use; the times of `edge` are not in it.
     pub(crate) limits: gantry_proxy::Limits,
+    /// What owners see of the requests to their containers.
+    pub(crate) logs: gantry_proxy::LogsConfig,
     pub(crate) runtime: RuntimeConfig,
     pub(crate) control: ControlConfig,
     pub(crate) log: LogConfig,
@@ -220,6 +223,7 @@ fn read(reader: &mut Reader<'_>) -> Option<Config> {
     let server = read_server(reader);
     let edge = read_edge(reader);
     let limits = limits::read(reader);
+    let logs = logs::read(reader);
     let runtime = read_runtime(reader);
     let concurrency = reader.number("control.concurrency", 1, 64);
     let stop_grace = reader.seconds("control.stop_grace_s", 1, 600);
@@ -244,6 +248,7 @@ fn read(reader: &mut Reader<'_>) -> Option<Config> {
         server: server?,
         edge: edge?,
         limits: limits?,
+        logs: logs?,
         runtime: runtime?,
         control: ControlConfig {
             concurrency: usize::try_from(concurrency?).ok()?,

@@ -7,7 +7,7 @@ use std::{io, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duratio
 
 use anyhow::Context as _;
 use gantry_model::{
-    Chain, Domain, Hostname, RouteKey, ServerName, Target,
+    Chain, Domain, Hostname, RouteKey, ServerName, Service, Target,
     access::{Caller, Decision, GroupSet, Program, Reason},
 };
 use gantry_router::{AliasRoute, NoRoute, Route, RouteState, RouteTable, Routes};
@@ -378,6 +378,13 @@ fn walk_decision(route: &Route, target: &Target<'_>, table: &RouteTable, walk: &
 }
 
 fn walk_route(route: &Route, target: &Target<'_>, table: &RouteTable, walk: &mut Walk) {
+    if let Target::Kit { service: Service::Logs, .. } = target {
+        walk.step("route", "the edge itself", "it answers whether the container runs or not");
+        if walk_decision(route, target, table, walk) {
+            walk.step("answer", "by the edge", "the requests to the container that it has logged");
+        }
+        return;
+    }
     let refused = match route.state {
         RouteState::Running { address, since_ms } => {
             walk.step(

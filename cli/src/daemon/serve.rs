@@ -163,12 +163,14 @@ impl Daemon {
         let idler = idler(&control, &routes, &activity);
         tasks.spawn(named("idler", idler.run(shutdown.clone())));
         let waker = glue::WakeContainers(control.clone());
+        let edge_config = edge_config(config, files);
+        let logs = gantry_proxy::Logs::new(&edge_config);
         let api_config = gantry_api::ApiConfig::default();
         let keyed_requests = api_config.tasks.clone();
         let api = glue::api(control, api_config);
-        let deps = edge_deps(api, routes, certificates, starter.clone(), waker, activity);
-        let edge =
-            Edge::start(edge_config(config, files), deps).context("cannot start the edge")?;
+        let made =
+            Made { api, routes, certificates, starter: starter.clone(), waker, activity, logs };
+        let edge = Edge::start(edge_config, edge_deps(made)).context("cannot start the edge")?;
         let run_file = run_file(config, ca_path);
         let daemon = Self { store, edge, starter, keyed_requests, tasks, shutdown, run_file };
         Ok((daemon, admin))
@@ -276,14 +278,19 @@ fn idler(control: &Controller, routes: &Routes, activity: &gantry_proxy::Activit
     Idler::new(control.clone(), Arc::new(traffic))
 }
 
-fn edge_deps(
+/// What the edge is given.
+struct Made {
     api: gantry_proxy::ApiService,
     routes: Routes,
     certificates: Arc<gantry_certs::Resolver>,
     starter: Starter,
     waker: glue::WakeContainers,
     activity: gantry_proxy::Activity,
-) -> gantry_proxy::Deps {
+    logs: gantry_proxy::Logs,
+}
+
+fn edge_deps(made: Made) -> gantry_proxy::Deps {
+    let Made { api, routes, certificates, starter, waker, activity, logs } = made;
     gantry_proxy::Deps {
         certificates,
         api,
@@ -291,6 +298,7 @@ fn edge_deps(
         start_service: Arc::new(glue::StartServices(starter)),
         wake: Arc::new(waker),
         activity,
+        logs,
         kit: kit::port,
         now_ms: glue::now_ms,
         readiness: vec![Arc::new(glue::RoutesAreFresh(routes.clone()))],
@@ -329,6 +337,7 @@ fn edge_config(config: &Config, files: &Files) -> gantry_proxy::Config {
             AccessLog::State => gantry_proxy::AccessLog::File(files.access_log()),
             AccessLog::File(path) => gantry_proxy::AccessLog::File(path.clone()),
         },
+        logs: config.logs.clone(),
     }
 }
 

@@ -18,7 +18,7 @@ mod fuzz_seeds;
 mod jwt;
 mod pass;
 mod preflight;
-mod query;
+pub(crate) mod query;
 mod seal;
 mod sign_in;
 mod strip;
@@ -42,7 +42,7 @@ use tokio::sync::Semaphore;
 pub(crate) use denied::Denied;
 pub(crate) use pass::Pass;
 pub(crate) use sign_in::POLICY as SIGN_IN_POLICY;
-pub(crate) use strip::replace_path;
+pub(crate) use strip::{reads_param, replace_path};
 
 use crate::{answer::Failure, body::EdgeBody, forward::Downstreams, hooks, pipeline::Ask};
 use credentials::{Evidence, Known, Proof, Proven};

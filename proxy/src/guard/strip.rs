@@ -6,6 +6,7 @@
 //! and only of the Basic scheme if what it reads is a password.
 
 use gantry_model::access::{GroupSet, Method, Place, Policy, Source};
+use gantry_router::Gate;
 use http::{HeaderMap, HeaderValue, Request, Uri, header, uri::PathAndQuery};
 
 use super::{basic, credentials::methods, query};
@@ -57,6 +58,11 @@ fn remove_basic(headers: &mut HeaderMap) {
     if fields.any(|field| basic::is_basic(field.as_bytes())) {
         headers.remove(header::AUTHORIZATION);
     }
+}
+
+/// Whether a group of the gate reads the parameter with this name, whatever it stands for.
+pub(crate) fn reads_param(gate: &Gate, name: &[u8]) -> bool {
+    gate.policy.as_ref().is_some_and(|policy| is_param(policy, name))
 }
 
 fn is_cookie(policy: &Policy, name: &[u8]) -> bool {

@@ -24,11 +24,11 @@ use std::{
 use gantry_model::ContainerId;
 
 pub(crate) use self::{
-    sources::{Handshake, Share},
+    sources::{Handshake, Share, source},
     tenants::{InFlight, Tenant},
 };
 use self::{
-    sources::{Place, Sources, source},
+    sources::{Place, Sources},
     tenants::Tenants,
 };
 use crate::config::Limits;

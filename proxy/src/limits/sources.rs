@@ -21,7 +21,7 @@ const REMEMBERED_MAX: usize = 64 * 1024;
 const SWEEP_MIN: usize = 1024;
 
 /// What counts as one source: an IPv4 address, or the /64 that an IPv6 customer has at the least.
-pub(super) fn source(peer: IpAddr) -> IpAddr {
+pub(crate) fn source(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         v4 @ IpAddr::V4(_) => v4,
         IpAddr::V6(v6) => {

@@ -15,9 +15,9 @@ use futures_util::future::BoxFuture;
 use gantry_certs::{DevCa, Leaf, Resolver};
 use gantry_model::{ContainerId, Generation, Phase, Scheme, Service, access::Document};
 use gantry_proxy::{
-    AccessLog, Activity, ApiRealm, Body, ClientAddress, Config, Deps, Edge, KitPort, Limits,
-    Readiness, RequestId, StartFailed, StartService, UpstreamSource, WakeContainer, WakeFailed,
-    api_service,
+    AccessLog, Activity, ApiRealm, Body, ClientAddress, Config, Deps, Edge, KitPort, Limits, Logs,
+    LogsConfig, Readiness, RequestId, StartFailed, StartService, UpstreamSource, WakeContainer,
+    WakeFailed, api_service,
 };
 use gantry_router::{RouteTable, Routes};
 use gantry_store::{EdgeRecord, Epoch, Revision, RouteRecord, RouteSnapshot};
@@ -135,6 +135,7 @@ impl Readiness for Gauge {
 /// What a test may set before the edge starts.
 pub(crate) struct Setup {
     pub(crate) limits: Limits,
+    pub(crate) logs: LogsConfig,
     pub(crate) workers: usize,
     pub(crate) http3: bool,
     pub(crate) program: Program,
@@ -154,6 +155,7 @@ impl Default for Setup {
     fn default() -> Self {
         Self {
             limits: Limits::default(),
+            logs: LogsConfig::default(),
             workers: 1,
             http3: true,
             program: Box::new(|address| Ok(Origin::simple(address))),
@@ -175,6 +177,7 @@ pub(crate) struct Bed {
     pub(crate) starter: Starter,
     pub(crate) waker: Waker,
     pub(crate) activity: Activity,
+    pub(crate) logs: Logs,
     pub(crate) gauge: Arc<Gauge>,
     certificates: Arc<Resolver>,
     pub(crate) ca_path: PathBuf,
@@ -194,6 +197,8 @@ impl Bed {
         let directory = tempfile::tempdir().unwrap();
         let certificates = Arc::new(Resolver::new());
         let ca_path = certify(&certificates, directory.path(), &[]);
+        let log_path = directory.path().join("access.log");
+        let config = configuration(number, &setup, &log_path);
         let routes = no_routes();
         let runtime = control_runtime();
         let starter = Starter {
@@ -212,26 +217,7 @@ impl Bed {
         };
         let activity = Activity::default();
         let gauge = Arc::new(Gauge(Mutex::new(Ok(()))));
-        let log_path = directory.path().join("access.log");
-        let ip = address(number, 1);
-        let own = vec![SocketAddr::new(ip, 0)];
-        let listen = |port| vec![SocketAddr::new(setup.listen.unwrap_or(ip), port)];
-        let config = Config {
-            listen_https: listen(setup.https_port),
-            http3: setup.http3,
-            listen_http: listen(0),
-            listen_plain: own.clone(),
-            listen_admin: own,
-            workers: setup.workers,
-            domain: "gantry.localhost".parse().unwrap(),
-            server: "local".parse().unwrap(),
-            url_port: 8443,
-            proxy_protocol_from: setup.proxy_protocol_from,
-            upstream_source: setup.upstream_source,
-            container_networks: vec![setup.container_network],
-            limits: setup.limits,
-            access_log: AccessLog::File(log_path.clone()),
-        };
+        let logs = Logs::new(&config);
         let deps = Deps {
             routes: routes.clone(),
             certificates: Arc::clone(&certificates),
@@ -240,6 +226,7 @@ impl Bed {
             start_service: Arc::new(starter.clone()),
             wake: Arc::new(waker.clone()),
             activity: activity.clone(),
+            logs: logs.clone(),
             kit,
             now_ms,
             readiness: vec![Arc::clone(&gauge) as _],
@@ -253,6 +240,7 @@ impl Bed {
             starter,
             waker,
             activity,
+            logs,
             gauge,
             certificates,
             ca_path,
@@ -450,6 +438,30 @@ impl Drop for Bed {
 fn control_runtime() -> tokio::runtime::Runtime {
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     runtime.worker_threads(1).enable_all().build().unwrap()
+}
+
+/// The configuration of a bed's edge.
+fn configuration(number: u8, setup: &Setup, log_path: &Path) -> Config {
+    let ip = address(number, 1);
+    let own = vec![SocketAddr::new(ip, 0)];
+    let listen = |port| vec![SocketAddr::new(setup.listen.unwrap_or(ip), port)];
+    Config {
+        listen_https: listen(setup.https_port),
+        http3: setup.http3,
+        listen_http: listen(0),
+        listen_plain: own.clone(),
+        listen_admin: own,
+        workers: setup.workers,
+        domain: "gantry.localhost".parse().unwrap(),
+        server: "local".parse().unwrap(),
+        url_port: 8443,
+        proxy_protocol_from: setup.proxy_protocol_from.clone(),
+        upstream_source: setup.upstream_source,
+        container_networks: vec![setup.container_network],
+        limits: setup.limits,
+        access_log: AccessLog::File(log_path.to_owned()),
+        logs: setup.logs.clone(),
+    }
 }
 
 fn no_routes() -> Routes {

@@ -54,6 +54,8 @@ mod life;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]
+mod logs;
+#[cfg(test)]
 mod origin;
 #[cfg(test)]
 mod pages;

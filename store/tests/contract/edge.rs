@@ -176,6 +176,7 @@ pub(crate) async fn settings_change_with_their_version_only(world: &World) {
         verify_upstream: true,
         proxy_protocol_ports: vec![25, 8080],
         concurrency_max: Some(7),
+        log_bodies: true,
     };
     let since = head(store);
     store.set_edge_settings(one.id, Version(0), &settings, NOW_MS).await.unwrap();

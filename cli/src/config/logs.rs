@@ -1,0 +1,50 @@
+//! What owners see of the requests to their containers: the section `logs`.
+
+use figment::value::Value;
+use gantry_proxy::LogsConfig;
+
+use super::reader::Reader;
+
+/// The names that a list may have.
+const NAMES_MAX: usize = 100;
+
+/// Reads the section.
+pub(super) fn read(reader: &mut Reader<'_>) -> Option<LogsConfig> {
+    // Read everything before the first `?`: one bad key must not hide the others.
+    let enabled = reader.word("logs.enabled", &[("true", true), ("false", false)]);
+    let entries = reader.number("logs.entries_per_container", 1, 1_000_000);
+    let of_container = reader.number("logs.kib_per_container", 1_024, 1 << 20);
+    let all = reader.number("logs.mib", 1, 1 << 20);
+    let streams = reader.number("logs.streams_per_container", 1, 10_000);
+    let redact_fields = names(reader, "logs.redact_fields");
+    let redact_parameters = names(reader, "logs.redact_parameters");
+    let (of_container, all) = (of_container? << 10, all? << 20);
+    if all < of_container {
+        let origin = reader.origin_of("logs.mib");
+        reader.problem(&origin, "logs.mib", "must be at least what one container may have");
+    }
+    Some(LogsConfig {
+        enabled: enabled?,
+        entries_per_container: usize::try_from(entries?).ok()?,
+        bytes_per_container: usize::try_from(of_container).ok()?,
+        bytes: usize::try_from(all).ok()?,
+        streams_per_container: u32::try_from(streams?).ok()?,
+        redact_fields: redact_fields?,
+        redact_parameters: redact_parameters?,
+    })
+}
+
+fn names(reader: &mut Reader<'_>, key: &str) -> Option<Vec<String>> {
+    reader.key(key, |value| {
+        let rule = || "must be at most 100 names, such as [\"x-pin\"]".to_owned();
+        let name = |value: &Value| {
+            let name = value.as_str().filter(|name| (1..=100).contains(&name.len()));
+            name.map(str::to_owned).ok_or_else(rule)
+        };
+        match value.as_array() {
+            Some(list) if list.len() <= NAMES_MAX => list.iter().map(name).collect(),
+            Some(_) => Err(rule()),
+            None => Ok(vec![name(value)?]),
+        }
+    })
+}
