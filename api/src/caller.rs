@@ -51,16 +51,36 @@ pub(crate) struct Address(pub(crate) Option<IpAddr>);
 #[derive(Debug)]
 pub(crate) struct PathId<K>(pub(crate) Id<K>);
 
+/// What a request proves its caller by, to be looked at again while its answer goes on.
+#[derive(Clone)]
+pub(crate) struct Credential {
+    text: Option<String>,
+    realm: Option<RealmId>,
+    ip: Option<IpAddr>,
+}
+
+impl Credential {
+    pub(crate) fn of(parts: &Parts) -> Result<Self, Problem> {
+        let text = authorization(parts)?.map(str::to_owned);
+        let realm = parts.extensions.get::<Realm>().copied().unwrap_or_default().0;
+        let Address(ip) = address(parts);
+        Ok(Self { text, realm, ip })
+    }
+
+    /// Whose it is now.
+    pub(crate) async fn check(&self, front: &Front) -> Result<Actor, Problem> {
+        let Self { text, realm, ip } = self;
+        Ok(front.control.authenticate(text.as_deref(), *realm, *ip).await?)
+    }
+}
+
 impl Caller {
     /// Authenticates once for each request, however often it is asked.
     pub(crate) async fn authenticate(parts: &mut Parts, front: &Front) -> Result<Self, Problem> {
         if let Some(caller) = parts.extensions.get::<Self>() {
             return Ok(caller.clone());
         }
-        let credential = authorization(parts)?.map(str::to_owned);
-        let realm = parts.extensions.get::<Realm>().copied().unwrap_or_default().0;
-        let Address(ip) = address(parts);
-        let actor = front.control.authenticate(credential.as_deref(), realm, ip).await?;
+        let actor = Credential::of(parts)?.check(front).await?;
         if let Some(Signature(slot)) = parts.extensions.get() {
             slot.get_or_init(|| actor.username.clone());
         }

@@ -18,6 +18,7 @@ mod cors;
 mod fields;
 mod idempotency;
 mod later;
+mod logs;
 mod meta;
 mod operations;
 mod places;
@@ -42,7 +43,10 @@ use http::{HeaderValue, Method, Uri};
 use sha2::{Digest as _, Sha256};
 use tokio_util::task::TaskTracker;
 
-pub use crate::caller::{ClientAddress, Realm, RequestId};
+pub use crate::{
+    caller::{ClientAddress, Realm, RequestId},
+    logs::{Events, NoTail, RequestLog, Tail},
+};
 use crate::{
     problem::{Kind, Problem},
     surface::Surface,
@@ -70,6 +74,7 @@ impl Default for ApiConfig {
 pub(crate) struct Front {
     pub(crate) control: Controller,
     pub(crate) config: ApiConfig,
+    pub(crate) logs: Arc<dyn RequestLog>,
     pub(crate) document: Arc<Document>,
 }
 
@@ -86,11 +91,11 @@ impl Front {
     }
 }
 
-/// The API as a service.
-pub fn service(control: Controller, config: ApiConfig) -> Router {
+/// The API as a service; `logs` knows the requests to containers.
+pub fn service(control: Controller, config: ApiConfig, logs: Arc<dyn RequestLog>) -> Router {
     let (routes, document) = surface().finish();
     let document = Arc::new(Document::new(&document));
-    let front = Front { control, config, document };
+    let front = Front { control, config, logs, document };
     routes
         .merge(later::routes())
         .fallback(no_such_route)
@@ -108,6 +113,7 @@ fn surface() -> Surface {
         tokens::surface,
         projects::surface,
         containers::surface,
+        logs::surface,
         operations::surface,
         proxy::surface,
         places::surface,

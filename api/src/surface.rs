@@ -91,6 +91,7 @@ pub(crate) struct Operation {
     /// The success; an operation that is always refused has none.
     answer: Option<(u16, RefOr<Schema>)>,
     enveloped: bool,
+    media: &'static str,
     schemas: Vec<(String, RefOr<Schema>)>,
 }
 
@@ -108,6 +109,7 @@ impl Operation {
             fields: None,
             answer: Some((200, nothing)),
             enveloped: true,
+            media: "application/json",
             schemas: Vec::new(),
         }
     }
@@ -156,6 +158,14 @@ impl Operation {
     pub(crate) fn answers_bare(mut self) -> Self {
         self.answer = Some((200, typed(Type::Object).into()));
         self.enveloped = false;
+        self
+    }
+
+    /// It answers with server-sent events.
+    pub(crate) fn answers_events(mut self) -> Self {
+        self.answer = Some((200, typed(Type::String).into()));
+        self.enveloped = false;
+        self.media = "text/event-stream";
         self
     }
 
@@ -208,7 +218,7 @@ impl Operation {
             let body = if self.enveloped { envelope(payload.clone()) } else { payload.clone() };
             let success = ResponseBuilder::new()
                 .description("What was asked for")
-                .content("application/json", Content::new(Some(body)))
+                .content(self.media, Content::new(Some(body)))
                 .build();
             operation = operation.response(status.to_string(), success);
         }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use gantry_model::{ContainerId, ProjectId, ServerId, TokenId};
 
-pub(crate) use self::proxy::{AliasFields, EdgeSettings, PermissionsCommand, ProxyCommand};
+pub(crate) use self::proxy::{AliasFields, EdgeSettings, PermissionsCommand, ProxyCommand, Tap};
 use crate::{exit::EXIT_CODES_HELP, output::Format};
 
 /// Gantry: containers that answer at a URL of their own.
@@ -87,6 +87,8 @@ pub(crate) enum Command {
     Permissions(PermissionsCommand),
     /// How the edge treats a container: waking, pausing, limits.
     Edge(EdgeSettings),
+    /// Show the requests to a container as they come, until Ctrl-C. Times are UTC.
+    Tap(Tap),
     /// Servers of this installation.
     #[command(subcommand)]
     Servers(ServersCommand),

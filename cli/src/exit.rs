@@ -98,6 +98,11 @@ impl Failure {
         self.class == Class::NotFound
     }
 
+    /// Whether the same may be possible a little later.
+    pub(crate) fn may_pass(&self) -> bool {
+        self.class == Class::Unavailable
+    }
+
     #[cfg(test)]
     pub(crate) fn class(&self) -> Class {
         self.class

@@ -67,7 +67,8 @@ fn run(cli: Cli, out: Format) -> Result<(), Failure> {
         | Command::Tokens(_)
         | Command::Proxy(_)
         | Command::Permissions(_)
-        | Command::Edge(_)) => runtime()?.block_on(client::run(cli.connection, out, command)),
+        | Command::Edge(_)
+        | Command::Tap(_)) => runtime()?.block_on(client::run(cli.connection, out, command)),
     }
 }
 

@@ -30,6 +30,14 @@ pub(crate) fn line(text: &str) -> Result<(), Failure> {
     written(writeln!(io::stdout().lock(), "{text}"))
 }
 
+/// One line of a result that has no end; false when nobody reads it any more.
+pub(crate) fn stream(text: &str) -> Result<bool, Failure> {
+    let mut out = io::stdout().lock();
+    let result = writeln!(out, "{text}").and_then(|()| out.flush());
+    let closed = result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::BrokenPipe);
+    written(result).map(|()| !closed)
+}
+
 /// A JSON value, indented.
 pub(crate) fn json(value: &Value) -> Result<(), Failure> {
     line(&format!("{value:#}"))

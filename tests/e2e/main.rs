@@ -11,5 +11,6 @@ mod edge;
 mod files;
 mod lifecycle;
 mod startup;
+mod tap;
 mod terminal;
 mod transparent;

@@ -300,6 +300,13 @@ impl Gantry {
         self.client(args)?.output().context("cannot run the client")
     }
 
+    /// Starts a client command that goes on; what it prints is read from its pipe.
+    pub fn cli_goes_on<A: AsRef<OsStr>>(&self, args: &[A]) -> Result<Child> {
+        let mut command = self.client(args)?;
+        command.env("GANTRY_TOKEN", &self.token).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().context("cannot run the client")
+    }
+
     fn client<A: AsRef<OsStr>>(&self, args: &[A]) -> Result<Command> {
         let mut command = Command::new(binary()?);
         self.environment(&mut command);

@@ -169,16 +169,16 @@ async fn aliases_are_filtered() {
 async fn edge_settings_change_one_by_one() {
     let scene = Scene::set().await;
     let plain = json!({ "wake": "never", "idle_pause_after": null, "verify_upstream": false,
-        "proxy_protocol_ports": [], "concurrency_max": null });
+        "proxy_protocol_ports": [], "concurrency_max": null, "log_bodies": false });
     assert_eq!(scene.get("{C}/edge").await, plain);
     let change =
         json!({ "wake": "any", "idle_pause_after": 600, "proxy_protocol_ports": [80, 25] });
     let changed = scene.send("PATCH", "{C}/edge", Some(&change)).await;
     assert_eq!(changed.status, 200, "{}", changed.text);
-    let cleared = json!({ "idle_pause_after": null, "concurrency_max": 5 });
+    let cleared = json!({ "idle_pause_after": null, "concurrency_max": 5, "log_bodies": true });
     scene.send("PATCH", "{C}/edge", Some(&cleared)).await;
     let want = json!({ "wake": "any", "idle_pause_after": null, "verify_upstream": false,
-        "proxy_protocol_ports": [25, 80], "concurrency_max": 5 });
+        "proxy_protocol_ports": [25, 80], "concurrency_max": 5, "log_bodies": true });
     assert_eq!(scene.get("{C}/edge").await, want);
     for (wrong, field) in [
         (json!({ "wake": "sometimes" }), "wake"),

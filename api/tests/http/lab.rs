@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
-use crate::{document::Document, names::FakeNames};
+use crate::{document::Document, logs::FakeLog, names::FakeNames};
 
 pub(crate) const PASSWORD: &str = "Passw0rd!alice";
 
@@ -32,6 +32,7 @@ pub(crate) struct Lab {
     pub(crate) server: ServerId,
     pub(crate) document: Document,
     pub(crate) names: FakeNames,
+    pub(crate) logs: FakeLog,
     _tasks: JoinSet<()>,
     _dir: TempDir,
 }
@@ -126,12 +127,23 @@ impl Lab {
         let reconciler = Reconciler::new(store, runtime, server.id, clock, config);
         let mut tasks = JoinSet::new();
         tasks.spawn(reconciler.run(CancellationToken::new()));
+        let logs = FakeLog::default();
         let admin = control.bootstrap_admin().await.unwrap().unwrap();
-        let router = gantry_api::service(control.clone(), ApiConfig::default());
+        let shared = Arc::new(logs.clone());
+        let router = gantry_api::service(control.clone(), ApiConfig::default(), shared);
         let document = Document::new(document_of(&router).await);
         let server = server.id;
-        let lab =
-            Self { router, control, world, server, document, names, _tasks: tasks, _dir: dir };
+        let lab = Self {
+            router,
+            control,
+            world,
+            server,
+            document,
+            names,
+            logs,
+            _tasks: tasks,
+            _dir: dir,
+        };
         let token = lab.login(&admin.username, &admin.password).await;
         let credential = format!("Bearer {token}");
         let actor = lab.control.authenticate(Some(&credential), None, None).await.unwrap();

@@ -11,6 +11,8 @@ mod document;
 #[cfg(test)]
 mod lab;
 #[cfg(test)]
+mod logs;
+#[cfg(test)]
 mod names;
 #[cfg(test)]
 mod proxy;

@@ -101,6 +101,30 @@ pub(crate) enum PermissionsCommand {
     },
 }
 
+#[derive(Args, Debug)]
+pub(crate) struct Tap {
+    /// The container's id.
+    pub(crate) container: ContainerId,
+    /// Only requests to this service, such as http-3000 or files.
+    #[arg(long)]
+    pub(crate) service: Option<String>,
+    /// Only entries of this level: info, warn (4xx) or error (5xx).
+    #[arg(long)]
+    pub(crate) level: Option<String>,
+    /// Only requests with this method.
+    #[arg(long)]
+    pub(crate) method: Option<String>,
+    /// Only requests with this status, such as 404 or 5xx.
+    #[arg(long)]
+    pub(crate) status: Option<String>,
+    /// How many entries of the past come first.
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(..=5000))]
+    pub(crate) last: u32,
+    /// One JSON object a line, the beginnings of requests too (the same as `-o json`).
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 /// Without options it shows the settings.
 #[derive(Args, Debug)]
 pub(crate) struct EdgeSettings {

@@ -18,6 +18,9 @@ use crate::{
 /// The longest that one request may take; a create answers within 30 s.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(65);
 
+/// The longest that a stream lasts; then it is asked for again.
+const STREAM_TIMEOUT: Duration = Duration::from_hours(24);
+
 /// Speaks to the API.
 pub(crate) struct Api {
     http: reqwest::Client,
@@ -119,6 +122,31 @@ impl Api {
             request = request.json(body);
         }
         self.send(method, url, request).await
+    }
+
+    /// Asks for server-sent events, those after one; they come without end.
+    pub(super) async fn events(
+        &self,
+        path: &str,
+        query: &[(&str, String)],
+        after: Option<u64>,
+    ) -> Result<reqwest::Response, Failure> {
+        let url = self.url(path, query);
+        let mut request = self.http.get(url.clone()).timeout(STREAM_TIMEOUT);
+        if let Some(after) = after {
+            request = request.header("last-event-id", after);
+        }
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        let response = request.send().await.map_err(|error| self.unreachable(&error))?;
+        let (status, headers) = (response.status(), response.headers().clone());
+        if status.is_success() {
+            return Ok(response);
+        }
+        let bytes = response.bytes().await.map_err(|error| self.unreachable(&error))?;
+        let answer: Value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+        Err(refusal(&Method::GET, &url, status, &headers, &answer))
     }
 
     async fn send(

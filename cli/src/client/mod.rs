@@ -7,6 +7,7 @@ mod containers;
 mod credentials;
 mod projects;
 mod proxy;
+mod tap;
 mod view;
 
 use serde_json::Value;
@@ -45,6 +46,7 @@ pub(crate) async fn run(
         Command::Proxy(command) => client.proxy(command).await,
         Command::Permissions(command) => client.permissions(command).await,
         Command::Edge(command) => client.edge(command).await,
+        Command::Tap(command) => client.tap(command).await,
         Command::Tokens(command) => client.tokens(command).await,
         Command::Servers(ServersCommand::List) => {
             let servers = client.api.get("servers", &[]).await?;

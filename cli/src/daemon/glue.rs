@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures_util::future::BoxFuture;
+use futures_util::{StreamExt, future::BoxFuture};
 use gantry_control::{Clock, Controller, Starter};
 use gantry_model::{ContainerId, Service};
 use gantry_router::Routes;
@@ -64,9 +64,29 @@ impl gantry_control::Traffic for EdgeTraffic {
     }
 }
 
+/// The edge has the requests that the API shows to their owners.
+struct EdgeLogs(gantry_proxy::Logs);
+
+impl gantry_api::RequestLog for EdgeLogs {
+    fn tail(&self, tail: gantry_api::Tail) -> Result<gantry_api::Events, gantry_api::NoTail> {
+        let gantry_api::Tail { project, container, query, last_event } = tail;
+        let tail = self.0.tail(project, container, &query, last_event.as_deref(), now_ms());
+        match tail {
+            Ok(tail) => Ok(tail.boxed()),
+            Err(gantry_proxy::NoTail::Off) => Err(gantry_api::NoTail::Off),
+            Err(gantry_proxy::NoTail::Busy) => Err(gantry_api::NoTail::Busy),
+            Err(gantry_proxy::NoTail::Invalid(errors)) => Err(gantry_api::NoTail::Invalid(errors)),
+        }
+    }
+}
+
 /// The API as the edge calls it: the edge's facts about a request under the API's own types.
-pub(super) fn api(control: Controller, config: gantry_api::ApiConfig) -> gantry_proxy::ApiService {
-    let router = gantry_api::service(control, config);
+pub(super) fn api(
+    control: Controller,
+    config: gantry_api::ApiConfig,
+    logs: gantry_proxy::Logs,
+) -> gantry_proxy::ApiService {
+    let router = gantry_api::service(control, config, Arc::new(EdgeLogs(logs)));
     gantry_proxy::api_service(router.map_request(|request: http::Request<gantry_proxy::Body>| {
         let (mut parts, body) = request.into_parts();
         if let Some(client) = parts.extensions.get::<gantry_proxy::ClientAddress>() {

@@ -167,7 +167,7 @@ impl Daemon {
         let logs = gantry_proxy::Logs::new(&edge_config);
         let api_config = gantry_api::ApiConfig::default();
         let keyed_requests = api_config.tasks.clone();
-        let api = glue::api(control, api_config);
+        let api = glue::api(control, api_config, logs.clone());
         let made =
             Made { api, routes, certificates, starter: starter.clone(), waker, activity, logs };
         let edge = Edge::start(edge_config, edge_deps(made)).context("cannot start the edge")?;

@@ -138,6 +138,18 @@ impl Controller {
         Ok(self.store().status_logs(id, page).await?)
     }
 
+    /// The project of a container whose requests the actor may see. One without the Kit has no
+    /// hostnames, and so none.
+    pub async fn logged_project(&self, actor: &Actor, id: ContainerId) -> Result<ProjectId> {
+        actor.require(Leaf::ContainersLogs)?;
+        let container = self.container_for(actor, id).await?;
+        if container.spec.hoody_kit {
+            Ok(container.project)
+        } else {
+            Err(Error::NotFound(Thing::Container))
+        }
+    }
+
     /// What a container uses now.
     pub async fn container_stats(&self, actor: &Actor, id: ContainerId) -> Result<ContainerStats> {
         actor.require(Leaf::ContainersRead)?;
