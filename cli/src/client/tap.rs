@@ -116,7 +116,7 @@ impl Client {
                 }
                 // The past comes as one array.
                 let past = event.data.as_array().map(Vec::as_slice);
-                let entries = past.unwrap_or(std::slice::from_ref(&event.data));
+                let entries = past.unwrap_or_else(|| std::slice::from_ref(&event.data));
                 for entry in entries {
                     tapped.after = field(entry, "id").as_u64().or(tapped.after);
                     if tap.wants(entry) && !self.print(tap, entry)? {
