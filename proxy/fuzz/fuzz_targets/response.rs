@@ -5,10 +5,7 @@
 mod framing;
 #[path = "../response_laws.rs"]
 mod laws;
-mod upstream {
-    #[path = "../../../src/upstream/response.rs"]
-    #[allow(dead_code)]
-    pub(crate) mod response;
-}
+#[path = "../upstream.rs"]
+mod upstream;
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| laws::response(data));
