@@ -300,7 +300,8 @@ pub(crate) struct EdgeBody {
 enum Kind {
     Empty,
     Full(Bytes),
-    Upstream(UpstreamBody),
+    /// Boxed, because it is large, and an answer moves with every phase.
+    Upstream(Box<UpstreamBody>),
     Api(Body),
     /// What was logged of a container's requests.
     Log(Box<LogBody>),
@@ -321,7 +322,7 @@ impl EdgeBody {
 
     /// What a container answers.
     pub(crate) fn upstream(body: UpstreamBody) -> Self {
-        Self { kind: Kind::Upstream(body), account: None }
+        Self { kind: Kind::Upstream(Box::new(body)), account: None }
     }
 
     /// What the API answers.
