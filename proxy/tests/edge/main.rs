@@ -27,6 +27,8 @@ mod desync_rows;
 #[cfg(test)]
 mod floods;
 #[cfg(test)]
+mod follower;
+#[cfg(test)]
 mod foreign;
 #[cfg(test)]
 mod forwarding;
