@@ -12,8 +12,8 @@ use futures_util::future::BoxFuture;
 use gantry_certs::{Leaf, Resolver};
 use gantry_model::{ContainerId, Generation, Phase, ProjectId, Scheme, Service};
 use gantry_proxy::{
-    AccessLog, Activity, Body, Config, Deps, Edge, KitPort, Limits, Logs, LogsConfig, StartFailed,
-    StartService, UpstreamSource, WakeContainer, WakeFailed, api_service,
+    AccessLog, Activity, Body, Config, Deps, Edge, KitPort, Limits, Logs, LogsConfig, SessionKey,
+    StartFailed, StartService, UpstreamSource, WakeContainer, WakeFailed, api_service,
 };
 use gantry_router::{RouteTable, Routes};
 use gantry_store::{Epoch, Revision, RouteRecord, RouteSnapshot};
@@ -109,6 +109,7 @@ pub(crate) fn run(address: IpAddr, container: IpAddr, directory: &Path) -> Outco
     let deps = Deps {
         routes: Routes::new(RouteTable::build(&snapshot(container)?)),
         certificates: resolver,
+        session_key: SessionKey::new([0; 32]),
         api: api_service(tower::service_fn(|_: Request<Body>| async {
             Ok::<_, std::convert::Infallible>(Response::new(http_body_util::Empty::new()))
         })),

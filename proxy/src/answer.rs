@@ -52,10 +52,11 @@ pub(crate) enum Code {
     TooManyRequests,
     ContainerBusy,
     HookFailed,
+    BodyTooLarge,
 }
 
 impl Code {
-    pub(crate) const ALL: [Self; 35] = [
+    pub(crate) const ALL: [Self; 36] = [
         Self::BadRequest,
         Self::HeadTooLarge,
         Self::HeadTimeout,
@@ -91,6 +92,7 @@ impl Code {
         Self::TooManyRequests,
         Self::ContainerBusy,
         Self::HookFailed,
+        Self::BodyTooLarge,
     ];
 
     /// Its place in [`Code::ALL`].
@@ -135,6 +137,7 @@ impl Code {
             Self::TooManyRequests => "TOO_MANY_REQUESTS",
             Self::ContainerBusy => "CONTAINER_BUSY",
             Self::HookFailed => "HOOK_FAILED",
+            Self::BodyTooLarge => "BODY_TOO_LARGE",
         }
     }
 }
@@ -150,6 +153,8 @@ pub(crate) enum Failure {
     HeadTooLarge,
     /// The client's body broke off or was late.
     BodyLost,
+    /// The client's body is longer than one may be.
+    BodyTooLarge,
     HostMissing,
     HostInvalid,
     /// This connection's certificate does not cover the host.
@@ -217,6 +222,7 @@ impl Failure {
             }
             Self::Refused(Refusal::HeadTimeout) => Code::HeadTimeout,
             Self::BodyLost => Code::BodyTimeout,
+            Self::BodyTooLarge => Code::BodyTooLarge,
             Self::HostMissing => Code::HostMissing,
             Self::HostInvalid => Code::HostInvalid,
             Self::Misdirected => Code::Misdirected,
@@ -257,6 +263,7 @@ impl Failure {
             }
             Code::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Code::HeadTimeout | Code::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
+            Code::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Code::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Code::MethodNotSupported | Code::ServiceNotProvided => StatusCode::NOT_IMPLEMENTED,
             Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
@@ -304,6 +311,7 @@ impl Failure {
             | Self::BadRequest(_)
             | Self::HeadTooLarge
             | Self::BodyLost
+            | Self::BodyTooLarge
             | Self::HostMissing
             | Self::HostInvalid
             | Self::Misdirected
@@ -326,7 +334,10 @@ impl Failure {
 
     /// Whether the connection must end, because what follows on it has no meaning.
     const fn closes(&self) -> bool {
-        matches!(self, Self::Refused(_) | Self::BadRequest(_) | Self::MethodNotSupported)
+        matches!(
+            self,
+            Self::Refused(_) | Self::BadRequest(_) | Self::BodyTooLarge | Self::MethodNotSupported
+        )
     }
 
     /// What happened, in a sentence without a full stop.
@@ -339,6 +350,7 @@ impl Failure {
             Self::Refused(Refusal::HeadTimeout) => "the request's head did not arrive in time",
             Self::BadRequest(what) => what,
             Self::BodyLost => "the request's body did not arrive in time",
+            Self::BodyTooLarge => "the request's body is larger than this server lets pass",
             Self::HostMissing => "the request names no host",
             Self::HostInvalid => {
                 "the request names its host twice, in contradiction, or in a form that no host has"

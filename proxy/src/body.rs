@@ -96,6 +96,8 @@ pub(crate) struct Progress {
     octets: Cell<u64>,
     last: Cell<Tick>,
     broken: Cell<bool>,
+    /// The octets that may come.
+    max: Option<u64>,
     /// Of a container that may be put to sleep.
     traffic: Option<Rc<Traffic>>,
     /// Of a container whose owner wants to see the body.
@@ -103,9 +105,14 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// Of a body that counts as `traffic`.
-    pub(crate) fn counting(traffic: Option<Rc<Traffic>>) -> Self {
-        Self { traffic, ..Self::default() }
+    /// Of a body of at most `max` octets that counts as `traffic`.
+    pub(crate) fn new(traffic: Option<Rc<Traffic>>, max: Option<u64>) -> Self {
+        Self { max, traffic, ..Self::default() }
+    }
+
+    /// Whether more octets came than may.
+    pub(crate) fn is_too_large(&self) -> bool {
+        self.max.is_some_and(|max| max < self.octets.get())
     }
 
     /// What passes is copied into this.
@@ -206,6 +213,10 @@ impl HttpBody for RequestBody {
                 let octets = u64::try_from(octets).unwrap_or(u64::MAX);
                 progress.octets.set(progress.octets.get().saturating_add(octets));
                 progress.last.set(wait.watch().now());
+                if progress.is_too_large() {
+                    progress.broken.set(true);
+                    return Poll::Ready(Some(Err("the request body is too large".into())));
+                }
                 if let Some(traffic) = &progress.traffic {
                     traffic.moved(usize::try_from(octets).unwrap_or(usize::MAX));
                 }

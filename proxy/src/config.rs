@@ -104,6 +104,8 @@ pub struct Limits {
     pub body_idle: Duration,
     /// The octets per second that a request body must have on average, apart from one `body_idle`.
     pub body_rate_min: u32,
+    /// The octets of a request body, at most; any number when absent.
+    pub body_bytes_max: Option<u64>,
     /// A client may refuse to take octets so long.
     pub send_idle: Duration,
     /// A connection to a container must be made within this.
@@ -165,6 +167,7 @@ impl Default for Limits {
             idle: seconds(75),
             body_idle: seconds(30),
             body_rate_min: 128,
+            body_bytes_max: None,
             send_idle: seconds(60),
             connect_timeout: seconds(5),
             upstream_head_timeout: seconds(300),

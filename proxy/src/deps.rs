@@ -114,6 +114,28 @@ pub trait Readiness: Send + Sync {
 /// Writes metrics of another crate in the Prometheus text format. Does not block.
 pub type MetricsSource = Arc<dyn Fn(&mut String) + Send + Sync>;
 
+/// The key that seals the sessions of browsers that have signed in. Who knows it can make sessions;
+/// with another key all sessions have ended.
+#[derive(Clone)]
+pub struct SessionKey([u8; 32]);
+
+impl SessionKey {
+    /// A key of these octets, which must be random and secret.
+    pub const fn new(octets: [u8; 32]) -> Self {
+        Self(octets)
+    }
+
+    pub(crate) const fn octets(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for SessionKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SessionKey")
+    }
+}
+
 /// What the edge is given.
 #[derive(Clone)]
 pub struct Deps {
@@ -121,6 +143,8 @@ pub struct Deps {
     pub routes: Routes,
     /// The certificates.
     pub certificates: Arc<gantry_certs::Resolver>,
+    /// What seals the sessions of browsers.
+    pub session_key: SessionKey,
     /// The API.
     pub api: ApiService,
     /// Where the API and service starts run.

@@ -132,7 +132,7 @@ impl Edge {
 
         let mut edge =
             Self { addresses, stop, workers: Vec::new(), admin: Some(admin), access_log };
-        let guard = guard::Shared::new().map_err(StartError::Random)?;
+        let guard = guard::Shared::new(&deps.session_key).map_err(StartError::Random)?;
         let common = Common {
             guard: Arc::new(guard),
             counts: Arc::new(Counts::new(&config.limits, workers)),

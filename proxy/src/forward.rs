@@ -92,7 +92,12 @@ pub(crate) async fn forward(
     if ask.survey.upgrade.is_some() {
         return Box::pin(upgrade(ask, to, &outgoing, body, wait)).await;
     }
-    let (response, lease) = send(ask, to, &outgoing, body, (&wait, progress.as_deref())).await?;
+    let progress = progress.as_deref();
+    let sent = send(ask, to, &outgoing, body, (&wait, progress)).await;
+    let (response, lease) = sent.map_err(|failure| match progress {
+        Some(progress) if progress.is_too_large() => Failure::BodyTooLarge,
+        Some(_) | None => failure,
+    })?;
     respond(ask, to, response, lease, wait, outgoing.id())
 }
 
@@ -100,7 +105,7 @@ pub(crate) async fn forward(
 pub(crate) fn wait(ask: &Ask<'_>, to: &Upstream) -> Result<Wait, Failure> {
     let wait = ask.worker.watch().wait(Some(to.endpoint.origin));
     if let Some(pass) = &ask.pass {
-        wait.holds(Rc::clone(pass));
+        ask.worker.rests(&wait, Rc::clone(pass));
         // The gate may have changed while the request was judged.
         if ask.worker.is_over(&to.endpoint.origin, Some(pass)) {
             return Err(cut(ask, to));
@@ -128,7 +133,7 @@ pub(crate) fn request_body(
             Some(Patience::new(limits.body_idle, limits.body_rate_min))
         }
     };
-    let progress = Rc::new(Progress::counting(traffic));
+    let progress = Rc::new(Progress::new(traffic, limits.body_bytes_max));
     let wait = ask.worker.watch().wait(None);
     let body = RequestBody::streaming(incoming, Rc::clone(&progress), wait, patience);
     (body.asked_by(ask.interims), Some(progress))

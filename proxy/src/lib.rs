@@ -72,7 +72,7 @@ mod worker;
 pub use config::{AccessLog, Config, Limits, Rate, UpstreamSource};
 pub use deps::{
     ApiRealm, ApiService, Body, BoxError, ClientAddress, Deps, KitPort, MetricsSource, Readiness,
-    RequestId, StartFailed, StartService, WakeContainer, WakeFailed, api_service,
+    RequestId, SessionKey, StartFailed, StartService, WakeContainer, WakeFailed, api_service,
 };
 pub use edge::{Addresses, Edge, StartError};
 pub use logs::{LogTail, Logs, LogsConfig, NoTail};

@@ -47,6 +47,7 @@ pub(crate) fn html(failure: &Failure, message: &str, id: RequestId) -> String {
         | Failure::BadRequest(_)
         | Failure::HeadTooLarge
         | Failure::BodyLost
+        | Failure::BodyTooLarge
         | Failure::HostMissing
         | Failure::HostInvalid
         | Failure::Misdirected
@@ -101,6 +102,7 @@ fn words(failure: &Failure) -> (&'static str, String) {
         | Failure::HostMissing
         | Failure::HostInvalid
         | Failure::ExpectationFailed => ("This request cannot be understood", ""),
+        Failure::BodyTooLarge => ("Too large", "<p>This server takes no upload of this size.</p>"),
         Failure::BodyLost => ("The upload stopped", "<p>Please try again.</p>"),
         Failure::Misdirected => ("Wrong connection", "<p>Reload the page.</p>"),
         Failure::MethodNotSupported | Failure::MethodNotAllowed => ("Not supported", ""),

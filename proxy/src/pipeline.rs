@@ -10,6 +10,7 @@ use gantry_model::{
 };
 use gantry_router::RouteState;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body::Body as _;
 
 use crate::{
     account::Account,
@@ -183,6 +184,13 @@ fn close(
     response
 }
 
+/// Refuses a body that says to be longer than one may be.
+fn check_length(worker: &Worker, request: Downstreams<'_>) -> Result<(), Failure> {
+    let Some(max) = worker.limits().body_bytes_max else { return Ok(()) };
+    let announced = request.body().as_ref().map_or(0, |body| body.size_hint().lower());
+    if announced > max { Err(Failure::BodyTooLarge) } else { Ok(()) }
+}
+
 async fn serve(
     worker: &Rc<Worker>,
     (downstream, interims): (&Rc<Downstream>, Option<&Rc<Interims>>),
@@ -191,6 +199,7 @@ async fn serve(
     account: &mut Account,
 ) -> Result<Response<EdgeBody>, Failure> {
     survey.check(worker.limits().fields_max)?;
+    check_length(worker, request)?;
     let handshake = if request.method() == Method::CONNECT {
         Some(websocket::translate(request, survey, account.id())?)
     } else {

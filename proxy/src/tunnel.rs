@@ -148,7 +148,7 @@ pub(crate) async fn run<S>(
 {
     let wait = worker.watch().wait(Some(upstream.origin));
     if let Some(pass) = upstream.pass.take() {
-        wait.holds(pass);
+        worker.rests(&wait, pass);
     }
     let idle = worker.limits().stream_idle;
     wait.within(idle);

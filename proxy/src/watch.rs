@@ -96,6 +96,8 @@ impl Origin {
 #[derive(Debug, Default)]
 pub(crate) struct Watch {
     now: Cell<Tick>,
+    /// When the first pass is to be looked at again.
+    next_look: Cell<Option<Tick>>,
     slots: RefCell<Slots>,
 }
 
@@ -112,6 +114,8 @@ struct Slot {
     origin: Option<Origin>,
     /// By what the request that waits was let in, if its container has a gate.
     pass: Option<Rc<Pass>>,
+    /// When the pass is to be looked at again.
+    rests_until: Tick,
     cut: bool,
     waker: Option<Waker>,
 }
@@ -146,8 +150,15 @@ impl Watch {
 
     /// Takes a slot without a deadline.
     pub(crate) fn wait(self: &Rc<Self>, origin: Option<Origin>) -> Wait {
-        let slot =
-            Slot { taken: true, deadline: NEVER, origin, pass: None, cut: false, waker: None };
+        let slot = Slot {
+            taken: true,
+            deadline: NEVER,
+            origin,
+            pass: None,
+            rests_until: NEVER,
+            cut: false,
+            waker: None,
+        };
         let mut slots = self.slots.borrow_mut();
         let index = slots.free.pop().unwrap_or(slots.all.len());
         match slots.all.get_mut(index) {
@@ -170,6 +181,29 @@ impl Watch {
             slot.cut |= slot.origin.as_ref().is_some_and(|origin| is_over(origin, pass));
             slot.cut
         });
+    }
+
+    /// Looks at the passes whose time has come. `judge` says until when one holds; where it holds no
+    /// more, the wait ends.
+    pub(crate) fn expire(&self, judge: impl Fn(&Origin, &Pass) -> Option<Tick>) {
+        let now = self.now.get();
+        if self.next_look.get().is_none_or(|at| now < at) {
+            return;
+        }
+        let mut next = None;
+        self.wake(|slot| {
+            if slot.rests_until <= now {
+                let judged = slot.origin.as_ref().zip(slot.pass.as_deref());
+                let until = judged.and_then(|(origin, pass)| judge(origin, pass));
+                slot.cut |= until.is_none();
+                slot.rests_until = until.unwrap_or(NEVER);
+            }
+            if slot.rests_until != NEVER {
+                next = Some(next.map_or(slot.rests_until, |at: Tick| at.min(slot.rests_until)));
+            }
+            slot.cut
+        });
+        self.next_look.set(next);
     }
 
     /// Wakes everything, for a change that all must look at.
@@ -195,9 +229,13 @@ impl Wait {
         &self.watch
     }
 
-    /// The request that waits was let in by this.
-    pub(crate) fn holds(&self, pass: Rc<Pass>) {
-        self.with(|slot| slot.pass = Some(pass));
+    /// The request that waits was let in by this, which is to be looked at again then.
+    pub(crate) fn holds(&self, pass: Rc<Pass>, until: Tick) {
+        self.with(|slot| (slot.pass, slot.rests_until) = (Some(pass), until));
+        if until != NEVER {
+            let next = self.watch.next_look.get().map_or(until, |at| at.min(until));
+            self.watch.next_look.set(Some(next));
+        }
     }
 
     /// Sets the deadline to `duration` from now.

@@ -7,7 +7,7 @@ use std::{
     net::{IpAddr, Ipv4Addr},
     rc::Rc,
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use gantry_model::ContainerId;
@@ -31,7 +31,7 @@ use crate::{
     traffic::{Traffic, Traffics},
     upstream::DialRules,
     wake::Wakes,
-    watch::{Origin, TICK, Tick, Watch},
+    watch::{NEVER, Origin, TICK, Tick, Wait, Watch},
 };
 
 /// The octets that one read of a tunnel takes.
@@ -305,6 +305,9 @@ impl Worker {
         if changed {
             self.watch.cut(|origin, pass| self.is_over(origin, pass));
         }
+        self.watch.expire(|origin, pass| {
+            (!self.is_over(origin, Some(pass))).then(|| self.rests_until(pass))
+        });
         if changed || now.is_multiple_of(SWEEP) {
             self.pool().sweep(now, |origin| self.is_gone(origin));
             self.traffics.sweep(self.now_ms());
@@ -320,6 +323,19 @@ impl Worker {
     /// Hands the access lines to their writer.
     pub(crate) fn flush_lines(&self) {
         self.metrics.log_lines_dropped.add(self.lines.flush());
+    }
+
+    /// What `wait` waits for is let in by `pass`, and ends with it.
+    pub(crate) fn rests(&self, wait: &Wait, pass: Rc<Pass>) {
+        let until = self.rests_until(&pass);
+        wait.holds(pass, until);
+    }
+
+    /// When a pass is to be looked at again because of time alone.
+    fn rests_until(&self, pass: &Pass) -> Tick {
+        let Some(until_ms) = pass.until_ms() else { return NEVER };
+        let left_ms = u64::try_from(until_ms.saturating_sub(self.now_ms())).unwrap_or(0);
+        self.watch.after(Duration::from_millis(left_ms))
     }
 
     /// Whether this start of the container is over. A paused container keeps its streams.
@@ -338,7 +354,7 @@ impl Worker {
         }
         let gate = table.gate(origin.container);
         match pass {
-            Some(pass) => !pass.holds(gate),
+            Some(pass) => !pass.holds(gate, self.now_ms()),
             None => gate.is_some_and(|gate| gate.policy.is_some()),
         }
     }

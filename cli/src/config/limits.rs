@@ -25,6 +25,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Option<Limits> {
     let body_pause = reader.seconds("limits.body_pause_s", 1, 3_600);
     let body_rate_min = reader.number("limits.body_rate_min", 1, 1 << 20);
     let expect_timeout = reader.seconds("limits.expect_timeout_s", 1, 60);
+    let body_bytes_max = reader.number_or_off("limits.body_bytes_max", 1 << 50);
     let send_pause = reader.seconds("limits.send_pause_s", 1, 3_600);
     Some(Limits {
         connections_max: connections?,
@@ -45,6 +46,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Option<Limits> {
         body_idle: body_pause?,
         body_rate_min: u32::try_from(body_rate_min?).ok()?,
         expect_timeout: expect_timeout?,
+        body_bytes_max: Some(body_bytes_max?).filter(|max| *max > 0),
         send_idle: send_pause?,
         ..Limits::default()
     })

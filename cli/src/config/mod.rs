@@ -77,6 +77,7 @@ pub(crate) struct EdgeConfig {
     pub(crate) answer: Duration,
     pub(crate) upgrade_idle: Duration,
     pub(crate) service_start: Duration,
+    pub(crate) wake: Duration,
 }
 
 /// Which runtime runs the containers.
@@ -284,6 +285,7 @@ fn read_edge(reader: &mut Reader<'_>) -> Option<EdgeConfig> {
     let answer = reader.seconds("edge.answer_timeout_s", 1, 3_600);
     let upgrade_idle = reader.seconds("edge.upgrade_idle_timeout_s", 10, 86_400);
     let service_start = reader.seconds("edge.service_start_timeout_s", 1, 300);
+    let wake = reader.seconds("edge.wake_timeout_s", 1, 300);
     if https.as_ref().is_some_and(Vec::is_empty) {
         let origin = reader.origin_of("edge.https");
         reader.problem(&origin, "edge.https", "must hold at least one address");
@@ -309,6 +311,7 @@ fn read_edge(reader: &mut Reader<'_>) -> Option<EdgeConfig> {
         answer: answer?,
         upgrade_idle: upgrade_idle?,
         service_start: service_start?,
+        wake: wake?,
     })
 }
 

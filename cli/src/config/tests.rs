@@ -60,9 +60,14 @@ fn limits_are_read_and_have_the_defaults_of_the_edge() {
         "limits.request_burst_per_address=300",
         "limits.requests_per_container=7",
         "limits.head_bytes=8192",
+        "limits.body_bytes_max=1000000",
+        "edge.wake_timeout_s=7",
     ];
-    let limits = load(&settings(None, &flags), Vec::new()).unwrap().config.limits;
+    let config = load(&settings(None, &flags), Vec::new()).unwrap().config;
+    assert_eq!(config.edge.wake, Duration::from_secs(7));
+    let limits = config.limits;
     assert_eq!(limits.request_rate, Some(gantry_proxy::Rate { per_second: 50, burst: 300 }));
+    assert_eq!(limits.body_bytes_max, Some(1_000_000));
     assert_eq!((limits.requests_per_container_max, limits.head_bytes_max), (7, 8192));
     let flags = [
         "limits.request_rate_per_address=0",
@@ -70,6 +75,7 @@ fn limits_are_read_and_have_the_defaults_of_the_edge() {
         "limits.connections_per_address=0",
         "limits.head_bytes=1e9",
         "limits.body_rate=1",
+        "limits.body_bytes_max=0",
     ];
     let problems = load(&settings(None, &flags), Vec::new()).unwrap_err();
     for (key, rule) in [
@@ -78,6 +84,7 @@ fn limits_are_read_and_have_the_defaults_of_the_edge() {
         ("limits.connections_per_address", "from 1 to"),
         ("limits.head_bytes", "whole number"),
         ("limits.body_rate", "no such key"),
+        ("limits.body_bytes_max", "from 1 to 1125899906842624, or \"off\", found 0"),
     ] {
         let found = problems.iter().find(|problem| problem.key == key);
         assert!(found.is_some_and(|found| found.rule.contains(rule)), "{key}: {problems:#?}");

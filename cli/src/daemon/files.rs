@@ -73,8 +73,27 @@ impl Files {
         self.dir.join("admin.json")
     }
 
+    /// The key that seals the sessions of browsers; made when there is none.
+    pub(crate) fn session_key(&self) -> io::Result<[u8; 32]> {
+        let path = self.dir.join("session.key");
+        match fs::read(&path) {
+            Ok(octets) => <[u8; 32]>::try_from(octets).map_err(|octets| {
+                let (path, length) = (path.display(), octets.len());
+                let why = format!("{path} holds no key: it has {length} octets and not 32");
+                io::Error::new(io::ErrorKind::InvalidData, why)
+            }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let mut key = [0; 32];
+                getrandom::fill(&mut key).map_err(io::Error::other)?;
+                replace(&path, &key)?;
+                Ok(key)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     pub(crate) fn write_run(&self, run: &RunFile) -> io::Result<()> {
-        replace(&self.run(), &serde_json::to_vec_pretty(run)?)
+        replace(&self.run(), &json(run)?)
     }
 
     /// Nobody listens any more. Best effort: a stale file names a process that is gone.
@@ -84,7 +103,7 @@ impl Files {
     }
 
     pub(crate) fn write_admin(&self, admin: &AdminFile) -> io::Result<()> {
-        replace(&self.admin(), &serde_json::to_vec_pretty(admin)?)
+        replace(&self.admin(), &json(admin)?)
     }
 
     /// The credential that was kept at the first start, if it was.
@@ -93,13 +112,40 @@ impl Files {
     }
 }
 
+fn json(value: &impl Serialize) -> io::Result<Vec<u8>> {
+    let mut text = serde_json::to_vec_pretty(value)?;
+    text.push(b'\n');
+    Ok(text)
+}
+
 /// Writes a file whole or not at all, readable by its owner only.
 fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let beside = path.with_extension("tmp");
     let mut file: File =
         OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
     file.write_all(bytes)?;
-    file.write_all(b"\n")?;
     file.sync_all()?;
     fs::rename(&beside, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn the_key_of_sessions_is_made_once_and_is_nobody_elses() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = Files::new(directory.path());
+        let key = files.session_key().unwrap();
+        assert_eq!(files.session_key().unwrap(), key);
+        let path = directory.path().join("session.key");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        fs::write(&path, &key[1..]).unwrap();
+        let error = files.session_key().unwrap_err().to_string();
+        assert!(error.contains("session.key holds no key: it has 31 octets"), "{error}");
+        fs::remove_file(&path).unwrap();
+        assert_ne!(files.session_key().unwrap(), key);
+    }
 }

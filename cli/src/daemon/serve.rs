@@ -168,8 +168,18 @@ impl Daemon {
         let api_config = gantry_api::ApiConfig::default();
         let keyed_requests = api_config.tasks.clone();
         let api = glue::api(control, api_config, logs.clone());
-        let made =
-            Made { api, routes, certificates, starter: starter.clone(), waker, activity, logs };
+        let key = files.session_key().context("cannot read or make the key of sessions")?;
+        let session_key = gantry_proxy::SessionKey::new(key);
+        let made = Made {
+            api,
+            routes,
+            certificates,
+            session_key,
+            starter: starter.clone(),
+            waker,
+            activity,
+            logs,
+        };
         let edge = Edge::start(edge_config, edge_deps(made)).context("cannot start the edge")?;
         let run_file = run_file(config, ca_path);
         let daemon = Self { store, edge, starter, keyed_requests, tasks, shutdown, run_file };
@@ -283,6 +293,7 @@ struct Made {
     api: gantry_proxy::ApiService,
     routes: Routes,
     certificates: Arc<gantry_certs::Resolver>,
+    session_key: gantry_proxy::SessionKey,
     starter: Starter,
     waker: glue::WakeContainers,
     activity: gantry_proxy::Activity,
@@ -290,9 +301,10 @@ struct Made {
 }
 
 fn edge_deps(made: Made) -> gantry_proxy::Deps {
-    let Made { api, routes, certificates, starter, waker, activity, logs } = made;
+    let Made { api, routes, certificates, session_key, starter, waker, activity, logs } = made;
     gantry_proxy::Deps {
         certificates,
+        session_key,
         api,
         control: tokio::runtime::Handle::current(),
         start_service: Arc::new(glue::StartServices(starter)),
@@ -329,6 +341,7 @@ fn edge_config(config: &Config, files: &Files) -> gantry_proxy::Config {
             upstream_head_timeout: edge.answer,
             stream_idle: edge.upgrade_idle,
             service_start_timeout: edge.service_start,
+            wake_timeout: edge.wake,
             ..config.limits
         },
         access_log: match &config.log.access {

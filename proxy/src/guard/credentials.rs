@@ -54,6 +54,16 @@ pub(crate) struct Proof {
     pub(crate) method: usize,
 }
 
+/// A moment after everything.
+pub(crate) const FOR_EVER: i64 = i64::MAX;
+
+/// A way by which a request belongs to a group, and until when (milliseconds since the epoch).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Held {
+    pub(crate) proof: Proof,
+    pub(crate) until_ms: i64,
+}
+
 /// What a request has proved.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Proven {
@@ -62,7 +72,7 @@ pub(crate) struct Proven {
     /// Those of them that do not rest on what a browser sends by itself, whoever made it ask.
     pub(crate) deliberate: GroupSet,
     /// How.
-    pub(crate) proofs: Vec<Proof>,
+    pub(crate) held: Vec<Held>,
     known: bool,
     known_deliberately: bool,
 }
@@ -79,9 +89,9 @@ enum By {
 }
 
 impl Proven {
-    fn add(&mut self, proof: Proof, by: By) {
+    fn add(&mut self, proof: Proof, by: By, until_ms: i64) {
         self.groups.insert(proof.group);
-        self.proofs.push(proof);
+        self.held.push(Held { proof, until_ms });
         self.known |= by != By::Address;
         if by != By::Habit {
             self.deliberate.insert(proof.group);
@@ -90,8 +100,13 @@ impl Proven {
     }
 
     /// Adds what was proved before and still counts.
-    pub(crate) fn carry(&mut self, proof: Proof, caller: Caller) {
-        self.add(proof, if caller == Caller::Known { By::Deed } else { By::Address });
+    pub(crate) fn carry(&mut self, proof: Proof, caller: Caller, until_ms: i64) {
+        self.add(proof, if caller == Caller::Known { By::Deed } else { By::Address }, until_ms);
+    }
+
+    /// When the first of what was proved ends.
+    pub(crate) fn until_ms(&self) -> i64 {
+        self.held.iter().map(|held| held.until_ms).min().unwrap_or(FOR_EVER)
     }
 
     /// Who asks.
@@ -146,12 +161,12 @@ pub(crate) async fn prove(ask: &Ask<'_>, of: &Evidence<'_>) -> Result<Proven, Fa
         match method {
             Method::Ip(range) => {
                 if range.contains(&ask.downstream.peer.ip().to_canonical()) {
-                    proven.add(proof, By::Address);
+                    proven.add(proof, By::Address, FOR_EVER);
                 }
             }
             Method::Token { place, value } => {
                 if let Some(by) = has_token(of, place, value, speaks) {
-                    proven.add(proof, by);
+                    proven.add(proof, by, FOR_EVER);
                 }
             }
             Method::Jwt { algorithm, sources, key, claims } => {
@@ -160,17 +175,20 @@ pub(crate) async fn prove(ask: &Ask<'_>, of: &Evidence<'_>) -> Result<Proven, Fa
                     if *algorithm != JwtAlgorithm::Hs256 {
                         let token = What::Token(Bytes::copy_from_slice(token));
                         Job::new(ask, of, proof, by, token).recall(ask, &mut proven, &mut jobs);
-                    } else if jwt::verify(token, *algorithm, key, claims, ask.worker.now_ms())
-                        .is_some()
+                    } else if let Some(valid) =
+                        jwt::verify(token, *algorithm, key, claims, ask.worker.now_ms())
                     {
                         // An HMAC costs no more than to look for what is remembered.
-                        proven.add(proof, by);
+                        proven.add(proof, by, valid.until_ms.unwrap_or(FOR_EVER));
                     }
                 }
             }
             Method::Password { username, salt, hash } if speaks => {
-                if of.session && has_session(ask, of, proof.group, (username, salt, hash)) {
-                    proven.add(proof, By::Habit);
+                let password = (&**username, &**salt, hash);
+                if of.session
+                    && let Some(until_ms) = session_until(ask, of, proof.group, password)
+                {
+                    proven.add(proof, By::Habit, until_ms);
                 }
                 if let Some(given) = &basic {
                     let job = Job::new(ask, of, proof, By::Habit, What::Password(given.clone()));
@@ -188,9 +206,9 @@ pub(crate) async fn prove(ask: &Ask<'_>, of: &Evidence<'_>) -> Result<Proven, Fa
     {
         return Err(Denied::Attempts { wait }.into());
     }
-    for job in check_elsewhere(ask, of.gate, jobs).await? {
+    for (job, until_ms) in check_elsewhere(ask, of.gate, jobs).await? {
         wrong &= !matches!(job.what, What::Password(_));
-        proven.add(job.proof, job.by);
+        proven.add(job.proof, job.by, until_ms);
     }
     if asked && wrong {
         count_failure(ask, of.container);
@@ -212,10 +230,10 @@ pub(crate) async fn passwords(
     let jobs =
         methods.map(|(proof, _)| Job::new(ask, of, proof, By::Deed, What::Password(given.clone())));
     let mut proven = Proven::default();
-    for job in check_elsewhere(ask, of.gate, jobs.collect()).await? {
-        proven.add(job.proof, job.by);
+    for (job, until_ms) in check_elsewhere(ask, of.gate, jobs.collect()).await? {
+        proven.add(job.proof, job.by, until_ms);
     }
-    if proven.proofs.is_empty() {
+    if proven.held.is_empty() {
         count_failure(ask, of.container);
     }
     Ok(proven)
@@ -239,18 +257,19 @@ pub(crate) fn session_of<'p>(
     [name.as_bytes(), username.as_bytes(), salt.as_bytes(), hash]
 }
 
-fn has_session(
+/// When the session of the request ends, if it has one.
+fn session_until(
     ask: &Ask<'_>,
     of: &Evidence<'_>,
     group: usize,
     password: (&str, &str, &[u8; 32]),
-) -> bool {
-    let Found::One(text) = cookies::find(of.headers, SESSION) else { return false };
+) -> Option<i64> {
+    let Found::One(text) = cookies::find(of.headers, SESSION) else { return None };
     let rest = session_of(of.policy, group, password);
     let hostname = ask.hostname.as_str();
     let bound = Bound { hostname, container: of.container, rest: &rest };
     let seal = &ask.worker.guard().shared.seal;
-    seal.check(Use::Session, &bound, text, ask.worker.now_ms()).is_some()
+    Some(seal.check(Use::Session, &bound, text, ask.worker.now_ms())?.until_ms)
 }
 
 fn has_token(of: &Evidence<'_>, place: &Place, value: &str, speaks: bool) -> Option<By> {
@@ -305,11 +324,14 @@ impl Job {
     fn recall(self, ask: &Ask<'_>, proven: &mut Proven, jobs: &mut Vec<Self>) -> bool {
         let known = ask.worker.guard().known.borrow().get(&self.key, ask.worker.now_ms());
         match known {
-            Some(true) => proven.add(self.proof, self.by),
-            Some(false) => {}
+            Some(Outcome::Held { until_ms }) => {
+                proven.add(self.proof, self.by, until_ms);
+                return true;
+            }
+            Some(Outcome::Failed) => {}
             None => jobs.push(self),
         }
-        known == Some(true)
+        false
     }
 
     /// Until when the credential holds, if it does.
@@ -317,25 +339,25 @@ impl Job {
         let (_, methods) = policy.groups().get(self.proof.group)?;
         match (&self.what, methods.get(self.proof.method)?) {
             (What::Password(given), Method::Password { username, salt, hash }) => {
-                given.are(username, salt, hash).then_some(i64::MAX)
+                given.are(username, salt, hash).then_some(FOR_EVER)
             }
             (What::Token(token), Method::Jwt { algorithm, key, claims, .. }) => {
                 let valid = jwt::verify(token, *algorithm, key, claims, now_ms)?;
-                Some(valid.until_ms.unwrap_or(i64::MAX))
+                Some(valid.until_ms.unwrap_or(FOR_EVER))
             }
             (What::Password(_) | What::Token(_), _) => None,
         }
     }
 }
 
-/// Makes the checks on the control runtime, and returns those that held.
+/// Makes the checks on the control runtime, and returns those that held, and until when.
 async fn check_elsewhere(
     ask: &Ask<'_>,
     gate: &Arc<Gate>,
     jobs: Vec<Job>,
-) -> Result<Vec<Job>, Failure> {
+) -> Result<Vec<(Job, i64)>, Failure> {
     if jobs.is_empty() {
-        return Ok(jobs);
+        return Ok(Vec::new());
     }
     let guard = ask.worker.guard();
     let turns = Arc::clone(&guard.shared.turns).acquire_owned();
@@ -355,11 +377,13 @@ async fn check_elsewhere(
     let mut known = guard.known.borrow_mut();
     let mut held = Vec::new();
     for (job, until_ms) in checked {
-        let (until, at_most) = until_ms.map_or((i64::MAX, FAILED_MS), |until| (until, HELD_MS));
-        let remembered = until.min(now_ms.saturating_add(at_most));
-        known.put(job.key, until_ms.is_some(), remembered);
-        if until_ms.is_some() {
-            held.push(job);
+        match until_ms {
+            Some(until_ms) => {
+                let remembered_ms = now_ms.saturating_add(HELD_MS).min(until_ms);
+                known.put(job.key, Outcome::Held { until_ms }, remembered_ms);
+                held.push((job, until_ms));
+            }
+            None => known.put(job.key, Outcome::Failed, now_ms.saturating_add(FAILED_MS)),
         }
     }
     Ok(held)
@@ -392,10 +416,18 @@ pub(crate) fn key(secret: &[u8; 32], serial: u64, proof: Proof, octets: &[u8]) -
     key
 }
 
+/// What came out of a check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Held { until_ms: i64 },
+    Failed,
+}
+
 /// What came out of recent checks, by a keyed hash of what was checked.
 #[derive(Debug, Default)]
 pub(crate) struct Known {
-    checks: HashMap<Key, (bool, i64)>,
+    /// And until when each is remembered.
+    checks: HashMap<Key, (Outcome, i64)>,
     /// In the order in which they came.
     order: VecDeque<Key>,
 }
@@ -404,13 +436,13 @@ impl Known {
     /// The most that are remembered; beyond, the oldest are forgotten first.
     const MAX: usize = 4096;
 
-    fn get(&self, key: &Key, now_ms: i64) -> Option<bool> {
-        let (holds, until_ms) = self.checks.get(key)?;
-        (now_ms < *until_ms).then_some(*holds)
+    fn get(&self, key: &Key, now_ms: i64) -> Option<Outcome> {
+        let (outcome, remembered_ms) = self.checks.get(key)?;
+        (now_ms < *remembered_ms).then_some(*outcome)
     }
 
-    fn put(&mut self, key: Key, holds: bool, until_ms: i64) {
-        if self.checks.insert(key, (holds, until_ms)).is_some() {
+    fn put(&mut self, key: Key, outcome: Outcome, remembered_ms: i64) {
+        if self.checks.insert(key, (outcome, remembered_ms)).is_some() {
             return;
         }
         self.order.push_back(key);
@@ -431,15 +463,16 @@ mod tests {
         let mut known = Known::default();
         let key =
             |number: usize| key(&[1; 32], 7, Proof { group: 0, method: 0 }, &number.to_be_bytes());
-        known.put(key(0), true, 1000);
-        known.put(key(1), false, 1000);
-        assert_eq!(known.get(&key(0), 999), Some(true));
-        assert_eq!(known.get(&key(1), 999), Some(false));
+        let held = Outcome::Held { until_ms: 5000 };
+        known.put(key(0), held, 1000);
+        known.put(key(1), Outcome::Failed, 1000);
+        assert_eq!(known.get(&key(0), 999), Some(held));
+        assert_eq!(known.get(&key(1), 999), Some(Outcome::Failed));
         assert_eq!((known.get(&key(0), 1000), known.get(&key(2), 0)), (None, None));
         for number in 0..Known::MAX + 5 {
-            known.put(key(number), true, 1000);
+            known.put(key(number), held, 1000);
         }
         assert_eq!((known.checks.len(), known.order.len()), (Known::MAX, Known::MAX));
-        assert_eq!((known.get(&key(4), 0), known.get(&key(5), 0)), (None, Some(true)));
+        assert_eq!((known.get(&key(4), 0), known.get(&key(5), 0)), (None, Some(held)));
     }
 }

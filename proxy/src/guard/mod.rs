@@ -44,7 +44,9 @@ pub(crate) use pass::Pass;
 pub(crate) use sign_in::POLICY as SIGN_IN_POLICY;
 pub(crate) use strip::{reads_param, replace_path};
 
-use crate::{answer::Failure, body::EdgeBody, forward::Downstreams, hooks, pipeline::Ask};
+use crate::{
+    answer::Failure, body::EdgeBody, deps::SessionKey, forward::Downstreams, hooks, pipeline::Ask,
+};
 use credentials::{Evidence, Known, Proof, Proven};
 use seal::{Seal, Used};
 use sign_in::Service;
@@ -65,11 +67,11 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new() -> Result<Self, getrandom::Error> {
+    pub(crate) fn new(sessions: &SessionKey) -> Result<Self, getrandom::Error> {
         let mut secret = [0; 32];
         getrandom::fill(&mut secret)?;
         Ok(Self {
-            seal: Seal::new()?,
+            seal: Seal::new(sessions)?,
             throttle: Mutex::default(),
             used: Mutex::default(),
             turns: Arc::new(Semaphore::new(TURNS)),

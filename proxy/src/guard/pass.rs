@@ -1,12 +1,13 @@
 //! What a request that was let in keeps: by which gate, and what it had proved. While it streams, it is
-//! judged again whenever its gate has changed.
+//! judged again whenever its gate has changed, and when something ends that it had proved, such as a
+//! signed token.
 
 use std::{cell::RefCell, net::IpAddr, sync::Arc};
 
 use gantry_model::access::{Caller, Decision, GroupName, Method, Policy, Program};
 use gantry_router::Gate;
 
-use super::credentials::{Proof, Proven};
+use super::credentials::{FOR_EVER, Held, Proof, Proven};
 
 /// Who was let in, and by which gate.
 #[derive(Debug)]
@@ -47,19 +48,24 @@ impl Pass {
         at.is_some_and(|at| grounds.proven.groups.contains(at))
     }
 
-    /// Whether it still holds with the gate that stands there now. Credentials are not asked for
-    /// again: a way that was proved counts as long as its group has the very same one, and the
-    /// address is compared anew.
-    pub(crate) fn holds(&self, now: Option<Arc<Gate>>) -> bool {
+    /// When the first of what it rests on ends, in milliseconds since the epoch; if anything does.
+    pub(crate) fn until_ms(&self) -> Option<i64> {
+        Some(self.grounds.borrow().proven.until_ms()).filter(|until_ms| *until_ms != FOR_EVER)
+    }
+
+    /// Whether it still holds at this moment with the gate that stands there now. Credentials are not
+    /// asked for again: a way that was proved counts until it ends, as long as its group has the very
+    /// same one, and the address is compared anew.
+    pub(crate) fn holds(&self, now: Option<Arc<Gate>>, now_ms: i64) -> bool {
         let Some(gate) = now else { return true };
         let mut grounds = self.grounds.borrow_mut();
-        if gate.serial == grounds.gate.serial {
+        if gate.serial == grounds.gate.serial && now_ms < grounds.proven.until_ms() {
             return true;
         }
         let proven = match &gate.policy {
             None => Proven::default(),
             Some(policy) => {
-                let proven = self.carry_over(&grounds, policy);
+                let proven = self.carry_over(&grounds, policy, now_ms);
                 let (groups, caller) = (proven.groups, proven.caller());
                 if policy.decide(self.program, self.number, groups, caller) != Decision::Allow {
                     return false;
@@ -72,8 +78,9 @@ impl Pass {
     }
 
     /// What was proved, as far as it counts under `policy`.
-    fn carry_over(&self, grounds: &Grounds, policy: &Policy) -> Proven {
-        let before = |proof: &Proof| {
+    fn carry_over(&self, grounds: &Grounds, policy: &Policy, now_ms: i64) -> Proven {
+        let before = |held: &Held| {
+            let proof = held.proof;
             let (name, methods) = grounds.gate.policy.as_ref()?.groups().get(proof.group)?;
             Some((name, methods.get(proof.method)?))
         };
@@ -83,13 +90,15 @@ impl Pass {
                 let proof = Proof { group, method };
                 match way {
                     Method::Ip(range) if range.contains(&self.address) => {
-                        proven.carry(proof, Caller::Unknown);
+                        proven.carry(proof, Caller::Unknown, FOR_EVER);
                     }
                     Method::Ip(_) => {}
                     Method::Jwt { .. } | Method::Password { .. } | Method::Token { .. } => {
-                        let had = grounds.proven.proofs.iter().filter_map(before);
-                        if had.into_iter().any(|had| had == (name, way)) {
-                            proven.carry(proof, Caller::Known);
+                        let held = grounds.proven.held.iter();
+                        let same = held.filter(|held| before(held) == Some((name, way)));
+                        let until_ms = same.map(|held| held.until_ms).max();
+                        if let Some(until_ms) = until_ms.filter(|until_ms| now_ms < *until_ms) {
+                            proven.carry(proof, Caller::Known, until_ms);
                         }
                     }
                 }
@@ -150,16 +159,37 @@ mod tests {
             ("closed", closed, false),
         ] {
             let mut proven = Proven::default();
-            proven.carry(Proof { group: 0, method: 1 }, Caller::Known);
+            proven.carry(Proof { group: 0, method: 1 }, Caller::Known, FOR_EVER);
             let address = "::ffff:192.0.2.7".parse().unwrap();
             let service = (Program::HTTP, Some(3000));
             let pass = Pass::new(gate(1, Some(&before)), service, address, proven);
-            assert!(pass.is_known() && pass.holds(Some(gate(1, None))), "the same serial");
-            assert_eq!(pass.holds(Some(gate(2, Some(&now)))), want, "{what}");
+            assert!(pass.is_known() && pass.holds(Some(gate(1, None)), 0), "the same serial");
+            assert_eq!(pass.holds(Some(gate(2, Some(&now))), 0), want, "{what}");
             if want {
-                assert!(pass.holds(Some(gate(3, Some(&now)))), "{what}, and again");
+                assert!(pass.holds(Some(gate(3, Some(&now))), 0), "{what}, and again");
             }
-            assert!(pass.holds(None), "no gate at all");
+            assert!(pass.holds(None, 0), "no gate at all");
+        }
+    }
+
+    #[test]
+    fn a_pass_ends_with_the_last_of_what_it_rests_on() {
+        let key = |value: &str| json!({"type": "token", "header": "X-Key", "value": value});
+        let groups = json!({"a": key("one"), "b": key("two")});
+        for (default, lasts) in [("deny", false), ("allow", true)] {
+            let gate = gate(1, Some(&document(&groups, default)));
+            let mut proven = Proven::default();
+            proven.carry(Proof { group: 0, method: 0 }, Caller::Known, 1000);
+            proven.carry(Proof { group: 1, method: 0 }, Caller::Known, 2000);
+            let service = (Program::HTTP, Some(3000));
+            let address = "192.0.2.7".parse().unwrap();
+            let pass = Pass::new(Arc::clone(&gate), service, address, proven);
+            let holds = |now_ms| (pass.holds(Some(Arc::clone(&gate)), now_ms), pass.until_ms());
+            assert_eq!(holds(999), (true, Some(1000)));
+            assert_eq!(holds(1000), (true, Some(2000)));
+            assert_eq!(holds(1999), (true, Some(2000)));
+            let until_ms = (!lasts).then_some(2000);
+            assert_eq!(holds(2000), (lasts, until_ms), "{default}");
         }
     }
 }

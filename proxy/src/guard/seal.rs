@@ -1,6 +1,7 @@
 //! What the edge gives a browser and wants back unchanged: sessions, and the state and the one-time
-//! code of a sign-in. All are sealed with one key that this process made at its start, so that
-//! nothing has to be kept; all are bound to one host and one container.
+//! code of a sign-in. None of it has to be kept: it is sealed, and bound to one host and one container.
+//! Sessions are sealed with a key that outlives the process. The others, which count once, are sealed
+//! with a key of the process that remembers which of them it has seen.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -10,6 +11,8 @@ use std::{
 use aws_lc_rs::hmac::{self, HMAC_SHA256};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use gantry_model::ContainerId;
+
+use crate::deps::SessionKey;
 
 /// How long a session lasts.
 pub(crate) const SESSION_S: i64 = 12 * 3600;
@@ -49,15 +52,34 @@ pub(crate) struct Bound<'b> {
 /// A random number that makes each seal another one.
 pub(crate) type Nonce = [u8; 16];
 
-/// The key of this process.
-pub(crate) struct Seal(hmac::Key);
+/// What a sealed text says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sealed {
+    pub(crate) nonce: Nonce,
+    /// When it is over, in milliseconds since the epoch.
+    pub(crate) until_ms: i64,
+}
+
+/// The keys of both kinds.
+pub(crate) struct Seal {
+    sessions: hmac::Key,
+    once: hmac::Key,
+}
 
 impl Seal {
-    /// A new key.
-    pub(crate) fn new() -> Result<Self, getrandom::Error> {
-        let mut key = [0; 32];
-        getrandom::fill(&mut key)?;
-        Ok(Self(hmac::Key::new(HMAC_SHA256, &key)))
+    /// Seals sessions with this key, and the rest with a new one.
+    pub(crate) fn new(sessions: &SessionKey) -> Result<Self, getrandom::Error> {
+        let mut once = [0; 32];
+        getrandom::fill(&mut once)?;
+        let key = |octets| hmac::Key::new(HMAC_SHA256, octets);
+        Ok(Self { sessions: key(sessions.octets()), once: key(&once) })
+    }
+
+    const fn key(&self, of: Use) -> &hmac::Key {
+        match of {
+            Use::Session => &self.sessions,
+            Use::State | Use::Code => &self.once,
+        }
     }
 
     /// A sealed text: the moment of its end, a nonce and the seal, in letters that a cookie, a form and
@@ -67,29 +89,31 @@ impl Seal {
         let mut octets = Vec::with_capacity(56);
         octets.extend_from_slice(&ends_s.to_be_bytes());
         octets.extend_from_slice(&nonce);
-        let seal = hmac::sign(&self.0, &message(of, bound, &octets));
+        let seal = hmac::sign(self.key(of), &message(of, bound, &octets));
         octets.extend_from_slice(seal.as_ref());
         URL_SAFE_NO_PAD.encode(octets)
     }
 
-    /// The nonce of a sealed text that is whole, ours, bound to this, and not over.
+    /// What a sealed text says that is whole, ours, bound to this, and not over.
     pub(crate) fn check(
         &self,
         of: Use,
         bound: &Bound<'_>,
         text: &[u8],
         now_ms: i64,
-    ) -> Option<Nonce> {
+    ) -> Option<Sealed> {
         const LENGTH: usize = 56;
         let mut octets = [0; LENGTH];
         if URL_SAFE_NO_PAD.decode_slice(text, &mut octets).ok()? != LENGTH {
             return None;
         }
         let (head, seal) = octets.split_at(24);
-        hmac::verify(&self.0, &message(of, bound, head), seal).ok()?;
+        hmac::verify(self.key(of), &message(of, bound, head), seal).ok()?;
         let (ends_s, nonce) = head.split_at(8);
         let ends_s = i64::from_be_bytes(ends_s.try_into().ok()?);
-        (now_ms.div_euclid(1000) < ends_s).then(|| nonce.try_into().ok())?
+        let sealed =
+            Sealed { nonce: nonce.try_into().ok()?, until_ms: ends_s.saturating_mul(1000) };
+        (now_ms.div_euclid(1000) < ends_s).then_some(sealed)
     }
 }
 
@@ -146,17 +170,19 @@ mod tests {
 
     #[test]
     fn a_seal_holds_for_its_use_its_place_and_its_time() {
-        let seal = Seal::new().unwrap();
+        let seal = Seal::new(&SessionKey::new([3; 32])).unwrap();
         let container = ContainerId::from_bytes([1; 12]);
         let other = ContainerId::from_bytes([2; 12]);
         let bound = |hostname, container, rest| Bound { hostname, container, rest };
         let good = bound("a.example", container, &[b"ab", b"c"]);
         let text = seal.issue(Use::Code, &good, [7; 16], NOW_MS);
         let check = |of, bound: &Bound<'_>, text: &str, now_ms| {
-            seal.check(of, bound, text.as_bytes(), now_ms)
+            seal.check(of, bound, text.as_bytes(), now_ms).map(|sealed| sealed.nonce)
         };
         assert_eq!(check(Use::Code, &good, &text, NOW_MS + 59_000), Some([7; 16]));
         assert_eq!(check(Use::Code, &good, &text, NOW_MS + 60_000), None);
+        let sealed = seal.check(Use::Code, &good, text.as_bytes(), NOW_MS).unwrap();
+        assert_eq!(sealed.until_ms, NOW_MS + 60_000);
         assert_eq!(check(Use::Session, &good, &text, NOW_MS), None);
         for elsewhere in [
             bound("b.example", container, &[b"ab", b"c"]),
@@ -177,8 +203,15 @@ mod tests {
             let broken = String::from_utf8(octets).unwrap();
             assert_eq!(check(Use::Code, &good, &broken, NOW_MS), None, "{broken}");
         }
-        let foreign = Seal::new().unwrap().issue(Use::Code, &good, [7; 16], NOW_MS);
-        assert_eq!(check(Use::Code, &good, &foreign, NOW_MS), None);
+        for (key, of, want) in [
+            ([3; 32], Use::Code, None),
+            ([3; 32], Use::Session, Some([7; 16])),
+            ([4; 32], Use::Session, None),
+        ] {
+            let other = Seal::new(&SessionKey::new(key)).unwrap();
+            let text = other.issue(of, &good, [7; 16], NOW_MS);
+            assert_eq!(check(of, &good, &text, NOW_MS), want, "{key:?} {of:?}");
+        }
     }
 
     #[test]

@@ -136,12 +136,12 @@ async fn submit(
     let now_ms = ask.worker.now_ms();
     let parts = [to.as_bytes()];
     let bound = bound(ask, service, &parts);
-    let nonce = guard.shared.seal.check(Use::State, &bound, field("state").as_bytes(), now_ms);
-    if !nonce.is_some_and(|nonce| guard.shared.used().once(nonce)) {
+    let state = guard.shared.seal.check(Use::State, &bound, field("state").as_bytes(), now_ms);
+    if !state.is_some_and(|state| guard.shared.used().once(state.nonce)) {
         return Err(self::form(ask, service, to, Some(Problem::Stale)));
     }
     let given = Credentials::new(&field("name"), &field("password"));
-    let proofs = match &given {
+    let held = match &given {
         Some(given) => {
             let evidence = Evidence {
                 container: service.container,
@@ -153,11 +153,11 @@ async fn submit(
                 uri: request.uri(),
                 session: false,
             };
-            credentials::passwords(ask, &evidence, given).await?.proofs
+            credentials::passwords(ask, &evidence, given).await?.held
         }
         None => Vec::new(),
     };
-    if proofs.is_empty() {
+    if held.is_empty() {
         return Err(self::form(ask, service, to, Some(Problem::Wrong)));
     }
     let opens = |proof: &Proof| {
@@ -167,7 +167,8 @@ async fn submit(
             service.policy.decide(service.program, service.number, groups, Caller::Known);
         decision == Decision::Allow
     };
-    let mut ways = service.passwords().filter(|(proof, _)| proofs.contains(proof) && opens(proof));
+    let is_held = |proof: &Proof| held.iter().any(|held| held.proof == *proof);
+    let mut ways = service.passwords().filter(|(proof, _)| is_held(proof) && opens(proof));
     let (proof, password) = ways.next().ok_or(Denied::Access)?;
     let [group, name, salt, hash] = session_of(service.policy, proof.group, password);
     let parts = [group, name, salt, hash, to.as_bytes()];
@@ -192,10 +193,10 @@ fn exchange(
         let session @ [group, name, salt, hash] = session_of(service.policy, proof.group, password);
         let parts = [group, name, salt, hash, to.as_bytes()];
         let bound = bound(ask, service, &parts);
-        let Some(nonce) = guard.shared.seal.check(Use::Code, &bound, &code, now_ms) else {
+        let Some(code) = guard.shared.seal.check(Use::Code, &bound, &code, now_ms) else {
             continue;
         };
-        if !guard.shared.used().once(nonce) {
+        if !guard.shared.used().once(code.nonce) {
             break;
         }
         let bound = self::bound(ask, service, &session);

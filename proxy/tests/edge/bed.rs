@@ -16,8 +16,8 @@ use gantry_certs::{DevCa, Leaf, Resolver};
 use gantry_model::{ContainerId, Generation, Phase, Scheme, Service, access::Document};
 use gantry_proxy::{
     AccessLog, Activity, ApiRealm, Body, ClientAddress, Config, Deps, Edge, KitPort, Limits, Logs,
-    LogsConfig, Readiness, RequestId, StartFailed, StartService, UpstreamSource, WakeContainer,
-    WakeFailed, api_service,
+    LogsConfig, Readiness, RequestId, SessionKey, StartFailed, StartService, UpstreamSource,
+    WakeContainer, WakeFailed, api_service,
 };
 use gantry_router::{RouteTable, Routes};
 use gantry_store::{EdgeRecord, Epoch, Revision, RouteRecord, RouteSnapshot};
@@ -35,6 +35,8 @@ pub(crate) const CONTAINER: &str = "bbbbbbbbbbbbbbbbbbbbbbbb";
 /// The port that the Kit service `files` has here.
 pub(crate) const FILES_PORT: u16 = 7001;
 
+/// The key of the sessions of browsers.
+pub(crate) const SESSION_KEY: [u8; 32] = [7; 32];
 /// A hostname outside the domain, for which the edge has a certificate.
 pub(crate) const CUSTOM: &str = "www.customer.example";
 
@@ -56,6 +58,14 @@ pub(crate) struct Starter {
     program: Arc<Program>,
     pub(crate) started: Arc<Mutex<Vec<(ContainerId, Service, u16)>>>,
     running: Arc<Mutex<Vec<Origin>>>,
+}
+
+impl Starter {
+    fn new(number: u8, program: Program) -> Self {
+        let address = SocketAddr::new(address(number, 2), FILES_PORT);
+        let program = Arc::new(program);
+        Self { address, program, started: Arc::default(), running: Arc::default() }
+    }
 }
 
 impl StartService for Starter {
@@ -148,6 +158,7 @@ pub(crate) struct Setup {
     pub(crate) listen: Option<IpAddr>,
     /// The port of HTTPS, if not one that the system chooses.
     pub(crate) https_port: u16,
+    pub(crate) session_key: [u8; 32],
     pub(crate) container_network: IpNet,
 }
 
@@ -164,6 +175,7 @@ impl Default for Setup {
             upstream_source: UpstreamSource::Edge,
             listen: None,
             https_port: 0,
+            session_key: SESSION_KEY,
             container_network: "127.77.0.0/16".parse().unwrap(),
         }
     }
@@ -201,12 +213,7 @@ impl Bed {
         let config = configuration(number, &setup, &log_path);
         let routes = no_routes();
         let runtime = control_runtime();
-        let starter = Starter {
-            address: SocketAddr::new(address(number, 2), FILES_PORT),
-            program: Arc::new(setup.program),
-            started: Arc::default(),
-            running: Arc::default(),
-        };
+        let starter = Starter::new(number, setup.program);
         let records = Records::default();
         let waker = Waker {
             routes: routes.clone(),
@@ -221,6 +228,7 @@ impl Bed {
         let deps = Deps {
             routes: routes.clone(),
             certificates: Arc::clone(&certificates),
+            session_key: SessionKey::new(setup.session_key),
             api: api_service(tower::service_fn(api)),
             control: runtime.handle().clone(),
             start_service: Arc::new(starter.clone()),

@@ -35,7 +35,7 @@ fn telling(seen: &Seen, stream: &mut TcpStream) {
 
 #[test]
 fn requests_over_http3_are_served_like_others() {
-    let bed = Bed::new(160);
+    let bed = Bed::new(240);
     let _origin = bed.running_with(telling);
     let Some(client) = ask(&bed, "requests") else { return };
     client.ends();
@@ -49,7 +49,7 @@ fn requests_over_http3_are_served_like_others() {
 
 #[test]
 fn requests_over_http3_are_judged_like_others() {
-    let bed = Bed::new(161);
+    let bed = Bed::new(241);
     let origin = bed.running();
     let Some(client) = ask(&bed, "judged") else { return };
     client.ends();
@@ -59,7 +59,7 @@ fn requests_over_http3_are_judged_like_others() {
 
 #[test]
 fn trailers_pass_over_http3() {
-    let bed = Bed::new(162);
+    let bed = Bed::new(242);
     let origin = bed.running_with(|_, stream| {
         send(
             stream,
@@ -74,7 +74,7 @@ fn trailers_pass_over_http3() {
 
 #[test]
 fn stopping_a_container_resets_its_streams_of_http3() {
-    let bed = Bed::new(163);
+    let bed = Bed::new(243);
     let origin = bed.running_with(|_, stream| {
         send(stream, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n");
     });
@@ -87,7 +87,7 @@ fn stopping_a_container_resets_its_streams_of_http3() {
 
 #[test]
 fn a_request_that_its_client_gives_up_ends_at_the_container() {
-    let bed = Bed::new(164);
+    let bed = Bed::new(244);
     let origin = bed.running_with(|_, _| {});
     let Some(mut client) = ask(&bed, "gives-up") else { return };
     client.says("asked");
@@ -101,7 +101,7 @@ fn a_request_that_its_client_gives_up_ends_at_the_container() {
 
 #[test]
 fn a_drain_lets_requests_over_http3_end() {
-    let mut bed = Bed::new(165);
+    let mut bed = Bed::new(245);
     let (sender, answer) = std::sync::mpsc::channel::<()>();
     let answer = std::sync::Mutex::new(answer);
     let origin = bed.running_with(move |seen, stream| {
@@ -123,7 +123,7 @@ fn a_drain_lets_requests_over_http3_end() {
 
 #[test]
 fn a_client_whose_address_changes_keeps_its_connection() {
-    let bed = Bed::with(166, Setup { workers: 4, ..Setup::default() });
+    let bed = Bed::with(246, Setup { workers: 4, ..Setup::default() });
     let origin = bed.running();
     let clients: Vec<_> = (0..4).map_while(|_| ask(&bed, "moves")).collect();
     let count = clients.len();
@@ -138,7 +138,7 @@ fn a_client_whose_address_changes_keeps_its_connection() {
 
 #[test]
 fn a_head_without_end_is_not_collected() {
-    let bed = Bed::new(167);
+    let bed = Bed::new(247);
     let _origin = bed.running();
     let Some(client) = ask(&bed, "floods") else { return };
     client.ends();
@@ -146,7 +146,7 @@ fn a_head_without_end_is_not_collected() {
 
 #[test]
 fn https_clients_are_told_of_http3_once_for_each_host() {
-    let bed = Bed::new(168);
+    let bed = Bed::new(248);
     let _origin: Origin = bed.running();
     let name = host(CONTAINER, "http-3000");
     let mut client = bed.tls_client(&name);
@@ -160,9 +160,9 @@ fn https_clients_are_told_of_http3_once_for_each_host() {
 
 #[test]
 fn http3_is_not_offered_when_its_port_is_taken() {
-    let taken = UdpSocket::bind("127.77.169.1:0").unwrap();
+    let taken = UdpSocket::bind("127.77.249.1:0").unwrap();
     let https_port = taken.local_addr().unwrap().port();
-    let bed = Bed::with(169, Setup { https_port, ..Setup::default() });
+    let bed = Bed::with(249, Setup { https_port, ..Setup::default() });
     let _origin = bed.running();
     assert_eq!(bed.https(), taken.local_addr().unwrap(), "the port of TCP was free");
     is_without_http3(&bed);

@@ -9,6 +9,7 @@ use crate::{
     client::{Client, Reply},
     http2::{self, END_HEADERS, END_STREAM, HEADERS},
     origin::{Origin, reply, send},
+    python,
 };
 
 fn bed(number: u8, change: impl FnOnce(&mut Limits)) -> Bed {
@@ -254,4 +255,65 @@ fn one_worker_has_so_many_connections() {
     }
     assert!(bed.client().is_closed());
     bed.wait_metric(&refused("worker_connections"), 1.0);
+}
+
+/// An edge that lets bodies of 1000 octets pass, and a container that says how long each was.
+fn small_bodies(number: u8) -> (Bed, Origin) {
+    let mut setup = Setup::default();
+    setup.limits.body_bytes_max = Some(1000);
+    let bed = Bed::with(number, setup);
+    let origin = bed.running_with(|seen, stream| reply(stream, "", &seen.body.len().to_string()));
+    (bed, origin)
+}
+
+#[test]
+fn a_body_may_be_as_large_as_the_limit_and_no_larger() {
+    let (bed, origin) = small_bodies(58);
+    let name = host(CONTAINER, "http-3000");
+    let post = |framing: &str| {
+        format!("POST / HTTP/1.1\r\nHost: {name}\r\nAccept: application/json\r\n{framing}\r\n\r\n")
+    };
+    let mut client = bed.client();
+    client.send(post("Content-Length: 1000") + &"x".repeat(1000));
+    assert_eq!(client.reply().text(), "1000");
+    client.send(
+        post("Transfer-Encoding: chunked") + &format!("3e8\r\n{}\r\n0\r\n\r\n", "x".repeat(1000)),
+    );
+    assert_eq!(client.reply().text(), "1000");
+    // Before a single octet of it came.
+    client.send(post("Content-Length: 1001"));
+    let answer = client.reply();
+    assert_eq!((answer.status, answer.code()), (413, Some("BODY_TOO_LARGE")));
+    assert!(answer.text().contains("\"statusCode\":413"), "{answer:?}");
+    assert!(client.is_closed());
+    // Of a length that nobody knows, while it comes; and the client still gets its answer.
+    let mut client = bed.client();
+    client.send(post("Transfer-Encoding: chunked") + "3e8\r\n" + &"x".repeat(1000) + "\r\n");
+    client.send("100000\r\n".to_owned() + &"x".repeat(300_000));
+    let answer = client.reply();
+    assert_eq!((answer.status, answer.code()), (413, Some("BODY_TOO_LARGE")));
+    assert!(client.is_closed());
+    assert_eq!(origin.seen().len(), 2, "no part of a body passes for a whole one");
+    let refused = bed.metric("gantry_proxy_errors_total{code=\"BODY_TOO_LARGE\"}");
+    assert!((refused - 2.0).abs() < f64::EPSILON);
+}
+
+#[test]
+fn a_stream_with_too_large_a_body_ends_alone() {
+    let (bed, origin) = small_bodies(59);
+    let name = host(CONTAINER, "http-3000");
+    let mut client = http2::connect(&bed, &name);
+    let mut post = http2::get(&name);
+    post[0] = 0x83;
+    for (stream, size, want) in [(1, 1000, "1000"), (3, 1001, "is larger than"), (5, 10, "10")] {
+        client.send(http2::frame(HEADERS, END_HEADERS, stream, &post));
+        client.send(http2::frame(http2::DATA, END_STREAM, stream, &vec![b'x'; size]));
+        let (_, told) = http2::answer(&mut client, stream).unwrap();
+        let told = String::from_utf8(told).unwrap();
+        assert!(told.contains(want), "{size}: {told}");
+    }
+    assert_eq!(origin.seen().len(), 2);
+    let Some(client) = python::ask(&bed, "http3_client.py", &name, &["too-large"]) else { return };
+    client.ends();
+    assert_eq!(origin.seen().len(), 3);
 }

@@ -1,6 +1,6 @@
 //! What runs when a gate changes: whoever would not be let in any more is cut off.
 
-use std::io::Read;
+use std::{io::Read, time::Duration};
 
 use gantry_model::Phase;
 use serde_json::{Value, json};
@@ -133,4 +133,44 @@ fn a_request_that_waits_for_its_answer_is_refused_when_it_is_cut() {
     bed.gate(CONTAINER, &tokens(&["b"]));
     let reply = client.reply();
     assert_eq!((reply.status, reply.code()), (403, Some("ACCESS_DENIED")));
+}
+
+/// A token that counts for so long.
+fn signed(for_ms: u32) -> String {
+    // Clocks of others may be a minute off.
+    let exp = (time::OffsetDateTime::now_utc() - time::Duration::minutes(1)
+        + Duration::from_millis(for_ms.into()))
+    .unix_timestamp_nanos();
+    let exp = f64::from(u32::try_from(exp / 1_000_000_000).unwrap())
+        + f64::from(u32::try_from(exp % 1_000_000_000).unwrap()) / 1e9;
+    let key = jsonwebtoken::EncodingKey::from_secret(SECRET.as_bytes());
+    jsonwebtoken::encode(&jsonwebtoken::Header::default(), &json!({"exp": exp}), &key).unwrap()
+}
+
+const SECRET: &str = "a secret of some length for tests";
+
+#[test]
+fn what_streams_ends_with_the_signed_token_that_let_it_in() {
+    let bed = Bed::new(57);
+    let _origin = endless(&bed);
+    let jwt = json!({
+        "type": "jwt", "secret": SECRET, "algorithm": "HS256", "sources": ["header:X-Token"],
+    });
+    let groups = json!({
+        "signed": jwt,
+        "keys": {"type": "token", "header": "X-Key", "value": "a"},
+    });
+    let cells = json!({"signed": {"http": 3000}, "keys": {"http": 3000}});
+    bed.gate(CONTAINER, &json!({"groups": groups, "permissions": cells, "default": "deny"}));
+    let short = format!("X-Token: {}\r\n", signed(1500));
+    let (mut events_short, mut tunnel_short) = (events(&bed, &short), tunnel(&bed, &short));
+    let mut tunnel_long = tunnel(&bed, &format!("X-Token: {}\r\n", signed(600_000)));
+    let mut tunnel_both = tunnel(&bed, &format!("{short}X-Key: a\r\n"));
+    echoes(&mut tunnel_short);
+    assert!(events_short.is_closed());
+    assert!(tunnel_short.is_closed());
+    let mut late = bed.client();
+    assert_eq!(late.get(&host(CONTAINER, "http-3000"), "/", &short).status, 403);
+    echoes(&mut tunnel_long);
+    echoes(&mut tunnel_both);
 }

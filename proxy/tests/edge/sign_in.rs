@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::{
-    bed::{Bed, CONTAINER, host},
+    bed::{Bed, CONTAINER, SESSION_KEY, Setup, host},
     client::{Client, Reply},
     origin::Origin,
 };
@@ -241,4 +241,23 @@ fn where_no_password_opens_anything_the_paths_are_the_containers() {
     assert_eq!(origin.last().line(), "GET /.gantry/sign-in HTTP/1.1");
     let reply = bed.client().get(&name, "/", NAVIGATE);
     assert_eq!((reply.status, reply.code()), (403, Some("ACCESS_DENIED")));
+}
+
+#[test]
+fn a_session_survives_a_restart_with_its_key_and_no_other() {
+    let (bed, origin) = started(56);
+    let (cookie, _) = browser(&bed, "http-3000").sign_in("/");
+    let page = browser(&bed, "http-3000").open("/", "");
+    drop((origin, bed));
+    for (session_key, want) in [(SESSION_KEY, 200), ([8; 32], 401)] {
+        let bed = Bed::with(56, Setup { session_key, ..Setup::default() });
+        let _origin = bed.running();
+        bed.gate(CONTAINER, &gated("right"));
+        let browser = browser(&bed, "http-3000");
+        assert_eq!(browser.open("/", &cookie).status, want);
+        // What counts once is remembered by a process, so that it counts in no other.
+        let reply = browser.fill(&page, "ann", "right");
+        assert_eq!(reply.status, 401);
+        assert!(reply.text().contains("too old"), "{reply:?}");
+    }
 }

@@ -295,6 +295,21 @@ async def downloads():
         assert (client.ended[stream], count) == ("end", int(WHAT[0])), (client.ended, count)
 
 
+async def too_large():
+    """Bodies for a limit of 1000 octets: one that says so, one that does not, and one that fits."""
+    async with connect() as client:
+        stream = client.begin("POST", "/", [("content-length", "1001")], end=False)
+        head, _ = await client.answer(stream)
+        assert (head[":status"], head["x-gantry-error"]) == ("413", "BODY_TOO_LARGE"), head
+        stream = client.begin("POST", "/", end=False)
+        client.send(stream, bytes(1001))
+        head, _ = await client.answer(stream)
+        assert (head[":status"], head["ended"]) == ("413", "end"), head
+        stream = client.begin("POST", "/", end=False)
+        client.send(stream, bytes(1000), end=True)
+        assert (await client.answer(stream))[1] == b"1000"
+
+
 async def asks():
     """Requests of a list, all at once; says what was answered, a character an octet."""
     async with connect() as client:
@@ -316,6 +331,7 @@ asyncio.run(
         "moves": moves,
         "floods": floods,
         "asks": asks,
+        "too-large": too_large,
         "uploads": uploads,
         "downloads": downloads,
         "hint": hint,
