@@ -127,7 +127,8 @@ impl Controller {
         }
     }
 
-    async fn prove(
+    /// How the domain name system proves that a name is meant for an alias, if it does.
+    pub(crate) async fn prove(
         &self,
         name: &str,
         alias_host: &str,

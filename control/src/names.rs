@@ -1,9 +1,16 @@
 //! The domain name system, as far as custom hostnames need it.
 
-use std::{collections::BTreeSet, net::IpAddr, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+    pin::Pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use hickory_resolver::{
-    TokioResolver,
+    ResolverBuilder, TokioResolver,
+    config::{ConnectionConfig, NameServerConfig, ResolverConfig},
     net::{NetError, runtime::TokioRuntimeProvider},
     proto::rr::{RData, RecordType},
 };
@@ -47,12 +54,25 @@ pub struct DnsNames {
 impl DnsNames {
     /// Reads the host's settings. If they cannot be read, every question fails.
     pub fn of_host() -> Self {
-        let resolver =
-            TokioResolver::builder(TokioRuntimeProvider::default()).and_then(|builder| {
-                let mut builder = builder;
-                builder.options_mut().cache_size = 0;
-                builder.build()
-            });
+        Self::of(TokioResolver::builder(TokioRuntimeProvider::default()))
+    }
+
+    /// Asks one server, over UDP, in the place of the host's.
+    pub fn of_server(address: SocketAddr) -> Self {
+        let mut connection = ConnectionConfig::udp();
+        connection.port = address.port();
+        let mut server = NameServerConfig::udp(address.ip());
+        server.connections = vec![connection];
+        let config = ResolverConfig::from_name_servers(vec![server]);
+        let provider = TokioRuntimeProvider::default();
+        Self::of(Ok(TokioResolver::builder_with_config(config, provider)))
+    }
+
+    fn of(builder: Result<ResolverBuilder<TokioRuntimeProvider>, NetError>) -> Self {
+        let resolver = builder.and_then(|mut builder| {
+            builder.options_mut().cache_size = 0;
+            builder.build()
+        });
         Self { resolver: resolver.map_err(LookUpFailed::new) }
     }
 

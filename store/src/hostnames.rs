@@ -65,6 +65,53 @@ impl Store {
         rows.iter().map(hostname).collect()
     }
 
+    /// The hostnames that were last checked at `at_ms` or before, the longest ago first; at most `max`.
+    pub async fn hostnames_checked_before(
+        &self,
+        at_ms: i64,
+        max: u32,
+    ) -> Result<Vec<CustomHostname>> {
+        let rows = sqlx::query(
+            "SELECT * FROM hostnames WHERE checked_at_ms <= $1 ORDER BY checked_at_ms, name LIMIT $2",
+        )
+        .bind(at_ms)
+        .bind(max)
+        .fetch_all(self.readers())
+        .await
+        .map_err(failed)?;
+        rows.iter().map(hostname).collect()
+    }
+
+    /// Notes the outcome of a new check of a binding, if it still stands; says whether it does. Only an
+    /// outcome that changes where the hostname leads is a change of its container.
+    pub async fn note_hostname(&self, hostname: &CustomHostname, now_ms: i64) -> Result<bool> {
+        let new = hostname.clone();
+        self.write(move |tx| {
+            Box::pin(async move {
+                let Some(old) = load(tx, &new.name).await?.filter(|old| old.alias == new.alias)
+                else {
+                    return Ok(false);
+                };
+                sqlx::query(
+                    "UPDATE hostnames SET proof = $1, is_proven = $2, checked_at_ms = $3 \
+                     WHERE name = $4",
+                )
+                .bind(word(new.proof))
+                .bind(new.is_proven)
+                .bind(new.checked_at_ms)
+                .bind(&new.name)
+                .execute(&mut tx.connection)
+                .await
+                .map_err(failed)?;
+                if old.is_proven != new.is_proven {
+                    tx.changed(new.container, now_ms);
+                }
+                Ok(true)
+            })
+        })
+        .await
+    }
+
     /// Removes a hostname that leads to this container.
     pub async fn unbind_hostname(
         &self,

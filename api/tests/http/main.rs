@@ -17,4 +17,6 @@ mod names;
 #[cfg(test)]
 mod proxy;
 #[cfg(test)]
+mod recheck;
+#[cfg(test)]
 mod replay;

@@ -109,6 +109,7 @@ pub(crate) struct RuntimeConfig {
 pub(crate) struct ControlConfig {
     pub(crate) concurrency: usize,
     pub(crate) stop_grace: Duration,
+    pub(crate) hostname_check: Duration,
 }
 
 /// How the log is written.
@@ -228,6 +229,7 @@ fn read(reader: &mut Reader<'_>) -> Option<Config> {
     let runtime = read_runtime(reader);
     let concurrency = reader.number("control.concurrency", 1, 64);
     let stop_grace = reader.seconds("control.stop_grace_s", 1, 600);
+    let hostname_check = reader.seconds("control.hostname_check_s", 60, 604_800);
     let format = reader.word("log.format", &[("text", LogFormat::Text), ("json", LogFormat::Json)]);
     let level = reader.key("log.level", |value| {
         let level = value.as_str().unwrap_or_default();
@@ -254,6 +256,7 @@ fn read(reader: &mut Reader<'_>) -> Option<Config> {
         control: ControlConfig {
             concurrency: usize::try_from(concurrency?).ok()?,
             stop_grace: stop_grace?,
+            hostname_check: hostname_check?,
         },
         log: LogConfig { format: format?, level: level?, access: access? },
     })

@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 use anyhow::Context as _;
 use gantry_certs::{DevCa, Renewer};
 use gantry_control::{
-    Clock, Controller, Credential, Deps, DnsNames, Idler, Limits, Reconciler, ReconcilerConfig,
-    Starter, StarterConfig,
+    Clock, Controller, Credential, Deps, DnsNames, Idler, Limits, RecheckConfig, Rechecker,
+    Reconciler, ReconcilerConfig, Starter, StarterConfig,
 };
 use gantry_model::ServerId;
 use gantry_proxy::Edge;
@@ -162,6 +162,8 @@ impl Daemon {
         let activity = gantry_proxy::Activity::default();
         let idler = idler(&control, &routes, &activity);
         tasks.spawn(named("idler", idler.run(shutdown.clone())));
+        let rechecker = rechecker(config, &control, &clock);
+        tasks.spawn(named("rechecker of hostnames", rechecker.run(shutdown.clone())));
         let waker = glue::WakeContainers(control.clone());
         let edge_config = edge_config(config, files);
         let logs = gantry_proxy::Logs::new(&edge_config);
@@ -277,6 +279,12 @@ fn reconciler(
         ..ReconcilerConfig::default()
     };
     Reconciler::new(store.clone(), Arc::clone(runtime), server, clock.clone(), settings)
+}
+
+fn rechecker(config: &Config, control: &Controller, clock: &Clock) -> Rechecker {
+    let period = config.control.hostname_check;
+    let settings = RecheckConfig { period, ..RecheckConfig::default() };
+    Rechecker::new(control.clone(), clock.clone(), settings)
 }
 
 fn idler(control: &Controller, routes: &Routes, activity: &gantry_proxy::Activity) -> Idler {

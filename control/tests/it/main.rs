@@ -9,6 +9,8 @@ mod convergence;
 #[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
+mod names;
+#[cfg(test)]
 mod recovery;
 #[cfg(test)]
 mod rules;

@@ -145,6 +145,15 @@ fn a_head_without_end_is_not_collected() {
 }
 
 #[test]
+fn tunnels_over_http3_are_not_offered_and_not_opened() {
+    let bed = Bed::new(9);
+    let origin = bed.running();
+    let Some(client) = ask(&bed, "tunnels") else { return };
+    client.ends();
+    assert_eq!(origin.seen().len(), 2);
+}
+
+#[test]
 fn https_clients_are_told_of_http3_once_for_each_host() {
     let bed = Bed::new(248);
     let _origin: Origin = bed.running();

@@ -310,6 +310,21 @@ async def too_large():
         assert (await client.answer(stream))[1] == b"1000"
 
 
+async def tunnels():
+    """What a client asks for that has not read the settings: no tunnel, and nothing else is harmed."""
+    async with connect() as client:
+        assert (await client.get("/"))[0][":status"] == "200"
+        enable_connect_protocol = 8
+        assert client.h3.received_settings.get(enable_connect_protocol, 0) == 0
+        # The name is unknown to the library, so that the head is malformed; or known, but not provided.
+        for protocol, want in [("websocket", "reset 0x10e"), ("connect-udp", "501")]:
+            fields = [(":protocol", protocol), ("sec-websocket-version", "13")]
+            stream = client.begin("CONNECT", "/", fields, end=False)
+            head, _ = await client.answer(stream)
+            assert head.get(":status", head["ended"]) == want, (protocol, head)
+        assert (await client.get("/"))[0][":status"] == "200"
+
+
 async def asks():
     """Requests of a list, all at once; says what was answered, a character an octet."""
     async with connect() as client:
@@ -332,6 +347,7 @@ asyncio.run(
         "floods": floods,
         "asks": asks,
         "too-large": too_large,
+        "tunnels": tunnels,
         "uploads": uploads,
         "downloads": downloads,
         "hint": hint,
