@@ -205,7 +205,7 @@ fn follow(
     let origin = Origin::always(route.project, route.container);
     let guard = ask.worker.watch().wait(Some(origin));
     if let Some(pass) = &ask.pass {
-        guard.holds(Rc::clone(pass));
+        ask.worker.rests(&guard, Rc::clone(pass));
     }
     let body = if *request.method() == Method::HEAD {
         EdgeBody::EMPTY
