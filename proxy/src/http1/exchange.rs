@@ -108,7 +108,6 @@ pub(crate) async fn exchange(
     if incoming.is_some() {
         patience.earn(line.worker.watch(), u64::try_from(line.held.len()).unwrap_or(0));
     }
-    let answer = answer(line, purpose, refusal, says, request);
     let mut exchange = Exchange {
         line,
         says,
@@ -122,7 +121,7 @@ pub(crate) async fn exchange(
         cut: None,
     };
     let answered = {
-        let mut answer = pin!(answer);
+        let mut answer = pin!(answer(exchange.line, purpose, refusal, says, request));
         poll_fn(|cx| exchange.poll_answer(cx, answer.as_mut())).await
     };
     let Ok(response) = answered else { return After::Gone };
@@ -325,7 +324,7 @@ impl Exchange<'_> {
     /// Sends the answer. `ends` if the client's octets behind the request are not requests of their
     /// own for sure.
     async fn respond(
-        mut self,
+        &mut self,
         refused: bool,
         ends: bool,
         mut response: Response<EdgeBody>,
