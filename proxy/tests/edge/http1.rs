@@ -20,7 +20,7 @@ const WAIT: Duration = Duration::from_secs(10);
 
 #[test]
 fn a_client_that_has_ended_its_side_gets_its_whole_answer() {
-    let bed = Bed::new(56);
+    let bed = Bed::new(14);
     let (go, wait) = mpsc::channel::<()>();
     let wait = Mutex::new(wait);
     let _origin = bed.running_with(move |seen, stream| {
@@ -72,7 +72,7 @@ fn a_client_that_has_ended_its_side_gets_its_whole_answer() {
 
 #[test]
 fn a_client_that_breaks_off_takes_its_request_with_it() {
-    let bed = Bed::new(57);
+    let bed = Bed::new(15);
     let origin = bed.running_with(|_, stream| {
         // Answers never; the edge closes.
         drop(stream.read(&mut [0; 16]));
@@ -90,7 +90,7 @@ fn a_client_that_breaks_off_takes_its_request_with_it() {
 
 #[test]
 fn requests_that_are_sent_ahead_are_answered_in_order() {
-    let bed = Bed::new(58);
+    let bed = Bed::new(16);
     let origin = bed.running_with(|seen, stream| {
         let path = seen.line().split(' ').nth(1).unwrap();
         reply(stream, "", &format!("{path}:{}", seen.body.len()));
@@ -130,7 +130,7 @@ fn requests_that_are_sent_ahead_are_answered_in_order() {
 
 #[test]
 fn clients_of_http_1_0_are_served_as_they_know_it() {
-    let bed = Bed::new(59);
+    let bed = Bed::new(17);
     let _origin = bed.running_with(|seen, stream| {
         if seen.line().contains("/chunks") {
             send(
@@ -170,7 +170,7 @@ fn clients_of_http_1_0_are_served_as_they_know_it() {
 
 #[test]
 fn a_body_that_is_held_back_is_asked_for_by_whoever_wants_it() {
-    let bed = Bed::new(64);
+    let bed = Bed::new(18);
     let _origin = bed.running_with(|seen, stream| reply(stream, "", &seen.body.len().to_string()));
     let name = host(CONTAINER, "http-3000");
     let head = |host: &str, version: &str, framing: &str| {
@@ -207,7 +207,7 @@ fn a_body_that_is_held_back_is_asked_for_by_whoever_wants_it() {
 
 #[test]
 fn an_upload_comes_whole_to_whoever_reads_it() {
-    let bed = Bed::with(65, Setup::default());
+    let bed = Bed::with(19, Setup::default());
     let _origin = bed.running_with(|seen, stream| reply(stream, "", &seen.body.len().to_string()));
     let body = "0123456789".repeat(100_000);
     let chunk =
@@ -237,7 +237,7 @@ fn an_upload_comes_whole_to_whoever_reads_it() {
 
 #[test]
 fn what_is_no_request_gets_the_edges_own_answer() {
-    let bed = Bed::new(66);
+    let bed = Bed::new(24);
     let origin = bed.running();
     let name = host(CONTAINER, "http-3000");
     for head in [
@@ -261,7 +261,7 @@ fn what_is_no_request_gets_the_edges_own_answer() {
 
 #[test]
 fn curl_sends_a_body_that_is_asked_for_and_no_other() {
-    let bed = Bed::new(67);
+    let bed = Bed::new(25);
     let _origin = bed.running_with(|seen, stream| reply(stream, "", &seen.body.len().to_string()));
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "x".repeat(2_000_000)).unwrap();
