@@ -40,7 +40,7 @@ fn get(bed: &Bed, path: &str) -> Reply {
 
 #[test]
 fn a_request_and_its_answer_share_a_trace_and_tell_what_happened() {
-    let bed = Bed::new(51);
+    let bed = Bed::new(27);
     let _origin = bed.running();
     let mut follower = follow(&bed);
     let answer = get(&bed, "/a%20b?c=d");
@@ -73,7 +73,7 @@ fn a_request_and_its_answer_share_a_trace_and_tell_what_happened() {
 
 #[test]
 fn refused_and_failed_requests_are_logged_without_their_credentials() {
-    let bed = Bed::new(52);
+    let bed = Bed::new(28);
     let _origin = bed.running();
     bed.gate(
         CONTAINER,
@@ -123,7 +123,7 @@ fn refused_and_failed_requests_are_logged_without_their_credentials() {
 
 #[test]
 fn a_list_shows_pages_ends_and_what_was_filtered() {
-    let bed = Bed::new(53);
+    let bed = Bed::new(29);
     let _origin = bed.running();
     let mut follower = follow(&bed);
     for path in ["/1", "/2", "/3"] {
@@ -184,7 +184,7 @@ fn a_list_shows_pages_ends_and_what_was_filtered() {
 
 #[test]
 fn the_service_has_four_paths_and_is_only_read() {
-    let bed = Bed::new(54);
+    let bed = Bed::new(76);
     bed.set(CONTAINER, Phase::Stopped, 1);
     let name = host(CONTAINER, "logs-1");
     let page = bed.client().get(&name, "/", "");
@@ -213,7 +213,7 @@ fn the_service_has_four_paths_and_is_only_read() {
 
 #[test]
 fn a_permission_document_opens_logs_by_a_literal_true_alone() {
-    let bed = Bed::new(55);
+    let bed = Bed::new(77);
     let _origin = bed.running();
     assert_eq!(ask(&bed, CONTAINER, "/_logs", "").status, 200, "open while nothing gates it");
     let gate = |cells: &Value| {
@@ -242,7 +242,7 @@ fn a_permission_document_opens_logs_by_a_literal_true_alone() {
 
 #[test]
 fn reads_of_one_address_are_few() {
-    let bed = Bed::new(56);
+    let bed = Bed::new(117);
     bed.set(CONTAINER, Phase::Running, 1);
     bed.set_at(OTHER, Phase::Running, 1, bed.container_address(3), 0);
     let first = (0..40).find(|_| ask(&bed, CONTAINER, "/_logs/stats", "").status == 429);
@@ -258,7 +258,7 @@ fn reads_of_one_address_are_few() {
 fn a_stream_goes_on_where_its_reader_was() {
     let logs =
         LogsConfig { entries_per_container: 4, streams_per_container: 2, ..LogsConfig::default() };
-    let bed = Bed::with(57, Setup { logs, ..Setup::default() });
+    let bed = Bed::with(118, Setup { logs, ..Setup::default() });
     let _origin = bed.running();
     let mut first = follow(&bed);
     get(&bed, "/1");
@@ -478,7 +478,7 @@ fn requests_of_every_version_of_http_are_logged() {
 
 #[test]
 fn a_log_is_followed_from_within_the_process_until_the_edge_stops() {
-    let mut bed = Bed::new(50);
+    let mut bed = Bed::new(26);
     let _origin = bed.running();
     let (project, container) = (PROJECT.parse().unwrap(), CONTAINER.parse().unwrap());
     let invalid = bed.logs.tail(project, container, "level=high", None, now_ms());
