@@ -147,6 +147,8 @@ impl Writer {
                 && let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx)
             {
                 self.take(frame.transpose().or(Err(WriteError::Body))?)?;
+                // A frame without octets leaves nothing to do but to ask for the next.
+                continue;
             }
             if self.has_octets() {
                 let sent = ready!(self.poll_write(cx, to));
