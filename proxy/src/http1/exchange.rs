@@ -58,6 +58,8 @@ pub(crate) enum After {
 
 /// An answer on its way to the client.
 struct Sending {
+    /// Its account ends with it: once nothing more comes of it, and before the client has all of the
+    /// answer, so that a client which goes on at once finds the place of this request free.
     body: EdgeBody,
     coding: Coding,
     /// Nothing more is to be asked of the body.
@@ -348,9 +350,7 @@ impl Exchange<'_> {
         drop(parts);
         let mut sending = Sending { body, coding, done: coding == Coding::Nothing, broke: false };
         let sent = poll_fn(|cx| self.poll_send(cx, &mut sending)).await;
-        let Sending { body, coding, broke, .. } = sending;
-        // The request's account ends here.
-        drop(body);
+        let Sending { coding, broke, .. } = sending;
         if sent.is_err() {
             return After::Gone;
         }
@@ -422,6 +422,9 @@ impl Exchange<'_> {
                     }
                 }
             }
+        }
+        if sending.done {
+            sending.body = EdgeBody::EMPTY;
         }
         Ok(false)
     }
