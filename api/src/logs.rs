@@ -9,6 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures_util::{StreamExt, future::BoxFuture, stream::BoxStream};
+use gantry_control::Via;
 use gantry_model::{ContainerId, FieldError, ProjectId, id::kind};
 use http::{HeaderValue, header};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
@@ -21,8 +22,10 @@ use crate::{
     surface::{Method, Operation, Surface},
 };
 
-/// How often it is looked whether the reader may still read.
+/// How often it is looked whether the reader may still read; less often for one who has sent a password,
+/// because that is dear to check.
 const LOOK: Duration = Duration::from_secs(1);
+const LOOK_AT_PASSWORD: Duration = Duration::from_mins(1);
 
 /// What is asked of a log.
 #[derive(Clone, Debug)]
@@ -65,7 +68,7 @@ const LEVELS: [&str; 4] = ["debug", "info", "warn", "error"];
 const SOURCES: [&str; 2] = ["backend", "edge"];
 
 static TAIL: [Param; 9] = [
-    Param::new("last", Holds::Count { min: 0, max: 5_000 }, "How many entries of the past; 100"),
+    Param::new("last", Holds::Count { min: 0, max: 1_000 }, "How many entries of the past; 100"),
     Param::new("afterId", Holds::Text, "Goes on after this entry, as Last-Event-ID does"),
     Param::new("kind", Holds::Word(&KINDS), "Only entries of this kind"),
     Param::new("level", Holds::Word(&LEVELS), "Only entries of this level"),
@@ -99,6 +102,7 @@ async fn tail(State(front): State<Front>, request: Request) -> Result<Response, 
     let last_event = parts.headers.get("last-event-id").map(|id| id.as_bytes().to_vec());
     let query = parts.uri.query().unwrap_or_default().to_owned();
     let tail = Tail { project, container: id, query, last_event };
+    let look = if matches!(actor.via, Via::Password) { LOOK_AT_PASSWORD } else { LOOK };
     let events = front.logs.tail(tail).map_err(|why| refusal(&why))?;
     let credential = Credential::of(&parts)?;
     let may_read: MayRead = Box::new(move || {
@@ -108,7 +112,7 @@ async fn tail(State(front): State<Front>, request: Request) -> Result<Response, 
             front.control.logged_project(&actor, id).await.is_ok()
         })
     });
-    let mut response = Body::from_stream(watched(events, may_read)).into_response();
+    let mut response = Body::from_stream(watched(events, may_read, look)).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -136,8 +140,9 @@ struct Watched {
 fn watched(
     events: Events,
     may_read: MayRead,
+    look: Duration,
 ) -> impl futures_util::Stream<Item = Result<Bytes, std::convert::Infallible>> + Send {
-    let mut looks = interval_at(Instant::now() + LOOK, LOOK);
+    let mut looks = interval_at(Instant::now() + look, look);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let watched = Watched { events, may_read, looks };
     futures_util::stream::unfold(watched, |mut watched| async move {

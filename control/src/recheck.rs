@@ -125,9 +125,9 @@ impl Rechecker {
                 tracing::debug!(hostname = name, error = why, "cannot check a custom hostname");
             }
         }
-        hostname.checked_at_ms = now_ms;
-        if !self.control.store().note_hostname(&hostname, now_ms).await? {
-            // It was unbound meanwhile.
+        let last_ms = std::mem::replace(&mut hostname.checked_at_ms, now_ms);
+        if !self.control.store().note_hostname(&hostname, last_ms, now_ms).await? {
+            // It was unbound meanwhile, or its owner has checked it: that counts.
             self.misses.remove(&name);
         }
         Ok(())

@@ -17,7 +17,7 @@ use crate::{
     downstream::{Downstream, Protocol},
     guard::reads_param,
     limits::{Counted, InFlight},
-    logs::{Asked, Capture, Capturing, Ended, Log, Served, Source},
+    logs::{Asked, Capture, Capturing, Ended, Log, Served, Source, TARGET_MAX},
     metrics::RouteKind,
     traffic::Traffic,
     worker::Worker,
@@ -161,10 +161,10 @@ impl Account {
         let Some(log) = self.downstream.log(container, find) else { return };
         let gate = || self.worker.deps().routes.current().gate(container).filter(|_| route.gated);
         let target_shown = match &self.path {
-            Some(path) if path.query().is_some() => {
+            Some(path) if path.query().is_some() || path.path().contains(';') => {
                 let gate = gate();
                 let is_ours = |name: &[u8]| gate.as_ref().is_some_and(|it| reads_param(it, name));
-                logs.redaction().target(path, is_ours)
+                logs.redaction().target(path, TARGET_MAX, is_ours)
             }
             Some(_) | None => None,
         };

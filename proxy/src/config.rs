@@ -108,6 +108,9 @@ pub struct Limits {
     pub body_bytes_max: Option<u64>,
     /// A client may refuse to take octets so long.
     pub send_idle: Duration,
+    /// The octets per second that a client must take of an answer on average while octets wait for it, apart
+    /// from one `send_idle`. Over HTTP/2 and 3 each piece of an answer has one `send_idle`.
+    pub send_rate_min: u32,
     /// A connection to a container must be made within this.
     pub connect_timeout: Duration,
     /// A container must begin its answer so long after it got the request; long polls need minutes.
@@ -169,6 +172,7 @@ impl Default for Limits {
             body_rate_min: 128,
             body_bytes_max: None,
             send_idle: seconds(60),
+            send_rate_min: 128,
             connect_timeout: seconds(5),
             upstream_head_timeout: seconds(300),
             expect_timeout: seconds(1),

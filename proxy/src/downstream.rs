@@ -14,6 +14,7 @@ use http::HeaderValue;
 
 use crate::{
     flood::Flood,
+    guard::Pass,
     limits::{Guest, InFlight, Share, Tenant},
     logs::Log,
     pool::PoolKey,
@@ -48,6 +49,8 @@ pub(crate) struct Downstream {
     own: RefCell<Vec<(PoolKey, Box<Channel>)>>,
     /// The container whose answer is being sent.
     sending: Cell<Option<Origin>>,
+    /// By what its request was let in, if its container has a gate.
+    sending_by: RefCell<Option<Rc<Pass>>>,
     /// What its source may ask for, if requests are counted.
     share: Option<Rc<Share>>,
     /// The container of the last request.
@@ -84,6 +87,7 @@ impl Downstream {
             local: guest.local,
             own: RefCell::default(),
             sending: Cell::new(None),
+            sending_by: RefCell::new(None),
             share: guest.share.clone(),
             tenant: RefCell::new(None),
             log: RefCell::new(None),
@@ -145,13 +149,16 @@ impl Downstream {
     }
 
     /// From now on it is an answer of this container that is sent.
-    pub(crate) fn sends(&self, origin: Origin) {
+    pub(crate) fn sends(&self, origin: Origin, pass: Option<&Rc<Pass>>) {
         self.sending.set(Some(origin));
+        if pass.is_some() {
+            *self.sending_by.borrow_mut() = pass.cloned();
+        }
     }
 
-    /// The container whose answer is being sent.
-    pub(crate) fn sending(&self) -> Option<Origin> {
-        self.sending.get()
+    /// The container whose answer is being sent, and by what its request was let in.
+    pub(crate) fn sending(&self) -> Option<(Origin, Option<Rc<Pass>>)> {
+        Some((self.sending.get()?, self.sending_by.borrow().clone()))
     }
 
     /// `https` or `http`, as the client speaks.
@@ -163,6 +170,7 @@ impl Downstream {
     pub(crate) fn start(&self) {
         self.started.set(self.started.get() + 1);
         self.sending.set(None);
+        *self.sending_by.borrow_mut() = None;
     }
 
     /// A request was answered to the last octet, or given up.

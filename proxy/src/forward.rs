@@ -390,7 +390,7 @@ pub(crate) fn respond(
         return Ok(Response::from_parts(parts, EdgeBody::full(whole)));
     }
     if ask.downstream.protocol == Protocol::Http1 {
-        ask.downstream.sends(to.endpoint.origin);
+        ask.downstream.sends(to.endpoint.origin, ask.pass.as_ref());
     }
     let mut body = UpstreamBody::new(Rc::clone(ask.worker), incoming, lease, home, wait);
     if body.is_end_stream() {

@@ -183,13 +183,20 @@ impl HeadScan {
     }
 }
 
-/// Whether an `Upgrade` value asks for a tunnel. HTTP/2 and TLS in the clear are not offered: such
-/// a request is answered as if it had not asked.
+/// Whether an `Upgrade` value asks for a tunnel. HTTP/2 and TLS in the clear are not offered, nor one of
+/// several: such a request is answered as if it had not asked.
 pub(crate) fn is_tunnel(value: &[u8]) -> bool {
-    let token = value.split(|&octet| matches!(octet, b',' | b'/' | b' ')).next();
-    let token = token.unwrap_or_default();
-    !token.is_empty()
-        && ![&b"h2c"[..], b"h2", b"http", b"tls"].iter().any(|no| token.eq_ignore_ascii_case(no))
+    const REFUSED: [&[u8]; 4] = [b"h2c", b"h2", b"http", b"tls"];
+    let mut any = false;
+    for token in value.split(|&octet| octet == b',').map(<[u8]>::trim_ascii) {
+        let name = token.split(|&octet| matches!(octet, b'/' | b' ' | b'\t')).next();
+        let name = name.unwrap_or_default();
+        if REFUSED.iter().any(|refused| name.eq_ignore_ascii_case(refused)) {
+            return false;
+        }
+        any |= !name.is_empty();
+    }
+    any
 }
 
 /// Checks `method SP target SP HTTP/1.x` and returns x.
@@ -385,6 +392,10 @@ mod tests {
             ("Upgrade: websocket\r\n", Framing::Upgrade),
             ("Upgrade: h2c\r\n", Framing::Nothing),
             ("Upgrade: TLS/1.0\r\n", Framing::Nothing),
+            ("Upgrade: websocket, H2C\r\n", Framing::Nothing),
+            ("Upgrade: , websocket,h2\r\n", Framing::Nothing),
+            ("Upgrade: a/1, websocket\r\n", Framing::Upgrade),
+            ("Upgrade: ,\r\n", Framing::Nothing),
             // A body and an upgrade at once: the body is framed, the tunnel is not offered.
             ("Upgrade: websocket\r\nContent-Length: 2\r\n", Framing::Length(2)),
         ] {

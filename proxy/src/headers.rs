@@ -43,6 +43,9 @@ const NOT_IN_TRAILERS: [HeaderName; 14] = [
     header::WWW_AUTHENTICATE,
 ];
 
+/// Fields that `Connection` may name, at most: each field of the request is compared with them.
+const NOMINATED_MAX: usize = 32;
+
 /// What one look over a request's fields finds.
 #[expect(clippy::struct_excessive_bools, reason = "each is one thing that was seen or not")]
 #[derive(Debug, Default)]
@@ -137,6 +140,9 @@ impl Survey {
                     header::HOST | header::CONTENT_LENGTH | header::COOKIE | header::AUTHORIZATION,
                 )
                 | Err(_) => self.bad = Some("Connection names a field that it may not name"),
+                Ok(_) if self.nominated.len() >= NOMINATED_MAX => {
+                    self.bad = Some("Connection names too many fields");
+                }
                 Ok(name) => self.nominated.push(name),
             }
         }

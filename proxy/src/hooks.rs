@@ -97,7 +97,11 @@ pub(crate) async fn ask(
                 account.body_is(Rc::clone(progress));
             }
             let call = self::call(ask, hook, of, request, body)?;
-            let (response, lease) = send(ask, hook, &exec, call, progress.as_deref()).await?;
+            let sent = send(ask, hook, &exec, call, progress.as_deref()).await;
+            let (response, lease) = sent.map_err(|failure| match progress.as_deref() {
+                Some(progress) if progress.is_too_large() => Failure::BodyTooLarge,
+                Some(_) | None => failure,
+            })?;
             match control(&response)? {
                 Control::Answer => answer(ask, &exec, response, lease).map(Some),
                 // The body is spent.

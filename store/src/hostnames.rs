@@ -82,14 +82,21 @@ impl Store {
         rows.iter().map(hostname).collect()
     }
 
-    /// Notes the outcome of a new check of a binding, if it still stands; says whether it does. Only an
-    /// outcome that changes where the hostname leads is a change of its container.
-    pub async fn note_hostname(&self, hostname: &CustomHostname, now_ms: i64) -> Result<bool> {
+    /// Notes the outcome of a new check of a binding, if it still stands and nobody has checked it since
+    /// `last_ms`; says whether that is so. Only an outcome that changes where the hostname leads is a change of
+    /// its container.
+    pub async fn note_hostname(
+        &self,
+        hostname: &CustomHostname,
+        last_ms: i64,
+        now_ms: i64,
+    ) -> Result<bool> {
         let new = hostname.clone();
         self.write(move |tx| {
             Box::pin(async move {
-                let Some(old) = load(tx, &new.name).await?.filter(|old| old.alias == new.alias)
-                else {
+                let stands =
+                    |old: &CustomHostname| old.alias == new.alias && old.checked_at_ms == last_ms;
+                let Some(old) = load(tx, &new.name).await?.filter(stands) else {
                     return Ok(false);
                 };
                 sqlx::query(

@@ -27,6 +27,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Option<Limits> {
     let expect_timeout = reader.seconds("limits.expect_timeout_s", 1, 60);
     let body_bytes_max = reader.number_or_off("limits.body_bytes_max", 1 << 50);
     let send_pause = reader.seconds("limits.send_pause_s", 1, 3_600);
+    let send_rate_min = reader.number("limits.send_rate_min", 1, 1 << 20);
     Some(Limits {
         connections_max: connections?,
         connections_per_address_max: of_address?,
@@ -48,6 +49,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Option<Limits> {
         expect_timeout: expect_timeout?,
         body_bytes_max: Some(body_bytes_max?).filter(|max| *max > 0),
         send_idle: send_pause?,
+        send_rate_min: u32::try_from(send_rate_min?).ok()?,
         ..Limits::default()
     })
 }

@@ -193,6 +193,11 @@ impl Policy {
         self.row(program).map_or(GroupSet::EMPTY, |row| row.groups)
     }
 
+    /// Whether only a group that is let in sees this program: whoever belongs to none does not.
+    pub fn denies_by_default(&self, program: Program) -> bool {
+        self.fallback(program) == Fallback::Deny
+    }
+
     /// What becomes of a request for this number of this program (`None` for one without numbers),
     /// whose sender belongs to the groups `matched`.
     ///

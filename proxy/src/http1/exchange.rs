@@ -76,6 +76,8 @@ struct Exchange<'l> {
     out: Out,
     /// For the body that is waited for.
     read_deadline: Tick,
+    /// How long the client may keep its answer waiting.
+    takes: Patience,
     /// For what the client does not take.
     send_deadline: Tick,
     /// The octets that had gone out when that was set.
@@ -110,6 +112,7 @@ pub(crate) async fn exchange(
     if incoming.is_some() {
         patience.earn(line.worker.watch(), u64::try_from(line.held.len()).unwrap_or(0));
     }
+    let takes = Patience::new(limits.send_idle, limits.send_rate_min);
     let mut exchange = Exchange {
         line,
         says,
@@ -117,6 +120,7 @@ pub(crate) async fn exchange(
         patience,
         out: Out::default(),
         read_deadline: NEVER,
+        takes,
         send_deadline: NEVER,
         sent: 0,
         probe: None,
@@ -239,6 +243,7 @@ impl Exchange<'_> {
                 return Ok(true);
             }
             if self.line.ended {
+                self.read_deadline = NEVER;
                 incoming.fail(cx, io::ErrorKind::UnexpectedEof);
                 return Ok(true);
             }
@@ -269,13 +274,20 @@ impl Exchange<'_> {
     fn stalled(&mut self, cx: &Context<'_>) -> Result<(), Gone> {
         let (worker, sent) = (&self.line.worker, self.line.io.sent());
         if self.send_deadline == NEVER || sent != self.sent {
-            self.send_deadline = worker.watch().after(worker.limits().send_idle);
+            self.takes.earn(worker.watch(), sent.wrapping_sub(self.sent));
             self.sent = sent;
         }
+        if let Some(deadline) = self.takes.wait(worker.watch()) {
+            self.send_deadline = deadline;
+        }
         if self.cut.is_none()
-            && let Some(origin) = self.line.downstream.sending()
+            && let Some((origin, pass)) = self.line.downstream.sending()
         {
-            self.cut = Some(worker.watch().wait(Some(origin)));
+            let cut = worker.watch().wait(Some(origin));
+            if let Some(pass) = pass {
+                worker.rests(&cut, pass);
+            }
+            self.cut = Some(cut);
         }
         match &self.cut {
             Some(cut) if cut.poll_over(cx).is_some() => Err(Gone),
@@ -315,9 +327,15 @@ impl Exchange<'_> {
             return Ok(());
         }
         self.line.wait.until(deadline);
-        if self.line.wait.poll_over(cx).is_some() && self.send_deadline <= watch.now() {
+        if self.line.wait.poll_over(cx).is_none() {
+            return Ok(());
+        }
+        if self.send_deadline <= watch.now() {
             return Err(Gone);
         }
+        // It was another deadline, whose time has come: the task is not woken by it any more.
+        self.line.wait.until(watch.after(LOOK));
+        _ = self.line.wait.poll_over(cx);
         Ok(())
     }
 }
@@ -351,11 +369,11 @@ impl Exchange<'_> {
         let mut sending = Sending { body, coding, done: coding == Coding::Nothing, broke: false };
         let sent = poll_fn(|cx| self.poll_send(cx, &mut sending)).await;
         let Sending { coding, broke, .. } = sending;
-        if sent.is_err() {
-            return After::Gone;
-        }
-        if broke {
-            return After::Broken { looks_whole: coding == Coding::UntilClose };
+        let looks_whole = coding == Coding::UntilClose;
+        match sent {
+            Err(Gone) if !looks_whole => return After::Gone,
+            Ok(()) if !broke => {}
+            Err(Gone) | Ok(()) => return After::Broken { looks_whole },
         }
         if let Some(upstream) = tunnel {
             return After::Tunnel(Box::new(upstream));

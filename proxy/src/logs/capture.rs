@@ -45,7 +45,11 @@ impl Side {
     fn new(redaction: &Redaction, headers: &HeaderMap, crowded: bool) -> Self {
         let kind = headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
         let kind = String::from_utf8_lossy(kind).to_ascii_lowercase();
-        let truncated = crowded || LEFT_OUT.iter().any(|start| kind.starts_with(start));
+        // What is compressed nobody reads as text either, nor finds the credentials in it.
+        let is_coded = headers
+            .get(header::CONTENT_ENCODING)
+            .is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"));
+        let truncated = crowded || is_coded || LEFT_OUT.iter().any(|start| kind.starts_with(start));
         Self {
             fields: redaction.fields(headers),
             kind,
@@ -74,11 +78,11 @@ impl Side {
         fields + self.kind.len() + body.capacity()
     }
 
-    /// The body as JSON has it, and whether it is in base64.
-    fn body(&self, redaction: &Redaction) -> (Value, bool) {
+    /// The body as JSON has it, if it can be shown, and whether it is in base64.
+    fn body(&self, redaction: &Redaction) -> (Option<Value>, bool) {
         let body = self.body.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if body.is_empty() {
-            return (Value::Null, false);
+            return (Some(Value::Null), false);
         }
         // The end may lie within a character.
         let text = match String::from_utf8(body) {
@@ -89,11 +93,11 @@ impl Side {
                 let cut_off = self.truncated.load(Relaxed) && body.len() - whole < 4;
                 match body.get(..whole).map(|body| String::from_utf8(body.to_vec())) {
                     Some(Ok(text)) if cut_off => text,
-                    Some(_) | None => return (STANDARD.encode(body).into(), true),
+                    Some(_) | None => return (Some(STANDARD.encode(body).into()), true),
                 }
             }
         };
-        (redaction.body(&self.kind, &text).unwrap_or(text).into(), false)
+        (redaction.body(&self.kind, text).map(Value::from), false)
     }
 }
 
@@ -147,8 +151,9 @@ impl Capture {
         }
         let (body, encoded) = side.body(&self.redaction);
         let name = if response { "responseBody" } else { "requestBody" };
-        entry.insert(name.to_owned(), body);
-        entry.insert("bodyTruncated".to_owned(), side.truncated.load(Relaxed).into());
+        let is_cut = body.is_none() || side.truncated.load(Relaxed);
+        entry.insert(name.to_owned(), body.unwrap_or_default());
+        entry.insert("bodyTruncated".to_owned(), is_cut.into());
         if encoded {
             entry.insert("bodyEncoding".to_owned(), "base64".into());
         }
@@ -204,6 +209,11 @@ mod tests {
                 (&entry["requestBody"], &entry["bodyTruncated"]),
                 (&Value::Null, &json!(true))
             );
+        }
+        for octets in [&br#"{"password":"x"#[..], b"{"] {
+            let entry = capture("application/json", octets);
+            assert_eq!(entry["requestBody"], Value::Null, "who knows what is in it");
+            assert_eq!(entry["bodyTruncated"], true);
         }
         let odd = capture("text/plain", b"a\xff");
         assert_eq!((&odd["requestBody"], &odd["bodyEncoding"]), (&json!("Yf8="), &json!("base64")));

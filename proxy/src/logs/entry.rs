@@ -10,7 +10,7 @@ use super::{Log, Naming, capture::Capture};
 use crate::{answer::Code, date::iso_ms, deps::RequestId, downstream::Protocol};
 
 /// The longest target that is kept, in octets; a longer one is cut.
-pub(super) const TARGET_MAX: usize = 2048;
+pub(crate) const TARGET_MAX: usize = 2048;
 /// The longest method that is kept.
 const METHOD_MAX: usize = 32;
 
@@ -365,6 +365,8 @@ impl Head {
 pub(crate) struct Bodies {
     pub(crate) request: bool,
     pub(crate) response: bool,
+    /// Nothing that was captured is shown, no fields either.
+    pub(crate) hidden: bool,
 }
 
 impl Bodies {
@@ -416,7 +418,8 @@ impl Entry {
             "source": head.source.as_str(),
             "data": self.data(),
         });
-        if let (Some(capture), Some(fields)) = (&head.capture, entry.as_object_mut()) {
+        let capture = head.capture.as_ref().filter(|_| !bodies.hidden);
+        if let (Some(capture), Some(fields)) = (capture, entry.as_object_mut()) {
             let response = head.kind == Kind::Response;
             capture.show(response, if response { bodies.response } else { bodies.request }, fields);
         }

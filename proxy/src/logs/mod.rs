@@ -38,7 +38,7 @@ use http::HeaderMap;
 pub use self::tail::LogTail;
 pub(crate) use self::{
     capture::{Capture, Capturing},
-    entry::{Asked, Ended, Event, Served, Source},
+    entry::{Asked, Ended, Event, Served, Source, TARGET_MAX},
     serve::serve,
     tail::LogBody,
 };
@@ -318,7 +318,7 @@ impl Logs {
         let mut ring = log.ring();
         let before = ring.held();
         ring.push(&self.0.bounds, head, text);
-        let (after, seq) = (ring.held(), ring.next() - 1);
+        let (after, seq) = (ring.held(), ring.next().saturating_sub(1));
         drop(ring);
         if before != after {
             self.charge(before, after);
@@ -374,20 +374,27 @@ impl Logs {
             if self.0.held.load(Relaxed) <= enough {
                 break;
             }
-            self.empty(&log);
+            self.empty(&log, Ring::clear);
         }
     }
 
-    fn empty(&self, log: &Log) {
+    fn empty(&self, log: &Log, forget: fn(&mut Ring)) {
         let mut ring = log.ring();
         let before = ring.held();
-        ring.clear();
+        forget(&mut ring);
         let after = ring.held();
         drop(ring);
         if before != after {
             self.0.evictions.fetch_add(1, Relaxed);
             self.charge(before, after);
         }
+    }
+
+    /// Ends a log that nobody finds any more. Requests that are still under way may hold it: what they
+    /// add would be counted, and never given back.
+    fn retire(&self, log: &Log) {
+        log.over.store(true, Relaxed);
+        self.empty(log, Ring::close);
     }
 
     /// Forgets the older half of the logs that nobody holds.
@@ -400,7 +407,7 @@ impl Logs {
         unused.sort_unstable();
         for (_, container) in unused.iter().take(unused.len().div_ceil(2)) {
             if let Some(log) = logs.remove(container) {
-                self.empty(log);
+                self.retire(log);
             }
         }
     }
@@ -423,9 +430,8 @@ impl Logs {
                 // Asked for before there was a route.
                 continue;
             }
-            log.over.store(true, Relaxed);
             logs.remove(container);
-            self.empty(log);
+            self.retire(log);
         }
     }
 

@@ -12,7 +12,9 @@ use crate::guard::query::decode;
 pub(super) const LIMIT_MAX: u64 = 1_000;
 const LIMIT: u64 = 100;
 /// The most entries that a look at the end shows.
-const LAST_MAX: u64 = 5_000;
+const LAST_MAX: u64 = 1_000;
+/// Where the farthest page begins.
+const OFFSET_MAX: u64 = 5_000_000;
 
 /// A filter by one word.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -166,6 +168,7 @@ impl<'q> Reader<'q> {
             bodies: Bodies {
                 request: self.flag("includeRequestBody"),
                 response: self.flag("includeResponseBody"),
+                hidden: false,
             },
         }
     }
@@ -182,7 +185,7 @@ impl List {
         let mut reader = Reader::new(query);
         let filter = reader.filter();
         let limit = reader.number("limit", 1, LIMIT_MAX);
-        let offset = reader.number("offset", 0, LAST_MAX * 1_000);
+        let offset = reader.number("offset", 0, OFFSET_MAX);
         let last = reader.number("last", 1, LAST_MAX);
         let after = reader.number("afterId", 0, u64::MAX);
         if reader.text("cursor").is_some() {

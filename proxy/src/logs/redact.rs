@@ -12,7 +12,7 @@ use crate::guard::query;
 pub(super) const REDACTED: &str = "REDACTED";
 
 /// A name that has one of these in it is a credential's.
-const PARTS: [&str; 16] = [
+const PARTS: [&str; 19] = [
     "token",
     "secret",
     "passw",
@@ -29,10 +29,15 @@ const PARTS: [&str; 16] = [
     "cookie",
     "signature",
     "session",
+    "jwt",
+    "assertion",
+    "saml",
 ];
+/// Fields that are credentials, too, or may hold them.
+const FIELDS: [&str; 2] = ["x-auth", "sec-websocket-protocol"];
 /// Parameters that are credentials, too; as fields these names are harmless.
-const PARAMETERS: [&str; 10] =
-    ["key", "code", "sig", "pwd", "pass", "jwt", "sid", "otp", "auth", "private_key"];
+const PARAMETERS: [&str; 9] =
+    ["key", "code", "sig", "pwd", "pass", "sid", "otp", "auth", "private_key"];
 /// Fields whose values are addresses, which may have parameters.
 const ADDRESSES: [header::HeaderName; 4] =
     [header::REFERER, header::LOCATION, header::CONTENT_LOCATION, header::REFRESH];
@@ -53,15 +58,52 @@ impl Redaction {
         Self { fields: lower(fields), parameters: lower(parameters) }
     }
 
-    /// Path and query without credentials; nothing if there are none. `is_ours` knows the parameters
-    /// that the container's gate reads, by their decoded names.
+    /// Path and query without credentials, cut off after about `max` octets; nothing if there is nothing
+    /// to change. `is_ours` knows the parameters that the container's gate reads, by their decoded names.
     pub(crate) fn target(
         &self,
         target: &PathAndQuery,
+        max: usize,
         is_ours: impl Fn(&[u8]) -> bool,
     ) -> Option<Box<str>> {
-        let query = self.query(target.query()?, is_ours)?;
-        Some(format!("{}?{query}", target.path()).into())
+        let path = self.path(target.path());
+        let all = target.query();
+        // What is cut off needs no look, and a whole parameter is cut off or none of it.
+        let kept = all.filter(|all| all.len() > max).map_or(all, |all| {
+            // A character may lie across the cut.
+            let start = (0..4).find_map(|less| all.get(..max.saturating_sub(less)));
+            start.map(|start| start.rsplit_once('&').map_or("", |(whole, _)| whole))
+        });
+        let query = kept.and_then(|kept| self.query(kept, is_ours));
+        if path.is_none() && query.is_none() && kept == all {
+            return None;
+        }
+        let mut shown = path.unwrap_or_else(|| target.path().to_owned());
+        if let Some(query) = query.as_deref().or(kept) {
+            shown.push('?');
+            shown.push_str(query);
+            shown.push_str(if kept == all { "" } else { "…" });
+        }
+        Some(shown.into())
+    }
+
+    /// A path whose parts have no parameters (`;jsessionid=…`) that are credentials; nothing if there
+    /// are none.
+    fn path(&self, path: &str) -> Option<String> {
+        memchr::memchr(b';', path.as_bytes())?;
+        let mut any = false;
+        let mut clean = |part: &str| match part.split_once('=') {
+            Some((name, value)) if self.is_parameter(name.as_bytes()) => {
+                any = true;
+                let rest = value.find('/').and_then(|end| value.get(end..)).unwrap_or_default();
+                format!("{name}={REDACTED}{rest}")
+            }
+            Some(_) | None => part.to_owned(),
+        };
+        let mut parts = path.split(';');
+        let first = parts.next().unwrap_or_default().to_owned();
+        let shown = parts.fold(first, |shown, part| shown + ";" + &clean(part));
+        any.then_some(shown)
     }
 
     /// A query or form without credentials; nothing if there are none.
@@ -107,27 +149,30 @@ impl Redaction {
     }
 
     fn address(&self, text: &str) -> Option<String> {
-        let (page, query) = text.split_once('?')?;
-        let (query, fragment) = query.split_once('#').unwrap_or((query, ""));
-        let shown = self.query(query, |_| false);
+        // A fragment is where some put tokens.
+        let (address, fragment) = text.split_once('#').unwrap_or((text, ""));
+        let shown = address.split_once('?').and_then(|(page, query)| {
+            let query = self.query(query, |_| false)?;
+            Some(format!("{page}?{query}"))
+        });
         if shown.is_none() && fragment.is_empty() {
             return None;
         }
-        // A fragment is where some put tokens.
-        Some(format!("{page}?{}", shown.as_deref().unwrap_or(query)))
+        Some(shown.unwrap_or_else(|| address.to_owned()))
     }
 
-    /// A body as it may be shown: forms and JSON without credentials; nothing if it can be shown as it
-    /// is. JSON that was cut off cannot be read, and its text is shown.
-    pub(super) fn body(&self, kind: &str, text: &str) -> Option<String> {
+    /// A body as it may be shown: forms and JSON without credentials. Nothing of JSON that cannot be read,
+    /// because it was cut off or has not come to its end yet: what is a credential in it is not known.
+    pub(super) fn body(&self, kind: &str, text: String) -> Option<String> {
         if kind.starts_with("application/x-www-form-urlencoded") {
-            return self.query(text, |_| false);
+            let clean = self.query(&text, |_| false);
+            return Some(clean.unwrap_or(text));
         }
         if !kind.starts_with("application/json") && !kind.contains("+json") {
-            return None;
+            return Some(text);
         }
-        let mut value: Value = serde_json::from_str(text).ok()?;
-        self.members(&mut value).then(|| value.to_string())
+        let mut value: Value = serde_json::from_str(&text).ok()?;
+        Some(if self.members(&mut value) { value.to_string() } else { text })
     }
 
     /// Replaces what members hold whose names speak of credentials; says whether there were any. The
@@ -166,7 +211,9 @@ impl Redaction {
     }
 
     fn is_field(&self, name: &str) -> bool {
-        PARTS.iter().any(|part| name.contains(part)) || self.fields.iter().any(|own| own == name)
+        PARTS.iter().any(|part| name.contains(part))
+            || FIELDS.contains(&name)
+            || self.fields.iter().any(|own| own == name)
     }
 }
 
@@ -193,8 +240,13 @@ mod tests {
             ("/a?own=1", Some("/a?own=REDACTED")),
             ("/a?code", Some("/a?code")),
             ("/a?password=", Some("/a?password=REDACTED")),
+            ("/a;jsessionid=x/b;v=1;c?d=e", Some("/a;jsessionid=REDACTED/b;v=1;c?d=e")),
+            ("/a;v=1/b", None),
+            // A query is cut off between two parameters, before anything in it is looked at.
+            ("/a?bb=01234567890123456&cc=01234567890123456&dd=0", Some("/a?bb=01234567890123456…")),
+            ("/a?bb=0123456789012345678901234567890123456789", Some("/a?…")),
         ] {
-            let shown = redaction().target(&target.parse().unwrap(), |name| name == b"own");
+            let shown = redaction().target(&target.parse().unwrap(), 40, |name| name == b"own");
             assert_eq!(shown.as_deref(), want, "{target}");
         }
     }
@@ -212,6 +264,9 @@ mod tests {
             ("x-pin", "x"),
             ("referer", "https://a/?token=x&b=c"),
             ("location", "/b?c#access_token=x"),
+            ("content-location", "https://a/b#access_token=x?c"),
+            ("cf-access-jwt-assertion", "x"),
+            ("sec-websocket-protocol", "bearer, x"),
             ("accept", "text/html"),
         ] {
             headers.insert(name, HeaderValue::from_static(value));
@@ -221,7 +276,16 @@ mod tests {
             let (_, value) = shown.iter().find(|(known, _)| &**known == name).unwrap();
             value.to_string()
         };
-        for name in ["authorization", "cookie", "set-cookie", "x-api-key", "x-pin"] {
+        assert_eq!(of("content-location"), "https://a/b");
+        for name in [
+            "authorization",
+            "cookie",
+            "set-cookie",
+            "x-api-key",
+            "x-pin",
+            "cf-access-jwt-assertion",
+            "sec-websocket-protocol",
+        ] {
             assert_eq!(of(name), REDACTED, "{name}");
         }
         assert_eq!(of("referer"), "https://a/?token=REDACTED&b=c");
@@ -234,16 +298,17 @@ mod tests {
     fn bodies_are_shown_without_credentials() {
         for (kind, text, want) in [
             ("application/x-www-form-urlencoded", "a=b&password=x", Some("a=b&password=REDACTED")),
-            ("application/json", r#"{"a":1}"#, None),
+            ("application/json", r#"{"a": 1}"#, Some(r#"{"a": 1}"#)),
             (
                 "application/json; charset=utf-8",
                 r#"[{"a":{"pin":1,"accessToken":"x"},"tokens":["x"]}]"#,
                 Some(r#"[{"a":{"accessToken":"REDACTED","pin":"REDACTED"},"tokens":["x"]}]"#),
             ),
             ("application/json", r#"{"password":"x"#, None),
-            ("text/plain", "password=x", None),
+            ("text/plain", "password=x", Some("password=x")),
         ] {
-            assert_eq!(redaction().body(kind, text).as_deref(), want, "{text}");
+            let shown = redaction().body(kind, text.to_owned());
+            assert_eq!(shown.as_deref(), want, "{text}");
         }
     }
 }

@@ -71,8 +71,10 @@ pub(super) struct Ring {
     /// The number of the first entry that is still here, or of the next.
     first: u64,
     pub(super) state: Option<State>,
-    /// When it was last written to or read.
+    /// When it was last written to.
     pub(super) used_ms: i64,
+    /// Nothing is added any more: nobody would count what it takes.
+    closed: bool,
 }
 
 impl Ring {
@@ -86,6 +88,7 @@ impl Ring {
             first: born,
             state,
             used_ms: now_ms,
+            closed: false,
         }
     }
 
@@ -109,8 +112,11 @@ impl Ring {
         self.entries.capacity() * size_of::<Head>() + self.octets.capacity() + self.captured
     }
 
-    /// Adds an entry; the oldest make room for it.
+    /// Adds an entry, unless the ring is closed; the oldest make room for it.
     pub(super) fn push(&mut self, bounds: &Bounds, head: Head, text: &Text<'_>) {
+        if self.closed {
+            return;
+        }
         let len = text.len();
         while self.entries.len() >= bounds.entries || self.octets.len() + len > bounds.octets {
             if !self.forget_oldest() {
@@ -161,6 +167,12 @@ impl Ring {
         self.entries = VecDeque::new();
         self.octets = VecDeque::new();
         self.captured = 0;
+    }
+
+    /// Forgets everything for good.
+    pub(super) fn close(&mut self) {
+        self.closed = true;
+        self.clear();
     }
 
     /// The entries from number `from` on, each with an iterator over its text.
@@ -235,6 +247,16 @@ mod tests {
         downstream::Protocol,
         logs::entry::{Asked, Served},
     };
+
+    #[test]
+    fn a_closed_ring_takes_nothing_more() {
+        let (mut ring, bounds) = (Ring::new(7, None, 0), Bounds::new(100, 1 << 20));
+        push(&mut ring, &bounds, &Method::GET, b"/a");
+        assert!(ring.held() > 0);
+        ring.close();
+        push(&mut ring, &bounds, &Method::GET, b"/b");
+        assert_eq!((ring.held(), ring.first(), ring.next()), (0, 8, 8));
+    }
 
     fn push(ring: &mut Ring, bounds: &Bounds, method: &Method, target: &[u8]) {
         let asked = Asked {

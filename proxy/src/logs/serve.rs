@@ -4,7 +4,7 @@
 use std::{collections::HashMap, net::IpAddr, rc::Rc, sync::Arc};
 
 use bytes::Bytes;
-use gantry_model::{FieldError, Service};
+use gantry_model::{FieldError, Service, access::Program};
 use gantry_router::Route;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use serde_json::{Map, Value, json};
@@ -80,6 +80,10 @@ pub(crate) fn serve(
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return Err(Failure::MethodNotAllowed);
     }
+    // An open log shows what anybody may know; fields and bodies are for those who were let in.
+    let gate = worker.deps().routes.current().gate(route.container).filter(|_| route.gated);
+    let policy = gate.as_ref().and_then(|gate| gate.policy.as_ref());
+    let hidden = !policy.is_some_and(|policy| policy.denies_by_default(Program::LOGS));
     let mut response = if path == "/" {
         page()
     } else if !log.reads().take(source(ask.downstream.peer.ip()), now_ms) {
@@ -88,9 +92,12 @@ pub(crate) fn serve(
     } else {
         let query = request.uri().query().unwrap_or_default();
         match path {
-            "/_logs" => List::parse(query).map(|list| listed(logs, &log, &list)),
+            "/_logs" => List::parse(query).map(|mut list| {
+                list.filter.bodies.hidden = hidden;
+                listed(logs, &log, &list)
+            }),
             "/_logs/stats" => Ok(stats(&log)),
-            _ => follow(ask, route, &log, request, account),
+            _ => follow(ask, (route, &log), request, account, hidden),
         }
         .unwrap_or_else(|errors| {
             account.failed(Code::BadRequest, 400);
@@ -195,13 +202,14 @@ fn stats(log: &Log) -> Response<EdgeBody> {
 
 fn follow(
     ask: &Ask<'_>,
-    route: &Route,
-    log: &Arc<Log>,
+    (route, log): (&Route, &Arc<Log>),
     request: &Request<Option<ClientBody>>,
     account: &mut Account,
+    hidden: bool,
 ) -> Result<Response<EdgeBody>, Vec<FieldError>> {
     let last_event = last_event(request.headers());
-    let follow = Follow::parse(request.uri().query().unwrap_or_default(), last_event)?;
+    let mut follow = Follow::parse(request.uri().query().unwrap_or_default(), last_event)?;
+    follow.filter.bodies.hidden = hidden;
     let origin = Origin::always(route.project, route.container);
     let guard = ask.worker.watch().wait(Some(origin));
     if let Some(pass) = &ask.pass {
@@ -211,7 +219,7 @@ fn follow(
         EdgeBody::EMPTY
     } else if let Some(body) = LogBody::new(ask.worker, log, follow, Rc::new(guard)) {
         if ask.downstream.protocol == Protocol::Http1 {
-            ask.downstream.sends(origin);
+            ask.downstream.sends(origin, ask.pass.as_ref());
         }
         EdgeBody::log(body)
     } else {

@@ -70,6 +70,10 @@ pub(crate) enum Piece {
 /// Parses the head that `octets` begin with; returns it with its length, or nothing when more octets are
 /// needed. `to_head` says that the request was HEAD, whose answers have no body.
 pub(crate) fn parse(octets: &Bytes, to_head: bool) -> Result<Option<(usize, Head)>, Fault> {
+    // The parser would read over empty lines first, over and over as they come.
+    if matches!(octets.first(), Some(b'\r' | b'\n')) {
+        return Err(Fault::Malformed);
+    }
     let mut fields = [const { MaybeUninit::uninit() }; FIELDS_MAX];
     let mut parsed = httparse::Response::new(&mut []);
     let config = ParserConfig::default();
@@ -293,6 +297,7 @@ mod tests {
         for start in ["HTTP/2.0 200 OK", "HTTP/1.2 200 OK", "HTTP/1.1 2000 OK", "HTTP/1.1 20 OK"] {
             assert_eq!(framing(start, "", false), Err(Fault::Malformed), "{start}");
         }
+        assert!(matches!(head("\r\nHTTP/1.1 200 OK\r\n\r\n", false), Err(Fault::Malformed)));
         // What a server of HTTP/2 says first.
         assert!(matches!(head("\0\0\x12\x04\0\0\0\0\0", false), Err(Fault::Malformed)));
     }

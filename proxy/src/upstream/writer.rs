@@ -146,7 +146,12 @@ impl Writer {
                 && self.tail.is_empty()
                 && let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx)
             {
-                self.take(frame.transpose().or(Err(WriteError::Body))?)?;
+                let taken = frame.transpose().or(Err(WriteError::Body));
+                if let Err(error) = taken.and_then(|frame| self.take(frame)) {
+                    // What was sent must never look whole.
+                    self.stage = Stage::Failed;
+                    return Poll::Ready(Err(error));
+                }
                 // A frame without octets leaves nothing to do but to ask for the next.
                 continue;
             }

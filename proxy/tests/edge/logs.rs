@@ -386,6 +386,13 @@ fn bodies_are_kept_where_the_owner_wants_them() {
         post(path);
         follower.response();
     }
+    let open = list(&bed, with).to_string();
+    assert!(!open.contains("ann") && !open.contains("headers"), "for nobody in particular: {open}");
+    let document = json!({
+        "groups": {"g": {"type": "ip", "range": "127.0.0.0/8"}},
+        "permissions": {"g": {"http": true, "logs": true}}
+    });
+    bed.gate(CONTAINER, &document);
     let shown = list(&bed, &format!("{with}&limit=6"));
     let entries = shown["entries"].as_array().unwrap();
     let of = |path: &str, kind: &str| {

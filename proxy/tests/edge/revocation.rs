@@ -12,9 +12,18 @@ use crate::{
     origin::{Origin, send},
 };
 
-/// A program whose answers never end: an echo after an upgrade, otherwise one event and silence.
+/// The octets of a large answer.
+const LARGE: usize = 32 << 20;
+
+/// A program whose answers never end: an echo after an upgrade, otherwise one event and silence. What
+/// is large ends when it was taken.
 fn endless(bed: &Bed) -> Origin {
     bed.running_with(|seen, stream| {
+        if seen.line().contains("/large") {
+            send(stream, format!("HTTP/1.1 200 OK\r\nContent-Length: {LARGE}\r\n\r\n"));
+            send(stream, vec![0; LARGE]);
+            return;
+        }
         if seen.values("upgrade").is_empty() {
             send(stream, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n");
             drop(stream.read(&mut [0; 16]));
@@ -101,6 +110,29 @@ fn a_credential_that_is_taken_away_cuts_those_who_came_by_it_and_no_others() {
 }
 
 #[test]
+fn a_client_that_takes_its_answer_slowly_is_judged_like_any_other() {
+    let bed = Bed::new(194);
+    let _origin = endless(&bed);
+    bed.gate(CONTAINER, &tokens(&["a", "b", "c"]));
+    let slow = || {
+        let mut client = bed.client();
+        let name = host(CONTAINER, "http-3000");
+        client.send(format!("GET /large HTTP/1.1\r\nHost: {name}\r\nX-Key: a\r\n\r\n"));
+        assert!(client.head().starts_with("HTTP/1.1 200"));
+        client
+    };
+    let (mut first, mut other) = (slow(), tunnel(&bed, "X-Key: b\r\n"));
+    bed.gate(CONTAINER, &tokens(&["a", "c"]));
+    assert!(other.is_closed(), "everybody was judged again");
+    assert_eq!(first.exactly(LARGE).len(), LARGE);
+    let (_second, mut other) = (slow(), tunnel(&bed, "X-Key: c\r\n"));
+    bed.gate(CONTAINER, &tokens(&["d"]));
+    assert!(other.is_closed());
+    drop(first);
+    bed.wait_metric("gantry_proxy_connections_open", 0.0);
+}
+
+#[test]
 fn a_gate_that_is_taken_away_cuts_nobody() {
     let bed = Bed::new(192);
     let _origin = endless(&bed);
@@ -128,7 +160,7 @@ fn a_request_that_waits_for_its_answer_is_refused_when_it_is_cut() {
     bed.gate(CONTAINER, &tokens(&["a"]));
     let mut client = bed.client();
     let name = host(CONTAINER, "http-3000");
-    client.send(format!("GET / HTTP/1.1\r\nHost: {name}\r\nX-Key: a\r\n\r\n"));
+    client.send(format!("GET /large HTTP/1.1\r\nHost: {name}\r\nX-Key: a\r\n\r\n"));
     origin.wait_seen(1);
     bed.gate(CONTAINER, &tokens(&["b"]));
     let reply = client.reply();

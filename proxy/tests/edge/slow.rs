@@ -119,6 +119,32 @@ fn a_client_over_tls_that_takes_nothing_is_given_up() {
 }
 
 #[test]
+fn a_client_that_takes_an_answer_in_drips_is_given_up() {
+    let bed = bed(218, |limits| (limits.send_idle, limits.send_rate_min) = (SHORT, 100_000_000));
+    let _origin = bed.running_with(|_, stream| {
+        send(stream, "HTTP/1.1 200 OK\r\nContent-Length: 104857600\r\n\r\n");
+        for _ in 0..6400 {
+            send(stream, [0; 16 * 1024]);
+        }
+    });
+    let name = host(CONTAINER, "http-3000");
+    for is_secure in [false, true] {
+        let mut client = if is_secure { bed.tls_client(&name) } else { bed.client() };
+        client.send(format!("GET / HTTP/1.1\r\nHost: {name}\r\n\r\n"));
+        client.head();
+        let open = "gantry_proxy_connections_open";
+        bed.wait_metric(open, 1.0);
+        let end = Instant::now() + Duration::from_secs(10);
+        // Never still for as long as a client may be.
+        while bed.metric(open) > 0.0 {
+            client.exactly(16 * 1024);
+            assert!(Instant::now() < end, "dripped for 10 s");
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
+    }
+}
+
+#[test]
 fn a_client_that_asks_without_end_and_takes_nothing_is_given_up() {
     let bed = bed(217, |limits| limits.send_idle = SHORT);
     let _origin = bed.running_with(|_, stream| reply(stream, "", &"x".repeat(256 * 1024)));

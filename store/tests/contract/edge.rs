@@ -383,8 +383,12 @@ pub(crate) async fn a_hostname_leads_where_its_alias_does_while_it_is_proven(wor
     // A check that changes nothing is no change; and none brings a binding back.
     let since = head(store);
     for (is_proven, changes) in [(false, &[][..]), (true, &[one.id]), (true, &[one.id])] {
-        (bound.is_proven, bound.checked_at_ms) = (is_proven, bound.checked_at_ms + 1);
-        assert!(store.note_hostname(&bound, NOW_MS).await.unwrap());
+        let last_ms = bound.checked_at_ms;
+        (bound.is_proven, bound.checked_at_ms) = (is_proven, last_ms + 1);
+        assert!(store.note_hostname(&bound, last_ms, NOW_MS).await.unwrap());
+        // Somebody else has checked it meanwhile.
+        let late = CustomHostname { is_proven: !is_proven, ..bound.clone() };
+        assert!(!store.note_hostname(&late, last_ms, NOW_MS).await.unwrap());
         assert_eq!(store.hostnames(one.id).await.unwrap(), [bound.clone()]);
         assert_eq!(changed(store, since).await, changes);
     }
@@ -394,7 +398,7 @@ pub(crate) async fn a_hostname_leads_where_its_alias_does_while_it_is_proven(wor
     assert_eq!(checked(at_ms, 1).await, [bound.clone()]);
     assert_eq!((checked(at_ms - 1, 1).await, checked(at_ms, 0).await), (vec![], vec![]));
     let unknown = CustomHostname { name: "other.shop.example".to_owned(), ..bound.clone() };
-    assert!(!store.note_hostname(&unknown, NOW_MS).await.unwrap());
+    assert!(!store.note_hostname(&unknown, at_ms, NOW_MS).await.unwrap());
     let other = world.create("other").await;
     let elsewhere = store.unbind_hostname(other.id, &bound.name, NOW_MS).await;
     assert!(matches!(elsewhere, Err(Error::NotFound)));
