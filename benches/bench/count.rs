@@ -112,7 +112,7 @@ fn time(containers: u64, runs: u64) -> Option<()> {
     writeln!(io::stdout(), "cold_ns {cold}\nhot_ns {hot}\none_access_ns {access}").ok()
 }
 
-/// How many lookups one run of [`time`] has.
+/// How many lookups one run of [`time()`] has.
 const RUN: u64 = 64;
 
 /// The median time of one step, in nanoseconds, over runs of [`RUN`] steps.
