@@ -78,11 +78,13 @@ def circumstances(options, begun, load_before):
         f"caddy {run([which('caddy'), 'version'], 10).split()[0]}",
     ]
     nginx = run(["sh", "-c", f"{which('nginx')} -v 2>&1"], 10).strip().rpartition(": ")[2]
+    # The version alone: what follows it names a build.
+    kernel = ".".join(platform.release().split(".")[:2])
     took = datetime.datetime.now(datetime.timezone.utc) - begun
     return (
         f"{begun:%Y-%m-%d %H:%M} UTC, {took.seconds // 60} minutes, {options.rounds} interleaved "
         f"rounds{', short ones' if options.quick else ''}. {os.cpu_count()} cores, "
-        f"{model[1] if model else platform.machine()}, Linux {platform.release()}; load average "
+        f"{model[1] if model else platform.machine()}, Linux {kernel}; load average "
         f"before {load_before:.1f}, after {os.getloadavg()[0]:.1f}. {nginx}, "
         f"{', '.join(versions)}, one worker each on one core; origin and clients on the other."
     )
