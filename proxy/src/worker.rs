@@ -359,7 +359,8 @@ impl Worker {
         }
     }
 
-    /// The wall clock, in milliseconds since the epoch.
+    /// The wall clock, in milliseconds since the epoch: what it said at the last tick and what has
+    /// passed since, both rounded down, so that it may be one millisecond behind.
     pub(crate) fn now_ms(&self) -> i64 {
         let (at_tick, tick) = self.clock.get();
         at_tick.saturating_add(i64::try_from(tick.elapsed().as_millis()).unwrap_or(0))
