@@ -9,6 +9,7 @@ mod crash;
 mod creation;
 mod edge;
 mod files;
+mod hooks;
 mod lifecycle;
 mod startup;
 mod tap;
