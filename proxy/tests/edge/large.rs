@@ -33,10 +33,18 @@ const UNDER_WAY_MAX: u64 = 32 * MIB;
 /// How often one side is looked at for whether it still moves.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// The octets of a body that goes one way by HTTP/1 or 2.
+/// The octets of a body that goes one way; the client of HTTP/3 is slow at everything.
 fn size() -> u64 {
+    sized(128)
+}
+
+fn size_of_http3() -> u64 {
+    sized(20)
+}
+
+fn sized(usual: u64) -> u64 {
     let set = std::env::var_os("LARGE_MEGABYTES");
-    set.map_or(128, |set| set.to_str().unwrap().parse().unwrap()) * MIB
+    set.map_or(usual, |set| set.to_str().unwrap().parse().unwrap()) * MIB
 }
 
 /// The memory of this process from now on.
@@ -211,36 +219,33 @@ fn a_large_download_by_http2_is_never_in_memory() {
     downloads(4, "--http2");
 }
 
-/// The client of HTTP/3 is slow at everything.
-const HTTP3_SIZE: u64 = 20 * MIB;
-
 #[test]
 fn a_large_upload_by_http3_is_never_in_memory() {
-    let bed = Bed::new(5);
+    let (bed, size) = (Bed::new(5), size_of_http3());
     let listener = container(&bed);
-    let (name, size) = (host(CONTAINER, "http-3000"), HTTP3_SIZE.to_string());
+    let name = host(CONTAINER, "http-3000");
     let memory = Memory::now();
-    let client = python::ask(&bed, "http3_client.py", &name, &["uploads", &size]);
+    let client = python::ask(&bed, "http3_client.py", &name, &["uploads", &size.to_string()]);
     let Some(mut client) = client else { return };
     let (mut stream, _) = accept(&listener);
     // It says so when the edge takes no more of it.
     let under_way: u64 = client.line().parse().unwrap();
     assert!(under_way < UNDER_WAY_MAX, "{under_way} were taken for a container that takes nothing");
     let came = drain(&mut stream, b"\r\n0\r\n\r\n");
-    assert!((HTTP3_SIZE..HTTP3_SIZE + HTTP3_SIZE / 10).contains(&came), "{came}");
+    assert!((size..size + size / 10).contains(&came), "{came}");
     send(&mut stream, "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nall\n");
     client.ends();
-    memory.was_constant(&format!("{} MiB up by HTTP/3", HTTP3_SIZE / MIB));
+    memory.was_constant(&format!("{} MiB up by HTTP/3", size / MIB));
 }
 
 #[test]
 fn a_large_download_by_http3_is_never_in_memory() {
-    let bed = Bed::new(6);
+    let (bed, size) = (Bed::new(6), size_of_http3());
     let moved = Moved::default();
     let memory = Memory::now();
-    let pouring = giving(container(&bed), HTTP3_SIZE, &moved);
-    let (name, size) = (host(CONTAINER, "http-3000"), HTTP3_SIZE.to_string());
-    let client = python::ask(&bed, "http3_client.py", &name, &["downloads", &size]);
+    let pouring = giving(container(&bed), size, &moved);
+    let name = host(CONTAINER, "http-3000");
+    let client = python::ask(&bed, "http3_client.py", &name, &["downloads", &size.to_string()]);
     let Some(mut client) = client else { return };
     client.says("taking nothing");
     let under_way = stalled(&moved);
@@ -248,5 +253,5 @@ fn a_large_download_by_http3_is_never_in_memory() {
     client.go_on();
     client.ends();
     pouring.join().unwrap();
-    memory.was_constant(&format!("{} MiB down by HTTP/3", HTTP3_SIZE / MIB));
+    memory.was_constant(&format!("{} MiB down by HTTP/3", size / MIB));
 }
