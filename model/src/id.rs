@@ -50,6 +50,9 @@ pub mod kind {
     /// Names a hook.
     #[derive(Debug)]
     pub enum Hook {}
+    /// Names a snapshot (not what its owner calls it).
+    #[derive(Debug)]
+    pub enum Snapshot {}
 }
 
 /// The id of a container.
@@ -72,6 +75,8 @@ pub type LogId = Id<kind::Log>;
 pub type AliasId = Id<kind::Alias>;
 /// The id of a hook.
 pub type HookId = Id<kind::Hook>;
+/// The id of a snapshot.
+pub type SnapshotId = Id<kind::Snapshot>;
 
 impl<K> Id<K> {
     /// The id with these bytes.

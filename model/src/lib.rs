@@ -26,7 +26,7 @@ pub use chain::Chain;
 pub use container::{ContainerSpec, Generation};
 pub use id::{
     AliasId, ContainerId, HookId, Id, ImageId, InvalidId, LogId, ProjectId, RealmId, ServerId,
-    TokenId, UserId,
+    SnapshotId, TokenId, UserId,
 };
 pub use name::{Domain, Hostname, InvalidName, ServerName};
 pub use phase::{Event, Phase, Refused, Wish};

@@ -1,6 +1,6 @@
 //! What can go wrong in a runtime, whether trying again helps, and what an owner may read of it.
 
-use gantry_model::ContainerId;
+use gantry_model::{ContainerId, SnapshotId};
 
 /// A cause of any kind.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -33,6 +33,12 @@ pub enum Error {
     NotFound {
         /// The container that was asked for.
         id: ContainerId,
+    },
+    /// The runtime does not keep this snapshot.
+    #[error("there is no snapshot {snapshot}")]
+    NoSnapshot {
+        /// The snapshot that was asked for.
+        snapshot: SnapshotId,
     },
     /// The call needs a running container, and this one does not run (or is frozen).
     #[error("the container {id} is not running")]
@@ -89,6 +95,7 @@ impl Error {
             | Self::Failed { .. } => true,
             Self::UnknownImage { .. }
             | Self::NotFound { .. }
+            | Self::NoSnapshot { .. }
             | Self::NotRunning { .. }
             | Self::Command { .. }
             | Self::Denied { .. } => false,
@@ -104,6 +111,7 @@ impl Error {
                 format!("the image {name} could not be built while {step}")
             }
             Self::NotFound { .. } => "the container does not exist on this server".to_owned(),
+            Self::NoSnapshot { .. } => "the snapshot does not exist on this server".to_owned(),
             Self::NotRunning { .. } => "the container is not running".to_owned(),
             Self::Command { message } => format!("the command cannot be run: {message}"),
             Self::Denied { .. } => "this server is not set up to run containers".to_owned(),

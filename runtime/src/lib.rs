@@ -18,13 +18,13 @@ mod types;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use gantry_model::ContainerId;
+use gantry_model::{ContainerId, SnapshotId};
 use tokio::sync::broadcast;
 
 pub use error::{BoxError, Error};
 pub use types::{
     Attached, Exec, ExecOutput, ExecUser, ExitStatus, ImageInfo, Kit, Limits, Network, Observed,
-    Order, PtyControl, PtyIo, PtySize, Running, State, Stats,
+    Order, PtyControl, PtyIo, PtySize, Running, SnapshotInfo, Source, State, Stats,
 };
 
 /// The result of a call to a runtime.
@@ -60,6 +60,37 @@ pub trait Runtime: Send + Sync + 'static {
     /// Kills and removes the container with everything that belongs to it: file system, ramdisk,
     /// address. Succeeds when there is nothing to remove.
     async fn ensure_deleted(&self, id: ContainerId) -> Result<()>;
+
+    /// Creates the container as [`Runtime::ensure_created`] does, but with the file system that
+    /// `source` has at this moment: of the order, image, kit and `cache` are not read. The copy is a
+    /// machine of its own, with another address and another machine id. A container that exists is
+    /// left as it is, wherever its files are from; one that was seen to exist has all its files.
+    ///
+    /// A source that runs goes on running, but is frozen while its files are copied.
+    /// [`Error::NotFound`] or [`Error::NoSnapshot`] when there is no such source.
+    async fn ensure_copied(&self, order: &Order, source: Source) -> Result<()>;
+
+    /// Replaces the whole file system of a container by what `source` has at this moment, and leaves
+    /// the container stopped (whatever ran in it was killed) under its address: a restoration, if the
+    /// source is a snapshot of its own, and otherwise a refresh of a copy from where it was copied.
+    /// The ramdisk is not touched. Until this succeeds, the files are the old ones or the new ones,
+    /// never a mixture. Called again, it does the same again: what the container has written since is lost.
+    ///
+    /// Of the source holds what [`Runtime::ensure_copied`] says; it must have been made from the same
+    /// image as the container. A container is not refilled from itself: nothing happens then.
+    async fn ensure_refilled(&self, id: ContainerId, source: Source) -> Result<()>;
+
+    /// Keeps the file system (not memory, not the ramdisk) that the container has at this moment
+    /// under the name `snapshot`, which belongs to nobody: it outlives the container. If there is
+    /// such a snapshot already, it stays as it is, whatever it was made from, and the container need
+    /// not exist any more. A running container is frozen while its files are copied.
+    async fn ensure_snapshot(&self, id: ContainerId, snapshot: SnapshotId) -> Result<SnapshotInfo>;
+
+    /// Removes a snapshot. Succeeds when there is nothing to remove. Copies made from it stay.
+    async fn ensure_snapshot_deleted(&self, snapshot: SnapshotId) -> Result<()>;
+
+    /// Every snapshot that this runtime keeps, complete ones only.
+    async fn snapshots(&self) -> Result<Vec<SnapshotInfo>>;
 
     /// Every container that this runtime holds for us, including those that no record asks for.
     async fn list(&self) -> Result<Vec<Observed>>;

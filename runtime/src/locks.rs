@@ -1,11 +1,11 @@
-//! Calls for one container exclude each other; calls for different ones do not.
+//! Calls for one container (or snapshot) exclude each other; calls for different ones do not.
 
 use std::{
     collections::HashMap,
+    hash::Hash,
     sync::{Arc, Mutex, PoisonError, Weak},
 };
 
-use gantry_model::ContainerId;
 use tokio::sync::OwnedMutexGuard;
 
 /// A held lock. Whoever works for the holder, and may work on when the holder was dropped, has a
@@ -13,13 +13,19 @@ use tokio::sync::OwnedMutexGuard;
 #[derive(Clone, Debug)]
 pub(crate) struct Busy(#[expect(dead_code, reason = "held, not read")] Arc<OwnedMutexGuard<()>>);
 
-/// One lock per container, present only while someone holds it or waits for it.
-#[derive(Debug, Default)]
-pub(crate) struct Locks(Mutex<HashMap<ContainerId, Weak<tokio::sync::Mutex<()>>>>);
+/// One lock per thing, present only while someone holds it or waits for it.
+#[derive(Debug)]
+pub(crate) struct Locks<K>(Mutex<HashMap<K, Weak<tokio::sync::Mutex<()>>>>);
 
-impl Locks {
-    /// Waits until no one else works on this container. Cancel-safe; first come, first served.
-    pub(crate) async fn lock(&self, id: ContainerId) -> Busy {
+impl<K> Default for Locks<K> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<K: Copy + Eq + Hash + Ord> Locks<K> {
+    /// Waits until no one else works on it. Cancel-safe; first come, first served.
+    pub(crate) async fn lock(&self, id: K) -> Busy {
         let lock = {
             let mut locks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             locks.retain(|_, lock| lock.strong_count() > 0);
@@ -31,5 +37,12 @@ impl Locks {
             })
         };
         Busy(Arc::new(lock.lock_owned().await))
+    }
+
+    /// The same for two different things, without the danger that another waits for them the other
+    /// way round.
+    pub(crate) async fn lock_both(&self, one: K, other: K) -> [Busy; 2] {
+        let first = self.lock(one.min(other)).await;
+        [first, self.lock(one.max(other)).await]
     }
 }

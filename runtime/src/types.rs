@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use gantry_model::{ContainerId, container::ImageName};
+use gantry_model::{ContainerId, SnapshotId, container::ImageName};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::oneshot,
@@ -289,4 +289,23 @@ pub struct ImageInfo {
     pub cached: bool,
     /// What it takes on disk when it is there, in bytes.
     pub disk_bytes: Option<u64>,
+}
+
+/// What a file system is copied from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Source {
+    /// A container, in whatever state.
+    Container(ContainerId),
+    /// A snapshot.
+    Snapshot(SnapshotId),
+}
+
+/// A snapshot that is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SnapshotInfo {
+    /// Its id.
+    pub id: SnapshotId,
+    /// What its files take on disk beside the image, in bytes; as far as the file system shares
+    /// blocks between files, less is really in use.
+    pub bytes: u64,
 }

@@ -10,7 +10,11 @@
 //!     run.json                   its last start
 //!     config.json                the OCI configuration of its last start
 //!     upper/ work/ rootfs/       overlay: changes, scratch, mount point
+//!     upper.new/                 changes that are to replace those beside it
 //!     ramdisk/                   mount point of the ramdisk
+//! <dir>/snapshots/<id>/          one snapshot; no container's, so that it outlives its own
+//!     record.json                what it was made from; its presence makes the snapshot
+//!     upper/                     the changes that were kept
 //! ```
 //!
 //! Files appear whole, by a rename. A directory without a record is what a crash left.
@@ -30,11 +34,11 @@ use std::{
     time::Duration,
 };
 
-use gantry_model::ContainerId;
+use gantry_model::{ContainerId, Id, SnapshotId};
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::{lifecycle::blocking, process::Init};
+use super::{lifecycle::blocking, process::Init, snapshots::SnapshotRecord};
 use crate::{Error, Result};
 
 /// No file of ours comes near this size.
@@ -79,6 +83,10 @@ pub(super) struct Run {
 #[derive(Clone, Debug)]
 pub(super) struct Home(PathBuf);
 
+/// The places of one snapshot.
+#[derive(Clone, Debug)]
+pub(super) struct Shelf(PathBuf);
+
 impl Disk {
     /// Makes what is missing, waits for an ending runtime to let go, removes what was being removed
     /// with the program `rm`.
@@ -87,7 +95,7 @@ impl Disk {
         for dir in [root.to_owned(), root.join("containers")] {
             make_dir(&dir, 0o711).map_err(failed)?;
         }
-        for dir in ["runc", "trash"] {
+        for dir in ["runc", "trash", "snapshots"] {
             make_dir(&root.join(dir), 0o700).map_err(failed)?;
         }
         let lock = OpenOptions::new()
@@ -127,23 +135,38 @@ impl Disk {
         Home(self.root.join("containers").join(id.to_string()))
     }
 
-    /// Every id that has a directory.
+    /// The places of a snapshot, whether it exists or not.
+    pub(super) fn shelf(&self, id: SnapshotId) -> Shelf {
+        Shelf(self.root.join("snapshots").join(id.to_string()))
+    }
+
+    /// Every id of a container that has a directory.
     pub(super) fn ids(&self) -> Result<Vec<ContainerId>> {
-        let failed = |error: io::Error| Error::failed("listing the containers", error);
-        let entries = fs::read_dir(self.root.join("containers")).map_err(failed)?;
-        let mut ids = Vec::new();
-        for entry in entries {
-            let name = entry.map_err(failed)?.file_name();
-            ids.extend(name.to_str().and_then(|name| name.parse::<ContainerId>().ok()));
-        }
-        Ok(ids)
+        ids(&self.root.join("containers"))
+            .map_err(|error| Error::failed("listing the containers", error))
+    }
+
+    /// Every id of a snapshot that has a directory.
+    pub(super) fn snapshot_ids(&self) -> Result<Vec<SnapshotId>> {
+        ids(&self.root.join("snapshots"))
+            .map_err(|error| Error::failed("listing the snapshots", error))
     }
 
     /// Makes a container vanish at once, then removes its files. Blocks for as long as that takes;
     /// what cannot be removed is tried again when the next runtime opens.
     pub(super) fn discard(&self, id: ContainerId, token: u64) -> io::Result<()> {
+        self.discard_path(self.home(id).dir(), id, token)
+    }
+
+    /// The same for a snapshot.
+    pub(super) fn discard_snapshot(&self, id: SnapshotId, token: u64) -> io::Result<()> {
+        self.discard_path(&self.shelf(id).0, id, token)
+    }
+
+    /// The same for something that belongs to `id`; `token` was not used before.
+    pub(super) fn discard_path<K>(&self, path: &Path, id: Id<K>, token: u64) -> io::Result<()> {
         let trash = self.root.join("trash").join(format!("{id}-{token:x}"));
-        match fs::rename(self.home(id).dir(), &trash) {
+        match fs::rename(path, &trash) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             other => other?,
         }
@@ -201,14 +224,31 @@ impl Home {
         read(&self.0.join("run.json"))
     }
 
-    /// Makes the container exist, durably: its directories first, the record last.
+    /// Makes an empty container exist, durably.
     pub(super) fn create(&self, record: &Record, root: u32) -> io::Result<()> {
+        self.prepare(root)?;
+        make_dir(&self.upper(), 0o755)?;
+        std::os::unix::fs::chown(self.upper(), Some(root), Some(root))?;
+        self.finish(record)
+    }
+
+    /// Makes the directories of a container to be, but for that of its changes.
+    pub(super) fn prepare(&self, root: u32) -> io::Result<()> {
         make_dir(&self.0, 0o700)?;
         self.close_to_others(root)?;
-        for dir in [self.upper(), self.work(), self.rootfs(), self.ramdisk()] {
+        for dir in [self.work(), self.rootfs(), self.ramdisk()] {
             make_dir(&dir, 0o755)?;
         }
-        std::os::unix::fs::chown(self.upper(), Some(root), Some(root))?;
+        Ok(())
+    }
+
+    /// Makes the overlay's scratch directory, if it is missing.
+    pub(super) fn ensure_work(&self) -> io::Result<()> {
+        if self.work().exists() { Ok(()) } else { make_dir(&self.work(), 0o755) }
+    }
+
+    /// Makes the container exist, durably: its directories are there, the record comes last.
+    pub(super) fn finish(&self, record: &Record) -> io::Result<()> {
         write_atomically(&self.0.join("record.json"), &serde_json::to_vec(record)?, Durable::Yes)?;
         // The entry of the container's own directory must be on disk, too.
         self.0.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
@@ -242,6 +282,39 @@ impl Home {
     pub(super) fn write_bundle(&self, json: &[u8]) -> io::Result<()> {
         write_atomically(&self.0.join("config.json"), json, Durable::No)
     }
+}
+
+impl Shelf {
+    /// The changes that were kept.
+    pub(super) fn upper(&self) -> PathBuf {
+        self.0.join("upper")
+    }
+
+    /// The record; `None` when the snapshot does not exist (as far as it was ever finished).
+    pub(super) fn record(&self) -> Option<SnapshotRecord> {
+        read(&self.0.join("record.json"))
+    }
+
+    /// Makes the directory of a snapshot to be. Nobody but root passes through.
+    pub(super) fn prepare(&self) -> io::Result<()> {
+        make_dir(&self.0, 0o700)
+    }
+
+    /// Makes the snapshot exist, durably.
+    pub(super) fn finish(&self, record: &SnapshotRecord) -> io::Result<()> {
+        write_atomically(&self.0.join("record.json"), &serde_json::to_vec(record)?, Durable::Yes)?;
+        self.0.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
+    }
+}
+
+/// The entries of a directory that are ids.
+fn ids<K>(dir: &Path) -> io::Result<Vec<Id<K>>> {
+    let mut ids = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let name = entry?.file_name();
+        ids.extend(name.to_str().and_then(|name| name.parse::<Id<K>>().ok()));
+    }
+    Ok(ids)
 }
 
 /// Removes a tree that a container made. By a program that walks it without recursion: how deep it

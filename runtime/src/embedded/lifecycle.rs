@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use gantry_model::ContainerId;
+use gantry_model::{ContainerId, SnapshotId};
 use tokio::sync::{RwLock, broadcast};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -51,7 +51,8 @@ pub(super) struct Inner {
     pub(super) cgroups: Cgroups,
     pub(super) network: Network,
     pub(super) images: Images,
-    pub(super) locks: Locks,
+    pub(super) locks: Locks<ContainerId>,
+    pub(super) snapshot_locks: Locks<SnapshotId>,
     pub(super) boot_id: String,
     pub(super) exits: broadcast::Sender<ContainerId>,
     pub(super) tasks: TaskTracker,

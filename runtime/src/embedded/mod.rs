@@ -9,6 +9,7 @@
 mod bundle;
 mod cgroup;
 mod config;
+mod copy;
 mod disk;
 mod exec;
 mod guest;
@@ -22,6 +23,7 @@ mod recipe;
 mod rootfs;
 mod runc;
 mod seccomp;
+mod snapshots;
 mod stats;
 mod strays;
 mod terminal;
@@ -33,7 +35,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use gantry_model::ContainerId;
+use gantry_model::{ContainerId, SnapshotId};
 use tokio::sync::{RwLock, broadcast};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -51,7 +53,8 @@ use self::{
 };
 use crate::{
     Attached, Error, Exec, ExecOutput, ImageInfo, Observed, Order, PtySize, Result, Running,
-    Runtime, Stats, locks::Locks,
+    Runtime, SnapshotInfo, Source, Stats,
+    locks::{Busy, Locks},
 };
 
 /// How many ends of inits a slow listener may be behind before it loses some.
@@ -81,6 +84,7 @@ impl Embedded {
             cgroups: Cgroups::open(&config.cgroup)?,
             images: Images::open(config.images()).await?,
             locks: Locks::default(),
+            snapshot_locks: Locks::default(),
             boot_id: boot_id.trim().to_owned(),
             exits: broadcast::channel(EXITS_MAX).0,
             shutdown: CancellationToken::new(),
@@ -119,6 +123,7 @@ impl Embedded {
                 inner.watch(id, run.init);
             }
         }
+        inner.remove_unfinished()?;
         if let Some(last) = inner.disk.last_address() {
             inner.network.resume_after(last);
         }
@@ -130,25 +135,42 @@ impl Embedded {
         &self.inner.images
     }
 
-    /// Removes unpacked images that neither a container nor the next creation needs; returns how
+    /// Locks a container and what it is filled from, each for as long as one of the locks is held.
+    async fn lock_with(&self, id: ContainerId, source: Source) -> Vec<Busy> {
+        match source {
+            Source::Container(other) if other == id => vec![self.inner.locks.lock(id).await],
+            Source::Container(other) => self.inner.locks.lock_both(id, other).await.into(),
+            Source::Snapshot(snapshot) => vec![
+                self.inner.locks.lock(id).await,
+                self.inner.snapshot_locks.lock(snapshot).await,
+            ],
+        }
+    }
+
+    /// Removes unpacked images that neither a container, a snapshot nor the next creation needs; returns how
     /// many. Creations wait meanwhile.
     pub async fn prune_images(&self) -> Result<usize> {
         let inner = &self.inner;
         let _no_creation = inner.images_in_use.write().await;
         let ids = inner.disk.ids()?;
-        let used: Vec<_> = ids
-            .into_iter()
-            .filter_map(|id| inner.disk.home(id).record())
+        let containers = ids.into_iter().filter_map(|id| inner.disk.home(id).record());
+        let snapshots = inner.disk.snapshot_ids()?.into_iter();
+        let snapshots = snapshots.filter_map(|id| inner.disk.shelf(id).record());
+        let used: Vec<_> = containers
             .map(|record| record.lower)
+            .chain(snapshots.map(|record| record.lower))
             .collect();
         inner.images.prune(&used).await
     }
 
-    /// Deletes every container and takes the network and the control groups back from the host.
+    /// Deletes every container and every snapshot, and takes the network and the control groups back from the host.
     /// Images and the (then empty) directory stay.
     pub async fn uninstall(self) -> Result<()> {
         for id in self.inner.disk.ids()? {
             self.ensure_deleted(id).await?;
+        }
+        for snapshot in self.inner.disk.snapshot_ids()? {
+            self.ensure_snapshot_deleted(snapshot).await?;
         }
         let cgroups = self.inner.cgroups.clone();
         blocking("removing the control groups", move || {
@@ -203,6 +225,40 @@ impl Runtime for Embedded {
         self.inner.kill(id);
         let busy = self.inner.locks.lock(id).await;
         self.inner.delete(id, &busy).await
+    }
+
+    async fn ensure_copied(&self, order: &Order, source: Source) -> Result<()> {
+        let busy = self.lock_with(order.id, source).await;
+        self.inner.copy(order, source, busy).await
+    }
+
+    async fn ensure_refilled(&self, id: ContainerId, source: Source) -> Result<()> {
+        if source == Source::Container(id) {
+            return Ok(());
+        }
+        let busy = self.lock_with(id, source).await;
+        self.inner.refill(id, source, busy).await
+    }
+
+    async fn ensure_snapshot(&self, id: ContainerId, snapshot: SnapshotId) -> Result<SnapshotInfo> {
+        let busy = self.lock_with(id, Source::Snapshot(snapshot)).await;
+        self.inner.snapshot(id, snapshot, busy).await
+    }
+
+    async fn ensure_snapshot_deleted(&self, snapshot: SnapshotId) -> Result<()> {
+        let busy = self.inner.snapshot_locks.lock(snapshot).await;
+        let inner = Arc::clone(&self.inner);
+        blocking("deleting the snapshot", move || {
+            let _busy = busy;
+            inner.disk.discard_snapshot(snapshot, inner.token())
+        })
+        .await
+    }
+
+    async fn snapshots(&self) -> Result<Vec<SnapshotInfo>> {
+        let inner = Arc::clone(&self.inner);
+        blocking("listing the snapshots", move || inner.snapshots().map_err(std::io::Error::other))
+            .await
     }
 
     async fn list(&self) -> Result<Vec<Observed>> {

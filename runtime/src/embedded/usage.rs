@@ -30,6 +30,11 @@ impl Usage {
         results.get(&id).filter(|(at, _)| at.elapsed() < KEEP).map(|(_, bytes)| *bytes)
     }
 
+    /// Drops a result that no longer holds.
+    pub(super) fn forget(&self, id: ContainerId) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+    }
+
     /// Notes a result.
     pub(super) fn note(&self, id: ContainerId, bytes: u64) {
         let mut results = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -5,15 +5,17 @@
 //! addresses, so a test can listen there and be the container. Faults and delays are injected by
 //! call, and commands are answered by a script.
 //!
-//! What it does not have: file systems, so nothing that a command writes is there for the next one.
+//! Of file systems it has what its own commands `tee <path>`, `cat <path>` and `rm <path>` use: a few
+//! small files for each container, so that snapshots and copies have something to keep.
 
+mod files;
 mod shell;
 mod world;
 
 use std::{net::IpAddr, time::Duration};
 
 use async_trait::async_trait;
-use gantry_model::ContainerId;
+use gantry_model::{ContainerId, SnapshotId};
 use tokio::{
     sync::{broadcast, oneshot},
     time::timeout,
@@ -21,7 +23,7 @@ use tokio::{
 
 use crate::{
     Attached, Error, Exec, ExecOutput, ImageInfo, Observed, Order, PtyControl, PtySize, Result,
-    Running, Runtime, State, Stats,
+    Running, Runtime, SnapshotInfo, Source, State, Stats,
 };
 
 pub use world::{Call, World};
@@ -94,6 +96,35 @@ impl Runtime for Fake {
         self.world.enter(Call::Delete, id).await?;
         self.world.delete(id);
         Ok(())
+    }
+
+    async fn ensure_copied(&self, order: &Order, source: Source) -> Result<()> {
+        let _busy = self.world.lock_with(order.id, source).await;
+        self.world.enter(Call::Copy, order.id).await?;
+        self.world.copy(order, source)
+    }
+
+    async fn ensure_refilled(&self, id: ContainerId, source: Source) -> Result<()> {
+        let _busy = self.world.lock_with(id, source).await;
+        self.world.enter(Call::Refill, id).await?;
+        self.world.refill(id, source)
+    }
+
+    async fn ensure_snapshot(&self, id: ContainerId, snapshot: SnapshotId) -> Result<SnapshotInfo> {
+        let _busy = self.world.lock(id).await;
+        self.world.enter(Call::Snapshot, id).await?;
+        self.world.snapshot(id, snapshot)
+    }
+
+    async fn ensure_snapshot_deleted(&self, snapshot: SnapshotId) -> Result<()> {
+        self.world.enter_any(Call::DeleteSnapshot).await?;
+        self.world.delete_snapshot(snapshot);
+        Ok(())
+    }
+
+    async fn snapshots(&self) -> Result<Vec<SnapshotInfo>> {
+        self.world.enter_any(Call::Snapshots).await?;
+        Ok(self.world.snapshots())
     }
 
     async fn list(&self) -> Result<Vec<Observed>> {

@@ -54,7 +54,7 @@ pub(super) async fn run(command: Exec) -> Result<ExecOutput> {
     Ok(output(code, stdout.into()))
 }
 
-fn output(code: u8, stdout: Bytes) -> ExecOutput {
+pub(super) fn output(code: u8, stdout: Bytes) -> ExecOutput {
     ExecOutput { status: ExitStatus::Code(code), stdout, stderr: Bytes::new(), truncated: false }
 }
 

@@ -9,14 +9,18 @@ use std::{
 };
 
 use futures_util::{FutureExt as _, future::BoxFuture};
-use gantry_model::{ContainerId, container::ImageName};
+use gantry_model::{ContainerId, SnapshotId, container::ImageName};
 use ipnet::Ipv4Net;
 use tokio::sync::broadcast;
 use tokio_util::task::TaskTracker;
 
-use super::shell;
+use super::{
+    files::{self, Files, Kept},
+    shell,
+};
 use crate::{
-    Error, Exec, ExecOutput, ImageInfo, Kit, Observed, Order, PtySize, Result, State, Stats,
+    Error, Exec, ExecOutput, ImageInfo, Kit, Observed, Order, PtySize, Result, Source, State,
+    Stats,
     locks::{Busy, Locks},
     pool::Pool,
 };
@@ -36,6 +40,16 @@ pub enum Call {
     Resume,
     /// `ensure_deleted`.
     Delete,
+    /// `ensure_copied`.
+    Copy,
+    /// `ensure_refilled`.
+    Refill,
+    /// `ensure_snapshot`.
+    Snapshot,
+    /// `ensure_snapshot_deleted`.
+    DeleteSnapshot,
+    /// `snapshots`.
+    Snapshots,
     /// `list` and `observe`.
     List,
     /// `exec`.
@@ -58,29 +72,31 @@ pub struct World(Arc<Shared>);
 
 struct Shared {
     inner: Mutex<Inner>,
-    locks: Locks,
+    locks: Locks<ContainerId>,
     exits: broadcast::Sender<ContainerId>,
     tasks: TaskTracker,
 }
 
-struct Inner {
+pub(super) struct Inner {
     pool: Pool,
-    boxes: BTreeMap<ContainerId, Container>,
+    pub(super) boxes: BTreeMap<ContainerId, Container>,
+    pub(super) snapshots: BTreeMap<SnapshotId, Kept>,
     offered: BTreeMap<ImageName, BTreeSet<Kit>>,
     faults: HashMap<Call, VecDeque<Error>>,
     delays: HashMap<Call, Duration>,
     calls: BTreeMap<Call, u64>,
-    script: Arc<Script>,
+    script: Option<Arc<Script>>,
     on_start: Option<Arc<OnStart>>,
     boots: u32,
 }
 
-struct Container {
-    order: Order,
+pub(super) struct Container {
+    pub(super) order: Order,
     address: Ipv4Addr,
-    state: State,
+    pub(super) state: State,
     starts: u64,
     pty: Option<PtySize>,
+    pub(super) files: Files,
 }
 
 impl Default for World {
@@ -111,11 +127,12 @@ impl World {
             inner: Mutex::new(Inner {
                 pool: Pool::new(net),
                 boxes: BTreeMap::new(),
+                snapshots: BTreeMap::new(),
                 offered,
                 faults: HashMap::new(),
                 delays: HashMap::new(),
                 calls: BTreeMap::new(),
-                script: Arc::new(|_id, command| shell::run(command).boxed()),
+                script: None,
                 on_start: None,
                 boots: 1,
             }),
@@ -146,13 +163,13 @@ impl World {
     }
 
     /// Lets `script` answer all commands from now on, instead of the built-in few (`echo`, `cat`,
-    /// `true`, `false`, `printenv`, `pwd`, `id -u`, `sleep`). Time limits still hold.
+    /// `true`, `false`, `printenv`, `pwd`, `id -u`, `sleep`, `tee`, `rm`). Time limits still hold.
     pub fn script<F, A>(&self, script: F)
     where
         F: Fn(ContainerId, Exec) -> A + Send + Sync + 'static,
         A: Future<Output = Result<ExecOutput>> + Send + 'static,
     {
-        self.inner().script = Arc::new(move |id, command| script(id, command).boxed());
+        self.inner().script = Some(Arc::new(move |id, command| script(id, command).boxed()));
     }
 
     /// Calls `hook` whenever a container starts, before the caller hears of it: the place to begin
@@ -197,7 +214,7 @@ impl World {
         self.inner().boxes.get(&id)?.pty
     }
 
-    fn inner(&self) -> MutexGuard<'_, Inner> {
+    pub(super) fn inner(&self) -> MutexGuard<'_, Inner> {
         self.0.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -215,6 +232,15 @@ impl World {
 
     pub(super) async fn lock(&self, id: ContainerId) -> Busy {
         self.0.locks.lock(id).await
+    }
+
+    pub(super) async fn lock_with(&self, id: ContainerId, source: Source) -> Vec<Busy> {
+        match source {
+            Source::Container(other) if other != id => {
+                self.0.locks.lock_both(id, other).await.into()
+            }
+            Source::Container(_) | Source::Snapshot(_) => vec![self.0.locks.lock(id).await],
+        }
     }
 
     /// Counts the call, waits as injected, fails as injected.
@@ -238,17 +264,11 @@ impl World {
 
     pub(super) fn create(&self, order: &Order) -> Result<()> {
         let mut inner = self.inner();
-        if inner.boxes.contains_key(&order.id) {
-            return Ok(());
-        }
         let known = inner.offered.get(&order.image).is_some_and(|kits| kits.contains(&order.kit));
-        if !known {
+        if !known && !inner.boxes.contains_key(&order.id) {
             return Err(Error::UnknownImage { name: order.image.as_str().to_owned() });
         }
-        let address = inner.pool.take(order.id).ok_or(Error::NoAddress)?;
-        let (order, state) = (order.clone(), State::Created);
-        inner.boxes.insert(order.id, Container { order, address, state, starts: 0, pty: None });
-        Ok(())
+        inner.create(order, Files::new())
     }
 
     pub(super) fn run(&self, order: &Order) -> Result<Ipv4Addr> {
@@ -333,8 +353,15 @@ impl World {
         let mut env = self.running(id)?.env;
         env.append(&mut command.env);
         command.env = env;
-        let script = Arc::clone(&self.inner().script);
-        Ok(script(id, command))
+        let mut inner = self.inner();
+        if let Some(script) = &inner.script {
+            return Ok(script(id, command));
+        }
+        let container = inner.boxes.get_mut(&id).ok_or(Error::NotFound { id })?;
+        Ok(match files::run(&mut container.files, &command) {
+            Some(output) => std::future::ready(Ok(output)).boxed(),
+            None => shell::run(command).boxed(),
+        })
     }
 
     pub(super) fn resized(&self, id: ContainerId, size: PtySize) {
@@ -371,6 +398,20 @@ impl World {
                 disk_bytes: Some(0),
             })
             .collect()
+    }
+}
+
+impl Inner {
+    /// Adds a container with these files, unless there is one.
+    pub(super) fn create(&mut self, order: &Order, files: Files) -> Result<()> {
+        if self.boxes.contains_key(&order.id) {
+            return Ok(());
+        }
+        let address = self.pool.take(order.id).ok_or(Error::NoAddress)?;
+        let (order, state) = (order.clone(), State::Created);
+        let container = Container { order, address, state, starts: 0, pty: None, files };
+        self.boxes.insert(container.order.id, container);
+        Ok(())
     }
 }
 

@@ -3,9 +3,10 @@
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use gantry_model::{ContainerId, container::ImageName};
+use gantry_model::{ContainerId, SnapshotId, container::ImageName};
 use gantry_runtime::{
-    Error, Exec, ExecUser, ExitStatus, Kit, Limits, Observed, Order, PtySize, Runtime, State,
+    Error, Exec, ExecUser, ExitStatus, Kit, Limits, Observed, Order, PtySize, Runtime,
+    SnapshotInfo, Source, State,
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -38,6 +39,11 @@ macro_rules! contract {
             a_terminal_echoes_resizes_and_ends
             the_end_of_an_init_is_told
             use_is_counted_while_it_runs
+            a_snapshot_brings_the_files_back
+            a_snapshot_outlives_its_container_and_the_runtime
+            a_copy_has_its_sources_files_and_goes_its_own_way
+            a_copy_is_refreshed_from_its_source
+            copies_need_a_source_that_exists
             the_next_runtime_finds_what_the_last_one_left
         }
     };
@@ -332,6 +338,132 @@ pub(crate) async fn the_next_runtime_finds_what_the_last_one_left(host: &mut imp
     let mut exits = runtime.exits();
     runtime.ensure_stopped(runs.id, Duration::ZERO).await.unwrap();
     assert_eq!(timeout(BOUND, exits.recv()).await.expect("a hint").unwrap(), runs.id);
+}
+
+const NOTE: &str = "/root/note";
+
+/// Writes a file in a running container.
+async fn note(runtime: &Arc<dyn Runtime>, id: ContainerId, text: &'static str) {
+    let stdin = Bytes::from_static(text.as_bytes());
+    let written = runtime.exec(id, &Exec { stdin, ..Exec::new(["tee", NOTE]) }).await.unwrap();
+    assert!(written.status.success(), "{written:?}");
+}
+
+/// What is in the file; `None` when it is missing.
+async fn noted(runtime: &Arc<dyn Runtime>, id: ContainerId) -> Option<Bytes> {
+    let read = runtime.exec(id, &Exec::new(["cat", NOTE])).await.unwrap();
+    read.status.success().then_some(read.stdout)
+}
+
+async fn snapshot_ids(runtime: &Arc<dyn Runtime>) -> Vec<SnapshotId> {
+    let mut ids: Vec<_> = runtime.snapshots().await.unwrap().iter().map(|info| info.id).collect();
+    ids.sort();
+    ids
+}
+
+pub(crate) async fn a_snapshot_brings_the_files_back(host: &mut impl Host) {
+    let (runtime, order) = (host.runtime(), order(host, 1));
+    let [empty, full] = [1, 2].map(|n| SnapshotId::from_bytes([n; 12]));
+    let first = runtime.ensure_running(&order).await.unwrap();
+    runtime.ensure_snapshot(order.id, empty).await.unwrap();
+    note(&runtime, order.id, "one").await;
+    let made = runtime.ensure_snapshot(order.id, full).await.unwrap();
+    assert_eq!(state(&runtime, order.id).await, Some(State::Running), "it runs on");
+    note(&runtime, order.id, "two").await;
+    assert_eq!(runtime.ensure_snapshot(order.id, full).await.unwrap(), made, "it stays as it is");
+    assert_eq!(snapshot_ids(&runtime).await, [empty, full]);
+
+    for (snapshot, want) in [(full, Some("one")), (empty, None), (full, Some("one"))] {
+        runtime.ensure_refilled(order.id, Source::Snapshot(snapshot)).await.unwrap();
+        assert_eq!(state(&runtime, order.id).await, Some(State::Stopped));
+        runtime.ensure_refilled(order.id, Source::Snapshot(snapshot)).await.unwrap();
+        assert_eq!(runtime.ensure_running(&order).await.unwrap(), first, "at its address");
+        assert_eq!(noted(&runtime, order.id).await, want.map(Bytes::from));
+        note(&runtime, order.id, "three").await;
+    }
+    assert_eq!(snapshot_ids(&runtime).await, [empty, full], "a restoration uses none up");
+}
+
+pub(crate) async fn a_snapshot_outlives_its_container_and_the_runtime(host: &mut impl Host) {
+    let (runtime, one, two) = (host.runtime(), order(host, 1), order(host, 2));
+    let snapshot = SnapshotId::from_bytes([9; 12]);
+    runtime.ensure_running(&one).await.unwrap();
+    note(&runtime, one.id, "kept").await;
+    runtime.ensure_paused(one.id).await.unwrap();
+    let made = runtime.ensure_snapshot(one.id, snapshot).await.unwrap();
+    assert_eq!(state(&runtime, one.id).await, Some(State::Paused), "a frozen one stays frozen");
+    runtime.ensure_deleted(one.id).await.unwrap();
+    drop(runtime);
+
+    let runtime = host.restart().await;
+    let want = SnapshotInfo { id: snapshot, ..made };
+    assert_eq!(runtime.snapshots().await.unwrap(), [want]);
+    assert_eq!(runtime.ensure_snapshot(one.id, snapshot).await.unwrap(), made);
+    runtime.ensure_copied(&two, Source::Snapshot(snapshot)).await.unwrap();
+    assert_eq!(state(&runtime, two.id).await, Some(State::Created));
+    runtime.ensure_running(&two).await.unwrap();
+    assert_eq!(noted(&runtime, two.id).await.unwrap(), "kept");
+    for _ in 0..2 {
+        runtime.ensure_snapshot_deleted(snapshot).await.unwrap();
+    }
+    assert_eq!(runtime.snapshots().await.unwrap(), []);
+    assert_eq!(noted(&runtime, two.id).await.unwrap(), "kept", "a copy is of its own");
+}
+
+pub(crate) async fn a_copy_has_its_sources_files_and_goes_its_own_way(host: &mut impl Host) {
+    let (runtime, one, two) = (host.runtime(), order(host, 1), order(host, 2));
+    let first = runtime.ensure_running(&one).await.unwrap();
+    note(&runtime, one.id, "both").await;
+    runtime.ensure_copied(&two, Source::Container(one.id)).await.unwrap();
+    assert_eq!(state(&runtime, one.id).await, Some(State::Running));
+    let second = runtime.ensure_running(&two).await.unwrap();
+    assert_ne!(first, second);
+    assert_eq!(noted(&runtime, two.id).await.unwrap(), "both");
+    note(&runtime, two.id, "mine").await;
+    runtime.ensure_copied(&two, Source::Container(one.id)).await.unwrap();
+    assert_eq!(noted(&runtime, two.id).await.unwrap(), "mine", "what exists is left as it is");
+    assert_eq!(noted(&runtime, one.id).await.unwrap(), "both");
+    runtime.ensure_deleted(one.id).await.unwrap();
+    assert_eq!(noted(&runtime, two.id).await.unwrap(), "mine");
+}
+
+pub(crate) async fn a_copy_is_refreshed_from_its_source(host: &mut impl Host) {
+    let (runtime, one, two) = (host.runtime(), order(host, 1), order(host, 2));
+    runtime.ensure_running(&one).await.unwrap();
+    runtime.ensure_copied(&two, Source::Container(one.id)).await.unwrap();
+    runtime.ensure_running(&two).await.unwrap();
+    note(&runtime, one.id, "newer").await;
+    note(&runtime, two.id, "lost").await;
+    runtime.ensure_refilled(two.id, Source::Container(one.id)).await.unwrap();
+    runtime.ensure_refilled(one.id, Source::Container(one.id)).await.unwrap();
+    assert_eq!(state(&runtime, one.id).await, Some(State::Running), "from itself is nothing");
+    assert_eq!(state(&runtime, two.id).await, Some(State::Stopped));
+    runtime.ensure_running(&two).await.unwrap();
+    assert_eq!(noted(&runtime, two.id).await.unwrap(), "newer");
+}
+
+pub(crate) async fn copies_need_a_source_that_exists(host: &mut impl Host) {
+    let (runtime, one, two) = (host.runtime(), order(host, 1), order(host, 2));
+    let snapshot = SnapshotId::from_bytes([9; 12]);
+    let sources = [Source::Container(one.id), Source::Snapshot(snapshot)];
+    let refused = |result: Result<(), Error>, source: Source| match (result, source) {
+        (Err(error @ Error::NotFound { .. }), Source::Container(_))
+        | (Err(error @ Error::NoSnapshot { .. }), Source::Snapshot(_)) => {
+            assert!(!error.is_retryable());
+        }
+        (other, _) => panic!("{source:?}: {other:?}"),
+    };
+    for source in sources {
+        refused(runtime.ensure_copied(&two, source).await, source);
+        assert_eq!(state(&runtime, two.id).await, None);
+    }
+    let none = runtime.ensure_snapshot(one.id, snapshot).await.unwrap_err();
+    assert!(matches!(none, Error::NotFound { .. }), "{none:?}");
+    runtime.ensure_running(&two).await.unwrap();
+    for source in sources {
+        refused(runtime.ensure_refilled(two.id, source).await, source);
+    }
+    assert_eq!(state(&runtime, two.id).await, Some(State::Running), "it was not stopped for it");
 }
 
 /// Waits for a predicate, asking again and again without a fixed sleep.

@@ -35,8 +35,8 @@ pub(crate) const OPEN_PORT: u16 = 48_443;
 const APPLETS: &[&str] = &[
     "arping", "cat", "chmod", "dd", "echo", "env", "false", "find", "grep", "head", "hostname",
     "httpd", "id", "kill", "ln", "mkdir", "mknod", "ip", "ls", "mount", "nc", "ps", "seq", "stat",
-    "test", "touch", "umount", "unshare", "ping", "pwd", "readlink", "sh", "sleep", "stty", "true",
-    "wget",
+    "test", "touch", "umount", "unshare", "ping", "pwd", "readlink", "rm", "sh", "sleep", "stty",
+    "tee", "true", "wget",
 ];
 
 /// A host with one runtime on it.
@@ -183,7 +183,9 @@ async fn clean_up(mut machine: Machine) {
     assert!(!mounts.contains(ours), "no mount stays");
     let bridge = Path::new("/sys/class/net").join(&machine.config.network.bridge);
     assert!(!bridge.exists(), "no bridge stays");
-    assert!(std::fs::read_dir(machine.config.dir.join("containers")).unwrap().next().is_none());
+    for dir in ["containers", "snapshots", "trash"] {
+        assert!(std::fs::read_dir(machine.config.dir.join(dir)).unwrap().next().is_none(), "{dir}");
+    }
     for controller in ["memory", "systemd", "unified", "."] {
         let group = Path::new("/sys/fs/cgroup").join(controller).join(&machine.config.cgroup);
         assert!(!group.exists(), "{} stays", group.display());

@@ -18,6 +18,7 @@ mod crashes;
 mod inside;
 mod machine;
 mod network;
+mod snapshots;
 mod system;
 
 use machine::run;
@@ -61,5 +62,10 @@ tests! {
     crashes::a_directory_has_one_runtime_at_a_time
     crashes::a_reboot_is_noticed
     crashes::images_in_use_are_not_removed
+    snapshots::what_hides_the_image_is_kept_and_copied
+    snapshots::a_copy_forgets_who_it_was
+    snapshots::interrupted_snapshots_and_restorations_are_completed
+    snapshots::what_an_interrupted_snapshot_left_is_removed
+    snapshots::images_of_snapshots_are_not_removed
     system::systemd_boots_serves_and_powers_off
 }

@@ -1,0 +1,276 @@
+//! Snapshots, copies of containers, and what fills them.
+//!
+//! ```text
+//! <dir>/snapshots/<id>/          one snapshot
+//!     record.json                what it was made from; its presence makes the snapshot
+//!     upper/                     the changes to the image
+//! <dir>/containers/<id>/upper.new/  changes that are about to take the place of those beside it
+//! ```
+//!
+//! A container is its image and its changes, so a copy of the changes is a copy of it: one that shares
+//! data with the original where the file system can do that, and a full one elsewhere. While changes
+//! are copied, what makes them is frozen.
+
+use std::{
+    fs, io,
+    os::fd::AsFd as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use gantry_model::{ContainerId, SnapshotId};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, ResolveFlags};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    copy,
+    disk::{Home, Record},
+    lifecycle::{Inner, blocking},
+    usage,
+};
+use crate::{Error, Order, Result, SnapshotInfo, Source, locks::Busy};
+
+/// What never changes about a snapshot.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct SnapshotRecord {
+    /// The container that it was made from.
+    container: String,
+    /// The unpacked image below the changes.
+    pub(super) lower: PathBuf,
+    /// What the changes take on disk.
+    bytes: u64,
+}
+
+/// Where changes are copied from.
+struct Origin {
+    /// The container whose files they are.
+    container: String,
+    /// That container, if the changes are taken from itself and not from a snapshot.
+    live: Option<ContainerId>,
+    lower: PathBuf,
+    upper: PathBuf,
+}
+
+impl Inner {
+    /// Makes a snapshot, unless there is one.
+    pub(super) async fn snapshot(
+        self: &Arc<Self>,
+        id: ContainerId,
+        snapshot: SnapshotId,
+        busy: Vec<Busy>,
+    ) -> Result<SnapshotInfo> {
+        const WHAT: &str = "making the snapshot";
+        let kept = self.disk.shelf(snapshot);
+        if let Some(record) = kept.record() {
+            return Ok(SnapshotInfo { id: snapshot, bytes: record.bytes });
+        }
+        let origin = self.origin(Source::Container(id))?;
+        let inner = Arc::clone(self);
+        let bytes = self
+            .held_still(WHAT, origin.live, move || {
+                let _busy = busy;
+                inner.disk.discard_snapshot(snapshot, inner.token())?;
+                kept.prepare()?;
+                copy::copy_tree(&origin.upper, &kept.upper())?;
+                let bytes = usage::measure(&kept.upper())?;
+                let (container, lower) = (origin.container, origin.lower);
+                kept.finish(&SnapshotRecord { container, lower, bytes })?;
+                Ok(bytes)
+            })
+            .await?;
+        Ok(SnapshotInfo { id: snapshot, bytes })
+    }
+
+    /// Every snapshot.
+    pub(super) fn snapshots(&self) -> Result<Vec<SnapshotInfo>> {
+        let ids = self.disk.snapshot_ids()?;
+        let kept = ids.into_iter().filter_map(|id| {
+            let record = self.disk.shelf(id).record()?;
+            Some(SnapshotInfo { id, bytes: record.bytes })
+        });
+        Ok(kept.collect())
+    }
+
+    /// Makes a container of another's files, unless there is one.
+    pub(super) async fn copy(
+        self: &Arc<Self>,
+        order: &Order,
+        source: Source,
+        busy: Vec<Busy>,
+    ) -> Result<()> {
+        let home = self.disk.home(order.id);
+        if home.record().is_some() {
+            return Ok(());
+        }
+        let _no_removal = self.images_in_use.read().await;
+        let origin = self.origin(source)?;
+        let address = self.network.take(order.id).await?;
+        self.disk.note_last_address(address);
+        let record = Record { address, lower: origin.lower.clone() };
+        let (inner, id) = (Arc::clone(self), order.id);
+        let work = move || {
+            let _busy = busy;
+            inner.disk.discard(id, inner.token())?;
+            home.prepare(inner.config.mapping.base)?;
+            copy::copy_tree(&origin.upper, &home.upper())?;
+            forget_identity(&home.upper())?;
+            home.finish(&record)
+        };
+        let live = origin_live(source);
+        let copied = self.held_still("copying the container", live, work).await;
+        if copied.is_err() && self.disk.home(order.id).record().is_none() {
+            self.network.release(order.id).await?;
+        }
+        copied
+    }
+
+    /// Replaces a container's files.
+    pub(super) async fn refill(
+        self: &Arc<Self>,
+        id: ContainerId,
+        source: Source,
+        busy: Vec<Busy>,
+    ) -> Result<()> {
+        const WHAT: &str = "replacing the container's files";
+        let home = self.disk.home(id);
+        let record = home.record().ok_or(Error::NotFound { id })?;
+        let origin = self.origin(source)?;
+        if origin.lower != record.lower {
+            return Err(Error::failed(WHAT, "the source was made from another image"));
+        }
+        if let Some(own) = busy.first() {
+            self.stop(id, std::time::Duration::ZERO, own).await?;
+        }
+        let inner = Arc::clone(self);
+        self.held_still(WHAT, origin.live, move || {
+            let _busy = busy;
+            let fresh = home.fresh_upper();
+            inner.disk.discard_path(&fresh, id, inner.token())?;
+            copy::copy_tree(&origin.upper, &fresh)?;
+            if origin.container != id.to_string() {
+                forget_identity(&fresh)?;
+            }
+            rustix::fs::renameat_with(CWD, &fresh, CWD, home.upper(), RenameFlags::EXCHANGE)?;
+            inner.disk.discard_path(&fresh, id, inner.token())?;
+            // What the overlay noted there is about the files that are gone.
+            inner.disk.discard_path(&home.work(), id, inner.token())?;
+            home.ensure_work()?;
+            fs::File::open(home.dir())?.sync_all()
+        })
+        .await?;
+        self.usage.forget(id);
+        Ok(())
+    }
+
+    fn origin(&self, source: Source) -> Result<Origin> {
+        match source {
+            Source::Container(id) => {
+                let home = self.disk.home(id);
+                let record = home.record().ok_or(Error::NotFound { id })?;
+                Ok(Origin {
+                    container: id.to_string(),
+                    live: Some(id),
+                    lower: record.lower,
+                    upper: home.upper(),
+                })
+            }
+            Source::Snapshot(snapshot) => {
+                let kept = self.disk.shelf(snapshot);
+                let record = kept.record().ok_or(Error::NoSnapshot { snapshot })?;
+                Ok(Origin {
+                    container: record.container,
+                    live: None,
+                    lower: record.lower,
+                    upper: kept.upper(),
+                })
+            }
+        }
+    }
+
+    /// Does file system work while a container, if there is one and it runs, is frozen. In a task of its
+    /// own: a caller who is dropped must not leave it frozen.
+    async fn held_still<T: Send + 'static>(
+        self: &Arc<Self>,
+        what: &'static str,
+        id: Option<ContainerId>,
+        work: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let inner = Arc::clone(self);
+        let task = self.tasks.spawn(async move {
+            let Some(id) = id.filter(|id| inner.live(*id).is_some()) else {
+                return blocking(what, work).await;
+            };
+            if inner.cgroups.is_frozen(id) {
+                return blocking(what, work).await;
+            }
+            if let Err(error) = inner.runc.pause(id).await
+                && inner.live(id).is_some()
+            {
+                return Err(error);
+            }
+            let done = blocking(what, work).await;
+            if let Err(error) = inner.runc.resume(id).await
+                && inner.live(id).is_some()
+            {
+                return Err(error);
+            }
+            done
+        });
+        task.await.map_err(|error| Error::failed(what, error))?
+    }
+
+    /// Removes what interrupted calls have left.
+    pub(super) fn remove_unfinished(&self) -> Result<()> {
+        let failed = |error| Error::failed("removing what interrupted calls have left", error);
+        for id in self.disk.snapshot_ids()? {
+            if self.disk.shelf(id).record().is_none() {
+                tracing::info!(snapshot = %id, "removing what an interrupted snapshot left");
+                self.disk.discard_snapshot(id, self.token()).map_err(failed)?;
+            }
+        }
+        for id in self.disk.ids()? {
+            let home = self.disk.home(id);
+            for left in [home.fresh_upper(), home.fresh_upper().with_extension("links")] {
+                self.disk.discard_path(&left, id, self.token()).map_err(failed)?;
+            }
+            if home.record().is_some() {
+                home.ensure_work().map_err(failed)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The container to be frozen for a copy.
+fn origin_live(source: Source) -> Option<ContainerId> {
+    match source {
+        Source::Container(id) => Some(id),
+        Source::Snapshot(_) => None,
+    }
+}
+
+/// Two machines must not have one id; systemd makes a new one where there is none.
+fn forget_identity(upper: &Path) -> io::Result<()> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::open(upper, flags, Mode::empty())?;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    let Ok(etc) = rustix::fs::openat2(&root, "etc", flags, Mode::empty(), resolve) else {
+        return Ok(());
+    };
+    let name = "machine-id";
+    match rustix::fs::statat(etc.as_fd(), name, AtFlags::SYMLINK_NOFOLLOW) {
+        // A mark that hides the image's file stays.
+        Ok(stat) if FileType::from_raw_mode(stat.st_mode).is_file() => {
+            Ok(rustix::fs::unlinkat(etc.as_fd(), name, AtFlags::empty())?)
+        }
+        Ok(_) | Err(rustix::io::Errno::NOENT) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+impl Home {
+    /// Where new changes are collected.
+    pub(super) fn fresh_upper(&self) -> PathBuf {
+        self.dir().join("upper.new")
+    }
+}

@@ -1,0 +1,117 @@
+//! Snapshots and copies of real containers: what is in them, and what interruptions leave.
+
+use std::time::Duration;
+
+use gantry_model::{ContainerId, SnapshotId};
+use gantry_runtime::{Order, Runtime as _, Source, State};
+use tokio::time::timeout;
+
+use crate::{
+    contract::{Host as _, order},
+    machine::Machine,
+};
+
+fn snapshot(n: u8) -> SnapshotId {
+    SnapshotId::from_bytes([n; 12])
+}
+
+pub(crate) async fn what_hides_the_image_is_kept_and_copied(machine: &mut Machine) {
+    let (runtime, one, two) = (machine.runtime(), order(machine, 1), order(machine, 2));
+    runtime.ensure_running(&one).await.unwrap();
+    // A file of the image is removed, a directory of it is replaced.
+    machine
+        .shell(1, "rm /etc/passwd; rm -r /root; mkdir /root; echo a >/root/a; ln /root/a /root/b")
+        .await;
+    runtime.ensure_snapshot(one.id, snapshot(1)).await.unwrap();
+    machine.shell(1, "echo back >/etc/passwd; rm -r /root").await;
+    runtime.ensure_copied(&two, Source::Snapshot(snapshot(1))).await.unwrap();
+    runtime.ensure_refilled(one.id, Source::Snapshot(snapshot(1))).await.unwrap();
+    for (n, order) in [(1, &one), (2, &two)] {
+        runtime.ensure_running(order).await.unwrap();
+        let seen = machine.shell(n, "ls -A /etc/passwd /root 2>&1; stat -c %h:%u /root/a").await;
+        assert!(seen.contains("/etc/passwd: No such") && seen.ends_with("a\nb\n2:0"), "{seen}");
+    }
+    let name = machine.shell(2, "cat /etc/hostname").await;
+    assert_eq!(name, "box-2", "a copy has a name of its own");
+    machine.shell(2, "rm /root/a").await;
+    assert_eq!(machine.shell(1, "cat /root/a").await, "a");
+}
+
+pub(crate) async fn a_copy_forgets_who_it_was(machine: &mut Machine) {
+    let (runtime, one, two) = (machine.runtime(), order(machine, 1), order(machine, 2));
+    runtime.ensure_running(&one).await.unwrap();
+    machine.shell(1, "echo one >/etc/machine-id").await;
+    runtime.ensure_snapshot(one.id, snapshot(1)).await.unwrap();
+    runtime.ensure_copied(&two, Source::Container(one.id)).await.unwrap();
+    runtime.ensure_running(&two).await.unwrap();
+    assert_eq!(machine.shell(2, "cat /etc/machine-id").await, "");
+    runtime.ensure_refilled(one.id, Source::Snapshot(snapshot(1))).await.unwrap();
+    runtime.ensure_running(&one).await.unwrap();
+    assert_eq!(machine.shell(1, "cat /etc/machine-id").await, "one", "its own is no other");
+}
+
+/// Cut off after ever longer times; the runtime is replaced as after a crash.
+pub(crate) async fn interrupted_snapshots_and_restorations_are_completed(machine: &mut Machine) {
+    let order = order(machine, 1);
+    let mut cut = 0;
+    machine.runtime().ensure_running(&order).await.unwrap();
+    for round in 0_u8..5 {
+        let limit = Duration::from_millis(u64::from(round) * 20);
+        machine.shell(1, &format!("echo {round} >/root/round")).await;
+        let runtime = machine.runtime();
+        let made = timeout(limit, runtime.ensure_snapshot(order.id, snapshot(round))).await;
+        cut += u32::from(made.is_err());
+        drop(runtime);
+        let runtime = machine.restart().await;
+        runtime.ensure_snapshot(order.id, snapshot(round)).await.unwrap();
+        let observed = runtime.observe(order.id).await.unwrap().unwrap();
+        assert_eq!(observed.state, State::Running, "nobody is left frozen");
+        machine.shell(1, "echo changed >/root/round").await;
+        let source = Source::Snapshot(snapshot(round));
+        let refilled = timeout(limit, runtime.ensure_refilled(order.id, source)).await;
+        cut += u32::from(refilled.is_err());
+        drop(runtime);
+        let runtime = machine.restart().await;
+        runtime.ensure_refilled(order.id, source).await.unwrap();
+        runtime.ensure_running(&order).await.unwrap();
+        assert_eq!(machine.shell(1, "cat /root/round").await, round.to_string());
+        let left = std::fs::read_dir(machine.home(1)).unwrap().flatten();
+        let left: Vec<_> = left.map(|entry| entry.file_name()).collect();
+        assert!(!left.iter().any(|name| name.to_string_lossy().contains("new")), "{left:?}");
+    }
+    assert!(cut > 0, "at least one was cut off");
+}
+
+pub(crate) async fn what_an_interrupted_snapshot_left_is_removed(machine: &mut Machine) {
+    let half = machine.config.dir.join("snapshots").join(snapshot(7).to_string());
+    let order = order(machine, 1);
+    machine.runtime().ensure_created(&order).await.unwrap();
+    machine.runtime().ensure_snapshot(order.id, snapshot(1)).await.unwrap();
+    let fresh = machine.home(1).join("upper.new/etc");
+    for dir in [&half.join("upper/etc"), &half.join("upper.links"), &fresh] {
+        std::fs::create_dir_all(dir).unwrap();
+    }
+    std::fs::remove_dir_all(machine.home(1).join("work")).unwrap();
+    assert_eq!(machine.runtime().snapshots().await.unwrap().len(), 1, "half a one is none");
+    let runtime = machine.restart().await;
+    assert!(!half.exists() && !fresh.exists());
+    runtime.ensure_running(&order).await.unwrap();
+    assert_eq!(runtime.snapshots().await.unwrap().len(), 1);
+}
+
+pub(crate) async fn images_of_snapshots_are_not_removed(machine: &mut Machine) {
+    let order = Order { cache: false, ..order(machine, 1) };
+    let newer = Order { id: ContainerId::from_bytes([2; 12]), ..order.clone() };
+    let runtime = machine.embedded();
+    runtime.ensure_running(&order).await.unwrap();
+    runtime.ensure_snapshot(order.id, snapshot(1)).await.unwrap();
+    runtime.ensure_deleted(order.id).await.unwrap();
+    runtime.ensure_created(&newer).await.unwrap();
+    assert_eq!(runtime.prune_images().await.unwrap(), 0, "the snapshot needs the older build");
+    runtime.ensure_copied(&order, Source::Snapshot(snapshot(1))).await.unwrap();
+    runtime.ensure_running(&order).await.unwrap();
+    assert_eq!(machine.shell(1, "echo up").await, "up");
+    runtime.ensure_deleted(order.id).await.unwrap();
+    runtime.ensure_snapshot_deleted(snapshot(1)).await.unwrap();
+    assert_eq!(runtime.prune_images().await.unwrap(), 1);
+}
