@@ -515,6 +515,22 @@ mod tests {
     }
 
     #[test]
+    fn connection_names_no_more_than_somebody_reads() {
+        for (count, is_right) in [(NOMINATED_MAX, true), (NOMINATED_MAX + 1, false)] {
+            let names: Vec<_> = (0..count).map(|at| format!("x-{at}")).collect();
+            // In one field or in several.
+            for lines in [vec![names.join(", ")], names.clone()] {
+                let mut headers = HeaderMap::new();
+                for line in lines {
+                    headers.append(header::CONNECTION, HeaderValue::try_from(line).unwrap());
+                }
+                let survey = Survey::of(&headers, Version::HTTP_11);
+                assert_eq!(survey.check(128).is_ok(), is_right, "{headers:?}");
+            }
+        }
+    }
+
+    #[test]
     fn a_tunnel_is_asked_for_by_two_fields_over_http_1_1() {
         for (connection, upgrade, version, want) in [
             ("Upgrade", "websocket", Version::HTTP_11, true),

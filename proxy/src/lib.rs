@@ -44,6 +44,7 @@ mod host;
 mod http1;
 mod http3;
 mod http3_body;
+mod http3_frames;
 mod interim;
 mod limits;
 mod listen;

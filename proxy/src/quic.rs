@@ -25,6 +25,8 @@ use h3::{
 };
 use quinn::VarInt;
 
+use crate::http3_frames::Frames;
+
 /// The octets read at once.
 const CHUNK: usize = 8 * 1024;
 /// The octets of frames between two pieces of data that are always allowed.
@@ -320,12 +322,32 @@ pub(crate) struct RecvStream {
     stream: quinn::RecvStream,
     id: StreamId,
     allowance: Allowance,
+    /// Those of a request; the other streams have another form.
+    frames: Option<Frames>,
 }
 
 impl RecvStream {
     fn new(stream: quinn::RecvStream, allowance: Allowance) -> Result<Self, ConnectionError> {
         let id = stream_id(stream.id())?;
-        Ok(Self { stream, id, allowance })
+        let frames = id.is_request().then(Frames::default);
+        Ok(Self { stream, id, allowance, frames })
+    }
+
+    /// The next octets; none at the end of the stream.
+    fn poll_octets(
+        &mut self,
+        cx: &mut Context<'_>,
+        room: &mut [u8],
+    ) -> Poll<Result<usize, StreamError>> {
+        self.stream.poll_read(cx, room).map_err(|error| match error {
+            quinn::ReadError::Reset(code) => {
+                StreamError::StreamTerminated { error_code: code.into_inner() }
+            }
+            quinn::ReadError::ConnectionLost(error) => of_stream(error),
+            quinn::ReadError::ClosedStream
+            | quinn::ReadError::IllegalOrderedRead
+            | quinn::ReadError::ZeroRttRejected => StreamError::Unknown(error.into()),
+        })
     }
 }
 
@@ -334,24 +356,26 @@ impl quic::RecvStream for RecvStream {
 
     fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, StreamError>> {
         let mut octets = [0; CHUNK];
-        let room = octets.get_mut(..self.allowance.left().min(CHUNK)).unwrap_or_default();
-        if room.is_empty() {
-            let error_code = Code::H3_EXCESSIVE_LOAD.value();
-            self.stop_sending(error_code);
-            return Poll::Ready(Err(StreamError::StreamTerminated { error_code }));
-        }
-        let count = ready!(self.stream.poll_read(cx, room)).map_err(|error| match error {
-            quinn::ReadError::Reset(code) => {
-                StreamError::StreamTerminated { error_code: code.into_inner() }
+        loop {
+            let room = octets.get_mut(..self.allowance.left().min(CHUNK)).unwrap_or_default();
+            if room.is_empty() {
+                let error_code = Code::H3_EXCESSIVE_LOAD.value();
+                self.stop_sending(error_code);
+                return Poll::Ready(Err(StreamError::StreamTerminated { error_code }));
             }
-            quinn::ReadError::ConnectionLost(error) => of_stream(error),
-            quinn::ReadError::ClosedStream
-            | quinn::ReadError::IllegalOrderedRead
-            | quinn::ReadError::ZeroRttRejected => StreamError::Unknown(error.into()),
-        })?;
-        self.allowance.take(count);
-        let read = octets.get(..count).filter(|read| !read.is_empty());
-        Poll::Ready(Ok(read.map(Bytes::copy_from_slice)))
+            let count = ready!(self.poll_octets(cx, room))?;
+            // What is left out is never delivered, so that nobody can send it for ever.
+            self.allowance.take(count);
+            let read = octets.get(..count).unwrap_or_default();
+            let passed = match &mut self.frames {
+                Some(frames) if count == 0 => frames.rest(),
+                Some(frames) => frames.read(read),
+                None => read.to_vec(),
+            };
+            if count == 0 || !passed.is_empty() {
+                return Poll::Ready(Ok((!passed.is_empty()).then(|| Bytes::from(passed))));
+            }
+        }
     }
 
     fn stop_sending(&mut self, error_code: u64) {

@@ -62,6 +62,7 @@ fn denied(gantry: &gantry_tests::Gantry, id: &str) -> Result<()> {
         (gantry.cli_anonymous(&["tap", id])?, 3, "gantry login"),
         (gantry.cli(&["tap", "0123456789abcdef01234567"])?, 4, "not found"),
         (gantry.cli(&["tap", id, "--level", "high"])?, 6, "must be one of"),
+        (gantry.cli(&["tap", id, "--status", "4x"])?, 2, "from 100 to 599"),
     ] {
         let text = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.code() == Some(code) && text.contains(said), "{code} {said}: {text}");

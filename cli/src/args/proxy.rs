@@ -1,6 +1,6 @@
 //! The commands for aliases, permission documents and settings of the edge.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, str::FromStr};
 
 use clap::{Args, Subcommand};
 use gantry_model::{AliasId, ContainerId, ProjectId};
@@ -116,7 +116,7 @@ pub(crate) struct Tap {
     pub(crate) method: Option<String>,
     /// Only requests with this status, such as 404 or 5xx.
     #[arg(long)]
-    pub(crate) status: Option<String>,
+    pub(crate) status: Option<StatusFilter>,
     /// How many entries of the past come first.
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(..=5000))]
     pub(crate) last: u32,
@@ -148,4 +148,50 @@ pub(crate) struct EdgeSettings {
     /// Whether `gantry tap` and the service `logs` show fields and the beginnings of bodies.
     #[arg(long, value_name = "BOOL")]
     pub(crate) log_bodies: Option<bool>,
+}
+
+/// One status of HTTP, or the hundred that begin with one digit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct StatusFilter {
+    first: u64,
+    last: u64,
+}
+
+impl StatusFilter {
+    pub(crate) fn holds(self, status: u64) -> bool {
+        (self.first..=self.last).contains(&status)
+    }
+}
+
+impl FromStr for StatusFilter {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let number = |text: &str| text.parse::<u64>().ok();
+        let range = match text.strip_suffix("xx").or_else(|| text.strip_suffix("XX")) {
+            Some(class) => number(class)
+                .filter(|class| (1..=5).contains(class))
+                .map(|class| (class * 100, class * 100 + 99)),
+            None => number(text)
+                .filter(|status| (100..=599).contains(status))
+                .map(|status| (status, status)),
+        };
+        let (first, last) = range.ok_or("must be a status from 100 to 599, or 1xx to 5xx")?;
+        Ok(Self { first, last })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_of_statuses_is_one_or_a_class() {
+        let holds = |filter: &str, status| filter.parse::<StatusFilter>().unwrap().holds(status);
+        assert!(holds("404", 404) && !holds("404", 405));
+        assert!(holds("5xx", 500) && holds("5XX", 599) && !holds("5xx", 499));
+        for wrong in ["", "x", "abc", "99", "600", "0xx", "6xx", "44xx", "xx", "-1", "4xxx"] {
+            assert!(wrong.parse::<StatusFilter>().is_err(), "{wrong}");
+        }
+    }
 }

@@ -142,13 +142,8 @@ impl Client {
 
 impl Tap {
     fn wants(&self, entry: &Value) -> bool {
-        let Some(wanted) = &self.status else { return true };
         let status = field(entry, "status").as_u64();
-        status.is_some_and(|status| {
-            let status = status.to_string();
-            let class = wanted.strip_suffix("xx");
-            class.map_or_else(|| status == *wanted, |class| status.starts_with(class))
-        })
+        self.status.is_none_or(|wanted| status.is_some_and(|status| wanted.holds(status)))
     }
 }
 

@@ -1,6 +1,11 @@
 //! What passes to a container and back, and by which connection.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    io::{ErrorKind, Read},
+    net::{SocketAddr, TcpStream},
+    sync::Arc,
+    time::Duration,
+};
 
 use gantry_model::Phase;
 
@@ -232,11 +237,11 @@ fn a_container_that_answers_before_it_has_read_the_request_is_heard() {
     std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
         let mut first = [0; 64];
-        std::io::Read::read(&mut stream, &mut first).unwrap();
+        Read::read(&mut stream, &mut first).unwrap();
         send(&mut stream, "HTTP/1.1 413 Payload Too Large\r\nContent-Length: 3\r\n\r\nbig");
         // Open until the edge closes it.
         let mut rest = Vec::new();
-        drop(std::io::Read::read_to_end(&mut stream, &mut rest));
+        drop(Read::read_to_end(&mut stream, &mut rest));
     });
     let name = host(CONTAINER, "http-3000");
     let mut client = bed.client();
@@ -284,6 +289,29 @@ fn a_broken_answer_breaks_off_visibly() {
     assert_eq!(both.text().trim_end(), "abc", "one framing, and the body is right: {both:?}");
 }
 
+/// A client of HTTP/1.0 knows the end of such a body by the end of the connection alone, so that the
+/// connection must not end in order.
+#[test]
+fn a_cut_answer_without_framing_resets_the_connection() {
+    let bed = Bed::new(211);
+    let _origin = bed.running_with(|seen, stream| {
+        let end = if seen.line().contains("/whole") { "0\r\n\r\n" } else { "" };
+        let chunk = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n";
+        send(stream, format!("{chunk}{end}"));
+        stream.shutdown(std::net::Shutdown::Both).unwrap();
+    });
+    let name = host(CONTAINER, "http-3000");
+    for (path, want) in [("/whole", Ok(())), ("/cut", Err(ErrorKind::ConnectionReset))] {
+        let mut stream = TcpStream::connect(bed.plain()).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        send(&mut stream, format!("GET {path} HTTP/1.0\r\nHost: {name}\r\n\r\n"));
+        let mut answer = String::new();
+        let read = stream.read_to_string(&mut answer).map(drop).map_err(|error| error.kind());
+        assert_eq!(read, want, "{path}: {answer}");
+        assert!(answer.ends_with("\r\n\r\nabc"), "{path}: {answer}");
+    }
+}
+
 #[test]
 fn a_port_that_speaks_tls_is_reached_whatever_its_certificate() {
     let bed = Bed::new(38);
@@ -306,7 +334,7 @@ fn a_port_that_speaks_tls_is_reached_whatever_its_certificate() {
             let connection = rustls::ServerConnection::new(Arc::clone(&config)).unwrap();
             let mut stream = rustls::StreamOwned::new(connection, stream.unwrap());
             let mut request = [0; 4096];
-            while let Ok(1..) = std::io::Read::read(&mut stream, &mut request) {
+            while let Ok(1..) = Read::read(&mut stream, &mut request) {
                 let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecret";
                 std::io::Write::write_all(&mut stream, answer).unwrap();
             }

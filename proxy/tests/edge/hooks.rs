@@ -6,7 +6,7 @@ use gantry_model::{Phase, hook::Hook};
 use serde_json::{Value, json};
 
 use crate::{
-    bed::{Bed, CONTAINER, FILES_PORT, PROJECT, host},
+    bed::{Bed, CONTAINER, FILES_PORT, PROJECT, Setup, host},
     client::Reply,
     origin::{self, Origin},
     python::{self, Program},
@@ -22,7 +22,10 @@ struct Scene {
 
 /// What `hooks` says of the service `http`; nothing if there is no Python at the desk.
 fn scene(number: u8, hooks: &Value) -> Option<Scene> {
-    let bed = Bed::new(number);
+    scene_with(Bed::new(number), hooks)
+}
+
+fn scene_with(bed: Bed, hooks: &Value) -> Option<Scene> {
     let origin = bed.running_with(|seen, stream| {
         let body = String::from_utf8_lossy(&seen.body).into_owned();
         origin::reply(stream, "", &format!("{} {body}", seen.line()));
@@ -201,6 +204,25 @@ fn a_script_that_asks_for_the_body_gets_it_as_it_comes() {
 }
 
 #[test]
+fn a_script_gets_no_larger_body_than_a_service_would() {
+    let mut setup = Setup::default();
+    setup.limits.body_bytes_max = Some(10);
+    let Some(scene) = scene_with(Bed::with(212, setup), &json!([hook("whole")])) else { return };
+    assert_eq!(scene.ask("POST", "/", "", "0123456789").status, 200);
+    let chunked = "Transfer-Encoding: chunked\r\n";
+    for (fields, body) in [("", "01234567890"), (chunked, "b\r\n01234567890\r\n0\r\n\r\n")] {
+        let name = host(CONTAINER, "http-3000");
+        let mut client = scene.bed.client();
+        let length = format!("Content-Length: {}\r\n", body.len());
+        let framing = if fields.is_empty() { &length } else { fields };
+        client.send(format!("POST / HTTP/1.1\r\nHost: {name}\r\n{framing}\r\n{body}"));
+        let reply = client.reply();
+        assert_eq!((reply.status, reply.code()), (413, Some("BODY_TOO_LARGE")), "{framing}");
+    }
+    assert!(scene.origin.seen().is_empty());
+}
+
+#[test]
 fn a_script_that_does_not_decide_fails_the_request() {
     let Some(scene) = scene(156, &json!([])) else { return };
     for (script, status) in [
@@ -231,9 +253,9 @@ fn a_script_that_does_not_decide_fails_the_request() {
 fn a_hook_whose_service_cannot_be_reached_fails_the_request() {
     let bed = Bed::with(
         157,
-        crate::bed::Setup {
+        Setup {
             program: Box::new(|_| Err(gantry_proxy::StartFailed("no such unit".to_owned()))),
-            ..crate::bed::Setup::default()
+            ..Setup::default()
         },
     );
     let _origin = bed.running();

@@ -137,7 +137,7 @@ fn a_client_whose_address_changes_keeps_its_connection() {
 }
 
 #[test]
-fn a_head_without_end_is_not_collected() {
+fn frames_without_end_are_not_collected() {
     let bed = Bed::new(247);
     let _origin = bed.running();
     let Some(client) = ask(&bed, "floods") else { return };

@@ -59,9 +59,10 @@ class Client(aioquic.asyncio.protocol.QuicConnectionProtocol):
             self.changed.notify_all()
 
     async def until(self, done):
+        """As long as something happens at least once a minute."""
         async with self.changed:
-            waiting = self.changed.wait_for(lambda: done() or self.over is not None)
-            await asyncio.wait_for(waiting, 60)
+            while not done() and self.over is None:
+                await asyncio.wait_for(self.changed.wait(), 60)
         assert done(), f"the connection ended: {self.over}"
 
     def begin(self, method, path, fields=(), end=True, host=HOST):
@@ -118,6 +119,15 @@ async def requests():
             client.send(stream, large, end=True)
             head, body = await client.answer(stream)
             assert (head[":status"], body) == ("200", large), head
+        # Frames that say nothing, with a length that is known, and not.
+        for fields in [[("content-length", "4")], []]:
+            stream = client.begin("POST", "/empty", fields=fields, end=False)
+            for piece in [b"", b"a", b"", b"", b"bc", b"", b"d", b""]:
+                client.send(stream, piece)
+                await asyncio.sleep(0)
+            client.send(stream, b"", end=True)
+            head, body = await client.answer(stream)
+            assert (head[":status"], body) == ("200", b"abcd"), (head, body)
         # Many at once, on one connection.
         streams = [client.begin("GET", f"/{number}") for number in range(50)]
         for stream in streams:
@@ -244,7 +254,7 @@ async def moves():
 
 
 async def floods():
-    """A frame of the client's that says it will be longer than any head."""
+    """A frame that says it will be longer than any head, and a body of frames that say nothing."""
     async with connect() as client:
         assert (await client.get("/"))[0][":status"] == "200"
         stream = client._quic.get_next_available_stream_id()
@@ -253,6 +263,12 @@ async def floods():
         client.transmit()
         head, _ = await client.answer(stream)
         assert head["ended"].startswith("reset"), head
+        stream = client.begin("POST", "/", end=False)
+        client._quic.send_stream_data(stream, bytes(2 * 200_000))
+        client.transmit()
+        head, _ = await client.answer(stream)
+        # Too much, or too slow: whichever the edge finds first.
+        assert head["ended"].startswith("reset") or head[":status"] == "408", head
         assert (await client.get("/"))[0][":status"] == "200"
 
 
@@ -260,8 +276,25 @@ async def uploads():
     """A body that nobody takes at first."""
     async with connect() as client:
         stream, size = client.begin("PUT", "/", end=False), int(WHAT[0])
-        client.send(stream, bytes(size), end=True)
+        client.send(stream, b"")
         sender = client._quic._streams[stream].sender
+        piece, sent = 1 << 18, 0
+
+        async def pour():
+            nonlocal sent
+            while sent < size:
+                await client.until(lambda: sender._buffer_stop - sender._buffer_start < 4 * piece)
+                sent += piece
+                client.send(stream, bytes(piece), end=sent >= size)
+
+        received = client.datagram_received
+
+        def receives(*datagram):
+            received(*datagram)
+            asyncio.ensure_future(client.notify())
+
+        client.datagram_received = receives
+        pouring = asyncio.ensure_future(pour())
         before, quiet = 0, 0
         while quiet < 3:
             await asyncio.sleep(0.1)
@@ -269,6 +302,7 @@ async def uploads():
             quiet = quiet + 1 if taken == before and taken else 0
             before = taken
         print(before, flush=True)
+        await pouring
         head, body = await client.answer(stream)
         assert (head[":status"], body) == ("200", b"all\n"), head
 
