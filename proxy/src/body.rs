@@ -13,14 +13,13 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderValue, Response, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
 use crate::{
     account::Account,
     deps::{Body, BoxError},
     headers::clean_trailers,
-    http1,
+    http1, http2,
     http3_body::Receiving,
     interim::Interims,
     logs::{Capture, LogBody},
@@ -34,14 +33,8 @@ use crate::{
 #[derive(Debug)]
 pub(crate) enum ClientBody {
     Http1(http1::Receiving),
-    Http2(Incoming),
+    Http2(http2::Receiving),
     Http3(Box<Receiving>),
-}
-
-impl From<Incoming> for ClientBody {
-    fn from(incoming: Incoming) -> Self {
-        Self::Http2(incoming)
-    }
 }
 
 impl HttpBody for ClientBody {

@@ -8,8 +8,8 @@
 //! [`Interims::try_next`] still has comes before it, and nothing after it. Whoever reads the client's body
 //! asks for it first ([`Interims::ask`]), so that the server need not watch for that.
 //!
-//! A client of HTTP/1.0 knows no interim answers, and hyper's server of HTTP/2 cannot send any: both get
-//! none, and what they expect is not passed on either.
+//! A client of HTTP/1.0 knows no interim answers: it gets none, and what it expects is not passed on
+//! either.
 
 use std::{
     cell::{Cell, RefCell},
@@ -32,7 +32,8 @@ pub(crate) struct Interim {
 }
 
 impl Interim {
-    fn octets(&self) -> usize {
+    /// The octets of its names and values.
+    pub(crate) fn octets(&self) -> usize {
         let field = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len();
         self.headers.iter().map(field).sum()
     }

@@ -2,7 +2,7 @@
 //!
 //! A client's octets pass, in this order, `listen` (sockets, one per worker; `limits`), `balancer`
 //! (whose connection a listed one carries), `connection` (TLS and the HTTP version), then by version `http1`
-//! with `framing` (strict framing, deadlines), hyper behind `gate`, or `http3`; and `pipeline`: `host`, the
+//! with `framing` (strict framing, deadlines), `http2` behind `gate`, or `http3`; and `pipeline`: `host`, the
 //! route table, `guard`, then `forward` to a container or `api`. What a container gets is written by
 //! `outgoing` and sent by `upstream`; what it says before its answer goes by `interim`. On the way back
 //! `answer` makes the edge's own answers and `account` the access line and, in `logs`, what owners see
@@ -42,6 +42,7 @@ mod headers;
 mod hooks;
 mod host;
 mod http1;
+mod http2;
 mod http3;
 mod http3_body;
 mod http3_frames;

@@ -1,6 +1,6 @@
 //! Streams of HTTP/2 and HTTP/3 whose client does not take what it asked for.
 //!
-//! While a client's window is closed, hyper keeps one chunk and does not look at the body that it
+//! While a client's window is closed, its stream keeps one piece and does not look at the body that it
 //! came from, so that the body can see neither its deadline nor that its container was stopped. The
 //! task of each stream is therefore watched from outside: it ends, and its stream is reset, when the
 //! wait of its body is over or the client has taken nothing for too long.

@@ -6,8 +6,8 @@
 
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use base64::{Engine, engine::general_purpose::STANDARD};
+use h2::ext::Protocol;
 use http::{HeaderMap, HeaderValue, Method, header};
-use hyper::ext::Protocol;
 
 use crate::{answer::Failure, deps::RequestId, forward::Downstreams, headers::Survey};
 

@@ -212,6 +212,8 @@ fn answer(client: &mut Client, stream: u32) -> Option<(Vec<u8>, Vec<u8>)> {
             continue;
         }
         match kind {
+            // Interim answers have heads, too.
+            HEADERS if data.is_empty() => head = payload,
             HEADERS => head.extend(payload),
             DATA => data.extend(payload),
             RST_STREAM => return None,

@@ -266,15 +266,19 @@ fn curl_sends_a_body_that_is_asked_for_and_no_other() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "x".repeat(2_000_000)).unwrap();
     let data = format!("@{}", file.path().display());
-    for (name, want) in [
-        (host(CONTAINER, "http-3000"), "2000000 200 2000000"),
-        (host(&"c".repeat(24), "http-3000"), " 404 0"),
+    let there = host(CONTAINER, "http-3000");
+    let nowhere = host(&"c".repeat(24), "http-3000");
+    for (version, name, want) in [
+        ("--http1.1", &there, "2000000 200 2000000"),
+        ("--http1.1", &nowhere, " 404 0"),
+        // Of an answer that ends the stream before the body did, curl 7.88 makes an error.
+        ("--http2", &there, "2000000 200 2000000"),
     ] {
         let output = curl(
             &bed,
-            &name,
+            name,
             &[
-                "--http1.1",
+                version,
                 "--header",
                 "Expect: 100-continue",
                 "--expect100-timeout",
@@ -288,6 +292,6 @@ fn curl_sends_a_body_that_is_asked_for_and_no_other() {
         let Some(output) = output else { return };
         let text = String::from_utf8_lossy(&output.stdout);
         let error = String::from_utf8_lossy(&output.stderr);
-        assert!(text.ends_with(want), "{text} {error}");
+        assert!(text.ends_with(want), "{version} {text} {error}");
     }
 }

@@ -11,6 +11,7 @@ use gantry_model::Phase;
 
 use crate::{
     bed::{Bed, CONTAINER, Setup, host},
+    foreign::curl,
     origin::send,
     python,
 };
@@ -154,6 +155,59 @@ fn a_body_is_asked_for_by_the_edge_if_the_container_says_nothing() {
     if http3(&bed, "held-silent").is_some() {
         assert!(next(&told).contains("expect: 100-continue"));
     }
+}
+
+/// Has a client of HTTP/2 do what `mode` says.
+fn http2(bed: &Bed, mode: &str) -> Option<()> {
+    python::ask(bed, "http2_client.py", &host(CONTAINER, "http-3000"), &[mode])?.ends();
+    Some(())
+}
+
+#[test]
+fn hints_reach_clients_of_http2_before_the_answer() {
+    let (bed, told) = bed(237, WAIT);
+    if http2(&bed, "hint").is_none() {
+        return;
+    }
+    assert!(next(&told).starts_with("GET /hint "));
+    http2(&bed, "hints").unwrap();
+    http2(&bed, "leaves").unwrap();
+}
+
+#[test]
+fn bodies_that_are_held_back_over_http2_are_asked_for_by_the_container() {
+    let (bed, told) = bed(238, WAIT);
+    if http2(&bed, "held-asks").is_none() {
+        return;
+    }
+    let head = next(&told);
+    assert!(head.starts_with("POST /asks ") && head.contains("expect: 100-continue"), "{head}");
+    assert!(next(&told).starts_with("GET / "));
+    http2(&bed, "held-refuses").unwrap();
+    assert!(next(&told).starts_with("POST /refuses "));
+    http2(&bed, "early").unwrap();
+}
+
+#[test]
+fn a_body_that_no_container_asks_for_over_http2_is_asked_for_by_the_edge() {
+    let (bed, told) = bed(239, Duration::from_millis(200));
+    if http2(&bed, "held-silent").is_some() {
+        assert!(next(&told).contains("expect: 100-continue"));
+    }
+}
+
+#[test]
+fn curl_shows_a_hint_over_http2() {
+    let (bed, _told) = bed(229, WAIT);
+    let name = host(CONTAINER, "http-3000");
+    let Some(output) = curl(&bed, &name, &["--http2", "--include", "--request-target", "/hints"])
+    else {
+        return;
+    };
+    let text = String::from_utf8_lossy(&output.stdout);
+    let hint = |link| format!("HTTP/2 103 \r\nlink: {link}\r\n\r\n");
+    let want = format!("{}{}HTTP/2 200 \r\n", hint("</a.css>"), hint("</b.js>"));
+    assert!(text.starts_with(&want) && text.ends_with("\r\n\r\ndone"), "{text}");
 }
 
 /// A request that holds its body back.
