@@ -228,7 +228,8 @@ async fn exchange(
                 Scheme::Http => http::uri::Scheme::HTTP,
                 Scheme::Https => http::uri::Scheme::HTTPS,
             };
-            lane.exchange(outgoing.request(body, scheme), &terms).await
+            let tasks = (ask.worker, to.endpoint.origin);
+            lane.exchange(tasks, outgoing.request(body, scheme), &terms).await
         }
     }
 }

@@ -2,32 +2,36 @@
 //!
 //! gRPC needs it from end to end. A port without TLS is spoken to with prior knowledge when the
 //! request is gRPC, or when the port was found to speak nothing else; a port with TLS says in its
-//! handshake what it speaks. hyper runs such a connection in tasks; all of them end with the start of
-//! the container that they belong to.
+//! handshake what it speaks. `h2` runs such a connection in a task; it ends with the start of the
+//! container that it belongs to. A request drives its stream itself; what is left of its body when the
+//! answer has begun gets a task of its own, so that each direction goes on whatever becomes of the other.
 
 use std::{
     cell::Cell,
     fmt,
     future::{Future, poll_fn},
-    pin::{Pin, pin},
+    pin::Pin,
     rc::Rc,
-    task::Poll,
+    task::{Context, Poll},
 };
 
+use bytes::Bytes;
+use h2::{
+    Reason,
+    client::{Builder, ResponseFuture, SendRequest},
+};
 use http::{
-    HeaderValue, Request, Response, Uri,
+    HeaderValue, Request, Response, StatusCode, Uri,
     uri::{Authority, Parts, PathAndQuery, Scheme},
 };
-use hyper::{
-    client::conn::http2::{self, SendRequest},
-    rt::Executor,
-};
-use hyper_util::rt::TokioIo;
+use http_body::Body as _;
 
 use crate::{
     body::{Progress, RequestBody},
-    upstream::{ExchangeError, Incoming, Terms, UpstreamIo, poll_late},
-    watch::{Origin, Tick},
+    http2::{End, Pipe, Receiving},
+    interim::Interim,
+    upstream::{Broken, ExchangeError, INTERIMS_MAX, Incoming, Terms, UpstreamIo, poll_late},
+    watch::{Origin, Over, Tick},
     worker::Worker,
 };
 
@@ -46,7 +50,9 @@ const HEAD_MAX: u32 = 256 * 1024;
 pub(crate) struct Shared(Rc<Inner>);
 
 struct Inner {
-    sender: SendRequest<RequestBody>,
+    sender: SendRequest<Bytes>,
+    /// Whether no more streams can be begun.
+    closed: Cell<bool>,
     streams: Cell<usize>,
     /// As the container allows at the moment.
     streams_max: Cell<usize>,
@@ -64,41 +70,41 @@ impl Shared {
         worker: &Rc<Worker>,
         io: UpstreamIo,
         origin: Origin,
-    ) -> Result<Self, hyper::Error> {
-        let tasks = TasksOfContainer { worker: Rc::clone(worker), origin };
-        let (sender, connection) = http2::Builder::new(tasks.clone())
-            .initial_stream_window_size(STREAM_WINDOW)
+    ) -> Result<Self, h2::Error> {
+        let (sender, mut connection) = Builder::new()
+            .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_send_buf_size(SEND_BUFFER)
+            .max_send_buffer_size(SEND_BUFFER)
             .max_header_list_size(HEAD_MAX)
-            .handshake(TokioIo::new(io))
+            .initial_max_send_streams(STREAMS_MAX)
+            .enable_push(false)
+            .handshake::<_, Bytes>(io)
             .await?;
         let inner = Rc::new(Inner {
             sender,
+            closed: Cell::new(false),
             streams: Cell::new(0),
             streams_max: Cell::new(STREAMS_MAX),
             quiet_since: Cell::new(worker.watch().now()),
         });
         let seen = Rc::downgrade(&inner);
-        tasks.execute(async move {
-            let mut connection = pin!(connection);
-            poll_fn(|cx| {
-                let polled = connection.as_mut().poll(cx);
-                if let Some(inner) = seen.upgrade() {
-                    inner.streams_max.set(connection.current_max_send_streams().min(STREAMS_MAX));
-                }
-                // An error shows in the streams.
-                polled.map(drop)
-            })
-            .await;
+        run(worker, origin, move |cx| {
+            let polled = Pin::new(&mut connection).poll(cx);
+            if let Some(inner) = seen.upgrade() {
+                let allowed = connection.max_concurrent_send_streams();
+                inner.streams_max.set(allowed.min(STREAMS_MAX));
+                inner.closed.set(inner.closed.get() || polled.is_ready());
+            }
+            // An error shows in the streams.
+            polled.map(drop)
         });
         Ok(Self(inner))
     }
 
     /// Takes a place, if there is one.
     pub(crate) fn lane(&self) -> Option<Lane> {
-        let Inner { sender, streams, streams_max, .. } = &*self.0;
-        if sender.is_closed() || streams.get() >= streams_max.get() {
+        let Inner { closed, streams, streams_max, .. } = &*self.0;
+        if closed.get() || streams.get() >= streams_max.get() {
             return None;
         }
         streams.set(streams.get() + 1);
@@ -109,7 +115,7 @@ impl Shared {
     pub(crate) fn rests(&self, now: Tick, ticks_max: u64) -> bool {
         let in_use = self.0.streams.get() > 0;
         let quiet = now.saturating_sub(self.0.quiet_since.get());
-        !self.0.sender.is_closed() && (in_use || quiet < ticks_max)
+        !self.0.closed.get() && (in_use || quiet < ticks_max)
     }
 }
 
@@ -126,25 +132,41 @@ impl Drop for Lane {
 }
 
 impl Lane {
-    /// Sends a request and waits for the head of its response, as
-    /// [`Channel::exchange`](crate::upstream::Channel::exchange) does.
+    /// Sends a request, whose body may be `held` until the container asks for it, and waits for the head
+    /// of its response, as [`Channel::exchange`](crate::upstream::Channel::exchange) does.
     pub(crate) async fn exchange(
         &mut self,
-        request: Request<RequestBody>,
+        (worker, origin): (&Rc<Worker>, Origin),
+        (request, held): (Request<RequestBody>, bool),
         terms: &Terms<'_>,
     ) -> Result<Response<Incoming>, ExchangeError> {
-        terms.wait.within(terms.timeout);
-        let mut response = pin!(self.0.0.sender.clone().try_send_request(request));
-        poll_fn(|cx| match response.as_mut().poll(cx) {
-            Poll::Ready(Ok(response)) => Poll::Ready(Ok(response.map(Incoming::Http2))),
-            Poll::Ready(Err(mut failed)) => Poll::Ready(Err(match failed.take_message() {
-                Some(request) => ExchangeError::Unsent(request.into_body()),
-                None if terms.progress.is_some_and(Progress::is_broken) => ExchangeError::Body,
-                None => ExchangeError::Broken(failed.into_error().into()),
-            })),
-            Poll::Pending => poll_late(cx, terms).map(Err),
-        })
-        .await
+        terms.wait.within(if held { terms.expect_timeout } else { terms.timeout });
+        let (parts, body) = request.into_parts();
+        let mut sender = self.0.0.sender.clone();
+        let ready = poll_fn(|cx| match sender.poll_ready(cx) {
+            Poll::Ready(ready) => Poll::Ready(ready.or(Err(None))),
+            Poll::Pending => poll_late(cx, terms).map(|late| Err(Some(late))),
+        });
+        let ends = body.is_end_stream();
+        let begun = match ready.await {
+            Ok(()) => sender.send_request(Request::from_parts(parts, ()), ends).or(Err(None)),
+            Err(late) => Err(late),
+        };
+        let (answer, send) = match begun {
+            Ok(begun) => begun,
+            Err(Some(late)) => return Err(late),
+            Err(None) => {
+                self.0.0.closed.set(true);
+                return Err(ExchangeError::Unsent(body));
+            }
+        };
+        let pipe = (!ends).then(|| Pipe::new(send, body));
+        let mut exchange = Exchange { answer, pipe, held, interims: 0 };
+        let response = poll_fn(|cx| exchange.poll(cx, terms)).await?;
+        if let Exchange { pipe: Some(mut pipe), held: false, .. } = exchange {
+            run(worker, origin, move |cx| pipe.poll(cx).map(|end| _ = settle(&mut pipe, end)));
+        }
+        Ok(response)
     }
 
     /// The stream has ended.
@@ -159,31 +181,112 @@ pub(crate) fn target(path: Option<&PathAndQuery>, scheme: Scheme, authority: &He
     parts.scheme = Some(scheme);
     parts.authority = Authority::try_from(authority.as_bytes()).ok();
     parts.path_and_query = Some(path.cloned().unwrap_or_else(|| PathAndQuery::from_static("/")));
-    // The authority was parsed as one; without it hyper refuses the request.
+    // The authority was parsed as one; without it the request is refused.
     Uri::from_parts(parts).unwrap_or_default()
 }
 
-/// Runs the parts of a connection as tasks of the worker, until they end or the container's start is
-/// over.
-#[derive(Clone)]
-struct TasksOfContainer {
-    worker: Rc<Worker>,
-    origin: Origin,
+/// One request whose answer has not begun.
+struct Exchange {
+    answer: ResponseFuture,
+    /// What is left of the body.
+    pipe: Option<Pipe<RequestBody>>,
+    /// Whether the body waits until it is wanted. What was never sent is broken off with the answer.
+    held: bool,
+    interims: u32,
 }
 
-impl<F> Executor<F> for TasksOfContainer
-where
-    F: Future<Output = ()> + 'static,
-{
-    fn execute(&self, task: F) {
-        let wait = self.worker.watch().wait(Some(self.origin));
-        let mut task = Box::pin(task);
-        // The tracker waits for it.
-        drop(self.worker.tasks().spawn_local(poll_fn(move |cx| {
-            if wait.poll_over(cx).is_some() {
-                return Poll::Ready(());
+impl Exchange {
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        terms: &Terms<'_>,
+    ) -> Poll<Result<Response<Incoming>, ExchangeError>> {
+        loop {
+            self.poll_send(cx)?;
+            while let Poll::Ready(Some(Ok(interim))) = self.answer.poll_informational(cx) {
+                self.hear(interim, terms)?;
+                self.poll_send(cx)?;
             }
-            Pin::new(&mut task).poll(cx)
-        })));
+            match Pin::new(&mut self.answer).poll(cx) {
+                Poll::Ready(Ok(response)) => {
+                    let (head, stream) = response.into_parts();
+                    let body = Receiving::answer(stream, &head.headers);
+                    return Poll::Ready(Ok(Response::from_parts(head, Incoming::Http2(body))));
+                }
+                Poll::Ready(Err(_)) if terms.progress.is_some_and(Progress::is_broken) => {
+                    return Poll::Ready(Err(ExchangeError::Body));
+                }
+                Poll::Ready(Err(error)) => {
+                    return Poll::Ready(Err(ExchangeError::Broken(error.into())));
+                }
+                Poll::Pending if self.held && terms.wait.poll_over(cx) == Some(Over::Deadline) => {
+                    // The container says nothing about the body: the edge asks for it.
+                    self.release(terms);
+                }
+                Poll::Pending => return poll_late(cx, terms).map(Err),
+            }
+        }
     }
+
+    /// Sends on of the body. A container that takes no more may still answer.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Result<(), ExchangeError> {
+        if let Some(pipe) = &mut self.pipe
+            && !self.held
+            && let Poll::Ready(end) = pipe.poll(cx)
+        {
+            let settled = settle(pipe, end);
+            self.pipe = None;
+            return settled.or(Err(ExchangeError::Body));
+        }
+        Ok(())
+    }
+
+    fn hear(&mut self, interim: Response<()>, terms: &Terms<'_>) -> Result<(), ExchangeError> {
+        self.interims += 1;
+        let status = interim.status();
+        // There is no other protocol to go to (RFC 9113, 8.6).
+        if self.interims > INTERIMS_MAX || status == StatusCode::SWITCHING_PROTOCOLS {
+            return Err(ExchangeError::Broken(Broken::Interims));
+        }
+        if status != StatusCode::CONTINUE {
+            terms.hear(Interim { status, headers: interim.into_parts().0.headers });
+        } else if self.held {
+            self.release(terms);
+        }
+        Ok(())
+    }
+
+    /// The body is wanted. Reading it asks the client for it.
+    fn release(&mut self, terms: &Terms<'_>) {
+        self.held = false;
+        terms.wait.within(terms.timeout);
+    }
+}
+
+/// The body of a request is sent, or is not: one that broke must not look whole.
+fn settle(pipe: &mut Pipe<RequestBody>, end: End) -> Result<(), ()> {
+    match end {
+        End::Whole | End::Gone => Ok(()),
+        End::Broken(error) => {
+            tracing::debug!(%error, "the body of a request broke");
+            pipe.reset(Reason::CANCEL);
+            Err(())
+        }
+    }
+}
+
+/// Runs a part of a connection as a task of the worker, until it ends or the container's start is over.
+fn run(
+    worker: &Rc<Worker>,
+    origin: Origin,
+    mut part: impl FnMut(&mut Context<'_>) -> Poll<()> + 'static,
+) {
+    let wait = worker.watch().wait(Some(origin));
+    // The tracker waits for it.
+    drop(worker.tasks().spawn_local(poll_fn(move |cx| {
+        if wait.poll_over(cx).is_some() {
+            return Poll::Ready(());
+        }
+        part(cx)
+    })));
 }

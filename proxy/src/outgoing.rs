@@ -8,6 +8,7 @@ use http::{
     request::Parts,
     uri::{PathAndQuery, Scheme},
 };
+use http_body::Body as _;
 
 use crate::{
     body::{ClientBody, RequestBody},
@@ -55,8 +56,7 @@ impl<'a, 'w> Outgoing<'a, 'w> {
     /// For HTTP/1.
     pub(crate) fn message(&self, body: RequestBody) -> Message {
         let framing = Framing::of(&body);
-        let expects = self.ask.interims.is_some_and(|interims| interims.expects());
-        let held = expects && framing != Framing::Nothing;
+        let held = framing != Framing::Nothing && self.is_held_back();
         let mut lines = Head::new(self.from.method(), self.from.uri().path_and_query());
         if self.ask.handshake.is_none() && self.ask.edits.is_empty() {
             self.write(&mut lines);
@@ -69,8 +69,18 @@ impl<'a, 'w> Outgoing<'a, 'w> {
         lines.message(framing, body, held)
     }
 
-    /// For HTTP/2.
-    pub(crate) fn request(&self, body: RequestBody, scheme: Scheme) -> Request<RequestBody> {
+    /// Whether the client holds its body back until it is asked for.
+    fn is_held_back(&self) -> bool {
+        self.ask.interims.is_some_and(|interims| interims.expects())
+    }
+
+    /// For HTTP/2; says whether the body waits until the container asks for it.
+    pub(crate) fn request(
+        &self,
+        body: RequestBody,
+        scheme: Scheme,
+    ) -> (Request<RequestBody>, bool) {
+        let held = !body.is_end_stream() && self.is_held_back();
         let mut request = Request::new(body);
         request.method_mut().clone_from(self.from.method());
         let path = self.from.uri().path_and_query();
@@ -79,8 +89,11 @@ impl<'a, 'w> Outgoing<'a, 'w> {
         // The target has the one, and nothing is said about the connection.
         headers.remove(header::HOST);
         headers.remove(header::CONNECTION);
+        if held {
+            headers.insert(header::EXPECT, HeaderValue::from_static("100-continue"));
+        }
         *request.headers_mut() = headers;
-        request
+        (request, held)
     }
 
     /// The client's fields that may pass, and the edge's own.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use h2::RecvStream;
+use h2::{Reason, RecvStream};
 use http::{HeaderMap, header};
 use http_body::{Body, Frame, SizeHint};
 
@@ -17,17 +17,34 @@ pub(crate) struct Receiving {
     /// What `Content-Length` says is still to come; `h2` sees to it that no more and no less comes.
     left: Option<u64>,
     data_ended: bool,
+    is_answer: bool,
 }
 
 impl Receiving {
-    /// The body behind a head with `headers`.
-    pub(crate) fn new(stream: RecvStream, headers: &HeaderMap) -> Self {
+    /// The body of a request whose head has `headers`.
+    pub(crate) fn request(stream: RecvStream, headers: &HeaderMap) -> Self {
+        Self::new(stream, headers, false)
+    }
+
+    /// The body of an answer whose head has `headers`.
+    pub(crate) fn answer(stream: RecvStream, headers: &HeaderMap) -> Self {
+        Self::new(stream, headers, true)
+    }
+
+    fn new(stream: RecvStream, headers: &HeaderMap, is_answer: bool) -> Self {
         let length = headers.get(header::CONTENT_LENGTH);
         let left = match length.and_then(|length| length.to_str().ok()?.parse().ok()) {
             None if stream.is_end_stream() => Some(0),
             left => left,
         };
-        Self { stream, left, data_ended: false }
+        Self { stream, left, data_ended: false, is_answer }
+    }
+
+    /// Whether what has come was all. Who has answered before it has read the request may reset the
+    /// stream without an error (RFC 9113, 8.1); `h2` forgets then that the answer had ended.
+    fn is_whole(&self, error: &h2::Error) -> bool {
+        let is_whole = self.left.is_none_or(|left| left == 0);
+        self.is_answer && is_whole && error.reason() == Some(Reason::NO_ERROR)
     }
 }
 
@@ -41,18 +58,24 @@ impl Body for Receiving {
     ) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
         let this = self.get_mut();
         if !this.data_ended {
-            if let Some(data) = ready!(this.stream.poll_data(cx)) {
-                let data = data?;
-                // It fails where nobody waits for a window any more.
-                drop(this.stream.flow_control().release_capacity(data.len()));
-                let octets = u64::try_from(data.len()).unwrap_or(u64::MAX);
-                this.left = this.left.map(|left| left.saturating_sub(octets));
-                return Poll::Ready(Some(Ok(Frame::data(data))));
+            match ready!(this.stream.poll_data(cx)) {
+                Some(Ok(data)) => {
+                    // It fails where nobody waits for a window any more.
+                    drop(this.stream.flow_control().release_capacity(data.len()));
+                    let octets = u64::try_from(data.len()).unwrap_or(u64::MAX);
+                    this.left = this.left.map(|left| left.saturating_sub(octets));
+                    return Poll::Ready(Some(Ok(Frame::data(data))));
+                }
+                Some(Err(error)) if this.is_whole(&error) => return Poll::Ready(None),
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => this.data_ended = true,
             }
-            this.data_ended = true;
         }
-        let trailers = ready!(this.stream.poll_trailers(cx));
-        Poll::Ready(trailers.map(|trailers| trailers.map(Frame::trailers)).transpose())
+        match ready!(this.stream.poll_trailers(cx)) {
+            Ok(trailers) => Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers)))),
+            Err(error) if this.is_whole(&error) => Poll::Ready(None),
+            Err(error) => Poll::Ready(Some(Err(error))),
+        }
     }
 
     fn is_end_stream(&self) -> bool {

@@ -3,7 +3,7 @@
 use std::{
     error::Error,
     future::{Future, poll_fn},
-    pin::{Pin, pin},
+    pin::pin,
     rc::Rc,
     task::{Context, Poll},
 };
@@ -13,7 +13,7 @@ use h2::{Reason, RecvStream, SendStream, server::SendResponse};
 use http::{HeaderValue, Method, Request, Response, header, response::Parts};
 use http_body::Body as _;
 
-use super::{Receiving, poll_room, tunnel::Tunnel};
+use super::{End, Pipe, Receiving, tunnel::Tunnel};
 use crate::{
     body::{ClientBody, EdgeBody, keep_head_alone},
     deps::BoxError,
@@ -44,7 +44,7 @@ pub(super) async fn exchange(
     let (body, leaving) = if head.method == Method::CONNECT {
         (None, Some(stream))
     } else {
-        (Some(ClientBody::Http2(Receiving::new(stream, &head.headers))), None)
+        (Some(ClientBody::Http2(Receiving::request(stream, &head.headers))), None)
     };
     let request = Request::from_parts(head, body);
     let answered = {
@@ -81,7 +81,7 @@ pub(super) async fn exchange(
     }
 }
 
-/// The client has left, or the answer has broken off.
+/// The client has left.
 #[derive(Debug)]
 struct Gone;
 
@@ -152,7 +152,7 @@ impl Sending {
     }
 
     /// Sends an answer to its end.
-    async fn response(&mut self, mut head: Parts, mut body: EdgeBody) -> Result<(), Gone> {
+    async fn response(&mut self, mut head: Parts, body: EdgeBody) -> Result<(), Gone> {
         if body.is_end_stream() {
             return self.head(head, true).map(drop);
         }
@@ -160,37 +160,11 @@ impl Sending {
             let length = HeaderValue::from(length);
             head.headers.entry(header::CONTENT_LENGTH).or_insert(length);
         }
-        let mut send = self.head(head, false)?;
-        while !self.ended {
-            let frame = poll_fn(|cx| match Pin::new(&mut body).poll_frame(cx) {
-                Poll::Ready(frame) => Poll::Ready(Ok(frame)),
-                Poll::Pending => send.poll_reset(cx).map(|_| Err(Gone)),
-            });
-            let Some(frame) = frame.await? else {
-                send.send_data(Bytes::new(), true).or(Err(Gone))?;
-                self.ended = true;
-                break;
-            };
-            let frame = frame.map_err(|error| {
-                self.reason = reason(&error);
-                Gone
-            })?;
-            match frame.into_data() {
-                Ok(data) => {
-                    let ends = body.is_end_stream();
-                    if !data.is_empty() {
-                        // The body is asked for no more before its client takes the last piece.
-                        poll_fn(|cx| poll_room(cx, &mut send, 1)).await.or(Err(Gone))?;
-                    }
-                    send.send_data(data, ends).or(Err(Gone))?;
-                    self.ended = ends;
-                }
-                Err(frame) => {
-                    let trailers = frame.into_trailers().or(Err(Gone))?;
-                    send.send_trailers(trailers).or(Err(Gone))?;
-                    self.ended = true;
-                }
-            }
+        let mut pipe = Pipe::new(self.head(head, false)?, body);
+        match poll_fn(|cx| pipe.poll(cx)).await {
+            End::Whole => self.ended = true,
+            End::Gone => return Err(Gone),
+            End::Broken(error) => self.reason = reason(&error),
         }
         Ok(())
     }

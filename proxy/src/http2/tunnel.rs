@@ -10,7 +10,7 @@ use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::poll_room;
+use super::pipe::poll_room;
 
 /// The client's end of a tunnel. Dropped before it was shut down, it resets the stream.
 pub(super) struct Tunnel {

@@ -36,7 +36,7 @@ use crate::{
 const READ: usize = 8 * 1024;
 const READ_MAX: usize = 64 * 1024;
 /// The interim answers of one exchange, at most.
-const INTERIMS_MAX: u32 = 32;
+pub(crate) const INTERIMS_MAX: u32 = 32;
 
 /// How long an exchange may take, and who hears what comes before its answer.
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +50,16 @@ pub(crate) struct Terms<'a> {
     pub(crate) expect_timeout: Duration,
     /// Where interim answers go, and the name that the client called the container by.
     pub(crate) interims: Option<(&'a Rc<Interims>, &'a str)>,
+}
+
+impl Terms<'_> {
+    /// Passes an interim answer on, cleaned as an answer is.
+    pub(crate) fn hear(&self, mut interim: Interim) {
+        if let Some((interims, hostname)) = self.interims {
+            clean_response(&mut interim.headers, hostname);
+            interims.push(interim);
+        }
+    }
 }
 
 /// A connection to a container that speaks HTTP/1.1; one exchange at a time.
@@ -82,12 +92,12 @@ pub(crate) enum Broken {
     Io(#[from] io::Error),
     #[error("the connection was closed before an answer")]
     Closed,
-    #[error("too many interim answers")]
+    #[error("too many interim answers, or one of another protocol")]
     Interims,
     #[error("the request's body broke")]
     Body,
-    #[error(transparent)]
-    Http2(#[from] hyper::Error),
+    #[error("the stream broke")]
+    Http2(#[from] h2::Error),
 }
 
 impl Broken {
@@ -241,11 +251,8 @@ impl Channel {
     /// Hears an interim answer.
     fn hear(&mut self, head: Head, terms: &Terms<'_>) {
         if head.status != StatusCode::CONTINUE {
-            if let Some((interims, hostname)) = terms.interims {
-                let Head { status, mut headers, .. } = head;
-                clean_response(&mut headers, hostname);
-                interims.push(Interim { status, headers });
-            }
+            let Head { status, headers, .. } = head;
+            terms.hear(Interim { status, headers });
         } else if self.writer.is_held() {
             // Reading the body asks the client for it.
             self.writer.release();

@@ -1,7 +1,7 @@
 //! Connections to containers: dialling, one exchange, the response body that brings a connection
 //! back to its pool.
 //!
-//! HTTP/1.1 is spoken by a client of our own ([`channel`]), HTTP/2 by hyper's ([`crate::multiplex`]).
+//! HTTP/1.1 is spoken by a client of our own ([`channel`]), HTTP/2 by [`crate::multiplex`].
 
 mod body;
 mod channel;
@@ -26,6 +26,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::{
     body::{Progress, RequestBody},
+    http2::Receiving,
     multiplex::Lane,
     proxy_protocol::Ends,
     watch::{Origin, Over},
@@ -33,7 +34,7 @@ use crate::{
 
 pub(crate) use self::{
     body::{UpstreamBody, give_back},
-    channel::{Broken, Channel, Terms},
+    channel::{Broken, Channel, INTERIMS_MAX, Terms},
     dial::{DialError, DialRules, dial, transparent_socket},
     writer::{Framing, Message, write_field},
 };
@@ -133,7 +134,7 @@ pub(crate) enum Lease {
 pub(crate) enum Incoming {
     /// The channel of the lease.
     Http1,
-    Http2(hyper::body::Incoming),
+    Http2(Receiving),
 }
 
 /// A response without its body, which the lease brings.

@@ -197,6 +197,33 @@ fn a_body_that_no_container_asks_for_over_http2_is_asked_for_by_the_edge() {
 }
 
 #[test]
+fn what_a_container_of_http2_says_before_its_answer_passes() {
+    let mut setup = Setup::default();
+    setup.limits.expect_timeout = Duration::from_millis(200);
+    let bed = Bed::with(227, setup);
+    bed.set(CONTAINER, Phase::Running, 1);
+    let address = SocketAddr::new(bed.container_address(2), 3000);
+    let Some(_origin) = python::serve("h2c_origin.py", address) else { return };
+    // A request without a body finds the version out.
+    let name = host(CONTAINER, "http-3000");
+    let mut client = bed.client();
+    assert_eq!(client.get(&name, "/", "").status, 200);
+    http2(&bed, "from-http2").unwrap();
+    client.send(format!("GET /hints HTTP/1.1\r\nHost: {name}\r\n\r\n"));
+    for link in ["</a.css>", "</b.js>"] {
+        let hint = format!("HTTP/1.1 103 Early Hints\r\nlink: {link}\r\n\r\n");
+        assert_eq!(client.head(), hint);
+    }
+    assert_eq!(client.reply().status, 200);
+    client.send(holding("/asks"));
+    assert_eq!(client.head(), CONTINUE);
+    client.send("abc");
+    assert!(client.reply().text().contains("\"body\": \"abc\""));
+    client.send(holding("/refuses"));
+    assert_eq!(client.reply().status, 417);
+}
+
+#[test]
 fn curl_shows_a_hint_over_http2() {
     let (bed, _told) = bed(229, WAIT);
     let name = host(CONTAINER, "http-3000");

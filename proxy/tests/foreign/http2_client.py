@@ -3,6 +3,7 @@
 http2_client.py ADDRESS PORT HOST CA MODE
 """
 
+import json
 import socket
 import ssl
 import sys
@@ -133,7 +134,39 @@ def early():
     assert client.answer(stream) == ("200", b"done", "end NO_ERROR"), client.ended
 
 
+def from_http2():
+    """What containers of HTTP/2 say before their answers, and how they break off."""
+    client = Client()
+    assert client.get("/")[0] == "200"
+    stream = client.begin("GET", "/hints")
+    assert client.answer(stream)[0] == "200"
+    hints = [{":status": "103", "link": link} for link in ("</a.css>", "</b.js>")]
+    assert client.interims[stream] == hints, client.interims
+    for path in ("/flood", "/switches"):
+        assert client.get(path)[0] == "502", path
+    for path, asked in [("/asks", True), ("/silent", True), ("/refuses", False)]:
+        fields = [("expect", "100-continue"), ("content-length", "3")]
+        stream = client.begin("POST", path, fields, end=False)
+        client.until(lambda: stream in client.interims or stream in client.heads)
+        assert client.interims.get(stream) == ([{":status": "100"}] if asked else None), path
+        if asked:
+            client.send(stream, b"abc", end=True)
+            status, body, _ = client.answer(stream)
+            told = json.loads(body)
+            assert (status, told["body"]) == ("200", "abc"), told
+            assert ["expect", "100-continue"] in told["fields"], told
+        else:
+            assert client.answer(stream)[:2] == ("417", b"no")
+    stream = client.begin("POST", "/early", [("content-length", "3")], end=False)
+    client.until(lambda: " NO_ERROR" in client.ended.get(stream, ""))
+    assert client.answer(stream) == ("200", b"done", "end NO_ERROR"), client.ended
+    assert client.get("/breaks") == ("200", b"half", " ENHANCE_YOUR_CALM")
+    assert client.get("/breaks-short") == ("200", b"half", " INTERNAL_ERROR")
+    assert client.get("/")[0] == "200"
+
+
 MODES = {
+    "from-http2": from_http2,
     "hint": hint,
     "hints": hints,
     "held-asks": lambda: held("/asks", True, ("200", b"done")),

@@ -1,0 +1,103 @@
+//! A body on its way to the other side of a stream.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use h2::{Reason, SendStream};
+use http_body::Body;
+
+use crate::deps::BoxError;
+
+/// Sends a body on a stream whose head was sent. It holds one piece at a time: the body is asked for
+/// more when the other side's windows have room for the last one.
+#[derive(Debug)]
+pub(crate) struct Pipe<B> {
+    send: SendStream<Bytes>,
+    body: B,
+    /// What waits for room, and whether it is the last.
+    piece: Option<(Bytes, bool)>,
+}
+
+/// How the sending of a body ended.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// With its end, and that of the stream in this direction.
+    Whole,
+    /// The other side takes no more.
+    Gone,
+    /// The body broke; the stream has yet to be reset.
+    Broken(BoxError),
+}
+
+impl<B: Body<Data = Bytes, Error = BoxError> + Unpin> Pipe<B> {
+    /// Sends `body` by `send`.
+    pub(crate) fn new(send: SendStream<Bytes>, body: B) -> Self {
+        Self { send, body, piece: None }
+    }
+
+    /// Sends on, as far as the body and the other side go. Not to be asked again after its end.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        loop {
+            if self.piece.is_some() && ready!(poll_room(cx, &mut self.send, 1)).is_err() {
+                return Poll::Ready(End::Gone);
+            }
+            if let Some((data, is_last)) = self.piece.take() {
+                if self.send.send_data(data, is_last).is_err() {
+                    return Poll::Ready(End::Gone);
+                }
+                if is_last {
+                    return Poll::Ready(End::Whole);
+                }
+            }
+            let frame = match Pin::new(&mut self.body).poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => frame,
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(End::Broken(error)),
+                Poll::Ready(None) => {
+                    return Poll::Ready(End::of(&self.send.send_data(Bytes::new(), true)));
+                }
+                Poll::Pending => return self.send.poll_reset(cx).map(|_| End::Gone),
+            };
+            match frame.into_data() {
+                // Nothing needs no room, and would say nothing.
+                Ok(data) if data.is_empty() => {}
+                Ok(data) => self.piece = Some((data, self.body.is_end_stream())),
+                Err(frame) => {
+                    let Ok(trailers) = frame.into_trailers() else { continue };
+                    return Poll::Ready(End::of(&self.send.send_trailers(trailers)));
+                }
+            }
+        }
+    }
+
+    /// Breaks the stream off in both directions.
+    pub(crate) fn reset(&mut self, reason: Reason) {
+        self.send.send_reset(reason);
+    }
+}
+
+impl End {
+    fn of(sent: &Result<(), h2::Error>) -> Self {
+        if sent.is_ok() { Self::Whole } else { Self::Gone }
+    }
+}
+
+/// Waits until the other side's windows have room; returns for how much of the `wanted` octets.
+pub(super) fn poll_room(
+    cx: &mut Context<'_>,
+    send: &mut SendStream<Bytes>,
+    wanted: usize,
+) -> Poll<io::Result<usize>> {
+    send.reserve_capacity(wanted);
+    while send.capacity() == 0 {
+        match ready!(send.poll_capacity(cx)) {
+            Some(Ok(_)) => {}
+            Some(Err(error)) => return Poll::Ready(Err(io::Error::other(error))),
+            None => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+        }
+    }
+    Poll::Ready(Ok(send.capacity().min(wanted)))
+}
