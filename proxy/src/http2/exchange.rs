@@ -3,7 +3,6 @@
 use std::{
     error::Error,
     future::{Future, poll_fn},
-    pin::pin,
     rc::Rc,
     task::{Context, Poll},
 };
@@ -49,8 +48,9 @@ pub(super) async fn exchange(
     let request = Request::from_parts(head, body);
     let answered = {
         let for_client = Some(Rc::clone(&interims));
-        let answer = pipeline::answer(Rc::clone(&worker), downstream, None, request, for_client);
-        let mut answer = pin!(answer);
+        let worker = Rc::clone(&worker);
+        // Boxed: a task moves when it begins and when it ends, and an answer may be long on its way.
+        let mut answer = Box::pin(pipeline::answer(worker, downstream, None, request, for_client));
         poll_fn(|cx| match answer.as_mut().poll(cx) {
             Poll::Ready(response) => Poll::Ready(sending.pass(cx, &interims).map(|()| response)),
             Poll::Pending => sending.poll_pass(cx, &interims).map(Err),
