@@ -38,6 +38,11 @@ impl JsonObject {
         Value::Object(self.0)
     }
 
+    /// The object as it came, whose fields are of the client's choice.
+    pub(crate) fn into_map(self) -> Map<String, Value> {
+        self.0
+    }
+
     /// Refuses every field: the call takes none.
     pub(crate) fn expect_none(self) -> Result<(), Problem> {
         Fields::new(&[], self.0).finish(Some(()))

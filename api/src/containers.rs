@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use axum::extract::{OriginalUri, State};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use gantry_control::{
     Actor, Condition, ContainerQuery, ContainerSort, ContainerView, Error, Extra, Leaf, LogSort,
     Page,
@@ -28,13 +29,16 @@ mod body;
 const TAG: &str = "Containers";
 /// How many containers a page has unless asked otherwise.
 const LIMIT: u32 = 50;
+/// How many containers of a page are looked into at the same time.
+const AT_ONCE: usize = 8;
 /// How many status log entries a page has unless asked otherwise.
 const LOG_LIMIT: u32 = 10;
 
 const RUNTIME: Param = Param::new(
     "runtime",
     Holds::Text,
-    "true, false, or a JSON object of the parts that are wanted; adds runtime_info",
+    "true, false, or a JSON object of displays, services, network_services and terminals; adds \
+     runtime_info, at most 2 s old",
 );
 const DOMAINS: Param =
     Param::new("include_proxy_domains", Holds::Flag, "Adds the aliases that lead to it");
@@ -152,7 +156,12 @@ async fn print_all(
     include: wire::Include,
 ) -> Result<wire::Container, Problem> {
     let extras = front.control.extras(actor, view, include.extras).await?;
-    Ok(print(front, view, include).with_extras(view, front.urls(), &extras))
+    let container = print(front, view, include).with_extras(view, front.urls(), &extras);
+    let Some(parts) = include.runtime else { return Ok(container) };
+    Ok(match front.control.inside(view).await {
+        Some(inside) => container.with_inside(view, &inside, parts),
+        None => container,
+    })
 }
 
 async fn list(
@@ -199,10 +208,11 @@ async fn list_where(
     let page_of = Page { page, limit, sort, descending };
     let asked = ContainerQuery { project, realm, include_deleting, page: page_of };
     let listed = front.control.containers(actor, asked).await?;
-    let mut containers = Vec::with_capacity(listed.items.len());
-    for view in &listed.items {
-        containers.push(print_all(front, actor, view, include).await?);
-    }
+    let prints = listed
+        .items
+        .into_iter()
+        .map(|view| async move { print_all(front, actor, &view, include).await });
+    let containers = stream::iter(prints).buffered(AT_ONCE).try_collect().await?;
     let pagination = wire::Pagination::new(listed.total, page, limit);
     Ok(Answer::ok(
         "Containers retrieved successfully",
@@ -210,17 +220,40 @@ async fn list_where(
     ))
 }
 
+/// Which parts of what runs inside are asked for; an empty object asks for all.
+fn parts(text: &str) -> Result<Option<wire::Parts>, &'static str> {
+    const RULE: &str = "must be true, false, or a JSON object whose fields are displays, services, \
+                        network_services or terminals and whose values are true or false";
+    let object = match serde_json::from_str(text).map_err(|_why| RULE)? {
+        Value::Bool(wanted) => return Ok(wanted.then_some(wire::Parts::ALL)),
+        Value::Object(object) if object.is_empty() => return Ok(Some(wire::Parts::ALL)),
+        Value::Object(object) => object,
+        Value::Null | Value::Number(_) | Value::String(_) | Value::Array(_) => return Err(RULE),
+    };
+    let mut parts = wire::Parts::default();
+    for (name, wanted) in object {
+        let part = match name.as_str() {
+            "displays" => &mut parts.displays,
+            "services" => &mut parts.services,
+            "network_services" => &mut parts.network_services,
+            "terminals" => &mut parts.terminals,
+            _ => return Err(RULE),
+        };
+        *part = wanted.as_bool().ok_or(RULE)?;
+    }
+    Ok(Some(parts))
+}
+
 /// Which optional parts are asked for.
 fn include(query: &mut Query) -> wire::Include {
-    let runtime = query.text("runtime").is_some_and(|text| match serde_json::from_str(&text) {
-        Ok(Value::Bool(wanted)) => wanted,
-        Ok(Value::Object(parts)) if parts.values().all(Value::is_boolean) => true,
-        Ok(_) | Err(_) => {
-            let rule = "must be true, false, or a JSON object whose values are true or false";
+    let runtime = match query.text("runtime").as_deref().map(parts) {
+        None => None,
+        Some(Ok(parts)) => parts,
+        Some(Err(rule)) => {
             query.refuse(FieldError::new("runtime", rule));
-            false
+            None
         }
-    });
+    };
     wire::Include {
         warnings: false,
         runtime,

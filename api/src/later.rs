@@ -15,7 +15,7 @@ struct Family {
     paths: &'static [&'static str],
 }
 
-const FAMILIES: [Family; 14] = [
+const FAMILIES: [Family; 12] = [
     Family {
         what: "Snapshots are",
         paths: &[
@@ -30,10 +30,6 @@ const FAMILIES: [Family; 14] = [
         paths: &["/api/v1/containers/{id}/copy", "/api/v1/containers/{id}/sync"],
     },
     Family { what: "Container claims are", paths: &["/api/v1/containers/{id}/authorize"] },
-    Family {
-        what: "Changing single environment variables is (update the container's environment_vars instead)",
-        paths: &["/api/v1/containers/{id}/env", "/api/v1/containers/{id}/env/{key}"],
-    },
     Family { what: "KVM is", paths: &["/api/v1/containers/{id}/kvm"] },
     Family {
         what: "Firewall rules are",
@@ -64,7 +60,6 @@ const FAMILIES: [Family; 14] = [
             "/api/v1/containers/{id}/storage/incoming/{share_id}/mount",
         ],
     },
-    Family { what: "Listing realms is", paths: &["/api/v1/realms", "/api/v1/realms/"] },
     Family {
         what: "Events are",
         paths: &[
@@ -86,9 +81,8 @@ const FAMILIES: [Family; 14] = [
         ],
     },
     Family {
-        what: "Project members and project statistics are",
+        what: "Project members are",
         paths: &[
-            "/api/v1/projects/{id}/stats",
             "/api/v1/projects/{id}/permissions",
             "/api/v1/projects/{id}/permissions/{permission_id}",
         ],
@@ -96,12 +90,8 @@ const FAMILIES: [Family; 14] = [
     Family {
         what: "This part of accounts, tokens and activity is",
         paths: &[
-            "/api/v1/auth/tokens/{id}/copy",
-            "/api/v1/auth/tokens/{id}/add-realm",
-            "/api/v1/auth/tokens/{id}/remove-realm",
             "/api/v1/auth/tokens/me/public-profile",
             "/api/v1/auth/tokens/public-profiles/{key}",
-            "/api/v1/auth/tokens/templates",
             "/api/v1/users/auth/activity",
             "/api/v1/users/auth/activity/stats",
             "/api/v1/users/auth/identity-claim",

@@ -15,6 +15,7 @@ mod containers;
 #[cfg(test)]
 mod contract;
 mod cors;
+mod environment;
 mod fields;
 mod idempotency;
 mod later;
@@ -26,6 +27,7 @@ mod problem;
 mod projects;
 mod proxy;
 mod query;
+mod realms;
 mod refusal;
 mod surface;
 mod tokens;
@@ -111,11 +113,14 @@ fn surface() -> Surface {
     [
         auth::surface,
         tokens::surface,
+        tokens::derived_surface,
         projects::surface,
         containers::surface,
+        environment::surface,
         logs::surface,
         operations::surface,
         proxy::surface,
+        realms::surface,
         places::surface,
         meta::surface,
     ]

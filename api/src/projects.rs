@@ -1,7 +1,9 @@
 //! Projects.
 
+use std::time::Instant;
+
 use axum::extract::{OriginalUri, State};
-use gantry_control::{NewProject, Page, ProjectChange, ProjectSort};
+use gantry_control::{ContainerQuery, ContainerSort, NewProject, Page, ProjectChange, ProjectSort};
 use gantry_model::{container::Color, id::kind, project::ProjectAlias};
 
 use crate::{
@@ -49,6 +51,8 @@ static LIST: [Param; 6] = [
 static SHOW: [Param; 1] =
     [Param::new("include_permissions", Asks::Flag, "Adds the grants to other users")];
 
+static STATS: [Param; 2] = [query::PAGE, query::LIMIT];
+
 static DELETE: [Param; 1] =
     [Param::new("include_deleted_items", Asks::Flag, "Adds what was deleted with it")];
 
@@ -95,6 +99,18 @@ pub(crate) fn surface(surface: Surface) -> Surface {
             &Operation::new("deleteProject", TAG, "Deletes a project with all its containers")
                 .params(&DELETE)
                 .answers::<wire::DeletedProject>(200),
+        )
+        .serve(
+            &[Method::Get],
+            &["/api/v1/projects/{id}/stats"],
+            stats,
+            &Operation::new(
+                "getProjectStats",
+                TAG,
+                "Shows what the containers of a project use, newest first, 100 a page",
+            )
+            .params(&STATS)
+            .answers::<wire::ProjectStats>(200),
         )
 }
 
@@ -203,4 +219,24 @@ fn alias(field: &str, text: &str) -> Result<(), gantry_model::FieldError> {
 
 fn color(field: &str, text: &str) -> Result<(), gantry_model::FieldError> {
     Color::parse(field, text).map(drop)
+}
+
+async fn stats(
+    State(front): State<Front>,
+    Caller(actor): Caller,
+    PathId(id): PathId<kind::Project>,
+    OriginalUri(uri): OriginalUri,
+) -> Result<Answer<wire::ProjectStats>, Problem> {
+    let mut query = Query::new(&uri, &STATS);
+    let page = query.count("page").unwrap_or(1);
+    let limit = query.count("limit").unwrap_or(query::LIMIT_MAX);
+    query.finish()?;
+    let asked = Instant::now();
+    let project = front.control.project(&actor, id).await?;
+    let page = Page { page, limit, sort: ContainerSort::CreatedAt, descending: true };
+    let query = ContainerQuery { project: Some(id), realm: None, include_deleting: false, page };
+    let stats = front.control.project_stats(&actor, query).await?;
+    let took_ms = asked.elapsed().as_millis();
+    let stats = wire::ProjectStats::new(&project, &stats, took_ms);
+    Ok(Answer::ok("Project stats retrieved successfully", stats))
 }

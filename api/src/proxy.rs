@@ -72,7 +72,7 @@ pub(crate) struct Segments(Vec<(String, String)>);
 
 impl Segments {
     /// One part, by its name in the route.
-    fn get(&self, name: &str) -> &str {
+    pub(crate) fn get(&self, name: &str) -> &str {
         let found = self.0.iter().find(|(known, _)| known == name);
         found.map_or("", |(_, text)| text.as_str())
     }

@@ -78,6 +78,16 @@ impl Method {
     }
 }
 
+/// The body of a request.
+#[derive(Clone, Copy)]
+enum Takes {
+    Nothing,
+    /// A JSON object with these fields.
+    Fields(&'static [Field]),
+    /// A JSON object whose fields the client chooses, with texts in them.
+    Map,
+}
+
 /// What the document says about one operation.
 #[derive(Clone)]
 pub(crate) struct Operation {
@@ -87,7 +97,7 @@ pub(crate) struct Operation {
     public: bool,
     versioned: bool,
     params: &'static [Parameters],
-    fields: Option<&'static [Field]>,
+    takes: Takes,
     /// The success; an operation that is always refused has none.
     answer: Option<(u16, RefOr<Schema>)>,
     enveloped: bool,
@@ -106,7 +116,7 @@ impl Operation {
             public: false,
             versioned: false,
             params: &[],
-            fields: None,
+            takes: Takes::Nothing,
             answer: Some((200, nothing)),
             enveloped: true,
             media: "application/json",
@@ -134,7 +144,13 @@ impl Operation {
 
     /// It takes a JSON object with these fields.
     pub(crate) fn takes(mut self, fields: &'static [Field]) -> Self {
-        self.fields = Some(fields);
+        self.takes = Takes::Fields(fields);
+        self
+    }
+
+    /// It takes a JSON object with fields of the client's choice, whose values are texts.
+    pub(crate) fn takes_map(mut self) -> Self {
+        self.takes = Takes::Map;
         self
     }
 
@@ -222,10 +238,16 @@ impl Operation {
                 .build();
             operation = operation.response(status.to_string(), success);
         }
-        if let Some(fields) = self.fields {
-            let required = fields.iter().any(|field| field.required);
+        let body = match self.takes {
+            Takes::Nothing => None,
+            Takes::Fields(fields) => {
+                Some((document_fields(fields), fields.iter().any(|field| field.required)))
+            }
+            Takes::Map => Some((RefOr::T(Schema::Object(text_map().build())), false)),
+        };
+        if let Some((schema, required)) = body {
             let body = RequestBodyBuilder::new()
-                .content("application/json", Content::new(Some(document_fields(fields))))
+                .content("application/json", Content::new(Some(schema)))
                 .required(Some(if required { Required::True } else { Required::False }))
                 .build();
             operation = operation.request_body(Some(body));
@@ -317,10 +339,12 @@ impl Surface {
             "Auth tokens",
             "Projects",
             "Containers",
+            "Environment",
             "Proxy permissions",
             "Proxy hooks",
             "Proxy aliases",
             "Edge",
+            "Realms",
             "Servers",
             "Images",
             "Meta",
@@ -339,6 +363,11 @@ impl Surface {
     pub(crate) fn served(&self) -> &[(&'static str, Method)] {
         &self.served
     }
+}
+
+fn text_map() -> ObjectBuilder {
+    typed(Type::Object)
+        .additional_properties(Some(RefOr::T(Schema::Object(typed(Type::String).build()))))
 }
 
 fn id_schema() -> RefOr<Schema> {

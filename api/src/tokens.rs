@@ -5,8 +5,8 @@ use axum::{
     extract::State,
     response::{IntoResponse as _, Response},
 };
-use gantry_control::{ExpiresAt, NewToken, TokenChange};
-use gantry_model::id::kind;
+use gantry_control::{Error, ExpiresAt, NewToken, Permissions, Token, TokenChange};
+use gantry_model::{RealmId, id::kind};
 use serde_json::Value;
 
 use crate::{
@@ -90,6 +90,22 @@ static CHANGE: [Field; 13] = [
     Field::new("is_enabled", Holds::Flag, "Whether it may be used at all"),
 ];
 
+static COPY: [Field; 3] = [
+    Field::new(
+        "alias",
+        Holds::Text { min: 1, max: 254 },
+        "As at creation; that of the token to be copied when absent",
+    ),
+    Field::new(
+        "expires_at",
+        Holds::Mixed,
+        "an ISO 8601 time, a Unix time, \"today\" or \"tomorrow\"",
+    ),
+    OTP,
+];
+
+static REALM: [Field; 2] = [Field::new("realm_id", Holds::Id, "The realm").required(), OTP];
+
 pub(crate) fn surface(surface: Surface) -> Surface {
     let all = &["/api/v1/auth/tokens"];
     let one = &["/api/v1/auth/tokens/{id}"];
@@ -135,6 +151,46 @@ pub(crate) fn surface(surface: Surface) -> Surface {
             one,
             delete,
             &Operation::new("deleteToken", TAG, "Deletes a token; it is void at once"),
+        )
+}
+
+/// Tokens made from others, realms one by one, templates.
+pub(crate) fn derived_surface(surface: Surface) -> Surface {
+    surface
+        .serve(
+            &[Method::Post],
+            &["/api/v1/auth/tokens/{id}/copy"],
+            copy,
+            &Operation::new(
+                "copyToken",
+                TAG,
+                "Makes a token that may do the same; shows its secret",
+            )
+            .takes(&COPY)
+            .answers::<wire::CreatedToken>(201),
+        )
+        .serve(
+            &[Method::Post],
+            &["/api/v1/auth/tokens/{id}/add-realm"],
+            add_realm,
+            &Operation::new("addTokenRealm", TAG, "Binds a token to one realm more")
+                .takes(&REALM)
+                .answers::<wire::Token>(200),
+        )
+        .serve(
+            &[Method::Post],
+            &["/api/v1/auth/tokens/{id}/remove-realm"],
+            remove_realm,
+            &Operation::new("removeTokenRealm", TAG, "Frees a token from a realm")
+                .takes(&REALM)
+                .answers::<wire::Token>(200),
+        )
+        .serve(
+            &[Method::Get],
+            &["/api/v1/auth/tokens/templates"],
+            templates,
+            &Operation::new("listTokenTemplates", TAG, "Lists the named sets of permissions")
+                .answers_list::<wire::TokenTemplate>(200),
         )
 }
 
@@ -202,14 +258,19 @@ async fn create(
 ) -> Result<Response, Problem> {
     let new = new_token(body)?;
     let (token, secret) = front.control.create_token(&actor, new).await?;
+    Ok(shown_once(&token, secret))
+}
+
+/// The answer with the secret.
+fn shown_once(token: &Token, secret: String) -> Response {
     let answer = |token: Option<String>, created| {
         Answer::created("Auth token created successfully", wire::CreatedToken { token, created })
     };
-    let mut response = answer(Some(secret), wire::Token::new(&token)).into_response();
+    let mut response = answer(Some(secret), wire::Token::new(token)).into_response();
     // The secret lies nowhere, so a repetition of this request shows the token without it.
-    let kept = answer(None, wire::Token::new(&token)).to_bytes();
+    let kept = answer(None, wire::Token::new(token)).to_bytes();
     response.extensions_mut().insert(KeptInstead(Bytes::from(kept)));
-    Ok(response)
+    response
 }
 
 fn new_token(body: JsonObject) -> Result<NewToken, Problem> {
@@ -282,4 +343,54 @@ async fn delete(
 ) -> Result<Answer<()>, Problem> {
     front.control.delete_token(&actor, id).await?;
     Ok(Answer::ok("Auth token deleted successfully", ()))
+}
+
+async fn copy(
+    State(front): State<Front>,
+    Caller(actor): Caller,
+    PathId(id): PathId<kind::Token>,
+    body: JsonObject,
+) -> Result<Response, Problem> {
+    let mut fields = body.fields(&COPY);
+    fields.ignore_text("otp_code");
+    let alias = fields.text("alias").value();
+    let expires_at = fields.expires_at("expires_at").value();
+    fields.finish(Some(()))?;
+    let (token, secret) = front.control.copy_token(&actor, id, alias, expires_at).await?;
+    Ok(shown_once(&token, secret))
+}
+
+fn realm(body: JsonObject) -> Result<RealmId, Problem> {
+    let mut fields = body.fields(&REALM);
+    fields.ignore_text("otp_code");
+    let realm = fields.id("realm_id").value();
+    fields.finish(realm)
+}
+
+async fn add_realm(
+    State(front): State<Front>,
+    Caller(actor): Caller,
+    PathId(id): PathId<kind::Token>,
+    body: JsonObject,
+) -> Result<Answer<wire::Token>, Problem> {
+    let token = front.control.add_token_realm(&actor, id, realm(body)?).await?;
+    Ok(Answer::ok("Realm added successfully", wire::Token::new(&token)))
+}
+
+async fn remove_realm(
+    State(front): State<Front>,
+    Caller(actor): Caller,
+    PathId(id): PathId<kind::Token>,
+    body: JsonObject,
+) -> Result<Answer<wire::Token>, Problem> {
+    let token = front.control.remove_token_realm(&actor, id, realm(body)?).await?;
+    Ok(Answer::ok("Realm removed successfully", wire::Token::new(&token)))
+}
+
+async fn templates(Caller(actor): Caller) -> Result<Answer<Vec<wire::TokenTemplate>>, Problem> {
+    actor.require_session().map_err(Error::from)?;
+    let templates = Permissions::TEMPLATES
+        .iter()
+        .filter_map(|name| Some(wire::TokenTemplate::new(name, Permissions::template(name)?)));
+    Ok(Answer::ok("Templates retrieved successfully", templates.collect()))
 }

@@ -1,13 +1,17 @@
 //! The command line: every command with its flags. What they do stands elsewhere.
 
+mod accounts;
 mod proxy;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use gantry_model::{ContainerId, ProjectId, ServerId, TokenId};
+use gantry_model::{ContainerId, ProjectId, ServerId};
 
-pub(crate) use self::proxy::{AliasFields, EdgeSettings, PermissionsCommand, ProxyCommand, Tap};
+pub(crate) use self::{
+    accounts::{AuthCommand, Login, RealmsCommand, TokenCreate, TokensCommand},
+    proxy::{AliasFields, EdgeSettings, PermissionsCommand, ProxyCommand, Tap},
+};
 use crate::{exit::EXIT_CODES_HELP, output::Format};
 
 /// Gantry: containers that answer at a URL of their own.
@@ -98,6 +102,9 @@ pub(crate) enum Command {
     /// Long-lived tokens.
     #[command(subcommand)]
     Tokens(TokensCommand),
+    /// Realms: labels that keep projects, containers and tokens apart.
+    #[command(subcommand)]
+    Realms(RealmsCommand),
     /// Print a completion script for a shell.
     Completions {
         /// The shell.
@@ -146,73 +153,6 @@ pub(crate) struct Explain {
 }
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum AuthCommand {
-    /// Log in and keep the session in the credentials file.
-    Login(Login),
-    /// End the session and forget it.
-    Logout,
-    /// Say who is logged in.
-    #[command(alias = "me")]
-    Whoami,
-    /// Make a token; its secret is shown once.
-    Create(TokenCreate),
-    /// List tokens.
-    List,
-    /// Show the token that this command was called with.
-    GetCurrent,
-    /// Delete a token.
-    Delete {
-        /// Its id.
-        id: TokenId,
-    },
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct Login {
-    /// The name of the account.
-    #[arg(short, long, alias = "email")]
-    pub(crate) username: Option<String>,
-    /// The password; without it, it is asked for.
-    #[arg(short, long, conflicts_with = "password_file")]
-    pub(crate) password: Option<String>,
-    /// A file whose first line is the password; `-` means standard input.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) password_file: Option<PathBuf>,
-    /// Print the session's token instead of keeping it.
-    #[arg(long)]
-    pub(crate) print_token: bool,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum TokensCommand {
-    /// Make a token; its secret is shown once.
-    Create(TokenCreate),
-    /// List tokens.
-    List,
-    /// Delete a token.
-    Delete {
-        /// Its id.
-        id: TokenId,
-    },
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct TokenCreate {
-    /// Its name.
-    #[arg(long)]
-    pub(crate) alias: String,
-    /// Bind it to these realms.
-    #[arg(long, value_name = "ID", value_delimiter = ',')]
-    pub(crate) realm_ids: Vec<gantry_model::RealmId>,
-    /// Accept it only from these addresses or networks.
-    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
-    pub(crate) ip_whitelist: Vec<String>,
-    /// When it expires (ISO 8601).
-    #[arg(long, value_name = "TIME")]
-    pub(crate) expires_at: Option<String>,
-}
-
-#[derive(Debug, Subcommand)]
 pub(crate) enum ProjectsCommand {
     /// Make a project.
     Create(ProjectFields),
@@ -232,6 +172,11 @@ pub(crate) enum ProjectsCommand {
     },
     /// Delete a project with all its containers.
     Delete {
+        /// Its id.
+        id: ProjectId,
+    },
+    /// What the containers of a project use.
+    Stats {
         /// Its id.
         id: ProjectId,
     },
@@ -301,6 +246,9 @@ pub(crate) enum ContainersCommand {
         #[command(flatten)]
         wait: Wait,
     },
+    /// Environment variables, also while the container runs; running processes keep theirs.
+    #[command(subcommand)]
+    Env(EnvCommand),
     /// What a container uses.
     Stats {
         /// Its id.
@@ -316,6 +264,30 @@ pub(crate) enum ContainersCommand {
         /// How many on a page.
         #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=100))]
         limit: u32,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum EnvCommand {
+    /// List the variables of a container.
+    List {
+        /// The container's id.
+        id: ContainerId,
+    },
+    /// Set variables; the others stay.
+    Set {
+        /// The container's id.
+        id: ContainerId,
+        /// The variables.
+        #[arg(required = true, value_name = "KEY=VALUE")]
+        vars: Vec<String>,
+    },
+    /// Remove a variable.
+    Delete {
+        /// The container's id.
+        id: ContainerId,
+        /// Its name.
+        key: String,
     },
 }
 

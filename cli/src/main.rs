@@ -64,6 +64,7 @@ fn run(cli: Cli, out: Format) -> Result<(), Failure> {
         | Command::Ps(_)
         | Command::Servers(_)
         | Command::Images(_)
+        | Command::Realms(_)
         | Command::Tokens(_)
         | Command::Proxy(_)
         | Command::Permissions(_)

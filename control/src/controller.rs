@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use crate::{
     clock::Clock,
     error::{Error, Result},
+    inside::Looks,
     names::Names,
     password::Passwords,
     random,
@@ -100,6 +101,8 @@ pub(crate) struct Inner {
     pub(crate) sessions: SessionKeys,
     pub(crate) pepper: Vec<u8>,
     pub(crate) passwords: Passwords,
+    /// What runs inside containers.
+    pub(crate) looks: Looks,
     /// Short sections only, never held across an await.
     pub(crate) throttle: Mutex<Throttle>,
 }
@@ -139,6 +142,7 @@ impl Controller {
             sessions,
             pepper,
             passwords,
+            looks: Looks::default(),
             throttle,
         };
         Ok(Self { inner: Arc::new(inner) })

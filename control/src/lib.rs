@@ -18,6 +18,7 @@ mod error;
 mod hostnames;
 mod idempotency;
 mod idle;
+mod inside;
 mod installation;
 mod names;
 mod operate;
@@ -26,6 +27,7 @@ pub mod permissions;
 mod projects;
 mod propagation;
 mod random;
+mod realms;
 mod recheck;
 mod reconciler;
 mod session;
@@ -41,7 +43,8 @@ pub use aliases::{AliasChange, AliasOwners, AliasQuery, AliasView, NewAlias};
 pub use auth::{Account, Credential};
 pub use clock::Clock;
 pub use containers::{
-    ContainerChange, ContainerQuery, ContainerStats, ContainerView, Extra, Extras, NewContainer,
+    ContainerChange, ContainerQuery, ContainerStats, ContainerView, EnvironmentView, Extra, Extras,
+    NewContainer,
 };
 pub use controller::{Controller, Deps, Limits};
 pub use error::{During, EdgeError, Error, Forbidden, Result, Thing, Unauthenticated};
@@ -54,12 +57,14 @@ pub use gantry_store::{
 pub use hostnames::HostnameView;
 pub use idempotency::IdempotencyKey;
 pub use idle::{Idler, Traffic};
+pub use inside::{Display, Inside, Listener, Process, Terminal, Unit};
 pub use installation::{Image, ServerView};
 pub use names::{Answer, DnsNames, LookUpFailed, Names};
 pub use operate::{Operated, Operation};
 pub use permissions::{Leaf, Permissions};
 pub use projects::{DeletedProject, NewProject, ProjectChange};
 pub use propagation::Propagation;
+pub use realms::RealmView;
 pub use recheck::{RecheckConfig, Rechecker};
 pub use reconciler::{Reconciler, ReconcilerConfig};
 pub use session::Session;

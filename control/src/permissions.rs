@@ -124,6 +124,10 @@ impl fmt::Display for Leaf {
 pub struct Permissions(u64);
 
 impl Permissions {
+    /// The names of the templates.
+    pub const TEMPLATES: [&'static str; 5] =
+        ["full_access", "external_customer", "dev_team", "finance_team", "read_only"];
+
     /// Every leaf.
     pub fn all() -> Self {
         Self(LEAVES.iter().fold(0, |bits, (leaf, _)| bits | leaf.bit()))

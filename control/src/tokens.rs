@@ -1,5 +1,7 @@
 //! Long-lived API tokens: `hdy_` and 256 random bits, kept as a keyed hash only.
 
+mod derive;
+
 use std::net::IpAddr;
 
 use gantry_model::{FieldError, RealmId, TokenId, container::parse_realms};
@@ -245,8 +247,9 @@ impl Controller {
     /// The actor's tokens, newest first.
     pub async fn tokens(&self, actor: &Actor) -> Result<Vec<Token>> {
         actor.require(Leaf::ResourcesReadAccount)?;
+        let tokens = self.store().tokens(actor.user).await?.into_iter();
         let mut tokens: Vec<Token> =
-            self.store().tokens(actor.user).await?.into_iter().map(Token::of).collect();
+            tokens.filter(|token| is_visible(actor, token)).map(Token::of).collect();
         tokens.sort_by_key(|token| std::cmp::Reverse((token.created_at_ms, token.id)));
         Ok(tokens)
     }
@@ -294,7 +297,7 @@ impl Controller {
 
     async fn token_record(&self, actor: &Actor, id: TokenId) -> Result<gantry_store::Token> {
         let token = self.store().token(actor.user, id).await?;
-        token.ok_or(Error::NotFound(Thing::Token))
+        token.filter(|token| is_visible(actor, token)).ok_or(Error::NotFound(Thing::Token))
     }
 
     /// The token of this secret, if it may be used now and from here. Found by its keyed hash, so
@@ -339,6 +342,13 @@ impl Controller {
         mac.update(secret.as_bytes());
         Ok(mac.finalize().into_bytes().into())
     }
+}
+
+/// One that is bound to realms sees those tokens only that are good in the realm it is used in.
+fn is_visible(actor: &Actor, token: &gantry_store::Token) -> bool {
+    let own = matches!(actor.via, Via::Token { id, .. } if id == token.id);
+    own || !actor.is_realm_restricted()
+        || actor.realm.is_none_or(|realm| token.realms.contains(&realm))
 }
 
 /// A token that was presented and is good.

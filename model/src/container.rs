@@ -177,13 +177,8 @@ impl Environment {
 
     /// Checks one variable.
     pub fn check(field: &str, key: &str, value: &str) -> Option<FieldError> {
-        let key_ok = (1..=Self::KEY_LEN_MAX).contains(&key.len())
-            && !key.starts_with(|c: char| c.is_ascii_digit())
-            && key.bytes().all(|octet| octet.is_ascii_alphanumeric() || octet == b'_');
-        let rule = if !key_ok {
-            "the name must be 1 to 128 letters, digits or underscores and not start with a digit"
-        } else if key.starts_with("HOODY_") {
-            "names that start with HOODY_ are reserved"
+        let rule = if let Some(fault) = KeyFault::of(key) {
+            fault.rule()
         } else if !(1..=Self::VALUE_LEN_MAX).contains(&value.len()) {
             "the value must be 1 to 4096 octets"
         } else if value.contains('\0') {
@@ -197,6 +192,41 @@ impl Environment {
     /// The variables, sorted by name.
     pub fn vars(&self) -> &BTreeMap<String, String> {
         &self.0
+    }
+}
+
+/// What is wrong with the name of a variable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyFault {
+    /// It is too long, or has other characters than it may have.
+    Form,
+    /// It starts with `HOODY_`.
+    Reserved,
+}
+
+impl KeyFault {
+    /// What is wrong with this name; nothing if it can be set.
+    pub fn of(key: &str) -> Option<Self> {
+        let form = (1..=Environment::KEY_LEN_MAX).contains(&key.len())
+            && !key.starts_with(|c: char| c.is_ascii_digit())
+            && key.bytes().all(|octet| octet.is_ascii_alphanumeric() || octet == b'_');
+        if !form {
+            Some(Self::Form)
+        } else if key.starts_with("HOODY_") {
+            Some(Self::Reserved)
+        } else {
+            None
+        }
+    }
+
+    /// The rule that it breaks.
+    pub const fn rule(self) -> &'static str {
+        match self {
+            Self::Form => {
+                "the name must be 1 to 128 letters, digits or underscores and not start with a digit"
+            }
+            Self::Reserved => "names that start with HOODY_ are reserved",
+        }
     }
 }
 

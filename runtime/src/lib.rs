@@ -15,7 +15,7 @@ mod locks;
 mod pool;
 mod types;
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use async_trait::async_trait;
 use gantry_model::{ContainerId, SnapshotId};
@@ -56,6 +56,15 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// Thaws a paused container. [`Error::NotRunning`] when it is stopped.
     async fn ensure_resumed(&self, id: ContainerId) -> Result<()>;
+
+    /// Makes these the container's variables: every command and login that begins from now on has them.
+    /// Processes that run already keep theirs. Nothing happens to a container that does not run or does
+    /// not exist: its next start has the variables of its order.
+    async fn ensure_environment(
+        &self,
+        id: ContainerId,
+        env: &BTreeMap<String, String>,
+    ) -> Result<()>;
 
     /// Kills and removes the container with everything that belongs to it: file system, ramdisk,
     /// address. Succeeds when there is nothing to remove.

@@ -27,6 +27,7 @@ mod idempotency;
 mod installation;
 mod listing;
 mod projects;
+mod realms;
 pub mod record;
 mod schema;
 mod sqlite;
@@ -43,6 +44,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use error::{Cause, Error, OpenError, Outage, Result};
+pub use realms::RealmUse;
 pub use record::*;
 
 use crate::{

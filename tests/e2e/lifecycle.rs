@@ -20,6 +20,9 @@ fn a_container_goes_through_its_life_by_client_commands() {
             &["sh", "-c", "echo kept > /ramdisk/note; echo kept > /root/note"],
         )?;
 
+        variables_change_while_it_runs(gantry, &container)?;
+        what_runs_inside_is_shown(gantry, &container)?;
+
         manage(gantry, &container, "pause", "paused")?;
         gantry.curl().with(["-H", "Accept: application/json"]).fetch(&url)?.expect(503)?;
         manage(gantry, &container, "resume", "running")?;
@@ -47,6 +50,35 @@ fn a_container_goes_through_its_life_by_client_commands() {
         what_happened_is_logged(gantry, &container)?;
         deletion_leaves_nothing(gantry, &container)
     });
+}
+
+fn variables_change_while_it_runs(gantry: &Gantry, container: &Container) -> Result<()> {
+    let before = gantry.init_pid(container)?;
+    let id = container.id.as_str();
+    let set = gantry.json(&["containers", "env", "set", id, "COLOUR=green", "MORE=1"])?;
+    ensure!(set["synced"] == true, "{set}");
+    let left = gantry.json(&["containers", "env", "delete", id, "MORE"])?;
+    let want = serde_json::json!({ "COLOUR": "green", "GREETING": "hello" });
+    ensure!(left["environment_vars"] == want, "{left}");
+    let logins = gantry.inside(container, &["cat", "/etc/environment"])?;
+    let logins = String::from_utf8_lossy(&logins.stdout).into_owned();
+    ensure!(logins.contains("COLOUR=\"green\"") && !logins.contains("MORE"), "{logins}");
+    ensure!(gantry.init_pid(container)? == before, "it was restarted");
+    Ok(())
+}
+
+fn what_runs_inside_is_shown(gantry: &Gantry, container: &Container) -> Result<()> {
+    let shown = gantry.json(&["containers", "get", &container.id, "--runtime", "true"])?;
+    let info = &shown["runtime_info"];
+    let services = info["services"].as_array().context("no services")?;
+    let journal = services.iter().find(|unit| unit["unit"] == "systemd-journald.service");
+    let journal = journal.with_context(|| format!("no journal in {info}"))?;
+    ensure!(journal["active"] == "active" && journal["pid"].is_u64(), "{journal}");
+    let ports = info["network_services"].as_array().context("no ports")?;
+    let welcome = ports.iter().find(|port| port["port"] == 19800);
+    let welcome = welcome.with_context(|| format!("nobody listens at 19800: {info}"))?;
+    ensure!(welcome["protocol"] == "tcp" && welcome["program"].is_string(), "{welcome}");
+    Ok(())
 }
 
 fn manage(gantry: &Gantry, container: &Container, operation: &str, status: &str) -> Result<()> {

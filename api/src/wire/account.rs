@@ -110,6 +110,15 @@ pub(crate) struct CreatedToken {
     pub(crate) created: Token,
 }
 
+/// A named set of permissions.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct TokenTemplate {
+    name: &'static str,
+    /// The whole tree of permissions.
+    #[schema(value_type = Object)]
+    permissions: Value,
+}
+
 /// The token that a request came with.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct TokenInUse {
@@ -205,6 +214,12 @@ impl Token {
             created_at: Timestamp(token.created_at_ms),
             updated_at: Timestamp(token.updated_at_ms),
         }
+    }
+}
+
+impl TokenTemplate {
+    pub(crate) fn new(name: &'static str, permissions: control::Permissions) -> Self {
+        Self { name, permissions: permissions.to_tree() }
     }
 }
 

@@ -11,7 +11,9 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 use utoipa::ToSchema;
 
-use super::{AliasLite, Hex, Pagination, Permissions, Timestamp, place::ServerLite};
+use super::{
+    AliasLite, Hex, Pagination, Parts, Permissions, RuntimeInfo, Timestamp, place::ServerLite,
+};
 
 /// A container. Fields of abilities that this version does not have carry their neutral value.
 #[derive(Debug, Serialize, ToSchema)]
@@ -88,10 +90,18 @@ pub(crate) struct Container {
     /// Only with `include_proxy_permissions=true`; holds credentials.
     #[serde(skip_serializing_if = "Option::is_none")]
     project_proxy_permissions: Option<Permissions>,
-    /// Only with `runtime`; `null`, because nothing looks inside containers yet.
+    /// Only with `runtime`; `null` where it does not run or does not answer.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Value>)]
-    runtime_info: Option<Value>,
+    #[schema(value_type = Option<RuntimeInfo>)]
+    runtime_info: Option<Looked>,
+}
+
+/// What a look into a container showed; `null` for nothing.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Looked {
+    Nothing,
+    Seen(RuntimeInfo),
 }
 
 /// Whether changed environment variables have reached the container.
@@ -104,6 +114,16 @@ pub(crate) struct EnvSync {
     attempted_at: Option<Timestamp>,
     last_error: Option<String>,
     exhausted: bool,
+}
+
+/// All variables of a container.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Variables {
+    environment_vars: BTreeMap<String, String>,
+    /// Only after a write: whether commands and logins that begin now have them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    synced: Option<bool>,
+    env_sync: EnvSync,
 }
 
 /// The URLs of the services that every Kit has.
@@ -165,7 +185,7 @@ pub(crate) struct StatusLogs {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Include {
     pub(crate) warnings: bool,
-    pub(crate) runtime: bool,
+    pub(crate) runtime: Option<Parts>,
     pub(crate) extras: control::Extra,
 }
 
@@ -266,7 +286,7 @@ impl Container {
             snapshot_count: 0,
             last_used_snapshot: None,
             pool_id: None,
-            env_sync: EnvSync::settled(),
+            env_sync: EnvSync::new(true),
             has_proxy_permissions: of_project || of_container,
             proxy_permissions_scope: match (of_project, of_container) {
                 (false, false) => "none",
@@ -281,8 +301,19 @@ impl Container {
             proxy_domains: None,
             proxy_permissions: None,
             project_proxy_permissions: None,
-            runtime_info: include.runtime.then_some(Value::Null),
+            runtime_info: include.runtime.map(|_parts| Looked::Nothing),
         }
+    }
+
+    /// Adds what runs inside.
+    pub(crate) fn with_inside(
+        mut self,
+        view: &control::ContainerView,
+        inside: &control::Inside,
+        parts: Parts,
+    ) -> Self {
+        self.runtime_info = Some(Looked::Seen(RuntimeInfo::new(view, inside, parts)));
+        self
     }
 
     /// Adds what was asked for besides.
@@ -305,10 +336,10 @@ impl Container {
 }
 
 impl EnvSync {
-    /// Variables of a container change only while it is stopped, so nothing is ever pending.
-    const fn settled() -> Self {
+    /// What is written goes into the container at once, and a failure is repeated until it is there.
+    pub(super) fn new(synced: bool) -> Self {
         Self {
-            pending: false,
+            pending: !synced,
             revision: 0,
             applied_revision: None,
             verified_at: None,
@@ -316,6 +347,17 @@ impl EnvSync {
             last_error: None,
             exhausted: false,
         }
+    }
+}
+
+impl Variables {
+    pub(crate) fn read(environment_vars: BTreeMap<String, String>) -> Self {
+        Self { environment_vars, synced: None, env_sync: EnvSync::new(true) }
+    }
+
+    pub(crate) fn written(view: control::EnvironmentView) -> Self {
+        let control::EnvironmentView { vars, synced } = view;
+        Self { environment_vars: vars, synced: Some(synced), env_sync: EnvSync::new(synced) }
     }
 }
 

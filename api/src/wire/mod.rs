@@ -14,6 +14,8 @@ mod container;
 mod list;
 mod place;
 mod project;
+mod realm;
+mod runtime;
 mod scalar;
 mod stats;
 
@@ -21,11 +23,13 @@ pub(crate) use access::{
     AllHooks, OneHook, Permissions, Propagation, ProxyGroups, ProxyService, ProxyServices,
     ProxySettings, RemovedHooks, ServiceHooks,
 };
-pub(crate) use account::{CreatedToken, Me, Renewed, Session, Token, TokenInUse};
+pub(crate) use account::{CreatedToken, Me, Renewed, Session, Token, TokenInUse, TokenTemplate};
 pub(crate) use alias::{Alias, AliasLite, Aliases, EdgeSettings, Hostname, Hostnames};
-pub(crate) use container::{Container, Containers, Include, Operated, StatusLogs, Urls};
+pub(crate) use container::{Container, Containers, Include, Operated, StatusLogs, Urls, Variables};
 pub(crate) use list::Pagination;
 pub(crate) use place::{Available, Health, Image, Images, Ip, Rental};
 pub(crate) use project::{DeletedProject, Project, Projects};
+pub(crate) use realm::Realms;
+pub(crate) use runtime::{Parts, RuntimeInfo};
 pub(crate) use scalar::{Hex, Timestamp};
-pub(crate) use stats::Stats;
+pub(crate) use stats::{ProjectStats, Stats};

@@ -31,6 +31,24 @@ pub(crate) struct Stats {
     processing_time: String,
 }
 
+/// What the containers of a project use.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ProjectStats {
+    stats: Vec<Stats>,
+    summary: Summary,
+}
+
+/// What a list of [`Stats`] is of.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Summary {
+    project_id: Hex,
+    project_name: Option<String>,
+    /// All containers of the project, whether they are on this page or not.
+    container_count: u64,
+    /// How long the answer took.
+    total_processing_time: String,
+}
+
 /// Processor time.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Cpu {
@@ -139,6 +157,25 @@ impl Stats {
             disk: Disk { root: used.map(|used| Usage { total: None, usage: used.disk_bytes }) },
             network: used.map(|used| network(used, record.status.address)).into_iter().collect(),
             processing_time: format!("{took_ms}ms"),
+        }
+    }
+}
+
+impl ProjectStats {
+    /// `took_ms` is how long the answer took.
+    pub(crate) fn new(
+        project: &control::Project,
+        stats: &control::Listed<control::ContainerStats>,
+        took_ms: u128,
+    ) -> Self {
+        Self {
+            stats: stats.items.iter().map(|stats| Stats::new(stats, took_ms)).collect(),
+            summary: Summary {
+                project_id: project.id.into(),
+                project_name: Some(project.spec.alias.as_str().to_owned()),
+                container_count: stats.total,
+                total_processing_time: format!("{took_ms}ms"),
+            },
         }
     }
 }

@@ -43,6 +43,24 @@ impl Document {
         item.get(method.to_lowercase())
     }
 
+    /// Every operation: method, path and a body with the fields that it needs, as far as their schemas
+    /// tell what would do.
+    pub(crate) fn operations(&self) -> Vec<(String, String, Value)> {
+        let mut operations = Vec::new();
+        for (path, item) in self.0["paths"].as_object().unwrap() {
+            for (method, operation) in item.as_object().unwrap() {
+                let schema = &operation["requestBody"]["content"]["application/json"]["schema"];
+                let needed = schema["required"].as_array().into_iter().flatten();
+                let body = needed.map(|name| {
+                    let name = name.as_str().unwrap();
+                    (name.to_owned(), sample(&schema["properties"][name]))
+                });
+                operations.push((method.to_uppercase(), path.clone(), body.collect()));
+            }
+        }
+        operations
+    }
+
     /// Every operation with a body: method, path and the names of its fields with their schemas.
     pub(crate) fn bodies(&self) -> Vec<(String, String, Fields)> {
         let mut bodies = Vec::new();
@@ -57,6 +75,24 @@ impl Document {
             }
         }
         bodies
+    }
+}
+
+/// A value of this schema.
+fn sample(schema: &Value) -> Value {
+    if schema.get("pattern").is_some() {
+        return json!("64a2c4e9f3d5e2b6a8c7d8e1");
+    }
+    if let Some(first) = schema["enum"].get(0) {
+        return first.clone();
+    }
+    let kind = schema["type"].as_array().map_or(&schema["type"], |kinds| &kinds[0]);
+    match kind.as_str() {
+        Some("boolean") => json!(true),
+        Some("integer") => json!(1),
+        Some("array") => json!([]),
+        Some("object") => json!({}),
+        _ => json!("sample-text"),
     }
 }
 

@@ -88,6 +88,11 @@ impl Ask {
         self
     }
 
+    pub(crate) fn without_realm(mut self) -> Self {
+        self.realm = None;
+        self
+    }
+
     pub(crate) fn realm(mut self, realm: &str) -> Self {
         self.realm = Some(realm.parse().unwrap());
         self

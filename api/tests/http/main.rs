@@ -9,6 +9,10 @@ mod behaviour;
 #[cfg(test)]
 mod document;
 #[cfg(test)]
+mod environment;
+#[cfg(test)]
+mod inside;
+#[cfg(test)]
 mod lab;
 #[cfg(test)]
 mod logs;
@@ -16,6 +20,8 @@ mod logs;
 mod names;
 #[cfg(test)]
 mod proxy;
+#[cfg(test)]
+mod realms;
 #[cfg(test)]
 mod recheck;
 #[cfg(test)]

@@ -1,7 +1,8 @@
-//! `gantry login`, `gantry auth …`, `gantry tokens …`.
+//! `gantry login`, `gantry auth …`, `gantry tokens …`, `gantry realms …`.
 
 use std::io::{self, BufRead};
 
+use gantry_model::{RealmId, TokenId};
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 use serde_json::{Value, json};
 
@@ -11,7 +12,7 @@ use super::{
     view,
 };
 use crate::{
-    args::{AuthCommand, Login, TokenCreate, TokensCommand},
+    args::{AuthCommand, Login, RealmsCommand, TokenCreate, TokensCommand},
     exit::{Class, Failure},
     output::{self, Format},
 };
@@ -102,7 +103,38 @@ impl Client {
                 output::note(&format!("Deleted token {id}."));
                 Ok(())
             }
+            TokensCommand::Copy { id, alias, expires_at } => {
+                let fields = [("alias", alias), ("expires_at", expires_at)];
+                let given = fields.into_iter().filter_map(|(name, value)| Some((name, value?)));
+                let body = given.map(|(name, value)| (name.to_owned(), json!(value))).collect();
+                let path = format!("auth/tokens/{id}/copy");
+                let made = self.api.post(&path, &[], Some(&Value::Object(body))).await?;
+                self.show_secret(&made)
+            }
+            TokensCommand::AddRealm { id, realm } => self.token_realm(id, "add", realm).await,
+            TokensCommand::RemoveRealm { id, realm } => self.token_realm(id, "remove", realm).await,
         }
+    }
+
+    async fn token_realm(&self, id: TokenId, verb: &str, realm: RealmId) -> Result<(), Failure> {
+        let body = json!({ "realm_id": realm.to_string() });
+        let path = format!("auth/tokens/{id}/{verb}-realm");
+        self.show(&self.api.post(&path, &[], Some(&body)).await?)
+    }
+
+    pub(super) async fn realms(&self, command: RealmsCommand) -> Result<(), Failure> {
+        let RealmsCommand::List = command;
+        let query = [("include_usage", "true".to_owned())];
+        let data = self.api.get("realms/", &query).await?;
+        let usage = view::field(&data, "usage").as_object();
+        let rows = usage.into_iter().flatten().map(|(realm, usage)| {
+            let mut row = usage.clone();
+            if let Some(fields) = row.as_object_mut() {
+                fields.insert("id".to_owned(), json!(realm));
+            }
+            row
+        });
+        self.list(&data, &Value::Array(rows.collect()), view::REALM)
     }
 
     async fn create_token(&self, token: TokenCreate) -> Result<(), Failure> {
@@ -124,11 +156,15 @@ impl Client {
             }
         }
         let made = self.api.post("auth/tokens", &[], Some(&body)).await?;
+        self.show_secret(&made)
+    }
+
+    fn show_secret(&self, made: &Value) -> Result<(), Failure> {
         match self.out {
-            Format::Json => output::json(&made),
+            Format::Json => output::json(made),
             Format::Table => {
                 output::note("This is the only time that the token is shown:");
-                output::line(&view::text(view::field(&made, "token")))
+                output::line(&view::text(view::field(made, "token")))
             }
         }
     }

@@ -2,18 +2,18 @@
 
 use std::time::Duration;
 
-use gantry_model::ContainerId;
+use gantry_model::{ContainerId, container::KeyFault};
 use serde_json::{Map, Value, json};
 use tokio::time::{Instant, sleep};
 
 use super::{Client, projects, view};
 use crate::{
     args::{
-        ContainerCreate, ContainerFields, ContainersCommand, ContainersList, KitSwitches,
-        Operation, Wait,
+        ContainerCreate, ContainerFields, ContainersCommand, ContainersList, EnvCommand,
+        KitSwitches, Operation, Wait,
     },
     exit::{Class, Failure},
-    output,
+    output::{self, Format},
 };
 
 /// The longest wait that one request asks the API for; the rest is asked for again.
@@ -52,6 +52,7 @@ impl Client {
             ContainersCommand::Manage { id, operation, wait } => {
                 self.operate(id, operation, wait).await
             }
+            ContainersCommand::Env(command) => self.env(command).await,
             ContainersCommand::Stats { id } => {
                 let stats = self.api.get(&format!("containers/{id}/stats"), &[]).await?;
                 self.show(&stats)
@@ -61,6 +62,32 @@ impl Client {
                 let data = self.api.get(&format!("containers/{id}/status-logs"), &query).await?;
                 self.list(&data, view::field(&data, "logs"), view::STATUS_LOG)
             }
+        }
+    }
+
+    async fn env(&self, command: EnvCommand) -> Result<(), Failure> {
+        let path = |id: ContainerId| format!("containers/{id}/env");
+        let data = match command {
+            EnvCommand::List { id } => self.api.get(&path(id), &[]).await?,
+            EnvCommand::Set { id, vars } => {
+                self.api.patch(&path(id), &variables("variable", vars)?).await?
+            }
+            EnvCommand::Delete { id, key } => {
+                if let Some(fault) = KeyFault::of(&key) {
+                    return Err(Failure::new(Class::Usage, fault.rule()));
+                }
+                self.api.delete(&format!("{}/{key}", path(id))).await?
+            }
+        };
+        if data.get("synced") == Some(&Value::Bool(false)) {
+            output::note("The container gets this when it has started.");
+        }
+        match self.out {
+            Format::Json => output::json(&data),
+            Format::Table => output::table(
+                &["name", "value"],
+                view::fields(view::field(&data, "environment_vars")),
+            ),
         }
     }
 
@@ -213,15 +240,8 @@ fn insert_fields(body: &mut Map<String, Value>, fields: ContainerFields) -> Resu
         };
     }
     if !fields.environment_vars.is_empty() {
-        let mut vars = Map::new();
-        for pair in fields.environment_vars {
-            let Some((key, value)) = pair.split_once('=') else {
-                let message = format!("--environment-vars {pair:?} must be KEY=VALUE");
-                return Err(Failure::new(Class::Usage, message));
-            };
-            vars.insert(key.to_owned(), value.into());
-        }
-        body.insert("environment_vars".to_owned(), Value::Object(vars));
+        let vars = variables("--environment-vars", fields.environment_vars)?;
+        body.insert("environment_vars".to_owned(), vars);
     }
     if !fields.realm_ids.is_empty() {
         let ids: Vec<_> = fields.realm_ids.iter().map(ToString::to_string).collect();
@@ -232,6 +252,18 @@ fn insert_fields(body: &mut Map<String, Value>, fields: ContainerFields) -> Resu
     insert_switch(body, "ramdisk", switches.ramdisk, switches.no_ramdisk);
     insert_switch(body, "ai", switches.ai, switches.no_ai);
     Ok(())
+}
+
+/// `KEY=VALUE` as fields of an object.
+fn variables(what: &str, pairs: Vec<String>) -> Result<Value, Failure> {
+    let mut vars = Map::new();
+    for pair in pairs {
+        let Some((key, value)) = pair.split_once('=') else {
+            return Err(Failure::new(Class::Usage, format!("{what} {pair:?} must be KEY=VALUE")));
+        };
+        vars.insert(key.to_owned(), value.into());
+    }
+    Ok(Value::Object(vars))
 }
 
 fn insert_kit(body: &mut Map<String, Value>, kit: &KitSwitches) {

@@ -48,6 +48,7 @@ pub(crate) async fn run(
         Command::Edge(command) => client.edge(command).await,
         Command::Tap(command) => client.tap(command).await,
         Command::Tokens(command) => client.tokens(command).await,
+        Command::Realms(command) => client.realms(command).await,
         Command::Servers(ServersCommand::List) => {
             let servers = client.api.get("servers", &[]).await?;
             client.list(&servers, &servers, view::SERVER)

@@ -35,6 +35,10 @@ impl Client {
                 output::note(&format!("Deleted project {id}."));
                 Ok(())
             }
+            ProjectsCommand::Stats { id } => {
+                let data = self.api.get(&format!("projects/{id}/stats"), &[]).await?;
+                self.list(&data, view::field(&data, "stats"), view::USE)
+            }
         }
     }
 }

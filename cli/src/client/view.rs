@@ -45,6 +45,20 @@ pub(super) const ALIAS: Columns = &[
     ("EXPIRES", "expires_at"),
     ("URL", "url"),
 ];
+pub(super) const REALM: Columns = &[
+    ("REALM", "id"),
+    ("PROJECTS", "projects"),
+    ("CONTAINERS", "containers"),
+    ("TOKENS", "auth_tokens"),
+];
+pub(super) const USE: Columns = &[
+    ("CONTAINER", "id"),
+    ("STATUS", "status"),
+    ("PROCESSES", "processes"),
+    ("CPU NS", "cpu.usage"),
+    ("MEMORY", "memory.usage"),
+    ("DISK", "disk.root.usage"),
+];
 pub(super) const TOKEN: Columns = &[
     ("ID", "id"),
     ("ALIAS", "alias"),

@@ -1,10 +1,12 @@
 //! Containers: looking at them and removing them. Making and changing them have files of their own.
 
 mod create;
+mod environment;
 mod update;
 
 use std::{collections::HashMap, sync::Arc};
 
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use gantry_model::{ContainerId, Phase, ProjectId, RealmId, ServerName};
 use gantry_runtime::Stats;
 use gantry_store::{
@@ -12,7 +14,7 @@ use gantry_store::{
     Page, Scope, StatusLog,
 };
 
-pub use self::{create::NewContainer, update::ContainerChange};
+pub use self::{create::NewContainer, environment::EnvironmentView, update::ContainerChange};
 use crate::{
     access::AccessView,
     actor::Actor,
@@ -20,6 +22,9 @@ use crate::{
     error::{Error, Result, Thing},
     permissions::Leaf,
 };
+
+/// How many containers the runtime is asked about at the same time for one answer.
+const STATS_AT_ONCE: usize = 4;
 
 /// A container and the names around it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -154,6 +159,25 @@ impl Controller {
     pub async fn container_stats(&self, actor: &Actor, id: ContainerId) -> Result<ContainerStats> {
         actor.require(Leaf::ContainersRead)?;
         let container = self.container_for(actor, id).await?;
+        self.stats_of(self.view(container).await?).await
+    }
+
+    /// What each of a page of containers uses now, without those that are gone by then, and how many
+    /// there are.
+    pub async fn project_stats(
+        &self,
+        actor: &Actor,
+        query: ContainerQuery,
+    ) -> Result<Listed<ContainerStats>> {
+        let Listed { items, total } = self.containers(actor, query).await?;
+        let looks = items.into_iter().map(|view| self.stats_of(view));
+        let items = stream::iter(looks).buffered(STATS_AT_ONCE).try_collect().await?;
+        Ok(Listed { items, total })
+    }
+
+    async fn stats_of(&self, view: ContainerView) -> Result<ContainerStats> {
+        let container = &view.record;
+        let id = container.id;
         let stats = match container.status.phase {
             Phase::Running | Phase::Paused | Phase::Stopping => {
                 match self.inner.runtime.stats(id).await {
@@ -174,7 +198,7 @@ impl Controller {
             | Phase::Failed
             | Phase::Deleting => None,
         };
-        Ok(ContainerStats { container: self.view(container).await?, stats })
+        Ok(ContainerStats { container: view, stats })
     }
 
     /// The container, if it exists for the actor.

@@ -10,7 +10,7 @@ mod pass;
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use gantry_model::{Chain, ContainerId, ServerId};
-use gantry_runtime::{Observed, Runtime};
+use gantry_runtime::{Observed, Runtime, State};
 use gantry_store::{Changes, Revision, Store};
 use tokio::{
     sync::{Notify, Semaphore, broadcast::error::RecvError, watch},
@@ -148,6 +148,8 @@ struct Work {
     /// When everything is compared next; at once in the beginning.
     compare_at: Instant,
     compare_failures: u32,
+    /// Whether everything has been compared once.
+    compared: bool,
     orphans: Orphans,
     swept_at_ms: Option<i64>,
 }
@@ -161,6 +163,7 @@ impl Work {
             cursor,
             compare_at: Instant::now(),
             compare_failures: 0,
+            compared: false,
             orphans: Orphans::default(),
             swept_at_ms: None,
         }
@@ -256,10 +259,13 @@ impl Work {
             let seen = observed.remove(&record.id);
             let step = Step::next(record, seen.as_ref(), self.shared.runtime.boot_id());
             let waits = self.slots.get(&record.id).is_some_and(|slot| slot.due.is_some());
-            if step != Step::Nothing && !waits {
+            // The variables of one that runs may have changed before this process began.
+            let unsure = !self.compared && seen.is_some_and(|seen| seen.state != State::Stopped);
+            if (step != Step::Nothing || unsure) && !waits {
                 self.wake(record.id);
             }
         }
+        self.compared = true;
         let strays = observed.into_keys().filter(|id| !self.slots.contains_key(id)).collect();
         for id in self.orphans.seen(strays) {
             let shared = Arc::clone(&self.shared);

@@ -3,7 +3,7 @@
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use gantry_model::{Chain, ContainerId, Generation, Phase, ServerId};
-use gantry_runtime::{Kit, Order, Runtime};
+use gantry_runtime::{Kit, Observed, Order, Runtime, State};
 use gantry_store::{Container, ContainerStatus, Store};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -125,10 +125,7 @@ impl Pass<'_> {
             };
             let step = Step::next(&container, observed.as_ref(), self.shared.runtime.boot_id());
             let class = match step {
-                Step::Nothing => {
-                    self.memory = self.memory.after_success();
-                    return Ok(Ending::Settled);
-                }
+                Step::Nothing => return Ok(self.settle(&container, observed.as_ref()).await),
                 Step::Record(finding) => {
                     let look = self.look(observed.and_then(|observed| observed.address));
                     let status = finding.apply(&container, &look);
@@ -159,6 +156,27 @@ impl Pass<'_> {
         }
         self.memory = self.memory.after_failure();
         Ok(Ending::Failed)
+    }
+
+    /// All is as it should be; what may still differ in a container that runs are its variables.
+    async fn settle(&mut self, container: &Container, observed: Option<&Observed>) -> Ending {
+        let runs = |seen: &Observed| matches!(seen.state, State::Running | State::Paused);
+        if observed.is_some_and(runs) {
+            let (seq, timeout) = (container.wish_seq, self.shared.config.call_timeout);
+            let env = container.spec.environment.vars();
+            let runtime = Arc::clone(&self.shared.runtime);
+            match self.call(seq, timeout, runtime.ensure_environment(self.id, env)).await {
+                // Overtaken: a further pass follows.
+                Ok(()) | Err(Trouble::Overtaken) => {}
+                Err(Trouble::Runtime(error)) => return self.failed("changing variables", &error),
+                Err(Trouble::Silent) => {
+                    self.memory = self.memory.after_failure();
+                    return Ending::Failed;
+                }
+            }
+        }
+        self.memory = self.memory.after_success();
+        Ending::Settled
     }
 
     async fn turn(&self, class: Class) -> Option<OwnedSemaphorePermit> {

@@ -73,7 +73,7 @@ pub(super) struct Run {
     pub(super) boot_id: String,
     /// The init that was started.
     pub(super) init: Init,
-    /// The environment that it was started with.
+    /// The environment that it was started with, or has been given since.
     pub(super) env: BTreeMap<String, String>,
     /// The limit of its memory, in bytes; 0 for none.
     pub(super) memory_bytes: u64,

@@ -1,4 +1,4 @@
-//! The files that Gantry writes into a container before its init starts.
+//! The files that Gantry writes into a container before its init starts, and when its variables change.
 //!
 //! What is in the file system is the container's own doing by then, so nothing is followed out of
 //! it: directories are resolved beneath its root, files are replaced and never opened for writing.
@@ -13,6 +13,7 @@ use std::{
     path::Path,
 };
 
+use gantry_model::ContainerId;
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
 
 use crate::Order;
@@ -26,7 +27,7 @@ const FILE_BYTES_MAX: u64 = 256 << 10;
 /// Where inits are looked for, in this order.
 const INITS: [&str; 4] = ["/sbin/init", "/usr/sbin/init", "/etc/init", "/bin/sh"];
 
-/// The root file system of a container that does not run.
+/// The root file system of a container.
 #[derive(Debug)]
 pub(super) struct Guest {
     root: OwnedFd,
@@ -71,21 +72,23 @@ impl Guest {
             "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n{}\t{}\n",
             identity.address, order.hostname
         );
-        let report = |path: &str, result: io::Result<()>| {
-            if let Err(error) = result {
-                tracing::warn!(container = %order.id, path, %error, "cannot write into it");
-            }
-        };
+        let report = |path, result| report(order.id, path, result);
         report("/etc/hostname", self.write("etc", "hostname", &format!("{}\n", order.hostname)));
         report("/etc/hosts", self.write_block("etc", "hosts", &hosts));
         report("/etc/resolv.conf", self.write_resolver(identity.nameservers));
-        report("/etc/environment", self.write_block("etc", "environment", &pam(&order.env)));
+        self.set_environment(order.id, &order.env);
+    }
+
+    /// Writes the variables where logins and, at their next start, services take them from. The
+    /// container may run and do to these files what it likes.
+    pub(super) fn set_environment(&self, id: ContainerId, env: &BTreeMap<String, String>) {
+        report(id, "/etc/environment", self.write_block("etc", "environment", &pam(env)));
         if self.resolve("etc/systemd", OFlags::PATH | OFlags::DIRECTORY).is_ok() {
             let path = "/etc/systemd/system.conf.d/90-gantry.conf";
             let written = self
                 .make_dir("etc/systemd", "system.conf.d")
-                .and_then(|()| self.write(SYSTEMD_DIR, "90-gantry.conf", &systemd(&order.env)));
-            report(path, written);
+                .and_then(|()| self.write(SYSTEMD_DIR, "90-gantry.conf", &systemd(env)));
+            report(id, path, written);
         }
     }
 
@@ -168,6 +171,12 @@ impl Guest {
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
         let flags = flags | OFlags::CLOEXEC;
         Ok(rustix::fs::openat2(&self.root, path, flags, Mode::empty(), resolve)?)
+    }
+}
+
+fn report(id: ContainerId, path: &str, result: io::Result<()>) {
+    if let Err(error) = result {
+        tracing::warn!(container = %id, path, %error, "cannot write into it");
     }
 }
 

@@ -7,6 +7,7 @@
 //! to be undone in order, and every `ensure_*` converges from any point.
 
 use std::{
+    collections::BTreeMap,
     io,
     sync::{
         Arc,
@@ -194,6 +195,24 @@ impl Inner {
             };
             let spec = bundle::spec(&order, &places).map_err(io::Error::other)?;
             home.write_bundle(&serde_json::to_vec(&spec)?)
+        })
+        .await
+    }
+
+    /// Gives the container other variables, where commands and logins take them from.
+    pub(super) async fn set_environment(
+        &self,
+        id: ContainerId,
+        env: &BTreeMap<String, String>,
+        busy: &Busy,
+    ) -> Result<()> {
+        let Some(mut run) = self.live(id).filter(|run| run.env != *env) else { return Ok(()) };
+        let home = self.disk.home(id);
+        let owner = self.config.mapping.base;
+        run.env.clone_from(env);
+        blocking_while("changing the container's environment", busy, move || {
+            Guest::open(&home.rootfs(), owner)?.set_environment(id, &run.env);
+            home.started(&run)
         })
         .await
     }

@@ -30,6 +30,7 @@ mod terminal;
 mod usage;
 
 use std::{
+    collections::BTreeMap,
     sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
@@ -219,6 +220,15 @@ impl Runtime for Embedded {
         let _busy = self.inner.locks.lock(id).await;
         self.inner.alive(id)?;
         if self.inner.cgroups.is_frozen(id) { self.inner.runc.resume(id).await } else { Ok(()) }
+    }
+
+    async fn ensure_environment(
+        &self,
+        id: ContainerId,
+        env: &BTreeMap<String, String>,
+    ) -> Result<()> {
+        let busy = self.inner.locks.lock(id).await;
+        self.inner.set_environment(id, env, &busy).await
     }
 
     async fn ensure_deleted(&self, id: ContainerId) -> Result<()> {

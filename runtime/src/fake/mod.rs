@@ -12,7 +12,7 @@ mod files;
 mod shell;
 mod world;
 
-use std::{net::IpAddr, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use async_trait::async_trait;
 use gantry_model::{ContainerId, SnapshotId};
@@ -89,6 +89,17 @@ impl Runtime for Fake {
         let _busy = self.world.lock(id).await;
         self.world.enter(Call::Resume, id).await?;
         self.world.freeze(id, State::Running)
+    }
+
+    async fn ensure_environment(
+        &self,
+        id: ContainerId,
+        env: &BTreeMap<String, String>,
+    ) -> Result<()> {
+        let _busy = self.world.lock(id).await;
+        self.world.enter(Call::Environment, id).await?;
+        self.world.set_environment(id, env);
+        Ok(())
     }
 
     async fn ensure_deleted(&self, id: ContainerId) -> Result<()> {

@@ -38,6 +38,8 @@ pub enum Call {
     Pause,
     /// `ensure_resumed`.
     Resume,
+    /// `ensure_environment`.
+    Environment,
     /// `ensure_deleted`.
     Delete,
     /// `ensure_copied`.
@@ -315,6 +317,14 @@ impl World {
             State::Created | State::Stopped => return Err(Error::NotRunning { id }),
         }
         Ok(())
+    }
+
+    pub(super) fn set_environment(&self, id: ContainerId, env: &BTreeMap<String, String>) {
+        if let Some(container) = self.inner().boxes.get_mut(&id)
+            && matches!(container.state, State::Running | State::Paused)
+        {
+            container.order.env.clone_from(env);
+        }
     }
 
     pub(super) fn delete(&self, id: ContainerId) {

@@ -32,6 +32,7 @@ macro_rules! contract {
             two_containers_never_share_an_address
             many_callers_at_once_start_one_container
             a_command_sees_its_input_environment_and_directory
+            changed_variables_are_those_of_the_next_command
             a_command_that_does_not_exist_is_told_from_one_that_fails
             a_command_that_takes_too_long_is_ended
             output_beyond_the_bound_is_dropped
@@ -228,6 +229,27 @@ pub(crate) async fn a_command_sees_its_input_environment_and_directory(host: &mu
         assert_eq!(output.stdout, want, "{command:?} {output:?}");
         assert!(output.status.success() && !output.truncated, "{command:?} {output:?}");
     }
+}
+
+pub(crate) async fn changed_variables_are_those_of_the_next_command(host: &mut impl Host) {
+    let (mut runtime, order) = (host.runtime(), order(host, 1));
+    let env = BTreeMap::from([("COLOUR".to_owned(), "green".to_owned())]);
+    runtime.ensure_environment(order.id, &env).await.unwrap();
+    assert_eq!(seen(&runtime, order.id).await, None, "it is not made by that");
+    runtime.ensure_running(&order).await.unwrap();
+    runtime.ensure_environment(order.id, &env).await.unwrap();
+    for again in [false, true] {
+        for (name, want) in [("COLOUR", "green\n"), ("GREETING", "")] {
+            let output = runtime.exec(order.id, &Exec::new(["printenv", name])).await.unwrap();
+            assert_eq!(output.stdout, want, "{name}, {again}");
+        }
+        runtime = host.restart().await;
+    }
+    runtime.ensure_stopped(order.id, Duration::ZERO).await.unwrap();
+    runtime.ensure_environment(order.id, &env).await.unwrap();
+    runtime.ensure_running(&order).await.unwrap();
+    let output = runtime.exec(order.id, &Exec::new(["printenv", "GREETING"])).await.unwrap();
+    assert_eq!(output.stdout, "good day\n", "a start has what its order says");
 }
 
 pub(crate) async fn a_command_that_does_not_exist_is_told_from_one_that_fails(

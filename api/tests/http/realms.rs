@@ -1,0 +1,243 @@
+//! Realms: which there are, and that they keep apart what they should.
+
+use serde_json::{Value, json};
+
+use crate::lab::{Ask, Lab};
+
+const A: &str = "64a2c4e9f3d5e2b6a8c7d8e1";
+const B: &str = "65b3d5f0a4e6f3c7b9d8e9f2";
+
+/// Everything that a realm can hold, of one account.
+struct Things {
+    project: String,
+    container: String,
+    alias: String,
+    token: String,
+}
+
+async fn id(lab: &Lab, ask: Ask) -> String {
+    let reply = lab.send(ask).await;
+    assert!(reply.status.is_success(), "{}", reply.text);
+    reply.json["data"]["id"].as_str().unwrap().to_owned()
+}
+
+async fn things(lab: &Lab, session: &str, realm: &str, name: &str) -> Things {
+    let post = |path: &str, body: Value| Ask::new("POST", path).by(session).body(&body);
+    let project =
+        id(lab, post("/api/v1/projects", json!({ "alias": name, "realm_ids": [realm] }))).await;
+    let path = format!("/api/v1/projects/{project}/containers?wait=running&timeout=20");
+    let body = json!({ "server_id": lab.server.to_string(), "name": name, "realm_ids": [realm] });
+    let container = id(lab, post(&path, body)).await;
+    let body = json!({ "container_id": container, "alias": name, "program": "terminal" });
+    let alias = id(lab, post("/api/v1/proxy/aliases", body)).await;
+    let body = json!({ "alias": name, "realm_ids": [realm] });
+    let token = id(lab, post("/api/v1/auth/tokens", body)).await;
+    Things { project, container, alias, token }
+}
+
+/// A token that may do everything, in one realm.
+async fn bound(lab: &Lab, session: &str, realm: &str) -> String {
+    let templates = lab.send(Ask::new("GET", "/api/v1/auth/tokens/templates").by(session)).await;
+    assert_eq!(templates.status, 200, "{}", templates.text);
+    let mut permissions = templates.json["data"][0]["permissions"].clone();
+    for leaf in ["create_tokens", "vault"] {
+        permissions["resources"][leaf] = json!(true);
+    }
+    let body = json!({ "alias": "everything", "realm_ids": [realm], "permissions": permissions,
+        "vault_access": true });
+    let reply = lab.send(Ask::new("POST", "/api/v1/auth/tokens").by(session).body(&body)).await;
+    assert_eq!(reply.status, 201, "{}", reply.text);
+    reply.json["data"]["token"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_of_one_realm_sees_and_changes_nothing_of_another_on_any_endpoint() {
+    let lab = Lab::start().await;
+    let session = lab.login("alice", crate::lab::PASSWORD).await;
+    let own = things(&lab, &session, A, "own-thing").await;
+    let other = things(&lab, &session, B, "other-thing").await;
+    let token = bound(&lab, &session, A).await;
+    let before = all_of(&lab, &session, &other).await;
+
+    let operations = lab.document.operations();
+    assert!(operations.len() > 80, "{}", operations.len());
+    let mut tried = 0;
+    for (method, path, body) in operations {
+        let one = match path.strip_prefix("/api/v1/").unwrap_or_default() {
+            rest if rest.starts_with("projects/{id}") => &other.project,
+            rest if rest.starts_with("containers/{id}") => &other.container,
+            rest if rest.starts_with("proxy/aliases/{id}") => &other.alias,
+            rest if rest.starts_with("auth/tokens/{id}") => &other.token,
+            rest if rest.starts_with("users/auth/") && method == "POST" => continue,
+            _ => "",
+        };
+        let mut body = body;
+        if body.get("container_id").is_some() {
+            body["container_id"] = json!(other.container);
+        }
+        let filled = path
+            .replace("{id}", if one.is_empty() { &other.container } else { one })
+            .replace("{hook}", "01arz3ndektsv4rrffq69g5fav")
+            .replace("{operation}", "stop")
+            .replace("{type}", "groups")
+            .replace(['{', '}'], "");
+        let mut ask = Ask::new(&method, &filled).by(&token).realm(A).header("if-match", "file:v0");
+        if method != "GET" && method != "DELETE" {
+            ask = ask.body(&body);
+        }
+        let reply = lab.send(ask.clone()).await;
+        let said = format!("{method} {filled}: {} {}", reply.status, reply.text);
+        if one.is_empty() {
+            for hidden in ["other-thing", B, &other.project, &other.alias, &other.token] {
+                assert!(!reply.text.contains(hidden), "{hidden} in {said}");
+            }
+        } else {
+            tried += 1;
+            let refused = matches!(reply.status.as_u16(), 400 | 404 | 422);
+            assert!(refused, "{said}");
+            assert!(!reply.text.contains("other-thing"), "{said}");
+            // What has no body to be wrong is not found; a part of the path can be.
+            let parts = path.matches('{').count() > 1;
+            let bare = method == "GET" || method == "DELETE";
+            assert!(!bare || reply.status == 404 || parts && reply.status == 400, "{said}");
+        }
+        // The same on the host of the other realm, and without one.
+        for realm in [Some(B), None] {
+            let mut elsewhere = ask.clone().without_realm();
+            if let Some(realm) = realm {
+                elsewhere = elsewhere.realm(realm);
+            }
+            let reply = lab.send(elsewhere).await;
+            let said = format!("{method} {filled} at {realm:?}: {} {}", reply.status, reply.text);
+            for hidden in ["other-thing", &other.token] {
+                assert!(!reply.text.contains(hidden) || filled.contains(hidden), "{said}");
+            }
+            if !one.is_empty() {
+                assert_eq!(reply.status, 403, "{said}");
+                assert_eq!(reply.json["code"], "REALM_SCOPE_ERROR", "{said}");
+            }
+        }
+    }
+    assert!(tried > 50, "{tried}");
+    assert_eq!(all_of(&lab, &session, &other).await, before, "nothing of it has changed");
+    let narrowed = Ask::new("GET", &format!("/api/v1/containers/?realm_id={B}"));
+    assert_eq!(lab.send(narrowed.by(&token).realm(A)).await.status, 403);
+    let own = Ask::new("GET", &format!("/api/v1/containers/{}", own.container));
+    assert_eq!(lab.send(own.by(&token).realm(A)).await.status, 200, "its own is there");
+}
+
+/// What the owner sees of things; the time of the last use of tokens left out.
+async fn all_of(lab: &Lab, session: &str, things: &Things) -> Vec<Value> {
+    let mut seen = Vec::new();
+    for path in [
+        format!("projects/{}", things.project),
+        format!("containers/{}", things.container),
+        format!("proxy/aliases/{}", things.alias),
+        format!("auth/tokens/{}", things.token),
+        format!("containers/{}/proxy/permissions", things.container),
+        format!("projects/{}/proxy/permissions", things.project),
+    ] {
+        let reply = lab.send(Ask::new("GET", &format!("/api/v1/{path}")).by(session)).await;
+        assert_eq!(reply.status, 200, "{path}: {}", reply.text);
+        seen.push(reply.json["data"].clone());
+    }
+    seen
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn realms_are_listed_with_what_carries_them() {
+    let lab = Lab::start().await;
+    let session = lab.login("alice", crate::lab::PASSWORD).await;
+    things(&lab, &session, A, "one").await;
+    things(&lab, &session, B, "two").await;
+    let token = bound(&lab, &session, A).await;
+    let ask = |query: &str| Ask::new("GET", &format!("/api/v1/realms/{query}"));
+    let all = lab.send(ask("?include_usage=true").by(&session)).await;
+    let want = json!({ "realm_ids": [A, B], "total": 2, "usage": {
+        A: { "projects": 1, "containers": 1, "servers": 0, "auth_tokens": 2 },
+        B: { "projects": 1, "containers": 1, "servers": 0, "auth_tokens": 1 },
+    } });
+    assert_eq!(all.json["data"], want, "{}", all.text);
+    let plain = lab.send(ask("").by(&session)).await;
+    assert_eq!(plain.json["data"], json!({ "realm_ids": [A, B], "total": 2 }));
+    let bound = lab.send(ask("").by(&token).realm(A)).await;
+    assert_eq!(bound.json["data"], json!({ "realm_ids": [A], "total": 1 }), "{}", bound.text);
+    let bob = lab.login("bob", crate::lab::PASSWORD).await;
+    let none = lab.send(ask("?include_usage=true").by(&bob)).await;
+    assert_eq!(none.json["data"], json!({ "realm_ids": [], "total": 0, "usage": {} }));
+    assert_eq!(lab.send(ask("?include_usage=2").by(&bob)).await.status, 400);
+}
+
+#[tokio::test]
+async fn a_token_is_copied_and_bound_to_realms_one_by_one() {
+    let lab = Lab::start().await;
+    let (session, _) = lab.alice().await;
+    let body = json!({ "alias": "ci", "ip_whitelist": ["192.0.2.0/24"], "expires_at": "tomorrow",
+        "permission_template": "read_only" });
+    let made = lab.send(Ask::new("POST", "/api/v1/auth/tokens").by(&session).body(&body)).await;
+    let first = made.json["data"].clone();
+    let path = format!("/api/v1/auth/tokens/{}", first["id"].as_str().unwrap());
+    let post = |tail: &str, body: Value| {
+        Ask::new("POST", &format!("{path}/{tail}")).by(&session).body(&body)
+    };
+
+    let copied = lab.send(post("copy", json!({ "alias": "ci two" }))).await;
+    assert_eq!(copied.status, 201, "{}", copied.text);
+    let second = &copied.json["data"];
+    for same in ["ip_whitelist", "expires_at", "permissions", "realm_ids", "event_access"] {
+        assert_eq!(second[same], first[same], "{same}");
+    }
+    assert_eq!(second["alias"], "ci two");
+    assert_ne!(second["token"], first["token"]);
+    let me = Ask::new("GET", "/api/v1/auth/tokens/me").by(second["token"].as_str().unwrap());
+    assert_eq!(lab.send(me).await.json["data"]["token"]["id"], second["id"]);
+
+    for (tail, realm, want) in [
+        ("add-realm", A, json!([A])),
+        ("add-realm", A, json!([A])),
+        ("add-realm", B, json!([A, B])),
+        ("remove-realm", A, json!([B])),
+        ("remove-realm", A, json!([B])),
+    ] {
+        let reply = lab.send(post(tail, json!({ "realm_id": realm }))).await;
+        assert_eq!(reply.status, 200, "{tail} {realm}: {}", reply.text);
+        assert_eq!(reply.json["data"]["realm_ids"], want, "{tail} {realm}");
+    }
+    for (tail, body, field) in [
+        ("add-realm", json!({}), "realm_id"),
+        ("remove-realm", json!({ "realm_id": "X" }), "realm_id"),
+        ("copy", json!({ "alias": "a/b" }), "alias"),
+        ("copy", json!({ "permissions": {} }), "permissions"),
+    ] {
+        let reply = lab.send(post(tail, body)).await;
+        assert_eq!(reply.status, 400, "{tail}: {}", reply.text);
+        assert_eq!(reply.json["data"][0]["field"], field, "{tail}");
+    }
+    let bob = lab.login("bob", crate::lab::PASSWORD).await;
+    for (tail, body) in [("copy", json!({})), ("add-realm", json!({ "realm_id": A }))] {
+        assert_eq!(lab.send(post(tail, body).by(&bob)).await.status, 404, "{tail}");
+    }
+    let templates = Ask::new("GET", "/api/v1/auth/tokens/templates");
+    let by_token = templates.by(first["token"].as_str().unwrap());
+    assert_eq!(lab.send(by_token).await.status, 403, "templates are for sessions");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_project_tells_what_its_containers_use() {
+    let lab = Lab::start().await;
+    let (session, project) = lab.alice().await;
+    for name in ["one", "two", "three"] {
+        lab.container(&session, &project, name).await;
+    }
+    let path = format!("/api/v1/projects/{project}/stats");
+    let reply = lab.send(Ask::new("GET", &path).by(&session)).await;
+    let data = &reply.json["data"];
+    assert_eq!(data["stats"].as_array().unwrap().len(), 3, "{}", reply.text);
+    assert_eq!(data["stats"][0]["status"], "Running");
+    assert_eq!(data["summary"]["container_count"], 3);
+    assert_eq!(data["summary"]["project_name"], "home");
+    let page = lab.send(Ask::new("GET", &format!("{path}?limit=2&page=2")).by(&session)).await;
+    assert_eq!(page.json["data"]["stats"].as_array().unwrap().len(), 1, "{}", page.text);
+    let bob = lab.login("bob", crate::lab::PASSWORD).await;
+    assert_eq!(lab.send(Ask::new("GET", &path).by(&bob)).await.status, 404);
+}

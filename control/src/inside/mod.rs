@@ -1,0 +1,214 @@
+//! What runs inside a container: services, listening ports, terminals, displays.
+//!
+//! The container is asked itself, by a command that every runtime can run. What it answers is its own
+//! word: it is bounded and read with care, and shown to nobody but who may see the container.
+
+mod read;
+
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use gantry_model::{Chain, ContainerId, Phase};
+use gantry_runtime::Exec;
+use tokio::{sync::Semaphore, time::Instant};
+
+use crate::{containers::ContainerView, controller::Controller};
+
+/// How long an answer counts.
+const FRESH: Duration = Duration::from_secs(2);
+/// How long is waited for one container, for a turn and for its answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How many containers are asked at the same time.
+const AT_ONCE: usize = 8;
+/// How much of an answer is read, in octets.
+const ANSWER_MAX: usize = 1 << 20;
+
+/// Prints what is to be known, in sections. One process for each, however many there are inside.
+const SCRIPT: &str = r#"exec 2>/dev/null
+for t in tcp tcp6 udp udp6; do echo "@@$t"; cat /proc/net/$t; done
+echo @@unix; grep X11-unix /proc/net/unix
+echo @@stat; cat /proc/[0-9]*/stat
+echo @@uid; grep '^Uid:' /proc/[0-9]*/status
+echo @@exe; ls -l /proc/[0-9]*/exe
+echo @@fd; ls -l /proc/[0-9]*/fd
+echo @@uptime; cat /proc/uptime
+echo @@users; cat /etc/passwd
+echo @@pts; stat -c '%X %n' /dev/pts/[0-9]*
+echo @@units; systemctl show '*.service' --timestamp=unix -p Id,Description,LoadState,ActiveState,SubState,MainPID,ActiveEnterTimestamp,MemoryCurrent,CPUUsageNSec,TasksCurrent,NRestarts,ExecMainStartTimestamp,UnitFileState,UnitFilePreset,ControlGroup,DropInPaths,Documentation,FragmentPath
+echo @@cmd; grep -az '' /proc/[0-9]*/cmdline
+exit 0
+"#;
+
+/// What runs inside a container.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Inside {
+    /// The services of its init, by name.
+    pub services: Vec<Unit>,
+    /// What listens, by port.
+    pub listeners: Vec<Listener>,
+    /// Its terminals, the oldest first.
+    pub terminals: Vec<Terminal>,
+    /// Its displays, by number.
+    pub displays: Vec<Display>,
+}
+
+/// A service of systemd. Empty texts and absent numbers are what it does not say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unit {
+    /// The name with its suffix.
+    pub name: String,
+    /// A sentence about it.
+    pub description: String,
+    /// Whether its file is there, such as `loaded`.
+    pub load: String,
+    /// What it does, such as `active`.
+    pub active: String,
+    /// The same in detail, such as `running`.
+    pub sub: String,
+    /// Whether it starts with the container, such as `enabled`.
+    pub enabled: String,
+    /// What its maker suggests for that.
+    pub preset: String,
+    /// Its main process.
+    pub pid: Option<u32>,
+    /// Since when it is active, in milliseconds since the epoch.
+    pub since_ms: Option<i64>,
+    /// When its main process started, in milliseconds since the epoch.
+    pub started_at_ms: Option<i64>,
+    /// Memory, in octets.
+    pub memory_bytes: Option<u64>,
+    /// Processor time, in nanoseconds.
+    pub cpu_ns: Option<u64>,
+    /// Processes and threads.
+    pub tasks: Option<u64>,
+    /// How often it was started again by itself.
+    pub restarts: Option<u64>,
+    /// Its control group.
+    pub control_group: String,
+    /// Files that change its own one.
+    pub drop_ins: String,
+    /// Where it is documented.
+    pub docs: String,
+    /// Its own file.
+    pub fragment: String,
+}
+
+/// A port that somebody listens at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// `tcp` or `udp`.
+    pub protocol: &'static str,
+    /// The port.
+    pub port: u16,
+    /// The address.
+    pub ip: IpAddr,
+    /// The process; unknown if it is hidden or has just gone.
+    pub process: Option<Process>,
+}
+
+/// A process.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Process {
+    /// Its number in the container.
+    pub pid: u32,
+    /// Whose it is, by name or number.
+    pub user: String,
+    /// Its name.
+    pub program: String,
+    /// Its file, where that can be read.
+    pub path: Option<String>,
+    /// Its arguments with its name, with spaces between them.
+    pub args: String,
+    /// When it started, in milliseconds since the epoch.
+    pub started_at_ms: i64,
+}
+
+/// A terminal, by the process that leads its session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Terminal {
+    /// Its name, such as `pts/0`.
+    pub name: String,
+    /// The process that leads its session.
+    pub process: Process,
+    /// When it was last typed on, in milliseconds since the epoch.
+    pub last_activity_ms: Option<i64>,
+}
+
+/// A display of the X Window System.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Display {
+    /// Its name, such as `:1`.
+    pub name: String,
+    /// The process that serves it.
+    pub process: Option<Process>,
+}
+
+/// The latest answers.
+pub(crate) struct Looks {
+    answers: Mutex<HashMap<ContainerId, (Instant, Arc<Inside>)>>,
+    turns: Semaphore,
+}
+
+impl Default for Looks {
+    fn default() -> Self {
+        Self { answers: Mutex::default(), turns: Semaphore::new(AT_ONCE) }
+    }
+}
+
+impl Looks {
+    fn recent(&self, id: ContainerId) -> Option<Arc<Inside>> {
+        let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        let (at, inside) = answers.get(&id)?;
+        (at.elapsed() < FRESH).then(|| Arc::clone(inside))
+    }
+
+    fn note(&self, id: ContainerId, inside: Arc<Inside>) {
+        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        answers.retain(|_, (at, _)| at.elapsed() < FRESH);
+        answers.insert(id, (Instant::now(), inside));
+    }
+}
+
+impl Controller {
+    /// What runs inside a container that the actor was shown, at most two seconds old; nothing if it does
+    /// not run or does not answer in time.
+    pub async fn inside(&self, view: &ContainerView) -> Option<Arc<Inside>> {
+        if view.record.status.phase != Phase::Running {
+            return None;
+        }
+        let id = view.record.id;
+        if let Some(inside) = self.inner.looks.recent(id) {
+            return Some(inside);
+        }
+        tokio::time::timeout(PATIENCE, self.look_inside(id)).await.unwrap_or_else(|_elapsed| {
+            tracing::debug!(container = %id, "it did not say in time what runs inside");
+            None
+        })
+    }
+
+    async fn look_inside(&self, id: ContainerId) -> Option<Arc<Inside>> {
+        let _turn = self.inner.looks.turns.acquire().await.ok()?;
+        if let Some(inside) = self.inner.looks.recent(id) {
+            return Some(inside);
+        }
+        let command =
+            Exec { timeout: PATIENCE, output_max: ANSWER_MAX, ..Exec::new(["sh", "-c", SCRIPT]) };
+        match self.inner.runtime.exec(id, &command).await {
+            Ok(output) => {
+                let answer = String::from_utf8_lossy(&output.stdout);
+                let inside = Arc::new(read::inside(&answer, self.now_ms()));
+                self.inner.looks.note(id, Arc::clone(&inside));
+                Some(inside)
+            }
+            Err(error) => {
+                let error = Chain(&error).to_string();
+                tracing::debug!(container = %id, error, "it does not say what runs inside");
+                None
+            }
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! Which realms there are: those that some record is visible in.
+
+use std::collections::BTreeMap;
+
+use gantry_model::{Phase, RealmId, UserId};
+use sqlx::QueryBuilder;
+
+use crate::{
+    Store,
+    columns::{self, natural},
+    error::{Result, failed},
+    listing::{CONTAINER_REALMS, Membership, PROJECT_REALMS},
+    sqlite::{self, Connection, Db, Row},
+};
+
+/// How much is visible in a realm.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RealmUse {
+    /// Projects.
+    pub projects: u64,
+    /// Containers, without those being deleted.
+    pub containers: u64,
+}
+
+impl Store {
+    /// The realms of a user's projects and containers, or of everybody's, at one instant.
+    pub async fn realms(&self, owner: Option<UserId>) -> Result<BTreeMap<RealmId, RealmUse>> {
+        let mut tx = sqlite::begin_read(self.readers()).await.map_err(failed)?;
+        let mut realms: BTreeMap<RealmId, RealmUse> = BTreeMap::new();
+        for (realm, count) in count(&mut tx, "projects", &PROJECT_REALMS, owner, None).await? {
+            realms.entry(realm).or_default().projects = count;
+        }
+        let gone = Some(Phase::Deleting.as_str());
+        for (realm, count) in count(&mut tx, "containers", &CONTAINER_REALMS, owner, gone).await? {
+            realms.entry(realm).or_default().containers = count;
+        }
+        Ok(realms)
+    }
+}
+
+async fn count(
+    connection: &mut Connection,
+    of: &'static str,
+    Membership { table, column }: &Membership,
+    owner: Option<UserId>,
+    without: Option<&'static str>,
+) -> Result<Vec<(RealmId, u64)>> {
+    let mut query = QueryBuilder::<Db>::new("SELECT m.realm AS realm, count(*) AS n FROM ");
+    query.push(table).push(" m JOIN ").push(of).push(" r ON r.id = m.").push(column);
+    let mut joint = " WHERE ";
+    if let Some(owner) = owner {
+        query.push(joint).push("r.owner = ").push_bind(owner.as_bytes().to_vec());
+        joint = " AND ";
+    }
+    if let Some(phase) = without {
+        query.push(joint).push("r.phase <> ").push_bind(phase);
+    }
+    query.push(" GROUP BY m.realm");
+    let rows: Vec<Row> = query.build().fetch_all(connection).await.map_err(failed)?;
+    rows.iter()
+        .map(|row| Ok((columns::id(row, "realm")?, natural(columns::get(row, "n")?, "n")?)))
+        .collect()
+}
