@@ -239,9 +239,11 @@ pub(crate) async fn changed_variables_are_those_of_the_next_command(host: &mut i
     runtime.ensure_running(&order).await.unwrap();
     runtime.ensure_environment(order.id, &env).await.unwrap();
     for again in [false, true] {
-        for (name, want) in [("COLOUR", "green\n"), ("GREETING", "")] {
+        for (name, want) in [("COLOUR", "green"), ("GREETING", "")] {
             let output = runtime.exec(order.id, &Exec::new(["printenv", name])).await.unwrap();
-            assert_eq!(output.stdout, want, "{name}, {again}");
+            // Some say nothing about what is not there, others an empty line.
+            let said = output.stdout.trim_ascii();
+            assert_eq!(said, want.as_bytes(), "{name}, {again}");
         }
         runtime = host.restart().await;
     }
