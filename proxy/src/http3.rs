@@ -357,8 +357,9 @@ async fn request(
     let request = head.map(|()| Some(ClientBody::Http3(Box::new(body))));
     downstream.start();
     let for_client = Some(Rc::clone(&interims));
-    let answer = pipeline::answer(Rc::clone(&worker), downstream, None, request, for_client);
-    let mut answer = pin!(answer);
+    let for_answer = Rc::clone(&worker);
+    // Boxed, as for HTTP/2: the task moves, and would keep the room for it to its end.
+    let mut answer = Box::pin(pipeline::answer(for_answer, downstream, None, request, for_client));
     let mut response = loop {
         let next = poll_fn(|cx| match answer.as_mut().poll(cx) {
             Poll::Ready(answer) => Poll::Ready(Some(Ok(answer))),
@@ -377,6 +378,7 @@ async fn request(
             None => return true,
         }
     };
+    drop(answer);
     while let Some(interim) = interims.try_next() {
         if !send.interim(interim, &wait, &limits).await {
             return true;
