@@ -7,6 +7,8 @@ use axum::{
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 
+use crate::wire::Metadata;
+
 /// A success: its status, a sentence for people and what was asked for.
 #[derive(Debug)]
 pub(crate) struct Answer<T> {
@@ -44,6 +46,20 @@ impl<T: Serialize> Answer<T> {
     fn envelope(&self) -> Envelope<&T> {
         let Self { status, message, data } = self;
         Envelope { status_code: status.as_u16(), message, data }
+    }
+}
+
+#[derive(Serialize)]
+struct Paged<'m, T> {
+    #[serde(flatten)]
+    envelope: Envelope<T>,
+    metadata: &'m Metadata,
+}
+
+impl<T: Serialize> Answer<T> {
+    /// The response, with where its page stands beside `data`.
+    pub(crate) fn with_metadata(&self, metadata: &Metadata) -> Response {
+        json(self.status, &Paged { envelope: self.envelope(), metadata })
     }
 }
 

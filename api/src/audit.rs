@@ -1,31 +1,49 @@
-//! One line for every write: who, what, from where, with what result.
+//! One line and one entry for every write: who, what, from where, with what result.
 
 use axum::{
-    extract::{MatchedPath, Request},
+    extract::{MatchedPath, Request, State},
     middleware::Next,
     response::Response,
 };
-use http::Method;
+use gantry_control::Written;
+use http::{Method, header};
 
-use crate::caller::{ClientAddress, RequestId, Signature};
+use crate::{
+    Front,
+    caller::{ClientAddress, RequestId, Signature, Signed},
+};
 
-/// Logs each request that is not a read, on the target `audit`. Paths are logged as sent, without
-/// their query; bodies and credentials never.
-pub(crate) async fn writes(mut request: Request, next: Next) -> Response {
+/// What is about passwords, sessions and tokens, by the route.
+const SECURITY: [&str; 4] = [
+    "/api/v1/users/auth/login",
+    "/api/v1/users/auth/logout",
+    "/api/v1/users/{id}",
+    "/api/v1/auth/tokens",
+];
+
+/// Logs each request that is not a read, on the target `audit`, and keeps it in its user's activity
+/// if there is a user. Paths are logged as sent, without their query; bodies and credentials never.
+pub(crate) async fn writes(
+    State(front): State<Front>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let read = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
-    if read || request.extensions().get::<MatchedPath>().is_none() {
-        return next.run(request).await;
-    }
+    let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
+    let (false, Some(route)) = (read, route) else { return next.run(request).await };
     let signature = Signature::default();
     request.extensions_mut().insert(signature.clone());
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
     let address = request.extensions().get::<ClientAddress>().map(|client| client.0.ip());
     let id = request.extensions().get::<RequestId>().cloned();
+    let agent = request.headers().get(header::USER_AGENT);
+    let agent = agent.map(|agent| String::from_utf8_lossy(agent.as_bytes()).into_owned());
     let response = next.run(request).await;
+    let signed = signature.0.get();
     tracing::info!(
         target: "audit",
-        user = signature.0.get().map_or("-", String::as_str),
+        user = signed.map_or("-", |signed| signed.username.as_str()),
         %method,
         path,
         status = response.status().as_u16(),
@@ -33,5 +51,19 @@ pub(crate) async fn writes(mut request: Request, next: Next) -> Response {
         request = id.as_ref().map(|id| &*id.0),
         "write"
     );
+    if let Some(Signed { user, token, realm, .. }) = signed {
+        let written = Written {
+            user: *user,
+            token: *token,
+            realm: *realm,
+            method: method.as_str(),
+            path: &path,
+            status: response.status().as_u16(),
+            client: address,
+            user_agent: agent.as_deref(),
+            security: SECURITY.iter().any(|prefix| route.starts_with(prefix)),
+        };
+        front.control.note_written(written).await;
+    }
     response
 }

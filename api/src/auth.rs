@@ -1,6 +1,6 @@
 //! Login, refresh, logout and the caller's own account.
 
-use axum::extract::State;
+use axum::{Extension, extract::State};
 use gantry_control::{Error, Unauthenticated, Via};
 use gantry_model::FieldError;
 use http::{HeaderMap, header};
@@ -9,7 +9,7 @@ use crate::{
     Front,
     answer::Answer,
     body::JsonObject,
-    caller::{Address, Caller},
+    caller::{Address, Caller, Realm, Signature, Signed},
     fields::{Field, Given, Holds},
     problem::Problem,
     surface::{Method, Operation, Surface},
@@ -76,6 +76,8 @@ pub(crate) fn surface(surface: Surface) -> Surface {
 async fn login(
     State(front): State<Front>,
     Address(address): Address,
+    realm: Option<Extension<Realm>>,
+    signature: Option<Extension<Signature>>,
     body: JsonObject,
 ) -> Result<Answer<wire::Session>, Problem> {
     let mut fields = body.fields(&LOGIN);
@@ -99,6 +101,14 @@ async fn login(
     // the time it takes do not tell whether an account exists.
     let name = username.or(email).unwrap_or_default();
     let session = front.control.login(&name, &password, address).await?;
+    if let Some(Extension(Signature(slot))) = signature {
+        slot.get_or_init(|| Signed {
+            username: session.account.username.clone(),
+            user: session.account.id,
+            token: None,
+            realm: realm.and_then(|Extension(Realm(realm))| realm),
+        });
+    }
     Ok(Answer::ok("Login successful", wire::Session::new(&session, address)))
 }
 

@@ -6,8 +6,8 @@ use std::{
 };
 
 use axum::extract::{FromRequestParts, RawPathParams};
-use gantry_control::Actor;
-use gantry_model::{FieldError, Id, RealmId};
+use gantry_control::{Actor, Via};
+use gantry_model::{FieldError, Id, RealmId, TokenId, UserId};
 use http::{header, request::Parts};
 
 use crate::{
@@ -38,9 +38,29 @@ pub(crate) struct Caller(pub(crate) Actor);
 #[derive(Clone, Debug)]
 pub(crate) struct CallerAnywhere(pub(crate) Actor);
 
-/// Where an authenticated caller leaves its name for the audit line of a write.
+/// Where an authenticated caller leaves its name for the audit of a write.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Signature(pub(crate) Arc<OnceLock<String>>);
+pub(crate) struct Signature(pub(crate) Arc<OnceLock<Signed>>);
+
+/// Who has asked.
+#[derive(Clone, Debug)]
+pub(crate) struct Signed {
+    pub(crate) username: String,
+    pub(crate) user: UserId,
+    pub(crate) token: Option<TokenId>,
+    pub(crate) realm: Option<RealmId>,
+}
+
+impl Signed {
+    fn new(actor: &Actor) -> Self {
+        let token = match &actor.via {
+            Via::Token { id, .. } => Some(*id),
+            Via::Session { .. } | Via::Password => None,
+        };
+        let (username, user) = (actor.username.clone(), actor.user);
+        Self { username, user, token, realm: actor.realm }
+    }
+}
 
 /// The client's address, if the edge told it.
 #[derive(Clone, Copy, Debug)]
@@ -82,7 +102,7 @@ impl Caller {
         }
         let actor = Credential::of(parts)?.check(front).await?;
         if let Some(Signature(slot)) = parts.extensions.get() {
-            slot.get_or_init(|| actor.username.clone());
+            slot.get_or_init(|| Signed::new(&actor));
         }
         let caller = Self(actor);
         parts.extensions.insert(caller.clone());

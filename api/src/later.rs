@@ -15,7 +15,7 @@ struct Family {
     paths: &'static [&'static str],
 }
 
-const FAMILIES: [Family; 12] = [
+const FAMILIES: [Family; 11] = [
     Family {
         what: "Snapshots are",
         paths: &[
@@ -61,17 +61,6 @@ const FAMILIES: [Family; 12] = [
         ],
     },
     Family {
-        what: "Events are",
-        paths: &[
-            "/api/v1/events",
-            "/api/v1/events/",
-            "/api/v1/events/stats",
-            "/api/v1/events/cleanup",
-            "/api/v1/events/stream",
-            "/api/v1/events/{id}",
-        ],
-    },
-    Family {
         what: "The vault is",
         paths: &[
             "/api/v1/vault",
@@ -88,18 +77,14 @@ const FAMILIES: [Family; 12] = [
         ],
     },
     Family {
-        what: "This part of accounts, tokens and activity is",
+        what: "This part of accounts and tokens is",
         paths: &[
             "/api/v1/auth/tokens/me/public-profile",
             "/api/v1/auth/tokens/public-profiles/{key}",
-            "/api/v1/users/auth/activity",
-            "/api/v1/users/auth/activity/stats",
             "/api/v1/users/auth/identity-claim",
             "/api/v1/users/auth/2fa",
             "/api/v1/users/auth/2fa/{step}",
             "/api/v1/users/auth/2fa/backup-codes/regenerate",
-            "/api/v1/users/{id}",
-            "/api/v1/users/me/security-history",
             "/api/v1/users/me/onboarding",
             "/api/v1/auth/signup",
             "/api/v1/auth/verify-email",

@@ -6,6 +6,7 @@
 //! the realm from the host are the edge's: it inserts [`ClientAddress`], [`Realm`] and [`RequestId`]
 //! into the extensions of each request.
 
+mod accounts;
 mod answer;
 mod audit;
 mod auth;
@@ -16,6 +17,7 @@ mod containers;
 mod contract;
 mod cors;
 mod environment;
+mod events;
 mod fields;
 mod idempotency;
 mod later;
@@ -43,6 +45,7 @@ use axum::{
 use gantry_control::Controller;
 use http::{HeaderValue, Method, Uri};
 use sha2::{Digest as _, Sha256};
+use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 pub use crate::{
@@ -77,6 +80,8 @@ pub(crate) struct Front {
     pub(crate) control: Controller,
     pub(crate) config: ApiConfig,
     pub(crate) logs: Arc<dyn RequestLog>,
+    /// One place for each stream of events.
+    pub(crate) event_streams: Arc<Semaphore>,
     pub(crate) document: Arc<Document>,
 }
 
@@ -97,13 +102,14 @@ impl Front {
 pub fn service(control: Controller, config: ApiConfig, logs: Arc<dyn RequestLog>) -> Router {
     let (routes, document) = surface().finish();
     let document = Arc::new(Document::new(&document));
-    let front = Front { control, config, logs, document };
+    let event_streams = Arc::new(Semaphore::new(events::STREAMS_MAX));
+    let front = Front { control, config, logs, event_streams, document };
     routes
         .merge(later::routes())
         .fallback(no_such_route)
         .method_not_allowed_fallback(no_such_method)
         .layer(from_fn_with_state(front.clone(), idempotency::once))
-        .layer(from_fn(audit::writes))
+        .layer(from_fn_with_state(front.clone(), audit::writes))
         .layer(from_fn(cors::open))
         .with_state(front)
 }
@@ -112,11 +118,13 @@ pub fn service(control: Controller, config: ApiConfig, logs: Arc<dyn RequestLog>
 fn surface() -> Surface {
     [
         auth::surface,
+        accounts::surface,
         tokens::surface,
         tokens::derived_surface,
         projects::surface,
         containers::surface,
         environment::surface,
+        events::surface,
         logs::surface,
         operations::surface,
         proxy::surface,

@@ -24,8 +24,8 @@ use crate::{
 
 /// How often it is looked whether the reader may still read; less often for one who has sent a password,
 /// because that is dear to check.
-const LOOK: Duration = Duration::from_secs(1);
-const LOOK_AT_PASSWORD: Duration = Duration::from_mins(1);
+pub(crate) const LOOK: Duration = Duration::from_secs(1);
+pub(crate) const LOOK_AT_PASSWORD: Duration = Duration::from_mins(1);
 
 /// What is asked of a log.
 #[derive(Clone, Debug)]
@@ -128,7 +128,8 @@ fn refusal(why: &NoTail) -> Problem {
     Problem::new(kind, why.to_string())
 }
 
-type MayRead = Box<dyn Fn() -> BoxFuture<'static, bool> + Send>;
+/// Looks whether the reader of a stream may still read.
+pub(crate) type MayRead = Box<dyn Fn() -> BoxFuture<'static, bool> + Send>;
 
 /// Events that end when their reader may not read any more.
 struct Watched {
@@ -137,7 +138,8 @@ struct Watched {
     looks: Interval,
 }
 
-fn watched(
+/// Ends a stream when its reader may not read any more.
+pub(crate) fn watched(
     events: Events,
     may_read: MayRead,
     look: Duration,

@@ -111,7 +111,8 @@ fn missing(thing: Thing) -> Kind {
         | Thing::Group
         | Thing::Cell
         | Thing::Hook
-        | Thing::Hostname => Kind::ResourceNotFound,
+        | Thing::Hostname
+        | Thing::Event => Kind::ResourceNotFound,
     }
 }
 

@@ -27,6 +27,7 @@ use crate::{
     fields::{Field, Holds},
     problem,
     query::{Holds as Param, Param as Parameters},
+    wire,
 };
 
 const ID_PATTERN: &str = "^[0-9a-f]{24}$";
@@ -78,6 +79,15 @@ impl Method {
     }
 }
 
+/// What is around the payload of an answer.
+#[derive(Clone, Copy)]
+enum Shape {
+    Bare,
+    Enveloped,
+    /// Enveloped, with `metadata` of the page beside the payload.
+    Paged,
+}
+
 /// The body of a request.
 #[derive(Clone, Copy)]
 enum Takes {
@@ -100,7 +110,7 @@ pub(crate) struct Operation {
     takes: Takes,
     /// The success; an operation that is always refused has none.
     answer: Option<(u16, RefOr<Schema>)>,
-    enveloped: bool,
+    shape: Shape,
     media: &'static str,
     schemas: Vec<(String, RefOr<Schema>)>,
 }
@@ -118,7 +128,7 @@ impl Operation {
             params: &[],
             takes: Takes::Nothing,
             answer: Some((200, nothing)),
-            enveloped: true,
+            shape: Shape::Enveloped,
             media: "application/json",
             schemas: Vec::new(),
         }
@@ -170,17 +180,24 @@ impl Operation {
         listing
     }
 
+    /// Where its page stands is told beside `data`.
+    pub(crate) fn with_metadata(self) -> Self {
+        let mut paged = Self { shape: Shape::Paged, ..self };
+        paged.schemas.push((wire::Metadata::name().into_owned(), wire::Metadata::schema()));
+        paged
+    }
+
     /// It answers with an object without an envelope.
     pub(crate) fn answers_bare(mut self) -> Self {
         self.answer = Some((200, typed(Type::Object).into()));
-        self.enveloped = false;
+        self.shape = Shape::Bare;
         self
     }
 
     /// It answers with server-sent events.
     pub(crate) fn answers_events(mut self) -> Self {
         self.answer = Some((200, typed(Type::String).into()));
-        self.enveloped = false;
+        self.shape = Shape::Bare;
         self.media = "text/event-stream";
         self
     }
@@ -189,6 +206,17 @@ impl Operation {
     pub(crate) fn refused(mut self) -> Self {
         self.answer = None;
         self
+    }
+
+    /// The schema of the body, and whether there must be one.
+    fn body(&self) -> Option<(RefOr<Schema>, bool)> {
+        match self.takes {
+            Takes::Nothing => None,
+            Takes::Fields(fields) => {
+                Some((document_fields(fields), fields.iter().any(|field| field.required)))
+            }
+            Takes::Map => Some((RefOr::T(Schema::Object(text_map().build())), false)),
+        }
     }
 
     fn document(&self, path: &str, id: String) -> Documented {
@@ -231,21 +259,21 @@ impl Operation {
             .response("4XX", refused.clone())
             .response("5XX", refused);
         if let Some((status, payload)) = &self.answer {
-            let body = if self.enveloped { envelope(payload.clone()) } else { payload.clone() };
+            let body = match self.shape {
+                Shape::Enveloped => envelope(payload.clone()).into(),
+                Shape::Paged => envelope(payload.clone())
+                    .property("metadata", Ref::from_schema_name(wire::Metadata::name()))
+                    .required("metadata")
+                    .into(),
+                Shape::Bare => payload.clone(),
+            };
             let success = ResponseBuilder::new()
                 .description("What was asked for")
                 .content(self.media, Content::new(Some(body)))
                 .build();
             operation = operation.response(status.to_string(), success);
         }
-        let body = match self.takes {
-            Takes::Nothing => None,
-            Takes::Fields(fields) => {
-                Some((document_fields(fields), fields.iter().any(|field| field.required)))
-            }
-            Takes::Map => Some((RefOr::T(Schema::Object(text_map().build())), false)),
-        };
-        if let Some((schema, required)) = body {
+        if let Some((schema, required)) = self.body() {
             let body = RequestBodyBuilder::new()
                 .content("application/json", Content::new(Some(schema)))
                 .required(Some(if required { Required::True } else { Required::False }))
@@ -336,6 +364,7 @@ impl Surface {
             .build();
         let tags = [
             "Authentication",
+            "Users",
             "Auth tokens",
             "Projects",
             "Containers",
@@ -345,6 +374,7 @@ impl Surface {
             "Proxy aliases",
             "Edge",
             "Realms",
+            "Events",
             "Servers",
             "Images",
             "Meta",
@@ -384,7 +414,7 @@ fn typed(kind: Type) -> ObjectBuilder {
     ObjectBuilder::new().schema_type(kind)
 }
 
-fn envelope(data: RefOr<Schema>) -> RefOr<Schema> {
+fn envelope(data: RefOr<Schema>) -> ObjectBuilder {
     typed(Type::Object)
         .property("statusCode", typed(Type::Integer))
         .property("message", typed(Type::String))
@@ -392,7 +422,6 @@ fn envelope(data: RefOr<Schema>) -> RefOr<Schema> {
         .required("statusCode")
         .required("message")
         .required("data")
-        .into()
 }
 
 fn document_param(param: &Parameters) -> Parameter {

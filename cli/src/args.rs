@@ -9,7 +9,10 @@ use clap::{Args, Parser, Subcommand};
 use gantry_model::{ContainerId, ProjectId, ServerId};
 
 pub(crate) use self::{
-    accounts::{AuthCommand, Login, RealmsCommand, TokenCreate, TokensCommand},
+    accounts::{
+        ActivityCommand, AuthCommand, EventsCommand, Login, RealmsCommand, TokenCreate,
+        TokensCommand, UserChange, UsersCommand,
+    },
     proxy::{AliasFields, EdgeSettings, PermissionsCommand, ProxyCommand, Tap},
 };
 use crate::{exit::EXIT_CODES_HELP, output::Format};
@@ -102,6 +105,15 @@ pub(crate) enum Command {
     /// Long-lived tokens.
     #[command(subcommand)]
     Tokens(TokensCommand),
+    /// Accounts.
+    #[command(subcommand)]
+    Users(UsersCommand),
+    /// What was written through the API by this account.
+    #[command(subcommand)]
+    Activity(ActivityCommand),
+    /// What happened to containers, projects, tokens and aliases.
+    #[command(subcommand)]
+    Events(EventsCommand),
     /// Realms: labels that keep projects, containers and tokens apart.
     #[command(subcommand)]
     Realms(RealmsCommand),

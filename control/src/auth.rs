@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use gantry_model::{RealmId, UserId};
-use gantry_store::User;
+use gantry_store::{Profile, User};
 
 use crate::{
     actor::{Actor, Via},
@@ -23,6 +23,8 @@ pub struct Account {
     pub id: UserId,
     /// Its name.
     pub username: String,
+    /// What it says about itself.
+    pub profile: Profile,
     /// Whether it administers the installation.
     pub is_admin: bool,
     /// When it was made, in milliseconds since the epoch.
@@ -43,18 +45,6 @@ pub struct Credential {
 impl std::fmt::Debug for Credential {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Credential").field("username", &self.username).finish_non_exhaustive()
-    }
-}
-
-impl From<&User> for Account {
-    fn from(user: &User) -> Self {
-        Self {
-            id: user.id,
-            username: user.username.clone(),
-            is_admin: user.is_admin,
-            created_at_ms: user.created_at_ms,
-            updated_at_ms: user.updated_at_ms,
-        }
     }
 }
 
@@ -103,7 +93,7 @@ impl Controller {
         };
         let made = self.store().create_user(&user).await;
         made.map_err(|error| Error::of_write(error, Thing::User, During::Create))?;
-        Ok(Account::from(&user))
+        self.account_of(&user).await
     }
 
     /// Changes the actor's own password, which ends all of its sessions.
@@ -132,7 +122,7 @@ impl Controller {
         client: Option<IpAddr>,
     ) -> Result<Session> {
         let user = self.check_login(username, password, client).await?;
-        let account = Account::from(&user);
+        let account = self.account_of(&user).await?;
         self.inner.sessions.open(account, user.session_generation, self.now_ms())
     }
 
@@ -186,7 +176,7 @@ impl Controller {
             .verify(bare, Sort::Refresh, self.now_ms())
             .map_err(|_why| Unauthenticated::Refresh)?;
         let user = self.user_of(proof).await?.ok_or(Unauthenticated::Refresh)?;
-        let account = Account::from(&user);
+        let account = self.account_of(&user).await?;
         self.inner.sessions.open(account, user.session_generation, self.now_ms())
     }
 
@@ -198,8 +188,7 @@ impl Controller {
 
     /// The actor's account.
     pub async fn me(&self, actor: &Actor) -> Result<Account> {
-        let user = self.store().user(actor.user).await?;
-        user.as_ref().map(Account::from).ok_or(Error::NotFound(Thing::User))
+        self.account(actor, actor.user).await
     }
 
     /// The user of a session, if that has not been ended.

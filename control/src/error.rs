@@ -39,6 +39,8 @@ pub enum Thing {
     Hook,
     /// A custom hostname.
     Hostname,
+    /// An event.
+    Event,
 }
 
 impl fmt::Display for Thing {
@@ -55,6 +57,7 @@ impl fmt::Display for Thing {
             Self::Cell => "Permission",
             Self::Hook => "Hook",
             Self::Hostname => "Hostname",
+            Self::Event => "Event",
         })
     }
 }

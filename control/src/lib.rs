@@ -7,6 +7,8 @@
 //! input into the arguments here and [`Error`] into their answers.
 
 mod access;
+mod accounts;
+mod activity;
 mod actor;
 mod aliases;
 mod auth;
@@ -15,6 +17,7 @@ mod containers;
 mod controller;
 mod edge;
 mod error;
+mod events;
 mod hostnames;
 mod idempotency;
 mod idle;
@@ -38,6 +41,8 @@ mod wait;
 mod wake;
 
 pub use access::{AccessChange, AccessView};
+pub use accounts::AccountChange;
+pub use activity::{ActivityQuery, RETENTION_DAYS, Written};
 pub use actor::{Actor, Via};
 pub use aliases::{AliasChange, AliasOwners, AliasQuery, AliasView, NewAlias};
 pub use auth::{Account, Credential};
@@ -48,11 +53,12 @@ pub use containers::{
 };
 pub use controller::{Controller, Deps, Limits};
 pub use error::{During, EdgeError, Error, Forbidden, Result, Thing, Unauthenticated};
+pub use events::EventQuery;
 pub use gantry_runtime::Stats;
 pub use gantry_store::{
-    Access, Alias, Container, ContainerSort, ContainerStatus, CustomHostname, HookRecord,
-    HostnameProof, Idempotency, Listed, LogSort, Page, Project, ProjectSort, Scope, Server,
-    StatusLog, Version,
+    Access, Activity, ActivityTotals, Alias, Container, ContainerSort, ContainerStatus,
+    CustomHostname, Event, EventTotals, HookRecord, HostnameProof, Idempotency, Listed, LogSort,
+    Page, Profile, Project, ProjectSort, Scope, Server, Span, StatusLog, Version, event_number,
 };
 pub use hostnames::HostnameView;
 pub use idempotency::IdempotencyKey;

@@ -181,7 +181,7 @@ impl Controller {
                 }
             }
             if left.total == 0 {
-                match self.store().delete_project(id).await {
+                match self.store().delete_project(id, self.now_ms()).await {
                     // A container was made between the look and the deletion.
                     Err(gantry_store::Error::NotEmpty) => continue,
                     // Someone else deleted it at the same time: what was asked is true.

@@ -292,7 +292,7 @@ impl Controller {
         actor.require(Leaf::ResourcesCreateTokens)?;
         // A restricted token may not end one that can do more than it.
         check_not_wider(actor, &Token::of(self.token_record(actor, id).await?))?;
-        self.store().delete_token(actor.user, id).await.map_err(token_gone)
+        self.store().delete_token(actor.user, id, self.now_ms()).await.map_err(token_gone)
     }
 
     async fn token_record(&self, actor: &Actor, id: TokenId) -> Result<gantry_store::Token> {

@@ -47,6 +47,9 @@ pub mod kind {
     /// Names an alias (not its label).
     #[derive(Debug)]
     pub enum Alias {}
+    /// Names an event.
+    #[derive(Debug)]
+    pub enum Event {}
     /// Names a hook.
     #[derive(Debug)]
     pub enum Hook {}
@@ -73,6 +76,8 @@ pub type ImageId = Id<kind::Image>;
 pub type LogId = Id<kind::Log>;
 /// The id of an alias.
 pub type AliasId = Id<kind::Alias>;
+/// The id of an event.
+pub type EventId = Id<kind::Event>;
 /// The id of a hook.
 pub type HookId = Id<kind::Hook>;
 /// The id of a snapshot.

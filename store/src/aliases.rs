@@ -5,10 +5,11 @@ use gantry_model::{AliasId, ContainerId};
 use crate::{
     Store,
     columns::{self, integer},
-    document,
+    containers, document,
     error::{Error, Result, failed},
     record::{Alias, AliasFilter, AliasRules, Version},
     sqlite::{Db, Row},
+    told,
     writer::Tx,
 };
 
@@ -41,6 +42,7 @@ impl Store {
                 alias.clear_site_data = take_label(tx, &alias, rules, now_ms).await?;
                 insert(tx, &alias).await?;
                 tx.changed(alias.container, now_ms);
+                tell(tx, &alias, "proxy.alias.created", now_ms).await?;
                 Ok(alias)
             })
         })
@@ -127,6 +129,12 @@ impl Store {
                 .map_err(failed)?;
                 new.version.0 += 1;
                 tx.changed(new.container, now_ms);
+                let kind = match (old.enabled, new.enabled) {
+                    (false, true) => "proxy.alias.enabled",
+                    (true, false) => "proxy.alias.disabled",
+                    (true, true) | (false, false) => "proxy.alias.updated",
+                };
+                tell(tx, &new, kind, now_ms).await?;
                 Ok(new)
             })
         })
@@ -145,11 +153,16 @@ impl Store {
                     .await
                     .map_err(failed)?;
                 tx.changed(alias.container, now_ms);
-                Ok(())
+                tell(tx, &alias, "proxy.alias.deleted", now_ms).await
             })
         })
         .await
     }
+}
+
+async fn tell(tx: &mut Tx, alias: &Alias, kind: &str, at_ms: i64) -> Result<()> {
+    let container = containers::load(tx, alias.container).await?;
+    told::alias_told(tx, alias, &container.spec.realms, kind, at_ms).await
 }
 
 /// Notes the labels of a container that is about to be removed.

@@ -22,6 +22,13 @@ pub(crate) fn id<K>(row: &Row, column: &str) -> Result<Id<K>> {
     octets(row, column).map(Id::from_bytes)
 }
 
+/// Twelve octets, or none.
+pub(crate) fn optional_id<K>(row: &Row, column: &str) -> Result<Option<Id<K>>> {
+    let bytes: Option<&[u8]> = get(row, column)?;
+    let id = bytes.map(|bytes| bytes.try_into().map(Id::from_bytes));
+    id.transpose().map_err(|_error| damaged(column, "has a wrong length"))
+}
+
 /// Exactly `N` octets.
 pub(crate) fn octets<const N: usize>(row: &Row, column: &str) -> Result<[u8; N]> {
     let bytes: &[u8] = get(row, column)?;

@@ -17,6 +17,7 @@ use crate::{
         StatusLog, Version,
     },
     sqlite::Row,
+    told,
     writer::Tx,
 };
 
@@ -103,13 +104,14 @@ impl Store {
             Box::pin(async move {
                 let mut container = load_at(tx, id, version).await?;
                 let realms_differ = container.spec.realms != spec.realms;
-                container.spec = spec;
+                let old = std::mem::replace(&mut container.spec, spec);
                 container.updated_at_ms = now_ms;
                 save_spec(tx, &mut container, &doc).await?;
                 if realms_differ {
                     listing::set_container_realms(tx, id, &container.spec.realms).await?;
                 }
                 tx.changed(id, now_ms);
+                told::container_told(tx, &container, &old).await?;
                 Ok(container)
             })
         })
@@ -181,17 +183,15 @@ impl Store {
     pub async fn remove_container(&self, id: ContainerId, now_ms: i64) -> Result<()> {
         self.write(move |tx| {
             Box::pin(async move {
+                let gone = load(tx, id).await?;
                 aliases::free_labels_of(tx, id, now_ms).await?;
-                let done = sqlx::query("DELETE FROM containers WHERE id = $1")
+                sqlx::query("DELETE FROM containers WHERE id = $1")
                     .bind(id.as_bytes().as_slice())
                     .execute(&mut tx.connection)
                     .await
                     .map_err(failed)?;
-                if done.rows_affected() == 0 {
-                    return Err(Error::NotFound);
-                }
                 tx.changed(id, now_ms);
-                Ok(())
+                told::container_removed(tx, &gone, now_ms).await
             })
         })
         .await
@@ -266,14 +266,19 @@ async fn create(tx: &mut Tx, container: Container, doc: &str) -> Result<Containe
 
 /// Reads a container that must have this version.
 async fn load_at(tx: &mut Tx, id: ContainerId, version: Version) -> Result<Container> {
+    let container = load(tx, id).await?;
+    if container.version == version { Ok(container) } else { Err(Error::Stale) }
+}
+
+/// Reads a container.
+pub(crate) async fn load(tx: &mut Tx, id: ContainerId) -> Result<Container> {
     let row = sqlx::query("SELECT * FROM containers WHERE id = $1")
         .bind(id.as_bytes().as_slice())
         .fetch_optional(&mut tx.connection)
         .await
         .map_err(failed)?
         .ok_or(Error::NotFound)?;
-    let container = container(&row)?;
-    if container.version == version { Ok(container) } else { Err(Error::Stale) }
+    container(&row)
 }
 
 /// Writes the spec; the version rises in the database and in `container`.
@@ -374,8 +379,8 @@ async fn log(
     .bind(note)
     .execute(&mut tx.connection)
     .await
-    .map(drop)
-    .map_err(failed)
+    .map_err(failed)?;
+    told::phase_told(tx, container, from, triggered_by).await
 }
 
 fn container(row: &Row) -> Result<Container> {

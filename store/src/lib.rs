@@ -14,6 +14,7 @@
 //! `sqlite` alone; every other statement is one that PostgreSQL takes, too.
 
 mod access;
+mod activity;
 mod aliases;
 mod columns;
 mod containers;
@@ -21,11 +22,13 @@ mod document;
 mod edge;
 mod edge_record;
 mod error;
+mod events;
 mod feed;
 mod hostnames;
 mod idempotency;
 mod installation;
 mod listing;
+mod profiles;
 mod projects;
 mod realms;
 pub mod record;
@@ -34,6 +37,7 @@ mod sqlite;
 #[cfg(test)]
 mod tests;
 mod tokens;
+mod told;
 mod users;
 mod writer;
 
@@ -43,7 +47,11 @@ use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub use activity::{Activity, ActivityFilter, ActivityTotals};
 pub use error::{Cause, Error, OpenError, Outage, Result};
+pub use events::{Event, EventFilter, EventTotals, event_number};
+pub use listing::Span;
+pub use profiles::Profile;
 pub use realms::RealmUse;
 pub use record::*;
 
@@ -64,6 +72,7 @@ struct Shared {
     readers: Readers,
     queue: mpsc::Sender<Box<dyn Job>>,
     head: watch::Receiver<Revision>,
+    event_head: watch::Receiver<u64>,
     epoch: Epoch,
     closing: CancellationToken,
     tasks: TaskTracker,
@@ -85,21 +94,24 @@ impl Store {
         let epoch = installation::ensure_epoch(&mut writer).await?;
         idempotency::forget_unfinished(&mut writer).await.map_err(OpenError::Record)?;
         let revision = feed::head(&mut writer).await.map_err(OpenError::Record)?;
+        let newest_event = events::head(&mut writer).await.map_err(OpenError::Record)?;
 
         let (queue, queued) = mpsc::channel(QUEUE_MAX);
         let (head_sender, head) = watch::channel(revision);
+        let (event_sender, event_head) = watch::channel(newest_event);
         let (closing, tasks) = (CancellationToken::new(), TaskTracker::new());
         let writer = Writer {
             tx: Tx::new(writer),
             readers: readers.clone(),
             queue: queued,
             head: head_sender,
+            event_head: event_sender,
             retention,
             closing: closing.clone(),
         };
         tasks.spawn(writer.run());
         tasks.close();
-        Ok(Self(Arc::new(Shared { readers, queue, head, epoch, closing, tasks })))
+        Ok(Self(Arc::new(Shared { readers, queue, head, event_head, epoch, closing, tasks })))
     }
 
     /// Closes the store: what is queued is still written, what comes later is refused with

@@ -1,10 +1,10 @@
 //! Lists: conditions, order, pages and totals, with only our own words in the statement's text.
 
-use gantry_model::{ContainerId, Id, ProjectId, RealmId};
+use gantry_model::{ContainerId, EventId, Id, ProjectId, RealmId};
 use sqlx::QueryBuilder;
 
 use crate::{
-    columns::natural,
+    columns::{integer, natural},
     error::{Result, failed},
     record::{Listed, Page},
     sqlite::{self, Connection, Db, Readers, Row},
@@ -17,6 +17,12 @@ pub(crate) enum Condition {
     Is(&'static str, [u8; 12]),
     /// A column of words does not hold this one.
     IsNot(&'static str, &'static str),
+    /// A column holds this text.
+    Text(&'static str, String),
+    /// A column holds this number or a greater one.
+    AtLeast(&'static str, i64),
+    /// A column holds this number or a smaller one.
+    AtMost(&'static str, i64),
     /// The record is visible in a realm.
     InRealm(&'static Membership, RealmId),
 }
@@ -30,6 +36,8 @@ pub(crate) struct Membership {
 /// In which realms projects are visible.
 pub(crate) const PROJECT_REALMS: Membership =
     Membership { table: "project_realms", column: "project" };
+/// In which realms events are visible.
+pub(crate) const EVENT_REALMS: Membership = Membership { table: "event_realms", column: "event" };
 /// In which realms containers are visible.
 pub(crate) const CONTAINER_REALMS: Membership =
     Membership { table: "container_realms", column: "container" };
@@ -39,6 +47,17 @@ impl Condition {
     pub(crate) fn is<K>(column: &'static str, id: Option<Id<K>>) -> Option<Self> {
         id.map(|id| Self::Is(column, *id.as_bytes()))
     }
+}
+
+/// A part of a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// How many entries come before it.
+    pub offset: u64,
+    /// The most entries of it.
+    pub limit: u32,
+    /// Whether the greatest come first.
+    pub descending: bool,
 }
 
 /// What is listed, from which table, in which order.
@@ -62,45 +81,85 @@ impl List<'_> {
     where
         S: Send,
     {
+        let offset = u64::from(page.page.saturating_sub(1)).saturating_mul(u64::from(page.limit));
+        let span = Span { offset, limit: page.limit, descending: page.descending };
+        self.read_span(readers, span, decode).await
+    }
+
+    /// Reads a part of it and counts all, at one instant.
+    pub(crate) async fn read_span<T>(
+        &self,
+        readers: &Readers,
+        span: Span,
+        decode: impl Fn(&Row) -> Result<T> + Send,
+    ) -> Result<Listed<T>> {
         let mut tx = sqlite::begin_read(readers).await.map_err(failed)?;
         let mut count = QueryBuilder::<Db>::new("SELECT count(*) FROM ");
-        self.push_selection(&mut count);
+        push_selection(&mut count, self.table, self.conditions);
         let total: i64 = count.build_query_scalar().fetch_one(&mut *tx).await.map_err(failed)?;
-
-        let mut query = QueryBuilder::<Db>::new("SELECT * FROM ");
-        self.push_selection(&mut query);
-        let direction = if page.descending { " DESC" } else { " ASC" };
-        query.push(" ORDER BY ").push(self.order).push(direction);
-        if self.order != self.tie {
-            query.push(", ").push(self.tie).push(direction);
-        }
-        let skipped = i64::from(page.page.saturating_sub(1)).saturating_mul(i64::from(page.limit));
-        query.push(" LIMIT ").push_bind(i64::from(page.limit));
-        query.push(" OFFSET ").push_bind(skipped);
-        let rows: Vec<Row> = query.build().fetch_all(&mut *tx).await.map_err(failed)?;
+        let rows: Vec<Row> = self.query(span).build().fetch_all(&mut *tx).await.map_err(failed)?;
         Ok(Listed {
             items: rows.iter().map(decode).collect::<Result<_>>()?,
             total: natural(total, "count")?,
         })
     }
 
-    fn push_selection(&self, query: &mut QueryBuilder<Db>) {
-        query.push(self.table);
-        let mut joint = " WHERE ";
-        for condition in self.conditions {
-            query.push(joint);
-            joint = " AND ";
-            match condition {
-                Condition::Is(column, id) => {
-                    query.push(column).push(" = ").push_bind(id.to_vec());
-                }
-                Condition::IsNot(column, word) => {
-                    query.push(column).push(" <> ").push_bind(*word);
-                }
-                Condition::InRealm(Membership { table, column }, realm) => {
-                    query.push("id IN (SELECT ").push(column).push(" FROM ").push(table);
-                    query.push(" WHERE realm = ").push_bind(realm.as_bytes().to_vec()).push(")");
-                }
+    /// Reads the first ones, in ascending order, and counts nothing.
+    pub(crate) async fn first<T>(
+        &self,
+        readers: &Readers,
+        limit: u32,
+        decode: impl Fn(&Row) -> Result<T> + Send,
+    ) -> Result<Vec<T>> {
+        let span = Span { offset: 0, limit, descending: false };
+        let rows: Vec<Row> = self.query(span).build().fetch_all(readers).await.map_err(failed)?;
+        rows.iter().map(decode).collect()
+    }
+
+    fn query(&self, span: Span) -> QueryBuilder<Db> {
+        let mut query = QueryBuilder::<Db>::new("SELECT * FROM ");
+        push_selection(&mut query, self.table, self.conditions);
+        let direction = if span.descending { " DESC" } else { " ASC" };
+        query.push(" ORDER BY ").push(self.order).push(direction);
+        if self.order != self.tie {
+            query.push(", ").push(self.tie).push(direction);
+        }
+        query.push(" LIMIT ").push_bind(i64::from(span.limit));
+        query.push(" OFFSET ").push_bind(integer(span.offset));
+        query
+    }
+}
+
+/// A table and the conditions that its rows must meet, as the end of a statement.
+pub(crate) fn push_selection(
+    query: &mut QueryBuilder<Db>,
+    table: &'static str,
+    conditions: &[Condition],
+) {
+    query.push(table);
+    let mut joint = " WHERE ";
+    for condition in conditions {
+        query.push(joint);
+        joint = " AND ";
+        match condition {
+            Condition::Is(column, id) => {
+                query.push(column).push(" = ").push_bind(id.to_vec());
+            }
+            Condition::IsNot(column, word) => {
+                query.push(column).push(" <> ").push_bind(*word);
+            }
+            Condition::Text(column, text) => {
+                query.push(column).push(" = ").push_bind(text.clone());
+            }
+            Condition::AtLeast(column, min) => {
+                query.push(column).push(" >= ").push_bind(*min);
+            }
+            Condition::AtMost(column, max) => {
+                query.push(column).push(" <= ").push_bind(*max);
+            }
+            Condition::InRealm(Membership { table, column }, realm) => {
+                query.push("id IN (SELECT ").push(column).push(" FROM ").push(table);
+                query.push(" WHERE realm = ").push_bind(realm.as_bytes().to_vec()).push(")");
             }
         }
     }
@@ -122,6 +181,18 @@ pub(crate) async fn set_container_realms(
     realms: &[RealmId],
 ) -> Result<()> {
     set_realms(&mut tx.connection, &CONTAINER_REALMS, *container.as_bytes(), realms).await
+}
+
+/// Makes a new event visible in exactly these realms.
+pub(crate) async fn set_event_realms(
+    tx: &mut Tx,
+    event: EventId,
+    realms: &[RealmId],
+) -> Result<()> {
+    if realms.is_empty() {
+        return Ok(());
+    }
+    set_realms(&mut tx.connection, &EVENT_REALMS, *event.as_bytes(), realms).await
 }
 
 async fn set_realms(

@@ -10,6 +10,7 @@ use crate::{
     listing::{self, Condition, List},
     record::{Listed, Page, Project, ProjectSort, Version},
     sqlite::{self, Row},
+    told,
     writer::Tx,
 };
 
@@ -35,7 +36,9 @@ impl Store {
                 .execute(&mut tx.connection)
                 .await
                 .map_err(failed)?;
-                listing::set_project_realms(tx, project.id, &project.spec.realms).await
+                listing::set_project_realms(tx, project.id, &project.spec.realms).await?;
+                let at_ms = project.created_at_ms;
+                told::project_told(tx, &project, "project.created", at_ms).await
             })
         })
         .await
@@ -102,6 +105,8 @@ impl Store {
                     return Err(Error::Stale);
                 }
                 listing::set_project_realms(tx, new.id, &new.spec.realms).await?;
+                let at_ms = stored.updated_at_ms;
+                told::project_told(tx, &stored, "project.updated", at_ms).await?;
                 Ok(stored)
             })
         })
@@ -110,12 +115,13 @@ impl Store {
 
     /// Removes a project. [`Error::NotEmpty`] while it holds containers, those being deleted
     /// included.
-    pub async fn delete_project(&self, id: ProjectId) -> Result<()> {
+    pub async fn delete_project(&self, id: ProjectId, now_ms: i64) -> Result<()> {
         self.write(move |tx| {
             Box::pin(async move {
                 if quota(tx, id).await?.is_none() {
                     return Err(Error::NotFound);
                 }
+                let gone = load(tx, id).await?.ok_or(Error::NotFound)?;
                 if count_containers(tx, id).await? > 0 {
                     return Err(Error::NotEmpty);
                 }
@@ -123,8 +129,8 @@ impl Store {
                     .bind(id.as_bytes().as_slice())
                     .execute(&mut tx.connection)
                     .await
-                    .map(drop)
-                    .map_err(failed)
+                    .map_err(failed)?;
+                told::project_told(tx, &gone, "project.deleted", now_ms).await
             })
         })
         .await

@@ -7,6 +7,8 @@ use crate::{
     error::{Error, Result, failed},
     record::Token,
     sqlite::Row,
+    told,
+    writer::Tx,
 };
 
 /// Uses within this time of the last recorded one, from the same address, are not written down, in
@@ -37,8 +39,9 @@ impl Store {
                 .bind(doc)
                 .execute(&mut tx.connection)
                 .await
-                .map(drop)
-                .map_err(failed)
+                .map_err(failed)?;
+                let at_ms = token.created_at_ms;
+                told::token_told(tx, &token, "auth.token.created", at_ms).await
             })
         })
         .await
@@ -81,6 +84,7 @@ impl Store {
         let (token, doc) = (token.clone(), document::write_token(token)?);
         self.write(move |tx| {
             Box::pin(async move {
+                let old = load(tx, token.owner, token.id).await?;
                 let done = sqlx::query(
                     "UPDATE tokens SET hash = $3, enabled = $4, expires_at_ms = $5, \
                      updated_at_ms = $6, doc = $7 WHERE id = $1 AND owner = $2",
@@ -95,23 +99,32 @@ impl Store {
                 .execute(&mut tx.connection)
                 .await
                 .map_err(failed)?;
-                if done.rows_affected() == 0 { Err(Error::NotFound) } else { Ok(()) }
+                if done.rows_affected() == 0 {
+                    return Err(Error::NotFound);
+                }
+                let kind = match (old.enabled, token.enabled) {
+                    (false, true) => "auth.token.enabled",
+                    (true, false) => "auth.token.disabled",
+                    (true, true) | (false, false) => "auth.token.updated",
+                };
+                told::token_told(tx, &token, kind, token.updated_at_ms).await
             })
         })
         .await
     }
 
     /// Removes a token of a user.
-    pub async fn delete_token(&self, owner: UserId, id: TokenId) -> Result<()> {
+    pub async fn delete_token(&self, owner: UserId, id: TokenId, now_ms: i64) -> Result<()> {
         self.write(move |tx| {
             Box::pin(async move {
-                let done = sqlx::query("DELETE FROM tokens WHERE id = $1 AND owner = $2")
+                let gone = load(tx, owner, id).await?;
+                sqlx::query("DELETE FROM tokens WHERE id = $1 AND owner = $2")
                     .bind(id.as_bytes().as_slice())
                     .bind(owner.as_bytes().as_slice())
                     .execute(&mut tx.connection)
                     .await
                     .map_err(failed)?;
-                if done.rows_affected() == 0 { Err(Error::NotFound) } else { Ok(()) }
+                told::token_told(tx, &gone, "auth.token.deleted", now_ms).await
             })
         })
         .await
@@ -139,6 +152,17 @@ impl Store {
         })
         .await
     }
+}
+
+async fn load(tx: &mut Tx, owner: UserId, id: TokenId) -> Result<Token> {
+    let row = sqlx::query("SELECT * FROM tokens WHERE id = $1 AND owner = $2")
+        .bind(id.as_bytes().as_slice())
+        .bind(owner.as_bytes().as_slice())
+        .fetch_optional(&mut tx.connection)
+        .await
+        .map_err(failed)?
+        .ok_or(Error::NotFound)?;
+    token(&row)
 }
 
 fn token(row: &Row) -> Result<Token> {

@@ -33,16 +33,23 @@ pub(crate) struct Tx {
     /// Where statements run.
     pub(crate) connection: Connection,
     changes: Vec<(ContainerId, i64)>,
+    /// The number of the newest event; 0 if the transaction tells none.
+    newest_event: u64,
 }
 
 impl Tx {
     pub(crate) const fn new(connection: Connection) -> Self {
-        Self { connection, changes: Vec::new() }
+        Self { connection, changes: Vec::new(), newest_event: 0 }
     }
 
     /// Notes that the feed shall say that this container changed.
     pub(crate) fn changed(&mut self, container: ContainerId, now_ms: i64) {
         self.changes.push((container, now_ms));
+    }
+
+    /// Notes the number of an event that was added.
+    pub(crate) fn happened(&mut self, seq: u64) {
+        self.newest_event = seq;
     }
 }
 
@@ -77,7 +84,7 @@ where
     fn run<'c>(&'c mut self, tx: &'c mut Tx) -> BoxFuture<'c, Result<(), Outage>> {
         Box::pin(async move {
             let Some(work) = self.work.take() else { return Ok(()) };
-            let mark = tx.changes.len();
+            let (mark, newest_event) = (tx.changes.len(), tx.newest_event);
             execute(&mut tx.connection, "SAVEPOINT mutation").await?;
             let outcome = work(tx).await;
             match &outcome {
@@ -87,6 +94,7 @@ where
                 }
                 Err(_) => {
                     tx.changes.truncate(mark);
+                    tx.newest_event = newest_event;
                     execute(&mut tx.connection, "ROLLBACK TO SAVEPOINT mutation").await?;
                 }
             }
@@ -114,6 +122,7 @@ pub(crate) struct Writer {
     pub(crate) readers: Readers,
     pub(crate) queue: mpsc::Receiver<Box<dyn Job>>,
     pub(crate) head: watch::Sender<Revision>,
+    pub(crate) event_head: watch::Sender<u64>,
     pub(crate) retention: Retention,
     pub(crate) closing: CancellationToken,
 }
@@ -156,6 +165,10 @@ impl Writer {
                 if let Some(head) = head {
                     self.head.send_replace(head);
                 }
+                let newest = std::mem::take(&mut self.tx.newest_event);
+                if newest > 0 {
+                    self.event_head.send_replace(newest);
+                }
                 return Ok(());
             }
             Err(outage) => outage,
@@ -167,6 +180,7 @@ impl Writer {
             "a transaction failed"
         );
         self.tx.changes.clear();
+        self.tx.newest_event = 0;
         // A transaction that cannot be ended would take in the next one's writes.
         match sqlite::rollback(&mut self.tx.connection).await.map_err(failed) {
             Ok(()) => Err(outage),

@@ -93,6 +93,10 @@ fn a_table_and_json_tell_the_same() {
         ensure!(table.contains("ALIAS") && table.contains(&project), "{table}");
         let json = gantry.json(&["projects", "list"])?;
         ensure!(json["projects"][0]["id"] == project.as_str(), "{json}");
+        let events = gantry.json(&["events", "list"])?;
+        ensure!(events["events"][0]["resource_id"] == project.as_str(), "{events}");
+        let writes = gantry.json(&["activity", "list"])?;
+        ensure!(writes[0]["path"] == "/api/v1/projects", "{writes}");
         Ok(())
     });
 }

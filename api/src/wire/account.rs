@@ -139,14 +139,14 @@ pub(crate) struct Restrictions {
 }
 
 impl User {
-    fn new(account: &control::Account) -> Self {
+    pub(crate) fn new(account: &control::Account) -> Self {
         Self {
             id: account.id.into(),
             username: account.username.clone(),
             email: None,
-            alias: account.username.clone(),
-            public_key: None,
-            metadata: Map::new(),
+            alias: account.profile.alias.as_ref().unwrap_or(&account.username).clone(),
+            public_key: account.profile.public_key.clone(),
+            metadata: account.profile.metadata.clone(),
             is_admin: account.is_admin,
             is_banned: false,
             email_verified: false,

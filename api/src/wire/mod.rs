@@ -9,8 +9,10 @@
 
 mod access;
 mod account;
+mod activity;
 mod alias;
 mod container;
+mod event;
 mod list;
 mod place;
 mod project;
@@ -23,9 +25,13 @@ pub(crate) use access::{
     AllHooks, OneHook, Permissions, Propagation, ProxyGroups, ProxyService, ProxyServices,
     ProxySettings, RemovedHooks, ServiceHooks,
 };
-pub(crate) use account::{CreatedToken, Me, Renewed, Session, Token, TokenInUse, TokenTemplate};
+pub(crate) use account::{
+    CreatedToken, Me, Renewed, Session, Token, TokenInUse, TokenTemplate, User,
+};
+pub(crate) use activity::{Activity, ActivityTotals, Metadata};
 pub(crate) use alias::{Alias, AliasLite, Aliases, EdgeSettings, Hostname, Hostnames};
 pub(crate) use container::{Container, Containers, Include, Operated, StatusLogs, Urls, Variables};
+pub(crate) use event::{CleanedEvents, DeletedEvents, Event, EventTotals, Events};
 pub(crate) use list::Pagination;
 pub(crate) use place::{Available, Health, Image, Images, Ip, Rental};
 pub(crate) use project::{DeletedProject, Project, Projects};

@@ -28,6 +28,8 @@ pub(crate) const PASSWORD: &str = "Passw0rd!alice";
 pub(crate) struct Lab {
     pub(crate) router: Router,
     pub(crate) control: Controller,
+    /// A session of the administrator.
+    pub(crate) admin: String,
     pub(crate) world: World,
     pub(crate) server: ServerId,
     pub(crate) document: Document,
@@ -138,9 +140,10 @@ impl Lab {
         let router = gantry_api::service(control.clone(), ApiConfig::default(), shared);
         let document = Document::new(document_of(&router).await);
         let server = server.id;
-        let lab = Self {
+        let mut lab = Self {
             router,
             control,
+            admin: String::new(),
             world,
             server,
             document,
@@ -151,6 +154,7 @@ impl Lab {
         };
         let token = lab.login(&admin.username, &admin.password).await;
         let credential = format!("Bearer {token}");
+        lab.admin = token;
         let actor = lab.control.authenticate(Some(&credential), None, None).await.unwrap();
         for username in ["alice", "bob"] {
             lab.control.create_user(&actor, username, PASSWORD).await.unwrap();

@@ -1,6 +1,8 @@
 //! The router from outside: requests in, answers out.
 
 #[cfg(test)]
+mod accounts;
+#[cfg(test)]
 mod aliases;
 #[cfg(test)]
 mod bad_input;
@@ -10,6 +12,8 @@ mod behaviour;
 mod document;
 #[cfg(test)]
 mod environment;
+#[cfg(test)]
+mod events;
 #[cfg(test)]
 mod inside;
 #[cfg(test)]

@@ -69,6 +69,8 @@ async fn a_token_of_one_realm_sees_and_changes_nothing_of_another_on_any_endpoin
             rest if rest.starts_with("proxy/aliases/{id}") => &other.alias,
             rest if rest.starts_with("auth/tokens/{id}") => &other.token,
             rest if rest.starts_with("users/auth/") && method == "POST" => continue,
+            // It has no end; what it tells has a test of its own.
+            "events/stream" => continue,
             _ => "",
         };
         let mut body = body;

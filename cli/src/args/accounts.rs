@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use gantry_model::{RealmId, TokenId};
+use gantry_model::{ContainerId, ProjectId, RealmId, TokenId, UserId};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum AuthCommand {
@@ -79,6 +79,89 @@ pub(crate) enum TokensCommand {
         /// The realm.
         realm: RealmId,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum UsersCommand {
+    /// Make an account (administrators).
+    Create {
+        /// Its name.
+        username: String,
+        /// A file whose first line is its first password; `-` means standard input.
+        #[arg(long, value_name = "FILE")]
+        password_file: PathBuf,
+    },
+    /// Show an account: the own one, or any for administrators.
+    Get {
+        /// Its id.
+        id: UserId,
+    },
+    /// Change the own account; a new password ends all sessions.
+    Update(UserChange),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct UserChange {
+    /// Its id, as `auth whoami` shows it.
+    pub(crate) id: UserId,
+    /// Its name for people; `null` for the account's name.
+    #[arg(long)]
+    pub(crate) alias: Option<String>,
+    /// Its public key, 64 hexadecimal digits; `null` removes it.
+    #[arg(long, value_name = "HEX|null")]
+    pub(crate) public_key: Option<String>,
+    /// A file whose first line is the new password.
+    #[arg(long, value_name = "FILE", requires = "current_password_file")]
+    pub(crate) password_file: Option<PathBuf>,
+    /// A file whose first line is the present password.
+    #[arg(long, value_name = "FILE", requires = "password_file")]
+    pub(crate) current_password_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ActivityCommand {
+    /// List writes, the newest first.
+    List {
+        /// The page, from 1.
+        #[arg(long, default_value_t = 1)]
+        page: u32,
+        /// How many on a page.
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100))]
+        limit: u32,
+        /// Only those that were refused or failed.
+        #[arg(long)]
+        errors_only: bool,
+    },
+    /// Say how much is kept.
+    Stats,
+    /// List logins, logouts and changes of passwords and tokens.
+    Security,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum EventsCommand {
+    /// List events, the newest first.
+    List {
+        /// Only this kind, such as container.running.
+        #[arg(long)]
+        event_type: Option<String>,
+        /// Only those of this container.
+        #[arg(long, value_name = "ID")]
+        container_id: Option<ContainerId>,
+        /// Only those of this project.
+        #[arg(long, value_name = "ID")]
+        project_id: Option<ProjectId>,
+        /// How many come before.
+        #[arg(long, default_value_t = 0)]
+        offset: u32,
+        /// How many at most.
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=500))]
+        limit: u32,
+    },
+    /// Count events by kind.
+    Stats,
+    /// Print events as they happen, one JSON object a line, until Ctrl-C.
+    Follow,
 }
 
 #[derive(Debug, Subcommand)]

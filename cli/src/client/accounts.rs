@@ -1,6 +1,9 @@
 //! `gantry login`, `gantry auth …`, `gantry tokens …`, `gantry realms …`.
 
-use std::io::{self, BufRead};
+use std::{
+    io::{self, BufRead},
+    path::Path,
+};
 
 use gantry_model::{RealmId, TokenId};
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
@@ -43,13 +46,7 @@ impl Client {
         };
         let password = match (login.password, login.password_file) {
             (Some(password), _) => password,
-            (None, Some(file)) if file.as_os_str() == "-" => first_line(io::stdin().lock())?,
-            (None, Some(file)) => {
-                let open = std::fs::File::open(&file).map_err(|error| {
-                    Failure::new(Class::Usage, format!("{}: {error}", file.display()))
-                })?;
-                first_line(io::BufReader::new(open))?
-            }
+            (None, Some(file)) => password_in(&file)?,
             (None, None) => read_secret("Password: ")?,
         };
         let body = json!({"username": username, "password": password, "client": "cli"});
@@ -176,6 +173,16 @@ fn read_line(question: &str) -> Result<String, Failure> {
     }
     output::ask(question);
     first_line(io::stdin().lock())
+}
+
+/// The first line of a file; `-` is standard input.
+pub(super) fn password_in(file: &Path) -> Result<String, Failure> {
+    if file.as_os_str() == "-" {
+        return first_line(io::stdin().lock());
+    }
+    let open = std::fs::File::open(file)
+        .map_err(|error| Failure::new(Class::Usage, format!("{}: {error}", file.display())))?;
+    first_line(io::BufReader::new(open))
 }
 
 /// Reads a line that the terminal does not show.

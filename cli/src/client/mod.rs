@@ -5,9 +5,11 @@ mod accounts;
 mod connection;
 mod containers;
 mod credentials;
+mod events;
 mod projects;
 mod proxy;
 mod tap;
+mod users;
 mod view;
 
 use serde_json::Value;
@@ -48,6 +50,9 @@ pub(crate) async fn run(
         Command::Edge(command) => client.edge(command).await,
         Command::Tap(command) => client.tap(command).await,
         Command::Tokens(command) => client.tokens(command).await,
+        Command::Users(command) => client.users(command).await,
+        Command::Activity(command) => client.activity(command).await,
+        Command::Events(command) => client.events(command).await,
         Command::Realms(command) => client.realms(command).await,
         Command::Servers(ServersCommand::List) => {
             let servers = client.api.get("servers", &[]).await?;

@@ -45,6 +45,21 @@ pub(super) const ALIAS: Columns = &[
     ("EXPIRES", "expires_at"),
     ("URL", "url"),
 ];
+pub(super) const ACTIVITY: Columns = &[
+    ("TIME", "created_at"),
+    ("METHOD", "method"),
+    ("PATH", "path"),
+    ("STATUS", "status_code"),
+    ("FROM", "ip_address"),
+    ("TOKEN", "token_id"),
+];
+pub(super) const EVENT: Columns = &[
+    ("TIME", "created_at"),
+    ("EVENT", "event_type"),
+    ("RESOURCE", "resource_id"),
+    ("NAME", "payload.name|payload.alias"),
+    ("ID", "id"),
+];
 pub(super) const REALM: Columns = &[
     ("REALM", "id"),
     ("PROJECTS", "projects"),

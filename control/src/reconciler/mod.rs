@@ -11,7 +11,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use gantry_model::{Chain, ContainerId, ServerId};
 use gantry_runtime::{Observed, Runtime, State};
-use gantry_store::{Changes, Revision, Store};
+use gantry_store::{Changes, EventFilter, Revision, Store};
 use tokio::{
     sync::{Notify, Semaphore, broadcast::error::RecvError, watch},
     task::{self, JoinError, JoinSet},
@@ -24,7 +24,7 @@ use self::{
     orphans::Orphans,
     pass::{Ending, Memory, Pass, Shared},
 };
-use crate::{clock::Clock, idempotency};
+use crate::{activity, clock::Clock, events, idempotency};
 
 /// How a [`Reconciler`] works.
 #[derive(Clone, Copy, Debug)]
@@ -276,7 +276,7 @@ impl Work {
         self.sweep().await;
     }
 
-    /// Forgets old idempotency keys, once an hour.
+    /// Forgets old idempotency keys, activity and events, once an hour.
     async fn sweep(&mut self) {
         let now_ms = self.shared.clock.now_ms();
         if self.swept_at_ms.is_some_and(|at_ms| now_ms.saturating_sub(at_ms) < SWEEP_MS) {
@@ -286,6 +286,15 @@ impl Work {
         let before_ms = now_ms.saturating_sub(idempotency::KEPT_MS);
         if let Err(error) = self.shared.store.sweep_idempotency(before_ms).await {
             tracing::warn!(%error, "old idempotency keys were not removed");
+        }
+        let before_ms = now_ms.saturating_sub(activity::KEPT_MS);
+        if let Err(error) = self.shared.store.sweep_activity(before_ms).await {
+            tracing::warn!(%error, "old entries of the activity log were not removed");
+        }
+        let to_ms = Some(now_ms.saturating_sub(events::KEPT_MS));
+        let old = EventFilter { to_ms, ..EventFilter::default() };
+        if let Err(error) = self.shared.store.delete_events(old).await {
+            tracing::warn!(%error, "old events were not removed");
         }
     }
 

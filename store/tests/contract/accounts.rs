@@ -85,13 +85,13 @@ pub(crate) async fn a_token_belongs_to_its_owner(world: &World) {
     stolen.owner = world.owner.id;
     let nobody = token(&user("nobody"), "none");
     for refused in [
-        store.delete_token(world.owner.id, theirs.id).await.unwrap_err(),
+        store.delete_token(world.owner.id, theirs.id, 9_000).await.unwrap_err(),
         store.update_token(&stolen).await.unwrap_err(),
         store.create_token(&nobody).await.unwrap_err(),
     ] {
         assert!(matches!(refused, Error::NotFound), "{refused:?}");
     }
-    store.delete_token(other.id, theirs.id).await.unwrap();
+    store.delete_token(other.id, theirs.id, 9_000).await.unwrap();
     assert_eq!(store.tokens(other.id).await.unwrap(), []);
 }
 

@@ -451,6 +451,6 @@ pub(crate) async fn all_that_is_set_goes_with_its_container(world: &World) {
     assert_eq!(store.edge_settings(one.id).await.unwrap().0, Version(0));
     assert_eq!(store.alias(shop.id).await.unwrap(), None);
     assert!(store.hostnames(one.id).await.unwrap().is_empty());
-    store.delete_project(world.project.id).await.unwrap();
+    store.delete_project(world.project.id, 9_000).await.unwrap();
     assert_eq!(store.access(project).await.unwrap(), Access::default());
 }

@@ -100,11 +100,11 @@ pub(crate) async fn an_update_of_a_project_needs_its_version(world: &World) {
 pub(crate) async fn a_project_is_deleted_only_when_empty(world: &World) {
     let store = &world.store;
     let container = world.create("one").await;
-    let refused = store.delete_project(world.project.id).await.unwrap_err();
+    let refused = store.delete_project(world.project.id, 9_000).await.unwrap_err();
     assert!(matches!(refused, Error::NotEmpty), "{refused:?}");
     store.remove_container(container.id, NOW_MS).await.unwrap();
-    store.delete_project(world.project.id).await.unwrap();
-    let refused = store.delete_project(world.project.id).await.unwrap_err();
+    store.delete_project(world.project.id, 9_000).await.unwrap();
+    let refused = store.delete_project(world.project.id, 9_000).await.unwrap_err();
     assert!(matches!(refused, Error::NotFound), "{refused:?}");
     let refused = store.create_container(&world.container("two")).await.unwrap_err();
     assert!(matches!(refused, Error::ProjectGone), "{refused:?}");

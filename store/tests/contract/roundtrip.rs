@@ -132,7 +132,7 @@ pub(crate) async fn any_project_spec_is_read_as_it_was_written(world: &World) {
         given.spec = ProjectSpec { alias, color: Color::from_rgb(rgb), max_containers, realms };
         world.store.create_project(&given).await.unwrap();
         assert_eq!(world.store.project(given.id).await.unwrap().as_ref(), Some(&given));
-        world.store.delete_project(given.id).await.unwrap();
+        world.store.delete_project(given.id, 9_000).await.unwrap();
     })
     .await;
 }

@@ -18,7 +18,7 @@ impl SmallDisk {
     /// `None` where mounting is not allowed.
     fn mount(at: &Path) -> Option<Self> {
         let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=2m,mode=0700", "gantry-store-test"])
+            .args(["-t", "tmpfs", "-o", "size=3m,mode=0700", "gantry-store-test"])
             .arg(at)
             .output()
             .is_ok_and(|output| output.status.success());

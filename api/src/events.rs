@@ -1,0 +1,375 @@
+//! What happened to the caller's things: as a list, by a cursor, and as it happens.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    body::{Body, Bytes},
+    extract::{FromRequestParts, OriginalUri, Request, State},
+    response::{IntoResponse, Response},
+};
+use futures_util::{StreamExt, stream};
+use gantry_control::{Actor, EventQuery, Span, Via, event_number};
+use gantry_model::{EventId, FieldError, RealmId, id::kind};
+use http::{HeaderValue, Uri, header};
+use tokio::sync::{OwnedSemaphorePermit, watch};
+
+use crate::{
+    Front,
+    accounts::{day_or_time, time_of},
+    answer::Answer,
+    body::JsonObject,
+    caller::{Caller, Credential, PathId},
+    fields::{Field, Holds},
+    logs::{LOOK, LOOK_AT_PASSWORD, MayRead, watched},
+    problem::{Kind, Problem},
+    query::{self, Holds as Asks, Param, Query},
+    surface::{Method, Operation, Surface},
+    wire,
+};
+
+const TAG: &str = "Events";
+/// How many events a list has unless asked otherwise, and at most.
+const LIMIT: u32 = 100;
+const LIMIT_MAX: u32 = 500;
+/// How many events are read at once for a stream.
+const BATCH: u32 = 100;
+/// How often a stream without events shows that it lives.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// How many streams there may be.
+pub(crate) const STREAMS_MAX: usize = 256;
+
+const SORTS: [&str; 2] = ["created_at", "event_type"];
+const AFTER: Param = Param::new("after", Asks::Id, "The events after this one, oldest first");
+
+static LIST: [Param; 14] = [
+    Param::new("limit", Asks::Count { min: 1, max: LIMIT_MAX }, "The most events; 100"),
+    Param::new("offset", Asks::Count { min: 0, max: u32::MAX }, "How many events come before"),
+    Param::new("sort_by", Asks::Sort(&SORTS), "What the list is ordered by"),
+    query::SORT_ORDER,
+    Param::new("event_type", Asks::Text, "Only this kind, such as container.running"),
+    Param::new("resource_type", Asks::Text, "Only about this sort of thing, such as container"),
+    Param::new("resource_id", Asks::Text, "Only about this thing"),
+    Param::new("project_id", Asks::Id, "Only of this project"),
+    Param::new("container_id", Asks::Id, "Only of this container"),
+    Param::new("start_date", Asks::Text, "Only of this time or later, ISO 8601"),
+    Param::new("end_date", Asks::Text, "Only of this time or earlier, ISO 8601"),
+    query::REALM,
+    AFTER,
+    Param::new("bootstrap", Asks::Flag, "No events, but the cursor that newer ones come after"),
+];
+
+static REALM: [Param; 1] = [query::REALM];
+
+static STREAM: [Param; 2] = [query::REALM, AFTER];
+
+static DELETE: [Field; 5] = [
+    Field::new("event_type", Holds::Text { min: 1, max: 100 }, "Only this kind"),
+    Field::new("resource_type", Holds::Text { min: 1, max: 100 }, "Only about this sort of thing"),
+    Field::new("resource_id", Holds::Text { min: 1, max: 100 }, "Only about this thing"),
+    Field::new("before_date", Holds::Text { min: 1, max: 40 }, "Only of before, ISO 8601"),
+    Field::new("realm_id", Holds::Id, "Only of this realm"),
+];
+
+static CLEANUP: [Field; 1] =
+    [Field::new("retention_days", Holds::Count, "Older events go, 1 to 365").required()];
+
+pub(crate) fn surface(surface: Surface) -> Surface {
+    let get = &[Method::Get];
+    let all = &["/api/v1/events", "/api/v1/events/"];
+    let one = &["/api/v1/events/{id}"];
+    surface
+        .serve(
+            get,
+            all,
+            list,
+            &Operation::new("listEvents", TAG, "Lists what happened to the caller's things")
+                .params(&LIST)
+                .answers::<wire::Events>(200),
+        )
+        .serve(
+            &[Method::Delete],
+            all,
+            delete_some,
+            &Operation::new("deleteEvents", TAG, "Removes events; without fields all")
+                .takes(&DELETE)
+                .answers::<wire::DeletedEvents>(200),
+        )
+        .serve(
+            get,
+            &["/api/v1/events/stats"],
+            totals,
+            &Operation::new("getEventStats", TAG, "Counts events by kind and sort of thing")
+                .params(&REALM)
+                .answers::<wire::EventTotals>(200),
+        )
+        .serve(
+            &[Method::Post],
+            &["/api/v1/events/cleanup"],
+            cleanup,
+            &Operation::new("cleanUpEvents", TAG, "Removes events that are older than some days")
+                .takes(&CLEANUP)
+                .answers::<wire::CleanedEvents>(200),
+        )
+        .serve(
+            get,
+            &["/api/v1/events/stream"],
+            stream_events,
+            &Operation::new(
+                "streamEvents",
+                TAG,
+                "Tells events as they happen, as server-sent events; Last-Event-ID resumes",
+            )
+            .params(&STREAM)
+            .answers_events(),
+        )
+        .serve(
+            get,
+            one,
+            show,
+            &Operation::new("getEvent", TAG, "Shows an event").answers::<wire::Event>(200),
+        )
+        .serve(
+            &[Method::Delete],
+            one,
+            delete,
+            &Operation::new("deleteEvent", TAG, "Removes an event"),
+        )
+}
+
+/// How a list is read.
+enum Way {
+    /// By offset.
+    Part,
+    /// What comes after this event.
+    After(EventId),
+    /// Nothing but where a cursor begins.
+    Start,
+}
+
+/// What is asked of a list.
+struct Asked {
+    query: EventQuery,
+    by_kind: bool,
+    span: Span,
+    way: Way,
+}
+
+fn asked(uri: &Uri) -> Result<Asked, Problem> {
+    let mut query = Query::new(uri, &LIST);
+    let limit = query.count("limit").unwrap_or(LIMIT);
+    let offset = query.count("offset");
+    let by_kind = query.word("sort_by", &[("created_at", false), ("event_type", true)]);
+    let order = query.word("sort_order", &[("asc", false), ("desc", true)]);
+    let realm = query.id("realm_id");
+    let narrowed = EventQuery {
+        realm,
+        kind: query.text("event_type"),
+        resource_type: query.text("resource_type"),
+        resource_id: query.text("resource_id"),
+        project: query.id("project_id"),
+        container: query.id("container_id"),
+        from_ms: time_of(&mut query, "start_date"),
+        to_ms: time_of(&mut query, "end_date"),
+    };
+    let after = query.id("after");
+    let bootstrap = query.flag("bootstrap").unwrap_or(false);
+    let by_cursor = after.is_some() || bootstrap;
+    let plain = EventQuery { realm, ..EventQuery::default() };
+    if by_cursor && (offset.is_some() || by_kind.is_some() || order.is_some() || narrowed != plain)
+    {
+        let field = if bootstrap { "bootstrap" } else { "after" };
+        let rule = "goes with limit and realm_id only: a cursor has no offset, order or filter";
+        query.refuse(FieldError::new(field, rule));
+    }
+    if after.is_some() && bootstrap {
+        query.refuse(FieldError::new("bootstrap", "does not go with after"));
+    }
+    query.finish()?;
+    let span =
+        Span { offset: offset.unwrap_or(0).into(), limit, descending: order.unwrap_or(true) };
+    Ok(Asked {
+        query: narrowed,
+        by_kind: by_kind.unwrap_or(false),
+        span,
+        way: match after {
+            Some(after) => Way::After(after),
+            None if bootstrap => Way::Start,
+            None => Way::Part,
+        },
+    })
+}
+
+async fn list(
+    State(front): State<Front>,
+    Caller(actor): Caller,
+    OriginalUri(uri): OriginalUri,
+) -> Result<Answer<wire::Events>, Problem> {
+    let Asked { query, by_kind, span, way } = asked(&uri)?;
+    let (control, realm) = (&front.control, query.realm);
+    let events = match way {
+        Way::Part => {
+            let listed = control.events(&actor, query, by_kind, span).await?;
+            wire::Events::page(&listed, span)
+        }
+        Way::Start => {
+            let latest = control.newest_event(&actor, realm).await?;
+            wire::Events::by_cursor(&[], None, latest, span.limit)
+        }
+        Way::After(after) => {
+            // Read first, so that it is never ahead of what the events come to.
+            let latest = control.newest_event(&actor, realm).await?;
+            let events =
+                control.events_after(&actor, realm, event_number(after), span.limit).await?;
+            wire::Events::by_cursor(&events, Some(after), latest, span.limit)
+        }
+    };
+    Ok(Answer::ok("Events retrieved successfully", events))
+}
+
+async fn show(
+    State(front): State<Front>,
+    Caller(actor): Caller,
+    PathId(id): PathId<kind::Event>,
+) -> Result<Answer<wire::Event>, Problem> {
+    let event = front.control.event(&actor, id).await?;
+    Ok(Answer::ok("Event retrieved successfully", wire::Event::new(&event)))
+}
+
+async fn delete(
+    State(front): State<Front>,
+    Caller(actor): Caller,
+    PathId(id): PathId<kind::Event>,
+) -> Result<Answer<()>, Problem> {
+    front.control.delete_event(&actor, id).await?;
+    Ok(Answer::ok("Event deleted successfully", ()))
+}
+
+async fn delete_some(
+    State(front): State<Front>,
+    Caller(actor): Caller,
+    body: JsonObject,
+) -> Result<Answer<wire::DeletedEvents>, Problem> {
+    let mut fields = body.fields(&DELETE);
+    let before = fields.text("before_date").value();
+    let to_ms = before.map(|text| day_or_time(&text));
+    if to_ms == Some(None) {
+        let rule = "must be a day or a time with zone in ISO 8601";
+        fields.refuse_all([FieldError::new("before_date", rule)]);
+    }
+    let query = EventQuery {
+        realm: fields.id("realm_id").value(),
+        kind: fields.text("event_type").value(),
+        resource_type: fields.text("resource_type").value(),
+        resource_id: fields.text("resource_id").value(),
+        to_ms: to_ms.flatten().map(|at_ms| at_ms.saturating_sub(1)),
+        ..EventQuery::default()
+    };
+    let query = fields.finish(Some(query))?;
+    let deleted = front.control.delete_events(&actor, query).await?;
+    Ok(Answer::ok("Events deleted successfully", wire::DeletedEvents::new(deleted)))
+}
+
+async fn totals(
+    State(front): State<Front>,
+    Caller(actor): Caller,
+    OriginalUri(uri): OriginalUri,
+) -> Result<Answer<wire::EventTotals>, Problem> {
+    let mut query = Query::new(&uri, &REALM);
+    let realm = query.id("realm_id");
+    query.finish()?;
+    let totals = front.control.event_totals(&actor, realm).await?;
+    Ok(Answer::ok("Event stats retrieved successfully", wire::EventTotals::new(totals)))
+}
+
+async fn cleanup(
+    State(front): State<Front>,
+    Caller(actor): Caller,
+    body: JsonObject,
+) -> Result<Answer<wire::CleanedEvents>, Problem> {
+    let mut fields = body.fields(&CLEANUP);
+    let days = fields.count("retention_days").value();
+    let days = fields.finish(days)?;
+    let (deleted, cutoff_ms) = front.control.clean_events(&actor, days).await?;
+    let cleaned = wire::CleanedEvents::new(deleted, days, cutoff_ms);
+    Ok(Answer::ok("Events cleaned up successfully", cleaned))
+}
+
+/// A stream of events to one reader.
+struct Telling {
+    front: Front,
+    actor: Actor,
+    realm: Option<RealmId>,
+    /// The number of the last event that was told or passed over.
+    seq: u64,
+    head: watch::Receiver<u64>,
+    greeted: bool,
+    _place: OwnedSemaphorePermit,
+}
+
+async fn stream_events(State(front): State<Front>, request: Request) -> Result<Response, Problem> {
+    let (mut parts, _) = request.into_parts();
+    let Caller(actor) = Caller::from_request_parts(&mut parts, &front).await?;
+    let mut query = Query::new(&parts.uri, &STREAM);
+    let realm = query.id("realm_id");
+    let mut after: Option<EventId> = query.id("after");
+    if let Some(last) = parts.headers.get("last-event-id") {
+        match last.to_str().ok().and_then(|text| text.parse().ok()) {
+            Some(last) => after = Some(last),
+            None => query.refuse(FieldError::new("Last-Event-ID", "must be the id of an event")),
+        }
+    }
+    query.finish()?;
+    let head = front.control.event_head();
+    let seq = after.map_or_else(|| *head.borrow(), event_number);
+    // Refuses whoever may not read, before the stream begins.
+    front.control.events_after(&actor, realm, seq, 1).await?;
+    let place = Arc::clone(&front.event_streams).try_acquire_owned().map_err(|error| {
+        let message = "There are as many streams of events as there may be";
+        Problem::new(Kind::TooManyAttempts, message).retry_after_s(5).caused_by(error)
+    })?;
+    let credential = Credential::of(&parts)?;
+    let look = if matches!(actor.via, Via::Password) { LOOK_AT_PASSWORD } else { LOOK };
+    let again = front.clone();
+    let may_read: MayRead = Box::new(move || {
+        let (front, credential) = (again.clone(), credential.clone());
+        Box::pin(async move {
+            let Ok(actor) = credential.check(&front).await else { return false };
+            front.control.events_after(&actor, realm, u64::MAX, 1).await.is_ok()
+        })
+    });
+    let telling = Telling { front, actor, realm, seq, head, greeted: false, _place: place };
+    let events = stream::unfold(telling, tell).boxed();
+    let mut response = Body::from_stream(watched(events, may_read, look)).into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
+}
+
+/// The next piece of a stream; its end when the store does not answer, so that the reader comes again.
+async fn tell(mut telling: Telling) -> Option<(Bytes, Telling)> {
+    if !telling.greeted {
+        telling.greeted = true;
+        return Some((Bytes::from_static(b"retry: 2000\n\n"), telling));
+    }
+    loop {
+        // Before the reading: what happens after it is told by the next one.
+        let newest = *telling.head.borrow_and_update();
+        let Telling { front, actor, realm, seq, .. } = &telling;
+        let events = front.control.events_after(actor, *realm, *seq, BATCH).await;
+        let events = events.inspect_err(|error| tracing::debug!(%error, "a stream ends")).ok()?;
+        if let Some(last) = events.last() {
+            telling.seq = event_number(last.id);
+            let text: Vec<String> =
+                events.iter().map(|event| wire::Event::new(event).told()).collect();
+            return Some((Bytes::from(text.concat()), telling));
+        }
+        telling.seq = telling.seq.max(newest);
+        match tokio::time::timeout(KEEP_ALIVE, telling.head.changed()).await {
+            Ok(Ok(())) => {}
+            // The store was closed.
+            Ok(Err(_)) => return None,
+            Err(_elapsed) => return Some((Bytes::from_static(b": still here\n\n"), telling)),
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! Accounts as people see them: what a user says about itself, and what an administrator does.
+
+use std::net::IpAddr;
+
+use gantry_model::{FieldError, UserId};
+use serde_json::{Map, Value};
+
+use crate::{
+    Patch,
+    actor::Actor,
+    auth::Account,
+    controller::Controller,
+    error::{During, Error, Result, Thing},
+};
+
+/// The longest metadata, in octets of its JSON.
+const METADATA_MAX: usize = 16 << 10;
+
+/// A change of the own account; what is left out stays.
+#[derive(Clone, Debug, Default)]
+pub struct AccountChange {
+    /// Its name for people, 1 to 100 characters; cleared means the account's name.
+    pub alias: Patch<String>,
+    /// 64 lower-case hexadecimal digits.
+    pub public_key: Patch<String>,
+    /// In place of all that was kept, at most 16 KiB of JSON.
+    pub metadata: Option<Map<String, Value>>,
+    /// The new password; it ends all sessions. Needs `current_password`.
+    pub password: Option<String>,
+    /// The present password.
+    pub current_password: Option<String>,
+}
+
+impl Controller {
+    /// An account: the actor's own, or any for an administrator.
+    pub async fn account(&self, actor: &Actor, id: UserId) -> Result<Account> {
+        if actor.user != id && !actor.sees_all() {
+            return Err(Error::NotFound(Thing::User));
+        }
+        let user = self.store().user(id).await?.ok_or(Error::NotFound(Thing::User))?;
+        self.account_of(&user).await
+    }
+
+    pub(crate) async fn account_of(&self, user: &gantry_store::User) -> Result<Account> {
+        let profile = self.store().profile(user.id).await?;
+        Ok(Account {
+            id: user.id,
+            username: user.username.clone(),
+            profile,
+            is_admin: user.is_admin,
+            created_at_ms: user.created_at_ms,
+            updated_at_ms: user.updated_at_ms,
+        })
+    }
+
+    /// Changes the actor's own account; only by a session. Nothing changes when anything of it is
+    /// refused.
+    pub async fn update_account(
+        &self,
+        actor: &Actor,
+        id: UserId,
+        change: AccountChange,
+        client: Option<IpAddr>,
+    ) -> Result<Account> {
+        if actor.user != id {
+            return Err(Error::NotFound(Thing::User));
+        }
+        actor.require_session()?;
+        let mut profile = self.store().profile(id).await?;
+        let before = profile.clone();
+        let mut errors = Vec::new();
+        match change.alias {
+            Patch::Keep => {}
+            Patch::Clear => profile.alias = None,
+            Patch::Set(alias) => {
+                if !(1..=100).contains(&alias.chars().count())
+                    || alias.chars().any(char::is_control)
+                {
+                    let rule = "must be 1 to 100 characters, none of them for control";
+                    errors.push(FieldError::new("alias", rule));
+                }
+                profile.alias = Some(alias);
+            }
+        }
+        match change.public_key {
+            Patch::Keep => {}
+            Patch::Clear => profile.public_key = None,
+            Patch::Set(key) => {
+                let hex = |octet| matches!(octet, b'0'..=b'9' | b'a'..=b'f');
+                if key.len() != 64 || !key.bytes().all(hex) {
+                    let rule = "must be 64 lower-case hexadecimal digits";
+                    errors.push(FieldError::new("public_key", rule));
+                }
+                profile.public_key = Some(key);
+            }
+        }
+        if let Some(metadata) = change.metadata {
+            if serde_json::to_vec(&metadata).map_err(Error::internal)?.len() > METADATA_MAX {
+                errors.push(FieldError::new("metadata", "must be at most 16384 octets of JSON"));
+            }
+            profile.metadata = metadata;
+        }
+        if change.password.is_some() && change.current_password.is_none() {
+            let rule = "is required to change the password";
+            errors.push(FieldError::new("current_password", rule));
+        }
+        if !errors.is_empty() {
+            return Err(Error::Invalid(errors));
+        }
+        if let (Some(new), Some(current)) = (&change.password, &change.current_password) {
+            self.change_password(actor, current, new, client).await?;
+        }
+        if profile != before {
+            let set = self.store().set_profile(id, &profile, self.now_ms()).await;
+            set.map_err(|error| Error::of_write(error, Thing::User, During::Update))?;
+        }
+        self.account(actor, id).await
+    }
+}
