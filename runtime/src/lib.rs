@@ -11,7 +11,9 @@
 pub mod embedded;
 mod error;
 pub mod fake;
+pub mod incus;
 mod locks;
+mod network;
 mod pool;
 mod types;
 
@@ -22,6 +24,7 @@ use gantry_model::{ContainerId, SnapshotId};
 use tokio::sync::broadcast;
 
 pub use error::{BoxError, Error};
+pub use network::NetworkConfig;
 pub use types::{
     Attached, Exec, ExecOutput, ExecUser, ExitStatus, ImageInfo, Kit, Limits, Network, Observed,
     Order, PtyControl, PtyIo, PtySize, Running, SnapshotInfo, Source, State, Stats,

@@ -16,6 +16,8 @@ use tokio::{
     sync::oneshot,
 };
 
+use crate::{Error, Result};
+
 /// Which set of services an image carries beside the operating system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kit {
@@ -129,6 +131,21 @@ impl Exec {
             stdin: Bytes::new(),
             timeout: Duration::from_secs(30),
             output_max: 1 << 20,
+        }
+    }
+
+    /// Refuses what cannot be a command, whatever the container holds.
+    pub(crate) fn check(&self) -> Result<()> {
+        let fault = |message: &str| Err(Error::Command { message: message.to_owned() });
+        let texts = self.argv.iter().chain(self.env.keys()).chain(self.env.values());
+        if self.argv.first().is_none_or(String::is_empty) {
+            fault("no program is named")
+        } else if !self.cwd.starts_with('/') {
+            fault("the directory must be absolute")
+        } else if texts.chain([&self.cwd]).any(|text| text.contains('\0')) {
+            fault("it contains NUL")
+        } else {
+            Ok(())
         }
     }
 }

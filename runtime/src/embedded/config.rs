@@ -1,25 +1,12 @@
 //! What the operator may choose.
 
-use std::{
-    net::{IpAddr, Ipv4Addr},
-    path::PathBuf,
-};
-
-use ipnet::Ipv4Net;
+use std::path::PathBuf;
 
 use super::{
     Recipe,
     image::{DIR_DEFAULT, ImagesConfig, Mapping, TARBALLS_DEFAULT},
 };
-
-/// Where clouds answer questions about the host, and give out its credentials: link-local addresses,
-/// those shared by carriers (100.64.0.0/10), and two that single providers chose.
-const BLOCKED: [(Ipv4Addr, u8); 4] = [
-    (Ipv4Addr::new(100, 64, 0, 0), 10),
-    (Ipv4Addr::new(168, 63, 129, 16), 32),
-    (Ipv4Addr::new(169, 254, 0, 0), 16),
-    (Ipv4Addr::new(192, 0, 0, 192), 32),
-];
+use crate::network::{NetworkConfig, plain};
 
 /// How the embedded runtime is set up on this host.
 #[derive(Clone, Debug)]
@@ -43,21 +30,6 @@ pub struct Config {
     pub mapping: Mapping,
     /// The container network.
     pub network: NetworkConfig,
-}
-
-/// The network that containers live in.
-#[derive(Clone, Debug)]
-pub struct NetworkConfig {
-    /// The bridge, made when missing: a letter, then up to 14 of `a-z0-9_`.
-    pub bridge: String,
-    /// Its addresses; the first is the host's.
-    pub subnet: Ipv4Net,
-    /// The name servers that containers use; when empty, those of the host that are not loopback.
-    pub nameservers: Vec<IpAddr>,
-    /// TCP ports of the host that containers may reach (the edge's own); no others.
-    pub host_ports: Vec<u16>,
-    /// Networks that containers may not reach through this host, but for name servers in them.
-    pub blocked: Vec<Ipv4Net>,
 }
 
 impl Config {
@@ -87,19 +59,9 @@ impl Config {
 
     /// What is wrong with it, in sentences; empty when nothing is.
     pub(super) fn faults(&self) -> Vec<String> {
-        let mut faults = Vec::new();
-        let plain = |text: &str| {
-            text.starts_with(|c: char| c.is_ascii_lowercase())
-                && text.bytes().all(|o| o.is_ascii_lowercase() || o.is_ascii_digit() || o == b'_')
-        };
-        if !plain(&self.network.bridge) || self.network.bridge.len() > 15 {
-            faults.push("the bridge's name must be a letter and at most 14 of a-z0-9_".to_owned());
-        }
+        let mut faults = self.network.faults();
         if !plain(&self.cgroup) {
             faults.push("the control group's name must be a letter and some of a-z0-9_".to_owned());
-        }
-        if !(8..=29).contains(&self.network.subnet.prefix_len()) {
-            faults.push("the subnet must be between /8 and /29".to_owned());
         }
         if !self.dir.is_absolute() || !self.image_dir.is_absolute() {
             faults.push("directories must be absolute paths".to_owned());
@@ -108,17 +70,5 @@ impl Config {
             faults.push("the id mapping must not start at 0 and must have 65536 ids".to_owned());
         }
         faults
-    }
-}
-
-impl Default for NetworkConfig {
-    fn default() -> Self {
-        Self {
-            bridge: "gantry0".to_owned(),
-            subnet: Ipv4Net::new_assert(Ipv4Addr::new(10, 88, 0, 0), 16),
-            nameservers: Vec::new(),
-            host_ports: Vec::new(),
-            blocked: BLOCKED.map(|(net, prefix)| Ipv4Net::new_assert(net, prefix)).to_vec(),
-        }
     }
 }

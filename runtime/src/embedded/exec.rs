@@ -65,7 +65,7 @@ impl Call {
         terminal: Option<PtySize>,
         token: u64,
     ) -> Result<Self> {
-        check(command)?;
+        command.check()?;
         let (id, home, run) = target;
         let failed = |error: io::Error| Error::failed(WHAT, error);
         let process = bundle::process(command, &run.env, terminal)
@@ -214,21 +214,6 @@ pub(super) async fn exec(
     match tokio::time::timeout(command.timeout, run).await {
         Ok(result) => result,
         Err(_elapsed) => Err(timed_out("the command", command.timeout)),
-    }
-}
-
-/// What cannot be a command, whatever the container holds.
-fn check(command: &Exec) -> Result<()> {
-    let fault = |message: &str| Err(Error::Command { message: message.to_owned() });
-    let texts = command.argv.iter().chain(command.env.keys()).chain(command.env.values());
-    if command.argv.first().is_none_or(String::is_empty) {
-        fault("no program is named")
-    } else if !command.cwd.starts_with('/') {
-        fault("the directory must be absolute")
-    } else if texts.chain([&command.cwd]).any(|text| text.contains('\0')) {
-        fault("it contains NUL")
-    } else {
-        Ok(())
     }
 }
 

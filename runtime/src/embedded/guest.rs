@@ -18,11 +18,11 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
 
 use crate::Order;
 
-const BEGIN: &str = "# Gantry writes the lines down to its end mark at each start.";
+pub(crate) const BEGIN: &str = "# Gantry writes the lines down to its end mark at each start.";
 const END: &str = "# Gantry: end";
 
 /// No file that we keep parts of is larger.
-const FILE_BYTES_MAX: u64 = 256 << 10;
+pub(crate) const FILE_BYTES_MAX: u64 = 256 << 10;
 
 /// Where inits are looked for, in this order.
 const INITS: [&str; 4] = ["/sbin/init", "/usr/sbin/init", "/etc/init", "/bin/sh"];
@@ -35,10 +35,10 @@ pub(super) struct Guest {
 }
 
 /// What a container shall know of itself.
-pub(super) struct Identity<'a> {
-    pub(super) order: &'a Order,
-    pub(super) address: Ipv4Addr,
-    pub(super) nameservers: &'a [IpAddr],
+pub(crate) struct Identity<'a> {
+    pub(crate) order: &'a Order,
+    pub(crate) address: Ipv4Addr,
+    pub(crate) nameservers: &'a [IpAddr],
 }
 
 impl Guest {
@@ -68,10 +68,7 @@ impl Guest {
     /// keep it from starting, so that is only reported.
     pub(super) fn identify(&self, identity: &Identity<'_>) {
         let order = identity.order;
-        let hosts = format!(
-            "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n{}\t{}\n",
-            identity.address, order.hostname
-        );
+        let hosts = hosts(identity);
         let report = |path, result| report(order.id, path, result);
         report("/etc/hostname", self.write("etc", "hostname", &format!("{}\n", order.hostname)));
         report("/etc/hosts", self.write_block("etc", "hosts", &hosts));
@@ -99,9 +96,7 @@ impl Guest {
         if present.is_some_and(|text| !text.trim().is_empty() && !text.contains(BEGIN)) {
             return Ok(());
         }
-        let lines: Vec<String> =
-            nameservers.iter().map(|ip| format!("nameserver {ip}\n")).collect();
-        self.write("etc", "resolv.conf", &block("", &lines.concat()))
+        self.write("etc", "resolv.conf", &block("", &resolver(nameservers)))
     }
 
     /// Replaces our lines in a file and keeps the others.
@@ -180,10 +175,23 @@ fn report(id: ContainerId, path: &str, result: io::Result<()>) {
     }
 }
 
+/// The container's names for addresses.
+pub(crate) fn hosts(identity: &Identity<'_>) -> String {
+    format!(
+        "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n{}\t{}\n",
+        identity.address, identity.order.hostname
+    )
+}
+
+/// The name servers, as a resolver reads them.
+pub(crate) fn resolver(nameservers: &[IpAddr]) -> String {
+    nameservers.iter().map(|ip| format!("nameserver {ip}\n")).collect::<Vec<_>>().concat()
+}
+
 const SYSTEMD_DIR: &str = "etc/systemd/system.conf.d";
 
 /// `present` with our lines in place of those of last time, or at its end.
-fn block(present: &str, lines: &str) -> String {
+pub(crate) fn block(present: &str, lines: &str) -> String {
     let mut kept = String::new();
     let mut ours = false;
     for line in present.lines() {
@@ -201,7 +209,7 @@ fn block(present: &str, lines: &str) -> String {
 }
 
 /// For login sessions (`pam_env`), which know neither line breaks nor escapes.
-fn pam(env: &BTreeMap<String, String>) -> String {
+pub(crate) fn pam(env: &BTreeMap<String, String>) -> String {
     let lines = env.iter().filter(|(_, value)| !value.contains(['\n', '\r']));
     let quote = |value: &str| if value.contains('"') { "" } else { "\"" };
     let lines = lines.map(|(key, value)| format!("{key}={0}{value}{0}\n", quote(value)));
@@ -209,7 +217,7 @@ fn pam(env: &BTreeMap<String, String>) -> String {
 }
 
 /// For services: the environment that systemd gives to all of them.
-fn systemd(env: &BTreeMap<String, String>) -> String {
+pub(crate) fn systemd(env: &BTreeMap<String, String>) -> String {
     let mut text = vec!["# Gantry writes this file at each start.\n[Manager]\n".to_owned()];
     for (key, value) in env {
         let value = value

@@ -26,7 +26,6 @@ use super::{
     disk::{Disk, Home, Record, Run},
     guest::{Guest, Identity},
     image::{Freshness, Images},
-    network::Network,
     process::{Handle, Init},
     rootfs,
     runc::{Runc, timed_out},
@@ -35,6 +34,7 @@ use super::{
 use crate::{
     Error, Observed, Order, Result, Running, State,
     locks::{Busy, Locks},
+    network::Network,
 };
 
 /// How long a killed container may take to vanish.
@@ -177,7 +177,7 @@ impl Inner {
         blocking_while("preparing the container", busy, move || {
             rootfs::mount_root(&home, &record.lower)?;
             if order.ramdisk {
-                rootfs::mount_ramdisk(&home, order.limits.memory_bytes, mapping)?;
+                rootfs::mount_ramdisk(&home.ramdisk(), order.limits.memory_bytes, mapping.base)?;
             } else {
                 rootfs::unmount(&home.ramdisk())?;
             }

@@ -12,15 +12,14 @@ mod config;
 mod copy;
 mod disk;
 mod exec;
-mod guest;
+pub(crate) mod guest;
 pub mod image;
 mod lifecycle;
-mod network;
-mod preflight;
+pub(crate) mod preflight;
 mod process;
 mod readiness;
 mod recipe;
-mod rootfs;
+pub(crate) mod rootfs;
 mod runc;
 mod seccomp;
 mod snapshots;
@@ -40,7 +39,8 @@ use gantry_model::{ContainerId, SnapshotId};
 use tokio::sync::{RwLock, broadcast};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use config::{Config, NetworkConfig};
+pub use crate::network::NetworkConfig;
+pub use config::Config;
 pub use recipe::{File, Progress, Recipe};
 
 use self::{
@@ -48,7 +48,6 @@ use self::{
     disk::Disk,
     image::Images,
     lifecycle::{Inner, blocking},
-    network::Network,
     runc::Runc,
     usage::Usage,
 };
@@ -56,6 +55,7 @@ use crate::{
     Attached, Error, Exec, ExecOutput, ImageInfo, Observed, Order, PtySize, Result, Running,
     Runtime, SnapshotInfo, Source, Stats,
     locks::{Busy, Locks},
+    network::Network,
 };
 
 /// How many ends of inits a slow listener may be behind before it loses some.

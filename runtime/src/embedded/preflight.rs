@@ -72,7 +72,7 @@ fn lacking(held: CapabilitySet) -> impl Iterator<Item = &'static str> {
 }
 
 /// The path of an executable file of this name.
-fn find(name: &Path) -> Option<PathBuf> {
+pub(crate) fn find(name: &Path) -> Option<PathBuf> {
     let executable = |path: &Path| {
         path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
     };

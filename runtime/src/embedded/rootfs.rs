@@ -7,7 +7,7 @@ use rustix::{
     mount::{MountFlags, UnmountFlags},
 };
 
-use super::{disk::Home, image::Mapping};
+use super::disk::Home;
 
 /// Mounts the root file system, unless it is mounted.
 pub(super) fn mount_root(home: &Home, lower: &Path) -> io::Result<()> {
@@ -34,21 +34,21 @@ pub(super) fn mount_root(home: &Home, lower: &Path) -> io::Result<()> {
 }
 
 /// Mounts the ramdisk, unless it is mounted: it outlives stops and starts. At most half of the
-/// container's memory, in whose account its contents are; 512 MiB without a limit.
-pub(super) fn mount_ramdisk(home: &Home, memory_bytes: u64, mapping: Mapping) -> io::Result<()> {
-    if is_mounted(&home.ramdisk())? {
+/// container's memory, in whose account its contents are; 512 MiB without a limit. It belongs to the
+/// host's user `root`.
+pub(crate) fn mount_ramdisk(point: &Path, memory_bytes: u64, root: u32) -> io::Result<()> {
+    if is_mounted(point)? {
         return Ok(());
     }
     let size = if memory_bytes == 0 { 512 << 20 } else { (memory_bytes / 2).max(1 << 20) };
-    let root = mapping.base;
     let options = CString::new(format!("mode=1777,size={size},uid={root},gid={root}"))?;
     let flags = MountFlags::NOSUID | MountFlags::NODEV;
-    rustix::mount::mount("gantry-ramdisk", home.ramdisk(), "tmpfs", flags, options.as_c_str())?;
+    rustix::mount::mount("gantry-ramdisk", point, "tmpfs", flags, options.as_c_str())?;
     Ok(())
 }
 
 /// Unmounts whatever is mounted there, however often.
-pub(super) fn unmount(point: &Path) -> io::Result<()> {
+pub(crate) fn unmount(point: &Path) -> io::Result<()> {
     // A bound, because a mount that never goes away must not hold us up for ever.
     for _ in 0..8 {
         match is_mounted(point) {

@@ -11,8 +11,9 @@ use gantry_runtime::{Error, Exec, ExecUser, Limits, Order, PtySize, State};
 use tokio::time::timeout;
 
 use crate::{
+    busybox::INIT_PIDS,
     contract::{Host as _, order, until},
-    machine::{INIT_PIDS, Machine},
+    machine::Machine,
 };
 
 pub(crate) async fn commands_and_init_share_an_unprivileged_user_namespace(machine: &mut Machine) {

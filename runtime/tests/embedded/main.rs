@@ -12,6 +12,8 @@
     reason = "a test fails by panicking and says what it cannot test"
 )]
 
+#[path = "../busybox/mod.rs"]
+mod busybox;
 #[path = "../contract/mod.rs"]
 mod contract;
 mod crashes;

@@ -92,7 +92,7 @@ impl Cache {
     pub(super) async fn current(&self, key: &str) -> Result<Option<Rootfs>> {
         let (cache, key) = (self.clone(), key.to_owned());
         blocking("reading the image cache", move || {
-            Ok(cache.find(&key)?.map(|(path, _)| Rootfs { path, key }))
+            Ok(cache.find(&key)?.map(|(path, marker)| Rootfs { path, key, digest: marker.digest }))
         })
         .await
     }
@@ -181,7 +181,11 @@ impl Cache {
         current.sync_all()?;
         fs::rename(&beside, self.dir.join("current").join(&marker.key))?;
         File::open(self.dir.join("current"))?.sync_all()?;
-        Ok(Rootfs { path: build.join("rootfs"), key: marker.key.clone() })
+        Ok(Rootfs {
+            path: build.join("rootfs"),
+            key: marker.key.clone(),
+            digest: marker.digest.clone(),
+        })
     }
 
     fn free_name(&self, key: &str) -> io::Result<String> {

@@ -107,6 +107,8 @@ pub struct Rootfs {
     pub path: PathBuf,
     /// What went into it: 64 hexadecimal digits.
     pub key: String,
+    /// What it holds, by the stream that it was unpacked from: 64 hexadecimal digits.
+    pub digest: String,
 }
 
 /// The images of this server. A cheap handle; all clones share builds under way.

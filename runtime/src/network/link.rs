@@ -55,7 +55,6 @@ impl Links {
     pub(super) async fn plug(
         &self,
         name: &str,
-        address: Ipv4Addr,
         hardware: [u8; 6],
         pid: u32,
     ) -> Result<(), BoxError> {
@@ -70,6 +69,17 @@ impl Links {
             .up()
             .build();
         self.netlink.link().add(outer).execute().await?;
+        Ok(())
+    }
+
+    /// Closes the port `name` of the bridge for all but one hardware address, and lets the host know
+    /// who has `address`. Idempotent.
+    pub(super) async fn seal(
+        &self,
+        name: &str,
+        address: Ipv4Addr,
+        hardware: [u8; 6],
+    ) -> Result<(), BoxError> {
         let port = index(&self.netlink, name).await?.ok_or("the new link has gone")?;
         // Before the other end is up, so no frame passes an open port. Nothing is flooded to it: the
         // host knows every container's hardware address and asks nobody, and what is sent to one

@@ -6,6 +6,7 @@
 //! So no container can take over another one's traffic. Everything is set up through netlink, from
 //! outside: no program is started and nothing inside the container has to run.
 
+mod config;
 mod firewall;
 mod inside;
 mod link;
@@ -19,13 +20,14 @@ use std::{
 use gantry_model::ContainerId;
 use tokio_util::task::TaskTracker;
 
+pub use self::config::NetworkConfig;
+pub(crate) use self::config::plain;
 use self::{firewall::Firewall, link::Links};
-use super::NetworkConfig;
 use crate::{Error, Result, pool::Pool};
 
 /// The container network of this host.
 #[derive(Debug)]
-pub(super) struct Network {
+pub(crate) struct Network {
     config: NetworkConfig,
     gateway: Ipv4Addr,
     nameservers: Vec<IpAddr>,
@@ -36,7 +38,7 @@ pub(super) struct Network {
 
 impl Network {
     /// Sets up what does not depend on containers: the bridge, forwarding. Idempotent.
-    pub(super) async fn open(
+    pub(crate) async fn open(
         config: &NetworkConfig,
         nft: PathBuf,
         tasks: &TaskTracker,
@@ -57,26 +59,26 @@ impl Network {
     }
 
     /// Notes an address that a container has from an earlier run.
-    pub(super) fn adopt(&self, id: ContainerId, address: Ipv4Addr) {
+    pub(crate) fn adopt(&self, id: ContainerId, address: Ipv4Addr) {
         if !self.pool().adopt(id, address) {
             tracing::error!(%id, %address, "its address is taken or of another network");
         }
     }
 
     /// Goes on after this address.
-    pub(super) fn resume_after(&self, last: Ipv4Addr) {
+    pub(crate) fn resume_after(&self, last: Ipv4Addr) {
         self.pool().resume_after(last);
     }
 
     /// Installs the rules for these containers, in place of any that are there.
-    pub(super) async fn guard(&self, addresses: &[Ipv4Addr]) -> Result<()> {
+    pub(crate) async fn guard(&self, addresses: &[Ipv4Addr]) -> Result<()> {
         let pairs: Vec<_> =
             addresses.iter().map(|address| (*address, hardware(*address))).collect();
         self.firewall.install(&pairs).await
     }
 
     /// Gives a container an address, and lets that through.
-    pub(super) async fn take(&self, id: ContainerId) -> Result<Ipv4Addr> {
+    pub(crate) async fn take(&self, id: ContainerId) -> Result<Ipv4Addr> {
         let address = self.pool().take(id).ok_or(Error::NoAddress)?;
         let admitted = self.firewall.admit(address, hardware(address)).await;
         if admitted.is_err() {
@@ -86,7 +88,7 @@ impl Network {
     }
 
     /// Takes back the address that a container has, if it has one. Idempotent.
-    pub(super) async fn release(&self, id: ContainerId) -> Result<()> {
+    pub(crate) async fn release(&self, id: ContainerId) -> Result<()> {
         let Some(address) = self.pool().of(id) else { return Ok(()) };
         self.unplug(id, address).await?;
         self.firewall.dismiss(address, hardware(address)).await?;
@@ -95,7 +97,7 @@ impl Network {
     }
 
     /// Connects the network namespace of a process, which has nothing but an idle loopback yet.
-    pub(super) async fn plug(
+    pub(crate) async fn plug(
         &self,
         id: ContainerId,
         address: Ipv4Addr,
@@ -106,15 +108,37 @@ impl Network {
         if self.is_of_another(id, address) {
             return Err(failed("its address is another container's".into()));
         }
-        let hardware = hardware(address);
-        self.links.plug(&link_name(address), address, hardware, pid).await.map_err(failed)?;
+        self.links.plug(&link_name(address), hardware(address), pid).await.map_err(failed)?;
+        self.seal(address).await?;
         let prefix = self.config.subnet.prefix_len();
         inside::configure(namespace, address, prefix, self.gateway).await.map_err(failed)
     }
 
+    /// Closes the port of a container's link, which someone else may have made, for all but its own
+    /// hardware address. Idempotent.
+    pub(crate) async fn seal(&self, address: Ipv4Addr) -> Result<()> {
+        let sealed = self.links.seal(&link_name(address), address, hardware(address)).await;
+        sealed.map_err(|source| Error::failed("connecting the container", source))
+    }
+
+    /// The address that a container has.
+    pub(crate) fn address(&self, id: ContainerId) -> Option<Ipv4Addr> {
+        self.pool().of(id)
+    }
+
+    /// The host's own address in the network.
+    pub(crate) fn gateway(&self) -> Ipv4Addr {
+        self.gateway
+    }
+
+    /// How many bits of an address name the network.
+    pub(crate) fn prefix(&self) -> u8 {
+        self.config.subnet.prefix_len()
+    }
+
     /// Removes a container's link, if there is one. That of an address which another container has
     /// stays, whatever a record says.
-    pub(super) async fn unplug(&self, id: ContainerId, address: Ipv4Addr) -> Result<()> {
+    pub(crate) async fn unplug(&self, id: ContainerId, address: Ipv4Addr) -> Result<()> {
         if self.is_of_another(id, address) {
             return Ok(());
         }
@@ -127,12 +151,12 @@ impl Network {
     }
 
     /// The name servers for containers.
-    pub(super) fn nameservers(&self) -> &[IpAddr] {
+    pub(crate) fn nameservers(&self) -> &[IpAddr] {
         &self.nameservers
     }
 
     /// Removes the rules and the bridge.
-    pub(super) async fn uninstall(&self) -> Result<()> {
+    pub(crate) async fn uninstall(&self) -> Result<()> {
         self.firewall.uninstall().await?;
         let removed = self.links.remove(&self.config.bridge).await;
         removed.map_err(|source| Error::failed("removing the container network", source))
@@ -145,13 +169,13 @@ impl Network {
 
 /// The hardware address of the interface that has this address: neighbours may remember it safely,
 /// because it never changes hands alone.
-fn hardware(address: Ipv4Addr) -> [u8; 6] {
+pub(crate) fn hardware(address: Ipv4Addr) -> [u8; 6] {
     let [a, b, c, d] = address.octets();
     [0x02, 0x67, a, b, c, d]
 }
 
 /// The host's end of a container's link; short enough for the kernel and unique on the host.
-fn link_name(address: Ipv4Addr) -> String {
+pub(crate) fn link_name(address: Ipv4Addr) -> String {
     format!("gv{:08x}", address.to_bits())
 }
 

@@ -1,0 +1,246 @@
+//! From an order to what Incus is told: pure functions.
+
+use std::{collections::BTreeMap, net::Ipv4Addr, path::Path};
+
+use gantry_model::ContainerId;
+use sha2::{Digest as _, Sha256};
+
+use super::wire::{Instance, Map};
+use crate::{
+    Observed, Order, State,
+    network::{Network, hardware, link_name},
+};
+
+/// Keys that we keep at a container. `MADE` is set last: one without it is what a crash left.
+pub(super) const MADE: &str = "user.gantry.made";
+/// Its address.
+pub(super) const ADDRESS: &str = "user.gantry.address";
+/// Whether it was ever started.
+pub(super) const STARTED: &str = "user.gantry.started";
+/// What was written into it.
+pub(super) const IDENTITY: &str = "user.gantry.identity";
+/// What its init is, as [`Init`] writes it.
+pub(super) const INIT: &str = "user.gantry.init";
+
+/// What decides how an init is asked to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Init {
+    /// One that Incus knows how to ask: systemd, busybox, openrc.
+    Known,
+    /// Any other program, which is sent SIGTERM.
+    Plain,
+}
+
+impl Init {
+    /// What a link at the usual place of an init leads to; `None` for no link.
+    pub(super) fn of(link: Option<&str>) -> Self {
+        let name = link.and_then(|link| link.rsplit('/').next()).unwrap_or_default();
+        if matches!(name, "systemd" | "busybox" | "openrc-init") {
+            Self::Known
+        } else {
+            Self::Plain
+        }
+    }
+
+    /// As it is kept at the container.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Known => "known",
+            Self::Plain => "plain",
+        }
+    }
+
+    /// As it was kept.
+    pub(super) fn parse(word: Option<&String>) -> Self {
+        if word.is_some_and(|word| word == "plain") { Self::Plain } else { Self::Known }
+    }
+}
+
+/// Incus' name of a container: names may not start with a digit.
+pub(super) fn name(id: ContainerId) -> String {
+    format!("g-{id}")
+}
+
+/// The container that has a name; `None` for one that is not ours.
+pub(super) fn id(name: &str) -> Option<ContainerId> {
+    name.strip_prefix("g-")?.parse().ok()
+}
+
+/// The address that a container was made with.
+pub(super) fn address(instance: &Instance) -> Option<Ipv4Addr> {
+    instance.config.get(ADDRESS)?.parse().ok()
+}
+
+/// A container as the port sees it; `None` for one that is not whole, or not ours.
+pub(super) fn observed(instance: &Instance) -> Option<Observed> {
+    let id = id(&instance.name)?;
+    instance.config.get(MADE)?;
+    let address = address(instance).map(Into::into);
+    let started = instance.config.contains_key(STARTED);
+    let state = match instance.status.as_str() {
+        "Frozen" | "Freezing" => State::Paused,
+        // What cannot be asked now is not gone: it is looked at again.
+        "Running" | "Stopping" | "Error" => State::Running,
+        _ if started => State::Stopped,
+        _ => State::Created,
+    };
+    Some(Observed { id, state, address })
+}
+
+/// The keys that never change. Always in a user namespace, never started by Incus itself.
+pub(super) fn fixed(address: Ipv4Addr) -> Map {
+    [
+        ("boot.autostart", "false"),
+        ("security.guestapi", "false"),
+        ("security.nesting", "false"),
+        ("security.privileged", "false"),
+        (ADDRESS, address.to_string().as_str()),
+    ]
+    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+    .into()
+}
+
+/// The keys of one start, in place of those of the last one.
+pub(super) fn config(before: &Map, order: &Order, network: &Network, init: Init) -> Map {
+    let kept = |key: &&String| {
+        ["volatile.", "image.", "user.", "security.", "boot."]
+            .iter()
+            .any(|prefix| key.starts_with(prefix))
+    };
+    let kept = before.keys().filter(kept);
+    let mut config: Map =
+        kept.filter_map(|key| Some((key.clone(), before.get(key)?.clone()))).collect();
+    config
+        .extend(order.env.iter().map(|(key, value)| (format!("environment.{key}"), value.clone())));
+    let limits = &order.limits;
+    if limits.memory_bytes > 0 {
+        config.insert("limits.memory".to_owned(), limits.memory_bytes.to_string());
+    }
+    if limits.cpu_millis > 0 {
+        // Of every 100 ms; Incus takes whole ones.
+        let allowance = format!("{}ms/100ms", limits.cpu_millis.div_ceil(10).max(1));
+        config.insert("limits.cpu.allowance".to_owned(), allowance);
+    }
+    if limits.pids > 0 {
+        config.insert("limits.processes".to_owned(), limits.pids.to_string());
+    }
+    if let Some(address) = before.get(ADDRESS) {
+        config.insert("raw.lxc".to_owned(), raw(address, order, network, init));
+    }
+    config.insert(STARTED.to_owned(), "true".to_owned());
+    config
+}
+
+/// What Incus has no keys for: the address is set from outside, before the init starts, so that
+/// nothing waits for DHCP. Everything in it comes from checked types.
+fn raw(address: &str, order: &Order, network: &Network, init: Init) -> String {
+    let (prefix, gateway) = (network.prefix(), network.gateway());
+    let halt = match init {
+        Init::Known => "",
+        Init::Plain => "lxc.signal.halt=SIGTERM\n",
+    };
+    format!(
+        "lxc.uts.name={}\nlxc.net.0.ipv4.address={address}/{prefix}\n\
+         lxc.net.0.ipv4.gateway={gateway}\n{halt}",
+        order.hostname
+    )
+}
+
+/// The devices: the root, the link to the bridge, the ramdisk where there is one.
+pub(super) fn devices(
+    pool: &str,
+    bridge: &str,
+    address: Ipv4Addr,
+    ramdisk: Option<&Path>,
+) -> BTreeMap<String, Map> {
+    let device = |pairs: &[(&str, &str)]| -> Map {
+        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    };
+    let hardware = hardware(address).map(|octet| format!("{octet:02x}")).join(":");
+    let (link, own) = (link_name(address), address.to_string());
+    let mut devices = BTreeMap::from([
+        ("root".to_owned(), device(&[("type", "disk"), ("path", "/"), ("pool", pool)])),
+        (
+            "eth0".to_owned(),
+            device(&[
+                ("type", "nic"),
+                ("nictype", "bridged"),
+                ("parent", bridge),
+                ("name", "eth0"),
+                ("host_name", &link),
+                ("hwaddr", &hardware),
+                ("ipv4.address", &own),
+                ("security.mac_filtering", "true"),
+                ("security.ipv4_filtering", "true"),
+                ("security.port_isolation", "true"),
+            ]),
+        ),
+    ]);
+    if let Some(source) = ramdisk {
+        let source = source.display().to_string();
+        let pairs =
+            [("type", "disk"), ("source", &source), ("path", "/ramdisk"), ("shift", "true")];
+        devices.insert("ramdisk".to_owned(), device(&pairs));
+    }
+    devices
+}
+
+/// A short form of texts, to see whether they have changed.
+pub(super) fn digest(texts: &[&str]) -> String {
+    let mut hash = Sha256::new();
+    for text in texts {
+        hash.update(text.len().to_le_bytes());
+        hash.update(text);
+    }
+    hex::encode(hash.finalize())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn instance(status: &str, keys: &[(&str, &str)]) -> Instance {
+        let config = keys.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let (name, status) = (name(ContainerId::from_bytes([1; 12])), status.to_owned());
+        let architecture = String::new();
+        Instance { name, status, architecture, config }
+    }
+
+    #[test]
+    fn one_that_is_not_whole_or_not_ours_is_not_seen() {
+        assert_eq!(observed(&instance("Running", &[])), None);
+        let foreign = Instance { name: "web".to_owned(), ..instance("Running", &[(MADE, "true")]) };
+        assert_eq!(observed(&foreign), None);
+    }
+
+    #[test]
+    fn incus_says_stopped_of_what_was_never_started_too() {
+        let state = |status, keys| observed(&instance(status, keys)).unwrap().state;
+        assert_eq!(state("Stopped", &[(MADE, "true")]), State::Created);
+        assert_eq!(state("Stopped", &[(MADE, "true"), (STARTED, "true")]), State::Stopped);
+        assert_eq!(state("Frozen", &[(MADE, "true"), (STARTED, "true")]), State::Paused);
+        assert_eq!(state("Running", &[(MADE, "true")]), State::Running);
+    }
+
+    #[test]
+    fn inits_are_known_by_what_their_link_leads_to() {
+        assert_eq!(Init::of(Some("/lib/systemd/systemd")), Init::Known);
+        assert_eq!(Init::of(Some("../bin/busybox")), Init::Known);
+        assert_eq!(Init::of(None), Init::Plain);
+        for init in [Init::Known, Init::Plain] {
+            assert_eq!(Init::parse(Some(&init.word().to_owned())), init);
+        }
+    }
+
+    #[test]
+    fn the_link_belongs_to_one_address() {
+        let devices = devices("default", "br0", Ipv4Addr::new(10, 88, 0, 2), None);
+        let nic = &devices["eth0"];
+        assert_eq!(nic["hwaddr"], "02:67:0a:58:00:02");
+        assert_eq!(nic["host_name"], "gv0a580002");
+        for filter in ["mac_filtering", "ipv4_filtering", "port_isolation"] {
+            assert_eq!(nic[&format!("security.{filter}")], "true");
+        }
+        assert!(!devices.contains_key("ramdisk"));
+    }
+}

@@ -1,0 +1,317 @@
+//! From order to running container and back.
+//!
+//! A container exists once its key `MADE` is set; what has none is what an interrupted creation
+//! left, and is removed before the next. Whatever changes a container runs as a task of its own that
+//! holds the container's lock, so that a caller may go away at any time.
+
+use std::{io, net::Ipv4Addr, path::PathBuf, sync::Arc, time::Duration};
+
+use gantry_model::ContainerId;
+use http::Method;
+use tokio::sync::broadcast;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    Config,
+    client::{Client, Fault},
+    events::Known,
+    guest::{Guest, Texts},
+    images::Store,
+    instance::{self, IDENTITY, INIT, Init, MADE},
+    wire::{Change, Instance, NewInstance, NewState, Patch, Source},
+};
+use crate::{
+    Error, Observed, Order, Result, Running, State,
+    embedded::{guest::Identity, rootfs},
+    locks::Locks,
+    network::Network,
+};
+
+/// How long Incus may take to make a container: it may have to unpack the image.
+const CREATE_TIMEOUT: Duration = Duration::from_mins(5);
+
+/// How long any other change may take.
+pub(super) const CHANGE_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// What every call needs.
+#[derive(Debug)]
+pub(super) struct Inner {
+    pub(super) config: Config,
+    pub(super) client: Client,
+    pub(super) network: Network,
+    pub(super) images: Store,
+    pub(super) locks: Locks,
+    pub(super) boot_id: String,
+    pub(super) exits: broadcast::Sender<ContainerId>,
+    pub(super) known: Known,
+    pub(super) tasks: TaskTracker,
+    pub(super) shutdown: CancellationToken,
+}
+
+impl Inner {
+    /// A container as Incus has it, whole or not.
+    async fn instance(&self, id: ContainerId) -> Result<Option<Instance>> {
+        let found = self.client.find(&path(id)).await;
+        found.map_err(|fault| fault.during("looking at the container"))
+    }
+
+    /// The container as it is now.
+    pub(super) async fn observed(&self, id: ContainerId) -> Result<Option<Observed>> {
+        Ok(self.instance(id).await?.as_ref().and_then(instance::observed))
+    }
+
+    /// Every container that is whole.
+    pub(super) async fn list(&self) -> Result<Vec<Observed>> {
+        let all: Vec<Instance> = self.instances().await?;
+        Ok(all.iter().filter_map(instance::observed).collect())
+    }
+
+    /// Everything in our project.
+    pub(super) async fn instances(&self) -> Result<Vec<Instance>> {
+        let all = self.client.get("/1.0/instances?recursion=1").await;
+        all.map_err(|fault| fault.during("listing the containers"))
+    }
+
+    /// The state of a container that lives.
+    async fn alive(&self, id: ContainerId) -> Result<State> {
+        let observed = self.observed(id).await?.ok_or(Error::NotFound { id })?;
+        match observed.state {
+            State::Running | State::Paused => Ok(observed.state),
+            State::Created | State::Stopped => Err(Error::NotRunning { id }),
+        }
+    }
+
+    /// Refuses one that does not run, or is frozen.
+    pub(super) async fn running(&self, id: ContainerId) -> Result<()> {
+        match self.alive(id).await? {
+            State::Running => Ok(()),
+            State::Paused | State::Created | State::Stopped => Err(Error::NotRunning { id }),
+        }
+    }
+
+    /// Makes the container, if there is none.
+    pub(super) async fn create(&self, order: &Order) -> Result<Instance> {
+        const WHAT: &str = "creating the container";
+        match self.instance(order.id).await? {
+            Some(instance) if instance.config.contains_key(MADE) => return Ok(instance),
+            Some(_) => self.delete(order.id).await?,
+            None => {}
+        }
+        let fingerprint = self.images.fingerprint(&self.client, order, &self.tasks).await?;
+        let address = self.network.take(order.id).await?;
+        let made = self.make(order.id, &fingerprint, address).await;
+        if let Err(fault) = made {
+            if self.instance(order.id).await?.is_none() {
+                self.network.release(order.id).await?;
+            }
+            return Err(fault.during(WHAT));
+        }
+        let made = self.instance(order.id).await?;
+        made.ok_or_else(|| Error::failed(WHAT, "it vanished as soon as it was made"))
+    }
+
+    async fn make(
+        &self,
+        id: ContainerId,
+        fingerprint: &str,
+        address: Ipv4Addr,
+    ) -> Result<(), Fault> {
+        let Config { pool, network, .. } = &self.config;
+        let new = NewInstance {
+            name: &instance::name(id),
+            kind: "container",
+            source: Source { kind: "image", fingerprint },
+            profiles: [],
+            config: instance::fixed(address),
+            devices: instance::devices(pool, &network.bridge, address, None),
+        };
+        self.client.change(Method::POST, "/1.0/instances", Some(&new), CREATE_TIMEOUT).await?;
+        let patch = Patch { config: [(MADE.to_owned(), "true".to_owned())].into() };
+        self.client.change(Method::PATCH, &path(id), Some(&patch), CHANGE_TIMEOUT).await
+    }
+
+    /// Starts the init, or finds it running.
+    pub(super) async fn run(&self, order: &Order) -> Result<Running> {
+        const WHAT: &str = "starting the container";
+        let instance = self.create(order).await?;
+        let address = instance::address(&instance)
+            .ok_or_else(|| Error::failed(WHAT, "the key of its address is gone"))?;
+        let running = Running { address: address.into() };
+        match instance::observed(&instance).map(|observed| observed.state) {
+            Some(State::Running) => return Ok(running),
+            Some(State::Paused) => {
+                let thawed = self.act(order.id, "unfreeze", false, CHANGE_TIMEOUT).await;
+                return thawed.map(|()| running).map_err(|fault| fault.during(WHAT));
+            }
+            Some(State::Created | State::Stopped) | None => {}
+        }
+        let ramdisk = self.ramdisk(order).await?;
+        let prepared = self.prepare(order, &instance, address, ramdisk).await;
+        prepared.map_err(|fault| fault.during("preparing the container"))?;
+        self.act(order.id, "start", false, CHANGE_TIMEOUT).await.map_err(|f| f.during(WHAT))?;
+        self.known.runs(order.id);
+        self.network.seal(address).await?;
+        Ok(running)
+    }
+
+    /// Writes into the container what is new, and sets what holds for this start.
+    async fn prepare(
+        &self,
+        order: &Order,
+        instance: &Instance,
+        address: Ipv4Addr,
+        ramdisk: Option<PathBuf>,
+    ) -> Result<(), Fault> {
+        let texts =
+            Texts::new(&Identity { order, address, nameservers: self.network.nameservers() });
+        let digest = texts.digest();
+        let mut keys = instance.config.clone();
+        let init = if keys.get(IDENTITY) == Some(&digest) {
+            Init::parse(keys.get(INIT))
+        } else {
+            texts.write(&Guest { client: &self.client, name: &instance.name }).await?
+        };
+        keys.insert(IDENTITY.to_owned(), digest);
+        keys.insert(INIT.to_owned(), init.word().to_owned());
+        let Config { pool, network, .. } = &self.config;
+        let change = Change {
+            architecture: &instance.architecture,
+            config: instance::config(&keys, order, &self.network, init),
+            devices: instance::devices(pool, &network.bridge, address, ramdisk.as_deref()),
+            profiles: [],
+            ephemeral: false,
+            description: "",
+        };
+        self.client.change(Method::PUT, &path(order.id), Some(&change), CHANGE_TIMEOUT).await
+    }
+
+    /// Mounts the ramdisk, or removes it.
+    async fn ramdisk(&self, order: &Order) -> Result<Option<PathBuf>> {
+        let (point, memory) = (self.ramdisk_point(order.id), order.limits.memory_bytes);
+        if !order.ramdisk {
+            remove_ramdisk(point).await?;
+            return Ok(None);
+        }
+        blocking("mounting the ramdisk", move || {
+            std::fs::create_dir_all(&point)?;
+            // Incus shifts its owners, so that the host's root is the container's.
+            rootfs::mount_ramdisk(&point, memory, 0)?;
+            Ok(Some(point))
+        })
+        .await
+    }
+
+    fn ramdisk_point(&self, id: ContainerId) -> PathBuf {
+        self.config.dir.join("ramdisks").join(id.to_string())
+    }
+
+    /// Has Incus do something to a container, up to `within`.
+    async fn act(
+        &self,
+        id: ContainerId,
+        action: &'static str,
+        force: bool,
+        within: Duration,
+    ) -> Result<(), Fault> {
+        let timeout = u64::try_from(within.as_millis().div_ceil(1000)).unwrap_or(u64::MAX).max(1);
+        let change = NewState { action, timeout, force };
+        let path = format!("{}/state", path(id));
+        // Incus itself gives up after `within`; a little later, so do we.
+        let within = within.saturating_add(Duration::from_secs(5));
+        self.client.change(Method::PUT, &path, Some(&change), within).await
+    }
+
+    /// Freezes, or thaws.
+    pub(super) async fn set_paused(&self, id: ContainerId, paused: bool) -> Result<()> {
+        let (what, action, done) = if paused {
+            ("pausing the container", "freeze", State::Paused)
+        } else {
+            ("resuming the container", "unfreeze", State::Running)
+        };
+        if self.alive(id).await? == done {
+            return Ok(());
+        }
+        self.act(id, action, false, CHANGE_TIMEOUT).await.map_err(|fault| fault.during(what))
+    }
+
+    /// Kills everything in the container. Needs no lock: whoever holds it finds the init ended, as
+    /// if it had ended by itself.
+    pub(super) async fn kill(&self, id: ContainerId) -> Result<()> {
+        match self.act(id, "stop", true, CHANGE_TIMEOUT).await {
+            Err(fault) if fault.is_missing() || fault.says("already stopped") => Ok(()),
+            other => other.map_err(|fault| fault.during("stopping the container")),
+        }
+    }
+
+    /// Ends the init.
+    pub(super) async fn stop(&self, id: ContainerId, grace: Duration) -> Result<()> {
+        let Some(observed) = self.observed(id).await? else { return Ok(()) };
+        if matches!(observed.state, State::Created | State::Stopped) {
+            return Ok(());
+        }
+        if !grace.is_zero() {
+            if observed.state == State::Paused {
+                let thawed = self.act(id, "unfreeze", false, CHANGE_TIMEOUT).await;
+                thawed.map_err(|fault| fault.during("stopping the container"))?;
+            }
+            match self.act(id, "stop", false, grace).await {
+                Ok(()) => return Ok(()),
+                Err(error) => tracing::info!(%id, %error, "the init did not end and is killed"),
+            }
+        }
+        self.kill(id).await
+    }
+
+    /// Removes the container, whole or not, with all that belongs to it.
+    pub(super) async fn delete(&self, id: ContainerId) -> Result<()> {
+        const WHAT: &str = "deleting the container";
+        if self.instance(id).await?.is_some() {
+            self.kill(id).await?;
+            let deleted =
+                self.client.change(Method::DELETE, &path(id), None::<&()>, CHANGE_TIMEOUT).await;
+            match deleted {
+                Err(fault) if fault.is_missing() => {}
+                other => other.map_err(|fault| fault.during(WHAT))?,
+            }
+        }
+        self.known.ended(id);
+        remove_ramdisk(self.ramdisk_point(id)).await?;
+        // Last: nobody may get the address while anything here still uses it.
+        self.network.release(id).await
+    }
+
+    /// Runs work that goes on when nobody waits for it any more.
+    pub(super) async fn detached<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        let work = self.tasks.spawn(work);
+        work.await.map_err(|error| Error::failed("working on the container", error))?
+    }
+}
+
+/// Where Incus has a container.
+pub(super) fn path(id: ContainerId) -> String {
+    format!("/1.0/instances/{}", instance::name(id))
+}
+
+async fn remove_ramdisk(point: PathBuf) -> Result<()> {
+    blocking("removing the ramdisk", move || {
+        rootfs::unmount(&point)?;
+        match std::fs::remove_dir(&point) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
+    })
+    .await
+}
+
+async fn blocking<T: Send + 'static>(
+    what: &'static str,
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| Error::failed(what, error))?
+        .map_err(|error| Error::failed(what, error))
+}

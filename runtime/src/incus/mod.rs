@@ -1,0 +1,317 @@
+//! Containers of Incus, over its unix socket.
+//!
+//! Incus makes namespaces, file systems, limits and processes; here are what Gantry adds: images
+//! (those of the embedded runtime, handed over once), addresses that are known before the init
+//! starts, a bridge whose ports are closed for all but their own addresses, the ramdisk, and what is
+//! written into a container. Everything lives in a project of its own, which is marked with this
+//! installation's directory, so that several installations on one Incus do not see each other.
+//! Containers are always unprivileged.
+
+mod client;
+mod config;
+mod events;
+mod exec;
+mod guest;
+mod images;
+mod instance;
+mod lifecycle;
+mod pack;
+mod stats;
+mod terminal;
+mod wire;
+
+use std::{io, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use gantry_model::{Chain, ContainerId};
+use http::Method;
+use tokio::sync::broadcast;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub use config::Config;
+
+use self::{
+    client::{Client, Fault},
+    events::Known,
+    exec::Call,
+    images::Store,
+    lifecycle::{CHANGE_TIMEOUT, Inner},
+    wire::{Image, Map, Pool, Project, Server},
+};
+use crate::{
+    Attached, Error, Exec, ExecOutput, ImageInfo, Observed, Order, PtySize, Result, Running,
+    Runtime, Stats,
+    embedded::{image::Images, preflight},
+    locks::Locks,
+    network::Network,
+};
+
+/// How many ends of inits a slow listener may be behind before it loses some.
+const EXITS_MAX: usize = 1024;
+
+/// The key of a project that says whose it is.
+const OWNER: &str = "user.gantry.directory";
+
+/// The project that is always there. Projects and storage pools are asked for in it.
+const DEFAULT_PROJECT: &str = "default";
+
+/// The storage drivers that this was tried with.
+const DRIVERS: [&str; 2] = ["btrfs", "dir"];
+
+/// The runtime that drives Incus. Lives in the tokio runtime that it was opened in. Dropping it
+/// leaves the containers running.
+#[derive(Debug)]
+pub struct Incus {
+    inner: Arc<Inner>,
+}
+
+impl Incus {
+    /// Looks whether Incus is there, sets up project and network, and adopts what an earlier one has
+    /// left.
+    ///
+    /// Everything that the host lacks is told in [`Error::Denied`].
+    pub async fn open(config: Config) -> Result<Self> {
+        const WHAT: &str = "setting up Incus";
+        let client = Client::new(&config.socket, &config.project);
+        let nft = check(&config).await?;
+        ensure_project(&config).await?;
+        std::fs::create_dir_all(&config.dir)
+            .map_err(|error: io::Error| Error::failed(WHAT, error))?;
+        let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+            .map_err(|error| Error::failed("reading the host's boot id", error))?;
+        let tasks = TaskTracker::new();
+        let network = Network::open(&config.network, nft, &tasks).await?;
+        let inner = Arc::new(Inner {
+            images: Store::open(config.images.clone()).await?,
+            locks: Locks::default(),
+            boot_id: boot_id.trim().to_owned(),
+            exits: broadcast::channel(EXITS_MAX).0,
+            known: Known::default(),
+            shutdown: CancellationToken::new(),
+            config,
+            client,
+            network,
+            tasks,
+        });
+        let runtime = Self { inner };
+        runtime.adopt().await?;
+        events::watch(&runtime.inner).await?;
+        Ok(runtime)
+    }
+
+    /// Finds the containers of an earlier runtime.
+    async fn adopt(&self) -> Result<()> {
+        let mut addresses = Vec::new();
+        for instance in self.inner.instances().await? {
+            let Some(id) = instance::id(&instance.name) else {
+                tracing::warn!(name = instance.name, "something else is in our project");
+                continue;
+            };
+            // One that is not whole has an address, too, until the next creation removes it.
+            if let Some(address) = instance::address(&instance) {
+                self.inner.network.adopt(id, address);
+                addresses.push(address);
+            }
+        }
+        if let Some(last) = addresses.iter().max() {
+            self.inner.network.resume_after(*last);
+        }
+        self.inner.network.guard(&addresses).await
+    }
+
+    /// The images, for their progress.
+    pub fn image_store(&self) -> &Images {
+        self.inner.images.built()
+    }
+
+    /// Deletes every container, takes the network back from the host, and images and project back
+    /// from Incus.
+    pub async fn uninstall(self) -> Result<()> {
+        let failed = |fault: Fault| fault.during("removing the project");
+        for instance in self.inner.instances().await? {
+            if let Some(id) = instance::id(&instance.name) {
+                self.ensure_deleted(id).await?;
+            }
+        }
+        let client = &self.inner.client;
+        let images: Vec<Image> = client.get("/1.0/images?recursion=1").await.map_err(failed)?;
+        let images = images.iter().map(|image| format!("/1.0/images/{}", image.fingerprint));
+        for path in images {
+            let removed = client.change(Method::DELETE, &path, None::<&()>, CHANGE_TIMEOUT);
+            removed.await.map_err(failed)?;
+        }
+        let path = format!("/1.0/projects/{}", self.inner.config.project);
+        let client = Client::new(&self.inner.config.socket, DEFAULT_PROJECT);
+        let removed = client.change(Method::DELETE, &path, None::<&()>, CHANGE_TIMEOUT);
+        removed.await.map_err(failed)?;
+        self.inner.network.uninstall().await
+    }
+}
+
+/// Looks at everything and reports all that is missing, or where `nft` is.
+async fn check(config: &Config) -> Result<std::path::PathBuf> {
+    let client = Client::new(&config.socket, DEFAULT_PROJECT);
+    let mut missing = config.faults();
+    let nft = preflight::find(&config.nft);
+    if nft.is_none() {
+        missing.push(format!("the program {}", config.nft.display()));
+    }
+    match client.get::<Server>("/1.0").await {
+        Ok(server) if server.auth == "trusted" => {
+            let pool = format!("/1.0/storage-pools/{}", config.pool);
+            match client.find::<Pool>(&pool).await {
+                Ok(Some(pool)) if DRIVERS.contains(&pool.driver.as_str()) => {}
+                Ok(Some(pool)) => {
+                    tracing::warn!(driver = pool.driver, "never tried with this kind of storage");
+                }
+                Ok(None) => missing.push(format!(
+                    "Incus' storage pool {0} (incus storage create {0} btrfs)",
+                    config.pool
+                )),
+                Err(fault) => missing.push(Chain(&fault).to_string()),
+            }
+        }
+        Ok(_) => {
+            missing.push("the right to use Incus (user root, or group incus-admin)".to_owned());
+        }
+        Err(fault) => missing.push(format!(
+            "Incus at {} ({}; is it installed, and does it run?)",
+            config.socket.display(),
+            Chain(&fault)
+        )),
+    }
+    match nft {
+        Some(nft) if missing.is_empty() => Ok(nft),
+        Some(_) | None => Err(Error::Denied { missing }),
+    }
+}
+
+/// Makes our project, or finds that it is ours.
+async fn ensure_project(config: &Config) -> Result<()> {
+    let client = Client::new(&config.socket, DEFAULT_PROJECT);
+    let failed = |fault: Fault| fault.during("setting up the project");
+    let owner = config.dir.display().to_string();
+    let path = format!("/1.0/projects/{}", config.project);
+    if let Some(project) = client.find::<Project>(&path).await.map_err(failed)? {
+        return match project.config.get(OWNER) {
+            Some(found) if *found == owner => Ok(()),
+            found => {
+                let whose = found.map_or("not Gantry", String::as_str);
+                let text = format!("Incus' project {} belongs to {whose}", project.name);
+                Err(Error::failed("setting up the project", text))
+            }
+        };
+    }
+    let keys: Map = [
+        ("features.images", "true"),
+        ("features.networks", "false"),
+        ("features.profiles", "true"),
+        ("features.storage.volumes", "true"),
+        (OWNER, owner.as_str()),
+    ]
+    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+    .into();
+    let description = "Containers of Gantry".to_owned();
+    let project = Project { name: config.project.clone(), description, config: keys };
+    let made = client.change(Method::POST, "/1.0/projects", Some(&project), CHANGE_TIMEOUT);
+    made.await.map_err(failed)
+}
+
+impl Drop for Incus {
+    fn drop(&mut self) {
+        self.inner.shutdown.cancel();
+    }
+}
+
+#[async_trait]
+impl Runtime for Incus {
+    async fn ensure_created(&self, order: &Order) -> Result<()> {
+        let busy = self.inner.locks.lock(order.id).await;
+        let (inner, order) = (Arc::clone(&self.inner), order.clone());
+        let work = async move {
+            let _busy = busy;
+            inner.create(&order).await.map(drop)
+        };
+        self.inner.detached(work).await
+    }
+
+    async fn ensure_running(&self, order: &Order) -> Result<Running> {
+        let busy = self.inner.locks.lock(order.id).await;
+        let (inner, order) = (Arc::clone(&self.inner), order.clone());
+        let work = async move {
+            let _busy = busy;
+            inner.run(&order).await
+        };
+        self.inner.detached(work).await
+    }
+
+    async fn ensure_stopped(&self, id: ContainerId, grace: Duration) -> Result<()> {
+        if grace.is_zero() {
+            // One who waits with grace holds the lock; this ends his waiting.
+            self.inner.kill(id).await?;
+        }
+        let busy = self.inner.locks.lock(id).await;
+        let inner = Arc::clone(&self.inner);
+        let work = async move {
+            let _busy = busy;
+            inner.stop(id, grace).await
+        };
+        self.inner.detached(work).await
+    }
+
+    async fn ensure_paused(&self, id: ContainerId) -> Result<()> {
+        let _busy = self.inner.locks.lock(id).await;
+        self.inner.set_paused(id, true).await
+    }
+
+    async fn ensure_resumed(&self, id: ContainerId) -> Result<()> {
+        let _busy = self.inner.locks.lock(id).await;
+        self.inner.set_paused(id, false).await
+    }
+
+    async fn ensure_deleted(&self, id: ContainerId) -> Result<()> {
+        self.inner.kill(id).await?;
+        let busy = self.inner.locks.lock(id).await;
+        let inner = Arc::clone(&self.inner);
+        let work = async move {
+            let _busy = busy;
+            inner.delete(id).await
+        };
+        self.inner.detached(work).await
+    }
+
+    async fn list(&self) -> Result<Vec<Observed>> {
+        self.inner.list().await
+    }
+
+    async fn observe(&self, id: ContainerId) -> Result<Option<Observed>> {
+        self.inner.observed(id).await
+    }
+
+    async fn exec(&self, id: ContainerId, command: &Exec) -> Result<ExecOutput> {
+        self.inner.running(id).await?;
+        exec::exec(&self.inner.client, id, command).await
+    }
+
+    async fn attach(&self, id: ContainerId, command: &Exec, size: PtySize) -> Result<Attached> {
+        self.inner.running(id).await?;
+        let call = Call::begin(&self.inner.client, id, command, Some(size)).await?;
+        terminal::attach(call, size, &self.inner.tasks).await
+    }
+
+    async fn stats(&self, id: ContainerId) -> Result<Stats> {
+        stats::stats(&self.inner.client, id).await
+    }
+
+    async fn images(&self) -> Result<Vec<ImageInfo>> {
+        self.inner.images.built().list().await
+    }
+
+    fn boot_id(&self) -> &str {
+        &self.inner.boot_id
+    }
+
+    fn exits(&self) -> broadcast::Receiver<ContainerId> {
+        self.inner.exits.subscribe()
+    }
+}

@@ -1,0 +1,85 @@
+//! Several installations on one Incus, and what interrupted ones leave.
+
+use std::process::Command;
+
+use gantry_runtime::{Error, State, incus::Incus};
+use serde_json::{Value, json};
+
+use crate::{
+    contract::{Host as _, order},
+    machine::Machine,
+};
+
+/// What Incus answers to `curl`, in the machine's project.
+fn incus(machine: &Machine, method: &str, path: &str, body: &Value) -> Value {
+    let mark = if path.contains('?') { '&' } else { '?' };
+    let output = Command::new("curl")
+        .args(["--silent", "--max-time", "20", "--request", method, "--unix-socket"])
+        .arg(&machine.config.socket)
+        .args(["--data", &body.to_string()])
+        .arg(format!("http://incus{path}{mark}project={}", machine.config.project))
+        .output()
+        .expect("curl is there");
+    serde_json::from_slice(&output.stdout).expect("Incus answers")
+}
+
+pub(crate) async fn two_of_them_do_not_see_each_other(machine: &mut Machine) {
+    let other = machine.another().await;
+    let order = order(machine, 1);
+    let ours = machine.runtime().ensure_running(&order).await.unwrap();
+    assert_eq!(other.runtime().list().await.unwrap(), []);
+    let theirs = other.runtime().ensure_running(&order).await.unwrap();
+    assert_ne!(ours, theirs, "the same id, in two projects");
+    other.runtime().ensure_deleted(order.id).await.unwrap();
+    let observed = machine.runtime().observe(order.id).await.unwrap().unwrap();
+    assert_eq!(observed.state, State::Running);
+    let mut stranger = other.config.clone();
+    stranger.project.clone_from(&machine.config.project);
+    let refused = Incus::open(stranger).await.unwrap_err();
+    let said = gantry_model::Chain(&refused).to_string();
+    assert!(said.contains("belongs to") && said.contains("state"), "{said}");
+    other.clean_up().await;
+    let mut nowhere = machine.config.clone();
+    nowhere.socket = "/nowhere/incus.socket".into();
+    let Err(Error::Denied { missing }) = Incus::open(nowhere).await else { panic!("refused") };
+    assert!(missing[0].contains("Incus at /nowhere/incus.socket"), "{missing:?}");
+}
+
+pub(crate) async fn an_image_is_handed_over_once(machine: &mut Machine) {
+    let count = |machine: &Machine| {
+        let images = incus(machine, "GET", "/1.0/images", &Value::Null);
+        images["metadata"].as_array().unwrap().len()
+    };
+    let (one, two) = (order(machine, 1), order(machine, 2));
+    let runtime = machine.runtime();
+    let (first, second) = tokio::join!(runtime.ensure_created(&one), runtime.ensure_created(&two));
+    first.unwrap();
+    second.unwrap();
+    assert_eq!(count(machine), 1);
+    drop(runtime);
+    let runtime = machine.restart().await;
+    runtime.ensure_created(&order(machine, 3)).await.unwrap();
+    assert_eq!(count(machine), 1);
+    let tarball = machine.config.images.tarballs.join("busybox/1.tar");
+    // Two blocks of zeros more: another image, as its digest says.
+    let mut bytes = std::fs::read(&tarball).unwrap();
+    bytes.extend([0; 1024]);
+    std::fs::write(&tarball, bytes).unwrap();
+    runtime.ensure_created(&order(machine, 4)).await.unwrap();
+    assert_eq!(count(machine), 1, "the old one is gone");
+}
+
+pub(crate) async fn what_an_interrupted_creation_left_is_made_anew(machine: &mut Machine) {
+    let (runtime, order) = (machine.runtime(), order(machine, 1));
+    let before = runtime.ensure_running(&order).await.unwrap();
+    runtime.ensure_stopped(order.id, std::time::Duration::ZERO).await.unwrap();
+    let path = format!("/1.0/instances/g-{}", order.id);
+    let unmade = json!({"config": {"user.gantry.made": ""}});
+    assert_eq!(incus(machine, "PATCH", &path, &unmade)["type"], "sync");
+    drop(runtime);
+    let runtime = machine.restart().await;
+    assert_eq!(runtime.list().await.unwrap(), [], "one that is not whole is not there");
+    let running = runtime.ensure_running(&order).await.unwrap();
+    assert_ne!(running, before, "its address rests");
+    assert_eq!(machine.shell(1, "echo whole").await, "whole");
+}

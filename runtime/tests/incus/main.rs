@@ -1,0 +1,60 @@
+//! Incus keeps the promises of the port, with real containers, on two kinds of storage.
+//!
+//! Needs root, `nft`, `busybox` (the static one) and an Incus whose socket `GANTRY_TEST_INCUS`
+//! names, with the storage pools `gantry_dir` and `gantry_btrfs`: `scripts/incus run` starts one.
+//! Where they are missing the tests say so and pass, unless `CI` is set.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    reason = "a test fails by panicking and says what it cannot test"
+)]
+
+#[path = "../busybox/mod.rs"]
+mod busybox;
+#[path = "../contract/mod.rs"]
+mod contract;
+mod inside;
+mod installations;
+mod machine;
+mod network;
+
+/// Every file system in a directory.
+mod dir {
+    use crate::{contract, machine::on_dir};
+
+    contract!(on_dir);
+}
+
+/// Every file system a clone.
+mod btrfs {
+    use crate::{contract, machine::on_btrfs};
+
+    contract!(on_btrfs);
+}
+
+/// One test on a machine of its own for each function named.
+macro_rules! tests {
+    ($($module:ident::$name:ident)*) => { $(
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $name() {
+            machine::on_btrfs(async |machine| $module::$name(machine).await).await;
+        }
+    )* };
+}
+
+tests! {
+    inside::commands_and_init_share_an_unprivileged_user_namespace
+    inside::a_container_knows_its_name_and_its_environment
+    inside::a_ramdisk_survives_stops_and_not_deletion
+    inside::limits_hold
+    inside::a_dropped_terminal_hangs_up
+    inside::an_init_that_ends_alone_is_told_and_can_start_again
+    network::containers_reach_neither_each_other_nor_the_host_nor_take_addresses
+    installations::two_of_them_do_not_see_each_other
+    installations::an_image_is_handed_over_once
+    installations::what_an_interrupted_creation_left_is_made_anew
+}
