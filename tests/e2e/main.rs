@@ -10,6 +10,7 @@ mod creation;
 mod edge;
 mod files;
 mod hooks;
+mod incus;
 mod lifecycle;
 mod startup;
 mod tap;

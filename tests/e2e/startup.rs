@@ -54,7 +54,7 @@ fn a_bad_configuration_is_refused_with_all_of_its_errors() -> Result<()> {
             ("server.name", ""),
             ("edge.httpz", "did you mean edge.http"),
             ("edge.admin", "loopback"),
-            ("runtime.kind", "\"embedded\" or \"fake\""),
+            ("runtime.kind", "\"embedded\" or \"incus\" or \"fake\""),
         ] {
             let found = said
                 .lines()

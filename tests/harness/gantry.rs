@@ -37,6 +37,17 @@ impl Options {
         Self { set: Vec::new() }
     }
 
+    /// With containers of the Incus at this socket, in a project of the test's own.
+    pub fn incus(socket: &str) -> Self {
+        let pid = std::process::id();
+        let set = [
+            "runtime.kind=incus".to_owned(),
+            format!("runtime.incus_socket={socket}"),
+            format!("runtime.incus_project=gantrytest-{pid}"),
+        ];
+        Self { set: set.into() }
+    }
+
     /// Without containers, for what does not need them.
     pub fn fake() -> Self {
         Self { set: vec!["runtime.kind=fake".to_owned()] }

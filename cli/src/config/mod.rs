@@ -85,6 +85,8 @@ pub(crate) struct EdgeConfig {
 pub(crate) enum RuntimeKind {
     /// OCI bundles run by `runc` on this machine.
     Embedded,
+    /// Containers of the Incus on this machine.
+    Incus,
     /// No containers at all: records move through their phases, nothing runs.
     Fake,
 }
@@ -102,6 +104,15 @@ pub(crate) struct RuntimeConfig {
     pub(crate) memory_bytes: u64,
     pub(crate) cpu_millis: u32,
     pub(crate) pids: u32,
+    pub(crate) incus: IncusConfig,
+}
+
+/// Where Incus is, and what of it is ours.
+#[derive(Clone, Debug)]
+pub(crate) struct IncusConfig {
+    pub(crate) socket: PathBuf,
+    pub(crate) pool: String,
+    pub(crate) project: String,
 }
 
 /// How wishes are made true.
@@ -319,8 +330,13 @@ fn read_edge(reader: &mut Reader<'_>) -> Option<EdgeConfig> {
 }
 
 fn read_runtime(reader: &mut Reader<'_>) -> Option<RuntimeConfig> {
-    let kind = reader
-        .word("runtime.kind", &[("embedded", RuntimeKind::Embedded), ("fake", RuntimeKind::Fake)]);
+    let kinds = [
+        ("embedded", RuntimeKind::Embedded),
+        ("incus", RuntimeKind::Incus),
+        ("fake", RuntimeKind::Fake),
+    ];
+    let kind = reader.word("runtime.kind", &kinds);
+    let incus = read_incus(reader);
     let images = reader.path("runtime.images");
     let bridge = reader.key("runtime.bridge", |value| {
         let name = value.as_str().unwrap_or_default();
@@ -351,7 +367,25 @@ fn read_runtime(reader: &mut Reader<'_>) -> Option<RuntimeConfig> {
         memory_bytes: memory? << 20,
         cpu_millis: u32::try_from(cpu?).ok()?,
         pids: u32::try_from(pids?).ok()?,
+        incus: incus?,
     })
+}
+
+fn read_incus(reader: &mut Reader<'_>) -> Option<IncusConfig> {
+    let socket = reader.path("runtime.incus_socket");
+    // What Incus itself takes for one of its names, and what needs no escapes in a path.
+    let name = |value: &Value| {
+        let name = value.as_str().unwrap_or_default();
+        let plain = plain_name(&name.replace('-', "_")).is_ok() && name.len() <= 63;
+        if plain {
+            Ok(name.to_owned())
+        } else {
+            Err("must be a letter and then at most 62 of a-z0-9-".to_owned())
+        }
+    };
+    let pool = reader.key("runtime.incus_pool", name);
+    let project = reader.key("runtime.incus_project", name);
+    Some(IncusConfig { socket: socket?, pool: pool?, project: project? })
 }
 
 const PLAIN_NAME: &str = "must be a letter and then at most 14 of a-z0-9_";

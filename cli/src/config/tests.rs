@@ -126,7 +126,7 @@ fn all_errors_are_reported_at_once_with_file_and_key() {
         (&name, "edge.httpz", "did you mean edge.http"),
         (&name, "edge.admin", "loopback"),
         (&name, "edge.workers", "\"auto\""),
-        (&name, "runtime.kind", "\"embedded\" or \"fake\""),
+        (&name, "runtime.kind", "\"embedded\" or \"incus\" or \"fake\""),
         (&name, "runtime.subnet", "IPv4 network"),
         (&name, "runtime.memory_mib", "whole number"),
         (&name, "log.level", "level"),

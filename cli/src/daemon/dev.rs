@@ -108,6 +108,11 @@ fn remove(config: &Config) -> Result<(), Failure> {
                 runtime::open_embedded(config, &files).await?.uninstall().await.map_err(Into::into)
             })
             .map_err(|error: anyhow::Error| error.context("cannot remove the containers"))?,
+        RuntimeKind::Incus => control
+            .block_on(async {
+                runtime::open_incus(config, &files).await?.uninstall().await.map_err(Into::into)
+            })
+            .map_err(|error: anyhow::Error| error.context("cannot remove the containers"))?,
         RuntimeKind::Fake => {}
     }
     std::fs::remove_dir_all(files.dir())

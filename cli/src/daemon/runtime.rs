@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use gantry_runtime::{
-    Runtime,
-    embedded::{self, Embedded, Progress},
+    NetworkConfig, Runtime,
+    embedded::{self, Embedded, Progress, image::ImagesConfig},
     fake::Fake,
+    incus::{self, Incus},
 };
 use ipnet::{IpNet, Ipv4Net};
 use tokio::{sync::watch, task::JoinSet};
@@ -27,24 +28,37 @@ pub(super) async fn open(
         RuntimeKind::Embedded => {
             host::raise_limits();
             let runtime = open_embedded(config, files).await?;
-            let progress = runtime.image_store().progress();
-            let shutdown = shutdown.clone();
-            tasks.spawn(async move {
-                tokio::select! {
-                    () = shutdown.cancelled() => {}
-                    () = report(progress) => shutdown.cancelled().await,
-                }
-                "image progress"
-            });
+            follow(runtime.image_store().progress(), tasks, shutdown);
+            Ok(Arc::new(runtime))
+        }
+        RuntimeKind::Incus => {
+            let runtime = open_incus(config, files).await?;
+            follow(runtime.image_store().progress(), tasks, shutdown);
             Ok(Arc::new(runtime))
         }
     }
 }
 
+/// Reports how images grow until shutdown.
+fn follow(
+    progress: watch::Receiver<Option<Progress>>,
+    tasks: &mut JoinSet<&'static str>,
+    shutdown: &CancellationToken,
+) {
+    let shutdown = shutdown.clone();
+    tasks.spawn(async move {
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = report(progress) => shutdown.cancelled().await,
+        }
+        "image progress"
+    });
+}
+
 /// The networks that the edge may dial.
 pub(super) fn networks(config: &Config) -> Vec<IpNet> {
     match config.runtime.kind {
-        RuntimeKind::Embedded => vec![config.runtime.subnet.into()],
+        RuntimeKind::Embedded | RuntimeKind::Incus => vec![config.runtime.subnet.into()],
         // The fake's containers are loopback addresses.
         RuntimeKind::Fake => vec![Ipv4Net::new_assert([127, 0, 0, 0].into(), 8).into()],
     }
@@ -53,20 +67,49 @@ pub(super) fn networks(config: &Config) -> Vec<IpNet> {
 /// Opens the embedded runtime without anything beside it.
 pub(super) async fn open_embedded(config: &Config, files: &Files) -> anyhow::Result<Embedded> {
     let chosen = &config.runtime;
-    let recipes = kit::recipes();
-    let mut settings = embedded::Config::new(recipes);
+    let images = images(config, files);
+    let mut settings = embedded::Config::new(images.recipes);
     settings.dir = files.runtime_dir();
-    settings.image_dir.clone_from(&chosen.images);
-    settings.tarballs = files.dir().join("images");
+    settings.image_dir = images.dir;
+    settings.tarballs = images.tarballs;
     settings.cgroup.clone_from(&chosen.cgroup);
-    settings.mapping.base = chosen.id_base;
-    settings.mapping.size = chosen.id_count;
-    settings.network.bridge.clone_from(&chosen.bridge);
-    settings.network.subnet = chosen.subnet;
-    let edge = &config.edge;
-    settings.network.host_ports =
-        edge.https.iter().chain(&edge.http).map(std::net::SocketAddr::port).collect();
+    settings.mapping = images.mapping;
+    settings.network = network(config);
     Embedded::open(settings).await.context("cannot open the container runtime")
+}
+
+/// Opens Incus without anything beside it.
+pub(super) async fn open_incus(config: &Config, files: &Files) -> anyhow::Result<Incus> {
+    let chosen = &config.runtime.incus;
+    let mut settings = incus::Config::new(Vec::new());
+    settings.socket.clone_from(&chosen.socket);
+    settings.pool.clone_from(&chosen.pool);
+    settings.project.clone_from(&chosen.project);
+    settings.dir = files.runtime_dir();
+    settings.images = images(config, files);
+    settings.network = network(config);
+    Incus::open(settings).await.context("cannot open Incus, which runtime.kind chooses")
+}
+
+/// Where images come from, whatever runs them.
+fn images(config: &Config, files: &Files) -> ImagesConfig {
+    let chosen = &config.runtime;
+    let mut images = ImagesConfig::new(kit::recipes());
+    images.dir.clone_from(&chosen.images);
+    images.tarballs = files.dir().join("images");
+    images.mapping.base = chosen.id_base;
+    images.mapping.size = chosen.id_count;
+    images
+}
+
+fn network(config: &Config) -> NetworkConfig {
+    let edge = &config.edge;
+    NetworkConfig {
+        bridge: config.runtime.bridge.clone(),
+        subnet: config.runtime.subnet,
+        host_ports: edge.https.iter().chain(&edge.http).map(std::net::SocketAddr::port).collect(),
+        ..NetworkConfig::default()
+    }
 }
 
 /// Says how far an image is: when a step begins, and within it every tenth.

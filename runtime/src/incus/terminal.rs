@@ -26,9 +26,12 @@ use super::{
 };
 use crate::{Attached, ExitStatus, PtyControl, PtySize, Result};
 
-/// How long it is waited for a command to show that it cannot be run: Incus does not tell when it
-/// has begun, and one that has need not write anything.
-const BEGIN: Duration = Duration::from_millis(250);
+/// How long a command that writes nothing may take to show that it cannot be run: Incus does not
+/// tell when one has begun.
+const BEGIN: Duration = Duration::from_secs(1);
+
+/// How long the end of a command whose terminal is closed may take to be told.
+const END: Duration = Duration::from_secs(10);
 
 /// How much waits to be read, and to be sent, in bytes.
 const PIPE_BYTES: usize = 64 << 10;
@@ -48,6 +51,9 @@ impl PtyControl for Size {
     }
 }
 
+/// What came from a stream; `None` at its end.
+type Next = Option<Result<Message, tokio_tungstenite::tungstenite::Error>>;
+
 /// Begins a command on a terminal.
 pub(super) async fn attach(call: Call, size: PtySize, tasks: &TaskTracker) -> Result<Attached> {
     let control = call.open("control").await?;
@@ -58,8 +64,14 @@ pub(super) async fn attach(call: Call, size: PtySize, tasks: &TaskTracker) -> Re
     let mut ended = None;
     tokio::select! {
         result = &mut waiting => ended = Some(result?),
-        message = data.next() => first = message,
+        message = data.next() => first = Some(message),
         () = tokio::time::sleep(BEGIN) => {}
+    }
+    // One that never began has a terminal that closes without a word.
+    if first.as_ref().is_some_and(|first| !matches!(first, Some(Ok(Message::Binary(_)))))
+        && let Ok(result) = tokio::time::timeout(END, &mut waiting).await
+    {
+        ended = Some(result?);
     }
     let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
     let (resizes, sizes) = watch::channel(size);
@@ -96,15 +108,14 @@ fn tell(told: oneshot::Sender<ExitStatus>, status: Result<ExitStatus>) {
 }
 
 /// Moves bytes both ways until the terminal is closed.
-async fn relay(
-    data: Socket,
-    first: Option<Result<Message, tokio_tungstenite::tungstenite::Error>>,
-    pipe: DuplexStream,
-) {
+async fn relay(data: Socket, first: Option<Next>, pipe: DuplexStream) {
     let (mut sink, mut messages) = data.split();
     let (mut input, mut output) = tokio::io::split(pipe);
     let show = async {
-        let mut next = first;
+        let mut next = match first {
+            Some(first) => first,
+            None => messages.next().await,
+        };
         loop {
             match next {
                 Some(Ok(Message::Binary(part))) => {
@@ -112,13 +123,10 @@ async fn relay(
                         return;
                     }
                 }
-                Some(Ok(Message::Text(_) | Message::Close(_)) | Err(_)) => break,
-                Some(Ok(_)) | None => {}
+                Some(Ok(Message::Text(_) | Message::Close(_)) | Err(_)) | None => break,
+                Some(Ok(_)) => {}
             }
             next = messages.next().await;
-            if next.is_none() {
-                break;
-            }
         }
         if let Err(error) = output.shutdown().await {
             tracing::trace!(%error, "a terminal's reader has gone");

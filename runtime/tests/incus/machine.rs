@@ -77,8 +77,11 @@ impl Machine {
 
     /// Takes everything back from the host.
     pub(crate) async fn clean_up(mut self) {
-        self.runtime = None;
-        let runtime = Incus::open(self.config.clone()).await.expect("it opens for cleaning");
+        // A test that failed may still hold it.
+        let runtime = match self.runtime.take().and_then(Arc::into_inner) {
+            Some(runtime) => runtime,
+            None => Incus::open(self.config.clone()).await.expect("it opens for cleaning"),
+        };
         runtime.uninstall().await.expect("everything can be taken back");
         let mounts = std::fs::read_to_string("/proc/mounts").unwrap();
         assert!(!mounts.contains(self.config.dir.to_str().unwrap()), "no mount stays");
@@ -116,12 +119,12 @@ async fn open(socket: &Path, pool: &str) -> Machine {
 
 /// Runs a test with a pool of directories.
 pub(crate) async fn on_dir(test: impl AsyncFn(&mut Machine)) {
-    run("gantry_dir", test).await;
+    run("gantry-dir", test).await;
 }
 
 /// Runs a test with a pool of clones.
 pub(crate) async fn on_btrfs(test: impl AsyncFn(&mut Machine)) {
-    run("gantry_btrfs", test).await;
+    run("gantry-btrfs", test).await;
 }
 
 /// Runs a test on a machine and takes everything back from the host, whatever happened.

@@ -1,7 +1,7 @@
 //! Incus keeps the promises of the port, with real containers, on two kinds of storage.
 //!
 //! Needs root, `nft`, `busybox` (the static one) and an Incus whose socket `GANTRY_TEST_INCUS`
-//! names, with the storage pools `gantry_dir` and `gantry_btrfs`: `scripts/incus run` starts one.
+//! names, with the storage pools `gantry-dir` and `gantry-btrfs`: `scripts/incus run` starts one.
 //! Where they are missing the tests say so and pass, unless `CI` is set.
 
 #![expect(
