@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::Ipv4Addr, path::Path};
 
-use gantry_model::ContainerId;
+use gantry_model::{ContainerId, SnapshotId};
 use sha2::{Digest as _, Sha256};
 
 use super::wire::{Instance, Map};
@@ -17,6 +17,8 @@ pub(super) const MADE: &str = "user.gantry.made";
 pub(super) const ADDRESS: &str = "user.gantry.address";
 /// Whether it was ever started.
 pub(super) const STARTED: &str = "user.gantry.started";
+/// What the files of a snapshot take, in bytes.
+pub(super) const BYTES: &str = "user.gantry.bytes";
 /// What was written into it.
 pub(super) const IDENTITY: &str = "user.gantry.identity";
 /// What its init is, as [`Init`] writes it.
@@ -66,6 +68,36 @@ pub(super) fn id(name: &str) -> Option<ContainerId> {
     name.strip_prefix("g-")?.parse().ok()
 }
 
+/// Incus' name of the container that takes another's place.
+pub(super) fn fresh_name(id: ContainerId) -> String {
+    format!("n-{id}")
+}
+
+/// The container whose place it takes.
+pub(super) fn fresh(name: &str) -> Option<ContainerId> {
+    name.strip_prefix("n-")?.parse().ok()
+}
+
+/// Incus' name of a snapshot.
+pub(super) fn snapshot_name(id: SnapshotId) -> String {
+    format!("s-{id}")
+}
+
+/// The snapshot that has a name.
+pub(super) fn snapshot(name: &str) -> Option<SnapshotId> {
+    name.strip_prefix("s-")?.parse().ok()
+}
+
+/// Whether it is whole.
+pub(super) fn is_made(instance: &Instance) -> bool {
+    instance.config.get(MADE).is_some_and(|made| made == "true")
+}
+
+/// What the files of a snapshot take, in bytes.
+pub(super) fn bytes(instance: &Instance) -> u64 {
+    instance.config.get(BYTES).and_then(|bytes| bytes.parse().ok()).unwrap_or(0)
+}
+
 /// The address that a container was made with.
 pub(super) fn address(instance: &Instance) -> Option<Ipv4Addr> {
     instance.config.get(ADDRESS)?.parse().ok()
@@ -73,10 +105,12 @@ pub(super) fn address(instance: &Instance) -> Option<Ipv4Addr> {
 
 /// A container as the port sees it; `None` for one that is not whole, or not ours.
 pub(super) fn observed(instance: &Instance) -> Option<Observed> {
-    let id = id(&instance.name)?;
-    instance.config.get(MADE)?;
+    let id = id(&instance.name).or_else(|| fresh(&instance.name))?;
+    if !is_made(instance) {
+        return None;
+    }
     let address = address(instance).map(Into::into);
-    let started = instance.config.contains_key(STARTED);
+    let started = instance.config.get(STARTED).is_some_and(|started| started == "true");
     let state = match instance.status.as_str() {
         "Frozen" | "Freezing" => State::Paused,
         // What cannot be asked now is not gone: it is looked at again.
@@ -146,6 +180,13 @@ fn raw(address: &str, order: &Order, network: &Network, init: Init) -> String {
     )
 }
 
+/// The device that the files are in.
+pub(super) fn root_only(pool: &str) -> BTreeMap<String, Map> {
+    let root = [("type", "disk"), ("path", "/"), ("pool", pool)]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()));
+    BTreeMap::from([("root".to_owned(), root.into())])
+}
+
 /// The devices: the root, the link to the bridge, the ramdisk where there is one.
 pub(super) fn devices(
     pool: &str,
@@ -158,24 +199,22 @@ pub(super) fn devices(
     };
     let hardware = hardware(address).map(|octet| format!("{octet:02x}")).join(":");
     let (link, own) = (link_name(address), address.to_string());
-    let mut devices = BTreeMap::from([
-        ("root".to_owned(), device(&[("type", "disk"), ("path", "/"), ("pool", pool)])),
-        (
-            "eth0".to_owned(),
-            device(&[
-                ("type", "nic"),
-                ("nictype", "bridged"),
-                ("parent", bridge),
-                ("name", "eth0"),
-                ("host_name", &link),
-                ("hwaddr", &hardware),
-                ("ipv4.address", &own),
-                ("security.mac_filtering", "true"),
-                ("security.ipv4_filtering", "true"),
-                ("security.port_isolation", "true"),
-            ]),
-        ),
-    ]);
+    let mut devices = root_only(pool);
+    devices.insert(
+        "eth0".to_owned(),
+        device(&[
+            ("type", "nic"),
+            ("nictype", "bridged"),
+            ("parent", bridge),
+            ("name", "eth0"),
+            ("host_name", &link),
+            ("hwaddr", &hardware),
+            ("ipv4.address", &own),
+            ("security.mac_filtering", "true"),
+            ("security.ipv4_filtering", "true"),
+            ("security.port_isolation", "true"),
+        ]),
+    );
     if let Some(source) = ramdisk {
         let source = source.display().to_string();
         let pairs =

@@ -4,9 +4,9 @@
 //! left, and is removed before the next. Whatever changes a container runs as a task of its own that
 //! holds the container's lock, so that a caller may go away at any time.
 
-use std::{io, net::Ipv4Addr, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, io, net::Ipv4Addr, path::PathBuf, sync::Arc, time::Duration};
 
-use gantry_model::ContainerId;
+use gantry_model::{ContainerId, SnapshotId};
 use http::Method;
 use tokio::sync::broadcast;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -18,7 +18,7 @@ use super::{
     guest::{Guest, Texts},
     images::Store,
     instance::{self, IDENTITY, INIT, Init, MADE},
-    wire::{Change, Instance, NewInstance, NewState, Patch, Source},
+    wire::{Change, Instance, NewInstance, NewState, Origin, Patch},
 };
 use crate::{
     Error, Observed, Order, Result, Running, State,
@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// How long Incus may take to make a container: it may have to unpack the image.
-const CREATE_TIMEOUT: Duration = Duration::from_mins(5);
+pub(super) const CREATE_TIMEOUT: Duration = Duration::from_mins(5);
 
 /// How long any other change may take.
 pub(super) const CHANGE_TIMEOUT: Duration = Duration::from_mins(1);
@@ -40,7 +40,8 @@ pub(super) struct Inner {
     pub(super) client: Client,
     pub(super) network: Network,
     pub(super) images: Store,
-    pub(super) locks: Locks,
+    pub(super) locks: Locks<ContainerId>,
+    pub(super) snapshot_locks: Locks<SnapshotId>,
     pub(super) boot_id: String,
     pub(super) exits: broadcast::Sender<ContainerId>,
     pub(super) known: Known,
@@ -51,19 +52,37 @@ pub(super) struct Inner {
 impl Inner {
     /// A container as Incus has it, whole or not.
     async fn instance(&self, id: ContainerId) -> Result<Option<Instance>> {
-        let found = self.client.find(&path(id)).await;
+        self.named(&instance::name(id)).await
+    }
+
+    /// Whatever has a name.
+    pub(super) async fn named(&self, name: &str) -> Result<Option<Instance>> {
+        let found = self.client.find(&format!("/1.0/instances/{name}")).await;
         found.map_err(|fault| fault.during("looking at the container"))
     }
 
-    /// The container as it is now.
+    /// The container as it is now, or what is about to take its place.
     pub(super) async fn observed(&self, id: ContainerId) -> Result<Option<Observed>> {
-        Ok(self.instance(id).await?.as_ref().and_then(instance::observed))
+        let found = match self.instance(id).await? {
+            None => self.named(&instance::fresh_name(id)).await?,
+            found => found,
+        };
+        Ok(found.as_ref().and_then(instance::observed))
     }
 
     /// Every container that is whole.
     pub(super) async fn list(&self) -> Result<Vec<Observed>> {
-        let all: Vec<Instance> = self.instances().await?;
-        Ok(all.iter().filter_map(instance::observed).collect())
+        let all = self.instances().await?;
+        // What is about to take a container's place counts where that is gone.
+        let (own, fresh): (Vec<_>, Vec<_>) =
+            all.iter().partition(|instance| instance::fresh(&instance.name).is_none());
+        let seen = |instances: Vec<&Instance>| -> BTreeMap<ContainerId, Observed> {
+            let seen = instances.into_iter().filter_map(instance::observed);
+            seen.map(|observed| (observed.id, observed)).collect()
+        };
+        let mut list = seen(fresh);
+        list.extend(seen(own));
+        Ok(list.into_values().collect())
     }
 
     /// Everything in our project.
@@ -92,8 +111,9 @@ impl Inner {
     /// Makes the container, if there is none.
     pub(super) async fn create(&self, order: &Order) -> Result<Instance> {
         const WHAT: &str = "creating the container";
+        self.settle(order.id).await?;
         match self.instance(order.id).await? {
-            Some(instance) if instance.config.contains_key(MADE) => return Ok(instance),
+            Some(instance) if instance::is_made(&instance) => return Ok(instance),
             Some(_) => self.delete(order.id).await?,
             None => {}
         }
@@ -120,7 +140,12 @@ impl Inner {
         let new = NewInstance {
             name: &instance::name(id),
             kind: "container",
-            source: Source { kind: "image", fingerprint },
+            source: Origin {
+                kind: "image",
+                fingerprint: Some(fingerprint),
+                source: None,
+                instance_only: true,
+            },
             profiles: [],
             config: instance::fixed(address),
             devices: instance::devices(pool, &network.bridge, address, None),
@@ -264,15 +289,11 @@ impl Inner {
 
     /// Removes the container, whole or not, with all that belongs to it.
     pub(super) async fn delete(&self, id: ContainerId) -> Result<()> {
-        const WHAT: &str = "deleting the container";
+        // First, or it would take the container's place.
+        self.discard(&instance::fresh_name(id)).await?;
         if self.instance(id).await?.is_some() {
             self.kill(id).await?;
-            let deleted =
-                self.client.change(Method::DELETE, &path(id), None::<&()>, CHANGE_TIMEOUT).await;
-            match deleted {
-                Err(fault) if fault.is_missing() => {}
-                other => other.map_err(|fault| fault.during(WHAT))?,
-            }
+            self.discard(&instance::name(id)).await?;
         }
         self.known.ended(id);
         remove_ramdisk(self.ramdisk_point(id)).await?;

@@ -9,6 +9,7 @@
 
 mod client;
 mod config;
+mod copies;
 mod events;
 mod exec;
 mod guest;
@@ -23,7 +24,7 @@ mod wire;
 use std::{io, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use gantry_model::{Chain, ContainerId};
+use gantry_model::{Chain, ContainerId, SnapshotId};
 use http::Method;
 use tokio::sync::broadcast;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -40,9 +41,9 @@ use self::{
 };
 use crate::{
     Attached, Error, Exec, ExecOutput, ImageInfo, Observed, Order, PtySize, Result, Running,
-    Runtime, Stats,
+    Runtime, SnapshotInfo, Source, Stats,
     embedded::{image::Images, preflight},
-    locks::Locks,
+    locks::{Busy, Locks},
     network::Network,
 };
 
@@ -84,6 +85,7 @@ impl Incus {
         let inner = Arc::new(Inner {
             images: Store::open(config.images.clone()).await?,
             locks: Locks::default(),
+            snapshot_locks: Locks::default(),
             boot_id: boot_id.trim().to_owned(),
             exits: broadcast::channel(EXITS_MAX).0,
             known: Known::default(),
@@ -103,8 +105,11 @@ impl Incus {
     async fn adopt(&self) -> Result<()> {
         let mut addresses = Vec::new();
         for instance in self.inner.instances().await? {
-            let Some(id) = instance::id(&instance.name) else {
-                tracing::warn!(name = instance.name, "something else is in our project");
+            let id = instance::id(&instance.name).or_else(|| instance::fresh(&instance.name));
+            let Some(id) = id else {
+                if instance::snapshot(&instance.name).is_none() {
+                    tracing::warn!(name = instance.name, "something else is in our project");
+                }
                 continue;
             };
             // One that is not whole has an address, too, until the next creation removes it.
@@ -119,6 +124,18 @@ impl Incus {
         self.inner.network.guard(&addresses).await
     }
 
+    /// Locks a container and what fills it.
+    async fn lock_with(&self, id: ContainerId, source: Source) -> Vec<Busy> {
+        match source {
+            Source::Container(other) if other == id => vec![self.inner.locks.lock(id).await],
+            Source::Container(other) => self.inner.locks.lock_both(id, other).await.into(),
+            Source::Snapshot(snapshot) => vec![
+                self.inner.locks.lock(id).await,
+                self.inner.snapshot_locks.lock(snapshot).await,
+            ],
+        }
+    }
+
     /// The images, for their progress.
     pub fn image_store(&self) -> &Images {
         self.inner.images.built()
@@ -129,8 +146,9 @@ impl Incus {
     pub async fn uninstall(self) -> Result<()> {
         let failed = |fault: Fault| fault.during("removing the project");
         for instance in self.inner.instances().await? {
-            if let Some(id) = instance::id(&instance.name) {
-                self.ensure_deleted(id).await?;
+            match instance::id(&instance.name) {
+                Some(id) => self.ensure_deleted(id).await?,
+                None => self.inner.discard(&instance.name).await?,
             }
         }
         let client = &self.inner.client;
@@ -278,6 +296,53 @@ impl Runtime for Incus {
             inner.delete(id).await
         };
         self.inner.detached(work).await
+    }
+
+    async fn ensure_copied(&self, order: &Order, source: Source) -> Result<()> {
+        let busy = self.lock_with(order.id, source).await;
+        let (inner, order) = (Arc::clone(&self.inner), order.clone());
+        let work = async move {
+            let _busy = busy;
+            inner.copy(&order, source).await
+        };
+        self.inner.detached(work).await
+    }
+
+    async fn ensure_refilled(&self, id: ContainerId, source: Source) -> Result<()> {
+        if source == Source::Container(id) {
+            return Ok(());
+        }
+        let busy = self.lock_with(id, source).await;
+        let inner = Arc::clone(&self.inner);
+        let work = async move {
+            let _busy = busy;
+            inner.refill(id, source).await
+        };
+        self.inner.detached(work).await
+    }
+
+    async fn ensure_snapshot(&self, id: ContainerId, snapshot: SnapshotId) -> Result<SnapshotInfo> {
+        let busy = self.lock_with(id, Source::Snapshot(snapshot)).await;
+        let inner = Arc::clone(&self.inner);
+        let work = async move {
+            let _busy = busy;
+            inner.snapshot(id, snapshot).await
+        };
+        self.inner.detached(work).await
+    }
+
+    async fn ensure_snapshot_deleted(&self, snapshot: SnapshotId) -> Result<()> {
+        let busy = self.inner.snapshot_locks.lock(snapshot).await;
+        let inner = Arc::clone(&self.inner);
+        let work = async move {
+            let _busy = busy;
+            inner.delete_snapshot(snapshot).await
+        };
+        self.inner.detached(work).await
+    }
+
+    async fn snapshots(&self) -> Result<Vec<SnapshotInfo>> {
+        self.inner.snapshots().await
     }
 
     async fn list(&self) -> Result<Vec<Observed>> {

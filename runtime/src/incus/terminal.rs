@@ -8,12 +8,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::{SinkExt as _, StreamExt as _};
+use futures_util::{SinkExt as _, Stream, StreamExt as _};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, ReadBuf},
     sync::{oneshot, watch},
 };
-use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
     task::TaskTracker,
@@ -51,8 +51,19 @@ impl PtyControl for Size {
     }
 }
 
-/// What came from a stream; `None` at its end.
-type Next = Option<Result<Message, tokio_tungstenite::tungstenite::Error>>;
+/// What the terminal shows next; `None` at its end.
+type Next = Option<Bytes>;
+
+/// Reads what the terminal shows. Cancel-safe.
+async fn output(data: &mut (impl Stream<Item = tungstenite::Result<Message>> + Unpin)) -> Next {
+    loop {
+        match data.next().await {
+            Some(Ok(Message::Binary(part))) => return Some(part),
+            Some(Ok(Message::Text(_) | Message::Close(_)) | Err(_)) | None => return None,
+            Some(Ok(_)) => {}
+        }
+    }
+}
 
 /// Begins a command on a terminal.
 pub(super) async fn attach(call: Call, size: PtySize, tasks: &TaskTracker) -> Result<Attached> {
@@ -64,14 +75,17 @@ pub(super) async fn attach(call: Call, size: PtySize, tasks: &TaskTracker) -> Re
     let mut ended = None;
     tokio::select! {
         result = &mut waiting => ended = Some(result?),
-        message = data.next() => first = Some(message),
+        message = output(&mut data) => first = Some(message),
         () = tokio::time::sleep(BEGIN) => {}
     }
-    // One that never began has a terminal that closes without a word.
-    if first.as_ref().is_some_and(|first| !matches!(first, Some(Ok(Message::Binary(_)))))
-        && let Ok(result) = tokio::time::timeout(END, &mut waiting).await
-    {
-        ended = Some(result?);
+    // One that never began has a terminal that closes without a word, and ends when we close it, too.
+    if matches!(first, Some(None)) {
+        if let Err(error) = data.close(None).await {
+            tracing::trace!(%error, "a terminal was closed already");
+        }
+        if let Ok(result) = tokio::time::timeout(END, &mut waiting).await {
+            ended = Some(result?);
+        }
     }
     let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
     let (resizes, sizes) = watch::channel(size);
@@ -110,25 +124,19 @@ fn tell(told: oneshot::Sender<ExitStatus>, status: Result<ExitStatus>) {
 /// Moves bytes both ways until the terminal is closed.
 async fn relay(data: Socket, first: Option<Next>, pipe: DuplexStream) {
     let (mut sink, mut messages) = data.split();
-    let (mut input, mut output) = tokio::io::split(pipe);
+    let (mut input, mut shown) = tokio::io::split(pipe);
     let show = async {
         let mut next = match first {
             Some(first) => first,
-            None => messages.next().await,
+            None => output(&mut messages).await,
         };
-        loop {
-            match next {
-                Some(Ok(Message::Binary(part))) => {
-                    if output.write_all(&part).await.is_err() {
-                        return;
-                    }
-                }
-                Some(Ok(Message::Text(_) | Message::Close(_)) | Err(_)) | None => break,
-                Some(Ok(_)) => {}
+        while let Some(part) = next {
+            if shown.write_all(&part).await.is_err() {
+                return;
             }
-            next = messages.next().await;
+            next = output(&mut messages).await;
         }
-        if let Err(error) = output.shutdown().await {
+        if let Err(error) = shown.shutdown().await {
             tracing::trace!(%error, "a terminal's reader has gone");
         }
     };

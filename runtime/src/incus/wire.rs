@@ -74,7 +74,7 @@ pub(super) struct NewInstance<'a> {
     pub(super) name: &'a str,
     #[serde(rename = "type")]
     pub(super) kind: &'static str,
-    pub(super) source: Source<'a>,
+    pub(super) source: Origin<'a>,
     pub(super) profiles: [&'static str; 0],
     pub(super) config: Map,
     pub(super) devices: BTreeMap<String, Map>,
@@ -82,10 +82,24 @@ pub(super) struct NewInstance<'a> {
 
 /// Where a container's file system comes from.
 #[derive(Debug, Serialize)]
-pub(super) struct Source<'a> {
+pub(super) struct Origin<'a> {
+    /// `image` or `copy`.
     #[serde(rename = "type")]
     pub(super) kind: &'static str,
-    pub(super) fingerprint: &'a str,
+    /// The image.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) fingerprint: Option<&'a str>,
+    /// The container that is copied.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) source: Option<&'a str>,
+    /// Whether its snapshots stay behind.
+    pub(super) instance_only: bool,
+}
+
+/// Another name for a container.
+#[derive(Debug, Serialize)]
+pub(super) struct NewName<'a> {
+    pub(super) name: &'a str,
 }
 
 /// A container, to be changed: all of it.
