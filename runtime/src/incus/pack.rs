@@ -45,6 +45,9 @@ fn write(rootfs: &Path, mapping: Mapping, metadata: &str, output: impl Write) ->
     let mut header = Header::new_gnu();
     header.set_entry_type(EntryType::Regular);
     header.set_mode(0o644);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
     header.set_size(u64::try_from(metadata.len()).unwrap_or(0));
     packer.tar.append_data(&mut header, "metadata.yaml", metadata.as_bytes())?;
     // Directories before what is in them, without recursion.
