@@ -40,7 +40,6 @@ impl Texts {
     pub(super) async fn write(&self, guest: &Guest<'_>) -> Result<Init, Fault> {
         guest.replace("/etc/hostname", &self.hostname).await?;
         guest.replace_block("/etc/hosts", &self.hosts).await?;
-        guest.replace_block("/etc/environment", &self.pam).await?;
         let own = guest.text("/etc/resolv.conf").await?;
         if own.trim().is_empty() || own.contains(BEGIN) {
             guest.replace("/etc/resolv.conf", &block("", &self.resolver)).await?;
@@ -59,13 +58,24 @@ impl Texts {
     }
 }
 
-/// The file system of a container that does not run.
+/// The file system of a container.
 pub(super) struct Guest<'a> {
     pub(super) client: &'a Client,
     pub(super) name: &'a str,
 }
 
 impl Guest<'_> {
+    /// Writes the variables where logins and, at their next start, services take them from.
+    pub(super) async fn set_environment(&self, pam: &str, systemd: &str) -> Result<(), Fault> {
+        self.replace_block("/etc/environment", pam).await?;
+        if self.exists("/etc/systemd").await? {
+            let dir = "/etc/systemd/system.conf.d";
+            self.report(dir, self.client.write_file(self.name, dir, Written::Directory).await)?;
+            self.replace("/etc/systemd/system.conf.d/90-gantry.conf", systemd).await?;
+        }
+        Ok(())
+    }
+
     /// Reports what the container is to blame for; passes on the rest.
     fn report(&self, path: &str, result: Result<(), Fault>) -> Result<(), Fault> {
         match result {

@@ -165,6 +165,22 @@ pub(super) fn config(before: &Map, order: &Order, network: &Network, init: Init)
     config
 }
 
+/// The keys that make these the variables, with empty values for those to be removed; `None` when
+/// they are the variables.
+pub(super) fn environment(before: &Map, env: &BTreeMap<String, String>) -> Option<Map> {
+    let prefix = "environment.";
+    let wanted: Map =
+        env.iter().map(|(key, value)| (format!("{prefix}{key}"), value.clone())).collect();
+    let present = before.iter().filter(|(key, value)| key.starts_with(prefix) && !value.is_empty());
+    let present: Map = present.map(|(key, value)| (key.clone(), value.clone())).collect();
+    if present == wanted {
+        return None;
+    }
+    let mut keys: Map = present.into_keys().map(|key| (key, String::new())).collect();
+    keys.extend(wanted);
+    Some(keys)
+}
+
 /// What Incus has no keys for: the address is set from outside, before the init starts, so that
 /// nothing waits for DHCP. Everything in it comes from checked types.
 fn raw(address: &str, order: &Order, network: &Network, init: Init) -> String {

@@ -22,7 +22,10 @@ use super::{
 };
 use crate::{
     Error, Observed, Order, Result, Running, State,
-    embedded::{guest::Identity, rootfs},
+    embedded::{
+        guest::{Identity, pam, systemd},
+        rootfs,
+    },
     locks::Locks,
     network::Network,
 };
@@ -208,6 +211,30 @@ impl Inner {
             description: "",
         };
         self.client.change(Method::PUT, &path(order.id), Some(&change), CHANGE_TIMEOUT).await
+    }
+
+    /// Gives the container other variables, where commands and logins take them from.
+    pub(super) async fn set_environment(
+        &self,
+        id: ContainerId,
+        env: &BTreeMap<String, String>,
+    ) -> Result<()> {
+        const WHAT: &str = "changing the container's environment";
+        let Some(instance) = self.instance(id).await? else { return Ok(()) };
+        let state = instance::observed(&instance).map(|observed| observed.state);
+        let Some(mut config) = instance::environment(&instance.config, env) else { return Ok(()) };
+        if !matches!(state, Some(State::Running | State::Paused)) {
+            return Ok(());
+        }
+        let guest = Guest { client: &self.client, name: &instance.name };
+        let changed = async {
+            guest.set_environment(&pam(env), &systemd(env)).await?;
+            // What is written in is not what the last start wrote any more.
+            config.insert(IDENTITY.to_owned(), String::new());
+            let patch = Patch { config };
+            self.client.change(Method::PATCH, &path(id), Some(&patch), CHANGE_TIMEOUT).await
+        };
+        changed.await.map_err(|fault| fault.during(WHAT))
     }
 
     /// Mounts the ramdisk, or removes it.

@@ -21,7 +21,7 @@ mod stats;
 mod terminal;
 mod wire;
 
-use std::{io, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use gantry_model::{Chain, ContainerId, SnapshotId};
@@ -285,6 +285,20 @@ impl Runtime for Incus {
     async fn ensure_resumed(&self, id: ContainerId) -> Result<()> {
         let _busy = self.inner.locks.lock(id).await;
         self.inner.set_paused(id, false).await
+    }
+
+    async fn ensure_environment(
+        &self,
+        id: ContainerId,
+        env: &BTreeMap<String, String>,
+    ) -> Result<()> {
+        let busy = self.inner.locks.lock(id).await;
+        let (inner, env) = (Arc::clone(&self.inner), env.clone());
+        let work = async move {
+            let _busy = busy;
+            inner.set_environment(id, &env).await
+        };
+        self.inner.detached(work).await
     }
 
     async fn ensure_deleted(&self, id: ContainerId) -> Result<()> {
