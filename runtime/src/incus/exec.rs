@@ -11,8 +11,9 @@ use tokio_tungstenite::tungstenite::Message;
 
 use super::{
     client::{Client, Fault, Socket},
+    instance,
     lifecycle::path,
-    wire::{NewProcess, Operation},
+    wire::{Instance, Map, NewProcess, Operation},
 };
 use crate::{Error, Exec, ExecOutput, ExitStatus, PtySize, Result};
 
@@ -35,12 +36,17 @@ impl Call {
     /// Begins a command; with a size, on a terminal.
     pub(super) async fn begin(
         client: &Client,
-        id: ContainerId,
+        instance: &Instance,
         command: &Exec,
         size: Option<PtySize>,
     ) -> Result<Self> {
         command.check()?;
-        let mut environment = command.env.clone();
+        let missing = || Error::failed(WHAT, "this is no container of ours");
+        let id = instance::id(&instance.name).ok_or_else(missing)?;
+        // Incus gives a command what the init was started with; all that can be done is to empty it.
+        let emptied = instance::unset(&instance.config).map(|key| (key.to_owned(), String::new()));
+        let mut environment: Map = emptied.collect();
+        environment.extend(command.env.clone());
         if size.is_some() {
             environment.entry("TERM".to_owned()).or_insert_with(|| "xterm-256color".to_owned());
         }
@@ -90,9 +96,13 @@ impl Call {
 }
 
 /// Runs a command to its end.
-pub(super) async fn exec(client: &Client, id: ContainerId, command: &Exec) -> Result<ExecOutput> {
+pub(super) async fn exec(
+    client: &Client,
+    instance: &Instance,
+    command: &Exec,
+) -> Result<ExecOutput> {
     let run = async {
-        let call = Call::begin(client, id, command, None).await?;
+        let call = Call::begin(client, instance, command, None).await?;
         // Held to the end: without it the command is killed.
         let _control = call.open("control").await?;
         let (stdin, stdout, stderr) =

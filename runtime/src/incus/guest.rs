@@ -44,12 +44,7 @@ impl Texts {
         if own.trim().is_empty() || own.contains(BEGIN) {
             guest.replace("/etc/resolv.conf", &block("", &self.resolver)).await?;
         }
-        if guest.exists("/etc/systemd").await? {
-            let dir = "/etc/systemd/system.conf.d";
-            guest
-                .report(dir, guest.client.write_file(guest.name, dir, Written::Directory).await)?;
-            guest.replace("/etc/systemd/system.conf.d/90-gantry.conf", &self.systemd).await?;
-        }
+        guest.set_environment(&self.pam, &self.systemd).await?;
         Ok(match guest.client.read_file(guest.name, "/sbin/init").await {
             Ok(Some(Entry::Link(to))) => Init::of(Some(&to)),
             Ok(_) | Err(Fault::Refused { .. }) => Init::of(None),

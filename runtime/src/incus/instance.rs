@@ -19,6 +19,8 @@ pub(super) const ADDRESS: &str = "user.gantry.address";
 pub(super) const STARTED: &str = "user.gantry.started";
 /// What the files of a snapshot take, in bytes.
 pub(super) const BYTES: &str = "user.gantry.bytes";
+/// The variables that were removed since it was started, with commas between.
+pub(super) const UNSET: &str = "user.gantry.unset";
 /// What was written into it.
 pub(super) const IDENTITY: &str = "user.gantry.identity";
 /// What its init is, as [`Init`] writes it.
@@ -162,7 +164,18 @@ pub(super) fn config(before: &Map, order: &Order, network: &Network, init: Init)
         config.insert("raw.lxc".to_owned(), raw(address, order, network, init));
     }
     config.insert(STARTED.to_owned(), "true".to_owned());
+    config.remove(UNSET);
     config
+}
+
+/// The variables that a command is not to have, though the init was started with them.
+pub(super) fn unset(config: &Map) -> impl Iterator<Item = &str> {
+    config
+        .get(UNSET)
+        .map(String::as_str)
+        .unwrap_or_default()
+        .split(',')
+        .filter(|key| !key.is_empty())
 }
 
 /// The keys that make these the variables, with empty values for those to be removed; `None` when
@@ -176,8 +189,14 @@ pub(super) fn environment(before: &Map, env: &BTreeMap<String, String>) -> Optio
     if present == wanted {
         return None;
     }
+    let removed = present.keys().filter_map(|key| key.strip_prefix(prefix)).chain(unset(before));
+    let mut removed: Vec<&str> = removed.filter(|key| !env.contains_key(*key)).collect();
+    removed.sort_unstable();
+    removed.dedup();
+    let removed = removed.join(",");
     let mut keys: Map = present.into_keys().map(|key| (key, String::new())).collect();
     keys.extend(wanted);
+    keys.insert(UNSET.to_owned(), removed);
     Some(keys)
 }
 

@@ -103,10 +103,11 @@ impl Inner {
         }
     }
 
-    /// Refuses one that does not run, or is frozen.
-    pub(super) async fn running(&self, id: ContainerId) -> Result<()> {
-        match self.alive(id).await? {
-            State::Running => Ok(()),
+    /// A container that runs; refuses one that does not, or is frozen.
+    pub(super) async fn running(&self, id: ContainerId) -> Result<Instance> {
+        let instance = self.instance(id).await?.ok_or(Error::NotFound { id })?;
+        match instance::observed(&instance).ok_or(Error::NotFound { id })?.state {
+            State::Running => Ok(instance),
             State::Paused | State::Created | State::Stopped => Err(Error::NotRunning { id }),
         }
     }

@@ -368,13 +368,13 @@ impl Runtime for Incus {
     }
 
     async fn exec(&self, id: ContainerId, command: &Exec) -> Result<ExecOutput> {
-        self.inner.running(id).await?;
-        exec::exec(&self.inner.client, id, command).await
+        let instance = self.inner.running(id).await?;
+        exec::exec(&self.inner.client, &instance, command).await
     }
 
     async fn attach(&self, id: ContainerId, command: &Exec, size: PtySize) -> Result<Attached> {
-        self.inner.running(id).await?;
-        let call = Call::begin(&self.inner.client, id, command, Some(size)).await?;
+        let instance = self.inner.running(id).await?;
+        let call = Call::begin(&self.inner.client, &instance, command, Some(size)).await?;
         terminal::attach(call, size, &self.inner.tasks).await
     }
 
