@@ -60,7 +60,7 @@ static LIST: [Param; 11] = [
     Param::new("include_prespawn", Holds::Flag, "Accepted; there are no warm containers yet"),
 ];
 static SHOW: [Param; 3] = [RUNTIME, DOMAINS, PERMISSIONS];
-static WAITS: [Param; 2] = [query::WAIT, query::TIMEOUT];
+pub(crate) static WAITS: [Param; 2] = [query::WAIT, query::TIMEOUT];
 static LOGS: [Param; 4] = [
     query::PAGE,
     query::LIMIT,
@@ -265,7 +265,7 @@ fn include(query: &mut Query) -> wire::Include {
 }
 
 /// What the client waits for, if it says so, and for how long.
-fn wait(uri: &Uri) -> Result<Option<(Condition, Duration)>, Problem> {
+pub(crate) fn wait(uri: &Uri) -> Result<Option<(Condition, Duration)>, Problem> {
     let mut query = Query::new(uri, &WAITS);
     let words = [
         ("running", Condition::Running),

@@ -15,20 +15,7 @@ struct Family {
     paths: &'static [&'static str],
 }
 
-const FAMILIES: [Family; 11] = [
-    Family {
-        what: "Snapshots are",
-        paths: &[
-            "/api/v1/snapshots",
-            "/api/v1/containers/{id}/snapshots",
-            "/api/v1/containers/{id}/snapshots/{name}",
-            "/api/v1/containers/{id}/snapshots/{name}/alias",
-        ],
-    },
-    Family {
-        what: "Copying and synchronising containers is",
-        paths: &["/api/v1/containers/{id}/copy", "/api/v1/containers/{id}/sync"],
-    },
+const FAMILIES: [Family; 9] = [
     Family { what: "Container claims are", paths: &["/api/v1/containers/{id}/authorize"] },
     Family { what: "KVM is", paths: &["/api/v1/containers/{id}/kvm"] },
     Family {

@@ -15,6 +15,7 @@ mod caller;
 mod containers;
 #[cfg(test)]
 mod contract;
+mod copies;
 mod cors;
 mod environment;
 mod events;
@@ -31,6 +32,7 @@ mod proxy;
 mod query;
 mod realms;
 mod refusal;
+mod snapshots;
 mod surface;
 mod tokens;
 mod wire;
@@ -125,6 +127,8 @@ fn surface() -> Surface {
         containers::surface,
         environment::surface,
         events::surface,
+        snapshots::surface,
+        copies::surface,
         logs::surface,
         operations::surface,
         proxy::surface,

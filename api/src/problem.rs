@@ -69,6 +69,12 @@ pub(crate) enum Kind {
     BodyTooLarge,
     UnsupportedMediaType,
     Quota,
+    SnapshotLimit,
+    SnapshotBusy,
+    SnapshotNameTaken,
+    SnapshotUnavailable,
+    SourceNotFound,
+    NotACopy,
     AliasLimit,
     HookLimit,
     HooksOfProject,
@@ -157,6 +163,18 @@ impl Kind {
                 "UNSUPPORTED_MEDIA_TYPE",
             ),
             Self::Quota => (ENTITY, "QUOTA_EXCEEDED", "QUOTA_EXCEEDED"),
+            Self::SnapshotLimit => (BAD, "CONTAINER_SNAPSHOT_LIMIT", "CONTAINER_SNAPSHOT_LIMIT"),
+            Self::SnapshotBusy => {
+                (CONFLICT, "SNAPSHOT_OPERATION_IN_PROGRESS", "SNAPSHOT_OPERATION_IN_PROGRESS")
+            }
+            Self::SnapshotNameTaken => (CONFLICT, "Conflict", "SNAPSHOT_NAME_IN_USE"),
+            Self::SnapshotUnavailable => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "SNAPSHOT_INVENTORY_UNAVAILABLE",
+                "SNAPSHOT_INVENTORY_UNAVAILABLE",
+            ),
+            Self::SourceNotFound => (MISSING, "Not Found", "SOURCE_CONTAINER_NOT_FOUND"),
+            Self::NotACopy => (BAD, "Bad Request", "CONTAINER_IS_NO_COPY"),
             Self::HookLimit => (ENTITY, "HOOK_LIMIT_REACHED", "HOOK_LIMIT_REACHED"),
             Self::HooksOfProject => (ENTITY, "Validation Error", "VALIDATION_ERROR"),
             Self::AliasLimit => (ENTITY, "ALIAS_LIMIT_REACHED", "ALIAS_LIMIT_REACHED"),

@@ -1,6 +1,8 @@
 //! From the refusals of the control plane to answers: the one exhaustive match.
 
-use gantry_control::{During, EdgeError, Error, Forbidden, Operation, Thing, Unauthenticated};
+use gantry_control::{
+    During, EdgeError, Error, Forbidden, Operation, SnapshotError, Thing, Unauthenticated,
+};
 use gantry_model::{ContainerId, Phase, ProjectId, Refused, alias::InvalidAlias};
 use serde_json::json;
 
@@ -28,6 +30,7 @@ impl From<Error> for Problem {
                 on_field(during, Kind::AliasTaken, Kind::AliasTakenOnUpdate, "alias", message)
             }
             Error::Edge(error) => edge(error, message),
+            Error::Snapshot(error) => snapshot(&error, message),
             Error::UsernameTaken => named(Kind::AliasTaken, "username", message),
             Error::Immutable { field } => named(Kind::Immutable, field, message),
             Error::MustStop { field } => named(Kind::MustStop, field, message),
@@ -99,11 +102,37 @@ fn edge(error: EdgeError, message: String) -> Problem {
     }
 }
 
+/// Refusals of snapshots and copies.
+fn snapshot(error: &SnapshotError, message: String) -> Problem {
+    match *error {
+        SnapshotError::Limit { count, max } => {
+            let data = json!({ "field": "snapshots", "current_count": count, "limit": max });
+            Problem::new(Kind::SnapshotLimit, message).with_data(data)
+        }
+        SnapshotError::Busy => {
+            Problem::new(Kind::SnapshotBusy, message).retry_after_s(RETRY_AFTER_S)
+        }
+        SnapshotError::Finalizing => {
+            Problem::new(Kind::Finalizing, message).retry_after_s(RETRY_AFTER_S)
+        }
+        SnapshotError::NothingThere => Problem::new(Kind::StateConflict, message),
+        SnapshotError::NameTaken { .. } => named(Kind::SnapshotNameTaken, "alias", message),
+        SnapshotError::ContainerGone => Problem::new(Kind::ContainerNotFound, message),
+        SnapshotError::Refused(refused) => Problem::new(refused_kind(refused), message),
+        SnapshotError::NotACopy => Problem::new(Kind::NotACopy, message),
+        SnapshotError::NotMade => {
+            Problem::new(Kind::SnapshotUnavailable, message).retry_after_s(RETRY_AFTER_S)
+        }
+    }
+}
+
 fn missing(thing: Thing) -> Kind {
     match thing {
         Thing::Project => Kind::ProjectNotFound,
         Thing::Container => Kind::ContainerNotFound,
-        Thing::Server
+        Thing::SourceContainer => Kind::SourceNotFound,
+        Thing::Snapshot
+        | Thing::Server
         | Thing::Token
         | Thing::Image
         | Thing::User
@@ -127,9 +156,10 @@ fn unauthenticated(why: Unauthenticated) -> Kind {
 
 fn forbidden(why: &Forbidden) -> Kind {
     match why {
-        Forbidden::RealmRequired | Forbidden::WrongRealm(_) | Forbidden::RealmConflict(_) => {
-            Kind::RealmScope
-        }
+        Forbidden::OffRealm
+        | Forbidden::RealmRequired
+        | Forbidden::WrongRealm(_)
+        | Forbidden::RealmConflict(_) => Kind::RealmScope,
         Forbidden::Leaf(_)
         | Forbidden::SessionOnly
         | Forbidden::AdminOnly
@@ -143,6 +173,7 @@ fn forbidden(why: &Forbidden) -> Kind {
 fn refused_kind(refused: Refused) -> Kind {
     match refused {
         Refused::Unfinished
+        | Refused::CopyInProgress
         | Refused::StartInProgress
         | Refused::StopInProgress
         | Refused::Deleting => Kind::Busy,

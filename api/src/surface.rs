@@ -369,6 +369,7 @@ impl Surface {
             "Projects",
             "Containers",
             "Environment",
+            "Snapshots",
             "Proxy permissions",
             "Proxy hooks",
             "Proxy aliases",

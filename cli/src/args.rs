@@ -2,6 +2,7 @@
 
 mod accounts;
 mod proxy;
+mod snapshots;
 
 use std::path::PathBuf;
 
@@ -14,6 +15,7 @@ pub(crate) use self::{
         TokensCommand, UserChange, UsersCommand,
     },
     proxy::{AliasFields, EdgeSettings, PermissionsCommand, ProxyCommand, Tap},
+    snapshots::{ContainerCopy, SnapshotsCommand},
 };
 use crate::{exit::EXIT_CODES_HELP, output::Format};
 
@@ -86,6 +88,9 @@ pub(crate) enum Command {
     Containers(ContainersCommand),
     /// List containers (the same as `containers list`).
     Ps(ContainersList),
+    /// Kept states of containers' files, which outlive the containers.
+    #[command(subcommand)]
+    Snapshots(SnapshotsCommand),
     /// Aliases: names of your own that lead to services of containers.
     #[command(subcommand)]
     Proxy(ProxyCommand),
@@ -261,6 +266,15 @@ pub(crate) enum ContainersCommand {
     /// Environment variables, also while the container runs; running processes keep theirs.
     #[command(subcommand)]
     Env(EnvCommand),
+    /// Make a container with the files of another one or of a snapshot; it starts at once.
+    Copy(ContainerCopy),
+    /// Give a copy the files that the container it was copied from has now.
+    Sync {
+        /// The copy's id.
+        id: ContainerId,
+        #[command(flatten)]
+        wait: Wait,
+    },
     /// What a container uses.
     Stats {
         /// Its id.
@@ -506,6 +520,9 @@ mod tests {
                  NODE_ENV=staging"
             ),
             format!("gantry containers delete {id}"),
+            format!("gantry snapshots create --container {id} --alias before-deletion"),
+            format!("gantry snapshots update-alias -c {id} --name snap-1 --alias null"),
+            format!("gantry containers copy {id} --target-project-id {id} --name copy-1 --wait"),
             "gantry ps".to_owned(),
             "gantry -o json auth create --alias ci-bot".to_owned(),
             "gantry login --email alice -p secret --print-token".to_owned(),

@@ -72,6 +72,7 @@ fn run(cli: Cli, out: Format) -> Result<(), Failure> {
         | Command::Proxy(_)
         | Command::Permissions(_)
         | Command::Edge(_)
+        | Command::Snapshots(_)
         | Command::Tap(_)) => runtime()?.block_on(client::run(cli.connection, out, command)),
     }
 }

@@ -60,6 +60,8 @@ pub struct Limits {
     pub tokens_per_user_max: usize,
     /// Aliases that one user may have.
     pub aliases_per_user_max: u32,
+    /// Snapshots that one container may have.
+    pub snapshots_per_container_max: u32,
     /// How long the name of a removed alias waits for its last owner only, in milliseconds.
     pub alias_quarantine_ms: i64,
 }
@@ -75,6 +77,7 @@ impl Default for Limits {
             project_delete_timeout_ms: 25_000,
             tokens_per_user_max: 1000,
             aliases_per_user_max: 1000,
+            snapshots_per_container_max: 1000,
             alias_quarantine_ms: 7 * 24 * 60 * 60 * 1000,
         }
     }
@@ -170,6 +173,14 @@ impl Controller {
 
     pub(crate) fn now_ms(&self) -> i64 {
         self.inner.clock.now_ms()
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.inner.limits
+    }
+
+    pub(crate) fn runtime(&self) -> &Arc<dyn Runtime> {
+        &self.inner.runtime
     }
 
     pub(crate) fn store(&self) -> &Store {

@@ -41,6 +41,10 @@ pub enum Thing {
     Hostname,
     /// An event.
     Event,
+    /// A snapshot.
+    Snapshot,
+    /// The container that another is a copy of, or is to be.
+    SourceContainer,
 }
 
 impl fmt::Display for Thing {
@@ -58,6 +62,8 @@ impl fmt::Display for Thing {
             Self::Hook => "Hook",
             Self::Hostname => "Hostname",
             Self::Event => "Event",
+            Self::Snapshot => "Snapshot",
+            Self::SourceContainer => "Source container",
         })
     }
 }
@@ -112,6 +118,9 @@ pub enum Forbidden {
     /// A realm was asked for that contradicts the realm of the host.
     #[error("realm_id {0} contradicts the realm of the host")]
     RealmConflict(RealmId),
+    /// The container is the actor's, but not in the realm of the host.
+    #[error("the container is not in this realm")]
+    OffRealm,
     /// A token that is bound to realms may not change the realms of anything.
     #[error("a realm-restricted token may not change realm_ids")]
     RealmsFixed,
@@ -189,6 +198,48 @@ pub enum EdgeError {
     HookLimit,
 }
 
+/// Why what is asked about snapshots and copies cannot be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SnapshotError {
+    /// The container has as many snapshots as it may.
+    #[error("the container has {count} snapshots and may have {max}; delete one first")]
+    Limit {
+        /// How many it has.
+        count: u64,
+        /// How many it may have.
+        max: u32,
+    },
+    /// A snapshot of the container is being made or used, or its files are being copied.
+    #[error("another operation on the container's snapshots or files is under way; try again")]
+    Busy,
+    /// The container is being made or deleted.
+    #[error("the container is being created or deleted")]
+    Finalizing,
+    /// The creation of the container failed, so it has no files.
+    #[error("the container was never made, so that it has no files")]
+    NothingThere,
+    /// The container has a snapshot of this name.
+    #[error("the container has a snapshot named {name} already; choose another alias")]
+    NameTaken {
+        /// The name.
+        name: String,
+    },
+    /// The container of the snapshot was deleted.
+    #[error(
+        "the container was deleted; copy it with this source_snapshot to get its files in a new one"
+    )]
+    ContainerGone,
+    /// The phase of the container does not allow it.
+    #[error("its files cannot be replaced now: {0}")]
+    Refused(Refused),
+    /// The container is no copy of another.
+    #[error("the container is not a copy, so that there is nothing to synchronise it with")]
+    NotACopy,
+    /// The runtime could not make the snapshot.
+    #[error("the snapshot could not be made; try again")]
+    NotMade,
+}
+
 /// Why a use case was refused or could not be done.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -210,6 +261,9 @@ pub enum Error {
     /// What is asked about aliases, hostnames, documents or hooks cannot be.
     #[error(transparent)]
     Edge(#[from] EdgeError),
+    /// What is asked about snapshots and copies cannot be.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
     /// There is a user of this name already.
     #[error("the user name is taken")]
     UsernameTaken,
@@ -340,6 +394,8 @@ impl Error {
             Store::AliasLimit { max } => EdgeError::AliasLimit { max }.into(),
             Store::HostnameTaken => EdgeError::HostnameInUse.into(),
             Store::UsernameTaken => Self::UsernameTaken,
+            Store::SnapshotBusy => SnapshotError::Busy.into(),
+            Store::SnapshotLimit { count, max } => SnapshotError::Limit { count, max }.into(),
             Store::QuotaReached { max } => Self::Quota { max },
             Store::ProjectGone => Self::NotFound(Thing::Project),
             Store::Stale => Self::Conflict,

@@ -23,6 +23,7 @@ mod idempotency;
 mod idle;
 mod inside;
 mod installation;
+mod keeper;
 mod names;
 mod operate;
 mod password;
@@ -34,6 +35,7 @@ mod realms;
 mod recheck;
 mod reconciler;
 mod session;
+mod snapshots;
 mod starter;
 mod throttle;
 mod tokens;
@@ -49,22 +51,26 @@ pub use auth::{Account, Credential};
 pub use clock::Clock;
 pub use containers::{
     ContainerChange, ContainerQuery, ContainerStats, ContainerView, EnvironmentView, Extra, Extras,
-    NewContainer,
+    NewContainer, NewCopy,
 };
 pub use controller::{Controller, Deps, Limits};
-pub use error::{During, EdgeError, Error, Forbidden, Result, Thing, Unauthenticated};
+pub use error::{
+    During, EdgeError, Error, Forbidden, Result, SnapshotError, Thing, Unauthenticated,
+};
 pub use events::EventQuery;
 pub use gantry_runtime::Stats;
 pub use gantry_store::{
     Access, Activity, ActivityTotals, Alias, Container, ContainerSort, ContainerStatus,
     CustomHostname, Event, EventTotals, HookRecord, HostnameProof, Idempotency, Listed, LogSort,
-    Page, Profile, Project, ProjectSort, Scope, Server, Span, StatusLog, Version, event_number,
+    Page, Profile, Project, ProjectSort, Scope, Server, Snapshot, SnapshotSort, SnapshotSummary,
+    Span, StatusLog, Version, event_number,
 };
 pub use hostnames::HostnameView;
 pub use idempotency::IdempotencyKey;
 pub use idle::{Idler, Traffic};
 pub use inside::{Display, Inside, Listener, Process, Terminal, Unit};
 pub use installation::{Image, ServerView};
+pub use keeper::SnapshotKeeper;
 pub use names::{Answer, DnsNames, LookUpFailed, Names};
 pub use operate::{Operated, Operation};
 pub use permissions::{Leaf, Permissions};
@@ -74,6 +80,7 @@ pub use realms::RealmView;
 pub use recheck::{RecheckConfig, Rechecker};
 pub use reconciler::{Reconciler, ReconcilerConfig};
 pub use session::Session;
+pub use snapshots::{ContainerSnapshots, NewSnapshot, Restored, SnapshotQuery};
 pub use starter::{StartCommand, StartError, Starter, StarterConfig};
 pub use tokens::{ExpiresAt, NewToken, Token, TokenChange};
 pub use wait::{Condition, Waited};

@@ -11,7 +11,7 @@ use std::fmt;
 pub enum Phase {
     /// Recorded; the runtime makes it and starts it.
     Creating,
-    /// Being filled from another container, then started.
+    /// Being filled from another container or from a snapshot, then started if it ran before.
     Copying,
     /// A warm container being handed to its new owner.
     Claiming,
@@ -46,10 +46,14 @@ pub enum Event {
     Pause,
     /// A client: thaw it.
     Resume,
+    /// A client: replace its files by those of a snapshot or of the container that it is a copy of.
+    Refill,
     /// A client: remove it.
     Delete,
     /// The runtime: its init runs.
     Booted,
+    /// The runtime: its files are the new ones, and it is to stay stopped.
+    Filled,
     /// The runtime: its init ended.
     Exited,
     /// The runtime could not do what it was asked, or no longer can tell.
@@ -60,15 +64,17 @@ pub enum Event {
 
 impl Event {
     /// Every event: the clients' first, then the runtime's reports.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Create,
         Self::Start,
         Self::Stop,
         Self::Restart,
         Self::Pause,
         Self::Resume,
+        Self::Refill,
         Self::Delete,
         Self::Booted,
+        Self::Filled,
         Self::Exited,
         Self::Lost,
         Self::Gone,
@@ -84,6 +90,9 @@ pub enum Refused {
     /// It has not run yet.
     #[error("the container is still being created")]
     Unfinished,
+    /// Its files are being copied.
+    #[error("the container's files are being copied")]
+    CopyInProgress,
     /// It is starting; wait until it runs.
     #[error("the container is starting")]
     StartInProgress,
@@ -216,7 +225,8 @@ impl Phase {
             Self::Creating | Self::Starting | Self::Running | Self::Paused => Ok(Self::Stopping),
             Self::Stopping | Self::Stopped => Ok(self),
             Self::Failed => Ok(Self::Stopped),
-            Self::Copying | Self::Claiming => Err(Refused::Unfinished),
+            Self::Copying => Err(Refused::CopyInProgress),
+            Self::Claiming => Err(Refused::Unfinished),
             Self::Deleting => Err(Refused::Deleting),
         }
     }
@@ -226,7 +236,8 @@ impl Phase {
         match self {
             Self::Running => Ok(Self::Stopping),
             Self::Stopped | Self::Failed => Ok(Self::Starting),
-            Self::Creating | Self::Copying | Self::Claiming => Err(Refused::Unfinished),
+            Self::Copying => Err(Refused::CopyInProgress),
+            Self::Creating | Self::Claiming => Err(Refused::Unfinished),
             Self::Starting => Err(Refused::StartInProgress),
             Self::Paused => Err(Refused::Paused),
             Self::Stopping => Err(Refused::StopInProgress),
@@ -238,7 +249,8 @@ impl Phase {
     pub fn pause(self) -> Result<Self, Refused> {
         match self {
             Self::Running | Self::Paused => Ok(Self::Paused),
-            Self::Creating | Self::Copying | Self::Claiming => Err(Refused::Unfinished),
+            Self::Copying => Err(Refused::CopyInProgress),
+            Self::Creating | Self::Claiming => Err(Refused::Unfinished),
             Self::Starting => Err(Refused::StartInProgress),
             Self::Stopping => Err(Refused::StopInProgress),
             Self::Stopped => Err(Refused::NotRunning),
@@ -251,11 +263,24 @@ impl Phase {
     pub fn resume(self) -> Result<Self, Refused> {
         match self {
             Self::Paused | Self::Running => Ok(Self::Running),
-            Self::Creating | Self::Copying | Self::Claiming => Err(Refused::Unfinished),
+            Self::Copying => Err(Refused::CopyInProgress),
+            Self::Creating | Self::Claiming => Err(Refused::Unfinished),
             Self::Starting => Err(Refused::StartInProgress),
             Self::Stopping => Err(Refused::StopInProgress),
             Self::Stopped => Err(Refused::NotRunning),
             Self::Failed => Err(Refused::Failed),
+            Self::Deleting => Err(Refused::Deleting),
+        }
+    }
+
+    /// A client replaces its files.
+    pub fn refill(self) -> Result<Self, Refused> {
+        match self {
+            Self::Running | Self::Paused | Self::Stopped | Self::Failed => Ok(Self::Copying),
+            Self::Copying => Err(Refused::CopyInProgress),
+            Self::Creating | Self::Claiming => Err(Refused::Unfinished),
+            Self::Starting => Err(Refused::StartInProgress),
+            Self::Stopping => Err(Refused::StopInProgress),
             Self::Deleting => Err(Refused::Deleting),
         }
     }
@@ -283,6 +308,23 @@ impl Phase {
         match self {
             Self::Creating | Self::Copying | Self::Claiming | Self::Starting => Self::Running,
             Self::Running
+            | Self::Paused
+            | Self::Stopping
+            | Self::Stopped
+            | Self::Failed
+            | Self::Deleting => self,
+        }
+    }
+
+    /// The runtime reports that its files are the new ones; it is to stay stopped.
+    #[must_use]
+    pub fn filled(self) -> Self {
+        match self {
+            Self::Copying => Self::Stopped,
+            Self::Creating
+            | Self::Claiming
+            | Self::Starting
+            | Self::Running
             | Self::Paused
             | Self::Stopping
             | Self::Stopped
@@ -336,8 +378,10 @@ impl Phase {
             Event::Restart => self.restart()?,
             Event::Pause => self.pause()?,
             Event::Resume => self.resume()?,
+            Event::Refill => self.refill()?,
             Event::Delete => self.delete(),
             Event::Booted => self.booted(),
+            Event::Filled => self.filled(),
             Event::Exited => self.exited(),
             Event::Lost => self.lost(),
             Event::Gone => return Ok(self.gone()),

@@ -114,6 +114,7 @@ async fn template(store: &Store) -> Result<Container, Box<dyn Error>> {
         done_seq: 1,
         started_at_ms: Some(0),
         boot_id: Some("0d5c8a3e-9d3f-4a61-b0ad-6c6f2b9f1c11".to_owned()),
+        fill: None,
     };
     let spec = ContainerSpec {
         name: ContainerName::parse("name", "replaced")?,
@@ -138,6 +139,7 @@ async fn template(store: &Store) -> Result<Container, Box<dyn Error>> {
         spec,
         wish: Wish::Running,
         wish_seq: 1,
+        source: None,
         status,
         version: Version::FIRST,
         created_at_ms: 0,

@@ -78,6 +78,8 @@ pub(crate) fn of<K>(kind: &'static str, id: Id<K>) -> impl FnOnce(Error) -> Erro
         | Error::AliasTaken
         | Error::LabelTaken { .. }
         | Error::AliasLimit { .. }
+        | Error::SnapshotLimit { .. }
+        | Error::SnapshotBusy
         | Error::HostnameTaken
         | Error::UsernameTaken
         | Error::IdTaken

@@ -16,6 +16,7 @@ use crate::{
         Container, ContainerFilter, ContainerSort, ContainerStatus, Listed, LogSort, Page,
         StatusLog, Version,
     },
+    snapshots,
     sqlite::Row,
     told,
     writer::Tx,
@@ -215,7 +216,7 @@ impl Store {
     }
 }
 
-async fn create(tx: &mut Tx, container: Container, doc: &str) -> Result<Container> {
+pub(crate) async fn create(tx: &mut Tx, container: Container, doc: &str) -> Result<Container> {
     match projects::quota(tx, container.project).await? {
         None => return Err(Error::ProjectGone),
         Some(None) => {}
@@ -230,8 +231,8 @@ async fn create(tx: &mut Tx, container: Container, doc: &str) -> Result<Containe
     sqlx::query(
         "INSERT INTO containers (id, project, owner, server, name, key_fingerprint, hoody_kit, \
          wish, wish_seq, phase, address, generation, why, done_seq, started_at_ms, boot_id, \
-         version, created_at_ms, updated_at_ms, doc) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, \
-         $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)",
+         version, created_at_ms, updated_at_ms, doc, source, fill) VALUES ($1, $2, $3, $4, $5, \
+         $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)",
     )
     .bind(container.id.as_bytes().as_slice())
     .bind(container.project.as_bytes().as_slice())
@@ -253,6 +254,8 @@ async fn create(tx: &mut Tx, container: Container, doc: &str) -> Result<Containe
     .bind(container.created_at_ms)
     .bind(container.updated_at_ms)
     .bind(doc)
+    .bind(container.source.map(|source| source.as_bytes().to_vec()))
+    .bind(status.fill.map(snapshots::fill_text))
     .execute(&mut tx.connection)
     .await
     .map_err(failed)?;
@@ -265,7 +268,7 @@ async fn create(tx: &mut Tx, container: Container, doc: &str) -> Result<Containe
 }
 
 /// Reads a container that must have this version.
-async fn load_at(tx: &mut Tx, id: ContainerId, version: Version) -> Result<Container> {
+pub(crate) async fn load_at(tx: &mut Tx, id: ContainerId, version: Version) -> Result<Container> {
     let container = load(tx, id).await?;
     if container.version == version { Ok(container) } else { Err(Error::Stale) }
 }
@@ -303,12 +306,12 @@ async fn save_spec(tx: &mut Tx, container: &mut Container, doc: &str) -> Result<
 
 /// Writes wish and status and notes the change; the version rises in the database and in
 /// `container`.
-async fn save_state(tx: &mut Tx, container: &mut Container) -> Result<()> {
+pub(crate) async fn save_state(tx: &mut Tx, container: &mut Container) -> Result<()> {
     let status = &container.status;
     let done = sqlx::query(
         "UPDATE containers SET wish = $3, wish_seq = $4, phase = $5, address = $6, \
          generation = $7, why = $8, done_seq = $9, started_at_ms = $10, boot_id = $11, \
-         updated_at_ms = $12, version = version + 1 WHERE id = $1 AND version = $2",
+         updated_at_ms = $12, fill = $13, version = version + 1 WHERE id = $1 AND version = $2",
     )
     .bind(container.id.as_bytes().as_slice())
     .bind(integer(container.version.0))
@@ -322,6 +325,7 @@ async fn save_state(tx: &mut Tx, container: &mut Container) -> Result<()> {
     .bind(status.started_at_ms)
     .bind(&status.boot_id)
     .bind(container.updated_at_ms)
+    .bind(status.fill.map(snapshots::fill_text))
     .execute(&mut tx.connection)
     .await
     .map_err(failed)?;
@@ -341,7 +345,7 @@ fn saved(container: &mut Container, rows: u64) -> Result<()> {
 }
 
 /// Adds the entry that says that `container` has come to its phase.
-async fn log(
+pub(crate) async fn log(
     tx: &mut Tx,
     container: &Container,
     from: Option<Phase>,
@@ -395,6 +399,7 @@ fn container(row: &Row) -> Result<Container> {
             spec: document::read_container(columns::get(row, "doc")?)?,
             wish: Wish::from_word(wish).ok_or_else(|| damaged("wish", "is no wish"))?,
             wish_seq: columns::count(row, "wish_seq")?,
+            source: columns::optional_id(row, "source")?,
             status: ContainerStatus {
                 phase: columns::phase(row, "phase")?,
                 address: columns::address(row, "address")?,
@@ -403,6 +408,7 @@ fn container(row: &Row) -> Result<Container> {
                 done_seq: columns::count(row, "done_seq")?,
                 started_at_ms: columns::get(row, "started_at_ms")?,
                 boot_id: columns::get(row, "boot_id")?,
+                fill: snapshots::fill(row)?,
             },
             version: Version(columns::count(row, "version")?),
             created_at_ms: columns::get(row, "created_at_ms")?,

@@ -19,8 +19,8 @@ pub enum Error {
     /// The record has another version than the one given.
     #[error("the record has changed meanwhile")]
     Stale,
-    /// Another container of the project has this name.
-    #[error("another container of the project has this name")]
+    /// Another container of the project, or snapshot of the container, has this name.
+    #[error("another one has this name")]
     NameTaken,
     /// Another container has this SSH key.
     #[error("another container has this SSH key")]
@@ -62,6 +62,17 @@ pub enum Error {
     /// The project still holds containers.
     #[error("the project still holds containers")]
     NotEmpty,
+    /// The container has as many snapshots as it may.
+    #[error("a container may have at most {max} snapshots")]
+    SnapshotLimit {
+        /// How many it has.
+        count: u64,
+        /// How many it may have.
+        max: u32,
+    },
+    /// A snapshot of the container is being made, or its files are being replaced.
+    #[error("another operation on snapshots is under way")]
+    SnapshotBusy,
     /// The database cannot be used now.
     #[error("the store is unavailable")]
     Unavailable(#[source] Outage),
@@ -121,6 +132,8 @@ impl Error {
             | Self::QuotaReached { .. }
             | Self::ProjectGone
             | Self::NotEmpty
+            | Self::SnapshotLimit { .. }
+            | Self::SnapshotBusy
             | Self::Corrupt { .. } => false,
         }
     }
@@ -238,7 +251,10 @@ pub(crate) fn failed(error: sqlx::Error) -> Error {
     };
     match sqlite::classify(database) {
         Class::Taken => match sqlite::constraint(database).unwrap_or_default() {
-            "containers.project, containers.name" | "container_name" => Error::NameTaken,
+            "containers.project, containers.name"
+            | "container_name"
+            | "snapshots.container, snapshots.name"
+            | "snapshot_name" => Error::NameTaken,
             "containers.key_fingerprint" | "container_key" => Error::KeyTaken,
             "projects.owner, projects.alias" | "project_alias" => Error::AliasTaken,
             "users.username" | "user_name" => Error::UsernameTaken,

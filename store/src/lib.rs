@@ -33,6 +33,7 @@ mod projects;
 mod realms;
 pub mod record;
 mod schema;
+mod snapshots;
 mod sqlite;
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,6 @@
 //! Lists: conditions, order, pages and totals, with only our own words in the statement's text.
 
-use gantry_model::{ContainerId, EventId, Id, ProjectId, RealmId};
+use gantry_model::{ContainerId, EventId, Id, ProjectId, RealmId, SnapshotId};
 use sqlx::QueryBuilder;
 
 use crate::{
@@ -38,6 +38,9 @@ pub(crate) const PROJECT_REALMS: Membership =
     Membership { table: "project_realms", column: "project" };
 /// In which realms events are visible.
 pub(crate) const EVENT_REALMS: Membership = Membership { table: "event_realms", column: "event" };
+/// In which realms snapshots are visible.
+pub(crate) const SNAPSHOT_REALMS: Membership =
+    Membership { table: "snapshot_realms", column: "snapshot" };
 /// In which realms containers are visible.
 pub(crate) const CONTAINER_REALMS: Membership =
     Membership { table: "container_realms", column: "container" };
@@ -193,6 +196,15 @@ pub(crate) async fn set_event_realms(
         return Ok(());
     }
     set_realms(&mut tx.connection, &EVENT_REALMS, *event.as_bytes(), realms).await
+}
+
+/// Makes a snapshot visible in exactly these realms.
+pub(crate) async fn set_snapshot_realms(
+    tx: &mut Tx,
+    snapshot: SnapshotId,
+    realms: &[RealmId],
+) -> Result<()> {
+    set_realms(&mut tx.connection, &SNAPSHOT_REALMS, *snapshot.as_bytes(), realms).await
 }
 
 async fn set_realms(

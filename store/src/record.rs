@@ -7,7 +7,7 @@ use std::{fmt, net::IpAddr, sync::Arc};
 
 use gantry_model::{
     ContainerId, ContainerSpec, Generation, LogId, Phase, ProjectId, RealmId, ServerId, ServerName,
-    TokenId, UserId, Wish, project::ProjectSpec,
+    SnapshotId, TokenId, UserId, Wish, project::ProjectSpec,
 };
 
 pub use crate::edge_record::{
@@ -158,6 +158,8 @@ pub struct Container {
     pub spec: ContainerSpec,
     /// What its owner last asked for.
     pub wish: Wish,
+    /// The container that this is a copy of; it may be gone by now.
+    pub source: Option<ContainerId>,
     /// Counts the wishes; `status.done_seq` follows it.
     pub wish_seq: u64,
     /// What is.
@@ -187,6 +189,94 @@ pub struct ContainerStatus {
     pub started_at_ms: Option<i64>,
     /// The boot of the host that it was last seen in.
     pub boot_id: Option<String>,
+    /// What its files are to be taken from before it starts; set while it is being copied or restored.
+    pub fill: Option<Fill>,
+}
+
+/// Files that a container is to get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fill {
+    /// Where they come from.
+    pub source: FillSource,
+    /// Whether the container is made of them; otherwise they take the place of those that it has.
+    pub is_new: bool,
+}
+
+/// Where the files of a container come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FillSource {
+    /// From another container, as it is then.
+    Container(ContainerId),
+    /// From what a runtime keeps under this id, [`Snapshot::data`].
+    Snapshot(SnapshotId),
+}
+
+/// A kept state of a container's files. It outlives the container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Its id.
+    pub id: SnapshotId,
+    /// What the runtime keeps it under. The snapshots of a container and of its copies share that.
+    pub data: SnapshotId,
+    /// The container that it belongs to; it may be gone by now.
+    pub container: ContainerId,
+    /// The project of that container.
+    pub project: ProjectId,
+    /// Whose it is.
+    pub owner: UserId,
+    /// The server that keeps it.
+    pub server: ServerId,
+    /// What was set of the container when the snapshot was made.
+    pub spec: ContainerSpec,
+    /// Its name, unique among those of the container.
+    pub name: String,
+    /// What its owner calls it.
+    pub alias: Option<String>,
+    /// Whether it is there; before that the runtime is making it.
+    pub is_ready: bool,
+    /// What its files take on disk beside the image, in bytes; 0 until it is ready.
+    pub bytes: u64,
+    /// When it ends; never when absent.
+    pub expires_at_ms: Option<i64>,
+    /// When a container was last filled from it.
+    pub last_used_at_ms: Option<i64>,
+    /// When it was asked for.
+    pub created_at_ms: i64,
+}
+
+/// Which snapshots are wanted; every condition that is given must hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SnapshotFilter {
+    /// Only those of this user.
+    pub owner: Option<UserId>,
+    /// Only those of this project's containers.
+    pub project: Option<ProjectId>,
+    /// Only those of this container.
+    pub container: Option<ContainerId>,
+    /// Only those visible in this realm.
+    pub realm: Option<RealmId>,
+}
+
+/// What snapshots may be sorted by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SnapshotSort {
+    /// The name, octet by octet.
+    Name,
+    /// When it was asked for.
+    CreatedAt,
+    /// When it ends; those that do not end come first.
+    ExpiresAt,
+    /// What it takes on disk.
+    Size,
+}
+
+/// What there is of snapshots of one container.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SnapshotSummary {
+    /// How many there are.
+    pub count: u64,
+    /// The name of the one that was used last.
+    pub last_used: Option<String>,
 }
 
 /// One step in the life of a container.

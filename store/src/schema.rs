@@ -31,6 +31,11 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         text: include_str!("../migrations/0003_accounts.sql"),
     },
     Migration { number: 4, name: "events", text: include_str!("../migrations/0004_events.sql") },
+    Migration {
+        number: 5,
+        name: "snapshots",
+        text: include_str!("../migrations/0005_snapshots.sql"),
+    },
 ];
 
 /// Brings the database to the newest schema of `migrations`.

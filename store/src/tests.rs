@@ -66,6 +66,7 @@ async fn world(dir: &tempfile::TempDir, rows: u64) -> (Store, Container) {
         },
         wish: Wish::Running,
         wish_seq: 1,
+        source: None,
         status: ContainerStatus {
             phase: Phase::Creating,
             address: None,
@@ -74,6 +75,7 @@ async fn world(dir: &tempfile::TempDir, rows: u64) -> (Store, Container) {
             done_seq: 0,
             started_at_ms: None,
             boot_id: None,
+            fill: None,
         },
         version: Version::FIRST,
         created_at_ms: 0,

@@ -226,6 +226,8 @@ fn unavailable(error: Error) -> Outage {
         | Error::AliasTaken
         | Error::LabelTaken { .. }
         | Error::AliasLimit { .. }
+        | Error::SnapshotLimit { .. }
+        | Error::SnapshotBusy
         | Error::HostnameTaken
         | Error::UsernameTaken
         | Error::IdTaken

@@ -12,6 +12,7 @@ mod files;
 mod hooks;
 mod incus;
 mod lifecycle;
+mod snapshots;
 mod startup;
 mod tap;
 mod terminal;

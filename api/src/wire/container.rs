@@ -67,7 +67,7 @@ pub(crate) struct Container {
     /// When its init last started; `null` before.
     started_at: Option<Timestamp>,
     realm_ids: Vec<Hex>,
-    snapshot_count: u32,
+    snapshot_count: u64,
     last_used_snapshot: Option<String>,
     pool_id: Option<Hex>,
     env_sync: EnvSync,
@@ -94,6 +94,19 @@ pub(crate) struct Container {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<RuntimeInfo>)]
     runtime_info: Option<Looked>,
+    /// Only in the answer to a copy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    copy_firewall_rules: Option<bool>,
+    /// Only in the answer to a copy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    copy_network_rules: Option<bool>,
+    /// Only in the answer to a copy; `null`, because images are known by their names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Value>)]
+    container_image_id: Option<Value>,
+    /// Only in the answer to a copy: 32 hexadecimal digits for logs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    operation_id: Option<String>,
 }
 
 /// What a look into a container showed; `null` for nothing.
@@ -234,7 +247,7 @@ impl Urls<'_> {
 
 impl Container {
     pub(crate) fn new(view: &control::ContainerView, urls: Urls<'_>, include: Include) -> Self {
-        let control::ContainerView { record, project_alias, server_name, edge } = view;
+        let control::ContainerView { record, project_alias, server_name, edge, snapshots } = view;
         let (of_project, of_container, aliases) = edge.as_ref().map_or((false, false, 0), |edge| {
             (edge.project.is_some(), edge.container.is_some(), edge.aliases.len())
         });
@@ -275,7 +288,7 @@ impl Container {
             ssh_key_fingerprint: key.map(|key| key.fingerprint().to_string()),
             ssh_key_installed_at: None,
             comment: spec.comment.as_ref().map(|comment| comment.as_str().to_owned()),
-            source_container_id: None,
+            source_container_id: record.source.map(Hex::from),
             server_expired: false,
             server_expired_at: None,
             server_expired_reason: None,
@@ -283,17 +296,12 @@ impl Container {
             updated_at: Timestamp(record.updated_at_ms),
             started_at: status.started_at_ms.map(Timestamp),
             realm_ids: spec.realms.iter().copied().map(Hex::from).collect(),
-            snapshot_count: 0,
-            last_used_snapshot: None,
+            snapshot_count: snapshots.count,
+            last_used_snapshot: snapshots.last_used.clone(),
             pool_id: None,
             env_sync: EnvSync::new(true),
             has_proxy_permissions: of_project || of_container,
-            proxy_permissions_scope: match (of_project, of_container) {
-                (false, false) => "none",
-                (false, true) => "container",
-                (true, false) => "project",
-                (true, true) => "both",
-            },
+            proxy_permissions_scope: scope(of_project, of_container),
             has_proxy_domains: aliases > 0,
             proxy_domains_count: u32::try_from(aliases).unwrap_or(u32::MAX),
             service_urls: spec.hoody_kit.then(|| urls.services(server_name, project, id)),
@@ -302,6 +310,26 @@ impl Container {
             proxy_permissions: None,
             project_proxy_permissions: None,
             runtime_info: include.runtime.map(|_parts| Looked::Nothing),
+            copy_firewall_rules: None,
+            copy_network_rules: None,
+            container_image_id: None,
+            operation_id: None,
+        }
+    }
+
+    /// Adds what only the answer to a copy says.
+    pub(crate) fn into_copy(
+        self,
+        record: &control::Container,
+        firewall_rules: bool,
+        network_rules: bool,
+    ) -> Self {
+        Self {
+            copy_firewall_rules: Some(firewall_rules),
+            copy_network_rules: Some(network_rules),
+            container_image_id: Some(Value::Null),
+            operation_id: Some(operation_id(record)),
+            ..self
         }
     }
 
@@ -402,8 +430,18 @@ impl Operated {
     }
 }
 
+/// Where permission documents stand.
+const fn scope(of_project: bool, of_container: bool) -> &'static str {
+    match (of_project, of_container) {
+        (false, false) => "none",
+        (false, true) => "container",
+        (true, false) => "project",
+        (true, true) => "both",
+    }
+}
+
 /// Names a wish: the same for everybody who asks for what is under way already.
-fn operation_id(record: &control::Container) -> String {
+pub(super) fn operation_id(record: &control::Container) -> String {
     let mut digest = Sha256::new();
     digest.update(record.id.as_bytes());
     digest.update(record.wish_seq.to_be_bytes());

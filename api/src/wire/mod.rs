@@ -19,6 +19,7 @@ mod project;
 mod realm;
 mod runtime;
 mod scalar;
+mod snapshot;
 mod stats;
 
 pub(crate) use access::{
@@ -38,4 +39,7 @@ pub(crate) use project::{DeletedProject, Project, Projects};
 pub(crate) use realm::Realms;
 pub(crate) use runtime::{Parts, RuntimeInfo};
 pub(crate) use scalar::{Hex, Timestamp};
+pub(crate) use snapshot::{
+    ContainerSnapshots, DeletedSnapshot, OneSnapshot, Restored, Snapshots, Synced,
+};
 pub(crate) use stats::{ProjectStats, Stats};

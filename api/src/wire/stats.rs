@@ -128,7 +128,7 @@ pub(crate) struct Counters {
 impl Stats {
     /// `took_ms` is how long the answer took.
     pub(crate) fn new(stats: &control::ContainerStats, took_ms: u128) -> Self {
-        let control::ContainerView { record, project_alias, server_name, edge: _ } =
+        let control::ContainerView { record, project_alias, server_name, edge: _, snapshots: _ } =
             &stats.container;
         let used = stats.stats.as_ref();
         let (word, code) = word_and_code(record.status.phase);

@@ -30,3 +30,5 @@ mod realms;
 mod recheck;
 #[cfg(test)]
 mod replay;
+#[cfg(test)]
+mod snapshots;

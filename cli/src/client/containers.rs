@@ -19,7 +19,7 @@ use crate::{
 /// The longest wait that one request asks the API for; the rest is asked for again.
 const WAIT_PER_REQUEST_S: u64 = 30;
 /// How often the status is read where the API did not wait long enough.
-const POLL: Duration = Duration::from_millis(250);
+pub(super) const POLL: Duration = Duration::from_millis(250);
 
 impl Client {
     pub(super) async fn containers(&self, command: ContainersCommand) -> Result<(), Failure> {
@@ -53,6 +53,8 @@ impl Client {
                 self.operate(id, operation, wait).await
             }
             ContainersCommand::Env(command) => self.env(command).await,
+            ContainersCommand::Copy(copy) => self.copy_container(copy).await,
+            ContainersCommand::Sync { id, wait } => self.sync_container(id, wait).await,
             ContainersCommand::Stats { id } => {
                 let stats = self.api.get(&format!("containers/{id}/stats"), &[]).await?;
                 self.show(&stats)
@@ -207,7 +209,7 @@ impl Client {
     }
 }
 
-fn deadline(wait: Wait) -> Instant {
+pub(super) fn deadline(wait: Wait) -> Instant {
     Instant::now() + Duration::from_secs(wait.timeout.into())
 }
 
@@ -219,7 +221,7 @@ fn wait_query(wanted: &str, wait: Wait) -> Vec<(&'static str, String)> {
     vec![("wait", wanted.to_owned()), ("timeout", timeout.to_string())]
 }
 
-fn parse_id(container: &Value) -> Result<ContainerId, Failure> {
+pub(super) fn parse_id(container: &Value) -> Result<ContainerId, Failure> {
     view::text(view::field(container, "id")).parse().map_err(|error| {
         Failure::new(Class::General, format!("the answer carries no container id: {error}"))
     })

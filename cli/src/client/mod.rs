@@ -8,6 +8,7 @@ mod credentials;
 mod events;
 mod projects;
 mod proxy;
+mod snapshots;
 mod tap;
 mod users;
 mod view;
@@ -45,6 +46,7 @@ pub(crate) async fn run(
         Command::Projects(command) => client.projects(command).await,
         Command::Containers(command) => client.containers(command).await,
         Command::Ps(list) => client.list_containers(list).await,
+        Command::Snapshots(command) => client.snapshots(command).await,
         Command::Proxy(command) => client.proxy(command).await,
         Command::Permissions(command) => client.permissions(command).await,
         Command::Edge(command) => client.edge(command).await,

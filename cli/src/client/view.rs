@@ -21,6 +21,15 @@ pub(super) const CONTAINER: Columns = &[
     ("SERVER", "server_name"),
     ("CREATED", "created_at"),
 ];
+pub(super) const SNAPSHOT: Columns = &[
+    ("NAME", "name"),
+    ("ALIAS", "alias"),
+    ("STATUS", "status"),
+    ("CONTAINER", "container_id"),
+    ("BYTES", "size"),
+    ("CREATED", "created_at"),
+    ("EXPIRES", "expires_at"),
+];
 pub(super) const STATUS_LOG: Columns = &[
     ("TIME", "transition_time"),
     ("FROM", "from_status"),

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use gantry_certs::{DevCa, Renewer};
 use gantry_control::{
     Clock, Controller, Credential, Deps, DnsNames, Idler, Limits, RecheckConfig, Rechecker,
-    Reconciler, ReconcilerConfig, Starter, StarterConfig,
+    Reconciler, ReconcilerConfig, SnapshotKeeper, Starter, StarterConfig,
 };
 use gantry_model::ServerId;
 use gantry_proxy::Edge;
@@ -164,6 +164,8 @@ impl Daemon {
         tasks.spawn(named("idler", idler.run(shutdown.clone())));
         let rechecker = rechecker(config, &control, &clock);
         tasks.spawn(named("rechecker of hostnames", rechecker.run(shutdown.clone())));
+        let keeper = SnapshotKeeper::new(control.clone());
+        tasks.spawn(named("keeper of snapshots", keeper.run(shutdown.clone())));
         let waker = glue::WakeContainers(control.clone());
         let edge_config = edge_config(config, files);
         let logs = gantry_proxy::Logs::new(&edge_config);

@@ -92,6 +92,7 @@ impl Controller {
                 server,
                 spec: spec.clone(),
                 wish: Wish::Running,
+                source: None,
                 wish_seq: 1,
                 status: ContainerStatus {
                     phase: Phase::Creating,
@@ -101,6 +102,7 @@ impl Controller {
                     done_seq: 0,
                     started_at_ms: None,
                     boot_id: None,
+                    fill: None,
                 },
                 version: Version::FIRST,
                 created_at_ms: now_ms,
@@ -207,7 +209,7 @@ fn check_features(actor: &Actor, hoody_kit: bool, ai: bool) -> Result<(), Forbid
     Ok(())
 }
 
-fn generate_name(attempt: u32) -> Result<ContainerName> {
+pub(super) fn generate_name(attempt: u32) -> Result<ContainerName> {
     ContainerName::parse("name", &random::name(attempt)?)
         .map_err(|error| Error::internal(error.to_string()))
 }

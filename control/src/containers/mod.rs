@@ -1,5 +1,6 @@
 //! Containers: looking at them and removing them. Making and changing them have files of their own.
 
+mod copy;
 mod create;
 mod environment;
 mod update;
@@ -11,10 +12,12 @@ use gantry_model::{ContainerId, Phase, ProjectId, RealmId, ServerName};
 use gantry_runtime::Stats;
 use gantry_store::{
     Alias, AliasFilter, Container, ContainerFilter, ContainerSort, EdgeRecord, Listed, LogSort,
-    Page, Scope, StatusLog,
+    Page, Scope, SnapshotSummary, StatusLog,
 };
 
-pub use self::{create::NewContainer, environment::EnvironmentView, update::ContainerChange};
+pub use self::{
+    copy::NewCopy, create::NewContainer, environment::EnvironmentView, update::ContainerChange,
+};
 use crate::{
     access::AccessView,
     actor::Actor,
@@ -37,6 +40,8 @@ pub struct ContainerView {
     pub server_name: ServerName,
     /// What is set about its requests; nothing if nothing is.
     pub edge: Option<Arc<EdgeRecord>>,
+    /// What there is of its snapshots.
+    pub snapshots: SnapshotSummary,
 }
 
 /// What is shown of a container besides, if asked for.
@@ -101,6 +106,7 @@ impl Controller {
         let mut aliases = HashMap::new();
         let ids: Vec<ContainerId> = listed.items.iter().map(|record| record.id).collect();
         let mut edges = self.edges(&ids).await?;
+        let mut summaries = self.store().snapshot_summaries(&ids).await?;
         let mut items = Vec::with_capacity(listed.items.len());
         for record in listed.items {
             let project = record.project;
@@ -111,7 +117,14 @@ impl Controller {
             aliases.insert(project, alias.clone());
             let server_name = self.server_name(record.server).await?;
             let edge = edges.remove(&record.id);
-            items.push(ContainerView { record, project_alias: alias, server_name, edge });
+            let snapshots = summaries.remove(&record.id).unwrap_or_default();
+            items.push(ContainerView {
+                record,
+                project_alias: alias,
+                server_name,
+                edge,
+                snapshots,
+            });
         }
         Ok(Listed { items, total: listed.total })
     }
@@ -213,7 +226,8 @@ impl Controller {
         let project_alias = self.project_alias(record.project).await?;
         let server_name = self.server_name(record.server).await?;
         let edge = self.edges(&[record.id]).await?.remove(&record.id);
-        Ok(ContainerView { record, project_alias, server_name, edge })
+        let snapshots = self.snapshot_summary(record.id).await?;
+        Ok(ContainerView { record, project_alias, server_name, edge, snapshots })
     }
 
     /// What is set about the requests to these containers; those without anything are left out.

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use gantry_model::{Generation, Phase, Wish};
 use gantry_runtime::{Observed, State};
-use gantry_store::{Container, ContainerStatus};
+use gantry_store::{Container, ContainerStatus, Fill, FillSource};
 
 /// The causes that status logs name.
 pub(super) const BY_RECONCILER: &str = "reconciler";
@@ -21,6 +21,10 @@ pub(super) enum Step {
     Nothing,
     /// Make it, if it is not there.
     Create,
+    /// Make it of another's files, if it is not there.
+    Copy(FillSource),
+    /// Replace its files; record that this is done.
+    Refill(FillSource),
     /// Start its init; record that it runs.
     Start,
     /// Make its init end.
@@ -51,6 +55,8 @@ pub(super) enum Stop {
 pub(super) enum Finding {
     /// The last wish is true.
     Done,
+    /// Its files are those that it was to get.
+    Filled,
     /// It was started.
     Started,
     /// It runs, at another address or under another boot than recorded.
@@ -78,9 +84,14 @@ impl Step {
         let state = observed.map(|observed| observed.state);
         match status.phase {
             Phase::Deleting => Self::Delete,
-            Phase::Creating | Phase::Copying | Phase::Claiming | Phase::Starting => {
-                if state.is_none() { Self::Create } else { Self::Start }
+            Phase::Creating | Phase::Claiming | Phase::Starting => {
+                if state.is_none() {
+                    Self::Create
+                } else {
+                    Self::Start
+                }
             }
+            Phase::Copying => fill(container, state),
             Phase::Running => match state {
                 Some(State::Running) if is_as_recorded(container, observed, boot_id) => settle,
                 Some(State::Running) => Self::Record(Finding::Moved),
@@ -125,9 +136,12 @@ impl Finding {
     /// What the status log names as the cause.
     pub(super) const fn cause(self) -> &'static str {
         match self {
-            Self::Done | Self::Started | Self::Moved | Self::Stopped | Self::Restart => {
-                BY_RECONCILER
-            }
+            Self::Done
+            | Self::Filled
+            | Self::Started
+            | Self::Moved
+            | Self::Stopped
+            | Self::Restart => BY_RECONCILER,
             Self::RebootedStart | Self::RebootedStop => BY_REBOOT,
             Self::Died | Self::Vanished => BY_RUNTIME,
         }
@@ -145,6 +159,7 @@ impl Finding {
             done_seq: seq,
             started_at_ms,
             boot_id: Some(look.boot_id.to_owned()),
+            fill: None,
         };
         let idle = |phase: Phase, done_seq: u64| ContainerStatus {
             phase,
@@ -152,6 +167,7 @@ impl Finding {
             started_at_ms: None,
             why: None,
             done_seq,
+            fill: None,
             ..old.clone()
         };
         let failed = |why: &str| ContainerStatus {
@@ -160,6 +176,10 @@ impl Finding {
         };
         match self {
             Self::Done => ContainerStatus { done_seq: seq, ..old.clone() },
+            Self::Filled if container.wish == Wish::Running => {
+                ContainerStatus { fill: None, ..old.clone() }
+            }
+            Self::Filled => idle(old.phase.filled(), seq),
             Self::Started => running(old.phase.booted(), Some(look.now_ms)),
             Self::Moved => running(old.phase, old.started_at_ms.or(Some(look.now_ms))),
             // On the way of a restart: the wish is still open.
@@ -178,6 +198,22 @@ impl Finding {
 fn is_as_recorded(container: &Container, observed: Option<&Observed>, boot_id: &str) -> bool {
     container.status.address == observed.and_then(|observed| observed.address)
         && container.status.boot_id.as_deref() == Some(boot_id)
+}
+
+/// A container gets its files from elsewhere. Until that is recorded it is not started, so that what a
+/// crash makes us do again does no harm.
+fn fill(container: &Container, state: Option<State>) -> Step {
+    match (container.status.fill, state) {
+        (Some(fill), None) => Step::Copy(fill.source),
+        // One that was made of them is seen only when it has them all.
+        (Some(Fill { is_new: true, .. }), Some(_)) => Step::Record(Finding::Filled),
+        (Some(_), Some(State::Running | State::Paused)) => Step::Stop(Stop::Ordered),
+        (Some(fill), Some(State::Created | State::Stopped)) => Step::Refill(fill.source),
+        (None, None) => Step::Record(Finding::Vanished),
+        (None, Some(_)) if container.wish == Wish::Running => Step::Start,
+        (None, Some(State::Running | State::Paused)) => Step::Stop(manner(container.wish)),
+        (None, Some(State::Created | State::Stopped)) => Step::Record(Finding::Filled),
+    }
 }
 
 /// A container that should run or be frozen does neither.
@@ -235,6 +271,7 @@ mod tests {
                 realms: Vec::new(),
             },
             wish,
+            source: None,
             wish_seq: 7,
             status: ContainerStatus {
                 phase,
@@ -244,6 +281,7 @@ mod tests {
                 done_seq: if done { 7 } else { 6 },
                 started_at_ms: runs.then_some(1),
                 boot_id: ran.then(|| "old".to_owned()),
+                fill: None,
             },
             version: Version::FIRST,
             created_at_ms: 0,
@@ -253,6 +291,19 @@ mod tests {
 
     /// Every combination that a crash, a meddler or a defect could leave.
     fn combinations() -> impl Iterator<Item = (Container, Option<State>, &'static str)> {
+        without_fill().flat_map(|(container, state, boot)| {
+            let source = FillSource::Container(ContainerId::from_bytes([9; 12]));
+            let copying = container.status.phase == Phase::Copying;
+            let fills = if copying { vec![None, Some(true), Some(false)] } else { vec![None] };
+            fills.into_iter().map(move |is_new| {
+                let mut container = container.clone();
+                container.status.fill = is_new.map(|is_new| Fill { source, is_new });
+                (container, state, boot)
+            })
+        })
+    }
+
+    fn without_fill() -> impl Iterator<Item = (Container, Option<State>, &'static str)> {
         let states = [
             None,
             Some(State::Created),
@@ -288,9 +339,13 @@ mod tests {
             assert!(steps.len() <= 12, "no end: {steps:?}");
             let finding = match step {
                 Step::Nothing | Step::Delete => return steps,
-                Step::Create => {
+                Step::Create | Step::Copy(_) => {
                     *state = Some(State::Created);
                     continue;
+                }
+                Step::Refill(_) => {
+                    assert_ne!(*state, Some(State::Running), "what runs has its files in use");
+                    Finding::Filled
                 }
                 Step::Start => {
                     *state = Some(State::Running);
@@ -332,6 +387,7 @@ mod tests {
                 continue;
             }
             assert_eq!(status.done_seq, container.wish_seq, "{row}");
+            assert_eq!(status.fill, None, "{row}");
             match status.phase {
                 Phase::Running => assert_eq!(state, Some(State::Running), "{row}"),
                 Phase::Paused => assert_eq!(state, Some(State::Paused), "{row}"),

@@ -6,6 +6,7 @@
 mod decide;
 mod orphans;
 mod pass;
+mod snapshot;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -251,10 +252,24 @@ impl Work {
                 return self.compare_later();
             }
         };
+        let server = self.shared.server;
+        let unfinished = match self.shared.store.unfinished_snapshots(server).await {
+            Ok(unfinished) => unfinished,
+            Err(error) => {
+                let error = Chain(&error).to_string();
+                tracing::warn!(error, "the snapshots of this server cannot be read");
+                return self.compare_later();
+            }
+        };
         self.compare_failures = 0;
         self.compare_at = Instant::now() + self.shared.config.resync;
         let mut observed: HashMap<ContainerId, Observed> =
             observed.into_iter().map(|observed| (observed.id, observed)).collect();
+        for id in unfinished {
+            if self.slots.get(&id).is_none_or(|slot| slot.due.is_none()) {
+                self.wake(id);
+            }
+        }
         for record in &records {
             let seen = observed.remove(&record.id);
             let step = Step::next(record, seen.as_ref(), self.shared.runtime.boot_id());

@@ -3,8 +3,8 @@
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use gantry_model::{Chain, ContainerId, Generation, Phase, ServerId};
-use gantry_runtime::{Kit, Observed, Order, Runtime, State};
-use gantry_store::{Container, ContainerStatus, Store};
+use gantry_runtime::{Kit, Observed, Order, Runtime, Source, State};
+use gantry_store::{Container, ContainerStatus, FillSource, Store};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
@@ -48,7 +48,7 @@ impl Memory {
     }
 
     /// A step succeeded, or there is none left.
-    fn after_success(self) -> Self {
+    pub(super) fn after_success(self) -> Self {
         Self { failures: 0, attempts: 0, ..self }
     }
 }
@@ -65,7 +65,7 @@ pub(super) enum Ending {
 }
 
 /// Why a call to the runtime did not do what it should.
-enum Trouble {
+pub(super) enum Trouble {
     /// The record says something else by now: look again.
     Overtaken,
     Runtime(gantry_runtime::Error),
@@ -124,7 +124,10 @@ impl Pass<'_> {
                 Err(error) => return Ok(self.failed("looking at the container", &error)),
             };
             let step = Step::next(&container, observed.as_ref(), self.shared.runtime.boot_id());
+            // Before anything else, a deletion above all: it was asked for before that.
+            let snapshot = self.shared.store.unfinished_snapshot(self.id).await?;
             let class = match step {
+                _ if snapshot.is_some() => Class::Creation,
                 Step::Nothing => return Ok(self.settle(&container, observed.as_ref()).await),
                 Step::Record(finding) => {
                     let look = self.look(observed.and_then(|observed| observed.address));
@@ -132,7 +135,7 @@ impl Pass<'_> {
                     self.write(&container, finding.cause(), status).await?;
                     continue;
                 }
-                Step::Create => Class::Creation,
+                Step::Create | Step::Copy(_) | Step::Refill(_) => Class::Creation,
                 Step::Start
                 | Step::Stop(_)
                 | Step::Pause
@@ -148,6 +151,14 @@ impl Pass<'_> {
                     None => return Ok(Ending::Interrupted),
                 }
                 continue;
+            }
+            if let Some(snapshot) = snapshot {
+                tracing::debug!(container = %self.id, snapshot = %snapshot.name, "snapshot");
+                let (seq, exists) = (container.wish_seq, observed.is_some());
+                match self.make_snapshot(&snapshot, seq, exists).await? {
+                    Some(ending) => return Ok(ending),
+                    None => continue,
+                }
             }
             tracing::debug!(container = %self.id, ?step, "step");
             if let Some(ending) = self.act(step, &container).await? {
@@ -207,6 +218,11 @@ impl Pass<'_> {
                 let order = order(container, config);
                 self.call(seq, timeout * 10, runtime.ensure_created(&order)).await
             }
+            Step::Copy(from) => {
+                let order = order(container, config);
+                self.call(seq, timeout * 10, runtime.ensure_copied(&order, source(from))).await
+            }
+            Step::Refill(from) => self.refill(container, from).await?,
             Step::Start => {
                 let order = order(container, config);
                 let started = self.call(seq, timeout, runtime.ensure_running(&order)).await;
@@ -258,8 +274,24 @@ impl Pass<'_> {
         }
     }
 
+    /// Replaces the files of a container that does not run, and records that this is done.
+    async fn refill(
+        &self,
+        container: &Container,
+        from: FillSource,
+    ) -> Result<Result<(), Trouble>, gantry_store::Error> {
+        let timeout = self.shared.config.call_timeout * 10;
+        let filling = self.shared.runtime.ensure_refilled(self.id, source(from));
+        if let Err(trouble) = self.call(container.wish_seq, timeout, filling).await {
+            return Ok(Err(trouble));
+        }
+        let status = Finding::Filled.apply(container, &self.look(None));
+        self.write(container, Finding::Filled.cause(), status).await?;
+        Ok(Ok(()))
+    }
+
     /// Waits for the runtime, but not longer than it may take, and not longer than the wish stands.
-    async fn call<T>(
+    pub(super) async fn call<T>(
         &self,
         seq: u64,
         timeout: Duration,
@@ -293,6 +325,13 @@ impl Pass<'_> {
         Ending::Failed
     }
 
+    /// Notes that the step at hand has failed; says whether it is time to give it up.
+    pub(super) fn has_failed_too_often(&mut self) -> bool {
+        self.memory = self.memory.after_failure();
+        self.memory.attempts = self.memory.attempts.saturating_add(1);
+        self.memory.attempts >= self.shared.config.attempts_max
+    }
+
     /// A step failed: try again later, or give the wish up where that is a state of its own.
     async fn trouble(
         &mut self,
@@ -301,22 +340,21 @@ impl Pass<'_> {
         retryable: bool,
         reason: &str,
     ) -> Result<Option<Ending>, gantry_store::Error> {
-        self.memory = self.memory.after_failure();
-        self.memory.attempts = self.memory.attempts.saturating_add(1);
-        let exhausted = self.memory.attempts >= self.shared.config.attempts_max;
+        let exhausted = self.has_failed_too_often();
         if retryable && !exhausted {
             return Ok(Some(Ending::Failed));
         }
         let mut status = container.status.clone();
         status.why = Some(reason.to_owned());
         match step {
-            Step::Create | Step::Start => {
+            Step::Create | Step::Copy(_) | Step::Refill(_) | Step::Start => {
                 if status.generation == Generation(0) {
                     self.clear(container.wish_seq).await;
                 }
                 status.phase = status.phase.lost();
                 status.address = None;
                 status.started_at_ms = None;
+                status.fill = None;
                 status.done_seq = container.wish_seq;
                 self.write(container, BY_RECONCILER, status).await?;
                 self.memory = self.memory.after_success();
@@ -374,6 +412,14 @@ impl Pass<'_> {
 
     fn look(&self, address: Option<IpAddr>) -> Look<'_> {
         Look { address, boot_id: self.shared.runtime.boot_id(), now_ms: self.shared.clock.now_ms() }
+    }
+}
+
+/// Where the runtime takes files from.
+fn source(from: FillSource) -> Source {
+    match from {
+        FillSource::Container(id) => Source::Container(id),
+        FillSource::Snapshot(id) => Source::Snapshot(id),
     }
 }
 

@@ -15,5 +15,7 @@ mod recovery;
 #[cfg(test)]
 mod rules;
 #[cfg(test)]
+mod snapshots;
+#[cfg(test)]
 mod starting;
 mod waking;

@@ -6,17 +6,17 @@ use proptest::{prelude::*, sample::select};
 /// What the machine does, one row for each phase, one column for each event, in the words of
 /// people who plan it: `same` is accepted without effect, `!…` is a refusal.
 const TABLE: &str = "
-|          | create      | start     | stop        | restart     | pause       | resume      | delete   | booted  | exited  | lost    | gone    |
-| creating | same        | same      | stopping    | !unfinished | !unfinished | !unfinished | deleting | running | failed  | failed  | failed  |
-| copying  | !exists     | same      | !unfinished | !unfinished | !unfinished | !unfinished | deleting | running | failed  | failed  | failed  |
-| claiming | !exists     | same      | !unfinished | !unfinished | !unfinished | !unfinished | deleting | running | failed  | failed  | failed  |
-| starting | !exists     | same      | stopping    | !starting   | !starting   | !starting   | deleting | running | failed  | failed  | failed  |
-| running  | !exists     | same      | stopping    | stopping    | paused      | same        | deleting | same    | failed  | failed  | failed  |
-| paused   | !exists     | !paused   | stopping    | !paused     | same        | running     | deleting | same    | failed  | failed  | failed  |
-| stopping | !exists     | !stopping | same        | !stopping   | !stopping   | !stopping   | deleting | same    | stopped | stopped | stopped |
-| stopped  | !exists     | starting  | same        | starting    | !stopped    | !stopped    | deleting | same    | same    | same    | same    |
-| failed   | !exists     | starting  | stopped     | starting    | !failed     | !failed     | deleting | same    | same    | same    | same    |
-| deleting | !deleting   | !deleting | !deleting   | !deleting   | !deleting   | !deleting   | same     | same    | same    | same    | removed |
+|          | create    | start     | stop        | restart     | pause       | resume      | refill      | delete   | booted  | filled  | exited  | lost    | gone    |
+| creating | same      | same      | stopping    | !unfinished | !unfinished | !unfinished | !unfinished | deleting | running | same    | failed  | failed  | failed  |
+| copying  | !exists   | same      | !copying    | !copying    | !copying    | !copying    | !copying    | deleting | running | stopped | failed  | failed  | failed  |
+| claiming | !exists   | same      | !unfinished | !unfinished | !unfinished | !unfinished | !unfinished | deleting | running | same    | failed  | failed  | failed  |
+| starting | !exists   | same      | stopping    | !starting   | !starting   | !starting   | !starting   | deleting | running | same    | failed  | failed  | failed  |
+| running  | !exists   | same      | stopping    | stopping    | paused      | same        | copying     | deleting | same    | same    | failed  | failed  | failed  |
+| paused   | !exists   | !paused   | stopping    | !paused     | same        | running     | copying     | deleting | same    | same    | failed  | failed  | failed  |
+| stopping | !exists   | !stopping | same        | !stopping   | !stopping   | !stopping   | !stopping   | deleting | same    | same    | stopped | stopped | stopped |
+| stopped  | !exists   | starting  | same        | starting    | !stopped    | !stopped    | copying     | deleting | same    | same    | same    | same    | same    |
+| failed   | !exists   | starting  | stopped     | starting    | !failed     | !failed     | copying     | deleting | same    | same    | same    | same    | same    |
+| deleting | !deleting | !deleting | !deleting   | !deleting   | !deleting   | !deleting   | !deleting   | same     | same    | same    | same    | same    | removed |
 ";
 
 fn event(word: &str) -> Event {
@@ -27,8 +27,10 @@ fn event(word: &str) -> Event {
         "restart" => Event::Restart,
         "pause" => Event::Pause,
         "resume" => Event::Resume,
+        "refill" => Event::Refill,
         "delete" => Event::Delete,
         "booted" => Event::Booted,
+        "filled" => Event::Filled,
         "exited" => Event::Exited,
         "lost" => Event::Lost,
         "gone" => Event::Gone,
@@ -42,6 +44,7 @@ fn outcome(phase: Phase, word: &str) -> Result<Outcome, Refused> {
         "removed" => return Ok(Outcome::Removed),
         "!exists" => return Err(Refused::Exists),
         "!unfinished" => return Err(Refused::Unfinished),
+        "!copying" => return Err(Refused::CopyInProgress),
         "!starting" => return Err(Refused::StartInProgress),
         "!stopping" => return Err(Refused::StopInProgress),
         "!paused" => return Err(Refused::Paused),
@@ -107,7 +110,7 @@ fn a_refusal_says_what_to_do_about_it() {
         (Phase::Failed.resume(), "start it again or delete it"),
         (Phase::Stopping.start(), "is stopping"),
         (Phase::Deleting.stop(), "being deleted"),
-        (Phase::Copying.restart(), "still being created"),
+        (Phase::Copying.restart(), "files are being copied"),
     ] {
         let text = refused.unwrap_err().to_string();
         assert!(text.contains(says), "{text}");
@@ -129,13 +132,14 @@ fn is_alive(phase: Phase) -> bool {
 
 fn is_report(event: Event) -> bool {
     match event {
-        Event::Booted | Event::Exited | Event::Lost | Event::Gone => true,
+        Event::Booted | Event::Filled | Event::Exited | Event::Lost | Event::Gone => true,
         Event::Create
         | Event::Start
         | Event::Stop
         | Event::Restart
         | Event::Pause
         | Event::Resume
+        | Event::Refill
         | Event::Delete => false,
     }
 }

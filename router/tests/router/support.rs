@@ -97,6 +97,7 @@ impl World {
             spec,
             wish: Wish::Running,
             wish_seq: 1,
+            source: None,
             status: ContainerStatus {
                 phase: Phase::Creating,
                 address: None,
@@ -105,6 +106,7 @@ impl World {
                 done_seq: 0,
                 started_at_ms: None,
                 boot_id: None,
+                fill: None,
             },
             version: Version::FIRST,
             created_at_ms: NOW_MS,

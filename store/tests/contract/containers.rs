@@ -5,7 +5,8 @@ use gantry_model::{
     container::{Color, ContainerName},
 };
 use gantry_store::{
-    ContainerFilter, ContainerSort, ContainerStatus, Error, LogSort, Page, StatusLog, Version,
+    ContainerFilter, ContainerSort, ContainerStatus, Error, Fill, FillSource, LogSort, Page,
+    StatusLog, Version,
 };
 
 use super::fixture::{ALL, EVERY, NOW_MS, World, id, key, project, spec, user};
@@ -28,8 +29,10 @@ pub(crate) async fn a_container_is_stored_as_given_and_logged(world: &World) {
         done_seq: 3,
         started_at_ms: Some(NOW_MS - 1),
         boot_id: Some("boot".to_owned()),
+        fill: Some(Fill { source: FillSource::Container(id()), is_new: true }),
     };
     given.wish_seq = 9;
+    given.source = Some(id());
     assert_eq!(world.store.create_container(&given).await.unwrap(), given);
     assert_eq!(world.read(given.id).await, given);
     assert_eq!(world.store.container(id()).await.unwrap(), None);
@@ -190,6 +193,7 @@ pub(crate) async fn a_status_replaces_the_last_and_logs_why(world: &World) {
         done_seq: 1,
         started_at_ms: Some(NOW_MS + 900),
         boot_id: Some("b".to_owned()),
+        fill: Some(Fill { source: FillSource::Snapshot(id()), is_new: false }),
     };
     let run =
         store.set_status(one.id, one.version, &status, "reconciler", NOW_MS + 900).await.unwrap();

@@ -64,6 +64,7 @@ impl World {
             spec: spec(name),
             wish: Wish::Running,
             wish_seq: 1,
+            source: None,
             status: ContainerStatus {
                 phase: Phase::Creating,
                 address: None,
@@ -72,6 +73,7 @@ impl World {
                 done_seq: 0,
                 started_at_ms: None,
                 boot_id: None,
+                fill: None,
             },
             version: Version::FIRST,
             created_at_ms: NOW_MS,

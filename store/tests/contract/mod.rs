@@ -9,6 +9,7 @@ pub(crate) mod idempotency;
 pub(crate) mod projects;
 pub(crate) mod races;
 pub(crate) mod roundtrip;
+pub(crate) mod snapshots;
 
 /// Makes the tests. `$open` is an async function that returns an empty store and something to keep
 /// until the end of the test.
@@ -80,6 +81,12 @@ macro_rules! contract {
             a_quota_holds_against_64_creations,
             of_64_requests_with_one_idempotency_key_one_is_fresh,
             a_hundred_creations_at_once_succeed);
+        contract!(@cases $open, snapshots:
+            a_snapshot_is_stored_as_given_and_finished,
+            names_limits_and_operations_under_way_are_watched,
+            snapshots_outlive_their_container,
+            a_removed_snapshot_is_discarded_with_its_last_reference,
+            what_is_being_used_is_not_removed);
         contract!(@cases $open, roundtrip:
             any_container_spec_is_read_as_it_was_written,
             any_project_spec_is_read_as_it_was_written,

@@ -93,6 +93,7 @@ fn status() -> impl Strategy<Value = ContainerStatus> {
                 done_seq,
                 started_at_ms,
                 boot_id,
+                fill: None,
             }
         })
 }

@@ -1,0 +1,239 @@
+//! Copies of containers: made from another one or from a snapshot, and refreshed from their source.
+
+use std::time::Duration;
+
+use gantry_model::{
+    ContainerId, ContainerSpec, FieldError, Generation, Phase, ProjectId, ServerId, Wish,
+    container::ContainerName, ssh::SshPublicKey,
+};
+use gantry_store::{Container, ContainerStatus, Fill, FillSource, Snapshot, Version};
+
+use super::{ContainerView, create::generate_name};
+use crate::{
+    actor::Actor,
+    controller::Controller,
+    error::{During, Error, Forbidden, Result, SnapshotError, Thing},
+    permissions::Leaf,
+    projects::ok,
+    random,
+    snapshots::of_snapshot,
+};
+
+/// How many names and ids are tried before the write gives up.
+const ATTEMPTS: u32 = 8;
+
+/// A copy to be made, as a client words it. What it does not name is as in the source; an SSH key is
+/// never inherited.
+#[derive(Clone, Debug, Default)]
+pub struct NewCopy {
+    /// The id of the project that it shall belong to; required.
+    pub target_project_id: Option<String>,
+    /// The id of the server that it shall run on; the source's when absent, and no other yet.
+    pub target_server_id: Option<String>,
+    /// Its name in the project; generated when absent or `rand`.
+    pub name: Option<String>,
+    /// An OpenSSH public key line, unique across all containers; none when absent.
+    pub ssh_public_key: Option<String>,
+    /// The name of a snapshot of the source; its present state when absent.
+    pub source_snapshot: Option<String>,
+}
+
+/// What a copy is made from.
+struct Origin {
+    spec: ContainerSpec,
+    server: ServerId,
+    source: FillSource,
+    snapshot: Option<Snapshot>,
+}
+
+impl Controller {
+    /// Records a container with the files of another one or of a snapshot (whose container may be
+    /// gone); the reconciler copies and starts it. When this returns an error, nothing is left behind.
+    pub async fn copy_container(
+        &self,
+        actor: &Actor,
+        id: ContainerId,
+        new: NewCopy,
+    ) -> Result<ContainerView> {
+        actor.require(Leaf::ContainersCreate)?;
+        actor.require(Leaf::ContainersRead)?;
+        let origin = self.origin(actor, id, new.source_snapshot.as_deref()).await?;
+        let (project, mut spec, generated) = check(actor, &new, origin.spec)?;
+        let project = self.project_for(actor, project).await?;
+        self.check_server(new.target_server_id.as_deref(), origin.server).await?;
+        let mut attempt = 0;
+        loop {
+            let now_ms = self.now_ms();
+            let container = Container {
+                id: random::id()?,
+                project: project.id,
+                owner: project.owner,
+                server: origin.server,
+                spec: spec.clone(),
+                wish: Wish::Running,
+                source: Some(id),
+                wish_seq: 1,
+                status: ContainerStatus {
+                    phase: Phase::Copying,
+                    address: None,
+                    generation: Generation(0),
+                    why: None,
+                    done_seq: 0,
+                    started_at_ms: None,
+                    boot_id: None,
+                    fill: Some(Fill { source: origin.source, is_new: true }),
+                },
+                version: Version::FIRST,
+                created_at_ms: now_ms,
+                updated_at_ms: now_ms,
+            };
+            attempt += 1;
+            let used = origin.snapshot.as_ref().map(|snapshot| snapshot.id);
+            match self.store().create_copy(&container, used).await {
+                Ok(container) => return self.view(container).await,
+                Err(gantry_store::Error::NameTaken) if generated && attempt < ATTEMPTS => {
+                    spec.name = generate_name(attempt)?;
+                }
+                Err(gantry_store::Error::IdTaken) if attempt < ATTEMPTS => {}
+                Err(error @ gantry_store::Error::SnapshotBusy) => {
+                    return Err(of_snapshot(error, Thing::Snapshot));
+                }
+                Err(error) => return Err(Error::of_write(error, Thing::Snapshot, During::Create)),
+            }
+        }
+    }
+
+    /// Where the files and the settings of a copy come from.
+    async fn origin(&self, actor: &Actor, id: ContainerId, name: Option<&str>) -> Result<Origin> {
+        let record = self.store().container(id).await?;
+        if let Some(record) = &record
+            && !actor.sees(record.owner, &record.spec.realms)
+            && (actor.sees_all() || record.owner == actor.user)
+        {
+            return Err(Forbidden::OffRealm.into());
+        }
+        if let Some(name) = name {
+            let snapshot = match self.snapshot_for(actor, id, name).await {
+                // A container that is gone is no source without such a snapshot.
+                Err(Error::NotFound(_)) if record.is_none() => {
+                    return Err(Error::NotFound(Thing::SourceContainer));
+                }
+                found => found?,
+            };
+            let spec = record.map_or_else(|| snapshot.spec.clone(), |record| record.spec);
+            return Ok(Origin {
+                spec,
+                server: snapshot.server,
+                source: FillSource::Snapshot(snapshot.data),
+                snapshot: Some(snapshot),
+            });
+        }
+        let record = record
+            .filter(|record| actor.sees(record.owner, &record.spec.realms))
+            .ok_or(Error::NotFound(Thing::SourceContainer))?;
+        match record.status.phase {
+            Phase::Creating | Phase::Claiming | Phase::Deleting => {
+                return Err(SnapshotError::Finalizing.into());
+            }
+            Phase::Copying => return Err(SnapshotError::Busy.into()),
+            Phase::Failed if record.status.generation == Generation(0) => {
+                return Err(SnapshotError::NothingThere.into());
+            }
+            Phase::Starting
+            | Phase::Running
+            | Phase::Paused
+            | Phase::Stopping
+            | Phase::Stopped
+            | Phase::Failed => {}
+        }
+        let source = FillSource::Container(id);
+        Ok(Origin { spec: record.spec, server: record.server, source, snapshot: None })
+    }
+
+    async fn check_server(&self, asked: Option<&str>, own: ServerId) -> Result<()> {
+        let Some(asked) = asked else { return Ok(()) };
+        let asked: ServerId = asked.parse().map_err(|error: gantry_model::InvalidId| {
+            Error::invalid("target_server_id", error.to_string())
+        })?;
+        if asked == own {
+            return Ok(());
+        }
+        if !self.store().servers().await?.iter().any(|known| known.id == asked) {
+            return Err(Error::NotFound(Thing::Server));
+        }
+        Err(Error::NotImplemented {
+            what: "copying to another server; leave target_server_id out, or name the server of the \
+                   source",
+        })
+    }
+
+    /// Asks for a copy to get the files that its source has now. It is stopped for that, and runs
+    /// again afterwards unless it was stopped before. With `wait`, this returns when that is done or
+    /// has failed, or when the time is over; the answer says whether it is done.
+    pub async fn sync_container(
+        &self,
+        actor: &Actor,
+        id: ContainerId,
+        wait: Option<Duration>,
+    ) -> Result<(ContainerView, bool)> {
+        actor.require(Leaf::ContainersUpdate)?;
+        let record = self.store().container(id).await?.ok_or(Error::NotFound(Thing::Container))?;
+        if !actor.sees(record.owner, &record.spec.realms) {
+            let own = actor.sees_all() || record.owner == actor.user;
+            return Err(if own {
+                Forbidden::OffRealm.into()
+            } else {
+                Error::NotFound(Thing::Container)
+            });
+        }
+        let source = record.source.ok_or(SnapshotError::NotACopy)?;
+        let exists = self.store().container(source).await?;
+        let exists = exists.filter(|source| actor.sees_all() || source.owner == actor.user);
+        match exists.map(|source| source.status.phase) {
+            None | Some(Phase::Deleting) => return Err(Error::NotFound(Thing::SourceContainer)),
+            Some(Phase::Copying) => return Err(SnapshotError::Busy.into()),
+            Some(Phase::Creating | Phase::Claiming) => return Err(SnapshotError::Finalizing.into()),
+            Some(
+                Phase::Starting
+                | Phase::Running
+                | Phase::Paused
+                | Phase::Stopping
+                | Phase::Stopped
+                | Phase::Failed,
+            ) => {}
+        }
+        let from = FillSource::Container(source);
+        let record = self.refill(actor, id, None, |_| Ok(from)).await?;
+        self.wait_for_fill(record, wait).await
+    }
+}
+
+/// Checks every field and reports every broken rule: the project, what is set of the copy, and whether
+/// its name was generated.
+fn check(
+    actor: &Actor,
+    new: &NewCopy,
+    source: ContainerSpec,
+) -> Result<(ProjectId, ContainerSpec, bool)> {
+    let mut errors = Vec::new();
+    let project = match new.target_project_id.as_deref() {
+        Some(id) => id.parse().map_err(|error: gantry_model::InvalidId| error.to_string()),
+        None => Err("is required".to_owned()),
+    };
+    let project =
+        project.map_err(|rule| errors.push(FieldError::new("target_project_id", rule))).ok();
+    let chosen = new.name.as_deref().filter(|name| *name != "rand");
+    let name = match chosen {
+        Some(name) => ok(ContainerName::parse("name", name), &mut errors),
+        None => Some(generate_name(0)?),
+    };
+    let key = new.ssh_public_key.as_deref();
+    let ssh_public_key =
+        key.and_then(|line| ok(SshPublicKey::parse("ssh_public_key", line), &mut errors));
+    let (Some(project), Some(name), true) = (project, name, errors.is_empty()) else {
+        return Err(Error::Invalid(errors));
+    };
+    let realms = actor.realms_of_new(source.realms.clone());
+    let spec = ContainerSpec { name, ssh_public_key, realms, ..source };
+    Ok((project, spec, chosen.is_none()))
+}

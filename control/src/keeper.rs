@@ -1,0 +1,102 @@
+//! Removes snapshots whose time is over, and what the runtime keeps of snapshots that are gone.
+
+use std::time::Duration;
+
+use gantry_model::Chain;
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+use crate::{controller::Controller, error::Result};
+
+/// How often the keeper looks unasked.
+const PERIOD: Duration = Duration::from_secs(30);
+/// After a change of the store it waits this long for more of them.
+const PAUSE: Duration = Duration::from_millis(250);
+/// How long the runtime may take for one removal.
+const REMOVAL_TIMEOUT: Duration = Duration::from_mins(3);
+
+/// The task that gives back what snapshots take.
+///
+/// What it does not get done is done by the next one: a snapshot that is removed leaves a note in the
+/// store, which goes when the runtime has removed its files.
+pub struct SnapshotKeeper {
+    control: Controller,
+}
+
+impl std::fmt::Debug for SnapshotKeeper {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SnapshotKeeper").finish_non_exhaustive()
+    }
+}
+
+impl SnapshotKeeper {
+    /// Keeps the snapshots of `control`.
+    pub fn new(control: Controller) -> Self {
+        Self { control }
+    }
+
+    /// Works until `shutdown`.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let mut head = self.control.store().head();
+        let mut ticks = tokio::time::interval(PERIOD);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let work = async {
+            loop {
+                tokio::select! {
+                    _ = ticks.tick() => {}
+                    changed = head.changed() => {
+                        if changed.is_err() {
+                            return;
+                        }
+                        tokio::time::sleep(PAUSE).await;
+                        head.mark_unchanged();
+                    }
+                }
+                if let Err(error) = self.look().await {
+                    let why = Chain(&error).to_string();
+                    tracing::warn!(error = why, "cannot remove snapshots");
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => {}
+            () = work => {}
+        }
+    }
+
+    /// Removes what is to be removed now, as far as it can; returns how many snapshots have ended and
+    /// of how many the runtime has removed the files.
+    pub async fn look(&self) -> Result<(usize, usize)> {
+        let store = self.control.store();
+        let now_ms = self.control.now_ms();
+        let mut ended = 0;
+        for id in store.ended_snapshots(now_ms).await? {
+            match store.remove_snapshot(id, false, now_ms).await {
+                Ok(()) => ended += 1,
+                // It is made or used right now, or was removed: another look will show.
+                Err(gantry_store::Error::SnapshotBusy | gantry_store::Error::NotFound) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let runtime = self.control.runtime();
+        let mut removed = 0;
+        for data in store.discarded_snapshots(self.control.server().id).await? {
+            let removal = runtime.ensure_snapshot_deleted(data);
+            match tokio::time::timeout(REMOVAL_TIMEOUT, removal).await {
+                Ok(Ok(())) => {
+                    store.forget_discarded(data).await?;
+                    removed += 1;
+                }
+                Ok(Err(error)) => {
+                    let error = Chain(&error).to_string();
+                    tracing::warn!(snapshot = %data, error, "the files of a snapshot stay for now");
+                }
+                Err(_elapsed) => {
+                    tracing::warn!(snapshot = %data, "removing the files of a snapshot takes long");
+                }
+            }
+        }
+        Ok((ended, removed))
+    }
+}

@@ -1,0 +1,61 @@
+//! Makes the snapshots that owners have asked for.
+
+use gantry_model::Chain;
+use gantry_store::Snapshot;
+
+use super::pass::{Ending, Pass, Trouble};
+
+impl Pass<'_> {
+    /// Makes a snapshot and notes that it is there; `None` when the pass goes on. One that cannot be
+    /// made is given up and forgotten: who waits for it sees it vanish.
+    pub(super) async fn make_snapshot(
+        &mut self,
+        snapshot: &Snapshot,
+        seq: u64,
+        exists: bool,
+    ) -> Result<Option<Ending>, gantry_store::Error> {
+        let store = &self.shared.store;
+        if !exists {
+            tracing::warn!(container = %self.id, "there is nothing to make a snapshot of");
+            return self.give_up(snapshot).await;
+        }
+        let timeout = self.shared.config.call_timeout * 10;
+        let making = self.shared.runtime.ensure_snapshot(self.id, snapshot.data);
+        let retryable = match self.call(seq, timeout, making).await {
+            Ok(info) => {
+                let now_ms = self.shared.clock.now_ms();
+                self.memory = self.memory.after_success();
+                return match store.finish_snapshot(snapshot.id, info.bytes, now_ms).await {
+                    Ok(()) | Err(gantry_store::Error::NotFound) => Ok(None),
+                    Err(error) => Err(error),
+                };
+            }
+            Err(Trouble::Overtaken) => return Ok(None),
+            Err(Trouble::Silent) => {
+                tracing::warn!(container = %self.id, "making a snapshot takes too long");
+                true
+            }
+            Err(Trouble::Runtime(error)) => {
+                let chain = Chain(&error).to_string();
+                tracing::warn!(container = %self.id, error = chain, "a snapshot was not made");
+                error.is_retryable()
+            }
+        };
+        if retryable && !self.has_failed_too_often() {
+            return Ok(Some(Ending::Failed));
+        }
+        self.give_up(snapshot).await
+    }
+
+    async fn give_up(
+        &mut self,
+        snapshot: &Snapshot,
+    ) -> Result<Option<Ending>, gantry_store::Error> {
+        let now_ms = self.shared.clock.now_ms();
+        self.memory = self.memory.after_success();
+        match self.shared.store.remove_snapshot(snapshot.id, true, now_ms).await {
+            Ok(()) | Err(gantry_store::Error::NotFound) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
