@@ -121,14 +121,18 @@ impl Controller {
         name: &str,
     ) -> Result<Snapshot> {
         let record = self.store().container(container).await?;
-        if record.is_some_and(|record| !actor.sees(record.owner, &record.spec.realms)) {
+        if let Some(record) = &record
+            && !actor.sees(record.owner, &record.spec.realms)
+        {
             return Err(Error::NotFound(Thing::Container));
         }
         let snapshot = self.store().snapshot_named(container, name).await?;
-        // Of a container that exists, its own realms count; a snapshot's are those of its day.
-        snapshot
-            .filter(|snapshot| actor.sees_all() || snapshot.owner == actor.user)
-            .ok_or(Error::NotFound(Thing::Snapshot))
+        // Of a container that exists, its own realms count; the snapshot's are those of its day.
+        let sees = |snapshot: &Snapshot| match record {
+            Some(_) => actor.sees_all() || snapshot.owner == actor.user,
+            None => actor.sees(snapshot.owner, &snapshot.spec.realms),
+        };
+        snapshot.filter(sees).ok_or(Error::NotFound(Thing::Snapshot))
     }
 
     /// Records a snapshot that is to be made and waits up to 25 s until the runtime has made it; if
