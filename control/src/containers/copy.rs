@@ -106,11 +106,8 @@ impl Controller {
     /// Where the files and the settings of a copy come from.
     async fn origin(&self, actor: &Actor, id: ContainerId, name: Option<&str>) -> Result<Origin> {
         let record = self.store().container(id).await?;
-        if let Some(record) = &record
-            && !actor.sees(record.owner, &record.spec.realms)
-            && (actor.sees_all() || record.owner == actor.user)
-        {
-            return Err(Forbidden::OffRealm.into());
+        if let Some(record) = &record {
+            refuse_unseen(actor, record, Thing::SourceContainer)?;
         }
         if let Some(name) = name {
             let snapshot = match self.snapshot_for(actor, id, name).await {
@@ -128,9 +125,7 @@ impl Controller {
                 snapshot: Some(snapshot),
             });
         }
-        let record = record
-            .filter(|record| actor.sees(record.owner, &record.spec.realms))
-            .ok_or(Error::NotFound(Thing::SourceContainer))?;
+        let record = record.ok_or(Error::NotFound(Thing::SourceContainer))?;
         match record.status.phase {
             Phase::Creating | Phase::Claiming | Phase::Deleting => {
                 return Err(SnapshotError::Finalizing.into());
@@ -178,14 +173,7 @@ impl Controller {
     ) -> Result<(ContainerView, bool)> {
         actor.require(Leaf::ContainersUpdate)?;
         let record = self.store().container(id).await?.ok_or(Error::NotFound(Thing::Container))?;
-        if !actor.sees(record.owner, &record.spec.realms) {
-            let own = actor.sees_all() || record.owner == actor.user;
-            return Err(if own {
-                Forbidden::OffRealm.into()
-            } else {
-                Error::NotFound(Thing::Container)
-            });
-        }
+        refuse_unseen(actor, &record, Thing::Container)?;
         let source = record.source.ok_or(SnapshotError::NotACopy)?;
         let exists = self.store().container(source).await?;
         let exists = exists.filter(|source| actor.sees_all() || source.owner == actor.user);
@@ -206,6 +194,19 @@ impl Controller {
         let record = self.refill(actor, id, None, |_| Ok(from)).await?;
         self.wait_for_fill(record, wait).await
     }
+}
+
+/// Refuses a container that the actor does not see. Its owner is told that it is the realm, as the
+/// reference does; a token that is bound to realms learns nothing of what is outside.
+fn refuse_unseen(actor: &Actor, record: &Container, thing: Thing) -> Result<()> {
+    if actor.sees(record.owner, &record.spec.realms) {
+        return Ok(());
+    }
+    let own = actor.sees_all() || record.owner == actor.user;
+    if own && !actor.is_realm_restricted() {
+        return Err(Forbidden::OffRealm.into());
+    }
+    Err(Error::NotFound(thing))
 }
 
 /// Checks every field and reports every broken rule: the project, what is set of the copy, and whether
