@@ -438,6 +438,7 @@ impl Sending {
         for name in [header::CONNECTION, header::TRANSFER_ENCODING, header::UPGRADE] {
             parts.headers.remove(name);
         }
+        waits_for_client(worker, true);
         if self.stream.send_response(Response::from_parts(parts, ())).await.is_ok()
             && self.body(worker, body).await.is_ok()
         {
@@ -449,7 +450,10 @@ impl Sending {
     async fn body(&mut self, worker: &Worker, body: EdgeBody) -> Result<(), ()> {
         let mut body = pin!(body);
         while !body.is_end_stream() {
-            let Some(frame) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await else { break };
+            waits_for_client(worker, false);
+            let frame = poll_fn(|cx| body.as_mut().poll_frame(cx)).await;
+            waits_for_client(worker, true);
+            let Some(frame) = frame else { break };
             match frame.map_err(drop)?.into_data() {
                 Ok(mut data) => {
                     while !data.is_empty() {
@@ -465,5 +469,12 @@ impl Sending {
             }
         }
         Ok(())
+    }
+}
+
+/// Whether the stream whose task runs waits for its client from now on.
+fn waits_for_client(worker: &Worker, waits: bool) {
+    if let Some(stream) = worker.stream() {
+        stream.waits_for_client(waits);
     }
 }

@@ -13,11 +13,12 @@ use std::{
     pin::Pin,
     rc::Rc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use h2::{
-    Reason,
+    Reason, RecvStream,
     client::{Builder, ResponseFuture, SendRequest},
 };
 use http::{
@@ -25,21 +26,27 @@ use http::{
     uri::{Authority, Parts, PathAndQuery, Scheme},
 };
 use http_body::Body as _;
+use tokio::sync::oneshot;
 
 use crate::{
     body::{Progress, RequestBody},
     http2::{End, Pipe, Receiving},
     interim::Interim,
     upstream::{Broken, ExchangeError, INTERIMS_MAX, Incoming, Terms, UpstreamIo, poll_late},
-    watch::{Origin, Over, Tick},
+    watch::{NEVER, Origin, Over, Tick, Wait},
     worker::Worker,
 };
 
 /// Streams on one connection, at most; a container may allow fewer.
 const STREAMS_MAX: usize = 100;
-/// What a container may send ahead on one stream, and on the whole connection.
-const STREAM_WINDOW: u32 = 256 * 1024;
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// What a container may send ahead on one stream. It is near, so that this is no bound to its speed.
+const STREAM_WINDOW: u32 = 64 * 1024;
+/// The same on the whole connection: as much as on all streams, so that clients who do not take their
+/// answers never keep others from theirs.
+const CONNECTION_WINDOW: u32 = STREAM_WINDOW * 100;
+/// How long a stream that was reset is known: what a container had sent before it heard of that is then
+/// no error of its.
+const RESETS_KNOWN: Duration = Duration::from_secs(30);
 /// What may wait to be sent on one stream.
 const SEND_BUFFER: usize = 128 * 1024;
 /// The octets of an answer's head, at most; as for HTTP/1.1.
@@ -59,9 +66,12 @@ struct Inner {
     quiet_since: Cell<Tick>,
 }
 
-/// A place for one stream, given back when dropped.
+/// A place for one stream, given back when it and what is left of its request are dropped.
 #[derive(Debug)]
-pub(crate) struct Lane(Shared);
+pub(crate) struct Lane(Rc<Place>);
+
+#[derive(Debug)]
+struct Place(Shared);
 
 impl Shared {
     /// Speaks HTTP/2 over `io`. Nothing is waited for: whether the other side does, too, shows with
@@ -71,12 +81,15 @@ impl Shared {
         io: UpstreamIo,
         origin: Origin,
     ) -> Result<Self, h2::Error> {
+        io.give_up_after(worker.limits().upstream_head_timeout);
         let (sender, mut connection) = Builder::new()
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buffer_size(SEND_BUFFER)
             .max_header_list_size(HEAD_MAX)
             .initial_max_send_streams(STREAMS_MAX)
+            .max_concurrent_reset_streams(STREAMS_MAX)
+            .reset_stream_duration(RESETS_KNOWN)
             .enable_push(false)
             .handshake::<_, Bytes>(io)
             .await?;
@@ -108,7 +121,7 @@ impl Shared {
             return None;
         }
         streams.set(streams.get() + 1);
-        Some(Lane(self.clone()))
+        Some(Lane(Rc::new(Place(self.clone()))))
     }
 
     /// Whether it can be used again: not closed, and not without a stream for `ticks_max`.
@@ -125,9 +138,10 @@ impl fmt::Debug for Shared {
     }
 }
 
-impl Drop for Lane {
+impl Drop for Place {
     fn drop(&mut self) {
-        self.0.0.streams.set(self.0.0.streams.get() - 1);
+        let Self(Shared(inner)) = self;
+        inner.streams.set(inner.streams.get() - 1);
     }
 }
 
@@ -142,7 +156,8 @@ impl Lane {
     ) -> Result<Response<Incoming>, ExchangeError> {
         terms.wait.within(if held { terms.expect_timeout } else { terms.timeout });
         let (parts, body) = request.into_parts();
-        let mut sender = self.0.0.sender.clone();
+        let Place(Shared(inner)) = &*self.0;
+        let mut sender = inner.sender.clone();
         let ready = poll_fn(|cx| match sender.poll_ready(cx) {
             Poll::Ready(ready) => Poll::Ready(ready.or(Err(None))),
             Poll::Pending => poll_late(cx, terms).map(|late| Err(Some(late))),
@@ -156,22 +171,27 @@ impl Lane {
             Ok(begun) => begun,
             Err(Some(late)) => return Err(late),
             Err(None) => {
-                self.0.0.closed.set(true);
+                inner.closed.set(true);
                 return Err(ExchangeError::Unsent(body));
             }
         };
         let pipe = (!ends).then(|| Pipe::new(send, body));
         let mut exchange = Exchange { answer, pipe, held, interims: 0 };
-        let response = poll_fn(|cx| exchange.poll(cx, terms)).await?;
-        if let Exchange { pipe: Some(mut pipe), held: false, .. } = exchange {
-            run(worker, origin, move |cx| pipe.poll(cx).map(|end| _ = settle(&mut pipe, end)));
+        let (parts, stream) = poll_fn(|cx| exchange.poll(cx, terms)).await?.into_parts();
+        let (taken, is_taken) = oneshot::channel();
+        let body = Receiving::answer(stream, &parts.headers, taken);
+        if let Exchange { pipe: Some(pipe), held: false, .. } = exchange {
+            let rest =
+                Rest { pipe, is_taken: Some(is_taken), stuck: false, _place: Rc::clone(&self.0) };
+            rest.run(worker, origin);
         }
-        Ok(response)
+        Ok(Response::from_parts(parts, Incoming::Http2(body)))
     }
 
     /// The stream has ended.
     pub(crate) fn rest(self, now: Tick) {
-        self.0.0.quiet_since.set(now);
+        let Place(Shared(inner)) = &*self.0;
+        inner.quiet_since.set(now);
     }
 }
 
@@ -200,7 +220,7 @@ impl Exchange {
         &mut self,
         cx: &mut Context<'_>,
         terms: &Terms<'_>,
-    ) -> Poll<Result<Response<Incoming>, ExchangeError>> {
+    ) -> Poll<Result<Response<RecvStream>, ExchangeError>> {
         loop {
             self.poll_send(cx)?;
             while let Poll::Ready(Some(Ok(interim))) = self.answer.poll_informational(cx) {
@@ -208,11 +228,7 @@ impl Exchange {
                 self.poll_send(cx)?;
             }
             match Pin::new(&mut self.answer).poll(cx) {
-                Poll::Ready(Ok(response)) => {
-                    let (head, stream) = response.into_parts();
-                    let body = Receiving::answer(stream, &head.headers);
-                    return Poll::Ready(Ok(Response::from_parts(head, Incoming::Http2(body))));
-                }
+                Poll::Ready(Ok(response)) => return Poll::Ready(Ok(response)),
                 Poll::Ready(Err(_)) if terms.progress.is_some_and(Progress::is_broken) => {
                     return Poll::Ready(Err(ExchangeError::Body));
                 }
@@ -260,6 +276,56 @@ impl Exchange {
     fn release(&mut self, terms: &Terms<'_>) {
         self.held = false;
         terms.wait.within(terms.timeout);
+    }
+}
+
+/// What is left of a request whose answer has begun. It goes on whatever becomes of the answer's body,
+/// but not when that was given up: then nobody is there who would want the rest done.
+struct Rest {
+    pipe: Pipe<RequestBody>,
+    /// Tells how it went with the answer, until it did.
+    is_taken: Option<oneshot::Receiver<()>>,
+    /// Whether the container takes nothing.
+    stuck: bool,
+    _place: Rc<Place>,
+}
+
+impl Rest {
+    /// Runs as a task of the worker: to the end of the body, until the container has taken nothing for
+    /// too long, or until its start is over.
+    fn run(mut self, worker: &Rc<Worker>, origin: Origin) {
+        let wait = worker.watch().wait(Some(origin));
+        let patience = worker.limits().send_idle;
+        // The tracker waits for it.
+        drop(worker.tasks().spawn_local(poll_fn(move |cx| self.poll(cx, &wait, patience))));
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, wait: &Wait, patience: Duration) -> Poll<()> {
+        if let Some(is_taken) = &mut self.is_taken
+            && let Poll::Ready(taken) = Pin::new(is_taken).poll(cx)
+        {
+            self.is_taken = None;
+            if taken.is_err() {
+                self.pipe.reset(Reason::CANCEL);
+                return Poll::Ready(());
+            }
+        }
+        if let Poll::Ready(end) = self.pipe.poll(cx) {
+            _ = settle(&mut self.pipe, end);
+            return Poll::Ready(());
+        }
+        let was_stuck = std::mem::replace(&mut self.stuck, self.pipe.is_stuck());
+        match (self.stuck, was_stuck, self.pipe.has_moved()) {
+            (true, false, _) | (true, true, true) => wait.within(patience),
+            // The body has deadlines of its own.
+            (false, true, _) => wait.until(NEVER),
+            (true, true, false) | (false, false, _) => {}
+        }
+        if wait.poll_over(cx).is_some() {
+            self.pipe.reset(Reason::CANCEL);
+            return Poll::Ready(());
+        }
+        Poll::Pending
     }
 }
 

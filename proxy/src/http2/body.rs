@@ -9,6 +9,7 @@ use bytes::Bytes;
 use h2::{Reason, RecvStream};
 use http::{HeaderMap, header};
 use http_body::{Body, Frame, SizeHint};
+use tokio::sync::oneshot;
 
 /// A body, as it comes. The window that it takes is given back with each piece that is passed on.
 #[derive(Debug)]
@@ -17,34 +18,50 @@ pub(crate) struct Receiving {
     /// What `Content-Length` says is still to come; `h2` sees to it that no more and no less comes.
     left: Option<u64>,
     data_ended: bool,
-    is_answer: bool,
+    /// Of an answer: hears when nobody takes any more of it.
+    taken: Option<Taken>,
 }
+
+/// Told when an answer was taken to its end; dropped untold when it was not.
+type Taken = oneshot::Sender<()>;
 
 impl Receiving {
     /// The body of a request whose head has `headers`.
     pub(crate) fn request(stream: RecvStream, headers: &HeaderMap) -> Self {
-        Self::new(stream, headers, false)
+        Self::new(stream, headers, None)
     }
 
     /// The body of an answer whose head has `headers`.
-    pub(crate) fn answer(stream: RecvStream, headers: &HeaderMap) -> Self {
-        Self::new(stream, headers, true)
+    pub(crate) fn answer(stream: RecvStream, headers: &HeaderMap, taken: Taken) -> Self {
+        Self::new(stream, headers, Some(taken))
     }
 
-    fn new(stream: RecvStream, headers: &HeaderMap, is_answer: bool) -> Self {
+    fn new(stream: RecvStream, headers: &HeaderMap, taken: Option<Taken>) -> Self {
         let length = headers.get(header::CONTENT_LENGTH);
         let left = match length.and_then(|length| length.to_str().ok()?.parse().ok()) {
             None if stream.is_end_stream() => Some(0),
             left => left,
         };
-        Self { stream, left, data_ended: false, is_answer }
+        Self { stream, left, data_ended: false, taken }
     }
 
-    /// Whether what has come was all. Who has answered before it has read the request may reset the
-    /// stream without an error (RFC 9113, 8.1); `h2` forgets then that the answer had ended.
+    /// Whether what has come was all, although the stream was reset. Who has answered before it has
+    /// read the request may do that without an error (RFC 9113, 8.1); of an answer without a length only
+    /// its end tells that it is whole, and that is no error here.
     fn is_whole(&self, error: &h2::Error) -> bool {
-        let is_whole = self.left.is_none_or(|left| left == 0);
-        self.is_answer && is_whole && error.reason() == Some(Reason::NO_ERROR)
+        let is_answer = self.taken.is_some();
+        is_answer && self.left == Some(0) && error.reason() == Some(Reason::NO_ERROR)
+    }
+}
+
+impl Drop for Receiving {
+    fn drop(&mut self) {
+        if let Some(taken) = self.taken.take()
+            && self.stream.is_end_stream()
+        {
+            // Nobody may be listening.
+            _ = taken.send(());
+        }
     }
 }
 

@@ -77,7 +77,7 @@ pub(super) async fn exchange(
         }
     } else {
         // If it fails, the stream is reset.
-        _ = sending.response(head, body).await;
+        _ = sending.response(&worker, head, body).await;
     }
 }
 
@@ -152,7 +152,12 @@ impl Sending {
     }
 
     /// Sends an answer to its end.
-    async fn response(&mut self, mut head: Parts, body: EdgeBody) -> Result<(), Gone> {
+    async fn response(
+        &mut self,
+        worker: &Worker,
+        mut head: Parts,
+        body: EdgeBody,
+    ) -> Result<(), Gone> {
         if body.is_end_stream() {
             return self.head(head, true).map(drop);
         }
@@ -161,7 +166,18 @@ impl Sending {
             head.headers.entry(header::CONTENT_LENGTH).or_insert(length);
         }
         let mut pipe = Pipe::new(self.head(head, false)?, body);
-        match poll_fn(|cx| pipe.poll(cx)).await {
+        let stream = worker.stream();
+        let sent = poll_fn(|cx| {
+            let polled = pipe.poll(cx);
+            if let Some(stream) = &stream {
+                stream.waits_for_client(pipe.is_stuck());
+                if pipe.has_moved() {
+                    stream.moved();
+                }
+            }
+            polled
+        });
+        match sent.await {
             End::Whole => self.ended = true,
             End::Gone => return Err(Gone),
             End::Broken(error) => self.reason = reason(&error),

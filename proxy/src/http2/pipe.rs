@@ -20,6 +20,8 @@ pub(crate) struct Pipe<B> {
     body: B,
     /// What waits for room, and whether it is the last.
     piece: Option<(Bytes, bool)>,
+    /// Whether the other side has taken something since this was asked last.
+    moved: bool,
 }
 
 /// How the sending of a body ended.
@@ -36,7 +38,7 @@ pub(crate) enum End {
 impl<B: Body<Data = Bytes, Error = BoxError> + Unpin> Pipe<B> {
     /// Sends `body` by `send`.
     pub(crate) fn new(send: SendStream<Bytes>, body: B) -> Self {
-        Self { send, body, piece: None }
+        Self { send, body, piece: None, moved: false }
     }
 
     /// Sends on, as far as the body and the other side go. Not to be asked again after its end.
@@ -49,6 +51,7 @@ impl<B: Body<Data = Bytes, Error = BoxError> + Unpin> Pipe<B> {
                 if self.send.send_data(data, is_last).is_err() {
                     return Poll::Ready(End::Gone);
                 }
+                self.moved = true;
                 if is_last {
                     return Poll::Ready(End::Whole);
                 }
@@ -71,6 +74,16 @@ impl<B: Body<Data = Bytes, Error = BoxError> + Unpin> Pipe<B> {
                 }
             }
         }
+    }
+
+    /// Whether it waits for the other side to take something, and not for the body.
+    pub(crate) fn is_stuck(&self) -> bool {
+        self.piece.is_some()
+    }
+
+    /// Whether the other side has taken something since the last time that this was asked.
+    pub(crate) fn has_moved(&mut self) -> bool {
+        std::mem::take(&mut self.moved)
     }
 
     /// Breaks the stream off in both directions.

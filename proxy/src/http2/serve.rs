@@ -5,6 +5,7 @@ use std::{
     pin::pin,
     rc::Rc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -26,6 +27,9 @@ const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// What may wait to be sent on one stream.
 const SEND_BUFFER: usize = 128 * 1024;
+/// How long a stream that was reset is known: what a client had sent before it heard of that is then no
+/// error of its.
+const RESETS_KNOWN: Duration = Duration::from_secs(30);
 /// Streams that a client resets before they are taken up, and streams that we reset for its errors;
 /// more end the connection (Rapid Reset, `MadeYouReset`).
 const RESETS_MAX: usize = 32;
@@ -75,6 +79,8 @@ fn builder(limits: &Limits) -> Builder {
     builder
         .max_concurrent_streams(limits.streams_max)
         .max_header_list_size(u32::try_from(limits.head_bytes_max).unwrap_or(u32::MAX))
+        .max_concurrent_reset_streams(usize::try_from(limits.streams_max).unwrap_or(usize::MAX))
+        .reset_stream_duration(RESETS_KNOWN)
         .max_pending_accept_reset_streams(RESETS_MAX)
         .max_local_error_reset_streams(Some(RESETS_MAX))
         .initial_window_size(STREAM_WINDOW)

@@ -255,11 +255,7 @@ impl LogBody {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let polled = self.poll(cx);
-        if let Some(stream) = self.worker.stream() {
-            stream.asked(polled.is_ready());
-        }
-        polled.map(|text| text.map(|text| Ok(Frame::data(text))))
+        self.poll(cx).map(|text| text.map(|text| Ok(Frame::data(text))))
     }
 
     fn poll(&mut self, cx: &Context<'_>) -> Poll<Option<Bytes>> {

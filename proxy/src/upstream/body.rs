@@ -15,7 +15,6 @@ use crate::{
     downstream::Downstream,
     headers::clean_trailers,
     pool::PoolKey,
-    stalled::Stream,
     watch::{Over, Wait},
     worker::Worker,
 };
@@ -50,7 +49,6 @@ pub(crate) struct UpstreamBody {
     /// The client for whom the connection was made, if it is for nobody else.
     home: Option<Rc<Downstream>>,
     wait: Rc<Wait>,
-    stream: Option<Rc<Stream>>,
     worker: Rc<Worker>,
 }
 
@@ -64,11 +62,10 @@ impl UpstreamBody {
     ) -> Self {
         wait.within(worker.limits().stream_idle);
         let wait = Rc::new(wait);
-        let stream = worker.stream();
-        if let Some(stream) = &stream {
+        if let Some(stream) = worker.stream() {
             stream.sends(&wait);
         }
-        Self { incoming, lease: Some(lease), key, home, wait, stream, worker }
+        Self { incoming, lease: Some(lease), key, home, wait, worker }
     }
 
     /// The body is complete: the connection goes back to the pool, if it can be used again.
@@ -104,9 +101,6 @@ impl UpstreamBody {
             (Some(Lease::Http1(channel)), Incoming::Http1) => channel.poll_frame(cx),
             (Some(Lease::Http2(_)) | None, Incoming::Http1) => Poll::Ready(None),
         };
-        if let Some(stream) = &self.stream {
-            stream.asked(polled.is_ready());
-        }
         if polled.is_pending() {
             return match self.wait.poll_over(cx) {
                 None => Poll::Pending,

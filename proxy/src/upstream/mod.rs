@@ -14,10 +14,12 @@ use std::{
     net::{IpAddr, Ipv4Addr},
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use gantry_model::Scheme;
 use http::Response;
+use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -97,6 +99,17 @@ impl UpstreamIo {
             Self::Plain(_) => false,
             Self::Tls(stream) => stream.get_ref().1.alpn_protocol() == Some(b"h2"),
         }
+    }
+
+    /// Has the kernel end the connection when the other side has taken nothing for so long of what is
+    /// being sent. A connection that streams share cannot be looked after by one of them.
+    pub(crate) fn give_up_after(&self, time: Duration) {
+        let tcp = match self {
+            Self::Plain(tcp) => tcp,
+            Self::Tls(stream) => stream.get_ref().0,
+        };
+        // Where the kernel does not know it, the answers' deadlines are left.
+        drop(SockRef::from(tcp).set_tcp_user_timeout(Some(time)));
     }
 }
 

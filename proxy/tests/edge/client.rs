@@ -67,8 +67,12 @@ impl Reply {
 
 impl Client {
     pub(crate) fn connect(address: SocketAddr) -> Self {
-        let tcp = tcp(address);
-        Self { stream: Box::new(tcp), buffer: Vec::new() }
+        Self::of(TcpStream::connect(address).unwrap())
+    }
+
+    /// The same over a connection that there is already.
+    pub(crate) fn of(tcp: TcpStream) -> Self {
+        Self { stream: Box::new(patient(tcp)), buffer: Vec::new() }
     }
 
     pub(crate) fn connect_tls(address: SocketAddr, sni: &str, ca: &Path, alpn: &[u8]) -> Self {
@@ -239,7 +243,10 @@ impl Client {
 }
 
 fn tcp(address: SocketAddr) -> TcpStream {
-    let tcp = TcpStream::connect(address).unwrap();
+    patient(TcpStream::connect(address).unwrap())
+}
+
+fn patient(tcp: TcpStream) -> TcpStream {
     tcp.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     tcp.set_write_timeout(Some(Duration::from_secs(10))).unwrap();
     tcp.set_nodelay(true).unwrap();

@@ -14,13 +14,12 @@ use crate::{
     client::Client,
     http2::{
         ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PING, RST_STREAM, SETTINGS,
-        WINDOW_CLOSED, connect, connect_with, field, frame, get, goaway,
+        WINDOW_CLOSED, WINDOW_UPDATE, connect, connect_with, field, frame, get, goaway,
     },
     origin::send,
 };
 
 const PRIORITY: u8 = 2;
-const WINDOW_UPDATE: u8 = 8;
 const PADDED: u8 = 8;
 const HAS_PRIORITY: u8 = 0x20;
 

@@ -16,16 +16,17 @@ pub(crate) const RST_STREAM: u8 = 3;
 pub(crate) const SETTINGS: u8 = 4;
 pub(crate) const PING: u8 = 6;
 pub(crate) const GOAWAY: u8 = 7;
+pub(crate) const WINDOW_UPDATE: u8 = 8;
 pub(crate) const CONTINUATION: u8 = 9;
 pub(crate) const END_STREAM: u8 = 1;
 pub(crate) const ACK: u8 = 1;
 pub(crate) const END_HEADERS: u8 = 4;
 
-struct Frame {
-    kind: u8,
+pub(crate) struct Frame {
+    pub(crate) kind: u8,
     flags: u8,
-    stream: u32,
-    payload: Vec<u8>,
+    pub(crate) stream: u32,
+    pub(crate) payload: Vec<u8>,
 }
 
 pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
@@ -67,7 +68,7 @@ pub(crate) fn connect_with(bed: &Bed, name: &str, settings: &[u8]) -> Client {
 /// The setting that closes the window of every stream before it begins.
 pub(crate) const WINDOW_CLOSED: &[u8] = &[0, 4, 0, 0, 0, 0];
 
-fn next(client: &mut Client) -> Frame {
+pub(crate) fn next(client: &mut Client) -> Frame {
     let head = client.exactly(9);
     let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
     let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);

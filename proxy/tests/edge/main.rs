@@ -80,6 +80,8 @@ mod smuggling;
 #[cfg(test)]
 mod streaming;
 #[cfg(test)]
+mod stuck;
+#[cfg(test)]
 mod transparent;
 #[cfg(test)]
 #[path = "../../../tests/harness/wait.rs"]
