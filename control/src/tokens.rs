@@ -276,14 +276,18 @@ impl Controller {
         change: TokenChange,
     ) -> Result<Token> {
         actor.require(Leaf::ResourcesCreateTokens)?;
-        let mut token = self.token_record(actor, id).await?;
+        let seen = self.token_record(actor, id).await?;
+        // It may not change one that can do more than it, either.
+        check_not_wider(actor, &Token::of(seen.clone()))?;
+        check_unchanged(actor, &seen)?;
+        let mut token = seen.clone();
         if let Some(realms) = &change.realm_ids {
             let realms = parse_realms("realm_ids", realms).map_err(one)?;
             actor.may_change_realms(&token.realms, &realms)?;
         }
         apply(&mut token, change, self.now_ms())?;
         check_not_wider(actor, &Token::of(token.clone()))?;
-        self.store().update_token(&token).await.map_err(token_gone)?;
+        self.store().update_token(&seen, &token).await.map_err(token_gone)?;
         Ok(Token::of(token))
     }
 
@@ -395,6 +399,21 @@ fn inherit(actor: &Actor, token: &mut gantry_store::Token) {
         token.expires_at_ms = *expires_at_ms;
     }
     token.permissions = default.to_tree().to_string();
+}
+
+/// Refuses a token that changes itself when it was switched off, or can do other things, since it was
+/// let in: its change would be made from rights that it no longer has.
+fn check_unchanged(actor: &Actor, now: &gantry_store::Token) -> Result<()> {
+    let Via::Token { id, permissions, realms, ip_whitelist, expires_at_ms, .. } = &actor.via else {
+        return Ok(());
+    };
+    let token = Token::of(now.clone());
+    let same = now.enabled
+        && token.permissions == *permissions
+        && token.realms == *realms
+        && token.ip_whitelist == *ip_whitelist
+        && token.expires_at_ms == *expires_at_ms;
+    if *id != now.id || same { Ok(()) } else { Err(Error::Conflict) }
 }
 
 /// A token made or changed by a token can do no more than that.

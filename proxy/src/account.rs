@@ -19,7 +19,7 @@ use crate::{
     limits::{Counted, InFlight},
     logs::{Asked, Capture, Capturing, Ended, Log, Served, Source, TARGET_MAX},
     metrics::RouteKind,
-    traffic::Traffic,
+    traffic::Flow,
     worker::Worker,
 };
 
@@ -46,7 +46,7 @@ pub(crate) struct Account {
     progress: Option<Rc<Progress>>,
     cut_short: bool,
     /// Of a container that may be put to sleep.
-    traffic: Option<Rc<Traffic>>,
+    flow: Option<Rc<Flow>>,
     counted: Option<Counted>,
     in_flight: Option<InFlight>,
     /// Of a container whose requests are logged.
@@ -91,7 +91,7 @@ impl Account {
             received: 0,
             progress: None,
             cut_short: false,
-            traffic: None,
+            flow: None,
             counted: None,
             in_flight: None,
             recording: None,
@@ -114,13 +114,13 @@ impl Account {
     }
 
     /// What the request moves is traffic of its container.
-    pub(crate) fn counts_for(&mut self, traffic: Rc<Traffic>) {
-        self.traffic = Some(traffic);
+    pub(crate) fn counts_for(&mut self, flow: Flow) {
+        self.flow = Some(Rc::new(flow));
     }
 
     /// The traffic that the request counts for, if its container may be put to sleep.
-    pub(crate) fn traffic(&self) -> Option<&Rc<Traffic>> {
-        self.traffic.as_ref()
+    pub(crate) fn flow(&self) -> Option<&Rc<Flow>> {
+        self.flow.as_ref()
     }
 
     pub(crate) fn kind_is(&mut self, kind: RouteKind) {
@@ -231,8 +231,8 @@ impl Account {
     }
 
     pub(crate) fn sent(&mut self, octets: &[u8]) {
-        if let Some(traffic) = &self.traffic {
-            traffic.moved(octets.len());
+        if let Some(flow) = &self.flow {
+            flow.moved(octets.len());
         }
         if let Some(capture) = self.capture() {
             capture.response_passes(octets);

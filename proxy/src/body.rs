@@ -23,7 +23,7 @@ use crate::{
     http3_body::Receiving,
     interim::Interims,
     logs::{Capture, LogBody},
-    traffic::Traffic,
+    traffic::Flow,
     tunnel::UpstreamEnd,
     upstream::UpstreamBody,
     watch::{Patience, Tick, Wait},
@@ -92,15 +92,15 @@ pub(crate) struct Progress {
     /// The octets that may come.
     max: Option<u64>,
     /// Of a container that may be put to sleep.
-    traffic: Option<Rc<Traffic>>,
+    flow: Option<Rc<Flow>>,
     /// Of a container whose owner wants to see the body.
     capture: OnceCell<Arc<Capture>>,
 }
 
 impl Progress {
-    /// Of a body of at most `max` octets that counts as `traffic`.
-    pub(crate) fn new(traffic: Option<Rc<Traffic>>, max: Option<u64>) -> Self {
-        Self { max, traffic, ..Self::default() }
+    /// Of a body of at most `max` octets that counts as `flow`.
+    pub(crate) fn new(flow: Option<Rc<Flow>>, max: Option<u64>) -> Self {
+        Self { max, flow, ..Self::default() }
     }
 
     /// Whether more octets came than may.
@@ -210,8 +210,8 @@ impl HttpBody for RequestBody {
                     progress.broken.set(true);
                     return Poll::Ready(Some(Err("the request body is too large".into())));
                 }
-                if let Some(traffic) = &progress.traffic {
-                    traffic.moved(usize::try_from(octets).unwrap_or(usize::MAX));
+                if let Some(flow) = &progress.flow {
+                    flow.moved(usize::try_from(octets).unwrap_or(usize::MAX));
                 }
                 if let Some(patience) = patience {
                     patience.earn(wait.watch(), octets);

@@ -26,7 +26,7 @@ use crate::{
     proxy_protocol::Ends,
     rewrite,
     start::{ensure_started, wait_for_port},
-    traffic::Traffic,
+    traffic::Flow,
     tunnel::UpstreamEnd,
     upstream::{
         Channel, DialError, Endpoint, ExchangeError, Incoming, Introduction, Lease, Offer, Terms,
@@ -82,8 +82,8 @@ pub(crate) async fn forward(
     if let Some(instance) = to.kit {
         rewrite::select(instance, request)?;
     }
-    let traffic = account.traffic().cloned();
-    let (body, progress) = request_body(ask, request.body_mut().take(), traffic);
+    let flow = account.flow().cloned();
+    let (body, progress) = request_body(ask, request.body_mut().take(), flow);
     if let Some(progress) = &progress {
         account.body_is(Rc::clone(progress));
     }
@@ -117,7 +117,7 @@ pub(crate) fn wait(ask: &Ask<'_>, to: &Upstream) -> Result<Wait, Failure> {
 pub(crate) fn request_body(
     ask: &Ask<'_>,
     incoming: Option<ClientBody>,
-    traffic: Option<Rc<Traffic>>,
+    flow: Option<Rc<Flow>>,
 ) -> (RequestBody, Option<Rc<Progress>>) {
     let Some(incoming) = incoming.filter(|incoming| !incoming.is_end_stream()) else {
         return (RequestBody::Empty, None);
@@ -133,7 +133,7 @@ pub(crate) fn request_body(
             Some(Patience::new(limits.body_idle, limits.body_rate_min))
         }
     };
-    let progress = Rc::new(Progress::new(traffic, limits.body_bytes_max));
+    let progress = Rc::new(Progress::new(flow, limits.body_bytes_max));
     let wait = ask.worker.watch().wait(None);
     let body = RequestBody::streaming(incoming, Rc::clone(&progress), wait, patience);
     (body.asked_by(ask.interims), Some(progress))

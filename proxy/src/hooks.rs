@@ -91,8 +91,8 @@ pub(crate) async fn ask(
         }
         Control::Body => {
             forward::keep(ask, &exec, &response, lease);
-            let traffic = account.traffic().cloned();
-            let (body, progress) = forward::request_body(ask, request.body_mut().take(), traffic);
+            let flow = account.flow().cloned();
+            let (body, progress) = forward::request_body(ask, request.body_mut().take(), flow);
             if let Some(progress) = &progress {
                 account.body_is(Rc::clone(progress));
             }

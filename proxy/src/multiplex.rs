@@ -30,6 +30,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     body::{Progress, RequestBody},
+    config::Limits,
     http2::{End, Pipe, Receiving},
     interim::Interim,
     upstream::{Broken, ExchangeError, INTERIMS_MAX, Incoming, Terms, UpstreamIo, poll_late},
@@ -295,21 +296,25 @@ impl Rest {
     /// too long, or until its start is over.
     fn run(mut self, worker: &Rc<Worker>, origin: Origin) {
         let wait = worker.watch().wait(Some(origin));
-        let patience = worker.limits().send_idle;
+        let limits = Rc::clone(worker.limits());
         // The tracker waits for it.
-        drop(worker.tasks().spawn_local(poll_fn(move |cx| self.poll(cx, &wait, patience))));
+        drop(worker.tasks().spawn_local(poll_fn(move |cx| self.poll(cx, &wait, &limits))));
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>, wait: &Wait, patience: Duration) -> Poll<()> {
+    fn poll(&mut self, cx: &mut Context<'_>, wait: &Wait, limits: &Limits) -> Poll<()> {
         if let Some(is_taken) = &mut self.is_taken
             && let Poll::Ready(taken) = Pin::new(is_taken).poll(cx)
         {
             self.is_taken = None;
+            // The patience is another one now.
+            self.stuck = false;
             if taken.is_err() {
                 self.pipe.reset(Reason::CANCEL);
                 return Poll::Ready(());
             }
         }
+        // A call whose answer goes on may be as slow as that.
+        let patience = if self.is_taken.is_some() { limits.stream_idle } else { limits.send_idle };
         if let Poll::Ready(end) = self.pipe.poll(cx) {
             _ = settle(&mut self.pipe, end);
             return Poll::Ready(());

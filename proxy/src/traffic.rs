@@ -1,9 +1,9 @@
 //! Which containers have real traffic: what keeps one from being put to sleep.
 //!
 //! Only containers whose owners set `idle_pause_after` are looked at. What counts: requests, unless
-//! the same client asks for the same thing over and over, as a page that polls does; bodies and
-//! tunnels that move more than a trickle, so that the heartbeats of an event stream do not count; and
-//! data frames of `WebSocket` clients, but neither pings and pongs nor frames that repeat like the
+//! the same client reads the same thing over and over, as a page that polls does; bodies and
+//! tunnels of which each moves more than a trickle, so that the heartbeats of an event stream do not
+//! count, however many there are, and answers to polls only when they are large; and data frames of `WebSocket` clients, but neither pings and pongs nor frames that repeat like the
 //! tick of a clock. While a request that counts waits for its answer, its container is busy.
 
 use std::{
@@ -29,8 +29,11 @@ const REPEATS: u32 = 4;
 const REMEMBERED: usize = 64;
 /// What was not asked for during this time is new again.
 const FORGOTTEN_MS: i64 = 15 * 60_000;
-/// Bodies and tunnels count when they move so many octets within [`WINDOW_MS`].
+/// A body or a tunnel counts when it moves so many octets within [`WINDOW_MS`].
 const TRICKLE: u64 = 4096;
+/// The same for what is asked for over and over: a player reads one file in pieces, a page that polls
+/// reads little.
+const TRICKLE_OF_POLLS: u64 = 64 * 1024;
 const WINDOW_MS: i64 = 60_000;
 
 /// Which traffic there was to each container that may be put to sleep; shared by all workers. A cheap
@@ -94,6 +97,14 @@ pub(crate) struct Traffic {
     now_ms: fn() -> i64,
     hash: RandomState,
     recent: RefCell<Vec<Recent>>,
+}
+
+/// What one request or tunnel moves.
+#[derive(Debug)]
+pub(crate) struct Flow {
+    traffic: Rc<Traffic>,
+    /// It counts from so many octets within [`WINDOW_MS`] on.
+    least: u64,
     window_ms: Cell<i64>,
     octets: Cell<u64>,
 }
@@ -121,8 +132,6 @@ impl Traffics {
                 now_ms,
                 hash: self.hash.clone(),
                 recent: RefCell::default(),
-                window_ms: Cell::new(0),
-                octets: Cell::new(0),
             })
         });
         Rc::clone(traffic)
@@ -146,24 +155,25 @@ impl Traffic {
         self.asked_at(what, (self.now_ms)())
     }
 
+    /// Somebody did something that is never a poll.
+    pub(crate) fn used(&self) {
+        self.touch((self.now_ms)());
+    }
+
+    /// What a request moves that counts, or that asks for the same thing over and over.
+    pub(crate) fn flow(self: &Rc<Self>, counts: bool) -> Flow {
+        Flow {
+            traffic: Rc::clone(self),
+            least: if counts { TRICKLE } else { TRICKLE_OF_POLLS },
+            window_ms: Cell::new(0),
+            octets: Cell::new(0),
+        }
+    }
+
     /// The container is busy until this is dropped.
     pub(crate) fn busy(self: &Rc<Self>) -> Busy {
         self.seen.busy.fetch_add(1, Relaxed);
         Busy(Rc::clone(self))
-    }
-
-    /// Octets of a body or a tunnel passed.
-    pub(crate) fn moved(&self, octets: usize) {
-        self.moved_at(octets, (self.now_ms)());
-    }
-
-    /// Octets that a client sends through a tunnel; `frames` reads them if they are a `WebSocket`'s.
-    pub(crate) fn sent_by_client(&self, frames: Option<&mut Frames>, octets: &[u8]) {
-        let now_ms = (self.now_ms)();
-        self.moved_at(octets.len(), now_ms);
-        if let Some(frames) = frames {
-            frames.read(octets, |message| _ = self.asked_at(message, now_ms));
-        }
     }
 
     fn asked_at(&self, what: impl Hash, now_ms: i64) -> bool {
@@ -189,6 +199,26 @@ impl Traffic {
         true
     }
 
+    fn touch(&self, now_ms: i64) {
+        self.seen.last_ms.fetch_max(now_ms, Relaxed);
+    }
+}
+
+impl Flow {
+    /// Octets of the body or the tunnel passed.
+    pub(crate) fn moved(&self, octets: usize) {
+        self.moved_at(octets, (self.traffic.now_ms)());
+    }
+
+    /// Octets that a client sends through a tunnel; `frames` reads them if they are a `WebSocket`'s.
+    pub(crate) fn sent_by_client(&self, frames: Option<&mut Frames>, octets: &[u8]) {
+        let now_ms = (self.traffic.now_ms)();
+        self.moved_at(octets.len(), now_ms);
+        if let Some(frames) = frames {
+            frames.read(octets, |message| _ = self.traffic.asked_at(message, now_ms));
+        }
+    }
+
     fn moved_at(&self, octets: usize, now_ms: i64) {
         if now_ms.saturating_sub(self.window_ms.get()) > WINDOW_MS {
             self.window_ms.set(now_ms);
@@ -196,13 +226,9 @@ impl Traffic {
         }
         let octets = u64::try_from(octets).unwrap_or(u64::MAX);
         self.octets.set(self.octets.get().saturating_add(octets));
-        if self.octets.get() >= TRICKLE {
-            self.touch(now_ms);
+        if self.octets.get() >= self.least {
+            self.traffic.touch(now_ms);
         }
-    }
-
-    fn touch(&self, now_ms: i64) {
-        self.seen.last_ms.fetch_max(now_ms, Relaxed);
     }
 }
 
@@ -257,13 +283,27 @@ mod tests {
     }
 
     #[test]
-    fn heartbeats_are_a_trickle_and_downloads_are_not() {
-        let traffic = traffic();
+    fn heartbeats_are_a_trickle_however_many_and_downloads_are_not() {
+        let traffic = Rc::new(traffic());
+        let flows: Vec<_> = (0..100).map(|_| traffic.flow(true)).collect();
         for second in 1..=1000 {
-            traffic.moved_at(15, second * 1000);
+            for flow in &flows {
+                flow.moved_at(15, second * 1000);
+            }
         }
         assert_eq!(last(&traffic), 0);
-        traffic.moved_at(100_000, 1_001_000);
+        flows[0].moved_at(5_000, 1_001_000);
+        assert_eq!(last(&traffic), 1_001_000);
+    }
+
+    #[test]
+    fn answers_to_polls_count_when_they_are_large() {
+        let traffic = Rc::new(traffic());
+        for second in 1..=1000 {
+            traffic.flow(false).moved_at(10_000, second * 1000);
+        }
+        assert_eq!(last(&traffic), 0);
+        traffic.flow(false).moved_at(100_000, 1_001_000);
         assert_eq!(last(&traffic), 1_001_000);
     }
 

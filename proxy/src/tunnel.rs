@@ -16,7 +16,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{
-    account::Account, frames::Frames, guard::Pass, traffic::Traffic, upstream::UpstreamIo,
+    account::Account, frames::Frames, guard::Pass, traffic::Flow, upstream::UpstreamIo,
     watch::Origin, worker::Worker,
 };
 
@@ -56,14 +56,14 @@ struct Direction {
 /// Counts what passes as traffic of a container that may be put to sleep.
 #[derive(Debug)]
 struct Tap {
-    traffic: Rc<Traffic>,
+    flow: Rc<Flow>,
     /// For what a client sends.
     frames: Option<Frames>,
 }
 
 impl Tap {
     fn passed(&mut self, octets: &[u8]) {
-        self.traffic.sent_by_client(self.frames.as_mut(), octets);
+        self.flow.sent_by_client(self.frames.as_mut(), octets);
     }
 }
 
@@ -152,8 +152,8 @@ pub(crate) async fn run<S>(
     }
     let idle = worker.limits().stream_idle;
     wait.within(idle);
-    let traffic = upstream.account.as_ref().and_then(|account| account.traffic().cloned());
-    let tap = |frames| traffic.clone().map(|traffic| Tap { traffic, frames });
+    let flow = upstream.account.as_ref().and_then(|account| account.flow().cloned());
+    let tap = |frames| flow.clone().map(|flow| Tap { flow, frames });
     let mut up = Direction::new(read, tap(Some(Frames::default())));
     let mut down = Direction::new(BytesMut::from(upstream.read.as_ref()), tap(None));
     worker.metrics().tunnels_open.add(1);

@@ -130,8 +130,14 @@ pub(crate) async fn prepare(
         let traffic = worker.traffic_of(route.container);
         let client = ask.downstream.peer.ip();
         let what = (client, request.method().as_str(), ask.hostname.as_str(), request.uri().path());
-        busy = traffic.asked(what).then(|| traffic.busy());
-        account.counts_for(traffic);
+        // Whoever changes something does not poll, however often.
+        let is_change = !request.method().is_safe();
+        if is_change {
+            traffic.used();
+        }
+        let counts = is_change || traffic.asked(what);
+        busy = counts.then(|| traffic.busy());
+        account.counts_for(traffic.flow(counts));
     }
     Ok(Awake { route, is_patient: slept && !caller.navigates, gate, busy })
 }

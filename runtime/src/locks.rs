@@ -1,11 +1,12 @@
 //! Calls for one container (or snapshot) exclude each other; calls for different ones do not.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     hash::Hash,
     sync::{Arc, Mutex, PoisonError, Weak},
 };
 
+use gantry_model::ContainerId;
 use tokio::sync::OwnedMutexGuard;
 
 /// A held lock. Whoever works for the holder, and may work on when the holder was dropped, has a
@@ -44,5 +45,38 @@ impl<K: Copy + Eq + Hash + Ord> Locks<K> {
     pub(crate) async fn lock_both(&self, one: K, other: K) -> [Busy; 2] {
         let first = self.lock(one.min(other)).await;
         [first, self.lock(one.max(other)).await]
+    }
+}
+
+/// The containers that are frozen only while they are copied. Nobody has paused them, so that they are
+/// told as running: else somebody would resume them, and wait for the copy.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Held(Arc<Mutex<HashSet<ContainerId>>>);
+
+impl Held {
+    /// Counts a container among them until the guard is dropped. Its lock is held.
+    pub(crate) fn hold(&self, id: ContainerId) -> Hold {
+        self.ids().insert(id);
+        Hold(self.clone(), id)
+    }
+
+    /// Whether a container is among them.
+    pub(crate) fn holds(&self, id: ContainerId) -> bool {
+        self.ids().contains(&id)
+    }
+
+    fn ids(&self) -> std::sync::MutexGuard<'_, HashSet<ContainerId>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One of [`Held`].
+#[derive(Debug)]
+pub(crate) struct Hold(Held, ContainerId);
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        let Self(held, id) = self;
+        held.ids().remove(id);
     }
 }

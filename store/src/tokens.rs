@@ -79,12 +79,17 @@ impl Store {
     }
 
     /// Replaces everything that can change of a token: not its id, owner, time of making and last
-    /// use. The later of two updates wins.
-    pub async fn update_token(&self, token: &Token) -> Result<()> {
+    /// use. [`Error::Stale`] when it is not as it was `seen` any more, uses aside: an update that was made
+    /// from what no longer holds could undo what matters most, that it was switched off.
+    pub async fn update_token(&self, seen: &Token, token: &Token) -> Result<()> {
         let (token, doc) = (token.clone(), document::write_token(token)?);
+        let seen = unused(seen.clone());
         self.write(move |tx| {
             Box::pin(async move {
                 let old = load(tx, token.owner, token.id).await?;
+                if unused(old.clone()) != seen {
+                    return Err(Error::Stale);
+                }
                 let done = sqlx::query(
                     "UPDATE tokens SET hash = $3, enabled = $4, expires_at_ms = $5, \
                      updated_at_ms = $6, doc = $7 WHERE id = $1 AND owner = $2",
@@ -163,6 +168,11 @@ async fn load(tx: &mut Tx, owner: UserId, id: TokenId) -> Result<Token> {
         .map_err(failed)?
         .ok_or(Error::NotFound)?;
     token(&row)
+}
+
+/// A token without what tells of its last use.
+fn unused(token: Token) -> Token {
+    Token { last_used_at_ms: None, last_used_ip: None, ..token }
 }
 
 fn token(row: &Row) -> Result<Token> {

@@ -118,7 +118,7 @@ pub(crate) struct Tap {
     #[arg(long)]
     pub(crate) status: Option<StatusFilter>,
     /// How many entries of the past come first.
-    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(..=5000))]
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(..=1000))]
     pub(crate) last: u32,
     /// One JSON object a line, the beginnings of requests too (the same as `-o json`).
     #[arg(long)]

@@ -176,7 +176,7 @@ impl Controller {
         refuse_unseen(actor, &record, Thing::Container)?;
         let source = record.source.ok_or(SnapshotError::NotACopy)?;
         let exists = self.store().container(source).await?;
-        let exists = exists.filter(|source| actor.sees_all() || source.owner == actor.user);
+        let exists = exists.filter(|source| actor.sees(source.owner, &source.spec.realms));
         match exists.map(|source| source.status.phase) {
             None | Some(Phase::Deleting) => return Err(Error::NotFound(Thing::SourceContainer)),
             Some(Phase::Copying) => return Err(SnapshotError::Busy.into()),

@@ -27,7 +27,7 @@ struct Stat {
 /// Everything about processes.
 struct Processes<'t> {
     stats: BTreeMap<u32, Stat>,
-    users: HashMap<u32, String>,
+    users: HashMap<u32, &'t str>,
     paths: HashMap<u32, &'t str>,
     args: HashMap<u32, String>,
     /// By the number of a socket.
@@ -92,17 +92,18 @@ fn stats(lines: &str, uptime: &str, now_ms: i64) -> BTreeMap<u32, Stat> {
 }
 
 /// Whose each process is.
-fn users(lines: &str, passwd: &str) -> HashMap<u32, String> {
+fn users<'a>(lines: &'a str, passwd: &'a str) -> HashMap<u32, &'a str> {
     let names = passwd.lines().filter_map(|line| {
         let mut fields = line.split(':');
         let name = fields.next()?;
         Some((fields.nth(1)?, name))
     });
     let names: HashMap<&str, &str> = names.collect();
-    let read = |line: &str| {
+    let read = |line: &'a str| {
         let (path, ids) = line.split_once(":Uid:")?;
         let id = ids.split_whitespace().nth(1)?;
-        Some((pid_of(path)?, cut(names.get(id).unwrap_or(&id))))
+        // Not a copy: one long name can be that of thousands of processes.
+        Some((pid_of(path)?, *names.get(id).unwrap_or(&id)))
     };
     lines.lines().filter_map(read).collect()
 }
@@ -154,7 +155,7 @@ impl Processes<'_> {
         let stat = self.stats.get(&pid)?;
         Some(Process {
             pid,
-            user: self.users.get(&pid).cloned().unwrap_or_default(),
+            user: self.users.get(&pid).map(|user| cut(user)).unwrap_or_default(),
             program: stat.name.clone(),
             path: self.paths.get(&pid).map(|path| cut(path)),
             args: self.args.get(&pid).cloned().unwrap_or_default(),

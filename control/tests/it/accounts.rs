@@ -370,6 +370,52 @@ async fn a_token_for_some_addresses_makes_and_ends_none_for_others() {
 }
 
 #[tokio::test]
+async fn a_token_changes_none_that_can_do_more_not_even_to_less() {
+    let bench = Bench::new().await;
+    let new = NewToken {
+        permissions: Some(Permissions::of(&[Leaf::ResourcesCreateTokens]).to_tree()),
+        ..NewToken::default()
+    };
+    let owner = bench.actor.clone();
+    let (full, _) = bench.control.create_token(&owner, NewToken::default()).await.unwrap();
+    let actor = token_actor(&bench, new, None).await;
+    let off = TokenChange { is_enabled: Some(false), ..TokenChange::default() };
+    let error = bench.control.update_token(&actor, full.id, off).await.unwrap_err();
+    assert!(matches!(error, Error::Forbidden(Forbidden::Wider(_))), "{error}");
+    assert!(bench.control.token(&owner, full.id).await.unwrap().enabled);
+}
+
+#[tokio::test]
+async fn a_token_that_was_switched_off_is_not_switched_on_by_what_it_had_begun() {
+    let bench = Bench::new().await;
+    let (control, owner) = (&bench.control, bench.actor.clone());
+    for round in 0..10 {
+        let permissions = Permissions::of(&[Leaf::ResourcesCreateTokens]).to_tree();
+        let new = NewToken { permissions: Some(permissions), ..NewToken::default() };
+        let (token, secret) = control.create_token(&owner, new).await.unwrap();
+        let actor = control.authenticate(Some(&secret), None, None).await.unwrap();
+        let rename = |n: usize| {
+            let alias = Some(format!("name {n}"));
+            control.update_token(&actor, token.id, TokenChange { alias, ..TokenChange::default() })
+        };
+        let renames = futures_util::future::join_all((0..20).map(rename));
+        let off = || TokenChange { is_enabled: Some(false), ..TokenChange::default() };
+        // The owner tries again until it is done.
+        let switch = async {
+            while let Err(error) = control.update_token(&owner, token.id, off()).await {
+                assert!(matches!(error, Error::Conflict), "{error}");
+            }
+        };
+        let (done, ()) = tokio::join!(renames, switch);
+        assert_eq!(done.len(), 20);
+        assert!(!control.token(&owner, token.id).await.unwrap().enabled, "round {round}");
+        let again = TokenChange { is_enabled: Some(true), ..TokenChange::default() };
+        let error = control.update_token(&actor, token.id, again).await.unwrap_err();
+        assert!(matches!(error, Error::Conflict), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn a_realm_bound_token_works_on_its_hosts_only() {
     let bench = Bench::new().await;
     let control = &bench.control;

@@ -44,16 +44,22 @@ impl<B: Body<Data = Bytes, Error = BoxError> + Unpin> Pipe<B> {
     /// Sends on, as far as the body and the other side go. Not to be asked again after its end.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         loop {
-            if self.piece.is_some() && ready!(poll_room(cx, &mut self.send, 1)).is_err() {
-                return Poll::Ready(End::Gone);
-            }
-            if let Some((data, is_last)) = self.piece.take() {
-                if self.send.send_data(data, is_last).is_err() {
+            while let Some((data, is_last)) = &mut self.piece {
+                // No more than there is room for: `h2` would keep the rest where nobody sees it.
+                let Ok(room) = ready!(poll_room(cx, &mut self.send, data.len())) else {
+                    return Poll::Ready(End::Gone);
+                };
+                let part = data.split_to(room);
+                let (is_done, ends) = (data.is_empty(), data.is_empty() && *is_last);
+                if self.send.send_data(part, ends).is_err() {
                     return Poll::Ready(End::Gone);
                 }
                 self.moved = true;
-                if is_last {
+                if ends {
                     return Poll::Ready(End::Whole);
+                }
+                if is_done {
+                    self.piece = None;
                 }
             }
             let frame = match Pin::new(&mut self.body).poll_frame(cx) {

@@ -4,10 +4,10 @@
 use std::{
     collections::HashMap,
     convert::Infallible,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -197,6 +197,21 @@ pub(crate) struct Bed {
     pub(crate) runtime: Option<tokio::runtime::Runtime>,
     records: Records,
     directory: tempfile::TempDir,
+    /// Held as long as the addresses are.
+    _claim: TcpListener,
+}
+
+/// Waits until nobody else uses the addresses of a bed: another test, another run.
+fn claim(number: u8) -> TcpListener {
+    let door = SocketAddr::new(address(number, 254), 1);
+    let end = Instant::now() + Duration::from_mins(2);
+    loop {
+        match TcpListener::bind(door) {
+            Ok(claim) => return claim,
+            Err(error) => assert!(Instant::now() < end, "the bed {number} is in use: {error}"),
+        }
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
 }
 
 impl Bed {
@@ -206,6 +221,7 @@ impl Bed {
     }
 
     pub(crate) fn with(number: u8, setup: Setup) -> Self {
+        let claim = claim(number);
         let directory = tempfile::tempdir().unwrap();
         let certificates = Arc::new(Resolver::new());
         let ca_path = certify(&certificates, directory.path(), &[]);
@@ -256,6 +272,7 @@ impl Bed {
             runtime: Some(runtime),
             records,
             directory,
+            _claim: claim,
         }
     }
 
@@ -412,13 +429,13 @@ impl Bed {
 
     /// Reads a metric again and again until it is right.
     fn wait_metric_until(&self, name: &str, is_right: impl Fn(f64) -> bool) {
-        let end = std::time::Instant::now() + Duration::from_secs(10);
+        let end = Instant::now() + Duration::from_secs(10);
         loop {
             let value = self.metric(name);
             if is_right(value) {
                 return;
             }
-            assert!(std::time::Instant::now() < end, "{name} stays {value}");
+            assert!(Instant::now() < end, "{name} stays {value}");
             std::thread::park_timeout(Duration::from_millis(20));
         }
     }

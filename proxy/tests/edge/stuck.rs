@@ -59,6 +59,18 @@ fn a_client_that_takes_one_octet_and_no_more_is_given_up() {
     origin.wait_closed(1);
 }
 
+#[test]
+fn a_client_that_takes_the_first_octet_of_a_small_answer_is_given_up() {
+    let bed = impatient(219);
+    let _origin = bed.running_with(|_, stream| reply(stream, "", "xyz"));
+    let name = host(CONTAINER, "http-3000");
+    let mut client = connect_with(&bed, &name, WINDOW_CLOSED);
+    client.send(frame(HEADERS, END_STREAM | END_HEADERS, 1, &get(&name)));
+    while next(&mut client).kind != HEADERS {}
+    client.send(frame(WINDOW_UPDATE, 0, 1, &1_u32.to_be_bytes()));
+    assert!(answer(&mut client, 1).is_none(), "the stream is reset");
+}
+
 /// A container of HTTP/2, which the test speaks for.
 fn container(bed: &Bed) -> TcpListener {
     bed.set(CONTAINER, Phase::Running, 1);

@@ -177,6 +177,40 @@ fn a_quiet_container_is_idle_and_a_busy_one_is_not() {
 }
 
 #[test]
+fn pollers_do_not_keep_a_container_awake_and_whoever_changes_something_does() {
+    let bed = Bed::new(119);
+    sleeper(&bed);
+    let _origin = Origin::start(SocketAddr::new(bed.container_address(2), 3000), |_, stream| {
+        origin::reply(stream, "", &"x".repeat(700));
+    });
+    let name = host(CONTAINER, "http-3000");
+    let is_idle_after = |ms: i64| {
+        let idle = bed.activity.idle(&bed.routes, 0, ms + 600_000);
+        idle == [CONTAINER.parse().unwrap()]
+    };
+    let mut client = bed.client();
+    let mut poll = || assert_eq!(client.get(&name, "/status", "").status, 200);
+    (0..5).for_each(|_| poll());
+    let since = now_ms() + 1;
+    // Far more than a trickle, if it were added up.
+    (0..50).for_each(|_| poll());
+    while now_ms() < since + 10 {
+        poll();
+    }
+    assert!(is_idle_after(since), "polls count");
+    // The same thing over and over, but by who writes.
+    let mut client = bed.client();
+    for _ in 0..10 {
+        client.send(format!("POST /save HTTP/1.1\r\nHost: {name}\r\nContent-Length: 1\r\n\r\nx"));
+        assert_eq!(client.reply().status, 200);
+    }
+    let before_the_last = now_ms() - 5;
+    client.send(format!("POST /save HTTP/1.1\r\nHost: {name}\r\nContent-Length: 1\r\n\r\nx"));
+    assert_eq!(client.reply().status, 200);
+    assert!(!is_idle_after(before_the_last), "a change does not count");
+}
+
+#[test]
 fn a_request_that_is_being_answered_keeps_its_container_busy() {
     let bed = Bed::new(127);
     sleeper(&bed);

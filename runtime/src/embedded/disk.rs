@@ -224,6 +224,11 @@ impl Home {
         read(&self.0.join("run.json"))
     }
 
+    /// Whether there is a record, even one that cannot be read.
+    pub(super) fn is_finished(&self) -> bool {
+        is_there(&self.0.join("record.json"))
+    }
+
     /// Makes an empty container exist, durably.
     pub(super) fn create(&self, record: &Record, root: u32) -> io::Result<()> {
         self.prepare(root)?;
@@ -295,6 +300,11 @@ impl Shelf {
         read(&self.0.join("record.json"))
     }
 
+    /// Whether there is a record, even one that cannot be read.
+    pub(super) fn is_finished(&self) -> bool {
+        is_there(&self.0.join("record.json"))
+    }
+
     /// Makes the directory of a snapshot to be. Nobody but root passes through.
     pub(super) fn prepare(&self) -> io::Result<()> {
         make_dir(&self.0, 0o700)
@@ -346,6 +356,14 @@ fn make_dir(path: &Path, mode: u32) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(mode).create(path)?;
     // Whatever the caller's mask says: the mapped root must pass through.
     fs::set_permissions(path, fs::Permissions::from_mode(mode))
+}
+
+/// Whether there is such a file, as far as can be known: what cannot be looked at is not gone.
+fn is_there(path: &Path) -> bool {
+    match fs::symlink_metadata(path) {
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
+        Ok(_) => true,
+    }
 }
 
 /// The file's content; `None` when it is missing. One that does not decode is reported and missing.

@@ -33,7 +33,7 @@ use super::{
 };
 use crate::{
     Error, Observed, Order, Result, Running, State,
-    locks::{Busy, Locks},
+    locks::{Busy, Held, Locks},
     network::Network,
 };
 
@@ -62,6 +62,8 @@ pub(super) struct Inner {
     /// Written while images are removed, read while one becomes a container's.
     pub(super) images_in_use: RwLock<()>,
     pub(super) tokens: AtomicU64,
+    /// Those that are frozen while they are copied.
+    pub(super) held: Held,
 }
 
 impl Inner {
@@ -86,7 +88,8 @@ impl Inner {
             Some(run) if run.boot_id != self.boot_id || !run.init.is_alive() => State::Stopped,
             // Its start was cut off, or goes on right now.
             Some(_) if self.runc.waits(id) => State::Created,
-            Some(_) if self.cgroups.is_frozen(id) => State::Paused,
+            // One that is held still for a copy was not paused, and nobody is to resume it.
+            Some(_) if self.cgroups.is_frozen(id) && !self.held.holds(id) => State::Paused,
             Some(_) => State::Running,
         };
         Some(Observed { id, state, address: Some(record.address.into()) })
@@ -113,6 +116,10 @@ impl Inner {
         let home = self.disk.home(order.id);
         if let Some(record) = home.record() {
             return Ok(record);
+        }
+        if home.is_finished() {
+            let what = "there is one already whose record cannot be read";
+            return Err(Error::failed("creating the container", what));
         }
         let freshness = if order.cache { Freshness::Cached } else { Freshness::Rebuilt };
         let _no_removal = self.images_in_use.read().await;

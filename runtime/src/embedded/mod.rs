@@ -54,7 +54,7 @@ use self::{
 use crate::{
     Attached, Error, Exec, ExecOutput, ImageInfo, Observed, Order, PtySize, Result, Running,
     Runtime, SnapshotInfo, Source, Stats,
-    locks::{Busy, Locks},
+    locks::{Busy, Held, Locks},
     network::Network,
 };
 
@@ -92,6 +92,7 @@ impl Embedded {
             usage: Usage::default(),
             images_in_use: RwLock::new(()),
             tokens: AtomicU64::new(0),
+            held: Held::default(),
             config,
             disk,
             network,
@@ -109,6 +110,10 @@ impl Embedded {
         for id in inner.disk.ids()? {
             let home = inner.disk.home(id);
             let Some(record) = home.record() else {
+                if home.is_finished() {
+                    tracing::error!(%id, "its record cannot be read, so that it is left alone");
+                    continue;
+                }
                 tracing::info!(%id, "removing what an interrupted creation left");
                 let busy = inner.locks.lock(id).await;
                 inner.delete(id, &busy).await?;
@@ -154,6 +159,15 @@ impl Embedded {
         let inner = &self.inner;
         let _no_creation = inner.images_in_use.write().await;
         let ids = inner.disk.ids()?;
+        let unread = |id: &ContainerId| {
+            let home = inner.disk.home(*id);
+            home.is_finished() && home.record().is_none()
+        };
+        if let Some(id) = ids.iter().find(|id| unread(id)) {
+            // Nobody knows which image it needs.
+            let what = format!("the record of container {id} cannot be read");
+            return Err(Error::failed("removing images", what));
+        }
         let containers = ids.into_iter().filter_map(|id| inner.disk.home(id).record());
         let snapshots = inner.disk.snapshot_ids()?.into_iter();
         let snapshots = snapshots.filter_map(|id| inner.disk.shelf(id).record());

@@ -30,6 +30,8 @@ use super::{
 };
 use crate::{Error, Order, Result, SnapshotInfo, Source, locks::Busy};
 
+const UNREADABLE: &str = "there is one already whose record cannot be read";
+
 /// What never changes about a snapshot.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct SnapshotRecord {
@@ -64,11 +66,13 @@ impl Inner {
         if let Some(record) = kept.record() {
             return Ok(SnapshotInfo { id: snapshot, bytes: record.bytes });
         }
+        if kept.is_finished() {
+            return Err(Error::failed(WHAT, UNREADABLE));
+        }
         let origin = self.origin(Source::Container(id))?;
         let inner = Arc::clone(self);
         let bytes = self
-            .held_still(WHAT, origin.live, move || {
-                let _busy = busy;
+            .held_still(WHAT, origin.live, busy, move || {
                 inner.disk.discard_snapshot(snapshot, inner.token())?;
                 kept.prepare()?;
                 copy::copy_tree(&origin.upper, &kept.upper())?;
@@ -102,6 +106,9 @@ impl Inner {
         if home.record().is_some() {
             return Ok(());
         }
+        if home.is_finished() {
+            return Err(Error::failed("copying the container", UNREADABLE));
+        }
         let _no_removal = self.images_in_use.read().await;
         let origin = self.origin(source)?;
         let address = self.network.take(order.id).await?;
@@ -109,7 +116,6 @@ impl Inner {
         let record = Record { address, lower: origin.lower.clone() };
         let (inner, id) = (Arc::clone(self), order.id);
         let work = move || {
-            let _busy = busy;
             inner.disk.discard(id, inner.token())?;
             home.prepare(inner.config.mapping.base)?;
             copy::copy_tree(&origin.upper, &home.upper())?;
@@ -117,7 +123,7 @@ impl Inner {
             home.finish(&record)
         };
         let live = origin_live(source);
-        let copied = self.held_still("copying the container", live, work).await;
+        let copied = self.held_still("copying the container", live, busy, work).await;
         if copied.is_err() && self.disk.home(order.id).record().is_none() {
             self.network.release(order.id).await?;
         }
@@ -142,8 +148,7 @@ impl Inner {
             self.stop(id, std::time::Duration::ZERO, own).await?;
         }
         let inner = Arc::clone(self);
-        self.held_still(WHAT, origin.live, move || {
-            let _busy = busy;
+        self.held_still(WHAT, origin.live, busy, move || {
             let fresh = home.fresh_upper();
             inner.disk.discard_path(&fresh, id, inner.token())?;
             copy::copy_tree(&origin.upper, &fresh)?;
@@ -188,21 +193,24 @@ impl Inner {
     }
 
     /// Does file system work while a container, if there is one and it runs, is frozen. In a task of its
-    /// own: a caller who is dropped must not leave it frozen.
+    /// own: a caller who is dropped must not leave it frozen. What is `busy` is so until it runs again.
     async fn held_still<T: Send + 'static>(
         self: &Arc<Self>,
         what: &'static str,
         id: Option<ContainerId>,
+        busy: Vec<Busy>,
         work: impl FnOnce() -> io::Result<T> + Send + 'static,
     ) -> Result<T> {
         let inner = Arc::clone(self);
         let task = self.tasks.spawn(async move {
+            let _busy = busy;
             let Some(id) = id.filter(|id| inner.live(*id).is_some()) else {
                 return blocking(what, work).await;
             };
             if inner.cgroups.is_frozen(id) {
                 return blocking(what, work).await;
             }
+            let _held = inner.held.hold(id);
             if let Err(error) = inner.runc.pause(id).await
                 && inner.live(id).is_some()
             {
@@ -223,7 +231,10 @@ impl Inner {
     pub(super) fn remove_unfinished(&self) -> Result<()> {
         let failed = |error| Error::failed("removing what interrupted calls have left", error);
         for id in self.disk.snapshot_ids()? {
-            if self.disk.shelf(id).record().is_none() {
+            let kept = self.disk.shelf(id);
+            if kept.record().is_none() && kept.is_finished() {
+                tracing::error!(snapshot = %id, "its record cannot be read, so that it is left alone");
+            } else if kept.record().is_none() {
                 tracing::info!(snapshot = %id, "removing what an interrupted snapshot left");
                 self.disk.discard_snapshot(id, self.token()).map_err(failed)?;
             }

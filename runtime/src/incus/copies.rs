@@ -68,6 +68,7 @@ impl Inner {
             devices,
         };
         let frozen = id.filter(|_| runs);
+        let _held = frozen.map(|id| self.held.hold(id));
         if let Some(id) = frozen {
             self.set_paused(id, true).await?;
         }

@@ -46,6 +46,8 @@ impl Call {
         // Incus gives a command what the init was started with; all that can be done is to empty it.
         let emptied = instance::unset(&instance.config).map(|key| (key.to_owned(), String::new()));
         let mut environment: Map = emptied.collect();
+        let of_lines = instance::of_lines(&instance.config);
+        environment.extend(of_lines.map(|(key, value)| (key.to_owned(), value.to_owned())));
         environment.extend(command.env.clone());
         if size.is_some() {
             environment.entry("TERM".to_owned()).or_insert_with(|| "xterm-256color".to_owned());
@@ -162,8 +164,8 @@ async fn keep(mut stream: Socket, max: usize) -> Result<(Bytes, bool)> {
             Some(Ok(Message::Text(_) | Message::Close(_))) | None => break,
             Some(Ok(_)) => {}
             Some(Err(error)) => {
-                tracing::debug!(%error, "the output of a command broke");
-                break;
+                // What came may not be all: an output that looks whole must be.
+                return Err(Error::failed(WHAT, error));
             }
         }
     }

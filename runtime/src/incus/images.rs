@@ -18,6 +18,10 @@ use crate::{
 
 /// How long Incus may take to store an image.
 const IMPORT_TIMEOUT: Duration = Duration::from_mins(10);
+/// How often an image is handed over that another installation has under way, and how long is waited
+/// between.
+const IMPORT_TRIES: u32 = 5;
+const IMPORT_PAUSE: Duration = Duration::from_millis(500);
 
 /// How many pieces of an image wait to be sent.
 const PIECES_MAX: usize = 4;
@@ -61,13 +65,24 @@ impl Store {
             step: "handing it over to the storage".to_owned(),
             source: Box::new(fault),
         };
-        let known: Vec<Image> = client.get("/1.0/images?recursion=1").await.map_err(failed)?;
-        let is_it = |image: &&Image| image.properties.get(CONTENT) == Some(&rootfs.digest);
-        if let Some(image) = known.iter().find(is_it) {
-            return Ok(image.fingerprint.clone());
-        }
         let name = format!("{}:{:?}", order.image.as_str(), order.kit).to_lowercase();
-        let fingerprint = self.import(client, &rootfs, &name, tasks).await.map_err(failed)?;
+        let mut tries = IMPORT_TRIES;
+        let (known, fingerprint) = loop {
+            let known: Vec<Image> = client.get("/1.0/images?recursion=1").await.map_err(failed)?;
+            let is_it = |image: &&Image| image.properties.get(CONTENT) == Some(&rootfs.digest);
+            if let Some(image) = known.iter().find(is_it) {
+                return Ok(image.fingerprint.clone());
+            }
+            tries -= 1;
+            match self.import(client, &rootfs, &name, tasks).await {
+                Ok(fingerprint) => break (known, fingerprint),
+                // Another installation hands the same one over, or removes it, right now.
+                Err(fault) if tries > 0 && fault.says("already exists") => {
+                    tokio::time::sleep(IMPORT_PAUSE).await;
+                }
+                Err(fault) => return Err(failed(fault)),
+            }
+        };
         // Containers do not need the image that they were made from.
         for old in known.iter().filter(|image| image.properties.get(NAME) == Some(&name)) {
             let path = format!("/1.0/images/{}", old.fingerprint);

@@ -21,6 +21,9 @@ pub(super) const STARTED: &str = "user.gantry.started";
 pub(super) const BYTES: &str = "user.gantry.bytes";
 /// The variables that were removed since it was started, with commas between.
 pub(super) const UNSET: &str = "user.gantry.unset";
+/// What the keys of variables begin with, and of those of several lines.
+const ENVIRONMENT: &str = "environment.";
+const LINES: &str = "user.gantry.environment.";
 /// What was written into it.
 pub(super) const IDENTITY: &str = "user.gantry.identity";
 /// What its init is, as [`Init`] writes it.
@@ -143,11 +146,10 @@ pub(super) fn config(before: &Map, order: &Order, network: &Network, init: Init)
             .iter()
             .any(|prefix| key.starts_with(prefix))
     };
-    let kept = before.keys().filter(kept);
+    let kept = before.keys().filter(kept).filter(|key| !key.starts_with(LINES));
     let mut config: Map =
         kept.filter_map(|key| Some((key.clone(), before.get(key)?.clone()))).collect();
-    config
-        .extend(order.env.iter().map(|(key, value)| (format!("environment.{key}"), value.clone())));
+    config.extend(order.env.iter().map(variable));
     let limits = &order.limits;
     if limits.memory_bytes > 0 {
         config.insert("limits.memory".to_owned(), limits.memory_bytes.to_string());
@@ -168,6 +170,20 @@ pub(super) fn config(before: &Map, order: &Order, network: &Network, init: Init)
     config
 }
 
+/// The key of a variable. Incus writes `environment.*` into a configuration of LXC, line by line; a value
+/// of several lines must never get there, because what stands on the next one could be run by the
+/// host (CVE-2026-23953). Commands are given those one by one, and the init without them.
+fn variable((key, value): (&String, &String)) -> (String, String) {
+    let prefix = if value.contains(['\n', '\r']) { LINES } else { ENVIRONMENT };
+    (format!("{prefix}{key}"), value.clone())
+}
+
+/// The variables of several lines.
+pub(super) fn of_lines(config: &Map) -> impl Iterator<Item = (&str, &str)> {
+    let pairs = config.iter().filter(|(_, value)| !value.is_empty());
+    pairs.filter_map(|(key, value)| Some((key.strip_prefix(LINES)?, value.as_str())))
+}
+
 /// The variables that a command is not to have, though the init was started with them.
 pub(super) fn unset(config: &Map) -> impl Iterator<Item = &str> {
     config
@@ -181,16 +197,19 @@ pub(super) fn unset(config: &Map) -> impl Iterator<Item = &str> {
 /// The keys that make these the variables, with empty values for those to be removed; `None` when
 /// they are the variables.
 pub(super) fn environment(before: &Map, env: &BTreeMap<String, String>) -> Option<Map> {
-    let prefix = "environment.";
-    let wanted: Map =
-        env.iter().map(|(key, value)| (format!("{prefix}{key}"), value.clone())).collect();
-    let present = before.iter().filter(|(key, value)| key.starts_with(prefix) && !value.is_empty());
+    let name = |key: &str| {
+        let name = key.strip_prefix(ENVIRONMENT).or_else(|| key.strip_prefix(LINES));
+        name.map(str::to_owned)
+    };
+    let wanted: Map = env.iter().map(variable).collect();
+    let present = before.iter().filter(|(key, value)| name(key).is_some() && !value.is_empty());
     let present: Map = present.map(|(key, value)| (key.clone(), value.clone())).collect();
     if present == wanted {
         return None;
     }
-    let removed = present.keys().filter_map(|key| key.strip_prefix(prefix)).chain(unset(before));
-    let mut removed: Vec<&str> = removed.filter(|key| !env.contains_key(*key)).collect();
+    let unset = unset(before).map(str::to_owned);
+    let removed = present.keys().filter_map(|key| name(key)).chain(unset);
+    let mut removed: Vec<String> = removed.filter(|key| !env.contains_key(key)).collect();
     removed.sort_unstable();
     removed.dedup();
     let removed = removed.join(",");

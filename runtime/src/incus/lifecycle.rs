@@ -4,7 +4,15 @@
 //! left, and is removed before the next. Whatever changes a container runs as a task of its own that
 //! holds the container's lock, so that a caller may go away at any time.
 
-use std::{collections::BTreeMap, io, net::Ipv4Addr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    io,
+    net::Ipv4Addr,
+    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use gantry_model::{ContainerId, SnapshotId};
 use http::Method;
@@ -26,7 +34,7 @@ use crate::{
         guest::{Identity, pam, systemd},
         rootfs,
     },
-    locks::Locks,
+    locks::{Held, Locks},
     network::Network,
 };
 
@@ -48,6 +56,8 @@ pub(super) struct Inner {
     pub(super) boot_id: String,
     pub(super) exits: broadcast::Sender<ContainerId>,
     pub(super) known: Known,
+    /// Those that are frozen while they are copied.
+    pub(super) held: Held,
     pub(super) tasks: TaskTracker,
     pub(super) shutdown: CancellationToken,
 }
@@ -71,6 +81,15 @@ impl Inner {
             found => found,
         };
         Ok(found.as_ref().and_then(instance::observed))
+    }
+
+    /// What others are told: one that is held still for a copy was not paused, and nobody is to resume
+    /// it.
+    pub(super) fn told(&self, observed: Observed) -> Observed {
+        if observed.state == State::Paused && self.held.holds(observed.id) {
+            return Observed { state: State::Running, ..observed };
+        }
+        observed
     }
 
     /// Every container that is whole.
@@ -246,6 +265,10 @@ impl Inner {
             return Ok(None);
         }
         blocking("mounting the ramdisk", move || {
+            // What is in it is the container's alone; its root may be anybody's number here.
+            let above = point.parent().unwrap_or(&point);
+            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(above)?;
+            std::fs::set_permissions(above, std::fs::Permissions::from_mode(0o700))?;
             std::fs::create_dir_all(&point)?;
             // Incus shifts its owners, so that the host's root is the container's.
             rootfs::mount_ramdisk(&point, memory, 0)?;

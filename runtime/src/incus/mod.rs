@@ -43,7 +43,7 @@ use crate::{
     Attached, Error, Exec, ExecOutput, ImageInfo, Observed, Order, PtySize, Result, Running,
     Runtime, SnapshotInfo, Source, Stats,
     embedded::{image::Images, preflight},
-    locks::{Busy, Locks},
+    locks::{Busy, Held, Locks},
     network::Network,
 };
 
@@ -89,6 +89,7 @@ impl Incus {
             boot_id: boot_id.trim().to_owned(),
             exits: broadcast::channel(EXITS_MAX).0,
             known: Known::default(),
+            held: Held::default(),
             shutdown: CancellationToken::new(),
             config,
             client,
@@ -360,11 +361,12 @@ impl Runtime for Incus {
     }
 
     async fn list(&self) -> Result<Vec<Observed>> {
-        self.inner.list().await
+        let list = self.inner.list().await?;
+        Ok(list.into_iter().map(|observed| self.inner.told(observed)).collect())
     }
 
     async fn observe(&self, id: ContainerId) -> Result<Option<Observed>> {
-        self.inner.observed(id).await
+        Ok(self.inner.observed(id).await?.map(|observed| self.inner.told(observed)))
     }
 
     async fn exec(&self, id: ContainerId, command: &Exec) -> Result<ExecOutput> {

@@ -1,6 +1,6 @@
 //! What every runtime promises, as functions over the port. Each backend's test file runs them all.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use gantry_model::{ContainerId, SnapshotId, container::ImageName};
@@ -232,26 +232,32 @@ pub(crate) async fn a_command_sees_its_input_environment_and_directory(host: &mu
 }
 
 pub(crate) async fn changed_variables_are_those_of_the_next_command(host: &mut impl Host) {
-    let (runtime, order) = (host.runtime(), order(host, 1));
-    let env = BTreeMap::from([("COLOUR".to_owned(), "green".to_owned())]);
+    let (runtime, mut order) = (host.runtime(), order(host, 1));
+    let verse = "one\nlxc.hook.start = two";
+    order.env.insert("VERSE".to_owned(), verse.to_owned());
+    let env = BTreeMap::from([("COLOUR".to_owned(), "green\r\nand blue".to_owned())]);
     runtime.ensure_environment(order.id, &env).await.unwrap();
     assert_eq!(seen(&runtime, order.id).await, None, "it is not made by that");
     runtime.ensure_running(&order).await.unwrap();
-    runtime.ensure_environment(order.id, &env).await.unwrap();
     let variable = async |runtime: &Arc<dyn Runtime>, name| {
         let output = runtime.exec(order.id, &Exec::new(["printenv", name])).await.unwrap();
         // Some say nothing about what is not there, others an empty line.
         String::from_utf8(output.stdout.trim_ascii().to_vec()).unwrap()
     };
-    assert_eq!(variable(&runtime, "COLOUR").await, "green");
+    assert_eq!(variable(&runtime, "VERSE").await, verse);
+    runtime.ensure_environment(order.id, &env).await.unwrap();
+    assert_eq!(variable(&runtime, "COLOUR").await, "green\r\nand blue");
     assert_eq!(variable(&runtime, "GREETING").await, "");
+    assert_eq!(variable(&runtime, "VERSE").await, "");
     drop(runtime);
     let runtime = host.restart().await;
-    assert_eq!(variable(&runtime, "COLOUR").await, "green", "the next runtime knows it");
+    let colour = variable(&runtime, "COLOUR").await;
+    assert_eq!(colour, "green\r\nand blue", "the next runtime knows it");
     runtime.ensure_stopped(order.id, Duration::ZERO).await.unwrap();
     runtime.ensure_environment(order.id, &env).await.unwrap();
     runtime.ensure_running(&order).await.unwrap();
     assert_eq!(variable(&runtime, "GREETING").await, "good day", "a start has what its order says");
+    assert_eq!(variable(&runtime, "VERSE").await, verse);
 }
 
 pub(crate) async fn a_command_that_does_not_exist_is_told_from_one_that_fails(
@@ -391,7 +397,13 @@ pub(crate) async fn a_snapshot_brings_the_files_back(host: &mut impl Host) {
     let first = runtime.ensure_running(&order).await.unwrap();
     runtime.ensure_snapshot(order.id, empty).await.unwrap();
     note(&runtime, order.id, "one").await;
-    let made = runtime.ensure_snapshot(order.id, full).await.unwrap();
+    let mut making = pin!(runtime.ensure_snapshot(order.id, full));
+    let made = loop {
+        tokio::select! {
+            made = &mut making => break made.unwrap(),
+            seen = state(&runtime, order.id) => assert_eq!(seen, Some(State::Running), "not paused"),
+        }
+    };
     assert_eq!(state(&runtime, order.id).await, Some(State::Running), "it runs on");
     note(&runtime, order.id, "two").await;
     assert_eq!(runtime.ensure_snapshot(order.id, full).await.unwrap(), made, "it stays as it is");

@@ -54,14 +54,19 @@ pub(crate) async fn a_token_is_found_by_its_hash_and_changes(world: &World) {
     let refused = store.create_token(&twin).await.unwrap_err();
     assert!(matches!(refused, Error::IdTaken), "{refused:?}");
 
-    let old_hash = one.hash;
+    let (old_hash, seen) = (one.hash, one.clone());
     "uno".clone_into(&mut one.alias);
     one.hash = [8; 32];
     one.enabled = false;
     one.realms.clear();
     one.expires_at_ms = None;
     one.updated_at_ms += 5;
-    store.update_token(&one).await.unwrap();
+    store.touch_token(one.id, "192.0.2.200", 7_000).await.unwrap();
+    store.update_token(&seen, &one).await.unwrap();
+    let late = store.update_token(&seen, &one).await.unwrap_err();
+    assert!(matches!(late, Error::Stale), "{late:?}");
+    one.last_used_at_ms = Some(7_000);
+    one.last_used_ip = Some("192.0.2.200".to_owned());
     assert_eq!(store.token_by_hash(&one.hash).await.unwrap().as_ref(), Some(&one));
     assert_eq!(store.token_by_hash(&old_hash).await.unwrap(), None);
 }
@@ -86,7 +91,7 @@ pub(crate) async fn a_token_belongs_to_its_owner(world: &World) {
     let nobody = token(&user("nobody"), "none");
     for refused in [
         store.delete_token(world.owner.id, theirs.id, 9_000).await.unwrap_err(),
-        store.update_token(&stolen).await.unwrap_err(),
+        store.update_token(&theirs, &stolen).await.unwrap_err(),
         store.create_token(&nobody).await.unwrap_err(),
     ] {
         assert!(matches!(refused, Error::NotFound), "{refused:?}");
