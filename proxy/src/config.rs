@@ -109,7 +109,7 @@ pub struct Limits {
     /// A client may refuse to take octets so long.
     pub send_idle: Duration,
     /// The octets per second that a client must take of an answer on average while octets wait for it, apart
-    /// from one `send_idle`. Over HTTP/2 and 3 each piece of an answer has one `send_idle`.
+    /// from one `send_idle`; over HTTP/2 and 3 of each answer for itself.
     pub send_rate_min: u32,
     /// A connection to a container must be made within this.
     pub connect_timeout: Duration,
@@ -143,13 +143,14 @@ pub struct Limits {
     pub requests_per_container_max: u32,
     /// Requests on one client connection, after which it is closed in order.
     pub requests_max: u64,
-    /// Concurrent requests on one HTTP/2 connection.
+    /// Concurrent requests on one HTTP/2 or HTTP/3 connection. What their clients send ahead, up to 128 KiB for
+    /// each, is kept until it is taken.
     pub streams_max: u32,
     /// Frames of HTTP/2 that bring neither a request nor data (`PING`, `SETTINGS`, window updates,
     /// priorities, empty data) which a client may send in 10 seconds beyond those that its requests and
     /// the octets moved explain; then the connection ends.
     pub frames_max: u32,
-    /// Streams of HTTP/2 that a client may reset in 10 seconds; then the connection ends.
+    /// Streams of HTTP/2 or HTTP/3 that a client may reset in 10 seconds; then the connection ends.
     pub resets_max: u32,
     /// Idle connections to one port of a container that one worker keeps.
     pub pool_per_port_max: usize,

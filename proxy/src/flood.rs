@@ -85,7 +85,7 @@ pub(crate) struct FrameCount {
 
 /// How many frames may still come in the present period, apart from those that were earned.
 #[derive(Debug)]
-struct Allowance {
+pub(crate) struct Allowance {
     full: u32,
     left: u32,
     earned: u64,
@@ -93,12 +93,13 @@ struct Allowance {
 }
 
 impl Allowance {
-    const fn new(full: u32) -> Self {
+    /// Of `full` frames per period.
+    pub(crate) const fn new(full: u32) -> Self {
         Self { full, left: full, earned: 0, until: 0 }
     }
 
     /// Pays for one frame; says whether it could be paid for.
-    fn pay(&mut self, now: Tick) -> bool {
+    pub(crate) fn pay(&mut self, now: Tick) -> bool {
         if self.earned > 0 {
             self.earned -= 1;
             return true;

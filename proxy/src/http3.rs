@@ -9,7 +9,7 @@ use std::{
     net::UdpSocket,
     pin::pin,
     rc::Rc,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
     task::Poll,
     time::Duration,
 };
@@ -19,7 +19,7 @@ use h3::{
     error::Code,
     server::{RequestResolver, RequestStream},
 };
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::Body as _;
 use quinn::{
     EndpointConfig, Incoming, TokioRuntime, TransportConfig, VarInt,
@@ -31,7 +31,8 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     body::{ClientBody, EdgeBody, keep_head_alone},
     config::Limits,
-    downstream::{Downstream, Protocol},
+    downstream::{Downstream, Protocol, STREAM_WINDOW, connection_window},
+    flood::{self, Flood},
     headers::expects_continue,
     http3_body::Receiving,
     interim::{Interim, Interims},
@@ -44,9 +45,6 @@ use crate::{
     worker::Worker,
 };
 
-/// What a client may send ahead on one stream, and on the whole connection.
-const STREAM_WINDOW: u32 = 256 * 1024;
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// What may be unacknowledged on the whole connection.
 const SEND_WINDOW: u64 = 1024 * 1024;
 /// A client's streams of control; three are in use.
@@ -62,8 +60,6 @@ const BROKEN_MAX: u32 = 32;
 const LAST_WORDS: Duration = Duration::from_millis(500);
 /// What a stream's frames may take besides a head and one piece of data.
 const FRAMES: u64 = 64 * 1024;
-/// The octets sent at once: a client that takes so much has moved.
-const PIECE: usize = 16 * 1024;
 
 /// A worker's socket and its place among the workers.
 #[derive(Debug)]
@@ -80,7 +76,7 @@ fn endpoint(worker: &Worker, seat: Seat) -> Result<quinn::Endpoint, Box<dyn std:
         .max_concurrent_bidi_streams(limits.streams_max.into())
         .max_concurrent_uni_streams(CONTROL_STREAMS.into())
         .stream_receive_window(STREAM_WINDOW.into())
-        .receive_window(CONNECTION_WINDOW.into())
+        .receive_window(connection_window(limits.streams_max).into())
         .send_window(SEND_WINDOW)
         .datagram_receive_buffer_size(None)
         .keep_alive_interval(Some(ASK_EVERY))
@@ -164,11 +160,20 @@ type Resolver = RequestResolver<quic::Connection, Bytes>;
 /// What comes next on a connection.
 enum Next {
     Request(Box<Resolver>),
-    /// A request has ended, well or not.
-    Ended(bool),
+    Ended(Ended),
     /// A look at the deadline, or a drain has begun.
     Look,
     Over,
+}
+
+/// How a request has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    Well,
+    /// It was none.
+    Broken,
+    /// Its client has given it up.
+    Reset,
 }
 
 /// One connection.
@@ -179,7 +184,7 @@ struct Session {
     /// Counted while it lasts.
     guest: Guest,
     downstream: Rc<Downstream>,
-    requests: JoinSet<bool>,
+    requests: JoinSet<Ended>,
     /// The stream that was accepted last.
     accepted: Rc<RefCell<Option<Accepted>>>,
     wait: Wait,
@@ -187,6 +192,7 @@ struct Session {
     /// How many requests there were at the last look.
     seen: u64,
     broken: u32,
+    resets: flood::Allowance,
     /// Whether the client was told to go.
     told: bool,
 }
@@ -208,7 +214,13 @@ async fn serve(worker: &Rc<Worker>, connection: quinn::Connection, guest: Guest)
         let mut end = worker.is_draining() || session.started >= worker.limits().requests_max;
         match next {
             Next::Request(resolver) => session.begin(*resolver),
-            Next::Ended(good) => session.broken += u32::from(!good),
+            Next::Ended(ended) => {
+                if let Err(flood) = session.judge(ended) {
+                    worker.metrics().flood(flood);
+                    session.connection.close(code(Code::H3_EXCESSIVE_LOAD), b"");
+                    break;
+                }
+            }
             Next::Look if session.wait.is_over() => {
                 let quiet = session.requests.is_empty();
                 if quiet && session.told {
@@ -222,10 +234,6 @@ async fn serve(worker: &Rc<Worker>, connection: quinn::Connection, guest: Guest)
             }
             Next::Look => {}
             Next::Over => break,
-        }
-        if session.broken > BROKEN_MAX {
-            session.connection.close(code(Code::H3_EXCESSIVE_LOAD), b"");
-            break;
         }
         if end && !session.told {
             session.told = true;
@@ -261,6 +269,7 @@ impl Session {
             started: 0,
             seen: 0,
             broken: 0,
+            resets: flood::Allowance::new(worker.limits().resets_max),
             told: false,
         }
     }
@@ -272,13 +281,32 @@ impl Session {
                 Ok(Some(resolver)) => Next::Request(Box::new(resolver)),
                 Ok(None) | Err(_) => Next::Over,
             },
-            Some(ended) = self.requests.join_next() => Next::Ended(ended.unwrap_or(false)),
+            Some(ended) = self.requests.join_next() => Next::Ended(ended.unwrap_or(Ended::Broken)),
             () = poll_fn(|cx| match wait.poll_over(cx) {
                 Some(_) => Poll::Ready(()),
                 None if worker.is_draining() && !told => Poll::Ready(()),
                 None => Poll::Pending,
             }) => Next::Look,
         }
+    }
+
+    /// Counts a request that has ended; fails when there were too many such.
+    fn judge(&mut self, ended: Ended) -> Result<(), Flood> {
+        match ended {
+            Ended::Well => {}
+            Ended::Broken => {
+                self.broken += 1;
+                if self.broken > BROKEN_MAX {
+                    return Err(Flood::Library);
+                }
+            }
+            Ended::Reset => {
+                if !self.resets.pay(self.worker.watch().now()) {
+                    return Err(Flood::Reset);
+                }
+            }
+        }
+        Ok(())
     }
 
     fn begin(&mut self, resolver: Resolver) {
@@ -312,22 +340,22 @@ fn code(code: Code) -> VarInt {
     VarInt::from_u64(code.value()).unwrap_or(VarInt::MAX)
 }
 
-/// Runs a request under the guard of its answer's body; says whether it was one.
-async fn guarded_request(worker: Rc<Worker>, request: impl Future<Output = bool>) -> bool {
-    let good = Cell::new(true);
-    guarded(worker, async { good.set(request.await) }).await;
-    good.get()
+/// Runs a request under the guard of its answer's body.
+async fn guarded_request(worker: Rc<Worker>, request: impl Future<Output = Ended>) -> Ended {
+    let ended = Cell::new(Ended::Well);
+    guarded(worker, async { ended.set(request.await) }).await;
+    ended.get()
 }
 
-/// Answers one request; says whether it was one.
+/// Answers one request. When its client wants no more of the answer, everything that is done for it ends.
 async fn request(
     worker: Rc<Worker>,
     downstream: Rc<Downstream>,
     resolver: Resolver,
     accepted: Accepted,
-) -> bool {
+) -> Ended {
     let limits = Rc::clone(worker.limits());
-    let Accepted { allowance, mut stopped } = accepted;
+    let Accepted { allowance, taken, reset, mut stopped } = accepted;
     let wait = worker.watch().wait(None);
     wait.within(limits.head_timeout);
     let asked = {
@@ -338,23 +366,57 @@ async fn request(
         })
         .await
     };
-    let Some((head, stream)) = asked else { return false };
+    let Some((head, stream)) = asked else {
+        return if reset.load(Relaxed) { Ended::Reset } else { Ended::Broken };
+    };
     let (send, recv) = stream.split();
-    let mut send = Sending { stream: send, ended: false };
+    let mut send = Sending { stream: send, taken, ended: false };
     let Some(mut body) = Receiving::new(recv, allowance, head.headers()) else {
         send.stream.stop_stream(Code::H3_MESSAGE_ERROR);
         send.ended = true;
-        return false;
+        return Ended::Broken;
     };
     // Whether there is a body decides how the request is framed for the container.
     let quick = matches!(*head.method(), Method::GET | Method::HEAD | Method::DELETE);
     if !body.look(quick, &wait, &limits).await {
-        return false;
+        return Ended::Broken;
     }
-    let interims = Rc::<Interims>::default();
-    interims.begin(expects_continue(head.headers()));
-    let is_head = *head.method() == Method::HEAD;
     let request = head.map(|()| Some(ClientBody::Http3(Box::new(body))));
+    let left = {
+        // Boxed: it need not be kept until the client has everything.
+        let mut answering = Box::pin(answer(worker, downstream, request, send, &wait));
+        poll_fn(|cx| match answering.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(None),
+            Poll::Pending => stopped.as_mut().poll(cx).map(Some),
+        })
+        .await
+    };
+    let left = if let Some(left) = left {
+        left
+    } else {
+        // To close the connection would lose what the client does not have yet.
+        wait.within(limits.send_idle);
+        poll_fn(|cx| match stopped.as_mut().poll(cx) {
+            Poll::Ready(left) => Poll::Ready(left),
+            Poll::Pending => wait.poll_over(cx).map_or(Poll::Pending, |_| Poll::Ready(false)),
+        })
+        .await
+    };
+    if left || reset.load(Relaxed) { Ended::Reset } else { Ended::Well }
+}
+
+/// Makes the answer to a request and sends it.
+async fn answer(
+    worker: Rc<Worker>,
+    downstream: Rc<Downstream>,
+    request: Request<Option<ClientBody>>,
+    mut send: Sending,
+    wait: &Wait,
+) {
+    let limits = worker.limits();
+    let interims = Rc::<Interims>::default();
+    interims.begin(expects_continue(request.headers()));
+    let is_head = *request.method() == Method::HEAD;
     downstream.start();
     let for_client = Some(Rc::clone(&interims));
     let for_answer = Rc::clone(&worker);
@@ -362,46 +424,36 @@ async fn request(
     let mut answer = Box::pin(pipeline::answer(for_answer, downstream, None, request, for_client));
     let mut response = loop {
         let next = poll_fn(|cx| match answer.as_mut().poll(cx) {
-            Poll::Ready(answer) => Poll::Ready(Some(Ok(answer))),
-            Poll::Pending => match interims.poll_next(cx) {
-                Poll::Ready(interim) => Poll::Ready(Some(Err(interim))),
-                Poll::Pending => stopped.as_mut().poll(cx).map(|()| None),
-            },
+            Poll::Ready(answer) => Poll::Ready(Ok(answer)),
+            Poll::Pending => interims.poll_next(cx).map(Err),
         });
         match next.await {
-            Some(Ok(response)) => break response,
-            Some(Err(interim)) => {
-                if !send.interim(interim, &wait, &limits).await {
-                    return true;
+            Ok(response) => break response,
+            Err(interim) => {
+                if !send.interim(interim, wait, limits).await {
+                    return;
                 }
             }
-            None => return true,
         }
     };
     drop(answer);
     while let Some(interim) = interims.try_next() {
-        if !send.interim(interim, &wait, &limits).await {
-            return true;
+        if !send.interim(interim, wait, limits).await {
+            return;
         }
     }
     if is_head {
         keep_head_alone(&mut response);
     }
     send.response(&worker, response, is_head).await;
-    // To close the connection would lose what the client does not have yet.
-    wait.within(limits.send_idle);
-    poll_fn(|cx| match stopped.as_mut().poll(cx) {
-        Poll::Ready(()) => Poll::Ready(()),
-        Poll::Pending => wait.poll_over(cx).map_or(Poll::Pending, |_| Poll::Ready(())),
-    })
-    .await;
-    true
 }
 
 /// The way of an answer to the client. Dropped before its end, it resets the stream: what was sent
 /// so far must not look complete.
 struct Sending {
     stream: RequestStream<quic::SendStream, Bytes>,
+    /// The octets that the client has taken and nobody was told of.
+    taken: Rc<Cell<u64>>,
     ended: bool,
 }
 
@@ -455,13 +507,8 @@ impl Sending {
             waits_for_client(worker, true);
             let Some(frame) = frame else { break };
             match frame.map_err(drop)?.into_data() {
-                Ok(mut data) => {
-                    while !data.is_empty() {
-                        let piece = data.split_to(data.len().min(PIECE));
-                        self.stream.send_data(piece).await.map_err(drop)?;
-                        worker.stream().iter().for_each(|stream| stream.moved());
-                    }
-                }
+                Ok(data) if data.is_empty() => {}
+                Ok(data) => self.data(worker, data).await?,
                 Err(frame) => {
                     let trailers: HeaderMap = frame.into_trailers().map_err(drop)?;
                     return self.stream.send_trailers(trailers).await.map_err(drop);
@@ -469,6 +516,21 @@ impl Sending {
             }
         }
         Ok(())
+    }
+
+    /// Sends data, and tells how much of it was taken, so that a client that takes too little is given up.
+    async fn data(&mut self, worker: &Worker, data: Bytes) -> Result<(), ()> {
+        let (stream, taken) = (worker.stream(), &self.taken);
+        let mut sent = pin!(self.stream.send_data(data));
+        poll_fn(|cx| {
+            let polled = sent.as_mut().poll(cx);
+            if let Some(stream) = &stream {
+                stream.took(taken.take());
+            }
+            polled
+        })
+        .await
+        .map_err(drop)
     }
 }
 

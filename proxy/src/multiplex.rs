@@ -320,7 +320,7 @@ impl Rest {
             return Poll::Ready(());
         }
         let was_stuck = std::mem::replace(&mut self.stuck, self.pipe.is_stuck());
-        match (self.stuck, was_stuck, self.pipe.has_moved()) {
+        match (self.stuck, was_stuck, self.pipe.taken() > 0) {
             (true, false, _) | (true, true, true) => wait.within(patience),
             // The body has deadlines of its own.
             (false, true, _) => wait.until(NEVER),

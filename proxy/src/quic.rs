@@ -2,15 +2,17 @@
 //!
 //! `h3` collects a frame that is not DATA until it is complete, however long it says it will be. The
 //! streams here therefore have an allowance of octets that are read ahead of what was delivered; what
-//! a client sends beyond it ends the stream. A stream also tells when the client wants no more of it,
-//! which the traits have no word for.
+//! a client sends beyond it ends the stream. A stream also tells what the traits have no word for: how much
+//! the client has taken, that it has broken its request off, and that it wants no more of the answer.
 
 use std::{
+    cell::Cell,
     future::Future,
     pin::Pin,
+    rc::Rc,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     task::{Context, Poll, ready},
 };
@@ -67,12 +69,16 @@ impl Allowance {
 
 type Later<T> = Pin<Box<dyn Future<Output = T>>>;
 
-/// Ends when the client wants no more of a stream, or has all of it.
-pub(crate) type Stopped = Later<()>;
+/// Ends when the client wants no more of a stream, and is true then, or has all of it.
+pub(crate) type Stopped = Later<bool>;
 
 /// What the traits do not tell of a stream that was accepted.
 pub(crate) struct Accepted {
     pub(crate) allowance: Allowance,
+    /// The octets of the answer that the client has taken and nobody has asked for yet.
+    pub(crate) taken: Rc<Cell<u64>>,
+    /// Whether the client was found to have broken its request off.
+    pub(crate) reset: Arc<AtomicBool>,
     pub(crate) stopped: Stopped,
 }
 
@@ -120,7 +126,7 @@ impl quic::Connection<Bytes> for Connection {
         let stream = ready!(accepting.as_mut().poll(cx));
         self.uni = None;
         let stream = stream.map_err(of_connection)?;
-        Poll::Ready(RecvStream::new(stream, self.control.clone()))
+        Poll::Ready(RecvStream::new(stream, self.control.clone(), Arc::default()))
     }
 
     fn poll_accept_bidi(
@@ -136,12 +142,16 @@ impl quic::Connection<Bytes> for Connection {
         let (send, recv) = streams.map_err(of_connection)?;
         let allowance = Allowance::new(self.allowance);
         self.control.add(CONTROL_PER_REQUEST);
+        let (taken, reset) = (Rc::<Cell<u64>>::default(), Arc::<AtomicBool>::default());
         let stopped = send.stopped();
         (self.accepted)(Accepted {
             allowance: allowance.clone(),
-            stopped: Box::pin(async move { drop(stopped.await) }),
+            taken: Rc::clone(&taken),
+            reset: Arc::clone(&reset),
+            stopped: Box::pin(async move { matches!(stopped.await, Ok(Some(_))) }),
         });
-        let (send, recv) = (SendStream::new(send)?, RecvStream::new(recv, allowance)?);
+        let send = SendStream::new(send, taken)?;
+        let recv = RecvStream::new(recv, allowance, reset)?;
         Poll::Ready(Ok(BidiStream { send, recv }))
     }
 
@@ -188,7 +198,8 @@ impl quic::OpenStreams<Bytes> for Opener {
         });
         let stream = ready!(opening.as_mut().poll(cx));
         self.opening = None;
-        let stream = stream.map_err(of_connection).and_then(SendStream::new);
+        let stream = stream.map_err(of_connection);
+        let stream = stream.and_then(|stream| SendStream::new(stream, Rc::default()));
         let failed = |connection_error| StreamError::ConnectionErrorIncoming { connection_error };
         Poll::Ready(stream.map_err(failed))
     }
@@ -257,6 +268,7 @@ pub(crate) struct SendStream {
     stream: quinn::SendStream,
     id: StreamId,
     writing: Option<WriteBuf<Bytes>>,
+    taken: Rc<Cell<u64>>,
     silent: bool,
 }
 
@@ -269,9 +281,9 @@ impl Drop for SendStream {
 }
 
 impl SendStream {
-    fn new(stream: quinn::SendStream) -> Result<Self, ConnectionError> {
+    fn new(stream: quinn::SendStream, taken: Rc<Cell<u64>>) -> Result<Self, ConnectionError> {
         let id = stream_id(stream.id())?;
-        Ok(Self { stream, id, writing: None, silent: true })
+        Ok(Self { stream, id, writing: None, taken, silent: true })
     }
 }
 
@@ -289,6 +301,8 @@ impl quic::SendStream<Bytes> for SendStream {
                 }
             })?;
             data.advance(written);
+            let octets = u64::try_from(written).unwrap_or(u64::MAX);
+            self.taken.set(self.taken.get().saturating_add(octets));
         }
         self.writing = None;
         Poll::Ready(Ok(()))
@@ -322,15 +336,20 @@ pub(crate) struct RecvStream {
     stream: quinn::RecvStream,
     id: StreamId,
     allowance: Allowance,
+    reset: Arc<AtomicBool>,
     /// Those of a request; the other streams have another form.
     frames: Option<Frames>,
 }
 
 impl RecvStream {
-    fn new(stream: quinn::RecvStream, allowance: Allowance) -> Result<Self, ConnectionError> {
+    fn new(
+        stream: quinn::RecvStream,
+        allowance: Allowance,
+        reset: Arc<AtomicBool>,
+    ) -> Result<Self, ConnectionError> {
         let id = stream_id(stream.id())?;
         let frames = id.is_request().then(Frames::default);
-        Ok(Self { stream, id, allowance, frames })
+        Ok(Self { stream, id, allowance, reset, frames })
     }
 
     /// The next octets; none at the end of the stream.
@@ -341,6 +360,7 @@ impl RecvStream {
     ) -> Poll<Result<usize, StreamError>> {
         self.stream.poll_read(cx, room).map_err(|error| match error {
             quinn::ReadError::Reset(code) => {
+                self.reset.store(true, Relaxed);
                 StreamError::StreamTerminated { error_code: code.into_inner() }
             }
             quinn::ReadError::ConnectionLost(error) => of_stream(error),

@@ -3,8 +3,8 @@
 //! While a client's window is closed, its stream keeps one piece and does not look at the body that it
 //! came from, so that the body can see neither its deadline nor that its container was stopped. The
 //! task of each stream is therefore watched from outside: it ends, and its stream is reset, when the
-//! wait of its body is over or the client has taken nothing for too long. What sends the answer says
-//! which of the two it waits for.
+//! wait of its body is over or the client has taken nothing, or too little, for too long. What sends the
+//! answer says which of the two it waits for, and how much was taken.
 
 use std::{
     cell::{Cell, RefCell},
@@ -14,7 +14,10 @@ use std::{
     task::Poll,
 };
 
-use crate::{watch::Wait, worker::Worker};
+use crate::{
+    watch::{Patience, Wait},
+    worker::Worker,
+};
 
 /// What is known of the stream whose task runs.
 #[derive(Debug)]
@@ -23,8 +26,8 @@ pub(crate) struct Stream {
     wait: RefCell<Option<Rc<Wait>>>,
     /// Whether the stream waits for its client, and not for the answer or its body.
     stalled: Cell<bool>,
-    /// Whether the client took something, although the stream still waits for it.
-    moved: Cell<bool>,
+    /// The octets that the client took since the last look.
+    taken: Cell<u64>,
 }
 
 impl Stream {
@@ -33,9 +36,9 @@ impl Stream {
         *self.wait.borrow_mut() = Some(Rc::clone(wait));
     }
 
-    /// The client took something.
-    pub(crate) fn moved(&self) {
-        self.moved.set(true);
+    /// The client took so many octets more.
+    pub(crate) fn took(&self, octets: u64) {
+        self.taken.set(self.taken.get().saturating_add(octets));
     }
 
     /// From now on the stream waits for its client; or does not.
@@ -50,10 +53,12 @@ pub(crate) async fn guarded(worker: Rc<Worker>, task: impl Future<Output = ()>) 
     let stream = Rc::new(Stream {
         wait: RefCell::default(),
         stalled: Cell::new(false),
-        moved: Cell::new(false),
+        taken: Cell::new(0),
     });
+    let limits = worker.limits();
+    let mut patience = Patience::new(limits.send_idle, limits.send_rate_min);
     // For answers that have no wait of their own.
-    let mut patience = None;
+    let mut own = None;
     let mut was_stalled = false;
     poll_fn(|cx| {
         let outer = worker.enter_stream(Some(Rc::clone(&stream)));
@@ -63,19 +68,23 @@ pub(crate) async fn guarded(worker: Rc<Worker>, task: impl Future<Output = ()>) 
             return Poll::Ready(());
         }
         let stalled = stream.stalled.get();
-        let begins = stalled && !was_stalled;
-        let ends = was_stalled && !stalled;
-        was_stalled = stalled;
-        let moved = stream.moved.take();
-        let (limits, wait) = (worker.limits(), stream.wait.borrow());
+        let ends = std::mem::replace(&mut was_stalled, stalled) && !stalled;
+        let (taken, watch) = (stream.taken.take(), worker.watch());
+        // What ends a wait without an octet is the end of what had to be sent.
+        if taken > 0 || ends {
+            patience.earn(watch, taken);
+        }
+        let wait = stream.wait.borrow();
         let wait = match &*wait {
             Some(wait) => wait,
-            None if stalled => &*patience.get_or_insert_with(|| Rc::new(worker.watch().wait(None))),
+            None if stalled => &*own.get_or_insert_with(|| Rc::new(watch.wait(None))),
             // The answer has deadlines of its own until its body is sent.
             None => return Poll::Pending,
         };
-        if begins || (stalled && moved) {
-            wait.within(limits.send_idle);
+        if stalled {
+            if let Some(deadline) = patience.wait(watch) {
+                wait.until(deadline);
+            }
         } else if ends {
             wait.within(limits.stream_idle);
         }

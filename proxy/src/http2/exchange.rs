@@ -171,9 +171,7 @@ impl Sending {
             let polled = pipe.poll(cx);
             if let Some(stream) = &stream {
                 stream.waits_for_client(pipe.is_stuck());
-                if pipe.has_moved() {
-                    stream.moved();
-                }
+                stream.took(pipe.taken());
             }
             polled
         });

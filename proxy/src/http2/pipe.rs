@@ -20,8 +20,8 @@ pub(crate) struct Pipe<B> {
     body: B,
     /// What waits for room, and whether it is the last.
     piece: Option<(Bytes, bool)>,
-    /// Whether the other side has taken something since this was asked last.
-    moved: bool,
+    /// The octets that the other side has taken since this was asked last.
+    taken: u64,
 }
 
 /// How the sending of a body ended.
@@ -38,7 +38,7 @@ pub(crate) enum End {
 impl<B: Body<Data = Bytes, Error = BoxError> + Unpin> Pipe<B> {
     /// Sends `body` by `send`.
     pub(crate) fn new(send: SendStream<Bytes>, body: B) -> Self {
-        Self { send, body, piece: None, moved: false }
+        Self { send, body, piece: None, taken: 0 }
     }
 
     /// Sends on, as far as the body and the other side go. Not to be asked again after its end.
@@ -50,11 +50,12 @@ impl<B: Body<Data = Bytes, Error = BoxError> + Unpin> Pipe<B> {
                     return Poll::Ready(End::Gone);
                 };
                 let part = data.split_to(room);
+                let octets = u64::try_from(room).unwrap_or(u64::MAX);
                 let (is_done, ends) = (data.is_empty(), data.is_empty() && *is_last);
                 if self.send.send_data(part, ends).is_err() {
                     return Poll::Ready(End::Gone);
                 }
-                self.moved = true;
+                self.taken = self.taken.saturating_add(octets);
                 if ends {
                     return Poll::Ready(End::Whole);
                 }
@@ -87,9 +88,9 @@ impl<B: Body<Data = Bytes, Error = BoxError> + Unpin> Pipe<B> {
         self.piece.is_some()
     }
 
-    /// Whether the other side has taken something since the last time that this was asked.
-    pub(crate) fn has_moved(&mut self) -> bool {
-        std::mem::take(&mut self.moved)
+    /// The octets that the other side has taken since the last time that this was asked.
+    pub(crate) fn taken(&mut self) -> u64 {
+        std::mem::take(&mut self.taken)
     }
 
     /// Breaks the stream off in both directions.

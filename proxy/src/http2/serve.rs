@@ -18,13 +18,16 @@ use tokio_rustls::server::TlsStream;
 
 use super::exchange::exchange;
 use crate::{
-    config::Limits, downstream::Downstream, flood::Flood, gate::Gate, http1::Socket,
-    stalled::guarded, watch::Wait, worker::Worker,
+    config::Limits,
+    downstream::{Downstream, STREAM_WINDOW, connection_window},
+    flood::Flood,
+    gate::Gate,
+    http1::Socket,
+    stalled::guarded,
+    watch::Wait,
+    worker::Worker,
 };
 
-/// What a client may send ahead on one stream, and on the whole connection.
-const STREAM_WINDOW: u32 = 256 * 1024;
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// What may wait to be sent on one stream.
 const SEND_BUFFER: usize = 128 * 1024;
 /// How long a stream that was reset is known: what a client had sent before it heard of that is then no
@@ -84,7 +87,7 @@ fn builder(limits: &Limits) -> Builder {
         .max_pending_accept_reset_streams(RESETS_MAX)
         .max_local_error_reset_streams(Some(RESETS_MAX))
         .initial_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_connection_window_size(connection_window(limits.streams_max))
         .max_send_buffer_size(SEND_BUFFER)
         .enable_connect_protocol();
     builder

@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     deps::BoxError,
-    watch::{TICK, Wait},
+    watch::{NEVER, TICK, Wait},
     worker::Worker,
 };
 
@@ -265,6 +265,8 @@ impl LogBody {
             let route = self.worker.deps().routes.current().lookup(project, container);
             self.tail.cut(route.is_err())
         } else {
+            // The client takes what it gets: however late it was once, that is over.
+            self.guard.until(NEVER);
             self.tail.look()
         };
         match look {

@@ -24,7 +24,7 @@ pub(crate) const END_HEADERS: u8 = 4;
 
 pub(crate) struct Frame {
     pub(crate) kind: u8,
-    flags: u8,
+    pub(crate) flags: u8,
     pub(crate) stream: u32,
     pub(crate) payload: Vec<u8>,
 }

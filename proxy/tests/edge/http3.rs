@@ -100,6 +100,35 @@ fn a_request_that_its_client_gives_up_ends_at_the_container() {
 }
 
 #[test]
+fn an_answer_that_its_client_gives_up_ends_at_the_container() {
+    let bed = Bed::new(95);
+    let origin = bed.running_with(|_, stream| {
+        send(stream, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n");
+    });
+    let Some(mut client) = ask(&bed, "stops") else { return };
+    client.says("left");
+    origin.wait_closed(1);
+    client.go_on();
+    client.ends();
+}
+
+#[test]
+fn requests_over_http3_that_are_given_up_without_end_cost_the_connection() {
+    let mut setup = Setup::default();
+    setup.limits.resets_max = 20;
+    let bed = Bed::with(96, setup);
+    let _origin = bed.running_with(|_, _| {});
+    let floods = "gantry_proxy_floods_total{kind=\"reset\"}";
+    for (count, how) in (1_u8..).zip(["stopped", "reset", "both"]) {
+        let arguments = ["resets", how];
+        let name = host(CONTAINER, "http-3000");
+        let Some(client) = python::ask(&bed, "http3_client.py", &name, &arguments) else { return };
+        client.ends();
+        bed.wait_metric(floods, count.into());
+    }
+}
+
+#[test]
 fn a_drain_lets_requests_over_http3_end() {
     let mut bed = Bed::new(245);
     let (sender, answer) = std::sync::mpsc::channel::<()>();

@@ -3,7 +3,7 @@
 
 use std::{
     net::{SocketAddr, TcpListener},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use gantry_model::Phase;
@@ -13,10 +13,14 @@ use crate::{
     client::Client,
     http2::{
         ACK, DATA, END_HEADERS, END_STREAM, HEADERS, RST_STREAM, SETTINGS, WINDOW_CLOSED,
-        WINDOW_UPDATE, answer, connect, connect_with, field, frame, get, next,
+        WINDOW_UPDATE, answer, connect, connect_with, field, frame, get, literal, next,
     },
-    origin::{reply, send},
+    origin::{Origin, reply, send},
+    python,
 };
+
+/// Another container, which must not notice.
+const NEIGHBOUR: &str = "dddddddddddddddddddddddd";
 
 /// A status of 200, in one octet.
 const OK: &[u8] = &[0x88];
@@ -152,5 +156,180 @@ fn an_answer_that_is_broken_off_without_an_error_is_not_taken_for_whole() {
         assert_eq!(answer.map(|(_, data)| data), is_whole.then(|| b"abc".to_vec()));
         // The next one needs a connection of its own.
         drop(edge);
+    }
+}
+
+/// Sends what was asked for without end.
+fn pour(stream: &mut std::net::TcpStream) {
+    send(stream, "HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n");
+    let piece = vec![b'x'; 1 << 16];
+    while std::io::Write::write_all(stream, &piece).is_ok() {}
+}
+
+/// A window update of so many octets.
+fn room(stream: u32, octets: u32) -> Vec<u8> {
+    frame(WINDOW_UPDATE, 0, stream, &octets.to_be_bytes())
+}
+
+/// A bed whose clients have to take what they are sent.
+fn strict(number: u8) -> Bed {
+    let mut setup = Setup::default();
+    setup.limits.send_idle = Duration::from_millis(300);
+    setup.limits.send_rate_min = 100_000_000;
+    Bed::with(number, setup)
+}
+
+#[test]
+fn a_stream_whose_client_takes_its_answer_in_drips_is_reset_and_no_other() {
+    let bed = strict(91);
+    let (tell, told) = std::sync::mpsc::channel::<()>();
+    let told = std::sync::Mutex::new(told);
+    let origin = bed.running_with(move |seen, stream| {
+        if seen.values("host")[0].contains(NEIGHBOUR) {
+            told.lock().unwrap().recv().unwrap();
+            return reply(stream, "", "hello");
+        }
+        pour(stream);
+    });
+    bed.set(NEIGHBOUR, Phase::Running, 1);
+    let (name, other) = (host(CONTAINER, "http-3000"), host(NEIGHBOUR, "http-3000"));
+    let mut client = connect_with(&bed, &name, WINDOW_CLOSED);
+    client.send(frame(HEADERS, END_STREAM | END_HEADERS, 1, &get(&name)));
+    client.send(frame(HEADERS, END_STREAM | END_HEADERS, 3, &get(&other)));
+    while next(&mut client).kind != HEADERS {}
+    let end = Instant::now() + Duration::from_secs(10);
+    // Never still for as long as a client may be.
+    loop {
+        assert!(Instant::now() < end, "dripped for 10 s");
+        client.send(room(1, 1));
+        let frame = next(&mut client);
+        assert!(frame.stream <= 1, "the other stream waits for its container");
+        if frame.kind == RST_STREAM {
+            break;
+        }
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+    origin.wait_closed(1);
+    tell.send(()).unwrap();
+    client.send(room(3, 5));
+    assert_eq!(answer(&mut client, 3).unwrap().1, b"hello");
+}
+
+#[test]
+fn a_stream_of_http3_whose_client_takes_its_answer_in_drips_is_reset_and_no_other() {
+    let bed = strict(92);
+    let origin = bed.running_with(move |seen, stream| {
+        if seen.line().contains("/small") { reply(stream, "", "hello") } else { pour(stream) }
+    });
+    let name = host(CONTAINER, "http-3000");
+    let Some(client) = python::ask(&bed, "http3_client.py", &name, &["drips"]) else { return };
+    origin.wait_closed(1);
+    client.ends();
+}
+
+/// A container that takes nothing of what it is sent, and another, which does.
+fn stuck_and_not(bed: &Bed) -> (TcpListener, Origin) {
+    let listener = container(bed);
+    let address = bed.container_address(3);
+    bed.set_at(NEIGHBOUR, Phase::Running, 1, address, 0);
+    let neighbour = Origin::start(SocketAddr::new(address, 3000), |seen, stream| {
+        reply(stream, "", &seen.body.len().to_string());
+    });
+    (listener, neighbour)
+}
+
+/// The octets of the neighbour's request.
+const UPLOAD: usize = 100_000;
+
+#[test]
+fn uploads_that_a_container_does_not_take_keep_nobody_else_from_theirs() {
+    let bed = Bed::new(93);
+    let (listener, _neighbour) = stuck_and_not(&bed);
+    let (name, other) = (host(CONTAINER, "http-3000"), host(NEIGHBOUR, "http-3000"));
+    let mut client = connect(&bed, &name);
+    // The windows of each stream and of the connection.
+    let (mut of_stream, mut of_all) = (0, 65_535);
+    while of_stream == 0 || of_all == 65_535 {
+        let frame = next(&mut client);
+        let number = |octets: &[u8]| u32::from_be_bytes(octets.try_into().unwrap()) as usize;
+        match frame.kind {
+            SETTINGS => {
+                let window = frame.payload.chunks(6).find(|setting| setting[..2] == [0, 4]);
+                of_stream = window.map_or(of_stream, |setting| number(&setting[2..]));
+            }
+            WINDOW_UPDATE => of_all += number(&frame.payload),
+            _ => {}
+        }
+    }
+    // Only then are its streams as wide.
+    client.send(frame(SETTINGS, ACK, 0, &[]));
+    let mut pour = |client: &mut Client, stream: u32, count: usize, ends: bool| {
+        let count = count.min(of_stream).min(of_all);
+        of_all -= count;
+        for piece in vec![0; count].chunks(16_384) {
+            client.send(frame(DATA, 0, stream, piece));
+        }
+        if ends {
+            client.send(frame(DATA, END_STREAM, stream, &[]));
+        }
+        count
+    };
+    let head = |name: &str, kind: &str| {
+        let mut head = get(name);
+        // POST.
+        head[0] = 0x83;
+        [head, field("content-type", kind)].concat()
+    };
+    let call = head(&name, "application/grpc");
+    client.send(frame(HEADERS, END_HEADERS, 1, &call));
+    let mut edge = accept(&listener, WINDOW_CLOSED);
+    while next(&mut edge).kind != HEADERS {}
+    pour(&mut client, 1, usize::MAX, false);
+    for stream in (3..80).step_by(2) {
+        client.send(frame(HEADERS, END_HEADERS, stream, &call));
+        pour(&mut client, stream, usize::MAX, false);
+    }
+    client.send(frame(HEADERS, END_HEADERS, 81, &head(&other, "text/plain")));
+    let sent = pour(&mut client, 81, UPLOAD, true);
+    assert_eq!(sent, UPLOAD, "the connection has room");
+    assert_eq!(answer(&mut client, 81).unwrap().1, UPLOAD.to_string().into_bytes());
+}
+
+#[test]
+fn uploads_over_http3_that_a_container_does_not_take_keep_nobody_else_from_theirs() {
+    let bed = Bed::new(94);
+    let (listener, _neighbour) = stuck_and_not(&bed);
+    let (name, other) = (host(CONTAINER, "http-3000"), host(NEIGHBOUR, "http-3000"));
+    let arguments = ["stuck-uploads", &other, &UPLOAD.to_string()];
+    let Some(client) = python::ask(&bed, "http3_client.py", &name, &arguments) else { return };
+    let _edge = accept(&listener, WINDOW_CLOSED);
+    client.ends();
+}
+
+#[test]
+fn a_reader_of_a_log_that_was_late_once_reads_on() {
+    let mut setup = Setup::default();
+    setup.limits.stream_idle = Duration::from_millis(300);
+    let bed = Bed::with(97, setup);
+    let _origin = bed.running();
+    let name = host(CONTAINER, "logs-1");
+    let mut client = connect_with(&bed, &name, WINDOW_CLOSED);
+    let path = [vec![0x82, 0x87, 0x04], literal("/_logs/stream"), vec![0x01], literal(&name)];
+    client.send(frame(HEADERS, END_STREAM | END_HEADERS, 1, &path.concat()));
+    while next(&mut client).kind != HEADERS {}
+    client.send(room(0, 1 << 20));
+    client.send(room(1, 1 << 20));
+    while next(&mut client).kind != DATA {}
+    let (begin, mut asks, mut seen) = (Instant::now(), bed.client(), 0);
+    while begin.elapsed() < Duration::from_secs(1) {
+        let path = format!("/now-{seen}-");
+        asks.get(&host(CONTAINER, "http-3000"), &path, "");
+        let mut told = String::new();
+        while !told.contains(&path) {
+            let frame = next(&mut client);
+            assert_eq!((frame.kind, frame.flags & END_STREAM), (DATA, 0), "after {seen} entries");
+            told.push_str(&String::from_utf8(frame.payload).unwrap());
+        }
+        seen += 1;
     }
 }

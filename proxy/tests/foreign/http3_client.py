@@ -14,6 +14,7 @@ import aioquic.h3.connection
 import aioquic.h3.events
 import aioquic.quic.configuration
 import aioquic.quic.events
+import aioquic.quic.packet
 
 ADDRESS, PORT, HOST, CA, MODE, *WHAT = sys.argv[1:]
 
@@ -359,6 +360,85 @@ async def tunnels():
         assert (await client.get("/"))[0][":status"] == "200"
 
 
+async def drips():
+    """An answer that is taken in drips: they do not stop, but they are too few."""
+    async with connect(max_stream_data=1000) as client:
+        quic, dripped = client._quic, []
+
+        def limits(builder, space, stream):
+            """Opens that stream's window as far as it was said below, and no other."""
+            if dripped == [stream] and stream.max_stream_data_local > stream.max_stream_data_local_sent:
+                kind = aioquic.quic.packet.QuicFrameType.MAX_STREAM_DATA
+                buffer = builder.start_frame(kind, capacity=17)
+                buffer.push_uint_var(stream.stream_id)
+                buffer.push_uint_var(stream.max_stream_data_local)
+                stream.max_stream_data_local_sent = stream.max_stream_data_local
+
+        quic._write_stream_limits = limits
+        large = client.begin("GET", "/large")
+        stream = quic._streams[large]
+        dripped.append(stream)
+        async with asyncio.timeout(10):
+            while large not in client.ended:
+                stream.max_stream_data_local += 4096
+                client.transmit()
+                await asyncio.sleep(0.02)
+        assert client.ended[large] == "reset 0x102", client.ended
+        assert (await client.get("/small"))[1] == b"hello"
+
+
+async def stuck_uploads():
+    """Uploads that nobody takes, and one to another container."""
+    async with connect() as client:
+        for _ in range(12):
+            stream = client.begin("POST", "/", [("content-type", "application/grpc")], end=False)
+            client.send(stream, bytes(1 << 18))
+        # What could be sent has arrived.
+        await client.ping()
+        host, size = WHAT
+        stream = client.begin("POST", "/", host=host, end=False)
+        client.send(stream, bytes(int(size)), end=True)
+        async with asyncio.timeout(20):
+            head, body = await client.answer(stream)
+        assert (head[":status"], body) == ("200", size.encode()), (head, body)
+
+
+async def stops():
+    """An answer that goes on, and that the client wants no more of."""
+    async with connect() as client:
+        stream = client.begin("GET", "/events")
+        await client.until(lambda: client.data.get(stream) == b"x")
+        client._quic.stop_stream(stream, 0x10C)
+        client.transmit()
+        await client.ping()
+        print("left", flush=True)
+        await asyncio.to_thread(sys.stdin.readline)
+
+
+async def resets():
+    """Requests without end, each of which is given up."""
+    async with connect() as client:
+        how, count = WHAT[0], 0
+        while client.over is None:
+            assert count < 1000, "nobody minds"
+            for _ in range(5):
+                whole = how == "stopped"
+                stream = client.begin("GET" if whole else "POST", "/slow", end=whole)
+                if how != "reset":
+                    client._quic.stop_stream(stream, 0x10C)
+                if not whole:
+                    client._quic.reset_stream(stream, 0x10C)
+                client.transmit()
+                count += 1
+            try:
+                await client.ping()
+            except ConnectionError:
+                break
+        await client.until(lambda: client.over is not None or client._closed.is_set())
+        assert client.over == 0x107, client.over
+        assert count > 20, count
+
+
 async def asks():
     """Requests of a list, all at once; says what was answered, a character an octet."""
     async with connect() as client:
@@ -385,6 +465,10 @@ asyncio.run(
         "uploads": uploads,
         "downloads": downloads,
         "hint": hint,
+        "drips": drips,
+        "stuck-uploads": stuck_uploads,
+        "stops": stops,
+        "resets": resets,
         "held-asks": lambda: held("/asks", True, "200"),
         "held-silent": lambda: held("/silent", True, "200"),
         "held-refuses": lambda: held("/refuses", False, "417"),
