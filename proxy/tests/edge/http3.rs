@@ -113,6 +113,17 @@ fn an_answer_that_its_client_gives_up_ends_at_the_container() {
 }
 
 #[test]
+fn an_answer_that_breaks_off_is_reset_at_once() {
+    let bed = Bed::new(98);
+    let _origin = bed.running_with(|_, stream| {
+        send(stream, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 100\r\n\r\nx");
+        stream.shutdown(std::net::Shutdown::Both).unwrap();
+    });
+    let Some(client) = ask(&bed, "events") else { return };
+    client.ends();
+}
+
+#[test]
 fn requests_over_http3_that_are_given_up_without_end_cost_the_connection() {
     let mut setup = Setup::default();
     setup.limits.resets_max = 20;

@@ -206,7 +206,8 @@ async def events():
         stream = client.begin("GET", "/events")
         await client.until(lambda: client.data.get(stream) == b"x")
         print("open", flush=True)
-        await client.until(lambda: stream in client.ended)
+        async with asyncio.timeout(10):
+            await client.until(lambda: stream in client.ended)
         assert client.ended[stream] == "reset 0x102", client.ended
 
 
