@@ -12,8 +12,8 @@ use futures_util::future::BoxFuture;
 use gantry_certs::{Leaf, Resolver};
 use gantry_model::{ContainerId, Generation, Phase, ProjectId, Scheme, Service};
 use gantry_proxy::{
-    AccessLog, Activity, Body, Config, Deps, Edge, KitPort, Limits, Logs, LogsConfig, SessionKey,
-    StartFailed, StartService, UpstreamSource, WakeContainer, WakeFailed, api_service,
+    AccessLog, Activity, Body, Config, Deps, Edge, KitPort, KitPorts, Limits, Logs, LogsConfig,
+    SessionKey, StartFailed, StartService, UpstreamSource, WakeContainer, WakeFailed, api_service,
 };
 use gantry_router::{RouteTable, Routes};
 use gantry_store::{Epoch, Revision, RouteRecord, RouteSnapshot};
@@ -118,7 +118,12 @@ pub(crate) fn run(address: IpAddr, container: IpAddr, directory: &Path) -> Outco
         wake: Arc::new(Nothing),
         activity: Activity::default(),
         logs: Logs::new(&config),
-        kit: |_| KitPort { provided: false, scheme: Scheme::Http, port: |index| index },
+        kit: KitPorts::new(|_| KitPort {
+            provided: false,
+            scheme: Scheme::Http,
+            port: 1,
+            per_index: false,
+        }),
         now_ms: || OffsetDateTime::now_utc().unix_timestamp() * 1000,
         readiness: Vec::new(),
         metrics: Vec::new(),

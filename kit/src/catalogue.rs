@@ -28,7 +28,7 @@ pub struct Entry {
     pub health_path: &'static str,
     /// The Debian packages that it is made from; a name may carry a release after a slash.
     pub packages: &'static [&'static str],
-    /// Whether images have it. The others answer 501.
+    /// Whether images have it. Of the others a container may have a program of its own.
     pub provided: bool,
     /// What it does, in one sentence for people.
     pub summary: &'static str,
@@ -114,18 +114,6 @@ pub fn entry(service: Service) -> &'static Entry {
     &ENTRIES[service as usize]
 }
 
-/// The service and index that listen on a port of a container with the Kit, so that `http-<port>` is
-/// not a way around what is asked of callers of the service.
-pub fn service_at(port: u16) -> Option<(Service, u16)> {
-    ENTRIES.iter().find_map(|entry| match entry.port {
-        PortRule::Shared(own) => (own == port).then_some((entry.service, 1)),
-        PortRule::Each { first, index_max } => {
-            let index = port.checked_sub(first).filter(|index| *index <= index_max)?;
-            Some((entry.service, index))
-        }
-    })
-}
-
 /// The command that starts a service in a running container, as root. It returns when the service
 /// accepts connections, may be repeated, and waits up to 10 s for an init that is still at its
 /// beginning. `None` when the service is not provided.
@@ -206,7 +194,8 @@ static ENTRIES: [Entry; Service::ALL.len()] = [
         Service::Desktop,
         (Kind::Page, "desktop session"),
         IndexMeaning::Session,
-        19_822,
+        // The first terminal opens it.
+        TERMINAL.port(1),
         "/api/v1/terminal/health",
         "A desktop session, shown on a display of its own.",
     ),
@@ -420,7 +409,7 @@ mod tests {
     #[test]
     fn no_two_services_share_a_port() {
         let mut owners = BTreeMap::from([(WELCOME_PORT, "the welcome page".to_owned())]);
-        for entry in catalogue() {
+        for entry in catalogue().iter().filter(|entry| entry.service != Service::Desktop) {
             let slug = entry.service.slug();
             let ports: BTreeSet<u16> = indexes(entry).map(|index| entry.port(index)).collect();
             for port in ports {
@@ -437,28 +426,18 @@ mod tests {
     }
 
     #[test]
+    fn a_desktop_is_asked_of_the_program_that_the_edge_means() {
+        let (service, index) = gantry_model::selector::program(Service::Desktop, 7);
+        assert_eq!(entry(Service::Desktop).port(7), entry(service).port(index));
+    }
+
+    #[test]
     fn each_index_of_a_terminal_has_a_port_of_its_own() {
         let terminal = entry(Service::Terminal);
         let ports: BTreeSet<u16> = indexes(terminal).map(|index| terminal.port(index)).collect();
         assert_eq!(ports.len(), indexes(terminal).count());
         assert_eq!((terminal.port(0), terminal.port(1)), (20_000, 20_001));
         assert_eq!(terminal.port(u16::MAX), 29_999);
-    }
-
-    #[test]
-    fn a_port_leads_back_to_its_service() {
-        for entry in catalogue() {
-            for index in [entry.service.index_min(), entry.service.index_max()] {
-                let (service, back) = service_at(entry.port(index)).unwrap();
-                assert_eq!(service, entry.service);
-                if let PortRule::Each { .. } = entry.port {
-                    assert_eq!(back, index);
-                }
-            }
-        }
-        for port in [22, 80, WELCOME_PORT, 30_000, 65_535] {
-            assert_eq!(service_at(port), None, "port {port}");
-        }
     }
 
     #[test]

@@ -16,7 +16,6 @@ mod catalogue;
 mod recipe;
 
 pub use catalogue::{
-    Entry, IndexMeaning, Kind, PortRule, Scheme, WELCOME_PORT, catalogue, entry, service_at,
-    start_command,
+    Entry, IndexMeaning, Kind, PortRule, Scheme, WELCOME_PORT, catalogue, entry, start_command,
 };
 pub use recipe::{File, Kit, Recipe, recipe, recipes};

@@ -130,6 +130,15 @@ async fn terminal(machine: &Machine) {
     for path in ["/terminal.js", "/terminal.css", "/xterm/xterm.css", terminal.health_path] {
         assert_eq!(status(&[&url(path)]).await, "200", "{path}");
     }
+    // A desktop is asked of the terminal. There is none, and nobody is shown a shell instead.
+    for path in
+        ["/?desktop=true&redirect=display&terminal_id=1601&display=1601", "/ws?desktop=true"]
+    {
+        assert!(curl(&[&url(path)]).await.contains("\"SERVICE_NOT_PROVIDED\""), "{path}");
+        let page = ["--request", "POST", "--header", "Accept: text/html", &url(path)];
+        assert!(curl(&page).await.contains("<h1>Not provided yet</h1>"), "{path}");
+        assert_eq!(status(&page).await, "501", "{path}");
+    }
     let xterm = curl(&[&url("/xterm/xterm.js")]).await;
     assert!(xterm.len() > 100_000, "xterm.js is {} bytes long", xterm.len());
     for path in ["/etc/passwd", "/../server.py", "/xterm/../../../../etc/passwd"] {

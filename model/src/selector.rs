@@ -12,6 +12,12 @@ use crate::{
 /// X displays from here on belong to desktop sessions.
 const DESKTOP_DISPLAY: u16 = 1600;
 
+/// The program that answers for this instance: its own, but for desktops, which the first terminal
+/// opens.
+pub const fn program(service: Service, index: u16) -> (Service, u16) {
+    if matches!(service, Service::Desktop) { (Service::Terminal, 1) } else { (service, index) }
+}
+
 /// The path and query that a request to this instance goes on with; nothing when they stay as they
 /// are. At most 80 octets longer.
 ///

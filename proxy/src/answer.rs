@@ -178,6 +178,13 @@ pub(crate) enum Failure {
     ContainerWaking,
     ContainerNotWoken,
     ServiceNotProvided(Service),
+    /// The Kit does not bring the service, and no program of the container listens in its place. A
+    /// container that was started a moment ago may have one that is about to.
+    ServiceAbsent {
+        service: Service,
+        port: u16,
+        fresh: bool,
+    },
     /// The Kit service did not start, or did not answer in time after its start.
     ServiceNotStarted {
         service: Service,
@@ -237,7 +244,7 @@ impl Failure {
             Self::ContainerFailed => Code::ContainerFailed,
             Self::ContainerWaking => Code::ContainerWaking,
             Self::ContainerNotWoken => Code::ContainerNotWoken,
-            Self::ServiceNotProvided(_) => Code::ServiceNotProvided,
+            Self::ServiceNotProvided(_) | Self::ServiceAbsent { .. } => Code::ServiceNotProvided,
             Self::ServiceNotStarted { .. } => Code::ServiceNotStarted,
             Self::PortClosed { .. } => Code::PortClosed,
             Self::UpstreamUnreachable { .. } => Code::UpstreamUnreachable,
@@ -299,7 +306,8 @@ impl Failure {
             | Self::PortClosed { fresh: true, .. }
             | Self::ContainerBusy
             | Self::EdgeBusy
-            | Self::ServiceNotStarted { retry: true, .. } => Some(1),
+            | Self::ServiceNotStarted { retry: true, .. }
+            | Self::ServiceAbsent { fresh: true, .. } => Some(1),
             Self::TooManyRequests { wait } => Some(seconds(*wait)),
             Self::Denied(denied) => denied.retry_after(),
             Self::ApiUnavailable => Some(2),
@@ -321,6 +329,7 @@ impl Failure {
             | Self::NotFound
             | Self::SshOnly { .. }
             | Self::ServiceNotProvided(_)
+            | Self::ServiceAbsent { fresh: false, .. }
             | Self::ServiceNotStarted { retry: false, .. }
             | Self::PortClosed { fresh: false, .. }
             | Self::UpstreamUnreachable { .. }
@@ -373,6 +382,13 @@ impl Failure {
             }
             Self::ServiceNotProvided(service) => {
                 return format!("the service {} is not provided by this version", service.slug());
+            }
+            Self::ServiceAbsent { service, port, .. } => {
+                return format!(
+                    "the service {} is not provided by this version, and no program of the \
+                     container listens on its port {port}",
+                    service.slug()
+                );
             }
             Self::ServiceNotStarted { service, .. } => {
                 return format!(

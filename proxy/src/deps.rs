@@ -93,14 +93,41 @@ pub trait WakeContainer: Send + Sync {
 }
 
 /// How a Kit service is reached.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KitPort {
-    /// Whether this version of the Kit has it.
+    /// Whether the Kit brings it, so that it can be started. Of the others a container may have a
+    /// program of its own on the port.
     pub provided: bool,
     /// How it is spoken to.
     pub scheme: Scheme,
-    /// Its port by its index.
-    pub port: fn(u16) -> u16,
+    /// The port in the container, from 1: of all indexes, or of index 0.
+    pub port: u16,
+    /// Whether each index has a port of its own, `port + index`.
+    pub per_index: bool,
+}
+
+impl KitPort {
+    /// The port of an index; nothing beyond the last port that there is.
+    pub const fn of(&self, index: u16) -> Option<u16> {
+        if self.per_index { self.port.checked_add(index) } else { Some(self.port) }
+    }
+}
+
+/// How every Kit service is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KitPorts([KitPort; Service::ALL.len()]);
+
+impl KitPorts {
+    /// As `of` says of each service.
+    pub fn new(of: impl Fn(Service) -> KitPort) -> Self {
+        Self(Service::ALL.map(of))
+    }
+
+    /// How a service is reached.
+    #[expect(clippy::indexing_slicing, reason = "there is one for each variant, in their order")]
+    pub const fn get(&self, service: Service) -> &KitPort {
+        &self.0[service as usize]
+    }
 }
 
 /// Something that must be well before this edge should get traffic.
@@ -158,7 +185,7 @@ pub struct Deps {
     /// What was logged of the requests to containers; made for the same configuration.
     pub logs: Logs,
     /// How Kit services are reached.
-    pub kit: fn(Service) -> KitPort,
+    pub kit: KitPorts,
     /// The wall clock, in milliseconds since the epoch, UTC.
     pub now_ms: fn() -> i64,
     /// What `/readyz` asks.

@@ -38,12 +38,22 @@ use crate::{
 /// A container that runs for less than this may not have opened its ports yet.
 const FRESH_MS: i64 = 10_000;
 
+/// A Kit service that a hostname named.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct KitService {
+    pub(crate) service: Service,
+    pub(crate) index: u16,
+    /// What is started when nothing listens. Nothing can be if the Kit does not bring the service; then
+    /// a program of the container's own may listen.
+    pub(crate) starts: Option<(Service, u16)>,
+}
+
 /// Where a request goes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Upstream {
     pub(crate) endpoint: Endpoint,
-    /// The Kit service and its index, which can be started.
-    pub(crate) kit: Option<(Service, u16)>,
+    /// The Kit service that it is for, if it is for one.
+    pub(crate) kit: Option<KitService>,
     /// Since when the container runs.
     pub(crate) since_ms: i64,
     /// This request woke it, and may wait until its ports open.
@@ -79,8 +89,8 @@ pub(crate) async fn forward(
     request: Downstreams<'_>,
     account: &mut Account,
 ) -> Result<Response<EdgeBody>, Failure> {
-    if let Some(instance) = to.kit {
-        rewrite::select(instance, request)?;
+    if let Some(kit) = to.kit {
+        rewrite::select((kit.service, kit.index), request)?;
     }
     let flow = account.flow().cloned();
     let (body, progress) = request_body(ask, request.body_mut().take(), flow);
@@ -297,7 +307,7 @@ pub(crate) async fn connect(
 ) -> Result<Lease, Failure> {
     let io = match dial_once(ask, to, offer).await {
         Err(DialError::Refused) => {
-            match to.kit {
+            match to.kit.and_then(|kit| kit.starts) {
                 Some((service, index)) => {
                     ensure_started(ask.worker, to.endpoint, service, index).await?;
                 }
@@ -312,7 +322,7 @@ pub(crate) async fn connect(
         match (error, to.kit) {
             (DialError::Timeout, _) => Failure::UpstreamTimeout,
             (DialError::Tls(_), _) => Failure::UpstreamUnreachable { scheme: Scheme::Https },
-            (DialError::Refused, Some((service, _))) => {
+            (DialError::Refused, Some(KitService { starts: Some((service, _)), .. })) => {
                 Failure::ServiceNotStarted { service, retry: true }
             }
             (DialError::Refused | DialError::Forbidden(_) | DialError::Unreachable(_), _) => {
@@ -341,7 +351,11 @@ pub(crate) async fn connect(
 async fn wait_while_fresh(ask: &Ask<'_>, to: &Upstream) -> Result<(), Failure> {
     let left_ms = FRESH_MS - ask.worker.now_ms().saturating_sub(to.since_ms);
     let left = u64::try_from(left_ms).unwrap_or(0);
-    let closed = Failure::PortClosed { port: to.endpoint.port, fresh: left > 0 };
+    let (port, fresh) = (to.endpoint.port, left > 0);
+    let closed = match to.kit {
+        Some(KitService { service, .. }) => Failure::ServiceAbsent { service, port, fresh },
+        None => Failure::PortClosed { port, fresh },
+    };
     if left == 0 || !to.is_patient {
         return Err(closed);
     }

@@ -28,7 +28,7 @@ use crate::{
     account::Account,
     answer::Failure,
     body::{ClientBody, EdgeBody, Progress, RequestBody},
-    forward::{self, Downstreams, Upstream},
+    forward::{self, Downstreams, KitService, Upstream},
     headers::may_be_set,
     outgoing::{self, Outgoing},
     pipeline::Ask,
@@ -157,17 +157,21 @@ fn control<B>(response: &Response<B>) -> Result<Control, Failure> {
 
 /// Where scripts run. A container may have a program of its own there, if its image brings none.
 fn exec(ask: &Ask<'_>, of: &Hooked<'_>) -> Upstream {
-    let kit = (ask.worker.deps().kit)(Service::Exec);
+    let kit = ask.worker.deps().kit.get(Service::Exec);
     let Endpoint { origin, address, .. } = of.upstream.endpoint;
     Upstream {
         endpoint: Endpoint {
             origin,
             address,
-            port: (kit.port)(1),
+            port: kit.of(1).unwrap_or(kit.port),
             scheme: kit.scheme,
             verify: false,
         },
-        kit: kit.provided.then_some((Service::Exec, 1)),
+        kit: Some(KitService {
+            service: Service::Exec,
+            index: 1,
+            starts: kit.provided.then_some((Service::Exec, 1)),
+        }),
         since_ms: of.upstream.since_ms,
         is_patient: of.upstream.is_patient,
         // The connection serves all clients; the fields say who this one is.

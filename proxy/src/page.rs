@@ -42,6 +42,7 @@ pub(crate) fn html(failure: &Failure, message: &str, id: RequestId) -> String {
         Failure::ContainerStarting
         | Failure::ContainerWaking
         | Failure::ServiceNotStarted { retry: true, .. }
+        | Failure::ServiceAbsent { fresh: true, .. }
         | Failure::PortClosed { fresh: true, .. } => "<meta http-equiv=refresh content=1>",
         Failure::Refused(_)
         | Failure::BadRequest(_)
@@ -61,6 +62,7 @@ pub(crate) fn html(failure: &Failure, message: &str, id: RequestId) -> String {
         | Failure::ContainerFailed
         | Failure::ContainerNotWoken
         | Failure::ServiceNotProvided(_)
+        | Failure::ServiceAbsent { fresh: false, .. }
         | Failure::ServiceNotStarted { retry: false, .. }
         | Failure::PortClosed { fresh: false, .. }
         | Failure::UpstreamUnreachable { .. }
@@ -128,6 +130,13 @@ fn words(failure: &Failure) -> (&'static str, String) {
             "<p>Its owner sees the reason and can start it again.</p>",
         ),
         Failure::ServiceNotProvided(_) => ("Not provided yet", ""),
+        Failure::ServiceAbsent { port, .. } => {
+            let help = format!(
+                "<p>A program of your own can take its place: let it listen on <code>0.0.0.0:{port}</code> \
+                 in the container.</p>"
+            );
+            return ("Not provided yet", help);
+        }
         Failure::ServiceNotStarted { .. } => {
             ("This service did not start", "<p>Try again in a moment.</p>")
         }

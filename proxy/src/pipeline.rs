@@ -6,7 +6,8 @@
 use std::rc::Rc;
 
 use gantry_model::{
-    ContainerId, Hostname, ProjectId, RouteKey, Service, Target, alias::Landing, edge::EdgeSettings,
+    ContainerId, Hostname, ProjectId, RouteKey, Service, Target, alias::Landing,
+    edge::EdgeSettings, selector::program,
 };
 use gantry_router::RouteState;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
@@ -20,7 +21,7 @@ use crate::{
     body::{ClientBody, EdgeBody},
     deps::RequestId,
     downstream::Downstream,
-    forward::{self, Downstreams, Upstream},
+    forward::{self, Downstreams, KitService, Upstream},
     framing::Refusal,
     guard::{self, Admission, Pass},
     headers::Survey,
@@ -321,18 +322,18 @@ pub(crate) async fn to_container(
     forward::forward(ask, &upstream, request, account).await
 }
 
-type ServicePort = (Option<(Service, u16)>, u16, gantry_model::Scheme);
+type ServicePort = (Option<KitService>, u16, gantry_model::Scheme);
 
 /// Which port of the container `target` means, and the Kit service behind it.
 fn service(worker: &Worker, target: &Target<'_>) -> Result<ServicePort, Failure> {
     match *target {
         Target::Port { scheme, port } => Ok((None, port, scheme)),
         Target::Kit { service, index, .. } => {
-            let kit = (worker.deps().kit)(service);
-            if !kit.provided {
-                return Err(Failure::ServiceNotProvided(service));
-            }
-            Ok((Some((service, index)), (kit.port)(index), kit.scheme))
+            let program = program(service, index);
+            let kit = worker.deps().kit.get(program.0);
+            let port = kit.of(program.1).ok_or(Failure::NotFound)?;
+            let starts = kit.provided.then_some(program);
+            Ok((Some(KitService { service, index, starts }), port, kit.scheme))
         }
         Target::Ssh => Err(Failure::NotFound),
     }

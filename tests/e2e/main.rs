@@ -12,6 +12,7 @@ mod files;
 mod hooks;
 mod incus;
 mod lifecycle;
+mod services;
 mod snapshots;
 mod startup;
 mod tap;

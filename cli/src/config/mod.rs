@@ -4,6 +4,7 @@
 //! together, each with the file, variable or flag that caused it. What clients may change while
 //! Gantry runs (projects, containers, tokens) is no configuration and lives in the store.
 
+mod kit;
 mod limits;
 mod logs;
 mod reader;
@@ -43,6 +44,8 @@ pub(crate) struct Config {
     pub(crate) limits: gantry_proxy::Limits,
     /// What owners see of the requests to their containers.
     pub(crate) logs: gantry_proxy::LogsConfig,
+    /// Where Kit services listen in containers.
+    pub(crate) kit: gantry_proxy::KitPorts,
     pub(crate) runtime: RuntimeConfig,
     pub(crate) control: ControlConfig,
     pub(crate) log: LogConfig,
@@ -237,6 +240,7 @@ fn read(reader: &mut Reader<'_>) -> Option<Config> {
     let edge = read_edge(reader);
     let limits = limits::read(reader);
     let logs = logs::read(reader);
+    let kit = kit::read(reader);
     let runtime = read_runtime(reader);
     let concurrency = reader.number("control.concurrency", 1, 64);
     let stop_grace = reader.seconds("control.stop_grace_s", 1, 600);
@@ -263,6 +267,7 @@ fn read(reader: &mut Reader<'_>) -> Option<Config> {
         edge: edge?,
         limits: limits?,
         logs: logs?,
+        kit: kit?,
         runtime: runtime?,
         control: ControlConfig {
             concurrency: usize::try_from(concurrency?).ok()?,

@@ -291,7 +291,7 @@ fn number(value: &Value, min: u64, max: u64) -> Result<u64, String> {
 }
 
 /// A whole number, whichever width and sign the layer gave it.
-fn integer(value: &Value) -> Option<i128> {
+pub(super) fn integer(value: &Value) -> Option<i128> {
     value.to_i128().or_else(|| value.to_u128().and_then(|number| i128::try_from(number).ok()))
 }
 

@@ -1,5 +1,7 @@
 use std::path::Path;
 
+use gantry_model::Service;
+
 use super::*;
 
 fn settings(file: Option<&Path>, overrides: &[&str]) -> Settings {
@@ -88,6 +90,39 @@ fn limits_are_read_and_have_the_defaults_of_the_edge() {
     ] {
         let found = problems.iter().find(|problem| problem.key == key);
         assert!(found.is_some_and(|found| found.rule.contains(rule)), "{key}: {problems:#?}");
+    }
+}
+
+#[test]
+fn kit_services_listen_where_the_catalogue_says_unless_the_operator_does() {
+    let defaults = load(&settings(None, &[]), Vec::new()).unwrap().config.kit;
+    for service in Service::ALL {
+        let (kit, entry) = (defaults.get(service), gantry_kit::entry(service));
+        assert_eq!(kit.provided, entry.provided, "{service:?}");
+        for index in [service.index_min(), 1, 9_999] {
+            assert_eq!(kit.of(index), Some(entry.port(index)), "{service:?} {index}");
+        }
+    }
+    // An image with a Kit of its own, whose terminals share a port.
+    let flags = ["kit.terminal=76", "kit.display=3998", "kit.browser=60000+n", "kit.files=19801"];
+    let kit = load(&settings(None, &flags), Vec::new()).unwrap().config.kit;
+    let of = |service, index| kit.get(service).of(index);
+    assert_eq!((of(Service::Terminal, 7), of(Service::Display, 7)), (Some(76), Some(3998)));
+    assert_eq!((of(Service::Browser, 7), of(Service::Browser, 9_999)), (Some(60_007), None));
+    assert!(!kit.get(Service::Terminal).provided, "nothing of ours listens there");
+    assert!(kit.get(Service::Files).provided, "where it always is");
+    for (flag, rule) in [
+        ("kit.code=0", "a port from 1 to 65535"),
+        ("kit.code=65536", "a port from 1 to 65535"),
+        ("kit.code=\"19806\"", "a port from 1 to 65535"),
+        ("kit.code=0+n", "a port from 1 to 65535"),
+        ("kit.code=19801", "is a port that kit.files has, too"),
+        ("kit.code=19000+n", "is a port that kit.terminal has, too"),
+        ("kit.desktop=5", "no such key"),
+        ("kit.logs=5", "no such key"),
+    ] {
+        let problems = load(&settings(None, &[flag]), Vec::new()).unwrap_err();
+        assert!(problems[0].rule.contains(rule), "{flag}: {problems:?}");
     }
 }
 

@@ -9,7 +9,9 @@ use anyhow::Context as _;
 use gantry_model::{
     Chain, Domain, Hostname, RouteKey, ServerName, Service, Target,
     access::{Caller, Decision, GroupSet, Program, Reason},
+    selector::program,
 };
+use gantry_proxy::KitPorts;
 use gantry_router::{AliasRoute, NoRoute, Route, RouteState, RouteTable, Routes};
 use gantry_store::Store;
 use serde::{Deserialize, Serialize};
@@ -21,7 +23,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{files::Files, glue, kit, lock::Lock};
+use super::{files::Files, glue, kit::start_command, lock::Lock};
 use crate::{
     args::Explain,
     config::{self, Config},
@@ -63,6 +65,7 @@ struct Facts {
     domain: Domain,
     server: ServerName,
     url_port: u16,
+    kit: KitPorts,
 }
 
 impl Facts {
@@ -71,6 +74,7 @@ impl Facts {
             domain: config.server.domain.clone(),
             server: config.server.name.clone(),
             url_port: config.edge.url_port,
+            kit: config.kit.clone(),
         }
     }
 }
@@ -286,7 +290,7 @@ fn walk_url(url: &str, facts: &Facts, table: &RouteTable, walk: &mut Walk) {
             let result = format!("{what} of container {container}");
             walk.step("parse", result, format!("project {project}, server {server}"));
             match table.lookup_on(&facts.server, server, project, container) {
-                Ok(route) => walk_route(&route, &target, table, walk),
+                Ok(route) => walk_route(&route, &target, (&facts.kit, table), walk),
                 Err(NoRoute::Unknown | NoRoute::OtherServer) => {
                     let reason = "no container with this pair of ids, or one without the Kit, or \
                                   one that is being deleted";
@@ -305,17 +309,17 @@ fn walk_url(url: &str, facts: &Facts, table: &RouteTable, walk: &mut Walk) {
         RouteKey::Alias { server, label } => {
             walk.step("parse", format!("alias {label}"), format!("server {server}"));
             let here = server == facts.server.as_str();
-            walk_alias(table.alias(label).filter(|_| here).as_deref(), table, walk);
+            walk_alias(table.alias(label).filter(|_| here).as_deref(), &facts.kit, table, walk);
         }
         RouteKey::Custom(name) => {
             let reason = format!("outside {}", facts.domain);
             walk.step("parse", format!("custom hostname {name}"), reason);
-            walk_alias(table.custom(name.as_str()).as_deref(), table, walk);
+            walk_alias(table.custom(name.as_str()).as_deref(), &facts.kit, table, walk);
         }
     }
 }
 
-fn walk_alias(alias: Option<&AliasRoute>, table: &RouteTable, walk: &mut Walk) {
+fn walk_alias(alias: Option<&AliasRoute>, kit: &KitPorts, table: &RouteTable, walk: &mut Walk) {
     let now_ms = i64::try_from(glue::now().unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX);
     let Some(alias) = alias else {
         walk.step("alias", "none", "nothing here has this name");
@@ -334,7 +338,7 @@ fn walk_alias(alias: Option<&AliasRoute>, table: &RouteTable, walk: &mut Walk) {
     });
     walk.step("alias", what, landing.unwrap_or_else(|| "every path as it is".to_owned()));
     match table.lookup(alias.project, alias.container) {
-        Ok(route) => walk_route(&route, &target, table, walk),
+        Ok(route) => walk_route(&route, &target, (kit, table), walk),
         Err(NoRoute::Unknown | NoRoute::OtherServer) => {
             walk.step("route", "none", "its container is gone");
             walk.step("answer", "404", "as for every hostname that leads nowhere here");
@@ -377,7 +381,12 @@ fn walk_decision(route: &Route, target: &Target<'_>, table: &RouteTable, walk: &
     answer.is_none()
 }
 
-fn walk_route(route: &Route, target: &Target<'_>, table: &RouteTable, walk: &mut Walk) {
+fn walk_route(
+    route: &Route,
+    target: &Target<'_>,
+    (kit, table): (&KitPorts, &RouteTable),
+    walk: &mut Walk,
+) {
     if let Target::Kit { service: Service::Logs, .. } = target {
         walk.step("route", "the edge itself", "it answers whether the container runs or not");
         if walk_decision(route, target, table, walk) {
@@ -393,7 +402,7 @@ fn walk_route(route: &Route, target: &Target<'_>, table: &RouteTable, walk: &mut
                 format!("started at {since_ms} ms"),
             );
             if *target == Target::Ssh || walk_decision(route, target, table, walk) {
-                walk_endpoint(address, target, walk);
+                walk_endpoint(address, target, kit, walk);
             }
             return;
         }
@@ -406,22 +415,25 @@ fn walk_route(route: &Route, target: &Target<'_>, table: &RouteTable, walk: &mut
     walk.step("answer", "503", format!("a page that says it is {refused}"));
 }
 
-fn walk_endpoint(address: std::net::IpAddr, target: &Target<'_>, walk: &mut Walk) {
+fn walk_endpoint(address: std::net::IpAddr, target: &Target<'_>, kit: &KitPorts, walk: &mut Walk) {
     let url = |scheme: &str, port: u16| {
         format!("{scheme}://{}", std::net::SocketAddr::new(address, port))
     };
     match *target {
         Target::Kit { service, index, sub: _ } => {
-            let kit = kit::port(service);
-            if !kit.provided {
-                walk.step("endpoint", "none", "this version does not provide the service");
-                return walk.step("answer", "501", "a page that says so");
-            }
-            let reason = match kit::start_command(service, index) {
-                Some(command) => format!("started by the first request: {}", command.join(" ")),
-                None => "always there".to_owned(),
+            let (service, index) = program(service, index);
+            let at = kit.get(service);
+            let Some(port) = at.of(index) else {
+                return walk.step("answer", "404", "the index has no port");
             };
-            walk.step("endpoint", url(kit.scheme.as_str(), (kit.port)(index)), reason);
+            let command = start_command(service, index).filter(|_| at.provided);
+            let reason = match command {
+                Some(command) => format!("started by the first request: {}", command.join(" ")),
+                None => "not of this Kit: a program of the container's own may listen there; a \
+                         page (501) says so where none does"
+                    .to_owned(),
+            };
+            walk.step("endpoint", url(at.scheme.as_str(), port), reason);
         }
         Target::Port { scheme, port } => {
             let reason = "whatever listens there; a page says so where nothing does";

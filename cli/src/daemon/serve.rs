@@ -183,6 +183,7 @@ impl Daemon {
             waker,
             activity,
             logs,
+            kit: config.kit.clone(),
         };
         let edge = Edge::start(edge_config, edge_deps(made)).context("cannot start the edge")?;
         let run_file = run_file(config, ca_path);
@@ -308,10 +309,11 @@ struct Made {
     waker: glue::WakeContainers,
     activity: gantry_proxy::Activity,
     logs: gantry_proxy::Logs,
+    kit: gantry_proxy::KitPorts,
 }
 
 fn edge_deps(made: Made) -> gantry_proxy::Deps {
-    let Made { api, routes, certificates, session_key, starter, waker, activity, logs } = made;
+    let Made { api, routes, certificates, session_key, starter, waker, activity, logs, kit } = made;
     gantry_proxy::Deps {
         certificates,
         session_key,
@@ -321,7 +323,7 @@ fn edge_deps(made: Made) -> gantry_proxy::Deps {
         wake: Arc::new(waker),
         activity,
         logs,
-        kit: kit::port,
+        kit,
         now_ms: glue::now_ms,
         readiness: vec![Arc::new(glue::RoutesAreFresh(routes.clone()))],
         metrics: vec![glue::route_metrics(routes.clone()), glue::memory_metrics()],

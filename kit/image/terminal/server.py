@@ -14,6 +14,7 @@ import sys
 
 import tornado.httpserver
 import tornado.netutil
+import tornado.routing
 import tornado.web
 import tornado.websocket
 from terminado import TermSocket, UniqueTermManager
@@ -43,6 +44,38 @@ class Page(tornado.web.StaticFileHandler):
     def set_extra_headers(self, path):
         for name, value in HEADERS.items():
             self.set_header(name, value)
+
+
+class DesktopIsMeant(tornado.routing.Matcher):
+    """Requests for a desktop session, which is not here; they would be shown a shell."""
+
+    def match(self, request):
+        return {} if b"true" in request.query_arguments.get("desktop", []) else None
+
+
+class NoDesktop(tornado.web.RequestHandler):
+    """Says that this Kit has no desktops."""
+
+    SAYS = "the service desktop is not provided by this version of the Kit"
+
+    def prepare(self):
+        self.set_status(501)
+        for name, value in HEADERS.items():
+            self.set_header(name, value)
+        if "text/html" in self.request.headers.get("Accept", ""):
+            self.finish(
+                "<!DOCTYPE html><html lang=en><meta charset=utf-8><title>Not provided yet</title>"
+                f"<h1>Not provided yet</h1><p role=status>{self.SAYS}.</p>"
+            )
+        else:
+            self.finish(
+                {
+                    "statusCode": 501,
+                    "error": "Not Implemented",
+                    "code": "SERVICE_NOT_PROVIDED",
+                    "message": self.SAYS,
+                }
+            )
 
 
 class Health(tornado.web.RequestHandler):
@@ -109,6 +142,7 @@ async def main(index, port):
     )
     app = tornado.web.Application(
         [
+            (DesktopIsMeant(), NoDesktop),
             (r"/ws", Socket, {"term_manager": sessions}),
             (r"/api/v1/terminal/health", Health, {"index": index}),
             (r"/xterm/(xterm\.js|xterm\.css)", Page, {"path": XTERM}),

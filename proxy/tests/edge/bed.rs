@@ -15,9 +15,9 @@ use futures_util::future::BoxFuture;
 use gantry_certs::{DevCa, Leaf, Resolver};
 use gantry_model::{ContainerId, Generation, Phase, Scheme, Service, access::Document};
 use gantry_proxy::{
-    AccessLog, Activity, ApiRealm, Body, ClientAddress, Config, Deps, Edge, KitPort, Limits, Logs,
-    LogsConfig, Readiness, RequestId, SessionKey, StartFailed, StartService, UpstreamSource,
-    WakeContainer, WakeFailed, api_service,
+    AccessLog, Activity, ApiRealm, Body, ClientAddress, Config, Deps, Edge, KitPort, KitPorts,
+    Limits, Logs, LogsConfig, Readiness, RequestId, SessionKey, StartFailed, StartService,
+    UpstreamSource, WakeContainer, WakeFailed, api_service,
 };
 use gantry_router::{RouteTable, Routes};
 use gantry_store::{EdgeRecord, Epoch, Revision, RouteRecord, RouteSnapshot};
@@ -34,6 +34,8 @@ pub(crate) const PROJECT: &str = "aaaaaaaaaaaaaaaaaaaaaaaa";
 pub(crate) const CONTAINER: &str = "bbbbbbbbbbbbbbbbbbbbbbbb";
 /// The port that the Kit service `files` has here.
 pub(crate) const FILES_PORT: u16 = 7001;
+/// Kit services that cannot be started have the ports from here on, in the order of their variants.
+pub(crate) const OWN_PORT: u16 = 7100;
 
 /// The key of the sessions of browsers.
 pub(crate) const SESSION_KEY: [u8; 32] = [7; 32];
@@ -251,7 +253,7 @@ impl Bed {
             wake: Arc::new(waker.clone()),
             activity: activity.clone(),
             logs: logs.clone(),
-            kit,
+            kit: KitPorts::new(kit),
             now_ms,
             readiness: vec![Arc::clone(&gauge) as _],
             metrics: vec![Arc::new(|text: &mut String| text.push_str("other_metric 1\n"))],
@@ -539,7 +541,8 @@ pub(crate) fn now_ms() -> i64 {
 
 fn kit(service: Service) -> KitPort {
     let provided = matches!(service, Service::Files | Service::Terminal | Service::Exec);
-    KitPort { provided, scheme: Scheme::Http, port: |index| FILES_PORT - 1 + index }
+    let port = if provided { FILES_PORT - 1 } else { OWN_PORT + service as u16 };
+    KitPort { provided, scheme: Scheme::Http, port, per_index: provided }
 }
 
 /// An API that tells what it was asked.

@@ -6,7 +6,7 @@ use gantry_model::{Phase, Service};
 use gantry_proxy::StartFailed;
 
 use crate::{
-    bed::{Bed, CONTAINER, FILES_PORT, Setup, host},
+    bed::{Bed, CONTAINER, FILES_PORT, OWN_PORT, Setup, host, now_ms},
     origin::Origin,
 };
 
@@ -69,6 +69,38 @@ fn a_service_that_is_started_but_never_listens_is_given_up() {
 }
 
 #[test]
+fn a_program_of_the_containers_own_takes_the_place_of_a_service_that_the_kit_lacks() {
+    let bed = Bed::new(79);
+    bed.set_at(CONTAINER, Phase::Running, 1, bed.container_address(2), now_ms());
+    let name = host(CONTAINER, "code-2");
+    let page = bed.client().get(&name, "/", "Accept: text/html\r\n");
+    assert_eq!((page.status, page.code()), (501, Some("SERVICE_NOT_PROVIDED")));
+    let port = OWN_PORT + Service::Code as u16;
+    assert!(page.text().contains(&format!("0.0.0.0:{port}")), "{}", page.text());
+    // One that was started a moment ago may have a program that is about to listen.
+    assert!(page.text().contains("http-equiv=refresh"), "{}", page.text());
+    assert_eq!(page.value("retry-after"), Some("1"));
+    bed.set(CONTAINER, Phase::Running, 2);
+    let reply = bed.client().get(&name, "/", "Accept: application/json\r\n");
+    assert_eq!((reply.status, reply.code()), (501, Some("SERVICE_NOT_PROVIDED")));
+    assert_eq!(reply.value("retry-after"), None);
+    let shake = "Connection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                 Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n";
+    assert_eq!(bed.client().get(&name, "/ws", shake).status, 501);
+    assert!(bed.starter.started.lock().unwrap().is_empty(), "there is nothing to start");
+    let program = own(&bed, port);
+    assert_eq!(bed.client().get(&name, "/x", "").status, 200);
+    assert_eq!(program.last().line(), "GET /x?id=2 HTTP/1.1");
+    for (phase, code) in
+        [(Phase::Stopped, "CONTAINER_STOPPED"), (Phase::Paused, "CONTAINER_PAUSED")]
+    {
+        bed.set(CONTAINER, phase, 2);
+        let reply = bed.client().get(&name, "/", "");
+        assert_eq!((reply.status, reply.code()), (503, Some(code)));
+    }
+}
+
+#[test]
 fn the_api_is_asked_in_process_and_told_who_asks() {
     let bed = Bed::new(74);
     let realm = "9".repeat(24);
@@ -108,6 +140,14 @@ fn a_panic_of_the_api_costs_one_request() {
     assert_eq!(client.get("api.gantry.localhost", "/", "").status, 200);
 }
 
+/// The query that the last desktop's requests have.
+const DESKTOP_LAST: &str = "/?desktop=true&redirect=display&terminal_id=65535&display=65535";
+
+/// A program of the container's own.
+fn own(bed: &Bed, port: u16) -> Origin {
+    Origin::simple(SocketAddr::new(bed.container_address(2), port))
+}
+
 #[test]
 fn a_service_is_told_which_instance_its_hostname_named() {
     let bed = Bed::new(150);
@@ -115,11 +155,33 @@ fn a_service_is_told_which_instance_its_hostname_named() {
     let terminal = Origin::simple(SocketAddr::new(bed.container_address(2), FILES_PORT + 1));
     let files = Origin::simple(SocketAddr::new(bed.container_address(2), FILES_PORT));
     let port = Origin::simple(SocketAddr::new(bed.container_address(2), 3000));
+    let http = own(&bed, 80);
+    let of = |service: Service| own(&bed, OWN_PORT + service as u16);
+    let (display, code) = (of(Service::Display), of(Service::Code));
+    let (notifications, sqlite) = (of(Service::Notifications), of(Service::Sqlite));
     let mut client = bed.client();
     for (service, path, origin, want) in [
         ("terminal-2", "/ws?terminal_id=9&x=1", &terminal, "/ws?x=1&display=2&terminal_id=2"),
         ("files-1", "/?terminal_id=9", &files, "/?terminal_id=9"),
+        // Exec has the port of the first instance here, too.
+        ("exec-1", "/hello?execId=7&id=1", &files, "/hello?execId=7&id=1"),
         ("http-3000", "/?terminal_id=9&id=1", &port, "/?terminal_id=9&id=1"),
+        ("http", "/?terminal_id=9", &http, "/?terminal_id=9"),
+        // A desktop is asked of the first terminal.
+        (
+            "desktop-3",
+            "/a?desktop_env=mate&desktop=no&redirect=https://evil.example&terminal_id=9&display=8&x=1",
+            &files,
+            "/a?desktop_env=mate&desktop=true&redirect=display&terminal_id=1603&display=1603",
+        ),
+        ("desktop-63935", "/?desktop_env=sh", &files, DESKTOP_LAST),
+        // What the Kit does not bring may be a program of the container's own.
+        ("display-7", "/view?display=8&x=1", &display, "/view?x=1&display=7"),
+        ("code-3", "/?folder=/srv&id=4", &code, "/?folder=/srv&id=3"),
+        ("code-3", "/", &code, "/?folder=/root&id=3"),
+        ("code-3", "/static/x.js", &code, "/static/x.js?id=3"),
+        ("n-7", "/api?display=8", &notifications, "/api?display=7"),
+        ("sqlite-1", "/?display=8&id=2", &sqlite, "/?display=8&id=2"),
     ] {
         assert_eq!(client.get(&host(CONTAINER, service), path, "").status, 200);
         let seen = origin.seen();

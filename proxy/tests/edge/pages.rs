@@ -76,7 +76,8 @@ const CASES: [Case; 9] = [
         status: 501,
         code: "SERVICE_NOT_PROVIDED",
         retry_after: None,
-        says: "the service display is not provided",
+        says: "the service display is not provided by this version, and no program of the container \
+               listens on its port 7101",
     },
     Case {
         service: "ssh",

@@ -3,14 +3,14 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use gantry_model::{
-    Generation, Phase,
+    Generation, Phase, Service,
     edge::{EdgeSettings, WakePolicy},
 };
 use gantry_proxy::Limits;
 use gantry_store::{EdgeRecord, RouteRecord};
 
 use crate::{
-    bed::{Bed, CONTAINER, PROJECT, Setup, host, now_ms},
+    bed::{Bed, CONTAINER, OWN_PORT, PROJECT, Setup, host, now_ms},
     origin::{self, Origin},
 };
 
@@ -131,16 +131,23 @@ fn whoever_waits_too_long_is_told_when_to_come_back() {
 
 #[test]
 fn a_port_that_opens_late_after_the_wake_is_waited_for() {
-    let bed = Bed::new(235);
-    put(&bed, Phase::Stopped, EdgeSettings { wake: WakePolicy::Any, ..EdgeSettings::default() });
-    let mut client = bed.client();
-    let name = host(CONTAINER, "http-3000");
-    client.send(format!("GET / HTTP/1.1\r\nHost: {name}\r\n\r\n"));
-    bed.wait_metric("gantry_proxy_wakes_total", 1.0);
-    let failures = "gantry_proxy_upstream_connect_failures_total";
-    bed.wait_metric_at_least(failures, 1.0);
-    let _late = Origin::simple(SocketAddr::new(bed.container_address(2), 3000));
-    assert_eq!(client.reply().status, 200);
+    let own = OWN_PORT + Service::Code as u16;
+    for (number, service, port) in [(235, "http-3000", 3000), (237, "code-1", own)] {
+        let bed = Bed::new(number);
+        put(
+            &bed,
+            Phase::Stopped,
+            EdgeSettings { wake: WakePolicy::Any, ..EdgeSettings::default() },
+        );
+        let mut client = bed.client();
+        let name = host(CONTAINER, service);
+        client.send(format!("GET / HTTP/1.1\r\nHost: {name}\r\n\r\n"));
+        bed.wait_metric("gantry_proxy_wakes_total", 1.0);
+        let failures = "gantry_proxy_upstream_connect_failures_total";
+        bed.wait_metric_at_least(failures, 1.0);
+        let _late = Origin::simple(SocketAddr::new(bed.container_address(2), port));
+        assert_eq!(client.reply().status, 200, "{service}");
+    }
 }
 
 /// Whether the container of the test is found idle `minutes` from now.

@@ -1,0 +1,56 @@
+//! Kit services that the Kit does not bring, and what of a container's own takes their place.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use gantry_tests::{Options, wait_until, walk};
+
+/// Serves HTTP on each of some ports: what it was asked.
+const TELLS: &str = r#"
+use IO::Socket::INET;
+while (my $port = shift) {
+    next if @ARGV and fork;
+    my $door = IO::Socket::INET->new(LocalPort => $port, Listen => 9, ReuseAddr => 1) or die;
+    while (my $guest = $door->accept) {
+        my ($method, $target) = split / /, (<$guest> // '');
+        while (my $line = <$guest>) { last if $line =~ /^\r?$/; }
+        my $text = "$port $method $target\n";
+        print $guest "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: " . length($text)
+            . "\r\n\r\n$text";
+        close $guest;
+    }
+}"#;
+
+#[test]
+fn programs_of_a_real_container_take_the_place_of_services_that_the_kit_lacks() {
+    walk(Options::embedded(), |gantry| {
+        let project = gantry.create_project("own-services")?;
+        let container = gantry.create_running(&project, &[])?;
+        let url = |service: &str, path: &str| gantry.url(&container, service, path);
+        let absent = gantry.curl().fetch(&url("code-1", "/"))?.expect(501)?;
+        ensure!(absent.header("x-gantry-error") == Some("SERVICE_NOT_PROVIDED"), "{absent:?}");
+        ensure!(absent.text().contains("listens on its port 19806"), "{absent:?}");
+        // A terminal is there to be started; who listens in its place first is asked.
+        gantry.start_inside(&container, &["perl", "-e", TELLS, "19806", "19821", "20001"])?;
+        for (service, path, said) in [
+            ("code-2", "/?id=9", "19806 GET /?folder=/root&id=2"),
+            ("code-2", "/static/a.js", "19806 GET /static/a.js?id=2"),
+            ("display-7", "/a?display=9&x=1", "19821 GET /a?x=1&display=7"),
+            (
+                "desktop-2",
+                "/?desktop_env=mate&desktop=no&terminal_id=9&x=1",
+                "20001 GET /?desktop_env=mate&desktop=true&redirect=display&terminal_id=1602\
+                 &display=1602",
+            ),
+        ] {
+            let at = url(service, path);
+            // The edge would wait for no program: this one may need a moment.
+            wait_until("the program listens", Duration::from_secs(30), || {
+                gantry.curl().status(&at) == 200
+            })?;
+            let answer = gantry.curl().fetch(&at)?.expect(200)?;
+            ensure!(answer.text().trim_end() == said, "{at}: {answer:?}");
+        }
+        Ok(())
+    });
+}
