@@ -1,5 +1,6 @@
 //! The command line: every command with its flags. What they do stands elsewhere.
 
+mod access;
 mod accounts;
 mod proxy;
 mod snapshots;
@@ -10,11 +11,12 @@ use clap::{Args, Parser, Subcommand};
 use gantry_model::{ContainerId, ProjectId, ServerId};
 
 pub(crate) use self::{
+    access::{At, HookName, HooksCommand, HostnamesCommand, Owner, PermissionsCommand},
     accounts::{
         ActivityCommand, AuthCommand, EventsCommand, Login, RealmsCommand, TokenCreate,
         TokensCommand, UserChange, UsersCommand,
     },
-    proxy::{AliasFields, EdgeSettings, PermissionsCommand, ProxyCommand, Tap},
+    proxy::{AliasFields, EdgeSettings, ProxyCommand, Tap},
     snapshots::{ContainerCopy, SnapshotsCommand},
 };
 use crate::{exit::EXIT_CODES_HELP, output::Format};
@@ -94,7 +96,13 @@ pub(crate) enum Command {
     /// Aliases: names of your own that lead to services of containers.
     #[command(subcommand)]
     Proxy(ProxyCommand),
-    /// Who may pass to a container.
+    /// Hostnames of other domains that lead to aliases.
+    #[command(subcommand)]
+    Hostnames(HostnamesCommand),
+    /// Rules by which scripts of a container see requests before its services do.
+    #[command(subcommand)]
+    Hooks(HooksCommand),
+    /// Who may pass to a container, or to all of a project.
     #[command(subcommand)]
     Permissions(PermissionsCommand),
     /// How the edge treats a container: waking, pausing, limits.

@@ -70,6 +70,8 @@ fn run(cli: Cli, out: Format) -> Result<(), Failure> {
         | Command::Realms(_)
         | Command::Tokens(_)
         | Command::Proxy(_)
+        | Command::Hostnames(_)
+        | Command::Hooks(_)
         | Command::Permissions(_)
         | Command::Edge(_)
         | Command::Snapshots(_)

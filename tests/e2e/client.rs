@@ -100,3 +100,97 @@ fn a_table_and_json_tell_the_same() {
         Ok(())
     });
 }
+
+#[test]
+fn what_stands_before_containers_is_set_by_commands() {
+    walk(Options::fake(), |gantry| {
+        let project = gantry.create_project("guarded")?;
+        let container = gantry.create_running(&project, &[])?;
+        let id = container.id.as_str();
+        let write = |name: &str, text: &str| -> Result<String> {
+            let file = gantry.state().join(name);
+            std::fs::write(&file, text)?;
+            Ok(file.display().to_string())
+        };
+        let office = write("office.json", r#"{"type": "ip", "range": "203.0.113.0/24"}"#)?;
+        let of_project = gantry.json(&["permissions", "show", &project, "--project"])?;
+        ensure!(of_project["file_version"] == 0, "{of_project}");
+        for args in [
+            &["permissions", "set-group", &project, "office", &office, "--project"][..],
+            &["permissions", "allow", &project, "office", "http", "3000-3999", "--project"],
+            &["permissions", "set-group", id, "team", &office],
+            &["permissions", "allow", id, "team", "http", "[3000,8080]", "--if-match", "file:v1"],
+        ] {
+            expect(&gantry.cli(args)?, 0, "").map_err(|error| error.context(args.join(" ")))?;
+        }
+        let of_project = gantry.json(&["permissions", "show", &project, "--project"])?;
+        ensure!(of_project["permissions"]["office"]["http"] == "3000-3999", "{of_project}");
+        let document = gantry.json(&["permissions", "show", id])?;
+        ensure!(document["permissions"]["team"]["http"][1] == 8080, "{document}");
+        let stale = ["permissions", "allow", id, "team", "http", "*", "--if-match", "file:v1"];
+        expect(&gantry.cli(&stale)?, 5, "")?;
+        let switches =
+            ["permissions", "settings", id, "--default", "deny", "--enable-proxy", "false"];
+        let after = gantry.json(&switches)?;
+        ensure!(after["default"] == "deny" && after["enable_proxy"] == false, "{after}");
+        let groups = gantry.json(&["permissions", "groups", &project, "--project"])?;
+        ensure!(groups["groups"][0]["name"] == "office", "{groups}");
+        let services = gantry.json(&["permissions", "services", id])?;
+        ensure!(services["services"][0] == "http", "{services}");
+        hooks(gantry, id, &write("hook.json", HOOK)?)?;
+        for args in [
+            &["--yes", "permissions", "delete-group", id, "team"][..],
+            &["permissions", "forget", &project, "office", "http", "--project"],
+            &["--yes", "permissions", "delete", &project, "--project"],
+            &["--yes", "permissions", "delete", id],
+        ] {
+            expect(&gantry.cli(args)?, 0, "").map_err(|error| error.context(args.join(" ")))?;
+        }
+        names(gantry, id)
+    });
+}
+
+const HOOK: &str = r#"{"match": {"method": "POST"}, "script": {"path": "/check"}}"#;
+
+/// Sets hooks in every way that there is.
+fn hooks(gantry: &Gantry, id: &str, file: &str) -> Result<()> {
+    let first = gantry.json(&["hooks", "create", id, "http", file])?;
+    let first = first["hook"]["id"].as_str().unwrap_or_default().to_owned();
+    let second = gantry.json(&["hooks", "create", id, "http", file, "--position", "0"])?;
+    let second = second["hook"]["id"].as_str().unwrap_or_default().to_owned();
+    let listed = || gantry.json(&["hooks", "list", id, "--service", "http"]);
+    ensure!(listed()?["hooks"][0]["id"] == second.as_str(), "{}", listed()?);
+    expect(&gantry.cli(&["hooks", "move", id, "http", &first, "0"])?, 0, "")?;
+    ensure!(listed()?["hooks"][0]["id"] == first.as_str(), "{}", listed()?);
+    expect(&gantry.cli(&["hooks", "update", id, "http", &first, file])?, 0, "")?;
+    let table = gantry.cli(&["hooks", "list", id])?;
+    let table = String::from_utf8_lossy(&table.stdout).into_owned();
+    ensure!(table.contains(&first) && table.contains("/check"), "{table}");
+    let stale = ["--yes", "hooks", "delete", id, "http", &first, "--if-match", "file:v0"];
+    expect(&gantry.cli(&stale)?, 5, "")?;
+    expect(&gantry.cli(&["--yes", "hooks", "delete", id, "http", &first])?, 0, "Deleted")?;
+    expect(&gantry.cli(&["hooks", "get", id, "http", &first])?, 4, "")?;
+    expect(&gantry.cli(&["--yes", "hooks", "delete", id, "http", "--all"])?, 0, "Deleted")?;
+    ensure!(listed()?["hooks"].as_array().is_some_and(Vec::is_empty), "{}", listed()?);
+    Ok(())
+}
+
+/// What leads to a container can be taken back by commands.
+fn names(gantry: &Gantry, id: &str) -> Result<()> {
+    let new = ["proxy", "create", "--container-id", id, "--program", "http", "--port", "3000"];
+    let rest = ["--target-path", "/a", "--expires-at", "2040-01-01T00:00:00Z"];
+    let alias = gantry.json(&[&new[..], &rest, &["--no-allow-path-override"]].concat())?;
+    ensure!(alias["target_path"] == "/a" && alias["allow_path_override"] == false, "{alias}");
+    let alias_id = alias["id"].as_str().unwrap_or_default();
+    let change = ["--target-path", "null", "--expires-at", "null", "--allow-path-override"];
+    let alias = gantry.json(&[&["proxy", "update", alias_id][..], &change].concat())?;
+    ensure!(alias["target_path"].is_null() && alias["expires_at"].is_null(), "{alias}");
+    ensure!(alias["allow_path_override"] == true, "{alias}");
+    let expired = gantry.json(&["proxy", "list", "--container-id", id, "--expired", "true"])?;
+    ensure!(expired["count"] == 0, "{expired}");
+    let bind = ["hostnames", "bind", id, "api.gantry.localhost", "--alias-id", alias_id];
+    expect(&gantry.cli(&bind)?, 6, "hostname")?;
+    let listed = gantry.json(&["hostnames", "list", id])?;
+    ensure!(listed["count"] == 0, "{listed}");
+    expect(&gantry.cli(&["--yes", "hostnames", "delete", id, "www.example.com"])?, 4, "")
+}

@@ -1,6 +1,6 @@
-//! The commands for aliases, permission documents and settings of the edge.
+//! The commands for aliases, settings of the edge and logs.
 
-use std::{path::PathBuf, str::FromStr};
+use std::str::FromStr;
 
 use clap::{Args, Subcommand};
 use gantry_model::{AliasId, ContainerId, ProjectId};
@@ -17,6 +17,12 @@ pub(crate) enum ProxyCommand {
         /// Only those of this project.
         #[arg(long, value_name = "ID")]
         project_id: Option<ProjectId>,
+        /// Only those that are on, or off.
+        #[arg(long, value_name = "BOOL")]
+        enabled: Option<bool>,
+        /// Only those that have expired, or have not.
+        #[arg(long, value_name = "BOOL")]
+        expired: Option<bool>,
     },
     /// Show an alias.
     Get {
@@ -71,34 +77,21 @@ pub(crate) struct AliasFields {
     /// The instance of a Kit service.
     #[arg(long)]
     pub(crate) index: Option<u16>,
-    /// Where `/` leads.
-    #[arg(long, value_name = "PATH")]
+    /// Where `/` leads; `null` for `/` itself.
+    #[arg(long, value_name = "PATH|null")]
     pub(crate) target_path: Option<String>,
+    /// Other paths exist, too (the default).
+    #[arg(long, overrides_with = "no_allow_path_override")]
+    pub(crate) allow_path_override: bool,
     /// No other path than that exists.
     #[arg(long)]
     pub(crate) no_allow_path_override: bool,
-    /// When it ends (ISO 8601).
-    #[arg(long, value_name = "TIME")]
+    /// When it ends (ISO 8601); `null` for never.
+    #[arg(long, value_name = "TIME|null")]
     pub(crate) expires_at: Option<String>,
     /// It leads nowhere for now.
     #[arg(long)]
     pub(crate) no_enabled: bool,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum PermissionsCommand {
-    /// Print the permission document of a container as JSON, with its credentials.
-    Show {
-        /// The container's id.
-        container: ContainerId,
-    },
-    /// Replace it by a file, as `show` prints it; refused if it has changed since.
-    Set {
-        /// The container's id.
-        container: ContainerId,
-        /// The document (JSON).
-        file: PathBuf,
-    },
 }
 
 #[derive(Args, Debug)]

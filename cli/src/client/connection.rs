@@ -86,17 +86,21 @@ impl Api {
         self.call(Method::DELETE, path, &[], None).await
     }
 
-    /// Replaces a document that still is of this version.
-    pub(super) async fn put_at(
+    /// Writes to a document that still is of this version.
+    pub(super) async fn write_at(
         &self,
+        method: Method,
         path: &str,
         version: &str,
-        body: &Value,
+        body: Option<&Value>,
     ) -> Result<Value, Failure> {
         let url = self.url(path, &[]);
-        let request = self.http.request(Method::PUT, url.clone());
-        let request = request.header(reqwest::header::IF_MATCH, version).json(body);
-        self.send(Method::PUT, url, request).await
+        let mut request = self.http.request(method.clone(), url.clone());
+        request = request.header(reqwest::header::IF_MATCH, version);
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        self.send(method, url, request).await
     }
 
     fn url(&self, path: &str, query: &[(&str, String)]) -> Url {

@@ -1,6 +1,7 @@
 //! The client commands: they speak to the API over HTTPS like any other client and know nothing
 //! that its documentation does not say.
 
+mod access;
 mod accounts;
 mod connection;
 mod containers;
@@ -48,6 +49,8 @@ pub(crate) async fn run(
         Command::Ps(list) => client.list_containers(list).await,
         Command::Snapshots(command) => client.snapshots(command).await,
         Command::Proxy(command) => client.proxy(command).await,
+        Command::Hostnames(command) => client.hostnames(command).await,
+        Command::Hooks(command) => client.hooks(command).await,
         Command::Permissions(command) => client.permissions(command).await,
         Command::Edge(command) => client.edge(command).await,
         Command::Tap(command) => client.tap(command).await,

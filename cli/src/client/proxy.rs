@@ -1,11 +1,10 @@
-//! `gantry proxy …`, `gantry permissions …` and `gantry edge …`.
+//! `gantry proxy …` and `gantry edge …`.
 
-use gantry_model::ContainerId;
 use serde_json::{Map, Value, json};
 
 use super::{Client, view};
 use crate::{
-    args::{AliasFields, EdgeSettings, PermissionsCommand, ProxyCommand},
+    args::{AliasFields, EdgeSettings, ProxyCommand},
     exit::{Class, Failure},
     output,
 };
@@ -20,10 +19,13 @@ impl Client {
                 let body = Value::Object(body);
                 self.show(&self.api.post("proxy/aliases", &[], Some(&body)).await?)
             }
-            ProxyCommand::List { container_id, project_id } => {
+            ProxyCommand::List { container_id, project_id, enabled, expired } => {
                 let container = container_id.map(|id| ("container_id", id.to_string()));
                 let project = project_id.map(|id| ("project_id", id.to_string()));
-                let query: Vec<_> = container.into_iter().chain(project).collect();
+                let enabled = enabled.map(|flag| ("enabled", flag.to_string()));
+                let expired = expired.map(|flag| ("expired", flag.to_string()));
+                let given = [container, project, enabled, expired];
+                let query: Vec<_> = given.into_iter().flatten().collect();
                 let data = self.api.get("proxy/aliases", &query).await?;
                 self.list(&data, view::field(&data, "aliases"), view::ALIAS)
             }
@@ -40,36 +42,6 @@ impl Client {
                 self.confirm(&format!("alias {id}"))?;
                 self.api.delete(&one(id)).await?;
                 output::note(&format!("Deleted alias {id}."));
-                Ok(())
-            }
-        }
-    }
-
-    pub(super) async fn permissions(&self, command: PermissionsCommand) -> Result<(), Failure> {
-        let path = |id: ContainerId| format!("containers/{id}/proxy/permissions");
-        match command {
-            PermissionsCommand::Show { container } => {
-                output::json(&self.api.get(&path(container), &[]).await?)
-            }
-            PermissionsCommand::Set { container, file } => {
-                let unusable = |why: &dyn std::fmt::Display| {
-                    Failure::new(Class::Usage, format!("{}: {why}", file.display()))
-                };
-                let text = std::fs::read(&file).map_err(|error| unusable(&error))?;
-                let mut document: Map<String, Value> =
-                    serde_json::from_slice(&text).map_err(|error| unusable(&error))?;
-                let present = self.api.get(&path(container), &[]).await?;
-                // What `show` printed names its version; another file is for the present one.
-                let version = document.get("etag").unwrap_or_else(|| view::field(&present, "etag"));
-                let version = version.as_str().unwrap_or_default().to_owned();
-                document.remove("propagation");
-                for field in ["project", "container"] {
-                    let known = view::field(&present, field).clone();
-                    document.entry(field).or_insert(known);
-                }
-                let document = Value::Object(document);
-                self.api.put_at(&path(container), &version, &document).await?;
-                output::note(&format!("Replaced the permissions of container {container}."));
                 Ok(())
             }
         }
@@ -105,14 +77,20 @@ fn fields(fields: AliasFields) -> Map<String, Value> {
         ("program", program.map(Value::String)),
         ("port", port.map(Value::from)),
         ("index", index.map(Value::from)),
-        ("target_path", target_path.map(Value::String)),
-        ("expires_at", expires_at.map(Value::String)),
+        ("target_path", target_path.map(text_or_null)),
+        ("expires_at", expires_at.map(text_or_null)),
+        ("allow_path_override", fields.allow_path_override.then_some(Value::Bool(true))),
         ("allow_path_override", fields.no_allow_path_override.then_some(Value::Bool(false))),
         ("enabled", fields.no_enabled.then_some(Value::Bool(false))),
     ]
     .into_iter()
     .filter_map(|(name, value)| Some((name.to_owned(), value?)))
     .collect()
+}
+
+/// Text, or null.
+fn text_or_null(text: String) -> Value {
+    if text == "null" { Value::Null } else { Value::String(text) }
 }
 
 /// A number, or null.

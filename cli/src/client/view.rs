@@ -54,6 +54,22 @@ pub(super) const ALIAS: Columns = &[
     ("EXPIRES", "expires_at"),
     ("URL", "url"),
 ];
+pub(super) const GROUP: Columns = &[("GROUP", "name"), ("WAYS", "auth_rule_count")];
+pub(super) const HOOK: Columns = &[
+    ("ID", "id"),
+    ("SERVICE", "service"),
+    ("METHOD", "match.method"),
+    ("PATH", "match.path"),
+    ("SCRIPT", "script.path"),
+    ("MS", "timeout"),
+];
+pub(super) const HOSTNAME: Columns = &[
+    ("HOSTNAME", "hostname"),
+    ("ALIAS", "alias_id"),
+    ("PROVEN BY", "proof"),
+    ("VERIFIED", "verified"),
+    ("CHECKED", "checked_at"),
+];
 pub(super) const ACTIVITY: Columns = &[
     ("TIME", "created_at"),
     ("METHOD", "method"),
