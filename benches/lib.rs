@@ -4,9 +4,13 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use gantry_model::{ContainerId, Domain, Generation, Phase, ProjectId, RouteKey, Service, Target};
+use gantry_model::{
+    ContainerId, Domain, Generation, Phase, ProjectId, RouteKey, Service, Target,
+    access::{Document, Policy},
+};
 use gantry_router::RouteTable;
 use gantry_store::{Epoch, Revision, RouteRecord, RouteSnapshot};
+use serde_json::{Map, Value, json};
 
 /// How many containers one step of [`grown_table`] adds; keeps the fixture itself small.
 const STEP: u64 = 10_000;
@@ -65,6 +69,22 @@ pub fn grown_table(count: u64) -> RouteTable {
 pub fn snapshot(count: u64) -> RouteSnapshot {
     let containers = (0..count).map(record).collect();
     RouteSnapshot { epoch: Epoch([0; 16]), revision: Revision(count), containers }
+}
+
+/// A policy with this many groups, each of which opens port 3000 to whoever has its token; without one
+/// a request passes by the default.
+pub fn policy(groups: usize) -> Option<Policy> {
+    let names: Vec<String> = (0..groups).map(|number| format!("group-{number}")).collect();
+    let each = |value: &dyn Fn(&String) -> Value| {
+        names.iter().map(|name| (name.clone(), value(name))).collect::<Map<_, _>>()
+    };
+    let document = json!({
+        "groups": each(&|name| json!({"type": "token", "header": "X-Key", "value": name})),
+        "permissions": each(&|_| json!({"http": 3000})),
+        "default": "allow",
+    });
+    let document = Document::parse(&document, None, &mut String::new).ok()?;
+    Policy::merge(None, Some(&document))
 }
 
 fn record(number: u64) -> RouteRecord {

@@ -1,10 +1,13 @@
-//! From the name in a request to its route: parse, look up, both.
+//! From the name in a request to its route, and whether the request may pass.
 
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use gantry_benches::{container_id, domain, hostname, project_id, snapshot, table};
-use gantry_model::{Hostname, RouteKey};
+use gantry_benches::{container_id, domain, hostname, policy, project_id, snapshot, table};
+use gantry_model::{
+    Hostname, RouteKey,
+    access::{Caller, GroupSet, Program},
+};
 use gantry_router::RouteTable;
 
 /// As in the binary that is measured.
@@ -78,5 +81,26 @@ fn build(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, parse, lookup, build);
+/// Which groups are worth checking, and what becomes of a request by a sender of this many of them.
+fn decide(c: &mut Criterion) {
+    let mut group = c.benchmark_group("decide");
+    for groups in [1, 8, 64] {
+        let Some(policy) = policy(groups) else { continue };
+        let all = GroupSet::first(groups);
+        for (who, matched, caller) in
+            [("nobody", GroupSet::EMPTY, Caller::Unknown), ("member", all, Caller::Known)]
+        {
+            group.bench_function(BenchmarkId::new(who, groups), |b| {
+                b.iter(|| {
+                    let (program, number) = black_box((Program::HTTP, Some(3000)));
+                    black_box(policy.wants(program, number));
+                    policy.decide(program, number, black_box(matched), caller)
+                });
+            });
+        }
+    }
+    group.finish();
+}
+
+criterion_group!(benches, parse, lookup, build, decide);
 criterion_main!(benches);

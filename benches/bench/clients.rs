@@ -15,7 +15,7 @@ use rustls::{
     pki_types::{CertificateDer, ServerName, pem::PemObject},
 };
 
-use crate::{Failed, Outcome, edge::hostname};
+use crate::{Failed, Outcome, edge::Gate};
 
 /// No answer takes longer, or the measurement fails.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -52,7 +52,7 @@ impl Tls {
             .with_no_client_auth();
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         config.resumption = Resumption::disabled();
-        Ok(Self { config: Arc::new(config), name: ServerName::try_from(hostname())? })
+        Ok(Self { config: Arc::new(config), name: ServerName::try_from(Gate::Guarded.hostname())? })
     }
 
     pub(crate) fn connect(
@@ -68,8 +68,8 @@ impl Tls {
     }
 }
 
-fn head(path: &str, more: &str) -> Vec<u8> {
-    let host = hostname();
+fn head(gate: Gate, path: &str, more: &str) -> Vec<u8> {
+    let host = gate.hostname();
     format!(
         "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: bench/1\r\nAccept: */*\r\n{more}\r\n"
     )
@@ -105,8 +105,8 @@ fn hello(stream: &mut (impl Read + Write), request: &[u8]) -> Result<(), Failed>
 }
 
 /// One connection, one request after the other.
-pub(crate) fn requests(mut stream: impl Read + Write, count: u32) -> Outcome {
-    let request = head("/some/path", "");
+pub(crate) fn requests(mut stream: impl Read + Write, gate: Gate, count: u32) -> Outcome {
+    let request = head(gate, "/some/path", "");
     for _ in 0..count {
         hello(&mut stream, &request)?;
     }
@@ -149,11 +149,12 @@ pub(crate) fn handshakes(address: SocketAddr, count: u32, ca: &Path) -> Outcome 
 pub(crate) fn idle(kind: &str, address: SocketAddr, count: usize, ca: &Path) -> Outcome {
     let tls = Tls::new(ca)?;
     let socket = head(
+        Gate::Guarded,
         "/socket",
         "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
          Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n",
     );
-    let http = head("/some/path", "");
+    let http = head(Gate::Guarded, "/some/path", "");
     let mut kept = Vec::with_capacity(count);
     for _ in 0..count {
         let mut stream = tls.connect(address)?;
@@ -182,8 +183,11 @@ pub(crate) fn latency(address: SocketAddr, rate: u32, seconds: u32, ca: Option<&
     let mut times: Vec<u128> = times.into_iter().flatten().collect();
     times.sort_unstable();
     let percentile = |percent: usize| times.get(times.len() * percent / 100).copied().unwrap_or(0);
-    let (p50, p99) = (percentile(50), percentile(99));
-    Ok(writeln!(std::io::stdout(), "p50_us {p50}\np99_us {p99}\nrequests {}", times.len())?)
+    let mut out = std::io::stdout();
+    for percent in [50, 90, 95, 99] {
+        writeln!(out, "p{percent}_us {}", percentile(percent))?;
+    }
+    Ok(writeln!(out, "requests {}", times.len())?)
 }
 
 #[expect(clippy::disallowed_methods, reason = "a thread of a client, which has nothing else to do")]
@@ -196,7 +200,7 @@ fn paced(
     count: u32,
     interval: Duration,
 ) -> Result<Vec<u128>, Failed> {
-    let request = head("/some/path", "");
+    let request = head(Gate::Guarded, "/some/path", "");
     let mut times = Vec::new();
     let mut due = Instant::now();
     for _ in 0..count {

@@ -1,4 +1,4 @@
-//! Does one piece of work on hostnames and the route table a given number of times, for a program
+//! Does one piece of work on hostnames, the route table and permissions a given number of times, for a program
 //! that counts its instructions. See `check-instructions`.
 //!
 //! With the work `time` it measures the lookups of that many runs of 64 by the clock. With
@@ -11,8 +11,11 @@ use std::{
     time::Instant,
 };
 
-use gantry_benches::{container_id, domain, grown_table, hostname, project_id, table};
-use gantry_model::{Hostname, RouteKey};
+use gantry_benches::{container_id, domain, grown_table, hostname, policy, project_id, table};
+use gantry_model::{
+    Hostname, RouteKey,
+    access::{Caller, Decision, GroupSet, Program},
+};
 
 use crate::Outcome;
 
@@ -26,6 +29,7 @@ pub(crate) fn run(work: &str, containers: u64, times: u64) -> Outcome {
         "lookup" => lookup(containers, times, 0),
         "miss" => lookup(containers, times, containers),
         "request" => request(containers, times),
+        "decide" => decide(times, usize::try_from(containers)?)?,
         "time" => time(containers, times).ok_or("nothing was measured")?,
         "memory" => memory(containers).ok_or("jemalloc does not say what it allocated")?,
         _ => return Err(format!("there is no work called {work}").into()),
@@ -84,6 +88,16 @@ fn request(containers: u64, times: u64) {
         };
         black_box(table.lookup(project, container)).is_ok()
     });
+}
+
+/// Whether a request that proves nothing may pass by a policy of this many groups.
+fn decide(times: u64, groups: usize) -> Outcome {
+    let policy = policy(groups).ok_or("no policy")?;
+    measured(times, &[(Program::HTTP, Some(3000))], |(program, number)| {
+        black_box(policy.wants(*program, *number));
+        policy.decide(*program, *number, GroupSet::EMPTY, Caller::Unknown) == Decision::Allow
+    });
+    Ok(())
 }
 
 /// Prints how long a lookup takes: of containers that no lookup before touched, and of a few that

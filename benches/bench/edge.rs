@@ -1,49 +1,102 @@
 //! One worker of the edge with 100,000 routes, and the names and certificates that belong to them.
+//!
+//! Two of its containers are asked for: one whose owner has said who may pass, and one that is open.
 
 use std::{
     io::{Read, Write},
     net::{IpAddr, SocketAddr},
     path::Path,
+    str::FromStr,
     sync::Arc,
     time::Duration,
 };
 
 use futures_util::future::BoxFuture;
 use gantry_certs::{Leaf, Resolver};
-use gantry_model::{ContainerId, Generation, Phase, ProjectId, Scheme, Service};
+use gantry_model::{ContainerId, Generation, Phase, ProjectId, Scheme, Service, access::Document};
 use gantry_proxy::{
     AccessLog, Activity, Body, Config, Deps, Edge, KitPort, KitPorts, Limits, Logs, LogsConfig,
     SessionKey, StartFailed, StartService, UpstreamSource, WakeContainer, WakeFailed, api_service,
 };
 use gantry_router::{RouteTable, Routes};
-use gantry_store::{Epoch, Revision, RouteRecord, RouteSnapshot};
+use gantry_store::{EdgeRecord, Epoch, Revision, RouteRecord, RouteSnapshot};
 use http::{Request, Response};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
     sign::CertifiedKey,
 };
+use serde_json::json;
 use time::OffsetDateTime;
 
 use crate::{Failed, Outcome};
 
-/// Containers in the table besides the one that is asked for.
+/// Containers in the table besides those that are asked for.
 const CONTAINERS: u32 = 100_000;
 const PROJECT: &str = "aaaaaaaaaaaaaaaaaaaaaaaa";
-const CONTAINER: &str = "bbbbbbbbbbbbbbbbbbbbbbbb";
+const GUARDED: &str = "bbbbbbbbbbbbbbbbbbbbbbbb";
+const OPEN: &str = "cccccccccccccccccccccccc";
 const ZONE: &str = "local.containers.gantry.localhost";
-/// The port of the container that is asked for.
+/// The port of the containers that are asked for.
 const PORT: u16 = 3000;
 
-/// The hostname that all requests are for.
-pub(crate) fn hostname() -> String {
-    format!("{PROJECT}-{CONTAINER}-http-{PORT}.{ZONE}")
+/// Which container is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Gate {
+    /// The one with a permission document: each request is decided about.
+    Guarded,
+    /// The one without.
+    Open,
+}
+
+impl Gate {
+    /// The hostname that requests for the container are for.
+    pub(crate) fn hostname(self) -> String {
+        let container = match self {
+            Self::Guarded => GUARDED,
+            Self::Open => OPEN,
+        };
+        format!("{PROJECT}-{container}-http-{PORT}.{ZONE}")
+    }
+}
+
+impl FromStr for Gate {
+    type Err = Failed;
+
+    fn from_str(text: &str) -> Result<Self, Failed> {
+        match text {
+            "guarded" => Ok(Self::Guarded),
+            "open" => Ok(Self::Open),
+            _ => Err(format!("a container is guarded or open, not {text}").into()),
+        }
+    }
+}
+
+/// A document as an owner might write it: three groups, each with another kind of proof, that open
+/// the port that is asked for, and a default. A request that proves nothing is held against all of
+/// them, belongs to none, and passes by the default.
+fn document() -> Result<Document, Failed> {
+    let groups = json!({
+        "office": {"type": "ip", "range": "198.51.100.0/24"},
+        "partners": {"type": "token", "header": "X-Partner-Key", "value": "a key of a measurement"},
+        "staff": {"type": "password", "username": "staff", "password": "a measurement"},
+    });
+    let permissions = json!({
+        "office": {"http": PORT},
+        "partners": {"http": PORT},
+        "staff": {"terminal": true, "files": true},
+    });
+    let document = json!({"groups": groups, "permissions": permissions, "default": "allow"});
+    let parsed = Document::parse(&document, None, &mut || "salt".to_owned());
+    parsed.map_err(|errors| format!("{errors:?}").into())
 }
 
 /// Prints the hostnames of all containers, for programs that are told theirs by a file.
 pub(crate) fn hostnames() -> Outcome {
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-    writeln!(out, "{}", hostname())?;
+    for gate in [Gate::Guarded, Gate::Open] {
+        writeln!(out, "{}", gate.hostname())?;
+    }
     for number in 0..CONTAINERS {
         let (project, container) = ids(number);
         writeln!(out, "{project}-{container}-http-{PORT}.{ZONE}")?;
@@ -136,7 +189,7 @@ pub(crate) fn run(address: IpAddr, container: IpAddr, directory: &Path) -> Outco
 }
 
 fn snapshot(address: IpAddr) -> Result<RouteSnapshot, Failed> {
-    let record = |project, container| RouteRecord {
+    let record = |project, container, edge| RouteRecord {
         container,
         project,
         hoody_kit: true,
@@ -145,12 +198,16 @@ fn snapshot(address: IpAddr) -> Result<RouteSnapshot, Failed> {
         generation: Generation(1),
         started_at_ms: Some(0),
         why_failed: false,
-        edge: None,
+        edge,
     };
-    let mut containers = vec![record(PROJECT.parse()?, CONTAINER.parse()?)];
+    let guarded = EdgeRecord { container: Some(Arc::new(document()?)), ..EdgeRecord::default() };
+    let mut containers = vec![
+        record(PROJECT.parse()?, GUARDED.parse()?, Some(Arc::new(guarded))),
+        record(PROJECT.parse()?, OPEN.parse()?, None),
+    ];
     containers.extend((0..CONTAINERS).map(|number| {
         let (project, container) = ids(number);
-        record(project, container)
+        record(project, container, None)
     }));
     Ok(RouteSnapshot { epoch: Epoch([1; 16]), revision: Revision(1), containers })
 }

@@ -25,13 +25,14 @@ type Failed = Box<dyn Error + Send + Sync>;
 type Outcome = Result<(), Failed>;
 
 const USAGE: &str = "\
-gantry-bench count WORK CONTAINERS TIMES         parse|lookup|miss|request|time|memory
+gantry-bench count WORK CONTAINERS TIMES         parse|lookup|miss|request|time|memory, and
+                                                 decide, for so many groups
 gantry-bench certificates DIRECTORY              write ca.pem, leaf.pem and leaf.key
 gantry-bench hostnames                           print the hostnames of all routes
 gantry-bench origin ADDRESS                      the container's program
 gantry-bench edge ADDRESS CONTAINER DIRECTORY    one worker of the edge on ports 8080 and 8443
-gantry-bench requests plain ADDRESS COUNT        one connection, one request after the other
-gantry-bench requests tls ADDRESS COUNT CA
+gantry-bench requests plain GATE ADDRESS COUNT   one connection, one request after the other
+gantry-bench requests tls GATE ADDRESS COUNT CA  to the container that is `guarded` or `open`
 gantry-bench handshakes ADDRESS COUNT CA         full handshakes over TLS 1.3 without a request
 gantry-bench idle http ADDRESS COUNT CA          connections over TLS that wait after one request
 gantry-bench idle websocket ADDRESS COUNT CA     WebSockets over TLS that wait
@@ -50,12 +51,13 @@ fn main() -> Outcome {
         ["edge", address, container, directory] => {
             edge::run(address.parse()?, container.parse()?, Path::new(directory))
         }
-        ["requests", "plain", address, count] => {
-            clients::requests(clients::plain(address.parse()?)?, count.parse()?)
+        ["requests", "plain", gate, address, count] => {
+            let stream = clients::plain(address.parse()?)?;
+            clients::requests(stream, gate.parse()?, count.parse()?)
         }
-        ["requests", "tls", address, count, ca] => {
+        ["requests", "tls", gate, address, count, ca] => {
             let tls = clients::Tls::new(Path::new(ca))?;
-            clients::requests(tls.connect(address.parse()?)?, count.parse()?)
+            clients::requests(tls.connect(address.parse()?)?, gate.parse()?, count.parse()?)
         }
         ["handshakes", address, count, ca] => {
             clients::handshakes(address.parse()?, count.parse()?, Path::new(ca))

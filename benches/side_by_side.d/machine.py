@@ -1,5 +1,6 @@
 """Processes of our own: started on one core, measured, ended; and the packages they come from."""
 
+import contextlib
 import os
 import pathlib
 import re
@@ -21,6 +22,7 @@ PACKAGES = {
     "caddy": "caddy",
     "h2load": "nghttp2-client",
     "valgrind": "valgrind",
+    "strace": "strace",
 }
 ADDRESSES = {
     "gantry": "127.77.201.1",
@@ -130,8 +132,13 @@ class Machine:
 
     @property
     def hostname(self):
-        """The host that all requests are for."""
+        """The host that requests are for: of a container with a permission document."""
         return self.hostnames[0]
+
+    @property
+    def open_hostname(self):
+        """The host of a container without one."""
+        return self.hostnames[1]
 
     def start(self, name, command, core, stderr=None):
         """Starts a process on one core; its output goes to a file, its input stays open."""
@@ -182,7 +189,7 @@ class Machine:
         process = self.start(proxy, [*under, *self.command(proxy)], self.proxy_core, stderr)
         for port in (8080, 8443):
             wait_for(ADDRESSES[proxy], port, process, 300)
-        self.client("requests", "plain", f"{ADDRESSES[proxy]}:8080", 10)
+        self.client("requests", "plain", "guarded", f"{ADDRESSES[proxy]}:8080", 10)
         return process
 
     def start_proxies(self):
@@ -203,7 +210,9 @@ class Machine:
         pinned = ["taskset", "-c", str(self.client_core), self.bench, *map(str, arguments)]
         return run(pinned, seconds)
 
-    def h2load(self, proxy, requests, connections, secure, version, path="/some/path"):
+    def h2load(
+        self, proxy, requests, connections, secure, version, path="/some/path", hostname=None
+    ):
         """`requests` requests by h2load; fails unless each is answered by a 200."""
         scheme, port = ("https", 8443) if secure else ("http", 8080)
         command = ["taskset", "-c", str(self.client_core), "h2load", "-t1"]
@@ -211,9 +220,40 @@ class Machine:
         # More than one at a time over HTTP/1 would be pipelining.
         command += ["--h1", "-m1"] if version == 1 else ["-m8"]
         command += [f"--connect-to={ADDRESSES[proxy]}:{port}"]
-        out = run([*command, f"{scheme}://{self.hostname}:{port}{path}"], 600)
+        out = run([*command, f"{scheme}://{hostname or self.hostname}:{port}{path}"], 600)
         if f" {requests} succeeded" not in out or f"status codes: {requests} 2xx" not in out:
             raise Failed(f"{proxy} did not answer every request:\n{out}")
+
+    @contextlib.contextmanager
+    def awake(self):
+        """Keeps both cores from sleeping, by loops that run only when nothing else wants to."""
+        loops = {f"awake-{core}": core for core in {self.proxy_core, self.client_core}}
+        program = "import os\nos.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))\nwhile True: pass"
+        for name, core in loops.items():
+            self.start(name, [sys.executable, "-c", program], core)
+        try:
+            yield
+        finally:
+            for name in loops:
+                self.stop(name)
+
+    def calls(self, proxy, act):
+        """The system calls that a proxy makes while `act(proxy)` runs, by name."""
+        pid, out = self.processes[proxy].pid, self.place / "strace.out"
+        log = self.place / "strace.log"
+        command = [which("strace"), "-f", "-c", "-U", "name,calls", "-o", out, "-p", str(pid)]
+        with open(log, "wb") as stderr:
+            # Beside the clients, as it runs while the proxy stands still.
+            strace = self.start("strace", command, self.client_core, stderr)
+        end = time.monotonic() + 30
+        while "attached" not in log.read_text():
+            if strace.poll() is not None or time.monotonic() > end:
+                raise Failed(f"strace does not look at {proxy}: {log.read_text()}")
+            time.sleep(0.02)
+        act(proxy)
+        self.stop("strace", signal.SIGINT)
+        found = re.findall(r"^(\w+)\s+(\d+)$", out.read_text(), re.MULTILINE)
+        return {name: int(count) for name, count in found if name != "total"}
 
 
 def wait_for(address, port, process, seconds):
@@ -232,10 +272,10 @@ def wait_for(address, port, process, seconds):
 
 
 def cpu_seconds(process):
-    """The user and system time of a process, all its threads together."""
+    """The user and the system time of a process, all its threads together."""
     text = pathlib.Path(f"/proc/{process.pid}/stat").read_text()
     fields = text.rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return tuple(int(ticks) / os.sysconf("SC_CLK_TCK") for ticks in fields[11:13])
 
 
 def memory(process):

@@ -28,6 +28,7 @@ def summary(row):
         ratios = [ours / theirs for ours, theirs in pairs if theirs > 0]
         ratio = statistics.median(ratios) if ratios else None
     judged = ratio if row.relative else medians.get("gantry")
+    judged = None if row.target is None else judged
     spreads = [
         (max(figures) - min(figures)) / 2 / abs(statistics.median(figures))
         for figures in row.figures.values()
@@ -42,6 +43,8 @@ def summary(row):
         "pass": None if judged is None else judged <= row.target,
         "relative": row.relative,
         "noise": max(spreads, default=None),
+        "best": {proxy: min(figures) for proxy, figures in row.figures.items() if len(figures) > 1},
+        "parts": row.parts,
     }
 
 
@@ -54,17 +57,36 @@ def number(value):
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
 
 
+def figure(row, proxy):
+    """A proxy's median, and its best round behind a stroke."""
+    best = row["best"].get(proxy)
+    median = number(row[proxy])
+    return median if best is None else f"{median} / {number(best)}"
+
+
 def render(summaries):
-    """The table, in Markdown."""
+    """The table, in Markdown; behind it one of the parts that figures consist of."""
     head = ["work", "unit", *PROXIES, "ratio", "target", "noise", ""]
-    lines = [head, ["---"] * len(head)]
+    lines = [head]
     for row in summaries:
-        target = f"≤ {row['target']:.2f} ×" if row["relative"] else f"≤ {row['target']:,}"
+        target = "–"
+        if row["target"] is not None:
+            target = f"≤ {row['target']:.2f} ×" if row["relative"] else f"≤ {row['target']:,}"
         verdict = {True: "met", False: "MISSED", None: "–"}[row["pass"]]
         noise = "–" if row["noise"] is None else f"± {row['noise'] * 100:.0f} %"
-        figures = [number(row[proxy]) for proxy in PROXIES]
+        figures = [figure(row, proxy) for proxy in PROXIES]
         ratio = "–" if row["ratio"] is None else f"{row['ratio']:.2f}"
         lines.append([row["work"], row["unit"], *figures, ratio, target, noise, verdict])
+    parts = [["which", "by", "a request"]]
+    for row in summaries:
+        parts += [[row["work"], proxy, what] for proxy, what in row["parts"].items()]
+    return aligned(lines) + (f"\n\n{aligned(parts)}" if len(parts) > 1 else "")
+
+
+def aligned(lines):
+    """A table whose first line is its head, in Markdown."""
+    head, *rest = lines
+    lines = [head, ["---"] * len(head), *rest]
     widths = [max(len(line[at]) for line in lines) for at in range(len(head))]
     cells = lambda line: " | ".join(cell.ljust(width) for cell, width in zip(line, widths))
     return "\n".join(f"| {cells(line)} |" for line in lines)

@@ -116,8 +116,11 @@ pub(crate) fn wait(ask: &Ask<'_>, to: &Upstream) -> Result<Wait, Failure> {
     let wait = ask.worker.watch().wait(Some(to.endpoint.origin));
     if let Some(pass) = &ask.pass {
         ask.worker.rests(&wait, Rc::clone(pass));
-        // The gate may have changed while the request was judged.
-        if ask.worker.is_over(&to.endpoint.origin, Some(pass)) {
+        // The gate may have changed since it was looked at, and the streams been compared with it before
+        // this one was among them.
+        if ask.seen != ask.worker.routes_seen()
+            && ask.worker.is_over(&to.endpoint.origin, Some(pass))
+        {
             return Err(cut(ask, to));
         }
     }

@@ -66,16 +66,16 @@ pub(crate) struct Hooked<'a> {
     pub(crate) upstream: &'a Upstream,
 }
 
-/// Lets the hook that sees a request, if there is one, decide about it. An answer is the script's;
-/// without one the request goes on.
+/// Lets the hook of `gate` that sees a request, if there is one, decide about it. An answer is the
+/// script's; without one the request goes on.
 pub(crate) async fn ask(
     ask: &mut Ask<'_>,
+    gate: &Gate,
     of: &Hooked<'_>,
     request: Downstreams<'_>,
     account: &mut Account,
 ) -> Result<Option<Response<EdgeBody>>, Failure> {
-    let Some(gate) = ask.worker.deps().routes.current().gate(of.container) else { return Ok(None) };
-    let Some(hook) = find(ask, &gate, of.target, request) else { return Ok(None) };
+    let Some(hook) = find(ask, gate, of.target, request) else { return Ok(None) };
     let exec = exec(ask, of);
     let call = call(ask, hook, of, request, RequestBody::Empty)?;
     let (response, lease) = send(ask, hook, &exec, call, None).await?;

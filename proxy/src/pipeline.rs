@@ -3,7 +3,7 @@
 //! Every phase may end the request with a [`Failure`]; one place turns failures into answers. Nothing
 //! is kept between requests but numbers and pooled connections.
 
-use std::rc::Rc;
+use std::{rc::Rc, sync::Arc};
 
 use gantry_model::{
     ContainerId, Hostname, ProjectId, RouteKey, Service, Target, alias::Landing,
@@ -35,7 +35,7 @@ use crate::{
     wake,
     watch::Origin,
     websocket::{self, Handshake},
-    worker::Worker,
+    worker::{Seen, Worker},
 };
 
 /// A request as all phases see it.
@@ -52,6 +52,8 @@ pub(crate) struct Ask<'a> {
     pub(crate) handshake: Option<&'a Handshake>,
     /// By what it was let in, if its container has a gate.
     pub(crate) pass: Option<Rc<Pass>>,
+    /// What the streams had been compared with when that gate was looked at.
+    pub(crate) seen: Seen,
     /// What a hook has changed of its fields.
     pub(crate) edits: Vec<Edit>,
     /// Where interim answers go, if the client can be sent any.
@@ -229,6 +231,7 @@ async fn serve(
         id,
         handshake,
         pass: None,
+        seen: Seen::default(),
         edits: Vec::new(),
         interims,
     };
@@ -277,9 +280,19 @@ pub(crate) async fn to_container(
     if ask.worker.logs_requests() && !is_log {
         account.is_logged(&route, target, place.is_chosen);
     }
+    let mut gate = None;
     if route.gated {
-        match Box::pin(guard::check(ask, &route, target, request)).await? {
-            Admission::Passed(pass) => ask.pass = pass,
+        // Before the look at the gate, so that no change after it goes unnoticed.
+        ask.seen = worker.routes_seen();
+        gate = worker.deps().routes.current().gate(container);
+    }
+    if let Some(gate) = &gate {
+        let admission = match guard::check_now(ask, gate, container, target, request) {
+            Some(admission) => admission,
+            None => Box::pin(guard::check(ask, gate, container, target, request)).await,
+        };
+        match admission? {
+            Admission::Passed(pass) => ask.pass = Some(pass),
             Admission::Answered(response) => return Ok(*response),
         }
     }
@@ -289,10 +302,13 @@ pub(crate) async fn to_container(
     if is_log {
         return logs::serve(ask, &route, request, account);
     }
-    let (mut route, mut is_patient, mut gate, mut _busy) = (route, false, None, None);
-    if route.gated {
+    let (mut route, mut is_patient, mut _busy) = (route, false, None);
+    if let Some(before) = &gate
+        && wake::may_sleep(before, route)
+    {
         let is_known = ask.pass.as_ref().is_some_and(|pass| pass.is_known());
-        let ready = Box::pin(wake::prepare(ask, route, is_known, request, account)).await?;
+        let before = Arc::clone(before);
+        let ready = Box::pin(wake::prepare(ask, route, before, is_known, request, account)).await?;
         (route, is_patient) = (ready.route, ready.is_patient);
         (gate, _busy) = (ready.gate, ready.busy);
     }
@@ -313,9 +329,9 @@ pub(crate) async fn to_container(
     let says = settings.is_some_and(|it| it.proxy_protocol_ports.contains(&port));
     let bind = worker.source_for(ask.downstream.peer.ip(), address);
     let upstream = Upstream { endpoint, kit, since_ms, is_patient, says, bind };
-    if route.gated {
+    if let Some(gate) = gate.as_ref().filter(|gate| !gate.hooks.is_empty()) {
         let hooked = Hooked { project, container, target, upstream: &upstream };
-        if let Some(answer) = Box::pin(hooks::ask(ask, &hooked, request, account)).await? {
+        if let Some(answer) = Box::pin(hooks::ask(ask, gate, &hooked, request, account)).await? {
             return Ok(answer);
         }
     }

@@ -103,10 +103,16 @@ pub(crate) struct Awake {
     pub(crate) route: Route,
     /// Whether the request had to wait for that, and may wait on for a port to open.
     pub(crate) is_patient: bool,
-    /// What its owner has set.
+    /// What its owner has set; looked at again if the request had to wait.
     pub(crate) gate: Option<Arc<Gate>>,
     /// Held until the answer begins.
     pub(crate) busy: Option<Busy>,
+}
+
+/// Whether a container does not run, or is put to sleep without traffic: all others need nothing of
+/// [`prepare`].
+pub(crate) fn may_sleep(gate: &Gate, route: Route) -> bool {
+    gate.settings.idle_pause_after.is_some() || asleep(route.state).is_some()
 }
 
 /// Has the container of a request run, if it may, and notes that there is traffic. `is_known` says
@@ -114,17 +120,19 @@ pub(crate) struct Awake {
 pub(crate) async fn prepare(
     ask: &Ask<'_>,
     route: Route,
+    gate: Arc<Gate>,
     is_known: bool,
     request: &Request<Option<ClientBody>>,
     account: &mut Account,
 ) -> Result<Awake, Failure> {
     let worker = ask.worker;
-    let gate = worker.deps().routes.current().gate(route.container);
-    let settings = gate.as_ref().map(|gate| &gate.settings);
-    let policy = settings.map_or(WakePolicy::Never, |settings| settings.wake);
+    let policy = gate.settings.wake;
     let caller = Caller::of(ask.survey, request.method(), is_known);
     let slept = asleep(route.state).is_some();
     let route = ensure_awake(worker, route, policy, caller).await?;
+    let gate =
+        if slept { worker.deps().routes.current().gate(route.container) } else { Some(gate) };
+    let settings = gate.as_ref().map(|gate| &gate.settings);
     let mut busy = None;
     if settings.is_some_and(|settings| settings.idle_pause_after.is_some()) {
         let traffic = worker.traffic_of(route.container);

@@ -40,6 +40,9 @@ const SCRATCH: usize = 32 * 1024;
 /// Ticks between two looks through the pool.
 const SWEEP: Tick = 10;
 
+/// A state of the routes, by its epoch and revision.
+pub(crate) type Seen = ([u8; 16], u64);
+
 /// One worker.
 pub(crate) struct Worker {
     config: Arc<Config>,
@@ -66,7 +69,7 @@ pub(crate) struct Worker {
     /// The last second that was written out.
     second: Cell<(i64, [u8; 20])>,
     /// What the routes were when the streams were last compared with them.
-    routes_seen: Cell<([u8; 16], u64)>,
+    routes_seen: Cell<Seen>,
     /// The last second that was written out as the date of an answer.
     date: Cell<(i64, [u8; 29])>,
     scratch: RefCell<Vec<u8>>,
@@ -357,6 +360,12 @@ impl Worker {
             Some(pass) => !pass.holds(gate, self.now_ms()),
             None => gate.is_some_and(|gate| gate.policy.is_some()),
         }
+    }
+
+    /// What the routes were when the streams were last compared with them: while that stays the same,
+    /// whoever begins to wait is compared with every change since.
+    pub(crate) fn routes_seen(&self) -> Seen {
+        self.routes_seen.get()
     }
 
     /// The wall clock, in milliseconds since the epoch: what it said at the last tick and what has

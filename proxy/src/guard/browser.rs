@@ -39,8 +39,10 @@ pub(crate) fn is_forged(
     headers: &HeaderMap,
 ) -> bool {
     let safe = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
-    let Some(origin) = headers.get(header::ORIGIN) else { return false };
-    (!safe || ask.survey.upgrade.is_some()) && !is_own(ask, container, origin)
+    if safe && ask.survey.upgrade.is_none() {
+        return false;
+    }
+    headers.get(header::ORIGIN).is_some_and(|origin| !is_own(ask, container, origin))
 }
 
 /// Whether a session counts for a request. The hosts of all tenants are one site, so that `SameSite`

@@ -27,7 +27,7 @@ use tokio::time::timeout;
 use super::{
     Denied,
     basic::Credentials,
-    jwt, query,
+    browser, jwt, query,
     seal::{Bound, Use},
     throttle,
 };
@@ -132,8 +132,8 @@ pub(crate) struct Evidence<'e> {
     pub(crate) speaking: GroupSet,
     pub(crate) headers: &'e HeaderMap,
     pub(crate) uri: &'e Uri,
-    /// Whether a session counts.
-    pub(crate) session: bool,
+    /// How it is asked; nothing where a session is no credential.
+    pub(crate) method: Option<&'e http::Method>,
 }
 
 /// A check that takes long enough to be made elsewhere.
@@ -149,12 +149,25 @@ enum What {
     Token(Bytes),
 }
 
-/// Which of the wanted groups the sender belongs to.
-pub(crate) async fn prove(ask: &Ask<'_>, of: &Evidence<'_>) -> Result<Proven, Failure> {
+/// What a look at a request has shown.
+struct Look {
+    proven: Proven,
+    /// What is to be checked elsewhere.
+    jobs: Vec<Job>,
+    /// Whether no password that was given is known to be right.
+    wrong: bool,
+}
+
+/// Which of the wanted groups the sender belongs to, if that takes no waiting.
+pub(crate) fn known(ask: &Ask<'_>, of: &Evidence<'_>) -> Option<Proven> {
+    let Look { proven, jobs, wrong: _ } = look(ask, of);
+    jobs.is_empty().then_some(proven)
+}
+
+fn look(ask: &Ask<'_>, of: &Evidence<'_>) -> Look {
     let mut proven = Proven::default();
     let mut jobs = Vec::new();
     let basic = Credentials::of(of.headers);
-    // Whether a password was given that fits nowhere.
     let mut wrong = true;
     for (proof, method) in methods(of.policy, of.wants) {
         let speaks = of.speaking.contains(proof.group);
@@ -185,9 +198,7 @@ pub(crate) async fn prove(ask: &Ask<'_>, of: &Evidence<'_>) -> Result<Proven, Fa
             }
             Method::Password { username, salt, hash } if speaks => {
                 let password = (&**username, &**salt, hash);
-                if of.session
-                    && let Some(until_ms) = session_until(ask, of, proof.group, password)
-                {
+                if let Some(until_ms) = session_until(ask, of, proof.group, password) {
                     proven.add(proof, By::Habit, until_ms);
                 }
                 if let Some(given) = &basic {
@@ -198,6 +209,12 @@ pub(crate) async fn prove(ask: &Ask<'_>, of: &Evidence<'_>) -> Result<Proven, Fa
             Method::Password { .. } => {}
         }
     }
+    Look { proven, jobs, wrong }
+}
+
+/// Which of the wanted groups the sender belongs to.
+pub(crate) async fn prove(ask: &Ask<'_>, of: &Evidence<'_>) -> Result<Proven, Failure> {
+    let Look { mut proven, jobs, mut wrong } = look(ask, of);
     let asked = jobs.iter().any(|job| matches!(job.what, What::Password(_)));
     // Whoever has given a right one is not guessing.
     if asked
@@ -265,6 +282,9 @@ fn session_until(
     password: (&str, &str, &[u8; 32]),
 ) -> Option<i64> {
     let Found::One(text) = cookies::find(of.headers, SESSION) else { return None };
+    if !browser::may_use_session(ask, of.container, of.method?, of.headers) {
+        return None;
+    }
     let rest = session_of(of.policy, group, password);
     let hostname = ask.hostname.as_str();
     let bound = Bound { hostname, container: of.container, rest: &rest };

@@ -32,11 +32,11 @@ use std::{
 };
 
 use gantry_model::{
-    Target,
-    access::{Decision, Program, Reason},
+    ContainerId, Target,
+    access::{Decision, GroupSet, Policy, Program, Reason},
 };
-use gantry_router::Route;
-use http::{HeaderMap, Response};
+use gantry_router::Gate;
+use http::{HeaderMap, Request, Response, Uri};
 use tokio::sync::Semaphore;
 
 pub(crate) use denied::Denied;
@@ -115,84 +115,143 @@ impl fmt::Debug for Guard {
 #[derive(Debug)]
 pub(crate) enum Admission {
     /// It goes on to the container; what it streams lives as long as this holds.
-    Passed(Option<Rc<Pass>>),
+    Passed(Rc<Pass>),
     /// The edge has answered it.
     Answered(Box<Response<EdgeBody>>),
 }
 
-/// Decides about a request for `target` of the gated container behind `route`, and takes out of it what
-/// the container may not see.
+/// What is asked for, and what decides about it.
+struct Case<'c> {
+    container: ContainerId,
+    gate: &'c Arc<Gate>,
+    policy: &'c Policy,
+    program: Program,
+    number: Option<u16>,
+    /// The groups worth checking.
+    wants: GroupSet,
+    /// The groups that say something about the service.
+    speaking: GroupSet,
+}
+
+/// As [`check`], for a request about which everything is known already: nothing has to be checked
+/// elsewhere, and no page of the edge is asked for. Most requests are of that kind, and need no room
+/// for anything that waits.
+pub(crate) fn check_now(
+    ask: &Ask<'_>,
+    gate: &Arc<Gate>,
+    container: ContainerId,
+    target: &Target<'_>,
+    request: Downstreams<'_>,
+) -> Option<Result<Admission, Failure>> {
+    let Some(case) = Case::of(gate, container, target) else {
+        return Some(Ok(pass(ask, gate, target, Proven::default())));
+    };
+    if case.is_for_the_edge(request.uri()) {
+        return None;
+    }
+    let proven = if case.wants.is_empty() {
+        Proven::default()
+    } else {
+        credentials::known(ask, &case.evidence(request))?
+    };
+    Some(case.decide(ask, target, request, proven))
+}
+
+/// Decides about a request for `target` of the container behind `gate`, and takes out of it what the
+/// container may not see.
 pub(crate) async fn check(
     ask: &Ask<'_>,
-    route: &Route,
+    gate: &Arc<Gate>,
+    container: ContainerId,
     target: &Target<'_>,
     request: Downstreams<'_>,
 ) -> Result<Admission, Failure> {
-    let Some(gate) = ask.worker.deps().routes.current().gate(route.container) else {
-        return Ok(Admission::Passed(None));
+    let Some(case) = Case::of(gate, container, target) else {
+        return Ok(pass(ask, gate, target, Proven::default()));
     };
-    let (program, number) = (Program::of(target), number(target));
-    let service = (program, number);
-    let address = ask.downstream.peer.ip();
-    let Some(policy) = &gate.policy else {
-        let pass = Pass::new(Arc::clone(&gate), service, address, Proven::default());
-        return Ok(Admission::Passed(Some(Rc::new(pass))));
-    };
-    let hooked = hooks::groups(&gate, policy, program);
-    let wants = policy.wants(program, number).union(hooked);
-    let speaking = policy.speaking(program).union(hooked);
-    let container = route.container;
-    let sign_in = Service { container, gate: &gate, policy, program, number, speaking };
-    if request.uri().path().starts_with("/.gantry/")
-        && sign_in.has_passwords()
-        && let Some(answer) = sign_in::serve(ask, &sign_in, request).await
+    if case.is_for_the_edge(request.uri())
+        && let Some(answer) = sign_in::serve(ask, &case.sign_in(), request).await
     {
         return answer.map(|answer| Admission::Answered(Box::new(answer)));
     }
-    let (method, headers) = (request.method(), request.headers());
-    let evidence = Evidence {
-        container,
-        gate: &gate,
-        policy,
-        wants,
-        speaking,
-        headers,
-        uri: request.uri(),
-        session: browser::may_use_session(ask, container, method, headers),
-    };
-    let is_preflight = preflight::is_preflight(method, headers);
-    let proven = if wants.is_empty() {
+    let proven = if case.wants.is_empty() {
         Proven::default()
     } else {
-        credentials::prove(ask, &evidence).await?
+        credentials::prove(ask, &case.evidence(request)).await?
     };
-    let decision = policy.decide(program, number, proven.groups, proven.caller());
-    if decision != Decision::Allow && is_preflight {
-        return answer_preflight(ask, &sign_in, headers, decision);
+    case.decide(ask, target, request, proven)
+}
+
+impl<'c> Case<'c> {
+    /// Nothing if there is no policy.
+    fn of(gate: &'c Arc<Gate>, container: ContainerId, target: &Target<'_>) -> Option<Self> {
+        let policy = gate.policy.as_ref()?;
+        let (program, number) = (Program::of(target), number(target));
+        let hooked = hooks::groups(gate, policy, program);
+        let wants = policy.wants(program, number).union(hooked);
+        let speaking = policy.speaking(program).union(hooked);
+        Some(Self { container, gate, policy, program, number, wants, speaking })
     }
-    match decision {
-        Decision::Allow => {}
-        Decision::Forbidden(reason) => return Err(refusal(reason)),
-        Decision::Challenge if browser::is_navigation(ask) => {
-            strip::strip(request, policy, speaking);
-            let path = request.uri().path_and_query();
-            return Err(sign_in::page(ask, &sign_in, request.method(), path));
-        }
-        Decision::Challenge => {
-            let script = browser::is_script(headers);
-            return Err(Denied::Anonymous { script }.into());
-        }
+
+    fn sign_in(&self) -> Service<'c> {
+        let Self { container, gate, policy, program, number, wants: _, speaking } = *self;
+        Service { container, gate, policy, program, number, speaking }
     }
-    if browser::is_forged(ask, container, method, headers) {
-        // What a browser adds by itself does not count.
-        let (groups, caller) = (proven.deliberate, proven.deliberate_caller());
-        if policy.decide(program, number, groups, caller) != Decision::Allow {
-            return Err(Denied::Origin.into());
-        }
+
+    /// Whether a path may be one of those that the edge answers itself.
+    fn is_for_the_edge(&self, uri: &Uri) -> bool {
+        uri.path().starts_with("/.gantry/") && self.sign_in().has_passwords()
     }
-    strip::strip(request, policy, speaking);
-    let pass = Pass::new(Arc::clone(&gate), service, address, proven);
-    Ok(Admission::Passed(Some(Rc::new(pass))))
+
+    fn evidence<'e, B>(&'e self, request: &'e Request<B>) -> Evidence<'e> {
+        let Self { container, gate, policy, program: _, number: _, wants, speaking } = *self;
+        let (headers, uri) = (request.headers(), request.uri());
+        let method = Some(request.method());
+        Evidence { container, gate, policy, wants, speaking, headers, uri, method }
+    }
+
+    fn decide(
+        &self,
+        ask: &Ask<'_>,
+        target: &Target<'_>,
+        request: Downstreams<'_>,
+        proven: Proven,
+    ) -> Result<Admission, Failure> {
+        let Self { container, policy, program, number, speaking, .. } = *self;
+        let (method, headers) = (request.method(), request.headers());
+        let decision = policy.decide(program, number, proven.groups, proven.caller());
+        if decision != Decision::Allow && preflight::is_preflight(method, headers) {
+            return answer_preflight(ask, &self.sign_in(), headers, decision);
+        }
+        match decision {
+            Decision::Allow => {}
+            Decision::Forbidden(reason) => return Err(refusal(reason)),
+            Decision::Challenge if browser::is_navigation(ask) => {
+                strip::strip(request, policy, speaking);
+                let path = request.uri().path_and_query();
+                return Err(sign_in::page(ask, &self.sign_in(), request.method(), path));
+            }
+            Decision::Challenge => {
+                let script = browser::is_script(headers);
+                return Err(Denied::Anonymous { script }.into());
+            }
+        }
+        if browser::is_forged(ask, container, method, headers) {
+            // What a browser adds by itself does not count.
+            let (groups, caller) = (proven.deliberate, proven.deliberate_caller());
+            if policy.decide(program, number, groups, caller) != Decision::Allow {
+                return Err(Denied::Origin.into());
+            }
+        }
+        strip::strip(request, policy, speaking);
+        Ok(pass(ask, self.gate, target, proven))
+    }
+}
+
+fn pass(ask: &Ask<'_>, gate: &Arc<Gate>, target: &Target<'_>, proven: Proven) -> Admission {
+    let service = (Program::of(target), number(target));
+    let address = ask.downstream.peer.ip();
+    Admission::Passed(Rc::new(Pass::new(Arc::clone(gate), service, address, proven)))
 }
 
 fn answer_preflight(

@@ -151,7 +151,7 @@ async fn submit(
                 speaking: service.speaking,
                 headers: request.headers(),
                 uri: request.uri(),
-                session: false,
+                method: None,
             };
             credentials::passwords(ask, &evidence, given).await?.held
         }
