@@ -71,6 +71,8 @@ pub(crate) struct Proven {
     pub(crate) groups: GroupSet,
     /// Those of them that do not rest on what a browser sends by itself, whoever made it ask.
     pub(crate) deliberate: GroupSet,
+    /// Groups that were checked and found to read nothing that the request holds.
+    pub(crate) bare: GroupSet,
     /// How.
     pub(crate) held: Vec<Held>,
     known: bool,
@@ -167,8 +169,9 @@ pub(crate) fn known(ask: &Ask<'_>, of: &Evidence<'_>) -> Option<Proven> {
 fn look(ask: &Ask<'_>, of: &Evidence<'_>) -> Look {
     let mut proven = Proven::default();
     let mut jobs = Vec::new();
-    let basic = Credentials::of(of.headers);
+    let mut basic = None;
     let mut wrong = true;
+    let mut touched = GroupSet::EMPTY;
     for (proof, method) in methods(of.policy, of.wants) {
         let speaks = of.speaking.contains(proof.group);
         match method {
@@ -178,11 +181,16 @@ fn look(ask: &Ask<'_>, of: &Evidence<'_>) -> Look {
                 }
             }
             Method::Token { place, value } => {
-                if let Some(by) = has_token(of, place, value, speaks) {
+                let tried = try_token(of, place, value, speaks);
+                if let Tried::Held(by) = tried {
                     proven.add(proof, by, FOR_EVER);
+                }
+                if tried != Tried::Absent {
+                    touched.insert(proof.group);
                 }
             }
             Method::Jwt { algorithm, sources, key, claims } => {
+                touched.insert(proof.group);
                 for source in sources {
                     let Some((token, by)) = token_at(of.headers, source, speaks) else { continue };
                     if *algorithm != JwtAlgorithm::Hs256 {
@@ -197,11 +205,12 @@ fn look(ask: &Ask<'_>, of: &Evidence<'_>) -> Look {
                 }
             }
             Method::Password { username, salt, hash } if speaks => {
+                touched.insert(proof.group);
                 let password = (&**username, &**salt, hash);
                 if let Some(until_ms) = session_until(ask, of, proof.group, password) {
                     proven.add(proof, By::Habit, until_ms);
                 }
-                if let Some(given) = &basic {
+                if let Some(given) = basic.get_or_insert_with(|| Credentials::of(of.headers)) {
                     let job = Job::new(ask, of, proof, By::Habit, What::Password(given.clone()));
                     wrong &= !job.recall(ask, &mut proven, &mut jobs);
                 }
@@ -209,6 +218,7 @@ fn look(ask: &Ask<'_>, of: &Evidence<'_>) -> Look {
             Method::Password { .. } => {}
         }
     }
+    proven.bare = of.wants.difference(touched);
     Look { proven, jobs, wrong }
 }
 
@@ -292,26 +302,35 @@ fn session_until(
     Some(seal.check(Use::Session, &bound, text, ask.worker.now_ms())?.until_ms)
 }
 
-fn has_token(of: &Evidence<'_>, place: &Place, value: &str, speaks: bool) -> Option<By> {
+/// What a place holds of a fixed token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tried {
+    /// Nothing, as far as a look at the place itself tells.
+    Absent,
+    Failed,
+    Held(By),
+}
+
+fn try_token(of: &Evidence<'_>, place: &Place, value: &str, speaks: bool) -> Tried {
     let same = |given: &[u8]| verify_slices_are_equal(given, value.as_bytes()).is_ok();
     let (holds, by) = match place {
-        Place::Header(name) => {
-            let field = field(of.headers, name, speaks);
-            (field.is_some_and(same), By::Deed)
-        }
+        Place::Header(name) => match field(of.headers, name, speaks) {
+            Found::Absent => return Tried::Absent,
+            found => (found.one().is_some_and(same), By::Deed),
+        },
         Place::Cookie(name) => (cookies::find(of.headers, name).one().is_some_and(same), By::Habit),
         Place::Param(name) => {
             let found = query::find(of.uri.query().unwrap_or_default(), name).one();
             (found.is_some_and(|value| same(&value)), By::Deed)
         }
     };
-    holds.then_some(by)
+    if holds { Tried::Held(by) } else { Tried::Failed }
 }
 
 fn token_at<'h>(headers: &'h HeaderMap, source: &Source, speaks: bool) -> Option<(&'h [u8], By)> {
     match source {
         Source::Header(name) => {
-            let field = field(headers, name, speaks)?;
+            let field = field(headers, name, speaks).one()?;
             let token = match field.split_at_checked(7) {
                 Some((scheme, token)) if scheme.eq_ignore_ascii_case(b"bearer ") => token,
                 Some(_) | None => field,
@@ -322,12 +341,12 @@ fn token_at<'h>(headers: &'h HeaderMap, source: &Source, speaks: bool) -> Option
     }
 }
 
-/// The one field of this name.
-fn field<'h>(headers: &'h HeaderMap, name: &str, speaks: bool) -> Option<&'h [u8]> {
+/// The field of this name, as far as it is read.
+fn field<'h>(headers: &'h HeaderMap, name: &str, speaks: bool) -> Found<&'h [u8]> {
     if !speaks && name == header::AUTHORIZATION.as_str() {
-        return None;
+        return Found::Absent;
     }
-    Found::of(headers.get_all(name).iter()).one().map(HeaderValue::as_bytes)
+    Found::of(headers.get_all(name).iter().map(HeaderValue::as_bytes))
 }
 
 impl Job {

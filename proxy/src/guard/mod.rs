@@ -227,7 +227,7 @@ impl<'c> Case<'c> {
             Decision::Allow => {}
             Decision::Forbidden(reason) => return Err(refusal(reason)),
             Decision::Challenge if browser::is_navigation(ask) => {
-                strip::strip(request, policy, speaking);
+                strip::strip(request, policy, speaking, proven.bare);
                 let path = request.uri().path_and_query();
                 return Err(sign_in::page(ask, &self.sign_in(), request.method(), path));
             }
@@ -243,7 +243,7 @@ impl<'c> Case<'c> {
                 return Err(Denied::Origin.into());
             }
         }
-        strip::strip(request, policy, speaking);
+        strip::strip(request, policy, speaking, proven.bare);
         Ok(pass(ask, self.gate, target, proven))
     }
 }

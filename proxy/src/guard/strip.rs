@@ -13,12 +13,17 @@ use super::{basic, credentials::methods, query};
 use crate::cookies;
 
 /// Takes the credentials out of a request. `speaking` are the groups that say something about the
-/// service.
-pub(crate) fn strip<B>(request: &mut Request<B>, policy: &Policy, speaking: GroupSet) {
-    let all = GroupSet::first(policy.groups().len());
+/// service, `bare` those that are known to read nothing that the request holds.
+pub(crate) fn strip<B>(
+    request: &mut Request<B>,
+    policy: &Policy,
+    speaking: GroupSet,
+    bare: GroupSet,
+) {
+    let reading = GroupSet::first(policy.groups().len()).difference(bare);
     let headers = request.headers_mut();
     let (mut cookies, mut params) = (false, false);
-    for (proof, method) in methods(policy, all) {
+    for (proof, method) in methods(policy, reading) {
         let speaks = speaking.contains(proof.group);
         match method {
             Method::Ip(_) => {}

@@ -68,7 +68,11 @@ impl AsyncWrite for Socket {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let polled = Pin::new(&mut this.tcp).poll_write_vectored(cx, slices);
+        let polled = match slices {
+            // What TLS sends is one record as a rule, and the kernel has less to do for `send`.
+            [one] => Pin::new(&mut this.tcp).poll_write(cx, one),
+            _ => Pin::new(&mut this.tcp).poll_write_vectored(cx, slices),
+        };
         this.count(polled)
     }
 
