@@ -316,7 +316,7 @@ fn try_token(of: &Evidence<'_>, place: &Place, value: &str, speaks: bool) -> Tri
     let (holds, by) = match place {
         Place::Header(name) => match field(of.headers, name, speaks) {
             Found::Absent => return Tried::Absent,
-            found => (found.one().is_some_and(same), By::Deed),
+            found @ (Found::One(_) | Found::Several) => (found.one().is_some_and(same), By::Deed),
         },
         Place::Cookie(name) => (cookies::find(of.headers, name).one().is_some_and(same), By::Habit),
         Place::Param(name) => {
