@@ -178,6 +178,17 @@ def latency_rows(machine, options):
         out = machine.client("latency", *arguments)
         return [int(re.search(rf"{name}_us (\d+)", out)[1]) / 1000 for name in ("p50", "p99")]
 
+    def measure(wanted, added, alone):
+        for number in range(options.rounds):
+            say(f"{added[0].work}: round {number + 1} of {options.rounds}")
+            for proxy in wanted:
+                direct = ask("plain", ORIGIN, rates[proxy], seconds)
+                address = f"{ADDRESSES[proxy]}:8443"
+                through = ask("tls", address, rates[proxy], seconds, machine.ca)
+                for extra, row, by, without in zip(added, alone, through, direct):
+                    extra.figures.setdefault(proxy, []).append(by - without)
+                    row.figures.setdefault(proxy, []).append(without)
+
     added = [
         Row("added latency at half load, p50", "ms", 0.15),
         Row("added latency at half load, p99", "ms", 0.5),
@@ -187,18 +198,16 @@ def latency_rows(machine, options):
         Row("– latency of the direct connection at that rate, p99", "ms"),
     ]
     with machine.awake():
-        for number in range(options.rounds):
-            say(f"added latency at half load: round {number + 1} of {options.rounds}")
-            for proxy in machine.wanted:
-                direct = ask("plain", ORIGIN, rates[proxy], seconds)
-                address = f"{ADDRESSES[proxy]}:8443"
-                through = ask("tls", address, rates[proxy], seconds, machine.ca)
-                for rows in zip(added, alone, through, direct):
-                    extra, row, by, without = rows
-                    extra.figures.setdefault(proxy, []).append(by - without)
-                    row.figures.setdefault(proxy, []).append(without)
+        measure(machine.wanted, added, alone)
+    asleep = [
+        Row("– added latency where cores may fall asleep, p50", "ms"),
+        Row("– added latency where cores may fall asleep, p99", "ms"),
+    ]
+    # Only to show what that does.
+    measure([proxy for proxy in machine.wanted if proxy != "caddy"], asleep, (Row("", ""), Row("", "")))
     yield from added
     yield from alone
+    yield from asleep
 
 
 def memory_rows(machine, options):
