@@ -13,8 +13,8 @@ use gantry_model::{ContainerId, ProjectId, ServerId};
 pub(crate) use self::{
     access::{At, HookName, HooksCommand, HostnamesCommand, Owner, PermissionsCommand},
     accounts::{
-        ActivityCommand, AuthCommand, EventsCommand, Login, RealmsCommand, TokenCreate,
-        TokensCommand, UserChange, UsersCommand,
+        ActivityCommand, AuthCommand, EventsCommand, EventsRemoved, Login, RealmsCommand,
+        TokenChange, TokenCreate, TokensCommand, UserChange, UsersCommand,
     },
     proxy::{AliasFields, EdgeSettings, ProxyCommand, Tap},
     snapshots::{ContainerCopy, SnapshotsCommand},
@@ -464,6 +464,11 @@ pub(crate) struct KitSwitches {
 pub(crate) enum ServersCommand {
     /// List servers.
     List,
+    /// Show a server.
+    Get {
+        /// Its id.
+        id: ServerId,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -473,6 +478,11 @@ pub(crate) enum ImagesCommand {
         /// Only those of this operating system.
         #[arg(long)]
         os: Option<String>,
+    },
+    /// Show an image.
+    Get {
+        /// Its id.
+        id: gantry_model::ImageId,
     },
 }
 

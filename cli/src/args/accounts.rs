@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use gantry_model::{ContainerId, ProjectId, RealmId, TokenId, UserId};
+use gantry_model::{ContainerId, EventId, ProjectId, RealmId, TokenId, UserId};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum AuthCommand {
@@ -54,6 +54,15 @@ pub(crate) enum TokensCommand {
         /// Its id.
         id: TokenId,
     },
+    /// Show a token, without its secret.
+    Get {
+        /// Its id.
+        id: TokenId,
+    },
+    /// Change a token; what is left out stays.
+    Update(TokenChange),
+    /// List the named sets of permissions.
+    Templates,
     /// Make a token that may do the same as another; its secret is shown once.
     Copy {
         /// The id of the token to be copied.
@@ -162,6 +171,64 @@ pub(crate) enum EventsCommand {
     Stats,
     /// Print events as they happen, one JSON object a line, until Ctrl-C.
     Follow,
+    /// Show an event.
+    Get {
+        /// Its id.
+        id: EventId,
+    },
+    /// Remove one event.
+    Delete {
+        /// Its id.
+        id: EventId,
+    },
+    /// Remove the events that these filters choose, or all.
+    DeleteMany(EventsRemoved),
+    /// Remove events that are older than some days.
+    CleanUp {
+        /// The days that stay.
+        #[arg(long)]
+        retention_days: u32,
+    },
+}
+
+/// Which events to remove.
+#[derive(Args, Debug)]
+#[group(id = "which", required = true, multiple = true)]
+pub(crate) struct EventsRemoved {
+    /// Only this kind, such as container.running.
+    #[arg(long)]
+    pub(crate) event_type: Option<String>,
+    /// Only about this thing.
+    #[arg(long, value_name = "ID")]
+    pub(crate) resource_id: Option<String>,
+    /// Only of before (ISO 8601).
+    #[arg(long, value_name = "TIME")]
+    pub(crate) before: Option<String>,
+    /// All of them.
+    #[arg(long, conflicts_with_all = ["event_type", "resource_id", "before"])]
+    pub(crate) all: bool,
+}
+
+/// What of a token can change. Its secret cannot.
+#[derive(Args, Debug)]
+pub(crate) struct TokenChange {
+    /// Its id.
+    pub(crate) id: TokenId,
+    /// Its name.
+    #[arg(long)]
+    pub(crate) alias: Option<String>,
+    /// Accept it only from these addresses or networks; `*` for all.
+    #[arg(long, value_name = "CIDR,..|*")]
+    pub(crate) ip_whitelist: Option<String>,
+    /// What it may do, by a name that `tokens templates` lists.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) permission_template: Option<String>,
+    /// When it expires (ISO 8601); `null` for never.
+    #[arg(long, value_name = "TIME|null")]
+    pub(crate) expires_at: Option<String>,
+    /// Whether it may be used at all.
+    #[arg(long, value_name = "BOOL")]
+    pub(crate) enabled: Option<bool>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -184,4 +251,7 @@ pub(crate) struct TokenCreate {
     /// When it expires (ISO 8601).
     #[arg(long, value_name = "TIME")]
     pub(crate) expires_at: Option<String>,
+    /// What it may do, by a name that `tokens templates` lists; everything when absent.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) permission_template: Option<String>,
 }

@@ -15,7 +15,7 @@ use super::{
     view,
 };
 use crate::{
-    args::{AuthCommand, Login, RealmsCommand, TokenCreate, TokensCommand},
+    args::{AuthCommand, Login, RealmsCommand, TokenChange, TokenCreate, TokensCommand},
     exit::{Class, Failure},
     output::{self, Format},
 };
@@ -94,6 +94,16 @@ impl Client {
                 let tokens = self.api.get("auth/tokens", &[]).await?;
                 self.list(&tokens, &tokens, view::TOKEN)
             }
+            TokensCommand::Get { id } => {
+                self.show(&self.api.get(&format!("auth/tokens/{id}"), &[]).await?)
+            }
+            TokensCommand::Update(change) => {
+                let path = format!("auth/tokens/{}", change.id);
+                self.show(&self.api.patch(&path, &token_change(change)).await?)
+            }
+            TokensCommand::Templates => {
+                self.show(&self.api.get("auth/tokens/templates", &[]).await?)
+            }
             TokensCommand::Delete { id } => {
                 self.confirm(&format!("token {id}"))?;
                 self.api.delete(&format!("auth/tokens/{id}")).await?;
@@ -151,6 +161,9 @@ impl Client {
             if let Some(time) = token.expires_at {
                 fields.insert("expires_at".to_owned(), json!(time));
             }
+            if let Some(template) = token.permission_template {
+                fields.insert("permission_template".to_owned(), json!(template));
+            }
         }
         let made = self.api.post("auth/tokens", &[], Some(&body)).await?;
         self.show_secret(&made)
@@ -165,6 +178,20 @@ impl Client {
             }
         }
     }
+}
+
+/// What a change of a token sends.
+fn token_change(change: TokenChange) -> Value {
+    let or_null = |text: String| if text == "null" { Value::Null } else { json!(text) };
+    let fields = [
+        ("alias", change.alias.map(Value::String)),
+        ("ip_whitelist", change.ip_whitelist.map(Value::String)),
+        ("permission_template", change.permission_template.map(Value::String)),
+        ("expires_at", change.expires_at.map(or_null)),
+        ("is_enabled", change.enabled.map(Value::Bool)),
+    ];
+    let given = fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
+    Value::Object(given.collect())
 }
 
 fn read_line(question: &str) -> Result<String, Failure> {

@@ -86,6 +86,11 @@ impl Api {
         self.call(Method::DELETE, path, &[], None).await
     }
 
+    /// Removes what the body chooses.
+    pub(super) async fn delete_with(&self, path: &str, body: &Value) -> Result<Value, Failure> {
+        self.call(Method::DELETE, path, &[], Some(body)).await
+    }
+
     /// Writes to a document that still is of this version.
     pub(super) async fn write_at(
         &self,

@@ -9,7 +9,11 @@ use super::{
     Client,
     view::{self, field, text},
 };
-use crate::{args::EventsCommand, exit::Failure, output};
+use crate::{
+    args::{EventsCommand, EventsRemoved},
+    exit::Failure,
+    output,
+};
 
 /// How often it is looked for new events.
 const POLL: Duration = Duration::from_secs(1);
@@ -24,6 +28,33 @@ impl Client {
                 query.extend(project_id.map(|id| ("project_id", id.to_string())));
                 let data = self.api.get("events", &query).await?;
                 self.list(&data, field(&data, "events"), view::EVENT)
+            }
+            EventsCommand::Get { id } => {
+                self.show(&self.api.get(&format!("events/{id}"), &[]).await?)
+            }
+            EventsCommand::Delete { id } => {
+                self.confirm(&format!("event {id}"))?;
+                self.api.delete(&format!("events/{id}")).await?;
+                output::note(&format!("Deleted event {id}."));
+                Ok(())
+            }
+            EventsCommand::DeleteMany(which) => {
+                self.confirm(if which.all { "all events" } else { "these events" })?;
+                let EventsRemoved { event_type, resource_id, before, all: _ } = which;
+                let filters = [
+                    ("event_type", event_type),
+                    ("resource_id", resource_id),
+                    ("before_date", before),
+                ];
+                let given = filters.into_iter().filter_map(|(name, value)| Some((name, value?)));
+                let body = given.map(|(name, value)| (name.to_owned(), Value::String(value)));
+                let body = Value::Object(body.collect());
+                self.show(&self.api.delete_with("events", &body).await?)
+            }
+            EventsCommand::CleanUp { retention_days } => {
+                self.confirm(&format!("events older than {retention_days} days"))?;
+                let body = serde_json::json!({ "retention_days": retention_days });
+                self.show(&self.api.post("events/cleanup", &[], Some(&body)).await?)
             }
             EventsCommand::Stats => self.show(&self.api.get("events/stats", &[]).await?),
             EventsCommand::Follow => tokio::select! {

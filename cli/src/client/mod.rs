@@ -63,6 +63,12 @@ pub(crate) async fn run(
             let servers = client.api.get("servers", &[]).await?;
             client.list(&servers, &servers, view::SERVER)
         }
+        Command::Servers(ServersCommand::Get { id }) => {
+            client.show(&client.api.get(&format!("servers/{id}"), &[]).await?)
+        }
+        Command::Images(ImagesCommand::Get { id }) => {
+            client.show(&client.api.get(&format!("images/public/{id}"), &[]).await?)
+        }
         Command::Images(ImagesCommand::List { os }) => {
             let query: Vec<_> = os.into_iter().map(|os| ("os", os)).collect();
             let data = client.api.get("images/public", &query).await?;
