@@ -245,7 +245,9 @@ impl Gantry {
         wait_until("Gantry is ready", READY, || {
             ended = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
             ended.is_some()
-                || self.run_file().is_ok_and(|run| run["pid"] == pid)
+                // The administrator's credential is kept a moment after the requests are taken.
+                || self.state().join("admin.json").exists()
+                    && self.run_file().is_ok_and(|run| run["pid"] == pid)
                     && Command::new("curl")
                         .args(["-fsS", "-o", "/dev/null", "--noproxy", "*", &url])
                         .stderr(Stdio::null())
