@@ -13,6 +13,8 @@
 mod browser;
 #[path = "harness/curl.rs"]
 mod curl;
+#[path = "harness/foreign.rs"]
+mod foreign;
 #[path = "harness/gantry.rs"]
 mod gantry;
 #[path = "harness/repository.rs"]
@@ -22,5 +24,6 @@ mod wait;
 
 pub use browser::Browser;
 pub use curl::{Answer, Curl};
+pub use foreign::Foreign;
 pub use gantry::{Container, Gantry, Options, walk, walk_on};
 pub use wait::{wait_for, wait_until};

@@ -16,9 +16,9 @@ use crate::{
     deps::RequestId,
     downstream::{Downstream, Protocol},
     guard::reads_param,
-    limits::{Counted, InFlight},
+    limits::{Counted, InFlight, Refused},
     logs::{Asked, Capture, Capturing, Ended, Log, Served, Source, TARGET_MAX},
-    metrics::RouteKind,
+    metrics::{Metrics, RouteKind},
     traffic::Flow,
     worker::Worker,
 };
@@ -181,7 +181,11 @@ impl Account {
     pub(crate) fn is_captured(&mut self, headers: &HeaderMap) {
         if let Some(recording) = &mut self.recording {
             let logs = &self.worker.deps().logs;
-            recording.capturing = Some(logs.capture(&recording.log, recording.seq, headers));
+            let capturing = logs.capture(&recording.log, recording.seq, headers);
+            if capturing.capture.is_crowded() {
+                self.worker.metrics().refused(Refused::LogBodies);
+            }
+            recording.capturing = Some(capturing);
         }
     }
 
@@ -304,6 +308,21 @@ impl Account {
         line.extend_from_slice(b"}\n");
     }
 
+    /// Counts what a limit on sizes or on slowness did to the request.
+    #[cold]
+    fn count_limits(&self, metrics: &Metrics) {
+        let progress = self.progress.as_ref();
+        if self.error == Some(Code::HeadTooLarge) {
+            metrics.refused(Refused::HeadSize);
+        }
+        if self.error == Some(Code::BodyTooLarge) || progress.is_some_and(|it| it.is_too_large()) {
+            metrics.refused(Refused::BodyBytes);
+        }
+        if let Some(cut) = progress.and_then(|progress| progress.late()) {
+            metrics.cut(cut);
+        }
+    }
+
     fn octets_received(&self) -> u64 {
         self.received + self.progress.as_ref().map_or(0, |progress| progress.octets())
     }
@@ -317,6 +336,9 @@ impl Drop for Account {
         metrics.request(self.downstream.protocol, self.kind, self.status, took);
         metrics.octets_received.add(self.octets_received());
         metrics.octets_sent.add(self.sent);
+        if self.error.is_some() || self.progress.is_some() {
+            self.count_limits(metrics);
+        }
         let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         self.worker.log(|line| self.write(line, took_us));
         if let Some(recording) = self.recording.take() {

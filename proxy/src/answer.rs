@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 
 use crate::{
     body::EdgeBody, deps::RequestId, downstream::Protocol, framing::Refusal, guard::Denied, page,
+    wake::Waiting,
 };
 
 /// The machine-readable name of a failure; part of the interface.
@@ -175,7 +176,7 @@ pub(crate) enum Failure {
     ContainerPaused,
     ContainerFailed,
     /// It sleeps, and this request or another has asked it to wake.
-    ContainerWaking,
+    ContainerWaking(Waiting),
     ContainerNotWoken,
     ServiceNotProvided(Service),
     /// The Kit does not bring the service, and no program of the container listens in its place. A
@@ -242,7 +243,7 @@ impl Failure {
             Self::ContainerStopped => Code::ContainerStopped,
             Self::ContainerPaused => Code::ContainerPaused,
             Self::ContainerFailed => Code::ContainerFailed,
-            Self::ContainerWaking => Code::ContainerWaking,
+            Self::ContainerWaking(_) => Code::ContainerWaking,
             Self::ContainerNotWoken => Code::ContainerNotWoken,
             Self::ServiceNotProvided(_) | Self::ServiceAbsent { .. } => Code::ServiceNotProvided,
             Self::ServiceNotStarted { .. } => Code::ServiceNotStarted,
@@ -302,7 +303,7 @@ impl Failure {
     const fn retry_after(&self) -> Option<u64> {
         match self {
             Self::ContainerStarting
-            | Self::ContainerWaking
+            | Self::ContainerWaking(_)
             | Self::PortClosed { fresh: true, .. }
             | Self::ContainerBusy
             | Self::EdgeBusy
@@ -376,7 +377,7 @@ impl Failure {
             Self::ContainerStopped => "the container is stopped; start it first",
             Self::ContainerPaused => "the container is paused; resume it first",
             Self::ContainerFailed => "the container has failed; its status in the API says why",
-            Self::ContainerWaking => "the container was asleep and is waking",
+            Self::ContainerWaking(_) => "the container was asleep and is waking",
             Self::ContainerNotWoken => {
                 "the container is asleep and did not wake; its status in the API says more"
             }

@@ -4,6 +4,10 @@
 use std::{
     future::{Future, poll_fn},
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     task::Poll,
 };
 
@@ -21,6 +25,7 @@ use crate::{
     deps::{ApiRealm, Body, ClientAddress},
     forward::Downstreams,
     headers::clean_response,
+    limits::CutBy,
     pipeline::Ask,
 };
 
@@ -37,12 +42,13 @@ pub(crate) async fn call(
     parts.extensions.insert(ClientAddress(ask.downstream.peer));
     parts.extensions.insert(ApiRealm(realm));
     parts.extensions.insert(ask.id);
+    let late = Arc::<AtomicBool>::default();
     let body = match incoming.filter(|incoming| !incoming.is_end_stream()) {
         Some(incoming) => {
             if let Some(interims) = ask.interims {
                 interims.ask();
             }
-            Body::new(TimedBody::new(incoming, limits.body_idle))
+            Body::new(TimedBody::new(incoming, limits.body_idle, &late))
         }
         None => Body::new(Empty::<Bytes>::new().map_err(|never| match never {})),
     };
@@ -62,7 +68,11 @@ pub(crate) async fn call(
         Poll::Pending if wait.poll_over(cx).is_some() => Poll::Ready(Err(Failure::ApiUnavailable)),
         Poll::Pending => Poll::Pending,
     })
-    .await?;
+    .await;
+    if late.load(Relaxed) {
+        ask.worker.metrics().cut(CutBy::BodyPause);
+    }
+    let response = response?;
 
     let mut response = response.map(EdgeBody::api);
     let headers = response.headers_mut();

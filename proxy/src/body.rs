@@ -5,7 +5,10 @@ use std::{
     cell::{Cell, OnceCell},
     pin::Pin,
     rc::Rc,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -22,6 +25,7 @@ use crate::{
     http1, http2,
     http3_body::Receiving,
     interim::Interims,
+    limits::CutBy,
     logs::{Capture, LogBody},
     traffic::Flow,
     tunnel::UpstreamEnd,
@@ -89,6 +93,8 @@ pub(crate) struct Progress {
     octets: Cell<u64>,
     last: Cell<Tick>,
     broken: Cell<bool>,
+    /// The limit that the body was ended by, if it was late.
+    late: Cell<Option<CutBy>>,
     /// The octets that may come.
     max: Option<u64>,
     /// Of a container that may be put to sleep.
@@ -122,6 +128,11 @@ impl Progress {
     /// Whether the client broke the body off, or was late with it.
     pub(crate) fn is_broken(&self) -> bool {
         self.broken.get()
+    }
+
+    /// The limit that ended the body, if it came too slowly over HTTP/2 or 3.
+    pub(crate) fn late(&self) -> Option<CutBy> {
+        self.late.get()
     }
 
     /// When the last frame came.
@@ -225,6 +236,7 @@ impl HttpBody for RequestBody {
                     }
                     if wait.poll_over(cx).is_some() {
                         progress.broken.set(true);
+                        progress.late.set(Some(patience.bound(CutBy::BodyPause, CutBy::BodyRate)));
                         return Poll::Ready(Some(Err("the request body is late".into())));
                     }
                 }
@@ -254,12 +266,16 @@ pub(crate) struct TimedBody {
     incoming: ClientBody,
     idle: Duration,
     sleep: Pin<Box<Sleep>>,
+    /// Whether it was late.
+    late: Arc<AtomicBool>,
 }
 
 impl TimedBody {
-    /// `incoming`, failing when it pauses longer than `idle`. Needs a runtime with time.
-    pub(crate) fn new(incoming: ClientBody, idle: Duration) -> Self {
-        Self { incoming, idle, sleep: Box::pin(tokio::time::sleep(idle)) }
+    /// `incoming`, failing when it pauses longer than `idle`, which `late` then says. Needs a runtime
+    /// with time.
+    pub(crate) fn new(incoming: ClientBody, idle: Duration, late: &Arc<AtomicBool>) -> Self {
+        let sleep = Box::pin(tokio::time::sleep(idle));
+        Self { incoming, idle, sleep, late: Arc::clone(late) }
     }
 }
 
@@ -278,7 +294,10 @@ impl HttpBody for TimedBody {
                 Poll::Ready(frame)
             }
             Poll::Pending => match this.sleep.as_mut().poll(cx) {
-                Poll::Ready(()) => Poll::Ready(Some(Err("the request body is late".into()))),
+                Poll::Ready(()) => {
+                    this.late.store(true, Relaxed);
+                    Poll::Ready(Some(Err("the request body is late".into())))
+                }
                 Poll::Pending => Poll::Pending,
             },
         }

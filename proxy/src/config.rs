@@ -152,6 +152,15 @@ pub struct Limits {
     pub frames_max: u32,
     /// Streams of HTTP/2 or HTTP/3 that a client may reset in 10 seconds; then the connection ends.
     pub resets_max: u32,
+    /// Requests that were none on one HTTP/3 connection; one more ends it.
+    pub broken_max: u32,
+    /// TLS handshakes under way in one worker, beyond which clients of HTTP/3 must prove their address
+    /// first.
+    pub unproven_max: usize,
+    /// Wrong passwords from one address (IPv4) or one /64 (IPv6) to one container within a minute.
+    pub password_failures_max: u32,
+    /// Passwords and signatures that are being checked at one time, in all workers together.
+    pub credential_checks_max: usize,
     /// Idle connections to one port of a container that one worker keeps.
     pub pool_per_port_max: usize,
     /// Idle connections to all containers that one worker keeps.
@@ -192,6 +201,10 @@ impl Default for Limits {
             streams_max: 128,
             frames_max: 2_000,
             resets_max: 500,
+            broken_max: 32,
+            unproven_max: 64,
+            password_failures_max: 10,
+            credential_checks_max: 32,
             pool_per_port_max: 64,
             pool_max: 4_096,
             pool_idle: seconds(60),

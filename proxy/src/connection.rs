@@ -9,7 +9,7 @@ use crate::{
     downstream::{Downstream, Protocol},
     http1::{self, ClientIo, Socket},
     http2,
-    limits::Guest,
+    limits::{CutBy, Guest},
     listen::Purpose,
     worker::Worker,
 };
@@ -62,9 +62,13 @@ async fn handshake(
         }
     };
     let handshake = worker.tls().acceptor.accept(socket);
-    if let Ok(Ok(stream)) = timeout(worker.limits().tls_timeout, handshake).await {
-        worker.metrics().tls_handshakes.add(1);
-        return Some(Box::new(stream));
+    match timeout(worker.limits().tls_timeout, handshake).await {
+        Ok(Ok(stream)) => {
+            worker.metrics().tls_handshakes.add(1);
+            return Some(Box::new(stream));
+        }
+        Ok(Err(_)) => {}
+        Err(_) => worker.metrics().cut(CutBy::HandshakeTimeout),
     }
     worker.metrics().tls_failures.add(1);
     None

@@ -132,7 +132,8 @@ impl Edge {
 
         let mut edge =
             Self { addresses, stop, workers: Vec::new(), admin: Some(admin), access_log };
-        let guard = guard::Shared::new(&deps.session_key).map_err(StartError::Random)?;
+        let guard =
+            guard::Shared::new(&deps.session_key, &config.limits).map_err(StartError::Random)?;
         let common = Common {
             guard: Arc::new(guard),
             counts: Arc::new(Counts::new(&config.limits, workers)),
@@ -214,6 +215,8 @@ fn check(config: &Config) -> Result<(), StartError> {
         ("streams_max", limits.streams_max >= 1),
         ("frames_max", limits.frames_max >= 16),
         ("resets_max", limits.resets_max >= 1),
+        ("password_failures_max", limits.password_failures_max >= 1),
+        ("credential_checks_max", limits.credential_checks_max >= 1),
     ] {
         if !is_enough {
             return Err(StartError::Limit(name));

@@ -11,10 +11,11 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{
-    config::Limits,
     downstream::Downstream,
     flood::FrameCount,
+    limits::CutBy,
     watch::{NEVER, Tick, Wait},
+    worker::Worker,
 };
 
 /// A client's stream, whose frames are counted.
@@ -22,7 +23,7 @@ use crate::{
 pub(crate) struct Gate<S> {
     io: S,
     downstream: Rc<Downstream>,
-    limits: Rc<Limits>,
+    worker: Rc<Worker>,
     wait: Wait,
     count: FrameCount,
     /// For what the client does not take.
@@ -31,9 +32,15 @@ pub(crate) struct Gate<S> {
 
 impl<S> Gate<S> {
     /// Reads HTTP/2 from `io`.
-    pub(crate) fn new(io: S, downstream: Rc<Downstream>, limits: Rc<Limits>, wait: Wait) -> Self {
-        let count = FrameCount::new(&limits);
-        Self { io, downstream, limits, wait, count, deadline: NEVER }
+    pub(crate) fn new(io: S, downstream: Rc<Downstream>, worker: &Rc<Worker>) -> Self {
+        let (wait, count) = (worker.watch().wait(None), FrameCount::new(worker.limits()));
+        Self { io, downstream, worker: Rc::clone(worker), wait, count, deadline: NEVER }
+    }
+
+    /// The client has taken nothing for too long.
+    fn late(&self) -> Poll<io::Result<usize>> {
+        self.worker.metrics().cut(CutBy::SendPause);
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
     fn written(
@@ -46,7 +53,7 @@ impl<S> Gate<S> {
             Poll::Ready(Ok(_))
                 if self.deadline != NEVER && self.deadline <= self.wait.watch().now() =>
             {
-                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+                self.late()
             }
             Poll::Ready(result) => {
                 self.deadline = NEVER;
@@ -57,14 +64,10 @@ impl<S> Gate<S> {
             }
             Poll::Pending => {
                 if self.deadline == NEVER {
-                    self.deadline = self.wait.watch().after(self.limits.send_idle);
+                    self.deadline = self.wait.watch().after(self.worker.limits().send_idle);
                 }
                 self.wait.until(self.deadline);
-                if self.wait.poll_over(cx).is_some() {
-                    Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
-                } else {
-                    Poll::Pending
-                }
+                if self.wait.poll_over(cx).is_some() { self.late() } else { Poll::Pending }
             }
         }
     }

@@ -30,13 +30,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     body::{ClientBody, EdgeBody, keep_head_alone},
-    config::Limits,
     downstream::{Downstream, Protocol, STREAM_WINDOW, connection_window},
     flood::{self, Flood},
     headers::expects_continue,
     http3_body::Receiving,
     interim::{Interim, Interims},
-    limits::Guest,
+    limits::{CutBy, Guest},
     pipeline,
     quic::{self, Accepted},
     stalled::guarded,
@@ -52,10 +51,6 @@ const CONTROL_STREAMS: u32 = 8;
 /// A client that does not answer for so long is gone; while it has requests it is asked in between.
 const PEER_GONE: Duration = Duration::from_secs(30);
 const ASK_EVERY: Duration = Duration::from_secs(10);
-/// Handshakes under way in one worker, beyond which clients must prove their address first.
-const UNPROVEN_MAX: usize = 64;
-/// Requests that were no requests, after which a connection is ended.
-const BROKEN_MAX: u32 = 32;
 /// A client that was told to go may send so long what it has begun.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 /// What a stream's frames may take besides a head and one piece of data.
@@ -118,7 +113,7 @@ pub(crate) async fn accept(worker: Rc<Worker>, seat: Seat, stop: CancellationTok
 }
 
 fn admit(worker: &Rc<Worker>, incoming: Incoming) {
-    if worker.quota().handshakes() >= UNPROVEN_MAX && incoming.may_retry() {
+    if worker.quota().handshakes() >= worker.limits().unproven_max && incoming.may_retry() {
         // An address that was forged shall cost nobody his place.
         drop(incoming.retry());
         return;
@@ -149,7 +144,11 @@ fn admit(worker: &Rc<Worker>, incoming: Incoming) {
                 worker.metrics().tls_handshakes.add(1);
                 serve(&worker, connection, guest).await;
             }
-            Ok(Err(_)) | Err(_) => worker.metrics().tls_failures.add(1),
+            Ok(Err(_)) => worker.metrics().tls_failures.add(1),
+            Err(_) => {
+                worker.metrics().cut(CutBy::HandshakeTimeout);
+                worker.metrics().tls_failures.add(1);
+            }
         }
         drop(open);
     }));
@@ -215,8 +214,7 @@ async fn serve(worker: &Rc<Worker>, connection: quinn::Connection, guest: Guest)
         match next {
             Next::Request(resolver) => session.begin(*resolver),
             Next::Ended(ended) => {
-                if let Err(flood) = session.judge(ended) {
-                    worker.metrics().flood(flood);
+                if !session.judge(ended) {
                     session.connection.close(code(Code::H3_EXCESSIVE_LOAD), b"");
                     break;
                 }
@@ -290,23 +288,27 @@ impl Session {
         }
     }
 
-    /// Counts a request that has ended; fails when there were too many such.
-    fn judge(&mut self, ended: Ended) -> Result<(), Flood> {
+    /// Counts a request that has ended; says whether the connection may go on.
+    fn judge(&mut self, ended: Ended) -> bool {
+        let metrics = self.worker.metrics();
         match ended {
-            Ended::Well => {}
+            Ended::Well => true,
             Ended::Broken => {
-                self.broken += 1;
-                if self.broken > BROKEN_MAX {
-                    return Err(Flood::Library);
+                self.broken = self.broken.saturating_add(1);
+                let goes_on = self.broken <= self.worker.limits().broken_max;
+                if !goes_on {
+                    metrics.cut(CutBy::BrokenRequests);
                 }
+                goes_on
             }
             Ended::Reset => {
-                if !self.resets.pay(self.worker.watch().now()) {
-                    return Err(Flood::Reset);
+                let goes_on = self.resets.pay(self.worker.watch().now());
+                if !goes_on {
+                    metrics.flood(Flood::Reset);
                 }
+                goes_on
             }
         }
-        Ok(())
     }
 
     fn begin(&mut self, resolver: Resolver) {
@@ -347,6 +349,24 @@ async fn guarded_request(worker: Rc<Worker>, request: impl Future<Output = Ended
     ended.get()
 }
 
+/// The head of a request, if it comes in time and is one.
+async fn resolve(
+    worker: &Worker,
+    resolver: Resolver,
+    wait: &Wait,
+) -> Option<(Request<()>, RequestStream<quic::BidiStream, Bytes>)> {
+    wait.within(worker.limits().head_timeout);
+    let mut resolving = pin!(resolver.resolve_request());
+    poll_fn(|cx| match resolving.as_mut().poll(cx) {
+        Poll::Ready(asked) => Poll::Ready(asked.ok()),
+        Poll::Pending => wait.poll_over(cx).map_or(Poll::Pending, |_| {
+            worker.metrics().cut(CutBy::HeadTimeout);
+            Poll::Ready(None)
+        }),
+    })
+    .await
+}
+
 /// Answers one request. When its client wants no more of the answer, everything that is done for it ends.
 async fn request(
     worker: Rc<Worker>,
@@ -357,15 +377,7 @@ async fn request(
     let limits = Rc::clone(worker.limits());
     let Accepted { allowance, taken, reset, mut stopped } = accepted;
     let wait = worker.watch().wait(None);
-    wait.within(limits.head_timeout);
-    let asked = {
-        let mut resolving = pin!(resolver.resolve_request());
-        poll_fn(|cx| match resolving.as_mut().poll(cx) {
-            Poll::Ready(asked) => Poll::Ready(asked.ok()),
-            Poll::Pending => wait.poll_over(cx).map_or(Poll::Pending, |_| Poll::Ready(None)),
-        })
-        .await
-    };
+    let asked = resolve(&worker, resolver, &wait).await;
     let Some((head, stream)) = asked else {
         return if reset.load(Relaxed) { Ended::Reset } else { Ended::Broken };
     };
@@ -379,6 +391,7 @@ async fn request(
     // Whether there is a body decides how the request is framed for the container.
     let quick = matches!(*head.method(), Method::GET | Method::HEAD | Method::DELETE);
     if !body.look(quick, &wait, &limits).await {
+        worker.metrics().cut(CutBy::HeadTimeout);
         return Ended::Broken;
     }
     let request = head.map(|()| Some(ClientBody::Http3(Box::new(body))));
@@ -413,7 +426,6 @@ async fn answer(
     mut send: Sending,
     wait: &Wait,
 ) {
-    let limits = worker.limits();
     let interims = Rc::<Interims>::default();
     interims.begin(expects_continue(request.headers()));
     let is_head = *request.method() == Method::HEAD;
@@ -430,7 +442,7 @@ async fn answer(
         match next.await {
             Ok(response) => break response,
             Err(interim) => {
-                if !send.interim(interim, wait, limits).await {
+                if !send.interim(interim, wait, &worker).await {
                     return;
                 }
             }
@@ -438,7 +450,7 @@ async fn answer(
     };
     drop(answer);
     while let Some(interim) = interims.try_next() {
-        if !send.interim(interim, wait, limits).await {
+        if !send.interim(interim, wait, &worker).await {
             return;
         }
     }
@@ -467,15 +479,18 @@ impl Drop for Sending {
 
 impl Sending {
     /// Sends an interim answer; says whether the client took it in time.
-    async fn interim(&mut self, interim: Interim, wait: &Wait, limits: &Limits) -> bool {
+    async fn interim(&mut self, interim: Interim, wait: &Wait, worker: &Worker) -> bool {
         let mut head = Response::new(());
         *head.status_mut() = interim.status;
         *head.headers_mut() = interim.headers;
         let mut sent = pin!(self.stream.send_response(head));
-        wait.within(limits.send_idle);
+        wait.within(worker.limits().send_idle);
         poll_fn(|cx| match sent.as_mut().poll(cx) {
             Poll::Ready(sent) => Poll::Ready(sent.is_ok()),
-            Poll::Pending => wait.poll_over(cx).map_or(Poll::Pending, |_| Poll::Ready(false)),
+            Poll::Pending => wait.poll_over(cx).map_or(Poll::Pending, |_| {
+                worker.metrics().cut(CutBy::SendPause);
+                Poll::Ready(false)
+            }),
         })
         .await
     }

@@ -16,6 +16,24 @@
 //! What this crate may not do: touch the store, the runtime or the control plane; keep anything
 //! between requests but numbers, pooled connections and logs; trust a client's word about who it is; hold a
 //! body back.
+//!
+//! What clients and containers may use is configured ([`Limits`], [`LogsConfig`]), and each limit that
+//! refuses or ends something has a counter (`metrics`, `limits`). Constant are the numbers that no operator has
+//! a reason to choose:
+//!
+//! - bounds of what is parsed, wherever a larger value means nothing honest: chunk lines and trailers
+//!   (`framing`), heads of containers (256 KiB, `upstream`), tokens, names and passwords (`guard`), cookies, the
+//!   form of the sign-in page, the PROXY protocol's header, the changes that a hook may make (its contract);
+//! - buffers and windows that memory per connection follows from: `http1`, `http2`, `http3`, `multiplex`,
+//!   interim answers, what a client may send ahead;
+//! - what protocols want: how long streams that were reset are known, resets before a request is taken up,
+//!   streams of control, how long a client that is told to go may still send;
+//! - bounds of memory behind a limit, beyond which the oldest is forgotten: addresses and windows that are
+//!   counted, checks of credentials that are remembered, containers that have a log;
+//! - what is meant by real traffic (`traffic`), and how soon a browser sees the page that waits (`wake`): both
+//!   are part of what owners are promised;
+//! - pages of a log, as its interface says (`logs::query`); and everything about the operator's own listener
+//!   (`admin`).
 
 mod access_log;
 mod account;

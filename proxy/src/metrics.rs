@@ -10,7 +10,12 @@ use std::{
     time::Duration,
 };
 
-use crate::{answer::Code, downstream::Protocol, flood::Flood, limits::Refused};
+use crate::{
+    answer::Code,
+    downstream::Protocol,
+    flood::Flood,
+    limits::{CutBy, Refused},
+};
 
 /// What a request was for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +84,7 @@ pub(crate) struct Metrics {
     errors: ByCode,
     refusals: [Counter; Refused::ALL.len()],
     floods: [Counter; Flood::ALL.len()],
+    cuts: [Counter; CutBy::ALL.len()],
     pub(crate) connections_accepted: Counter,
     pub(crate) connections_open: Counter,
     pub(crate) accept_errors: Counter,
@@ -139,6 +145,13 @@ impl Metrics {
         }
     }
 
+    /// Counts something under way that a limit ended.
+    pub(crate) fn cut(&self, cut: CutBy) {
+        if let Some(counter) = self.cuts.get(cut.index()) {
+            counter.add(1);
+        }
+    }
+
     /// Counts a connection that ended because its client flooded it.
     pub(crate) fn flood(&self, flood: Flood) {
         if let Some(counter) = self.floods.get(flood.index()) {
@@ -176,6 +189,12 @@ pub(crate) fn render(workers: &[Arc<Metrics>], out: &mut String) {
         let value = sum(&|m| m.refusals.get(refused.index()).unwrap_or(&m.accept_errors));
         let name = refused.as_str();
         line(out, format_args!("gantry_proxy_refused_total{{limit=\"{name}\"}}"), value);
+    }
+    header(out, "gantry_proxy_cut_total", "counter", "What limits ended under way, by limit.");
+    for cut in CutBy::ALL {
+        let value = sum(&|m| m.cuts.get(cut.index()).unwrap_or(&m.accept_errors));
+        let name = cut.as_str();
+        line(out, format_args!("gantry_proxy_cut_total{{limit=\"{name}\"}}"), value);
     }
     header(out, "gantry_proxy_floods_total", "counter", "Connections that were flooded, by frame.");
     for flood in Flood::ALL {

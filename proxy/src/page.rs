@@ -7,6 +7,7 @@ use crate::{
     answer::Failure,
     deps::RequestId,
     guard::{self, Denied},
+    wake::Waiting,
 };
 
 /// What the page may load: nothing but its own style.
@@ -40,7 +41,7 @@ pub(crate) fn html(failure: &Failure, message: &str, id: RequestId) -> String {
     let status = failure.status();
     let refresh = match failure {
         Failure::ContainerStarting
-        | Failure::ContainerWaking
+        | Failure::ContainerWaking(_)
         | Failure::ServiceNotStarted { retry: true, .. }
         | Failure::ServiceAbsent { fresh: true, .. }
         | Failure::PortClosed { fresh: true, .. } => "<meta http-equiv=refresh content=1>",
@@ -117,11 +118,14 @@ fn words(failure: &Failure) -> (&'static str, String) {
         Failure::ContainerStarting => {
             ("Starting", "<p>This page reloads by itself until the container is ready.</p>")
         }
-        Failure::ContainerWaking => (
-            "Waking up",
-            "<p><progress aria-label=\"Waking up\"></progress></p>\
-             <p>This page opens by itself as soon as the container is awake.</p>",
-        ),
+        Failure::ContainerWaking(Waiting { stage, waited_s, within_s }) => {
+            let help = format!(
+                "<p><progress aria-label=\"Waking up\" max={within_s} value={waited_s}></progress></p>\
+                 <p>{stage}: {waited_s} s so far, {within_s} s at most. This page opens by itself as soon as \
+                 the container is awake.</p>"
+            );
+            return ("Waking up", help);
+        }
         Failure::ContainerNotWoken => ("It did not wake up", "<p>Its owner sees the reason.</p>"),
         Failure::ContainerStopped => ("Stopped", "<p>Its owner can start it.</p>"),
         Failure::ContainerPaused => ("Paused", "<p>Its owner can resume it.</p>"),

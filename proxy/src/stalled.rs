@@ -15,7 +15,8 @@ use std::{
 };
 
 use crate::{
-    watch::{Patience, Wait},
+    limits::CutBy,
+    watch::{Over, Patience, Wait},
     worker::Worker,
 };
 
@@ -90,7 +91,12 @@ pub(crate) async fn guarded(worker: Rc<Worker>, task: impl Future<Output = ()>) 
         }
         match wait.poll_over(cx) {
             None => Poll::Pending,
-            Some(_) => Poll::Ready(()),
+            Some(over) => {
+                if stalled && over == Over::Deadline {
+                    worker.metrics().cut(patience.bound(CutBy::SendPause, CutBy::SendRate));
+                }
+                Poll::Ready(())
+            }
         }
     })
     .await;

@@ -28,11 +28,46 @@ const LOOK: Duration = Duration::from_millis(100);
 /// So long a browser waits before it is shown a page: most containers resume within it.
 const MOMENT: Duration = Duration::from_millis(1500);
 
-type Waking = Shared<LocalBoxFuture<'static, Result<(), Failure>>>;
+/// How far a container has come that wakes, as a client is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Waiting {
+    /// What is being done, a sentence without a full stop.
+    pub(crate) stage: &'static str,
+    /// For so many seconds.
+    pub(crate) waited_s: u64,
+    /// Whoever waits is told that it did not wake after so many.
+    pub(crate) within_s: u64,
+}
 
-/// The wakings under way, as this worker knows them.
+impl Waiting {
+    fn of(found: Option<RouteState>, began: Instant, within: Duration) -> Self {
+        let stage = match found {
+            Some(RouteState::Paused) => "It was paused and is being resumed",
+            Some(RouteState::Stopped | RouteState::Starting) => "It was stopped and is starting",
+            Some(RouteState::Running { .. } | RouteState::Failed) | None => "It is nearly there",
+        };
+        Self { stage, waited_s: began.elapsed().as_secs(), within_s: within.as_secs().max(1) }
+    }
+}
+
+type Waking = Shared<LocalBoxFuture<'static, Result<(), Failed>>>;
+
+/// Why a container has not woken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Failed {
+    /// Not in time.
+    Late,
+    /// It cannot, and the log says why.
+    NotWoken,
+    /// It has failed.
+    Broken,
+    /// It does not exist any more.
+    Gone,
+}
+
+/// The wakings under way, as this worker knows them, and when each began.
 #[derive(Debug, Default)]
-pub(crate) struct Wakes(RefCell<HashMap<ContainerId, Waking>>);
+pub(crate) struct Wakes(RefCell<HashMap<ContainerId, (Waking, Instant)>>);
 
 /// What a request is, as far as waking goes.
 #[derive(Clone, Copy, Debug)]
@@ -83,15 +118,21 @@ async fn ensure_awake(
     if !wakes(policy, caller) || route.state == RouteState::Failed {
         return Err(why);
     }
-    let waking = board(worker, route.project, route.container);
+    let (waking, began) = board(worker, route.project, route.container);
     let held = worker.limits().wake_timeout;
     let patience = if caller.navigates { MOMENT.min(held) } else { held };
-    match timeout(patience, waking).await {
-        Ok(Ok(())) => {}
-        Ok(Err(failure)) => return Err(failure),
-        Err(_) => return Err(Failure::ContainerWaking),
-    }
+    let outcome = timeout(patience, waking).await;
     let route = worker.deps().routes.current().lookup(route.project, route.container);
+    match outcome {
+        Ok(Ok(())) => {}
+        Ok(Err(Failed::Late)) | Err(_) => {
+            let state = route.ok().map(|route| route.state);
+            return Err(Failure::ContainerWaking(Waiting::of(state, began, held)));
+        }
+        Ok(Err(Failed::NotWoken)) => return Err(Failure::ContainerNotWoken),
+        Ok(Err(Failed::Broken)) => return Err(Failure::ContainerFailed),
+        Ok(Err(Failed::Gone)) => return Err(Failure::NotFound),
+    }
     let route = route.or(Err(Failure::NotFound))?;
     asleep(route.state).map_or(Ok(route), Err)
 }
@@ -151,12 +192,13 @@ pub(crate) async fn prepare(
 }
 
 /// Joins the waking under way, or begins one.
-fn board(worker: &Rc<Worker>, project: ProjectId, container: ContainerId) -> Waking {
+fn board(worker: &Rc<Worker>, project: ProjectId, container: ContainerId) -> (Waking, Instant) {
     if let Some(waking) = worker.wakes().0.borrow().get(&container) {
         return waking.clone();
     }
     let waking = wake(Rc::clone(worker), project, container).boxed_local().shared();
-    worker.wakes().0.borrow_mut().insert(container, waking.clone());
+    let began = Instant::now();
+    worker.wakes().0.borrow_mut().insert(container, (waking.clone(), began));
     worker.metrics().wakes.add(1);
     if let Some(log) = worker.deps().logs.of(project, container, None, worker.now_ms()) {
         worker.deps().logs.happened(&log, worker.now_ms(), Event::Waking);
@@ -167,14 +209,14 @@ fn board(worker: &Rc<Worker>, project: ProjectId, container: ContainerId) -> Wak
         driven.await.unwrap_or_default();
         worker_.wakes().0.borrow_mut().remove(&container);
     }));
-    waking
+    (waking, began)
 }
 
 async fn wake(
     worker: Rc<Worker>,
     project: ProjectId,
     container: ContainerId,
-) -> Result<(), Failure> {
+) -> Result<(), Failed> {
     let within = worker.limits().wake_timeout;
     let deadline = Instant::now() + within;
     // Before it is woken, so that no publication is missed.
@@ -185,10 +227,10 @@ async fn wake(
         Ok(Ok(Ok(()))) => return runs(&worker, project, container, &mut published, deadline).await,
         Ok(Ok(Err(failed))) => failed.to_string(),
         Ok(Err(panicked)) => panicked.to_string(),
-        Err(_) => return Err(Failure::ContainerWaking),
+        Err(_) => return Err(Failed::Late),
     };
     tracing::warn!(%container, why, "a container was not woken");
-    Err(Failure::ContainerNotWoken)
+    Err(Failed::NotWoken)
 }
 
 /// Waits until the routes say that a container runs.
@@ -198,20 +240,20 @@ async fn runs<R>(
     container: ContainerId,
     published: &mut watch::Receiver<R>,
     deadline: Instant,
-) -> Result<(), Failure> {
+) -> Result<(), Failed> {
     loop {
         published.mark_unchanged();
         let route = worker.deps().routes.current().lookup(project, container);
         match route.map(|route| route.state) {
             Ok(RouteState::Running { .. }) => return Ok(()),
-            Ok(RouteState::Failed) => return Err(Failure::ContainerFailed),
+            Ok(RouteState::Failed) => return Err(Failed::Broken),
             Ok(RouteState::Starting | RouteState::Paused | RouteState::Stopped) => {}
-            Err(_) => return Err(Failure::NotFound),
+            Err(_) => return Err(Failed::Gone),
         }
         // A publication or a look of our own, whichever comes first.
         _ = timeout(LOOK, published.changed()).await;
         if Instant::now() >= deadline {
-            return Err(Failure::ContainerWaking);
+            return Err(Failed::Late);
         }
     }
 }

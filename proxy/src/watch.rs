@@ -14,7 +14,7 @@ use std::{
 
 use gantry_model::{ContainerId, Generation, ProjectId};
 
-use crate::guard::Pass;
+use crate::{guard::Pass, limits::CutBy};
 
 /// The resolution of all deadlines.
 pub(crate) const TICK: Duration = Duration::from_millis(100);
@@ -34,18 +34,20 @@ pub(crate) struct Patience {
     /// Ticks left.
     credit: u64,
     since: Option<Tick>,
+    /// Whether the present wait ends because of the rate, before it is too long by itself.
+    by_rate: bool,
 }
 
 impl Patience {
     pub(crate) fn new(idle: Duration, rate_min: u32) -> Self {
         let credit = u64::try_from(idle.as_millis() / TICK.as_millis()).unwrap_or(u64::MAX);
-        Self { idle, rate_min: u64::from(rate_min.max(1)), credit, since: None }
+        Self { idle, rate_min: u64::from(rate_min.max(1)), credit, since: None, by_rate: false }
     }
 
     /// As [`Patience::new`], without a least rate: the two sides of a call may have nothing to say to
     /// one another for long.
     pub(crate) fn of_a_call(idle: Duration) -> Self {
-        Self { idle, rate_min: 1, credit: u64::MAX, since: None }
+        Self { idle, rate_min: 1, credit: u64::MAX, since: None, by_rate: false }
     }
 
     /// Nothing came: begins a wait, or goes on with it; returns its deadline if it is a new one.
@@ -55,7 +57,15 @@ impl Patience {
         }
         let now = watch.now();
         self.since = Some(now);
-        Some(watch.after(self.idle).min(now.saturating_add(self.credit).saturating_add(1)))
+        let (too_long, too_slow) =
+            (watch.after(self.idle), now.saturating_add(self.credit).saturating_add(1));
+        self.by_rate = too_slow < too_long;
+        Some(too_long.min(too_slow))
+    }
+
+    /// Which limit the present wait is bounded by: that of one pause, or that of the average.
+    pub(crate) const fn bound(&self, pause: CutBy, rate: CutBy) -> CutBy {
+        if self.by_rate { rate } else { pause }
     }
 
     /// So many octets came.
@@ -310,6 +320,22 @@ mod tests {
         assert_eq!(poll(&wait), Some(Over::Deadline));
         wait.until(NEVER);
         assert_eq!(poll(&wait), None);
+    }
+
+    #[test]
+    fn patience_ends_by_one_long_pause_or_by_many_short_ones() {
+        let bound = |patience: &Patience| patience.bound(CutBy::SendPause, CutBy::SendRate);
+        let watch = Watch::default();
+        let mut patience = Patience::new(Duration::from_secs(1), 100);
+        assert_eq!((patience.wait(&watch), bound(&patience)), (Some(11), CutBy::SendPause));
+        watch.tick(4);
+        patience.earn(&watch, 9);
+        assert_eq!((patience.wait(&watch), bound(&patience)), (Some(11), CutBy::SendRate));
+        watch.tick(6);
+        patience.earn(&watch, 40);
+        assert_eq!((patience.wait(&watch), bound(&patience)), (Some(15), CutBy::SendRate));
+        patience.earn(&watch, 1000);
+        assert_eq!((patience.wait(&watch), bound(&patience)), (Some(17), CutBy::SendPause));
     }
 
     #[test]

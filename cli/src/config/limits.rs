@@ -28,6 +28,13 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Option<Limits> {
     let body_bytes_max = reader.number_or_off("limits.body_bytes_max", 1 << 50);
     let send_pause = reader.seconds("limits.send_pause_s", 1, 3_600);
     let send_rate_min = reader.number("limits.send_rate_min", 1, 1 << 20);
+    let broken = reader.number("limits.broken_requests_per_connection", 0, 1_000_000);
+    let unproven = count(reader, "limits.unproven_handshakes_per_worker", 0, 1_000_000);
+    let passwords = reader.number("limits.password_failures_per_minute", 1, 1_000_000);
+    let checks = count(reader, "limits.credential_checks", 1, 1_024);
+    let pool_per_port = count(reader, "limits.idle_upstreams_per_port", 0, 1_000_000);
+    let pool = count(reader, "limits.idle_upstreams_per_worker", 0, 1_000_000);
+    let pool_idle = reader.seconds("limits.upstream_idle_s", 1, 3_600);
     Some(Limits {
         connections_max: connections?,
         connections_per_address_max: of_address?,
@@ -50,7 +57,40 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Option<Limits> {
         body_bytes_max: Some(body_bytes_max?).filter(|max| *max > 0),
         send_idle: send_pause?,
         send_rate_min: u32::try_from(send_rate_min?).ok()?,
+        broken_max: u32::try_from(broken?).ok()?,
+        unproven_max: unproven?,
+        password_failures_max: u32::try_from(passwords?).ok()?,
+        credential_checks_max: checks?,
+        pool_per_port_max: pool_per_port?,
+        pool_max: pool?,
+        pool_idle: pool_idle?,
         ..Limits::default()
+    })
+}
+
+/// Reads what the section `control` says of users. The rest of its limits are the processor's.
+pub(super) fn read_control(reader: &mut Reader<'_>) -> Option<gantry_control::Limits> {
+    const MINUTE_MS: u64 = 60_000;
+    const DAY_MS: u64 = 24 * 60 * MINUTE_MS;
+    let tokens = count(reader, "control.tokens_per_user", 1, 1_000_000);
+    let aliases = reader.number("control.aliases_per_user", 0, 1_000_000);
+    // The store forgets freed names after 400 days.
+    let quarantine = reader.number("control.alias_quarantine_days", 0, 365);
+    let snapshots = reader.number("control.snapshots_per_container", 0, 100_000);
+    let of_address = reader.number("control.login_failures_per_address", 1, 1_000_000);
+    let of_account = reader.number("control.login_failures_per_account", 1, 1_000_000);
+    let window = reader.number("control.login_window_min", 1, 1_440);
+    let queue = count(reader, "control.logins_waiting", 1, 10_000);
+    Some(gantry_control::Limits {
+        tokens_per_user_max: tokens?,
+        aliases_per_user_max: u32::try_from(aliases?).ok()?,
+        alias_quarantine_ms: i64::try_from(quarantine? * DAY_MS).ok()?,
+        snapshots_per_container_max: u32::try_from(snapshots?).ok()?,
+        login_failures_per_address_max: u32::try_from(of_address?).ok()?,
+        login_failures_per_account_max: u32::try_from(of_account?).ok()?,
+        login_window_ms: i64::try_from(window? * MINUTE_MS).ok()?,
+        password_queue_max: queue?,
+        ..gantry_control::Limits::default()
     })
 }
 

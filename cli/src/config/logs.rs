@@ -16,6 +16,9 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Option<LogsConfig> {
     let of_container = reader.number("logs.kib_per_container", 1_024, 1 << 20);
     let all = reader.number("logs.mib", 1, 1 << 20);
     let streams = reader.number("logs.streams_per_container", 1, 10_000);
+    let reads = reader.number("logs.reads_per_minute", 1, 60_000);
+    let body = reader.number("logs.body_kib", 1, 16_384);
+    let bodies = reader.number("logs.bodies_per_container", 0, 10_000);
     let redact_fields = names(reader, "logs.redact_fields");
     let redact_parameters = names(reader, "logs.redact_parameters");
     let (of_container, all) = (of_container? << 10, all? << 20);
@@ -29,6 +32,9 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Option<LogsConfig> {
         bytes_per_container: usize::try_from(of_container).ok()?,
         bytes: usize::try_from(all).ok()?,
         streams_per_container: u32::try_from(streams?).ok()?,
+        reads_per_minute: u32::try_from(reads?).ok()?,
+        body_bytes: usize::try_from(body? << 10).ok()?,
+        bodies_per_container: u32::try_from(bodies?).ok()?,
         redact_fields: redact_fields?,
         redact_parameters: redact_parameters?,
     })

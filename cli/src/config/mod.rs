@@ -124,6 +124,8 @@ pub(crate) struct ControlConfig {
     pub(crate) concurrency: usize,
     pub(crate) stop_grace: Duration,
     pub(crate) hostname_check: Duration,
+    /// What one user, container and address may do by the API.
+    pub(crate) limits: gantry_control::Limits,
 }
 
 /// How the log is written.
@@ -245,6 +247,7 @@ fn read(reader: &mut Reader<'_>) -> Option<Config> {
     let concurrency = reader.number("control.concurrency", 1, 64);
     let stop_grace = reader.seconds("control.stop_grace_s", 1, 600);
     let hostname_check = reader.seconds("control.hostname_check_s", 60, 604_800);
+    let of_users = limits::read_control(reader);
     let format = reader.word("log.format", &[("text", LogFormat::Text), ("json", LogFormat::Json)]);
     let level = reader.key("log.level", |value| {
         let level = value.as_str().unwrap_or_default();
@@ -273,6 +276,7 @@ fn read(reader: &mut Reader<'_>) -> Option<Config> {
             concurrency: usize::try_from(concurrency?).ok()?,
             stop_grace: stop_grace?,
             hostname_check: hostname_check?,
+            limits: of_users?,
         },
         log: LogConfig { format: format?, level: level?, access: access? },
     })

@@ -63,6 +63,13 @@ fn limits_are_read_and_have_the_defaults_of_the_edge() {
         "limits.requests_per_container=7",
         "limits.head_bytes=8192",
         "limits.body_bytes_max=1000000",
+        "limits.broken_requests_per_connection=0",
+        "limits.unproven_handshakes_per_worker=0",
+        "limits.password_failures_per_minute=3",
+        "limits.credential_checks=4",
+        "limits.idle_upstreams_per_port=5",
+        "limits.idle_upstreams_per_worker=6",
+        "limits.upstream_idle_s=7",
         "edge.wake_timeout_s=7",
     ];
     let config = load(&settings(None, &flags), Vec::new()).unwrap().config;
@@ -71,6 +78,10 @@ fn limits_are_read_and_have_the_defaults_of_the_edge() {
     assert_eq!(limits.request_rate, Some(gantry_proxy::Rate { per_second: 50, burst: 300 }));
     assert_eq!(limits.body_bytes_max, Some(1_000_000));
     assert_eq!((limits.requests_per_container_max, limits.head_bytes_max), (7, 8192));
+    assert_eq!((limits.broken_max, limits.unproven_max), (0, 0));
+    assert_eq!((limits.password_failures_max, limits.credential_checks_max), (3, 4));
+    assert_eq!((limits.pool_per_port_max, limits.pool_max), (5, 6));
+    assert_eq!(limits.pool_idle, Duration::from_secs(7));
     let flags = [
         "limits.request_rate_per_address=0",
         "limits.handshake_burst_per_address=off",
@@ -78,6 +89,9 @@ fn limits_are_read_and_have_the_defaults_of_the_edge() {
         "limits.head_bytes=1e9",
         "limits.body_rate=1",
         "limits.body_bytes_max=0",
+        "limits.password_failures_per_minute=0",
+        "limits.credential_checks=5000",
+        "limits.upstream_idle_s=0",
     ];
     let problems = load(&settings(None, &flags), Vec::new()).unwrap_err();
     for (key, rule) in [
@@ -87,6 +101,9 @@ fn limits_are_read_and_have_the_defaults_of_the_edge() {
         ("limits.head_bytes", "whole number"),
         ("limits.body_rate", "no such key"),
         ("limits.body_bytes_max", "from 1 to 1125899906842624, or \"off\", found 0"),
+        ("limits.password_failures_per_minute", "from 1 to 1000000, found 0"),
+        ("limits.credential_checks", "from 1 to 1024, found 5000"),
+        ("limits.upstream_idle_s", "from 1 to 3600, found 0"),
     ] {
         let found = problems.iter().find(|problem| problem.key == key);
         assert!(found.is_some_and(|found| found.rule.contains(rule)), "{key}: {problems:#?}");
@@ -124,6 +141,47 @@ fn kit_services_listen_where_the_catalogue_says_unless_the_operator_does() {
         let problems = load(&settings(None, &[flag]), Vec::new()).unwrap_err();
         assert!(problems[0].rule.contains(rule), "{flag}: {problems:?}");
     }
+}
+
+#[test]
+fn what_owners_see_and_users_have_is_read() {
+    let defaults = load(&settings(None, &[]), Vec::new()).unwrap().config;
+    assert_eq!(defaults.logs, gantry_proxy::LogsConfig::default());
+    assert_eq!(defaults.control.limits, gantry_control::Limits::default());
+    let flags = [
+        "logs.reads_per_minute=1",
+        "logs.body_kib=2",
+        "logs.bodies_per_container=3",
+        "control.tokens_per_user=4",
+        "control.aliases_per_user=5",
+        "control.snapshots_per_container=6",
+        "control.alias_quarantine_days=0",
+        "control.login_window_min=7",
+        "control.login_failures_per_address=8",
+        "control.login_failures_per_account=9",
+        "control.logins_waiting=10",
+    ];
+    let config = load(&settings(None, &flags), Vec::new()).unwrap().config;
+    let logs = &config.logs;
+    assert_eq!((logs.reads_per_minute, logs.body_bytes, logs.bodies_per_container), (1, 2048, 3));
+    let want = gantry_control::Limits {
+        tokens_per_user_max: 4,
+        aliases_per_user_max: 5,
+        snapshots_per_container_max: 6,
+        alias_quarantine_ms: 0,
+        login_window_ms: 420_000,
+        login_failures_per_address_max: 8,
+        login_failures_per_account_max: 9,
+        password_queue_max: 10,
+        ..gantry_control::Limits::default()
+    };
+    assert_eq!(config.control.limits, want);
+    let flags = ["logs.reads_per_minute=0", "control.alias_quarantine_days=400"];
+    let problems = load(&settings(None, &flags), Vec::new()).unwrap_err();
+    let rules: Vec<_> = problems.iter().map(ToString::to_string).collect();
+    assert_eq!(rules.len(), 2, "{rules:?}");
+    assert!(rules.iter().any(|rule| rule.contains("from 1 to 60000, found 0")), "{rules:?}");
+    assert!(rules.iter().any(|rule| rule.contains("from 0 to 365, found 400")), "{rules:?}");
 }
 
 #[test]

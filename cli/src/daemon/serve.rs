@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 use anyhow::Context as _;
 use gantry_certs::{DevCa, Renewer};
 use gantry_control::{
-    Clock, Controller, Credential, Deps, DnsNames, Idler, Limits, RecheckConfig, Rechecker,
-    Reconciler, ReconcilerConfig, SnapshotKeeper, Starter, StarterConfig,
+    Clock, Controller, Credential, Deps, DnsNames, Idler, RecheckConfig, Rechecker, Reconciler,
+    ReconcilerConfig, SnapshotKeeper, Starter, StarterConfig,
 };
 use gantry_model::ServerId;
 use gantry_proxy::Edge;
@@ -258,7 +258,7 @@ async fn controller(
         clock: clock.clone(),
         names: Arc::new(DnsNames::of_host()),
         published: Some(routes.published()),
-        limits: Limits::default(),
+        limits: config.control.limits,
     };
     Controller::new(deps).await.context("cannot start the control plane")
 }

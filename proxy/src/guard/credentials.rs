@@ -34,6 +34,7 @@ use super::{
 use crate::{
     answer::Failure,
     cookies::{self, Found},
+    limits::Refused,
     pipeline::Ask,
 };
 
@@ -401,6 +402,7 @@ async fn check_elsewhere(
     let guard = ask.worker.guard();
     let turns = Arc::clone(&guard.shared.turns).acquire_owned();
     let Ok(Ok(turn)) = timeout(TURN_MAX, turns).await else {
+        ask.worker.metrics().refused(Refused::CredentialChecks);
         return Err(Failure::EdgeBusy);
     };
     let (gate, now_ms) = (Arc::clone(gate), ask.worker.now_ms());
@@ -430,7 +432,11 @@ async fn check_elsewhere(
 
 fn throttled(ask: &Ask<'_>, container: ContainerId) -> Option<Duration> {
     let key = throttle::Key::new(ask.downstream.peer.ip(), container);
-    ask.worker.guard().shared.throttle().wait(key, ask.worker.now_ms())
+    let wait = ask.worker.guard().shared.throttle().wait(key, ask.worker.now_ms());
+    if wait.is_some() {
+        ask.worker.metrics().refused(Refused::PasswordFailures);
+    }
+    wait
 }
 
 fn count_failure(ask: &Ask<'_>, container: ContainerId) {

@@ -45,15 +45,13 @@ pub(crate) use sign_in::POLICY as SIGN_IN_POLICY;
 pub(crate) use strip::{reads_param, replace_path};
 
 use crate::{
-    answer::Failure, body::EdgeBody, deps::SessionKey, forward::Downstreams, hooks, pipeline::Ask,
+    answer::Failure, body::EdgeBody, config::Limits, deps::SessionKey, forward::Downstreams, hooks,
+    pipeline::Ask,
 };
 use credentials::{Evidence, Known, Proof, Proven};
 use seal::{Seal, Used};
 use sign_in::Service;
 use throttle::Throttle;
-
-/// Checks of passwords and signatures at one time, in all workers together.
-const TURNS: usize = 32;
 
 /// What all workers share. None of it is touched by a request that brings no password.
 #[derive(Debug)]
@@ -67,14 +65,14 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(sessions: &SessionKey) -> Result<Self, getrandom::Error> {
+    pub(crate) fn new(sessions: &SessionKey, limits: &Limits) -> Result<Self, getrandom::Error> {
         let mut secret = [0; 32];
         getrandom::fill(&mut secret)?;
         Ok(Self {
             seal: Seal::new(sessions)?,
-            throttle: Mutex::default(),
+            throttle: Mutex::new(Throttle::new(limits.password_failures_max)),
             used: Mutex::default(),
-            turns: Arc::new(Semaphore::new(TURNS)),
+            turns: Arc::new(Semaphore::new(limits.credential_checks_max)),
             secret,
         })
     }

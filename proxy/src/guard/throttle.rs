@@ -9,8 +9,6 @@ use std::{
 
 use gantry_model::ContainerId;
 
-/// So many wrong passwords may be given within one window.
-const FAILURES_MAX: u32 = 10;
 /// The first failure opens a window, and all count until it closes.
 const WINDOW_MS: i64 = 60_000;
 /// The most windows that are kept; beyond, the oldest are forgotten first.
@@ -42,18 +40,25 @@ struct Window {
     failures: u32,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Throttle {
+    /// So many wrong passwords may be given within one window.
+    failures_max: u32,
     windows: HashMap<Key, Window>,
     /// In the order in which windows opened.
     order: VecDeque<(i64, Key)>,
 }
 
 impl Throttle {
+    /// Lets one address give `failures_max` wrong passwords within a minute.
+    pub(crate) fn new(failures_max: u32) -> Self {
+        Self { failures_max, windows: HashMap::new(), order: VecDeque::new() }
+    }
+
     /// How long to wait before the next try; nothing when it may be made.
     pub(crate) fn wait(&mut self, key: Key, now_ms: i64) -> Option<Duration> {
         self.forget(now_ms);
-        let window = self.windows.get(&key).filter(|it| it.failures >= FAILURES_MAX)?;
+        let window = self.windows.get(&key).filter(|it| it.failures >= self.failures_max)?;
         let left_ms = window.opened_ms.saturating_add(WINDOW_MS).saturating_sub(now_ms);
         Some(Duration::from_millis(u64::try_from(left_ms).unwrap_or(0)))
     }
@@ -93,14 +98,20 @@ mod tests {
     }
 
     #[test]
-    fn ten_wrong_passwords_a_minute_are_enough() {
-        let mut throttle = Throttle::default();
-        let mine = key("2001:db8::1", 1);
-        for at in 0..10 {
-            assert_eq!(throttle.wait(mine, at), None);
-            throttle.failed(mine, at);
+    fn so_many_wrong_passwords_a_minute_are_enough() {
+        for max in [1, 10] {
+            enough(max);
         }
-        assert_eq!(throttle.wait(mine, 10), Some(Duration::from_millis(59_990)));
+    }
+
+    fn enough(max: u32) {
+        let mut throttle = Throttle::new(max);
+        let mine = key("2001:db8::1", 1);
+        for at in 0..max {
+            assert_eq!(throttle.wait(mine, at.into()), None);
+            throttle.failed(mine, 0);
+        }
+        assert_eq!(throttle.wait(mine, 10), Some(Duration::from_millis(59_990)), "{max}");
         assert!(throttle.wait(key("2001:db8::2", 1), 10).is_some(), "the same network");
         assert_eq!(throttle.wait(key("2001:db8:0:1::1", 1), 10), None);
         assert_eq!(throttle.wait(key("2001:db8::1", 2), 10), None, "another container");
@@ -110,7 +121,7 @@ mod tests {
 
     #[test]
     fn what_is_remembered_is_bounded() {
-        let mut throttle = Throttle::default();
+        let mut throttle = Throttle::new(10);
         for at in 0..u32::try_from(WINDOWS_MAX).unwrap() + 10 {
             let address = IpAddr::from(at.to_be_bytes());
             throttle.failed(Key::new(address, ContainerId::from_bytes([1; 12])), 0);

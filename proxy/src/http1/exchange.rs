@@ -22,6 +22,7 @@ use crate::{
         write::{Coding, Facts, Out},
     },
     interim::Interim,
+    limits::CutBy,
     listen::Purpose,
     pipeline,
     tunnel::UpstreamEnd,
@@ -263,6 +264,8 @@ impl Exchange<'_> {
                         return Ok(false);
                     }
                     self.read_deadline = NEVER;
+                    let cut = self.patience.bound(CutBy::BodyPause, CutBy::BodyRate);
+                    self.line.worker.metrics().cut(cut);
                     incoming.fail(cx, io::ErrorKind::TimedOut);
                     return Ok(true);
                 }
@@ -331,6 +334,8 @@ impl Exchange<'_> {
             return Ok(());
         }
         if self.send_deadline <= watch.now() {
+            let cut = self.takes.bound(CutBy::SendPause, CutBy::SendRate);
+            self.line.worker.metrics().cut(cut);
             return Err(Gone);
         }
         // It was another deadline, whose time has come: the task is not woken by it any more.

@@ -21,6 +21,7 @@ use crate::{
         io::ClientIo,
     },
     interim::Interims,
+    limits::CutBy,
     watch::{Tick, Wait},
     worker::Worker,
 };
@@ -132,8 +133,16 @@ impl Line {
         self.wait.until(self.deadline);
         match self.wait.poll_over(cx) {
             None => Poll::Pending,
-            Some(_) if self.held.is_empty() => Poll::Ready(Next::End),
-            Some(_) => Poll::Ready(Next::Refused(Refusal::HeadTimeout)),
+            // Idle between two requests.
+            Some(_) if self.held.is_empty() && !self.begun => Poll::Ready(Next::End),
+            Some(_) => {
+                self.worker.metrics().cut(CutBy::HeadTimeout);
+                Poll::Ready(if self.held.is_empty() {
+                    Next::End
+                } else {
+                    Next::Refused(Refusal::HeadTimeout)
+                })
+            }
         }
     }
 

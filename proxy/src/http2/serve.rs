@@ -23,6 +23,7 @@ use crate::{
     flood::Flood,
     gate::Gate,
     http1::Socket,
+    limits::CutBy,
     stalled::guarded,
     watch::Wait,
     worker::Worker,
@@ -60,7 +61,7 @@ async fn served(
 ) -> Result<(), h2::Error> {
     let limits = worker.limits();
     let wait = worker.watch().wait(None);
-    let io = Gate::new(stream, Rc::clone(downstream), Rc::clone(limits), worker.watch().wait(None));
+    let io = Gate::new(stream, Rc::clone(downstream), worker);
     wait.within(limits.head_timeout);
     let connection = {
         let mut handshake = pin!(builder(limits).handshake::<_, Bytes>(io));
@@ -70,8 +71,11 @@ async fn served(
         })
         .await?
     };
-    // Otherwise the client did not begin in time.
-    let Some(connection) = connection else { return Ok(()) };
+    let Some(connection) = connection else {
+        // The client did not begin in time.
+        worker.metrics().cut(CutBy::HeadTimeout);
+        return Ok(());
+    };
     let (worker, downstream) = (Rc::clone(worker), Rc::clone(downstream));
     let mut session = Session { worker, downstream, connection, wait, seen: 0, told: false };
     poll_fn(|cx| session.poll(cx)).await

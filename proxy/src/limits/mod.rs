@@ -7,7 +7,8 @@
 //! many requests. Nothing is ever given out twice, so that the limits are exact; what lies
 //! unused in the supplies of other workers is at most a quarter of a limit.
 //!
-//! A refusal is counted by its kind ([`Refused`]), never by who was refused.
+//! What a limit refuses is counted by the limit ([`Refused`]), and so is what it ends that was under way
+//! ([`CutBy`]); never by who it was.
 
 mod bucket;
 mod sources;
@@ -55,10 +56,22 @@ pub(crate) enum Refused {
     WorkerRequests,
     /// A connection: a listed balancer did not say in time and in form whose it is.
     ProxyProtocol,
+    /// A request: its source has given too many wrong passwords for the container.
+    PasswordFailures,
+    /// A request: as many passwords and signatures are being checked as may be.
+    CredentialChecks,
+    /// A read of a container's log: its source reads too often.
+    LogReads,
+    /// The bodies of a request, which its container's owner wants to see: as many are being kept as may be.
+    LogBodies,
+    /// A request: its body is too large.
+    BodyBytes,
+    /// A request: its head is too large, or has too many fields.
+    HeadSize,
 }
 
 impl Refused {
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::WorkerConnections,
         Self::AddressConnections,
         Self::WorkerHandshakes,
@@ -68,6 +81,12 @@ impl Refused {
         Self::ContainerRequests,
         Self::WorkerRequests,
         Self::ProxyProtocol,
+        Self::PasswordFailures,
+        Self::CredentialChecks,
+        Self::LogReads,
+        Self::LogBodies,
+        Self::BodyBytes,
+        Self::HeadSize,
     ];
 
     /// Its place in [`Refused::ALL`].
@@ -87,6 +106,62 @@ impl Refused {
             Self::ContainerRequests => "container_requests",
             Self::WorkerRequests => "worker_requests",
             Self::ProxyProtocol => "proxy_protocol",
+            Self::PasswordFailures => "password_failures",
+            Self::CredentialChecks => "credential_checks",
+            Self::LogReads => "log_reads",
+            Self::LogBodies => "log_bodies",
+            Self::BodyBytes => "body_bytes",
+            Self::HeadSize => "head_size",
+        }
+    }
+}
+
+/// Which limit something that was under way was ended by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum CutBy {
+    /// A TLS handshake was not complete in time.
+    HandshakeTimeout,
+    /// A request head was not complete in time.
+    HeadTimeout,
+    /// A request body paused for too long.
+    BodyPause,
+    /// A request body was too slow on average.
+    BodyRate,
+    /// A client took nothing of an answer for too long.
+    SendPause,
+    /// A client took an answer too slowly on average.
+    SendRate,
+    /// An HTTP/3 connection brought too many requests that were none.
+    BrokenRequests,
+}
+
+impl CutBy {
+    pub(crate) const ALL: [Self; 7] = [
+        Self::HandshakeTimeout,
+        Self::HeadTimeout,
+        Self::BodyPause,
+        Self::BodyRate,
+        Self::SendPause,
+        Self::SendRate,
+        Self::BrokenRequests,
+    ];
+
+    /// Its place in [`CutBy::ALL`].
+    pub(crate) const fn index(self) -> usize {
+        self as usize
+    }
+
+    /// Its name in metrics.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::HandshakeTimeout => "handshake_timeout",
+            Self::HeadTimeout => "head_timeout",
+            Self::BodyPause => "body_pause",
+            Self::BodyRate => "body_rate",
+            Self::SendPause => "send_pause",
+            Self::SendRate => "send_rate",
+            Self::BrokenRequests => "broken_requests",
         }
     }
 }
@@ -238,6 +313,9 @@ mod tests {
     fn kinds_stand_in_their_order() {
         for (at, refused) in Refused::ALL.into_iter().enumerate() {
             assert_eq!(refused.index(), at, "{refused:?}");
+        }
+        for (at, cut) in CutBy::ALL.into_iter().enumerate() {
+            assert_eq!(cut.index(), at, "{cut:?}");
         }
     }
 

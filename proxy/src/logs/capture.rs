@@ -1,8 +1,7 @@
 //! What an owner wants to see of requests besides: the fields of both heads, and the beginning of
 //! both bodies.
 //!
-//! Octets are copied as they pass, which holds nothing up, and no more than [`BODY_MAX`] of each
-//! body. Kinds of content that nobody reads as text are left out.
+//! Octets are copied as they pass, which holds nothing up, and no more of each body than [`Kept`] says. Kinds of content that nobody reads as text are left out.
 
 use std::sync::{
     Arc, Mutex, OnceLock, PoisonError,
@@ -15,10 +14,15 @@ use serde_json::{Map, Value};
 
 use super::{Log, redact::Redaction};
 
-/// The octets of a body that are kept, at most.
-const BODY_MAX: usize = 65_536;
-/// Requests of one container whose bodies are kept while they are under way, at most.
-const ACTIVE_MAX: u32 = 32;
+/// How much is kept.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Kept {
+    /// The octets of a body, at most.
+    pub(super) body_max: usize,
+    /// Requests of one container whose bodies are kept while they are under way, at most.
+    pub(super) active_max: u32,
+}
+
 /// What the names of kinds begin with that are not kept.
 const LEFT_OUT: [&str; 5] = ["image/", "video/", "audio/", "font/", "application/octet-stream"];
 
@@ -30,6 +34,7 @@ pub(crate) struct Capture {
     response: OnceLock<Side>,
     /// Whether too much is under way to keep bodies.
     crowded: bool,
+    body_max: usize,
 }
 
 /// One direction.
@@ -39,10 +44,11 @@ struct Side {
     kind: String,
     body: Mutex<Vec<u8>>,
     truncated: AtomicBool,
+    body_max: usize,
 }
 
 impl Side {
-    fn new(redaction: &Redaction, headers: &HeaderMap, crowded: bool) -> Self {
+    fn new(redaction: &Redaction, headers: &HeaderMap, crowded: bool, body_max: usize) -> Self {
         let kind = headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
         let kind = String::from_utf8_lossy(kind).to_ascii_lowercase();
         // What is compressed nobody reads as text either, nor finds the credentials in it.
@@ -55,6 +61,7 @@ impl Side {
             kind,
             body: Mutex::default(),
             truncated: AtomicBool::new(truncated),
+            body_max,
         }
     }
 
@@ -64,7 +71,7 @@ impl Side {
         }
         // Nothing here panics half-way.
         let mut body = self.body.lock().unwrap_or_else(PoisonError::into_inner);
-        let room = BODY_MAX.saturating_sub(body.len());
+        let room = self.body_max.saturating_sub(body.len());
         body.extend_from_slice(octets.get(..room).unwrap_or(octets));
         if octets.len() > room {
             self.truncated.store(true, Relaxed);
@@ -102,9 +109,20 @@ impl Side {
 }
 
 impl Capture {
-    pub(super) fn new(redaction: &Arc<Redaction>, headers: &HeaderMap, crowded: bool) -> Self {
-        let request = Side::new(redaction, headers, crowded);
-        Self { redaction: Arc::clone(redaction), request, response: OnceLock::new(), crowded }
+    pub(super) fn new(
+        redaction: &Arc<Redaction>,
+        headers: &HeaderMap,
+        crowded: bool,
+        body_max: usize,
+    ) -> Self {
+        let request = Side::new(redaction, headers, crowded, body_max);
+        let (redaction, response) = (Arc::clone(redaction), OnceLock::new());
+        Self { redaction, request, response, crowded, body_max }
+    }
+
+    /// Whether its bodies are not kept, because those of too many others are.
+    pub(crate) const fn is_crowded(&self) -> bool {
+        self.crowded
     }
 
     /// Octets of the request's body pass.
@@ -115,7 +133,8 @@ impl Capture {
     /// The answer has begun.
     pub(crate) fn answered(&self, headers: &HeaderMap) {
         // There is one answer.
-        drop(self.response.set(Side::new(&self.redaction, headers, self.crowded)));
+        let side = Side::new(&self.redaction, headers, self.crowded, self.body_max);
+        drop(self.response.set(side));
     }
 
     /// Octets of the answer's body pass.
@@ -168,9 +187,14 @@ pub(crate) struct Capturing {
 }
 
 impl Capturing {
-    pub(super) fn begin(log: &Arc<Log>, redaction: &Arc<Redaction>, headers: &HeaderMap) -> Self {
-        let crowded = log.capturing.fetch_add(1, Relaxed) >= ACTIVE_MAX;
-        let capture = Arc::new(Capture::new(redaction, headers, crowded));
+    pub(super) fn begin(
+        log: &Arc<Log>,
+        redaction: &Arc<Redaction>,
+        kept: Kept,
+        headers: &HeaderMap,
+    ) -> Self {
+        let crowded = log.capturing.fetch_add(1, Relaxed) >= kept.active_max;
+        let capture = Arc::new(Capture::new(redaction, headers, crowded, kept.body_max));
         Self { log: Arc::clone(log), capture }
     }
 }
@@ -187,10 +211,12 @@ mod tests {
 
     use super::*;
 
+    const BODY_MAX: usize = 10_000;
+
     fn capture(kind: &'static str, body: &[u8]) -> Value {
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-        let capture = Capture::new(&Arc::default(), &headers, false);
+        let capture = Capture::new(&Arc::default(), &headers, false, BODY_MAX);
         body.chunks(1000).for_each(|chunk| capture.request_passes(chunk));
         assert!(capture.weight() < 2 * BODY_MAX);
         let mut entry = json!({"data": {}});

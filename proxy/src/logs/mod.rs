@@ -36,18 +36,19 @@ use gantry_router::{Route, RouteTable};
 use http::HeaderMap;
 
 pub use self::tail::LogTail;
-pub(crate) use self::{
-    capture::{Capture, Capturing},
-    entry::{Asked, Ended, Event, Served, Source, TARGET_MAX},
-    serve::serve,
-    tail::LogBody,
-};
 use self::{
+    capture::Kept,
     entry::{Head, Text},
     query::Follow,
     redact::Redaction,
     ring::{Bounds, Ring, State},
     serve::Reads,
+};
+pub(crate) use self::{
+    capture::{Capture, Capturing},
+    entry::{Asked, Ended, Event, Served, Source, TARGET_MAX},
+    serve::serve,
+    tail::LogBody,
 };
 use crate::config::Config;
 
@@ -67,6 +68,12 @@ pub struct LogsConfig {
     pub bytes: usize,
     /// Streams of one container's log at one time.
     pub streams_per_container: u32,
+    /// Reads of one container's log from one address within a minute.
+    pub reads_per_minute: u32,
+    /// The octets of each body that are kept where an owner wants to see bodies, at most.
+    pub body_bytes: usize,
+    /// Requests of one container whose bodies are kept while they are under way, at most.
+    pub bodies_per_container: u32,
     /// Fields whose values are not shown, beside those that are known to hold credentials.
     pub redact_fields: Vec<String>,
     /// Parameters and members whose values are not shown, beside those that are known.
@@ -81,6 +88,9 @@ impl Default for LogsConfig {
             bytes_per_container: 4 << 20,
             bytes: 64 << 20,
             streams_per_container: 32,
+            reads_per_minute: 30,
+            body_bytes: 64 << 10,
+            bodies_per_container: 32,
             redact_fields: Vec::new(),
             redact_parameters: Vec::new(),
         }
@@ -95,6 +105,7 @@ impl LogsConfig {
             ("bytes_per_container", self.bytes_per_container >= 1 << 20),
             ("bytes", self.bytes >= self.bytes_per_container),
             ("streams_per_container", self.streams_per_container >= 1),
+            ("reads_per_minute", (1..=60_000).contains(&self.reads_per_minute)),
         ]
         .into_iter()
         .find_map(|(name, is_enough)| (!is_enough).then_some(name))
@@ -124,6 +135,9 @@ struct Store {
     bounds: Bounds,
     bytes_max: usize,
     streams_max: u32,
+    streams_refused: AtomicU64,
+    reads_per_minute: u32,
+    kept: Kept,
     redaction: Arc<Redaction>,
     naming: Naming,
     logs: papaya::HashMap<ContainerId, Arc<Log>, RandomState>,
@@ -207,6 +221,9 @@ impl Logs {
             bounds: Bounds::new(logs.entries_per_container, logs.bytes_per_container),
             bytes_max: logs.bytes,
             streams_max: logs.streams_per_container,
+            streams_refused: AtomicU64::new(0),
+            reads_per_minute: logs.reads_per_minute,
+            kept: Kept { body_max: logs.body_bytes, active_max: logs.bodies_per_container },
             redaction: Arc::new(Redaction::new(&logs.redact_fields, &logs.redact_parameters)),
             naming: Naming {
                 domain: config.domain.clone(),
@@ -239,7 +256,7 @@ impl Logs {
 
     /// Writes metrics in the Prometheus text format.
     pub(crate) fn write_metrics(&self, out: &mut String) {
-        let Store { logs, held, evictions, .. } = &*self.0;
+        let Store { logs, held, evictions, streams_refused, .. } = &*self.0;
         // Writing to a string cannot fail.
         _ = write!(
             out,
@@ -251,10 +268,14 @@ impl Logs {
              gantry_proxy_logs_bytes {}\n\
              # HELP gantry_proxy_logs_evictions_total Logs that were emptied to make room.\n\
              # TYPE gantry_proxy_logs_evictions_total counter\n\
-             gantry_proxy_logs_evictions_total {}\n",
+             gantry_proxy_logs_evictions_total {}\n\
+             # HELP gantry_proxy_logs_streams_refused_total Streams of logs that had too many readers.\n\
+             # TYPE gantry_proxy_logs_streams_refused_total counter\n\
+             gantry_proxy_logs_streams_refused_total {}\n",
             logs.len(),
             held.load(Relaxed),
             evictions.load(Relaxed),
+            streams_refused.load(Relaxed),
         );
     }
 
@@ -328,7 +349,7 @@ impl Logs {
 
     /// Begins to keep fields and bodies of the request whose entry has this number.
     pub(crate) fn capture(&self, log: &Arc<Log>, seq: u64, headers: &HeaderMap) -> Capturing {
-        let capturing = Capturing::begin(log, &self.0.redaction, headers);
+        let capturing = Capturing::begin(log, &self.0.redaction, self.0.kept, headers);
         self.attach(&capturing, seq);
         capturing
     }

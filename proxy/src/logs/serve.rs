@@ -21,39 +21,41 @@ use crate::{
     answer::{Code, Failure, X_GANTRY_ERROR, X_REQUEST_ID},
     body::{ClientBody, EdgeBody},
     downstream::Protocol,
-    limits::source,
+    limits::{Refused, source},
     metrics::RouteKind,
     pipeline::Ask,
     watch::Origin,
 };
 
-/// Reads of one address that come at once, and the milliseconds until there may be another one: 30 a
-/// minute.
-const READS: i64 = 30;
-const INTERVAL_MS: i64 = 2_000;
 /// Addresses whose reads are counted for one container.
 const ADDRESSES_MAX: usize = 1_024;
+
+/// In milliseconds: within this an address that has rested may read as often as the limit says.
+const MINUTE_MS: i64 = 60_000;
 
 /// Who has read a log lately.
 #[derive(Debug, Default)]
 pub(super) struct Reads(HashMap<IpAddr, i64>);
 
 impl Reads {
-    /// One more read from an address; false if it comes too early.
-    fn take(&mut self, address: IpAddr, now_ms: i64) -> bool {
+    /// One more read from an address that may read so often in a minute, all at once or not; seconds to
+    /// wait if it comes too early.
+    fn take(&mut self, address: IpAddr, per_minute: u32, now_ms: i64) -> Result<(), i64> {
+        let interval_ms = MINUTE_MS / i64::from(per_minute.max(1));
+        let late = Err(interval_ms.saturating_add(999) / 1000);
         if self.0.len() >= ADDRESSES_MAX && !self.0.contains_key(&address) {
             self.0.retain(|_, rested_ms| *rested_ms > now_ms);
             if self.0.len() >= ADDRESSES_MAX {
-                return false;
+                return late;
             }
         }
         let rested_ms = self.0.entry(address).or_insert(now_ms);
-        let after_ms = (*rested_ms).max(now_ms).saturating_add(INTERVAL_MS);
-        if after_ms.saturating_sub(now_ms) > READS * INTERVAL_MS {
-            return false;
+        let after_ms = (*rested_ms).max(now_ms).saturating_add(interval_ms);
+        if after_ms.saturating_sub(now_ms) > interval_ms * i64::from(per_minute) {
+            return late;
         }
         *rested_ms = after_ms;
-        true
+        Ok(())
     }
 }
 
@@ -86,9 +88,12 @@ pub(crate) fn serve(
     let hidden = !policy.is_some_and(|policy| policy.denies_by_default(Program::LOGS));
     let mut response = if path == "/" {
         page()
-    } else if !log.reads().take(source(ask.downstream.peer.ip()), now_ms) {
+    } else if let Err(wait_s) =
+        log.reads().take(source(ask.downstream.peer.ip()), logs.0.reads_per_minute, now_ms)
+    {
+        worker.metrics().refused(Refused::LogReads);
         account.failed(Code::TooManyRequests, 429);
-        too_many("rate_limited", INTERVAL_MS / 1000)
+        too_many("rate_limited", wait_s)
     } else {
         let query = request.uri().query().unwrap_or_default();
         match path {
@@ -245,20 +250,33 @@ mod tests {
     fn an_address_reads_thirty_times_a_minute() {
         let mut reads = Reads::default();
         let (one, two) = ([192, 0, 2, 1].into(), [192, 0, 2, 2].into());
-        assert!((0..30).all(|_| reads.take(one, 1_000)));
-        assert!(!reads.take(one, 1_000) && !reads.take(one, 2_999));
-        assert!(reads.take(two, 1_000), "another one is not held up");
-        assert!(reads.take(one, 3_000) && !reads.take(one, 3_000), "what Retry-After says");
-        assert!((0..30).all(|_| reads.take(one, 63_000)), "all of them after a rest");
+        let mut take = |address, now_ms| reads.take(address, 30, now_ms);
+        assert!((0..30).all(|_| take(one, 1_000).is_ok()));
+        assert_eq!((take(one, 1_000), take(one, 2_999)), (Err(2), Err(2)));
+        assert!(take(two, 1_000).is_ok(), "another one is not held up");
+        assert!(take(one, 3_000).is_ok() && take(one, 3_000).is_err(), "what Retry-After says");
+        assert!((0..30).all(|_| take(one, 63_000).is_ok()), "all of them after a rest");
+    }
+
+    #[test]
+    fn how_often_an_address_reads_is_the_operators_choice() {
+        let address = [192, 0, 2, 1].into();
+        for (per_minute, wait_s) in [(1, 60), (7, 9), (6_000, 1)] {
+            let mut reads = Reads::default();
+            assert!((0..per_minute).all(|_| reads.take(address, per_minute, 0).is_ok()));
+            assert_eq!(reads.take(address, per_minute, 0), Err(wait_s), "{per_minute}");
+            assert!(reads.take(address, per_minute, wait_s * 1000).is_ok(), "{per_minute}");
+        }
     }
 
     #[test]
     fn addresses_are_counted_in_little_space() {
         let mut reads = Reads::default();
         let address = |number: u32| IpAddr::from(number.to_be_bytes());
-        assert!((0..1_024).all(|number| reads.take(address(number), 0)));
-        assert!(!reads.take(address(5_000), 0) && reads.take(address(5), 0));
-        assert!(reads.take(address(5_000), 2_001));
+        assert!((0..1_024).all(|number| reads.take(address(number), 30, 0).is_ok()));
+        assert!(reads.take(address(5_000), 30, 0).is_err());
+        assert!(reads.take(address(5), 30, 0).is_ok());
+        assert!(reads.take(address(5_000), 30, 2_001).is_ok());
         assert_eq!(reads.0.len(), 2);
     }
 }

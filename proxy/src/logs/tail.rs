@@ -62,7 +62,10 @@ impl Tail {
         let (logs, log) = (logs.clone(), Arc::clone(log));
         let max = logs.0.streams_max;
         let more = |streams| (streams < max).then_some(streams + 1);
-        log.streams.fetch_update(Relaxed, Relaxed, more).ok()?;
+        if log.streams.fetch_update(Relaxed, Relaxed, more).is_err() {
+            logs.0.streams_refused.fetch_add(1, Relaxed);
+            return None;
+        }
         Some(Self { logs, log, follow, next: None, said: Instant::now(), ended: false })
     }
 

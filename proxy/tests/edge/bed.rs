@@ -462,9 +462,12 @@ impl Drop for Bed {
     }
 }
 
+/// The threads of the control runtime that may block.
+pub(crate) const BLOCKING_THREADS: usize = 4;
+
 fn control_runtime() -> tokio::runtime::Runtime {
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    runtime.worker_threads(1).enable_all().build().unwrap()
+    runtime.worker_threads(1).max_blocking_threads(BLOCKING_THREADS).enable_all().build().unwrap()
 }
 
 /// The configuration of a bed's edge.

@@ -43,6 +43,7 @@ fn a_head_that_drips_is_cut_off_by_a_total_deadline() {
     client.send("GET / HTTP/1.1\r\n");
     assert_eq!(client.reply().status, 408);
     assert_eq!(origin.seen().len(), 1);
+    bed.wait_metric("gantry_proxy_cut_total{limit=\"head_timeout\"}", 4.0);
 }
 
 #[test]
@@ -54,6 +55,7 @@ fn a_handshake_that_does_not_come_is_cut_off() {
     client.send([22, 3, 1]);
     assert!(client.is_closed());
     bed.wait_metric("gantry_proxy_tls_failures_total", 1.0);
+    bed.wait_metric("gantry_proxy_cut_total{limit=\"handshake_timeout\"}", 1.0);
 }
 
 #[test]
@@ -89,6 +91,7 @@ fn a_body_that_pauses_is_given_up() {
     client.send("POST / HTTP/1.1\r\nHost: api.gantry.localhost\r\nContent-Length: 10\r\n\r\nabc");
     let told = client.reply().text();
     assert!(told.contains("error: "), "the API hears of it: {told}");
+    bed.wait_metric("gantry_proxy_cut_total{limit=\"body_pause\"}", 2.0);
 }
 
 #[test]
@@ -108,6 +111,7 @@ fn a_body_that_drips_is_given_up() {
         std::thread::park_timeout(Duration::from_millis(20));
     }
     assert!(origin.seen().is_empty());
+    bed.wait_metric("gantry_proxy_cut_total{limit=\"body_rate\"}", 1.0);
 }
 
 #[test]
@@ -163,6 +167,7 @@ fn a_client_that_takes_nothing_is_given_up() {
     client.head();
     origin.wait_closed(1);
     bed.wait_metric("gantry_proxy_connections_open", 0.0);
+    bed.wait_metric("gantry_proxy_cut_total{limit=\"send_pause\"}", 1.0);
 }
 
 #[test]
@@ -188,6 +193,7 @@ fn heads_have_a_size() {
     let path = "x".repeat(66_000);
     _ = client.try_send(format!("GET /{path} HTTP/1.1\r\nHost: {name}\r\n\r\n"));
     assert_eq!(client.reply().status, 431);
+    bed.wait_metric("gantry_proxy_refused_total{limit=\"head_size\"}", 4.0);
 }
 
 #[test]

@@ -294,8 +294,8 @@ fn a_body_may_be_as_large_as_the_limit_and_no_larger() {
     assert_eq!((answer.status, answer.code()), (413, Some("BODY_TOO_LARGE")));
     assert!(client.is_closed());
     assert_eq!(origin.seen().len(), 2, "no part of a body passes for a whole one");
-    let refused = bed.metric("gantry_proxy_errors_total{code=\"BODY_TOO_LARGE\"}");
-    assert!((refused - 2.0).abs() < f64::EPSILON);
+    bed.wait_metric("gantry_proxy_errors_total{code=\"BODY_TOO_LARGE\"}", 2.0);
+    bed.wait_metric(&refused("body_bytes"), 2.0);
 }
 
 #[test]

@@ -269,6 +269,7 @@ fn a_stream_goes_on_where_its_reader_was() {
     assert_eq!(second.response()["id"], id, "what it has is not sent again");
     let full = ask(&bed, CONTAINER, "/_logs/stream", "");
     assert_eq!((full.status, full.code()), (429, Some("TOO_MANY_REQUESTS")));
+    bed.wait_metric("gantry_proxy_logs_streams_refused_total", 1.0);
     drop(second);
     for path in ["/2", "/3", "/4"] {
         get(&bed, path);

@@ -13,6 +13,8 @@ mod bed;
 #[expect(unreachable_pub, reason = "the end-to-end tests share it")]
 mod browser;
 #[cfg(test)]
+mod chosen;
+#[cfg(test)]
 mod chromium;
 #[cfg(test)]
 mod client;

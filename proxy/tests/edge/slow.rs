@@ -21,6 +21,10 @@ fn drip(client: &mut Client, mut piece: impl FnMut() -> Vec<u8>) {
     }
 }
 
+fn cut(limit: &str) -> String {
+    format!("gantry_proxy_cut_total{{limit=\"{limit}\"}}")
+}
+
 fn bed(number: u8, change: impl FnOnce(&mut gantry_proxy::Limits)) -> Bed {
     let mut setup = Setup::default();
     change(&mut setup.limits);
@@ -35,6 +39,7 @@ fn a_handshake_that_drips_is_cut_off() {
     client.send([22, 3, 1, 2, 0, 1, 0, 1, 252, 3, 3]);
     drip(&mut client, || vec![0]);
     bed.wait_metric("gantry_proxy_tls_failures_total", 1.0);
+    bed.wait_metric(&cut("handshake_timeout"), 1.0);
     bed.wait_metric("gantry_proxy_connections_open", 0.0);
 }
 
@@ -83,6 +88,7 @@ fn a_body_in_frames_that_drips_is_given_up() {
         assert!(Instant::now() < end, "dripped for 10 s");
     }
     bed.wait_metric(code, 1.0);
+    bed.wait_metric(&cut("body_rate"), 1.0);
     assert!(origin.seen().is_empty(), "half a request is none");
 }
 
@@ -120,7 +126,9 @@ fn a_client_over_tls_that_takes_nothing_is_given_up() {
 
 #[test]
 fn a_client_that_takes_an_answer_in_drips_is_given_up() {
-    let bed = bed(218, |limits| (limits.send_idle, limits.send_rate_min) = (SHORT, 100_000_000));
+    // Long enough that there is room in the socket again before it is over.
+    let pause = Duration::from_secs(1);
+    let bed = bed(218, |limits| (limits.send_idle, limits.send_rate_min) = (pause, 100_000_000));
     let _origin = bed.running_with(|_, stream| {
         send(stream, "HTTP/1.1 200 OK\r\nContent-Length: 104857600\r\n\r\n");
         for _ in 0..6400 {
@@ -137,11 +145,12 @@ fn a_client_that_takes_an_answer_in_drips_is_given_up() {
         let end = Instant::now() + Duration::from_secs(10);
         // Never still for as long as a client may be.
         while bed.metric(open) > 0.0 {
-            client.exactly(16 * 1024);
+            client.exactly(128 * 1024);
             assert!(Instant::now() < end, "dripped for 10 s");
             std::thread::park_timeout(Duration::from_millis(20));
         }
     }
+    bed.wait_metric(&cut("send_rate"), 2.0);
 }
 
 #[test]

@@ -125,7 +125,9 @@ fn whoever_waits_too_long_is_told_when_to_come_back() {
     assert_eq!(reply.value("retry-after"), Some("1"));
     let page = bed.client().get(&name, "/", NAVIGATE);
     assert_eq!(page.code(), Some("CONTAINER_WAKING"));
-    assert!(page.text().contains("<progress"), "{}", page.text());
+    // So many seconds of those that it has.
+    assert!(page.text().contains("max=1 value=0></progress>"), "{}", page.text());
+    assert!(page.text().contains("is starting: 0 s so far, 1 s at most"), "{}", page.text());
     assert!(page.text().contains("http-equiv=refresh"), "{}", page.text());
 }
 

@@ -440,6 +440,28 @@ async def resets():
         assert count > 20, count
 
 
+async def broken():
+    """Requests that are none, one after the other, until the connection ends."""
+    async with connect() as client:
+        assert (await client.get("/"))[0][":status"] == "200"
+        count = 0
+        while client.over is None and count < 100:
+            count += 1
+            stream = client.begin("GET", "/", [("connection", "close")])
+            await client.until(lambda: stream in client.ended or client.over is not None)
+        # One more may be on its way when the end comes.
+        assert client.over == 0x107, client.over
+        assert count - int(WHAT[0]) in (0, 1), count
+
+
+async def proves():
+    """Says whether the edge wanted proof of this address first."""
+    async with connect() as client:
+        assert (await client.get("/"))[0][":status"] == "200"
+        proved = client._quic._retry_source_connection_id is not None
+        print("proved" if proved else "at once", flush=True)
+
+
 async def asks():
     """Requests of a list, all at once; says what was answered, a character an octet."""
     async with connect() as client:
@@ -461,6 +483,8 @@ asyncio.run(
         "moves": moves,
         "floods": floods,
         "asks": asks,
+        "broken": broken,
+        "proves": proves,
         "too-large": too_large,
         "tunnels": tunnels,
         "uploads": uploads,
