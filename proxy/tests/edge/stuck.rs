@@ -179,6 +179,9 @@ fn strict(number: u8) -> Bed {
     Bed::with(number, setup)
 }
 
+/// Counts clients that took too little on average.
+const CUT_BY_RATE: &str = "gantry_proxy_cut_total{limit=\"send_rate\"}";
+
 #[test]
 fn a_stream_whose_client_takes_its_answer_in_drips_is_reset_and_no_other() {
     let bed = strict(91);
@@ -210,6 +213,7 @@ fn a_stream_whose_client_takes_its_answer_in_drips_is_reset_and_no_other() {
         std::thread::park_timeout(Duration::from_millis(5));
     }
     origin.wait_closed(1);
+    bed.wait_metric(CUT_BY_RATE, 1.0);
     tell.send(()).unwrap();
     client.send(room(3, 5));
     assert_eq!(answer(&mut client, 3).unwrap().1, b"hello");
@@ -224,6 +228,7 @@ fn a_stream_of_http3_whose_client_takes_its_answer_in_drips_is_reset_and_no_othe
     let name = host(CONTAINER, "http-3000");
     let Some(client) = python::ask(&bed, "http3_client.py", &name, &["drips"]) else { return };
     origin.wait_closed(1);
+    bed.wait_metric(CUT_BY_RATE, 1.0);
     client.ends();
 }
 
