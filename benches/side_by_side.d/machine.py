@@ -1,6 +1,5 @@
 """Processes of our own: started on one core, measured, ended; and the packages they come from."""
 
-import contextlib
 import os
 import pathlib
 import re
@@ -224,19 +223,6 @@ class Machine:
         if f" {requests} succeeded" not in out or f"status codes: {requests} 2xx" not in out:
             raise Failed(f"{proxy} did not answer every request:\n{out}")
 
-    @contextlib.contextmanager
-    def awake(self):
-        """Keeps both cores from sleeping, by loops that run only when nothing else wants to."""
-        loops = {f"awake-{core}": core for core in {self.proxy_core, self.client_core}}
-        program = "import os\nos.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))\nwhile True: pass"
-        for name, core in loops.items():
-            self.start(name, [sys.executable, "-c", program], core)
-        try:
-            yield
-        finally:
-            for name in loops:
-                self.stop(name)
-
     def calls(self, proxy, act):
         """The system calls that a proxy makes while `act(proxy)` runs, by name."""
         pid, out = self.processes[proxy].pid, self.place / "strace.out"
@@ -276,6 +262,12 @@ def cpu_seconds(process):
     text = pathlib.Path(f"/proc/{process.pid}/stat").read_text()
     fields = text.rpartition(")")[2].split()
     return tuple(int(ticks) / os.sysconf("SC_CLK_TCK") for ticks in fields[11:13])
+
+
+def stolen_seconds():
+    """The time that the host of this machine, if it is a virtual one, gave to others."""
+    total = pathlib.Path("/proc/stat").read_text().split("\n", maxsplit=1)[0]
+    return int(total.split()[8]) / os.sysconf("SC_CLK_TCK")
 
 
 def memory(process):
