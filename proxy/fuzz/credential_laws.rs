@@ -63,13 +63,49 @@ pub(crate) fn basic(data: &[u8]) {
     assert!(!given.are("nobody", "salt", &[0; 32]));
 }
 
-/// A token that holds is one of three parts, and holds with no other secret and no other algorithm.
+/// The public keys of the tokens among the seeds.
+const RS256: &str = include_str!("keys/rs256.pem");
+const ES256: &str = include_str!("keys/es256.pem");
+
+/// A token that holds is one of three parts, says the algorithm of its group, and holds with no other key
+/// and no other algorithm.
 pub(crate) fn jwt(data: &[u8]) {
-    let check = |algorithm, key| jwt::verify(data, algorithm, key, &BTreeMap::new(), 0);
-    assert_eq!(check(JwtAlgorithm::Hs256, "another secret"), None);
-    assert_eq!(check(JwtAlgorithm::Rs256, SECRET), None);
-    assert_eq!(check(JwtAlgorithm::Es256, SECRET), None);
-    if check(JwtAlgorithm::Hs256, SECRET).is_some() {
-        assert_eq!(data.split(|&octet| octet == b'.').count(), 3);
+    holds(data);
+}
+
+/// Whether a token holds with any of the keys, each with its own algorithm.
+pub(crate) fn holds(data: &[u8]) -> bool {
+    let check = |algorithm, key| jwt::verify(data, algorithm, key, &BTreeMap::new(), 0).is_some();
+    let own = [
+        (JwtAlgorithm::Hs256, SECRET, "HS256"),
+        (JwtAlgorithm::Rs256, RS256, "RS256"),
+        (JwtAlgorithm::Es256, ES256, "ES256"),
+    ];
+    for (algorithm, _, _) in own {
+        for (of, key, _) in own {
+            // A secret may be any text, so that for HMAC a public key is one like others.
+            let is_own = of == algorithm || algorithm == JwtAlgorithm::Hs256;
+            assert!(is_own || !check(algorithm, key));
+        }
+        assert!(!check(algorithm, "another secret"));
     }
+    let by: Vec<&str> = own
+        .into_iter()
+        .filter(|(algorithm, key, _)| check(*algorithm, key))
+        .map(|(_, _, name)| name)
+        .collect();
+    let [name] = by[..] else {
+        assert!(by.is_empty());
+        return false;
+    };
+    let parts: Vec<&[u8]> = data.split(|&octet| octet == b'.').collect();
+    assert_eq!(parts.len(), 3);
+    let head = base64::Engine::decode(
+        &base64::engine::general_purpose::URL_SAFE_NO_PAD,
+        parts.first().expect("there are three"),
+    );
+    let head: serde_json::Value =
+        serde_json::from_slice(&head.expect("it was read")).expect("it was read");
+    assert_eq!(head.get("alg").and_then(serde_json::Value::as_str), Some(name));
+    true
 }

@@ -60,6 +60,9 @@ fn agree(host: &HeaderValue, target: &str, https: bool) -> bool {
 }
 
 #[cfg(test)]
+mod laws;
+
+#[cfg(test)]
 mod tests {
     use http::{HeaderMap, header};
 

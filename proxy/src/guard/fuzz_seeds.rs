@@ -25,6 +25,27 @@ fn seeds_of_credentials_hold_their_laws() {
     replay("jwt", laws::jwt);
 }
 
+/// Real keys; a public key as the secret of an HMAC, keys that a token brings, the algorithm of another key,
+/// forged signatures.
+#[test]
+fn signed_tokens_hold_or_not_as_they_are_named() {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/jwt");
+    let (mut good, mut bad) = (0, 0);
+    for entry in fs::read_dir(&corpus).unwrap() {
+        let entry = entry.unwrap();
+        let holds = laws::holds(&fs::read(entry.path()).unwrap());
+        let name = entry.file_name().into_string().unwrap();
+        if name.starts_with("holds-") {
+            assert!(holds, "{name}");
+            good += 1;
+        } else if name.starts_with("fails-") {
+            assert!(!holds, "{name}");
+            bad += 1;
+        }
+    }
+    assert!(good >= 4 && bad >= 40, "{good} that hold, {bad} that do not");
+}
+
 proptest::proptest! {
     #[test]
     fn octets_of_any_kind_hold_the_laws_of_credentials(text in "[k%6bB=&;+ .,\"a-c\u{e4}\n]{0,40}") {

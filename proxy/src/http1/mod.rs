@@ -15,5 +15,7 @@ mod serve;
 mod write;
 
 pub(crate) use body::Receiving;
+#[cfg(test)]
+pub(crate) use head::build;
 pub(crate) use io::{ClientIo, Socket};
 pub(crate) use serve::serve;
