@@ -172,6 +172,46 @@ fn a_browser_forgets_the_former_owner_of_a_name_once() {
     assert_eq!(run(&browser, kept), "kept=1|1");
 }
 
+#[test]
+fn a_cookie_for_the_parent_of_a_host_reaches_no_sibling_and_one_of_its_own_stays() {
+    let bed = Bed::new(0);
+    let address = bed.container_address(2);
+    bed.set_at(CONTAINER, Phase::Running, 1, address, 0);
+    let name = host(CONTAINER, "http-3000");
+    let own = name.clone();
+    let origin = Origin::start(SocketAddr::new(address, 3000), move |_, stream| {
+        let labels: Vec<&str> = own.split('.').collect();
+        let parents = (1..labels.len()).map(|first| labels[first..].join("."));
+        // As wide as can be, and of all spellings; the last ones are the host's own.
+        let wide = parents.flat_map(|parent| {
+            let spellings =
+                ["Domain=", "Domain=.", "domain =\t", "DOMAIN= .", "Path=/; Secure; Domain="];
+            spellings.map(|domain| format!("Set-Cookie: wide=1; {domain}{parent}\r\n"))
+        });
+        let fields: String = wide.collect();
+        let fields = fields
+            + &format!("Set-Cookie: whole=1; Domain={own}; Secure\r\n")
+            + "Set-Cookie: own=1; Secure\r\nContent-Type: text/html";
+        reply(stream, &fields, "<!DOCTYPE html><title>cookies</title>");
+    });
+    let other = container(&bed, OTHER, 3);
+    let Some(browser) = browser(&bed) else { return };
+    browser.open(&url(&bed, &name, "/set")).unwrap();
+    assert_eq!(run(&browser, "return document.cookie.split('; ').sort().join()"), "own=1,whole=1");
+    browser.open(&url(&bed, &name, "/again")).unwrap();
+    let sent = origin.last().values("cookie").join("; ");
+    let mut sent: Vec<_> = sent.split("; ").collect();
+    sent.sort_unstable();
+    assert_eq!(sent, ["own=1", "whole=1"]);
+    browser.open(&url(&bed, &host(OTHER, "http-3000"), "/sibling")).unwrap();
+    assert_eq!(run(&browser, "return document.cookie"), "");
+    let seen = other.seen();
+    assert!(
+        !seen.is_empty() && seen.iter().all(|seen| seen.values("cookie").is_empty()),
+        "{seen:?}"
+    );
+}
+
 /// A fetch that keeps to the connections of pages with cookies; how it ended.
 fn fetch_from_other(browser: &Browser, url: &str) -> Value {
     fetch_kind(browser, url, "{mode: 'no-cors', credentials: 'include', cache: 'no-store'}")

@@ -30,17 +30,33 @@ pub(crate) fn start(script: &str, arguments: &[&str]) -> Option<Program> {
         eprintln!("not run, {script}: no {}", python.display());
         return None;
     }
-    let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/foreign").join(script);
-    let command = Command::new(python)
-        .arg("-B")
-        .arg(script)
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn();
-    let mut child = command.unwrap();
+    Some(run(Command::new(python).arg("-B").arg(foreign(script)).args(arguments)))
+}
+
+fn foreign(script: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/foreign").join(script)
+}
+
+fn run(command: &mut Command) -> Program {
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let output = BufReader::new(child.stdout.take().unwrap());
-    Some(Program { child, output })
+    Program { child, output }
+}
+
+/// Starts a server of a container that is written for Node, and waits until it listens; nothing (only at the
+/// desk) if Node or its libraries are missing.
+pub(crate) fn serve_node(script: &str, address: SocketAddr) -> Option<Program> {
+    const LIBRARIES: &str = "/usr/share/nodejs";
+    if !Path::new(LIBRARIES).join("ws").exists() {
+        assert!(std::env::var_os("CI").is_none(), "no {LIBRARIES}/ws");
+        eprintln!("not run, {script}: no {LIBRARIES}/ws");
+        return None;
+    }
+    let (ip, port) = (address.ip().to_string(), address.port().to_string());
+    let mut node = Command::new("node");
+    let mut program = run(node.env("NODE_PATH", LIBRARIES).arg(foreign(script)).args([ip, port]));
+    program.says("ready");
+    Some(program)
 }
 
 /// Starts a server of a container, and waits until it listens.

@@ -1,7 +1,8 @@
 //! The cases of the usual conformance suite for `WebSocket` servers (framing, pings, reserved bits,
-//! opcodes, fragments, UTF-8, closing, sizes), in octets of our own. Each is tried directly on an echo
-//! server that others wrote, and through the edge, over HTTP/1.1 and over HTTP/2: what comes back must
-//! be the same to the octet.
+//! opcodes, fragments, UTF-8, closing, sizes, compression), in octets of our own. Each is tried directly on
+//! two echo servers that others wrote, and through the edge, over HTTP/1.1 and over HTTP/2: what comes back
+//! must be the same to the octet. With `GANTRY_WEBSOCKET_CASES=all` sizes and numbers of messages are those
+//! of the suite, which takes minutes.
 
 use std::{
     fs::File,
@@ -9,6 +10,7 @@ use std::{
     net::SocketAddr,
 };
 
+use flate2::{Compress, Compression, FlushCompress};
 use gantry_model::Phase;
 
 use crate::{
@@ -23,8 +25,10 @@ enum Step {
     Send(Vec<u8>),
     /// Waits for so many frames.
     Await(usize),
+    /// Offers an extension in its handshake.
+    Offer(&'static str),
 }
-use Step::{Await, Send};
+use Step::{Await, Offer, Send};
 
 /// The name of a case and its steps. A case that ends with a wait is then closed by the client.
 type Case = (String, Vec<Step>);
@@ -52,7 +56,13 @@ fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
         }
     }
     octets.extend(MASK);
-    octets.extend(payload.iter().zip(MASK.iter().cycle()).map(|(octet, mask)| octet ^ mask));
+    // By words: octet by octet would take seconds for the largest.
+    let word = u64::from_ne_bytes([MASK, MASK].concat().try_into().unwrap());
+    let (words, rest) = payload.as_chunks::<8>();
+    for part in words {
+        octets.extend_from_slice(&(u64::from_ne_bytes(*part) ^ word).to_ne_bytes());
+    }
+    octets.extend(rest.iter().zip(MASK.iter().cycle()).map(|(octet, mask)| octet ^ mask));
     octets
 }
 
@@ -99,16 +109,131 @@ fn sizes() -> Vec<Case> {
             let octets = pieces(opcode, &vec![b'*'; 256 * 1024], size).concat();
             cases.push(echo(format!("9 opcode {opcode} in pieces of {size}"), octets));
         }
-        let steps = (0..200).flat_map(|_| [Send(whole(opcode, b"again and again")), Await(1)]);
-        let mut counted = 0;
-        let steps = steps.map(|step| match step {
-            Await(_) => {
-                counted += 1;
-                Await(counted)
-            }
-            Send(octets) => Send(octets),
-        });
-        cases.push((format!("9 opcode {opcode} many times"), steps.collect()));
+        let again = vec![whole(opcode, b"again and again"); 200];
+        cases.push((format!("9 opcode {opcode} many times"), one_by_one(again)));
+    }
+    cases
+}
+
+/// Messages, each of which is sent when the last one has come back.
+fn one_by_one(messages: Vec<Vec<u8>>) -> Vec<Step> {
+    let steps = messages.into_iter().zip(1..);
+    steps.flat_map(|(message, count)| [Send(message), Await(count)]).collect()
+}
+
+/// Whether everything is tried.
+fn is_full() -> bool {
+    std::env::var_os("GANTRY_WEBSOCKET_CASES").is_some_and(|cases| cases == "all")
+}
+
+/// 9: the largest messages, whole, in pieces and as the network cuts them; many round trips.
+fn limits() -> Vec<Case> {
+    const MIB: usize = 1 << 20;
+    let mut cases = Vec::new();
+    for opcode in [TEXT, BINARY] {
+        let all: &[usize] = &[65_536, 262_144, MIB, 4 * MIB, 8 * MIB, 16 * MIB];
+        let few: &[usize] = if opcode == TEXT { &[8 * MIB] } else { &[16 * MIB] };
+        for &length in if is_full() { all } else { few } {
+            let octets = whole(opcode, &vec![b'*'; length]);
+            cases.push(echo(format!("9 opcode {opcode} of {length}"), octets));
+        }
+        let all: &[usize] = &[64, 256, 1024, 4096, 16_384, 65_536, 262_144, MIB, 4 * MIB];
+        let few: &[usize] = if opcode == TEXT { &[16_384] } else { &[262_144] };
+        for &size in if is_full() { all } else { few } {
+            let octets = pieces(opcode, &vec![b'*'; 4 * MIB], size).concat();
+            cases.push(echo(format!("9 opcode {opcode}, 4 MiB in pieces of {size}"), octets));
+        }
+        let all: &[usize] = &[64, 128, 256, 512, 1024, 2048];
+        for &cut in if is_full() { all } else { &all[5..] } {
+            let octets = whole(opcode, &vec![b'*'; MIB]);
+            let mut steps: Vec<_> = octets.chunks(cut).map(|part| Send(part.to_vec())).collect();
+            steps.push(Await(1));
+            cases.push((format!("9 opcode {opcode}, 1 MiB cut by {cut}"), steps));
+        }
+        for length in [0, 16, 64, 256, 1024, 4096] {
+            let count = if is_full() { 1000 } else { 10 };
+            let messages = vec![whole(opcode, &vec![b'*'; length]); count];
+            cases.push((format!("9 opcode {opcode}, many of {length}"), one_by_one(messages)));
+        }
+    }
+    cases
+}
+
+/// What is compressed: of a kind, and of this size.
+fn sample(kind: usize, size: usize) -> Vec<u8> {
+    const KINDS: [&str; 4] = [
+        r#"{"id": 17, "name": "one of many", "tags": ["a", "b"], "sum": 3.5, "ok": true}, "#,
+        "Habe nun, ach! Philosophie, Juristerei und Medizin, und leider auch Theologie studiert; ",
+        "<li class=\"row\"><a href=\"/items/17\">An item</a><span>3.50</span></li>\n",
+        "again and again ",
+    ];
+    // Noise, as an image has it.
+    let mut state = 0x9e37_79b9_u32;
+    let noise = || {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        state.to_be_bytes()[0]
+    };
+    match KINDS.get(kind) {
+        Some(text) => text.bytes().cycle().take(size).collect(),
+        None => std::iter::repeat_with(noise).take(size).collect(),
+    }
+}
+
+/// Compresses messages one after the other, as RFC 7692 has it (7.2.1).
+fn deflate(message: &[u8], count: usize) -> Vec<Vec<u8>> {
+    let mut compress = Compress::new(Compression::fast(), false);
+    let one = || {
+        let mut octets = Vec::with_capacity(message.len() + 1024);
+        compress.compress_vec(message, &mut octets, FlushCompress::Sync).unwrap();
+        assert_eq!(octets.split_off(octets.len() - 4), [0, 0, 0xff, 0xff]);
+        octets
+    };
+    std::iter::repeat_with(one).take(count).collect()
+}
+
+/// 12: compression of data of several kinds; 13: with all that a client may ask for.
+fn compressed() -> Vec<Case> {
+    const COMPRESSED: u8 = 0x40;
+    let mut cases = Vec::new();
+    let plain = "permessage-deflate";
+    let families: [(&str, usize, &'static str); 12] = [
+        ("12.1", 0, plain),
+        ("12.2", 4, plain),
+        ("12.3", 1, plain),
+        ("12.4", 2, plain),
+        ("12.5", 3, plain),
+        ("13.1", 0, plain),
+        ("13.2", 0, "permessage-deflate; server_no_context_takeover"),
+        ("13.3", 0, "permessage-deflate; server_max_window_bits=9"),
+        ("13.4", 0, "permessage-deflate; server_max_window_bits=15"),
+        ("13.5", 0, "permessage-deflate; server_no_context_takeover; server_max_window_bits=9"),
+        ("13.6", 0, "permessage-deflate; server_no_context_takeover; server_max_window_bits=15"),
+        (
+            "13.7",
+            0,
+            "permessage-deflate; server_no_context_takeover; server_max_window_bits=9, \
+             permessage-deflate; server_no_context_takeover, permessage-deflate",
+        ),
+    ];
+    let count = if is_full() { 1000 } else { 2 };
+    for (family, kind, offer) in families {
+        let opcode = if kind == 4 { BINARY } else { TEXT };
+        let mut case = |name: String, frames: Vec<Vec<u8>>| {
+            let steps = [vec![Offer(offer)], one_by_one(frames)].concat();
+            cases.push((format!("{family} {name}"), steps));
+        };
+        for size in [16, 64, 256, 1024, 4096, 8192, 16_384, 32_768, 65_536, 131_072] {
+            let messages = deflate(&sample(kind, size), count);
+            let frames = messages.iter().map(|message| whole(COMPRESSED | opcode, message));
+            case(format!("of {size}"), frames.collect());
+        }
+        let messages = deflate(&sample(kind, 131_072), count);
+        for size in [16, 64, 256, 1024, 4096, 8192, 16_384, 32_768] {
+            let cut = |message: &Vec<u8>| pieces(COMPRESSED | opcode, message, size).concat();
+            case(format!("in pieces of {size}"), messages.iter().map(cut).collect());
+        }
     }
     cases
 }
@@ -263,16 +388,23 @@ fn next(client: &mut Client, all: &mut Vec<u8>) -> Option<()> {
 
 /// Everything that a server sends in a case, after its handshake.
 fn outcome(mut client: Client, name: &str, steps: &[Step]) -> Vec<u8> {
+    let offer = match steps.first() {
+        Some(Offer(offer)) => format!("Sec-WebSocket-Extensions: {offer}\r\n"),
+        _ => String::new(),
+    };
     client.send(format!(
         "GET / HTTP/1.1\r\nHost: {name}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{offer}\r\n"
     ));
     let head = client.head().to_lowercase();
     assert!(head.starts_with("http/1.1 101 "), "{head}");
     assert!(head.contains("sec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo="), "{head}");
-    let (mut all, mut frames) = (Vec::new(), 0);
+    let agreed = head.lines().find_map(|line| line.strip_prefix("sec-websocket-extensions: "));
+    assert_eq!(agreed.is_some(), !offer.is_empty(), "{head}");
+    let (mut all, mut frames) = (agreed.unwrap_or_default().as_bytes().to_vec(), 0);
     for step in steps {
         match step {
+            Offer(_) => {}
             // The server may have ended already.
             Send(octets) => _ = client.try_send(octets),
             Await(count) => {
@@ -302,6 +434,7 @@ fn over_http2(bed: &Bed, name: &str, cases: &[Case]) -> Vec<Vec<u8>> {
                     file.write_all(octets).unwrap();
                 }
                 Await(count) => writeln!(file, "await {count}").unwrap(),
+                Offer(offer) => write!(file, "offer {}\n{offer}", offer.len()).unwrap(),
             }
         }
         writeln!(file, "end").unwrap();
@@ -321,16 +454,13 @@ fn over_http2(bed: &Bed, name: &str, cases: &[Case]) -> Vec<Vec<u8>> {
     cases.iter().map(|_| next()).collect()
 }
 
-#[test]
-fn a_websocket_behind_the_edge_is_the_one_that_it_is_without() {
-    let bed = Bed::new(78);
-    bed.set(CONTAINER, Phase::Running, 1);
-    let address = SocketAddr::new(bed.container_address(2), 3000);
-    let Some(_origin) = python::serve("websocket_origin.py", address) else { return };
+/// Tries all cases, perhaps without the largest, with the server at the bed's container.
+fn try_all(bed: &Bed, address: SocketAddr, largest: bool) {
     let name = host(CONTAINER, "http-3000");
-    let cases = [sizes(), control(), texts_and_ends()].concat();
-    assert!(cases.len() > 180, "{}", cases.len());
-    let over_http2 = over_http2(&bed, &name, &cases);
+    let largest = if largest || is_full() { limits() } else { Vec::new() };
+    let cases = [sizes(), largest, control(), texts_and_ends(), compressed()].concat();
+    assert!(cases.len() > 390, "{}", cases.len());
+    let over_http2 = over_http2(bed, &name, &cases);
     let mut wrong = Vec::new();
     for ((case, steps), over_http2) in cases.iter().zip(over_http2) {
         let direct = outcome(Client::connect(address), &name, steps);
@@ -341,4 +471,22 @@ fn a_websocket_behind_the_edge_is_the_one_that_it_is_without() {
         }
     }
     assert!(wrong.is_empty(), "{wrong:?}");
+}
+
+#[test]
+fn a_websocket_behind_the_edge_is_the_one_that_it_is_without() {
+    let bed = Bed::new(78);
+    bed.set(CONTAINER, Phase::Running, 1);
+    let address = SocketAddr::new(bed.container_address(2), 3000);
+    let Some(_origin) = python::serve("websocket_origin.py", address) else { return };
+    try_all(&bed, address, true);
+}
+
+#[test]
+fn a_websocket_of_another_server_is_the_one_that_it_is_without_the_edge() {
+    let bed = Bed::new(99);
+    bed.set(CONTAINER, Phase::Running, 1);
+    let address = SocketAddr::new(bed.container_address(2), 3000);
+    let Some(_origin) = python::serve_node("websocket_origin.js", address) else { return };
+    try_all(&bed, address, false);
 }

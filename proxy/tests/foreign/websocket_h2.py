@@ -211,10 +211,12 @@ def frames(octets):
 
 def case(client, steps):
     """What a server sends while a client does this. Yields what has to be waited for."""
-    stream = client.begin_connect()
+    offers = [("sec-websocket-extensions", step) for step in steps if isinstance(step, str)]
+    stream = client.begin_connect(fields=offers)
     socket, came = Socket(client, stream), bytearray()
     yield lambda: stream in client.heads
     socket.check()
+    agreed = socket.head.get("sec-websocket-extensions", "").encode()
 
     def has_come(count):
         came.extend(client.data.pop(stream, b""))
@@ -223,7 +225,7 @@ def case(client, steps):
     for step in steps:
         if isinstance(step, int):
             yield lambda: has_come(step)
-        else:
+        elif isinstance(step, bytes):
             socket.send_octets(step)
     if isinstance(steps[-1], int):
         socket.send_octets(b"\x88\x82\x37\xfa\x21\x3d\x34\x12")
@@ -231,7 +233,7 @@ def case(client, steps):
     if client.ended[stream] == "end":
         client.h2.end_stream(stream)
         client.flush()
-    return came + client.data.pop(stream, b"")
+    return agreed + came + client.data.pop(stream, b"")
 
 
 def read_cases(file):
@@ -243,7 +245,12 @@ def read_cases(file):
             steps = []
         else:
             number = int(number[0])
-            steps.append(file.read(number) if kind == b"send" else number)
+            if kind == b"await":
+                steps.append(number)
+            elif kind == b"offer":
+                steps.append(file.read(number).decode())
+            else:
+                steps.append(file.read(number))
 
 
 def cases():

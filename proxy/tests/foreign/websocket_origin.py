@@ -32,8 +32,10 @@ async def main(address, port):
     # Errors of clients are what the tests make.
     logging.getLogger("websockets").setLevel(logging.CRITICAL)
     serve = websockets.asyncio.server.serve
+    # It says nothing by itself, however long a test takes.
+    how = {"max_size": None, "ping_interval": None}
     async with serve(
-        echo, address, port, process_request=judge, select_subprotocol=choose, max_size=None
+        echo, address, port, process_request=judge, select_subprotocol=choose, **how
     ):
         print("ready", flush=True)
         await asyncio.Future()
