@@ -93,7 +93,7 @@ pub(crate) enum PermissionsCommand {
         group: String,
         /// http, https, ssh or a service of the Kit.
         program: String,
-        /// true, false, "*", a port or index, several as [3000,8080], or a range as 3000-3999.
+        /// `true`, `false`, `*`, a port or index, several as `[3000,8080]`, or a range as `3000-3999`.
         access: String,
         #[command(flatten)]
         at: At,
