@@ -70,8 +70,20 @@ static DELETE: [Field; 5] = [
     Field::new("realm_id", Holds::Id, "Only of this realm"),
 ];
 
+/// The same in the query, as the lists have them.
+static DELETE_QUERY: [Param; 5] = [
+    Param::new("event_type", Asks::Text, "Only this kind"),
+    Param::new("resource_type", Asks::Text, "Only about this sort of thing"),
+    Param::new("resource_id", Asks::Text, "Only about this thing"),
+    Param::new("before_date", Asks::Text, "Only of before, ISO 8601"),
+    query::REALM,
+];
+
 static CLEANUP: [Field; 1] =
     [Field::new("retention_days", Holds::Count, "Older events go, 1 to 365").required()];
+
+const DELETES: &str = "Removes events, by filters in the body or the query; without any, all. A token \
+                       needs containers.delete as well, as for every removal of events";
 
 pub(crate) fn surface(surface: Surface) -> Surface {
     let get = &[Method::Get];
@@ -90,7 +102,8 @@ pub(crate) fn surface(surface: Surface) -> Surface {
             &[Method::Delete],
             all,
             delete_some,
-            &Operation::new("deleteEvents", TAG, "Removes events; without fields all")
+            &Operation::new("deleteEvents", TAG, DELETES)
+                .params(&DELETE_QUERY)
                 .takes(&DELETE)
                 .answers::<wire::DeletedEvents>(200),
         )
@@ -216,6 +229,9 @@ async fn list(
             wire::Events::by_cursor(&[], None, latest, span.limit)
         }
         Way::After(after) => {
+            if !control.has_happened(event_number(after)).await? {
+                return Err(never_happened("after"));
+            }
             // Read first, so that it is never ahead of what the events come to.
             let latest = control.newest_event(&actor, realm).await?;
             let events =
@@ -224,6 +240,13 @@ async fn list(
         }
     };
     Ok(Answer::ok("Events retrieved successfully", events))
+}
+
+/// A reader who comes with it would wait for ever.
+fn never_happened(field: &str) -> Problem {
+    let rule =
+        "must be the id of an event that has happened; bootstrap=true says where a cursor begins";
+    Problem::fields(Kind::Invalid, &[FieldError::new(field, rule)])
 }
 
 async fn show(
@@ -247,26 +270,45 @@ async fn delete(
 async fn delete_some(
     State(front): State<Front>,
     Caller(actor): Caller,
+    OriginalUri(uri): OriginalUri,
     body: JsonObject,
 ) -> Result<Answer<wire::DeletedEvents>, Problem> {
     let mut fields = body.fields(&DELETE);
-    let before = fields.text("before_date").value();
+    let mut params = Query::new(&uri, &DELETE_QUERY);
+    params.refuse_unknown();
+    let mut text = |name: &str| {
+        let (given, asked) = (fields.text(name).value(), params.text(name));
+        one_of(&mut params, name, given, asked)
+    };
+    let (kind, before) = (text("event_type"), text("before_date"));
+    let (resource_type, resource_id) = (text("resource_type"), text("resource_id"));
+    let (given, asked) = (fields.id("realm_id").value(), params.id("realm_id"));
+    let realm = one_of(&mut params, "realm_id", given, asked);
     let to_ms = before.map(|text| day_or_time(&text));
     if to_ms == Some(None) {
         let rule = "must be a day or a time with zone in ISO 8601";
-        fields.refuse_all([FieldError::new("before_date", rule)]);
+        params.refuse(FieldError::new("before_date", rule));
     }
+    params.finish()?;
     let query = EventQuery {
-        realm: fields.id("realm_id").value(),
-        kind: fields.text("event_type").value(),
-        resource_type: fields.text("resource_type").value(),
-        resource_id: fields.text("resource_id").value(),
+        realm,
+        kind,
+        resource_type,
+        resource_id,
         to_ms: to_ms.flatten().map(|at_ms| at_ms.saturating_sub(1)),
         ..EventQuery::default()
     };
     let query = fields.finish(Some(query))?;
     let deleted = front.control.delete_events(&actor, query).await?;
     Ok(Answer::ok("Events deleted successfully", wire::DeletedEvents::new(deleted)))
+}
+
+/// What a filter holds that may stand in two places, but in one of them only.
+fn one_of<T>(params: &mut Query, name: &str, given: Option<T>, asked: Option<T>) -> Option<T> {
+    if given.is_some() && asked.is_some() {
+        params.refuse(FieldError::new(name, "is given in the body and in the query"));
+    }
+    given.or(asked)
 }
 
 async fn totals(
@@ -312,10 +354,12 @@ async fn stream_events(State(front): State<Front>, request: Request) -> Result<R
     let mut query = Query::new(&parts.uri, &STREAM);
     let realm = query.id("realm_id");
     let mut after: Option<EventId> = query.id("after");
+    let mut field = "after";
     if let Some(last) = parts.headers.get("last-event-id") {
+        field = "Last-Event-ID";
         match last.to_str().ok().and_then(|text| text.parse().ok()) {
             Some(last) => after = Some(last),
-            None => query.refuse(FieldError::new("Last-Event-ID", "must be the id of an event")),
+            None => query.refuse(FieldError::new(field, "must be the id of an event")),
         }
     }
     query.finish()?;
@@ -323,6 +367,9 @@ async fn stream_events(State(front): State<Front>, request: Request) -> Result<R
     let seq = after.map_or_else(|| *head.borrow(), event_number);
     // Refuses whoever may not read, before the stream begins.
     front.control.events_after(&actor, realm, seq, 1).await?;
+    if !front.control.has_happened(seq).await? {
+        return Err(never_happened(field));
+    }
     let place = Arc::clone(&front.event_streams).try_acquire_owned().map_err(|error| {
         let message = "There are as many streams of events as there may be";
         Problem::new(Kind::TooManyAttempts, message).retry_after_s(5).caused_by(error)

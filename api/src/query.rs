@@ -175,6 +175,14 @@ impl Query {
         self.word("sort_order", &[("asc", false), ("desc", true)]).unwrap_or(true)
     }
 
+    /// Refuses every parameter that the call does not know, where one that is overlooked would do harm.
+    pub(crate) fn refuse_unknown(&mut self) {
+        let known = |name: &str| self.table.iter().any(|param| param.name == name);
+        for (name, _) in self.pairs.iter().filter(|(name, _)| !known(name)) {
+            self.errors.push(FieldError::new(name, "is not a known parameter"));
+        }
+    }
+
     /// Adds a mistake.
     pub(crate) fn refuse(&mut self, error: FieldError) {
         self.errors.push(error);

@@ -92,8 +92,14 @@ impl Controller {
             .ok_or(Error::NotFound(Thing::Event))
     }
 
+    /// Whether an event with this number has happened, to whomever; it may be removed since.
+    pub async fn has_happened(&self, seq: u64) -> Result<bool> {
+        Ok(self.store().has_happened(seq).await?)
+    }
+
     /// Removes one event about the actor's things.
     pub async fn delete_event(&self, actor: &Actor, id: EventId) -> Result<()> {
+        may_remove(actor)?;
         self.event(actor, id).await?;
         match self.store().delete_event(id).await {
             Err(gantry_store::Error::NotFound) => Err(Error::NotFound(Thing::Event)),
@@ -103,6 +109,7 @@ impl Controller {
 
     /// Removes events about the actor's things; returns how many.
     pub async fn delete_events(&self, actor: &Actor, query: EventQuery) -> Result<u64> {
+        may_remove(actor)?;
         Ok(self.store().delete_events(filter(actor, query)?).await?)
     }
 
@@ -126,6 +133,13 @@ fn may_see(actor: &Actor) -> Result<(), Forbidden> {
         Via::Token { event_access: false, .. } => Err(Forbidden::Leaf(Leaf::ResourcesEvents)),
         Via::Token { .. } | Via::Session { .. } | Via::Password => Ok(()),
     }
+}
+
+/// There is no permission of its own for it: a token needs the one to remove what the events are about,
+/// so that one that only reads removes nothing.
+fn may_remove(actor: &Actor) -> Result<(), Forbidden> {
+    may_see(actor)?;
+    actor.require(Leaf::ContainersDelete)
 }
 
 fn filter(actor: &Actor, query: EventQuery) -> Result<EventFilter, Forbidden> {

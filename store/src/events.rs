@@ -176,6 +176,19 @@ impl Store {
         self.0.event_head.clone()
     }
 
+    /// Whether there has been an event of this number.
+    pub async fn has_happened(&self, seq: u64) -> Result<bool> {
+        if seq <= *self.0.event_head.borrow() {
+            return Ok(true);
+        }
+        // It may have been committed and read, and not be told yet.
+        let head: i64 = sqlx::query_scalar("SELECT seq FROM event_head WHERE id = 1")
+            .fetch_one(self.readers())
+            .await
+            .map_err(failed)?;
+        Ok(seq <= natural(head, "seq")?)
+    }
+
     /// Lists events by their number, or by their kind.
     pub async fn events(
         &self,

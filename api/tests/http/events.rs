@@ -208,3 +208,121 @@ async fn tokens_need_the_permission_and_the_switch_for_events() {
     let (status, _) = stream(&lab, &session, Some("nonsense"), None).await;
     assert_eq!(status, 400);
 }
+
+/// A token with this body; its secret.
+async fn token(lab: &Lab, session: &str, body: Value) -> String {
+    let made = lab.send(Ask::new("POST", "/api/v1/auth/tokens").by(session).body(&body)).await;
+    made.json["data"]["token"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_token_that_only_reads_removes_no_events() {
+    let lab = Lab::start().await;
+    let (session, _) = lab.alice().await;
+    let reader = token(&lab, &session, json!({ "permission_template": "read_only" })).await;
+    let writer = json!({ "resources": { "events": true }, "containers": { "delete": true } });
+    let writer = token(&lab, &session, json!({ "permissions": writer })).await;
+    let listed = lab.send(Ask::new("GET", "/api/v1/events").by(&reader)).await;
+    let one = listed.json["data"]["events"][0]["id"].as_str().unwrap();
+    let asks = [
+        Ask::new("DELETE", &format!("/api/v1/events/{one}")),
+        Ask::new("DELETE", "/api/v1/events"),
+        Ask::new("POST", "/api/v1/events/cleanup").body(&json!({ "retention_days": 1 })),
+    ];
+    for ask in &asks {
+        let reply = lab.send(ask.clone().by(&reader)).await;
+        assert_eq!(reply.status, 403, "{}", reply.text);
+        assert!(reply.text.contains("containers.delete"), "{}", reply.text);
+    }
+    for ask in asks {
+        let reply = lab.send(ask.by(&writer)).await;
+        assert_eq!(reply.status, 200, "{}", reply.text);
+    }
+}
+
+#[tokio::test]
+async fn events_are_removed_by_filters_of_the_query_as_of_the_body() {
+    let lab = Lab::start().await;
+    let (session, project) = lab.alice().await;
+    let aliases = json!({ "alias": "away" });
+    let path = format!("/api/v1/projects/{project}");
+    assert_eq!(lab.send(Ask::new("PATCH", &path).by(&session).body(&aliases)).await.status, 200);
+    let delete = |query: &str| Ask::new("DELETE", &format!("/api/v1/events{query}")).by(&session);
+    for (query, count) in [
+        ("?event_type=project.nothing", 0),
+        ("?before_date=2000-01-01", 0),
+        ("?resource_type=container", 0),
+        ("?resource_id=nobody", 0),
+        ("?realm_id=64a2c4e9f3d5e2b6a8c7d8e1", 0),
+        ("?event_type=project.updated&resource_type=project", 1),
+    ] {
+        let reply = lab.send(delete(query)).await;
+        assert_eq!(reply.json["data"]["deleted_count"], count, "{query}: {}", reply.text);
+    }
+    // What is misspelt must not remove everything, and two filters must not mean one of them.
+    let twice = delete("?event_type=a").body(&json!({ "event_type": "b" }));
+    for (ask, field) in [
+        (delete("?type=project.created"), "type"),
+        (delete("?before_date=soon"), "before_date"),
+        (twice, "event_type"),
+    ] {
+        let reply = lab.send(ask).await;
+        assert_eq!(reply.status, 400, "{}", reply.text);
+        assert_eq!(reply.json["data"][0]["field"], field, "{}", reply.text);
+    }
+    let left = lab.send(Ask::new("GET", "/api/v1/events").by(&session)).await;
+    assert_eq!(kinds(&left.json), ["project.created"], "{}", left.text);
+}
+
+#[tokio::test]
+async fn a_cursor_that_no_event_ever_had_is_refused() {
+    let lab = Lab::start().await;
+    let (session, _) = lab.alice().await;
+    let beyond = "f".repeat(24);
+    for path in
+        [format!("/api/v1/events?after={beyond}"), format!("/api/v1/events/stream?after={beyond}")]
+    {
+        let reply = lab.send(Ask::new("GET", &path).by(&session)).await;
+        assert_eq!(reply.status, 400, "{path}: {}", reply.text);
+        assert_eq!(reply.json["data"][0]["field"], "after", "{}", reply.text);
+    }
+    assert_eq!(stream(&lab, &session, Some(&beyond), None).await.0, 400);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_variables_those_that_changed_are_told() {
+    let lab = Lab::start().await;
+    let (token, project) = lab.alice().await;
+    let id = lab.container(&token, &project, "web").await;
+    let path = format!("/api/v1/containers/{id}/env");
+    let set = |vars: Value| Ask::new("PATCH", &path).by(&token).body(&vars);
+    assert_eq!(lab.send(set(json!({ "A": "1", "B": "1", "C": "1" }))).await.status, 200);
+    assert_eq!(lab.send(set(json!({ "A": "1", "B": "2" }))).await.status, 200);
+    let remove = Ask::new("DELETE", &format!("{path}/C")).by(&token);
+    assert_eq!(lab.send(remove).await.status, 200);
+    let told = Ask::new("GET", "/api/v1/events?event_type=container.env.updated&sort_order=asc");
+    let told = lab.send(told.by(&token)).await;
+    let events = told.json["data"]["events"].as_array().unwrap();
+    let names: Vec<&Value> = events.iter().map(|event| &event["payload"]["variables"]).collect();
+    assert_eq!(names, [&json!(["A", "B", "C"]), &json!(["B"]), &json!(["C"])], "{}", told.text);
+}
+
+#[tokio::test]
+async fn one_account_has_so_many_streams_and_leaves_the_others_to_others() {
+    let lab = Lab::start().await;
+    let (alice, _) = lab.alice().await;
+    let bob = lab.login("bob", PASSWORD).await;
+    let mut open = Vec::new();
+    for _ in 0..16 {
+        let (status, body) = stream(&lab, &alice, None, None).await;
+        assert_eq!(status, 200);
+        open.push(body);
+    }
+    let refused = lab.send(Ask::new("GET", "/api/v1/events/stream").by(&alice)).await;
+    assert_eq!(refused.status, 429, "{}", refused.text);
+    assert!(refused.headers.contains_key("retry-after"));
+    assert!(refused.text.contains("16"), "{}", refused.text);
+    assert_eq!(stream(&lab, &bob, None, None).await.0, 200, "another account has its own");
+    open.pop();
+    assert_eq!(stream(&lab, &alice, None, None).await.0, 200, "one has ended");
+}
