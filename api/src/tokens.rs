@@ -181,9 +181,13 @@ pub(crate) fn derived_surface(surface: Surface) -> Surface {
             &[Method::Post],
             &["/api/v1/auth/tokens/{id}/remove-realm"],
             remove_realm,
-            &Operation::new("removeTokenRealm", TAG, "Frees a token from a realm")
-                .takes(&REALM)
-                .answers::<wire::Token>(200),
+            &Operation::new(
+                "removeTokenRealm",
+                TAG,
+                "Frees a token from a realm, but not from its last one",
+            )
+            .takes(&REALM)
+            .answers::<wire::Token>(200),
         )
         .serve(
             &[Method::Get],
@@ -287,6 +291,7 @@ fn new_token(body: JsonObject) -> Result<NewToken, Problem> {
         event_access: common.event_access,
         vault_access: common.vault_access,
         expires_at: common.expires_at.value(),
+        is_enabled: None,
     }))
 }
 

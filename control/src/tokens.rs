@@ -169,6 +169,8 @@ pub struct NewToken {
     pub vault_access: Option<bool>,
     /// When it ends; never when absent.
     pub expires_at: Option<ExpiresAt>,
+    /// Whether it may be used at all; true when absent.
+    pub is_enabled: Option<bool>,
 }
 
 /// A change of a token; what is left out stays.
@@ -236,7 +238,7 @@ impl Controller {
             event_access: new.event_access,
             vault_access: new.vault_access,
             expires_at: new.expires_at.map_or(Patch::Keep, Patch::Set),
-            is_enabled: None,
+            is_enabled: new.is_enabled,
         };
         apply(&mut token, change, now_ms)?;
         check_not_wider(actor, &Token::of(token.clone()))?;

@@ -217,6 +217,8 @@ async fn a_token_is_copied_and_bound_to_realms_one_by_one() {
     for (tail, body, field) in [
         ("add-realm", json!({}), "realm_id"),
         ("remove-realm", json!({ "realm_id": "X" }), "realm_id"),
+        // Without it the token would be good everywhere.
+        ("remove-realm", json!({ "realm_id": B }), "realm_id"),
         ("copy", json!({ "alias": "a/b" }), "alias"),
         ("copy", json!({ "permissions": {} }), "permissions"),
     ] {
@@ -251,4 +253,19 @@ async fn a_project_tells_what_its_containers_use() {
     assert_eq!(page.json["data"]["stats"].as_array().unwrap().len(), 1, "{}", page.text);
     let bob = lab.login("bob", crate::lab::PASSWORD).await;
     assert_eq!(lab.send(Ask::new("GET", &path).by(&bob)).await.status, 404);
+}
+
+#[tokio::test]
+async fn a_copy_of_a_token_is_switched_off_as_it_is() {
+    let lab = Lab::start().await;
+    let (session, _) = lab.alice().await;
+    let body = json!({ "alias": "ci" });
+    let made = lab.send(Ask::new("POST", "/api/v1/auth/tokens").by(&session).body(&body)).await;
+    let path = format!("/api/v1/auth/tokens/{}", made.json["data"]["id"].as_str().unwrap());
+    let off = Ask::new("PATCH", &path).by(&session).body(&json!({ "is_enabled": false }));
+    assert_eq!(lab.send(off).await.status, 200);
+    let copied = lab.send(Ask::new("POST", &format!("{path}/copy")).by(&session)).await;
+    assert_eq!(copied.json["data"]["is_enabled"], false, "{}", copied.text);
+    let secret = copied.json["data"]["token"].as_str().unwrap();
+    assert_eq!(lab.send(Ask::new("GET", "/api/v1/users/me").by(secret)).await.status, 401);
 }

@@ -11,7 +11,8 @@ use crate::{
 };
 
 impl Controller {
-    /// Makes a token that may do what this one may, with a secret of its own. Its alias is that of the
+    /// Makes a token that may do what this one may, with a secret of its own; one that is switched off
+    /// has such a copy. Its alias is that of the
     /// first and its end, too, unless they are given; who it was used by last is not copied.
     pub async fn copy_token(
         &self,
@@ -40,6 +41,7 @@ impl Controller {
             event_access: Some(source.event_access),
             vault_access: Some(source.vault_access),
             expires_at: ends,
+            is_enabled: Some(source.enabled),
         };
         self.create_token(actor, new).await
     }
@@ -51,29 +53,42 @@ impl Controller {
         id: TokenId,
         realm: RealmId,
     ) -> Result<Token> {
-        self.change_token_realms(actor, id, |realms| realms.push(realm)).await
+        let add = |realms: &mut Vec<RealmId>| {
+            realms.push(realm);
+            Ok(())
+        };
+        self.change_token_realms(actor, id, add).await
     }
 
-    /// Frees a token from a realm; nothing changes if it is not bound to it. Without its last realm it
-    /// is bound to none.
+    /// Frees a token from a realm; nothing changes if it is not bound to it. Its last realm stays: a
+    /// token without any is good in all, which must be asked for by name.
     pub async fn remove_token_realm(
         &self,
         actor: &Actor,
         id: TokenId,
         realm: RealmId,
     ) -> Result<Token> {
-        self.change_token_realms(actor, id, |realms| realms.retain(|known| *known != realm)).await
+        let remove = |realms: &mut Vec<RealmId>| {
+            if *realms == [realm] {
+                let rule = "is the last realm of the token, and without one it would be good in all: \
+                            delete the token, or set its realm_ids";
+                return Err(Error::invalid("realm_id", rule));
+            }
+            realms.retain(|known| *known != realm);
+            Ok(())
+        };
+        self.change_token_realms(actor, id, remove).await
     }
 
     async fn change_token_realms(
         &self,
         actor: &Actor,
         id: TokenId,
-        change: impl FnOnce(&mut Vec<RealmId>) + Send,
+        change: impl FnOnce(&mut Vec<RealmId>) -> Result<()> + Send,
     ) -> Result<Token> {
         actor.require(Leaf::ResourcesCreateTokens)?;
         let mut realms = self.token_record(actor, id).await?.realms;
-        change(&mut realms);
+        change(&mut realms)?;
         let realm_ids = Some(realms.iter().map(ToString::to_string).collect());
         self.update_token(actor, id, TokenChange { realm_ids, ..TokenChange::default() }).await
     }
