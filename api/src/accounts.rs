@@ -150,7 +150,8 @@ async fn show(
     PathId(id): PathId<kind::User>,
 ) -> Result<Answer<wire::User>, Problem> {
     let account = front.control.account(&actor, id).await?;
-    Ok(Answer::ok("User retrieved successfully", wire::User::new(&account)))
+    let user = wire::User::for_actor(&account, &actor);
+    Ok(Answer::ok("User retrieved successfully", user))
 }
 
 async fn update(

@@ -148,5 +148,5 @@ async fn me(
         Via::Session { .. } | Via::Password => None,
     };
     let in_use = token.map(|token| wire::TokenInUse::new(&token, &actor));
-    Ok(Answer::ok("User retrieved successfully", wire::Me::new(&account, in_use)))
+    Ok(Answer::ok("User retrieved successfully", wire::Me::new(&account, &actor, in_use)))
 }

@@ -14,18 +14,29 @@ use super::{Hex, Timestamp};
 pub(crate) struct User {
     id: Hex,
     username: String,
-    email: Option<String>,
     alias: String,
     public_key: Option<String>,
-    #[schema(value_type = Object)]
-    metadata: Map<String, Value>,
-    is_admin: bool,
-    is_banned: bool,
-    email_verified: bool,
-    avatar_url: Option<String>,
-    signup_method: Option<String>,
     created_at: Timestamp,
     updated_at: Timestamp,
+    // The rest is left out for tokens without `resources.read_account`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    email: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    metadata: Option<Map<String, Value>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    is_admin: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    is_banned: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    email_verified: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    avatar_url: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    signup_method: Option<Value>,
 }
 
 /// The caller's account and, for a token, the token itself.
@@ -139,28 +150,56 @@ pub(crate) struct Restrictions {
 }
 
 impl User {
+    /// The whole account.
     pub(crate) fn new(account: &control::Account) -> Self {
+        Self {
+            email: Some(Value::Null),
+            metadata: Some(account.profile.metadata.clone()),
+            is_admin: Some(account.is_admin),
+            is_banned: Some(false),
+            email_verified: Some(false),
+            avatar_url: Some(Value::Null),
+            signup_method: Some(Value::Null),
+            ..Self::outline(account)
+        }
+    }
+
+    /// As much of it as this actor may read.
+    pub(crate) fn for_actor(account: &control::Account, actor: &control::Actor) -> Self {
+        if actor.allows(control::Leaf::ResourcesReadAccount) {
+            Self::new(account)
+        } else {
+            Self::outline(account)
+        }
+    }
+
+    /// What everybody sees who acts for it.
+    fn outline(account: &control::Account) -> Self {
         Self {
             id: account.id.into(),
             username: account.username.clone(),
-            email: None,
             alias: account.profile.alias.as_ref().unwrap_or(&account.username).clone(),
             public_key: account.profile.public_key.clone(),
-            metadata: account.profile.metadata.clone(),
-            is_admin: account.is_admin,
-            is_banned: false,
-            email_verified: false,
-            avatar_url: None,
-            signup_method: None,
             created_at: Timestamp(account.created_at_ms),
             updated_at: Timestamp(account.updated_at_ms),
+            email: None,
+            metadata: None,
+            is_admin: None,
+            is_banned: None,
+            email_verified: None,
+            avatar_url: None,
+            signup_method: None,
         }
     }
 }
 
 impl Me {
-    pub(crate) fn new(account: &control::Account, auth_token: Option<TokenInUse>) -> Self {
-        Self { user: User::new(account), auth_token }
+    pub(crate) fn new(
+        account: &control::Account,
+        actor: &control::Actor,
+        auth_token: Option<TokenInUse>,
+    ) -> Self {
+        Self { user: User::for_actor(account, actor), auth_token }
     }
 }
 

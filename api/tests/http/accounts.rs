@@ -1,6 +1,11 @@
 //! Accounts, their passwords, and what was done with them.
 
+use std::{future::Future as _, pin::pin, task::Context, time::Duration};
+
+use axum::body::Body;
+use http::Request;
 use serde_json::{Value, json};
+use tower::ServiceExt as _;
 
 use crate::lab::{Ask, Lab, PASSWORD};
 
@@ -147,4 +152,67 @@ async fn writes_are_kept_with_their_results_and_reads_are_not() {
     let bob = lab.login("bob", PASSWORD).await;
     let his = lab.send(get("").by(&bob)).await;
     assert_eq!(his.json["metadata"]["total"], 1, "{}", his.text);
+}
+
+#[tokio::test]
+async fn a_token_without_the_permission_sees_little_of_its_account() {
+    let lab = Lab::start().await;
+    let session = lab.login("alice", PASSWORD).await;
+    let id = me(&lab, &session).await;
+    let one = format!("/api/v1/users/{id}");
+    let body = json!({ "alias": "Alice", "metadata": { "phone": "0123" } });
+    assert_eq!(lab.send(Ask::new("PATCH", &one).by(&session).body(&body)).await.status, 200);
+    let paths = ["/api/v1/users/me", "/api/v1/users/auth/me", &one];
+    for (allowed, keys) in [
+        (true, vec!["email", "is_admin", "is_banned", "metadata"]),
+        (false, vec!["alias", "created_at", "id", "public_key", "updated_at", "username"]),
+    ] {
+        let permissions = json!({ "resources": { "read_account": allowed } });
+        let body = json!({ "permissions": permissions });
+        let made = Ask::new("POST", "/api/v1/auth/tokens").by(&session).body(&body);
+        let secret = lab.send(made).await.json["data"]["token"].as_str().unwrap().to_owned();
+        for path in paths {
+            let reply = lab.send(Ask::new("GET", path).by(&secret)).await;
+            assert_eq!(reply.status, 200, "{path}: {}", reply.text);
+            let mut data = reply.json["data"].as_object().unwrap().clone();
+            assert_eq!(data.remove("auth_token").is_some(), path != one, "{path}");
+            assert_eq!(data["alias"], "Alice");
+            if allowed {
+                assert!(keys.iter().all(|key| data.contains_key(*key)), "{path}: {}", reply.text);
+            } else {
+                let found: Vec<&str> = data.keys().map(String::as_str).collect();
+                assert_eq!(found, keys, "{path}");
+            }
+        }
+    }
+}
+
+/// The client may be gone before the answer is there; what it has begun is done and told of.
+#[tokio::test]
+async fn a_write_is_told_of_although_its_client_has_gone() {
+    let lab = Lab::start().await;
+    let token = lab.login("alice", PASSWORD).await;
+    let request = Request::post("/api/v1/projects")
+        .header("authorization", format!("Bearer {token}"))
+        .header("content-type", "application/json")
+        .body(Body::from(json!({ "alias": "left" }).to_string()))
+        .unwrap();
+    {
+        let mut answer = pin!(lab.router.clone().oneshot(request));
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        assert!(answer.as_mut().poll(&mut context).is_pending(), "it takes more than a moment");
+    }
+    let path = "/api/v1/users/auth/activity?method=POST&min_status=201";
+    let told = async {
+        loop {
+            let activity = lab.send(Ask::new("GET", path).by(&token)).await;
+            if activity.json["metadata"]["total"] == 1 {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), told).await.unwrap();
+    let projects = lab.send(Ask::new("GET", "/api/v1/projects").by(&token)).await;
+    assert_eq!(projects.json["data"]["projects"][0]["alias"], "left", "{}", projects.text);
 }
