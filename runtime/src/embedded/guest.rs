@@ -2,7 +2,8 @@
 //!
 //! What is in the file system is the container's own doing by then, so nothing is followed out of
 //! it: directories are resolved beneath its root, files are replaced and never opened for writing.
-//! What the owner wrote stays: ours are lines between two marks, or files that still carry a mark.
+//! What the owner wrote stays, octet by octet: ours are lines between two marks, or files that still carry
+//! a mark. A file of which we could not keep everything is left alone.
 
 use std::{
     collections::BTreeMap,
@@ -92,20 +93,20 @@ impl Guest {
     /// A resolver configuration, unless the owner has made a file of his own. A link is the image's
     /// (to a service's output) and is replaced.
     fn write_resolver(&self, nameservers: &[IpAddr]) -> io::Result<()> {
-        let present = self.read("etc/resolv.conf");
-        if present.is_some_and(|text| !text.trim().is_empty() && !text.contains(BEGIN)) {
+        let present = self.read("etc/resolv.conf")?.unwrap_or_default();
+        if is_owners(&present) {
             return Ok(());
         }
-        self.write("etc", "resolv.conf", &block("", &resolver(nameservers)))
+        self.write("etc", "resolv.conf", block(b"", &resolver(nameservers)))
     }
 
     /// Replaces our lines in a file and keeps the others.
     fn write_block(&self, dir: &str, name: &str, lines: &str) -> io::Result<()> {
-        let present = self.read(&format!("{dir}/{name}")).unwrap_or_default();
-        self.write(dir, name, &block(&present, lines))
+        let present = self.read(&format!("{dir}/{name}"))?.unwrap_or_default();
+        self.write(dir, name, block(&present, lines))
     }
 
-    fn write(&self, dir: &str, name: &str, content: &str) -> io::Result<()> {
+    fn write(&self, dir: &str, name: &str, content: impl AsRef<[u8]>) -> io::Result<()> {
         let dir_fd = match self.resolve(dir, OFlags::PATH | OFlags::DIRECTORY) {
             Err(error) if error.kind() == io::ErrorKind::NotFound && !dir.contains('/') => {
                 self.make_dir("/", dir)?;
@@ -122,7 +123,7 @@ impl Guest {
             OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mut file =
             File::from(rustix::fs::openat(&dir_fd, fresh.as_str(), flags, Mode::from(0o644))?);
-        file.write_all(content.as_bytes())?;
+        file.write_all(content.as_ref())?;
         self.own(file.as_fd(), 0o644)?;
         rustix::fs::renameat(&dir_fd, fresh.as_str(), &dir_fd, name)?;
         Ok(())
@@ -148,17 +149,32 @@ impl Guest {
         Ok(())
     }
 
-    /// The text of a regular file; `None` for anything else, and for a file too large to be ours.
-    fn read(&self, path: &str) -> Option<String> {
-        let file = self.resolve(path, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK).ok()?;
-        let stat = rustix::fs::fstat(&file).ok()?;
-        let size = u64::try_from(stat.st_size).ok()?;
-        if !FileType::from_raw_mode(stat.st_mode).is_file() || size > FILE_BYTES_MAX {
-            return None;
+    /// What a regular file holds; `None` if there is none, or something else. An error if that cannot be
+    /// had as a whole, so that nobody writes a part of it back.
+    fn read(&self, path: &str) -> io::Result<Option<Vec<u8>>> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let file = match self.resolve(path, flags) {
+            Ok(file) => file,
+            Err(error) => {
+                return match rustix::io::Errno::from_io_error(&error) {
+                    // Nothing, a link, a socket, a device without a driver.
+                    Some(
+                        rustix::io::Errno::NOENT
+                        | rustix::io::Errno::NOTDIR
+                        | rustix::io::Errno::LOOP
+                        | rustix::io::Errno::NXIO
+                        | rustix::io::Errno::NODEV,
+                    ) => Ok(None),
+                    _ => Err(error),
+                };
+            }
+        };
+        if !FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode).is_file() {
+            return Ok(None);
         }
-        let mut text = String::new();
-        File::from(file).take(FILE_BYTES_MAX).read_to_string(&mut text).ok()?;
-        Some(text)
+        let mut content = Vec::new();
+        File::from(file).take(FILE_BYTES_MAX + 1).read_to_end(&mut content)?;
+        if content.len() as u64 > FILE_BYTES_MAX { Err(too_large()) } else { Ok(Some(content)) }
     }
 
     /// Opens a path as the container would see it.
@@ -173,6 +189,18 @@ fn report(id: ContainerId, path: &str, result: io::Result<()>) {
     if let Err(error) = result {
         tracing::warn!(container = %id, path, %error, "cannot write into it");
     }
+}
+
+/// Why a file of the owner's is left alone.
+fn too_large() -> io::Error {
+    let rule = format!("it holds more than {FILE_BYTES_MAX} octets, so it stays as it is");
+    io::Error::new(io::ErrorKind::FileTooLarge, rule)
+}
+
+/// Whether a file holds something and nothing of ours.
+pub(crate) fn is_owners(present: &[u8]) -> bool {
+    let ours = present.split(|octet| *octet == b'\n').any(|line| line == BEGIN.as_bytes());
+    !present.trim_ascii().is_empty() && !ours
 }
 
 /// The container's names for addresses.
@@ -190,22 +218,25 @@ pub(crate) fn resolver(nameservers: &[IpAddr]) -> String {
 
 const SYSTEMD_DIR: &str = "etc/systemd/system.conf.d";
 
-/// `present` with our lines in place of those of last time, or at its end.
-pub(crate) fn block(present: &str, lines: &str) -> String {
-    let mut kept = String::new();
-    let mut ours = false;
-    for line in present.lines() {
-        match line {
-            BEGIN => ours = true,
-            END => ours = false,
-            _ if ours => {}
-            _ => {
-                kept.push_str(line);
-                kept.push('\n');
-            }
+/// `present` with our lines in place of those of last time, or at its end. Where the owner has removed
+/// one of the marks, nobody knows which lines are ours, and all of them stay.
+pub(crate) fn block(present: &[u8], lines: &str) -> Vec<u8> {
+    let mut kept = Vec::new();
+    // Where the lines after a beginning start in what is kept.
+    let mut begin = None;
+    for line in present.split_inclusive(|octet| *octet == b'\n') {
+        let bare = line.strip_suffix(b"\n").unwrap_or(line);
+        if bare == BEGIN.as_bytes() {
+            begin = Some(kept.len());
+        } else if bare == END.as_bytes() {
+            kept.truncate(begin.take().unwrap_or(kept.len()));
+        } else {
+            kept.extend_from_slice(bare);
+            kept.push(b'\n');
         }
     }
-    format!("{kept}{BEGIN}\n{lines}{END}\n")
+    kept.extend_from_slice(format!("{BEGIN}\n{lines}{END}\n").as_bytes());
+    kept
 }
 
 /// For login sessions (`pam_env`), which know neither line breaks nor escapes.
@@ -243,10 +274,37 @@ mod tests {
 
     #[test]
     fn lines_of_the_owner_stay_and_ours_are_replaced() {
-        let first = block("mine=1", "A=1\n");
-        assert_eq!(first, format!("mine=1\n{BEGIN}\nA=1\n{END}\n"));
-        let second = block(&format!("{first}late=2\n"), "B=2\n");
-        assert_eq!(second, format!("mine=1\nlate=2\n{BEGIN}\nB=2\n{END}\n"));
+        let first = block(b"mine=1", "A=1\n");
+        assert_eq!(first, format!("mine=1\n{BEGIN}\nA=1\n{END}\n").as_bytes());
+        let second = block(&[&first[..], b"late=2\n"].concat(), "B=2\n");
+        assert_eq!(second, format!("mine=1\nlate=2\n{BEGIN}\nB=2\n{END}\n").as_bytes());
+    }
+
+    /// Whatever it holds: octets that are no text, ends of lines of another system, marks of which the
+    /// owner has removed one, more than we would ever read.
+    #[test]
+    fn nothing_of_the_owners_is_lost() {
+        let dir = tempfile::tempdir().unwrap();
+        let (root, path) = (dir.path(), dir.path().join("etc/environment"));
+        std::fs::create_dir(root.join("etc")).unwrap();
+        let guest = Guest::open(root, me()).unwrap();
+        let env = BTreeMap::from([("A".to_owned(), "1".to_owned())]);
+        let ours = format!("{BEGIN}\nA=\"1\"\n{END}\n");
+        let large = format!("B=2\n{}", "# padding\n".repeat(30_000));
+        let half = format!("B=2\n{BEGIN}\nC=3\n");
+        for (present, want) in [
+            (&b"B=\xff\n"[..], [b"B=\xff\n", ours.as_bytes()].concat()),
+            (b"B=2\r\nC=3", [b"B=2\r\nC=3\n", ours.as_bytes()].concat()),
+            (half.as_bytes(), [b"B=2\nC=3\n", ours.as_bytes()].concat()),
+            (large.as_bytes(), large.clone().into_bytes()),
+        ] {
+            std::fs::write(&path, present).unwrap();
+            for _ in 0..2 {
+                guest.set_environment(ContainerId::from_bytes([1; 12]), &env);
+                let found = std::fs::read(&path).unwrap();
+                assert!(found == want, "{:?}", String::from_utf8_lossy(&found));
+            }
+        }
     }
 
     #[test]
@@ -288,7 +346,7 @@ mod tests {
         let guest = Guest::open(dir.path(), me()).unwrap();
         let servers = ["192.0.2.1".parse().unwrap()];
         guest.write_resolver(&servers).unwrap();
-        let read = || guest.read("etc/resolv.conf").unwrap();
+        let read = || String::from_utf8(guest.read("etc/resolv.conf").unwrap().unwrap()).unwrap();
         assert!(read().contains("nameserver 192.0.2.1\n"));
         guest.write_resolver(&["192.0.2.2".parse().unwrap()]).unwrap();
         assert!(read().contains("192.0.2.2") && !read().contains("192.0.2.1"));

@@ -135,7 +135,7 @@ pub(super) enum Entry {
 #[derive(Clone, Copy)]
 pub(super) enum Written<'a> {
     /// A regular file with mode 0644.
-    File(&'a str),
+    File(&'a [u8]),
     /// A directory with mode 0755; fine if it is there.
     Directory,
 }
@@ -235,7 +235,7 @@ impl Client {
         instance: &str,
         path: &str,
     ) -> Result<Option<Entry>, Fault> {
-        let request = self.request(Method::GET, &files(instance, path), &HeaderMap::new(), "")?;
+        let request = self.request(Method::GET, &files(instance, path), &HeaderMap::new(), b"")?;
         let answer = bounded(CALL_TIMEOUT, self.send(request)).await?;
         if answer.status == StatusCode::NOT_FOUND {
             return Ok(None);
@@ -260,7 +260,7 @@ impl Client {
     ) -> Result<(), Fault> {
         let (kind, mode, content) = match written {
             Written::File(content) => ("file", "0644", content),
-            Written::Directory => ("directory", "0755", ""),
+            Written::Directory => ("directory", "0755", &b""[..]),
         };
         let mut headers = HeaderMap::new();
         for (name, value) in [
@@ -304,7 +304,7 @@ impl Client {
     ) -> Result<Envelope, Fault> {
         let body = body.map(serde_json::to_string).transpose().map_err(Fault::answer)?;
         let request =
-            self.request(method, path, &HeaderMap::new(), body.as_deref().unwrap_or_default())?;
+            self.request(method, path, &HeaderMap::new(), body.unwrap_or_default().as_bytes())?;
         envelope(&bounded(within, self.send(request)).await?)
     }
 
@@ -313,7 +313,7 @@ impl Client {
         method: Method,
         path: &str,
         headers: &HeaderMap,
-        body: &str,
+        body: &[u8],
     ) -> Result<Request<Body>, Fault> {
         let mut request = Request::builder().method(method).uri(self.uri(path));
         if let Some(all) = request.headers_mut() {
@@ -321,7 +321,7 @@ impl Client {
         }
         request
             .header(header::HOST, "incus")
-            .body(Either::Left(Full::new(Bytes::copy_from_slice(body.as_bytes()))))
+            .body(Either::Left(Full::new(Bytes::copy_from_slice(body))))
             .map_err(Fault::answer)
     }
 

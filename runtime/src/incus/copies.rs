@@ -164,7 +164,7 @@ impl Inner {
     async fn forget_identity(&self, name: &str) -> Result<(), Fault> {
         let path = "/etc/machine-id";
         if self.client.read_file(name, path).await?.is_some() {
-            self.client.write_file(name, path, Written::File("")).await?;
+            self.client.write_file(name, path, Written::File(b"")).await?;
         }
         Ok(())
     }

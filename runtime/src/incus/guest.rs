@@ -1,12 +1,14 @@
 //! The files that Gantry writes into a container before its init starts, through Incus: it resolves
 //! every path inside of the container.
 
+use bytes::Bytes;
+
 use super::{
     client::{Client, Entry, Fault, Written},
     instance::{Init, digest},
 };
 use crate::embedded::guest::{
-    BEGIN, FILE_BYTES_MAX, Identity, block, hosts, pam, resolver, systemd,
+    FILE_BYTES_MAX, Identity, block, hosts, is_owners, pam, resolver, systemd,
 };
 
 /// What is to be written.
@@ -38,11 +40,11 @@ impl Texts {
     /// Writes everything, and tells what the init is. What the container's own doing keeps from
     /// being written must not keep it from starting, so that is only reported.
     pub(super) async fn write(&self, guest: &Guest<'_>) -> Result<Init, Fault> {
-        guest.replace("/etc/hostname", &self.hostname).await?;
+        guest.replace("/etc/hostname", self.hostname.as_bytes()).await?;
         guest.replace_block("/etc/hosts", &self.hosts).await?;
-        let own = guest.text("/etc/resolv.conf").await?;
-        if own.trim().is_empty() || own.contains(BEGIN) {
-            guest.replace("/etc/resolv.conf", &block("", &self.resolver)).await?;
+        let path = "/etc/resolv.conf";
+        if guest.content(path).await?.is_some_and(|present| !is_owners(&present)) {
+            guest.replace(path, &block(b"", &self.resolver)).await?;
         }
         guest.set_environment(&self.pam, &self.systemd).await?;
         Ok(match guest.client.read_file(guest.name, "/sbin/init").await {
@@ -66,7 +68,8 @@ impl Guest<'_> {
         if self.exists("/etc/systemd").await? {
             let dir = "/etc/systemd/system.conf.d";
             self.report(dir, self.client.write_file(self.name, dir, Written::Directory).await)?;
-            self.replace("/etc/systemd/system.conf.d/90-gantry.conf", systemd).await?;
+            let path = "/etc/systemd/system.conf.d/90-gantry.conf";
+            self.replace(path, systemd.as_bytes()).await?;
         }
         Ok(())
     }
@@ -93,24 +96,30 @@ impl Guest<'_> {
         self.entry(path).await.map(|entry| entry.is_some())
     }
 
-    /// The text of a regular file; empty for anything else, and for a file too large to be ours.
-    async fn text(&self, path: &str) -> Result<String, Fault> {
+    /// What a regular file holds; nothing for anything else. `None` for a file that is too large to be kept
+    /// in part: it stays as it is.
+    async fn content(&self, path: &str) -> Result<Option<Bytes>, Fault> {
         Ok(match self.entry(path).await? {
-            Some(Entry::File(bytes)) if bytes.len() as u64 <= FILE_BYTES_MAX => {
-                String::from_utf8_lossy(&bytes).into_owned()
+            Some(Entry::File(bytes)) if bytes.len() as u64 > FILE_BYTES_MAX => {
+                let (container, octets) = (self.name, bytes.len());
+                tracing::warn!(container, path, octets, "a file is too large and stays as it is");
+                None
             }
-            Some(_) | None => String::new(),
+            Some(Entry::File(bytes)) => Some(bytes),
+            Some(Entry::Link(_) | Entry::Other) | None => Some(Bytes::new()),
         })
     }
 
     /// Replaces our lines in a file and keeps the others.
     async fn replace_block(&self, path: &str, lines: &str) -> Result<(), Fault> {
-        let present = self.text(path).await?;
-        self.replace(path, &block(&present, lines)).await
+        match self.content(path).await? {
+            Some(present) => self.replace(path, &block(&present, lines)).await,
+            None => Ok(()),
+        }
     }
 
     /// Writes a file. A link in its place is replaced, not followed.
-    async fn replace(&self, path: &str, content: &str) -> Result<(), Fault> {
+    async fn replace(&self, path: &str, content: &[u8]) -> Result<(), Fault> {
         if let Some(Entry::Link(_)) = self.entry(path).await? {
             self.report(path, self.client.remove_file(self.name, path).await)?;
         }
