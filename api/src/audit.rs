@@ -1,9 +1,12 @@
 //! One line and one entry for every write: who, what, from where, with what result.
+//!
+//! A write runs on a task of its own, to its end: a client that leaves does not keep what it has done from
+//! being told, and may come back for the answer with its idempotency key.
 
 use axum::{
     extract::{MatchedPath, Request, State},
     middleware::Next,
-    response::Response,
+    response::{IntoResponse as _, Response},
 };
 use gantry_control::Written;
 use http::{Method, header};
@@ -11,6 +14,7 @@ use http::{Method, header};
 use crate::{
     Front,
     caller::{ClientAddress, RequestId, Signature, Signed},
+    problem::{Kind, Problem},
 };
 
 /// What is about passwords, sessions and tokens, by the route.
@@ -23,14 +27,18 @@ const SECURITY: [&str; 4] = [
 
 /// Logs each request that is not a read, on the target `audit`, and keeps it in its user's activity
 /// if there is a user. Paths are logged as sent, without their query; bodies and credentials never.
-pub(crate) async fn writes(
-    State(front): State<Front>,
-    mut request: Request,
-    next: Next,
-) -> Response {
+pub(crate) async fn writes(State(front): State<Front>, request: Request, next: Next) -> Response {
     let read = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
     let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     let (false, Some(route)) = (read, route) else { return next.run(request).await };
+    let tasks = front.config.tasks.clone();
+    tasks.spawn(write(front, route, request, next)).await.unwrap_or_else(|error| {
+        let message = "Something went wrong inside; it was logged";
+        Problem::new(Kind::Internal, message).caused_by(error).into_response()
+    })
+}
+
+async fn write(front: Front, route: String, mut request: Request, next: Next) -> Response {
     let signature = Signature::default();
     request.extensions_mut().insert(signature.clone());
     let method = request.method().clone();

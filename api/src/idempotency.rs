@@ -71,11 +71,8 @@ async fn replay_or_run(front: Front, request: Request, next: Next) -> Result<Res
         Idempotency::Done { status, body } => return Ok(replayed(status, body)),
     }
     let request = Request::from_parts(parts, Body::from(bytes));
-    // On a task of its own: a client that loses its connection comes back for this answer.
-    let run = run(front.clone(), claim, request, next);
-    front.config.tasks.spawn(run).await.map_err(|error| {
-        Problem::new(Kind::Internal, "Something went wrong inside; it was logged").caused_by(error)
-    })
+    // On a task of its own (see `audit`): a client that loses its connection comes back for this answer.
+    Ok(run(front, claim, request, next).await)
 }
 
 async fn run(front: Front, claim: IdempotencyKey, request: Request, next: Next) -> Response {

@@ -65,7 +65,7 @@ pub struct ApiConfig {
     /// How long a lifecycle call without `?wait=` waits for its effect before it answers anyway.
     /// Clients give up after 30 s; the default is 10 s.
     pub settle_timeout: Duration,
-    /// Requests with an `Idempotency-Key` run here, to their end even if their client has gone.
+    /// Requests that are no reads run here, to their end even if their client has gone.
     /// Whoever stops the process closes this and waits for it, within a bound.
     pub tasks: TaskTracker,
 }
