@@ -109,7 +109,6 @@ impl Controller {
         let user = self.check_login(&actor.username, current, client).await?;
         let hash = self.inner.passwords.hash(new.to_owned()).await?;
         self.store().update_password(user.id, &hash, self.now_ms()).await?;
-        self.store().bump_session_generation(user.id, self.now_ms()).await?;
         Ok(())
     }
 

@@ -66,8 +66,8 @@ impl Store {
         natural(count, "count")
     }
 
-    /// Replaces the password's hash. Sessions stay valid; see
-    /// [`Store::bump_session_generation`].
+    /// Replaces the password's hash and voids all sessions, as
+    /// [`Store::bump_session_generation`] does.
     pub async fn update_password(
         &self,
         id: UserId,
@@ -78,7 +78,8 @@ impl Store {
         self.write(move |tx| {
             Box::pin(async move {
                 let done = sqlx::query(
-                    "UPDATE users SET password_hash = $2, updated_at_ms = $3 WHERE id = $1",
+                    "UPDATE users SET password_hash = $2, updated_at_ms = $3, \
+                     session_generation = session_generation + 1 WHERE id = $1",
                 )
                 .bind(id.as_bytes().as_slice())
                 .bind(password_hash)

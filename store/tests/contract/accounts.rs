@@ -28,10 +28,12 @@ pub(crate) async fn a_username_is_taken_once(world: &World) {
 
 pub(crate) async fn a_password_and_the_session_generation_change(world: &World) {
     let (store, mut owner) = (&world.store, world.owner.clone());
+    // One write: nobody ever sees a new password beside sessions of the old one.
     store.update_password(owner.id, "$new", NOW_MS + 1).await.unwrap();
-    assert_eq!(store.bump_session_generation(owner.id, NOW_MS + 2).await.unwrap(), 2);
+    assert_eq!(store.user(owner.id).await.unwrap().unwrap().session_generation, 2);
+    assert_eq!(store.bump_session_generation(owner.id, NOW_MS + 2).await.unwrap(), 3);
     "$new".clone_into(&mut owner.password_hash);
-    owner.session_generation = 2;
+    owner.session_generation = 3;
     owner.updated_at_ms = NOW_MS + 2;
     assert_eq!(store.user(owner.id).await.unwrap(), Some(owner));
     for refused in [
