@@ -1,9 +1,14 @@
 //! Requests that may be sent twice: the first answer is kept for a day and given again.
 
 use gantry_store::Idempotency;
-use sha2::{Digest as _, Sha256};
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::Sha256;
 
-use crate::{actor::Actor, controller::Controller, error::Result};
+use crate::{
+    actor::Actor,
+    controller::Controller,
+    error::{Error, Result},
+};
 
 /// How long an answer is kept, in milliseconds.
 pub(crate) const KEPT_MS: i64 = 24 * 60 * 60 * 1000;
@@ -32,7 +37,12 @@ impl Controller {
             scope: format!("{}@{realm} {route}", actor.user),
             key: key.to_owned(),
         };
-        let body_hash: [u8; 32] = Sha256::digest(body).into();
+        // Under the installation's key: a body may hold a password, and a plain digest could be guessed.
+        let mut mac =
+            Hmac::<Sha256>::new_from_slice(&self.inner.pepper).map_err(Error::internal)?;
+        mac.update(b"idempotency\0");
+        mac.update(body);
+        let body_hash = mac.finalize().into_bytes().into();
         let found = self
             .store()
             .idempotency_begin(&claim.scope, &claim.key, &body_hash, self.now_ms())

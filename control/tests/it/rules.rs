@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use gantry_control::{
-    ContainerChange, During, Error, NewContainer, NewProject, Operation, Patch, ProjectChange,
-    Thing,
+    ContainerChange, During, Error, Idempotency, NewContainer, NewProject, Operation, Patch,
+    ProjectChange, Thing,
 };
 use gantry_model::ServerId;
+use sha2::{Digest as _, Sha256};
 
-use crate::bench::{Bench, ssh_key};
+use crate::bench::{Bench, START_MS, ssh_key};
 
 #[tokio::test]
 async fn what_is_left_out_has_its_default() {
@@ -296,4 +297,21 @@ async fn a_project_follows_its_rules() {
     assert!(matches!(error, Error::Quota { max: 0 }), "{error}");
     let error = control.project(&bench.actor, gantry_model::ProjectId::from_bytes([3; 12])).await;
     assert!(matches!(error, Err(Error::NotFound(Thing::Project))));
+}
+
+/// A body may hold a password, which a plain digest would give to whoever reads the disk and guesses.
+#[tokio::test]
+async fn what_is_kept_of_a_repeatable_request_cannot_be_guessed_from_the_disk() {
+    let bench = Bench::new().await;
+    let body = br#"{"username":"carol","password":"Passw0rd"}"#;
+    let begin = |body: &'static [u8]| {
+        bench.control.idempotency_begin(&bench.actor, "POST /api/v1/users", "key", body)
+    };
+    assert_eq!(begin(body).await.unwrap().1, Idempotency::Fresh);
+    assert_eq!(begin(body).await.unwrap().1, Idempotency::InProgress, "the same again");
+    assert_eq!(begin(b"{}").await.unwrap().1, Idempotency::Mismatch, "another body");
+    let scope = format!("{}@ POST /api/v1/users", bench.actor.user);
+    let digest: [u8; 32] = Sha256::digest(body).into();
+    let found = bench.store.idempotency_begin(&scope, "key", &digest, START_MS).await.unwrap();
+    assert_eq!(found, Idempotency::Mismatch, "no plain digest of the body is kept");
 }
