@@ -1,5 +1,7 @@
 //! What changes of records tell.
 
+use std::collections::BTreeSet;
+
 use gantry_model::{ContainerSpec, Phase};
 use serde_json::{Value, json};
 
@@ -86,8 +88,11 @@ pub(crate) async fn container_told(
         told.push((kind, None));
     }
     if old.environment != new.environment {
-        // Names only: values are often secrets.
-        let names: Vec<&String> = new.environment.vars().keys().collect();
+        // Names only, and of those that changed: values are often secrets.
+        let (before, now) = (old.environment.vars(), new.environment.vars());
+        let names: BTreeSet<&String> = before.keys().chain(now.keys()).collect();
+        let names: Vec<&String> =
+            names.into_iter().filter(|name| before.get(*name) != now.get(*name)).collect();
         told.push(("container.env.updated", Some(("variables", json!(names)))));
     }
     if told.is_empty() {
