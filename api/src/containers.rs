@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use axum::extract::{OriginalUri, State};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use gantry_control::{
-    Actor, Condition, ContainerQuery, ContainerSort, ContainerView, Error, Extra, Leaf, LogSort,
-    Page,
+    Actor, Condition, ContainerQuery, ContainerSort, ContainerView, Controller, Error, Extra, Leaf,
+    LogSort, Page,
 };
 use gantry_model::{ContainerId, FieldError, ProjectId, id::kind};
 use http::Uri;
@@ -148,17 +148,18 @@ fn print(front: &Front, view: &ContainerView, include: wire::Include) -> wire::C
     wire::Container::new(view, front.urls(), include)
 }
 
-/// As [`print()`], with everything that is asked for.
+/// As [`print()`], with everything that is asked for and, of what runs inside, with what is known then.
 async fn print_all(
     front: &Front,
     actor: &Actor,
     view: &ContainerView,
     include: wire::Include,
+    until: Instant,
 ) -> Result<wire::Container, Problem> {
     let extras = front.control.extras(actor, view, include.extras).await?;
     let container = print(front, view, include).with_extras(view, front.urls(), &extras);
     let Some(parts) = include.runtime else { return Ok(container) };
-    Ok(match front.control.inside(view).await {
+    Ok(match front.control.inside(view, until).await {
         Some(inside) => container.with_inside(view, &inside, parts),
         None => container,
     })
@@ -208,11 +209,14 @@ async fn list_where(
     let page_of = Page { page, limit, sort, descending };
     let asked = ContainerQuery { project, realm, include_deleting, page: page_of };
     let listed = front.control.containers(actor, asked).await?;
+    let until = Controller::inside_deadline();
     let prints = listed
         .items
         .into_iter()
-        .map(|view| async move { print_all(front, actor, &view, include).await });
-    let containers = stream::iter(prints).buffered(AT_ONCE).try_collect().await?;
+        .map(|view| async move { print_all(front, actor, &view, include, until).await });
+    // What runs inside is asked of all at once, so that the silent ones hide nobody.
+    let at_once = if include.runtime.is_some() { query::LIMIT_MAX as usize } else { AT_ONCE };
+    let containers = stream::iter(prints).buffered(at_once).try_collect().await?;
     let pagination = wire::Pagination::new(listed.total, page, limit);
     Ok(Answer::ok(
         "Containers retrieved successfully",
@@ -313,7 +317,8 @@ async fn show(
     let include = wire::Include { warnings: true, ..include(&mut query) };
     query.finish()?;
     let view = front.control.container(&actor, id).await?;
-    let container = print_all(&front, &actor, &view, include).await?;
+    let until = Controller::inside_deadline();
+    let container = print_all(&front, &actor, &view, include, until).await?;
     Ok(Answer::ok("Container retrieved successfully", container))
 }
 

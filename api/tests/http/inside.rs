@@ -1,12 +1,17 @@
 //! What runs inside containers, as the API shows it.
 
-use axum::body::Bytes;
-use gantry_runtime::{ExecOutput, ExitStatus};
-use serde_json::json;
-use std::sync::{
-    Arc,
-    atomic::{AtomicU32, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
 };
+
+use axum::body::Bytes;
+use gantry_runtime::{Error, ExecOutput, ExitStatus};
+use serde_json::json;
+use tokio::{sync::Semaphore, task::JoinSet};
 
 use crate::lab::{Ask, Lab};
 
@@ -67,7 +72,7 @@ async fn a_container_shows_what_runs_inside_it_and_is_asked_once_in_a_while() {
     let list = Ask::new("GET", "/api/v1/containers/?runtime=true").by(&token);
     let listed = lab.send(list).await;
     assert_eq!(listed.json["data"]["containers"][0]["runtime_info"], *info);
-    if started.elapsed() < std::time::Duration::from_secs(2) {
+    if started.elapsed() < Duration::from_secs(2) {
         assert_eq!(asked.load(Ordering::Relaxed), 1, "an answer counts for two seconds");
     }
     let without = lab.send(get("false")).await;
@@ -81,4 +86,111 @@ async fn a_container_shows_what_runs_inside_it_and_is_asked_once_in_a_while() {
     assert_eq!(lab.send(pause).await.status, 200);
     let paused = lab.send(get("true")).await;
     assert_eq!(paused.json["data"]["runtime_info"], json!(null), "{}", paused.text);
+}
+
+/// The containers print [`ANSWER`] when they are let; tells how often they were asked.
+fn asked(lab: &Lab, let_go: &Arc<Semaphore>) -> Arc<AtomicU32> {
+    let asked = Arc::new(AtomicU32::new(0));
+    let (counts, let_go) = (Arc::clone(&asked), Arc::clone(let_go));
+    lab.world.script(move |_id, _command| {
+        counts.fetch_add(1, Ordering::Relaxed);
+        let let_go = Arc::clone(&let_go);
+        async move {
+            drop(let_go.acquire().await);
+            let stdout = Bytes::from_static(ANSWER.as_bytes());
+            let (status, stderr) = (ExitStatus::Code(0), Bytes::new());
+            Ok(ExecOutput { status, stdout, stderr, truncated: false })
+        }
+    });
+    asked
+}
+
+/// Waits until so many have asked, and lets others do what they would do meanwhile.
+async fn until_asked(asked: &AtomicU32, count: u32) {
+    let waiting = async {
+        while asked.load(Ordering::Relaxed) < count {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), waiting).await.unwrap();
+    for _ in 0..2_000 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn however_many_ask_at_once_a_container_is_asked_once_and_to_the_end() {
+    let lab = Arc::new(Lab::start().await);
+    let let_go = Arc::new(Semaphore::new(0));
+    let (token, project) = lab.alice().await;
+    let id = lab.container(&token, &project, "web").await;
+    let asked = asked(&lab, &let_go);
+    let ask = Ask::new("GET", &format!("/api/v1/containers/{id}?runtime=true")).by(&token);
+    let mut gone = JoinSet::new();
+    let (of_gone, then) = (Arc::clone(&lab), ask.clone());
+    gone.spawn(async move { of_gone.send(then).await });
+    until_asked(&asked, 1).await;
+    // This one leaves; what the container was asked goes on, for those who stay.
+    gone.shutdown().await;
+    let mut all = JoinSet::new();
+    for _ in 0..8 {
+        let (lab, ask) = (Arc::clone(&lab), ask.clone());
+        all.spawn(async move { lab.send(ask).await });
+    }
+    until_asked(&asked, 1).await;
+    let_go.add_permits(100);
+    while let Some(reply) = all.join_next().await {
+        let reply = reply.unwrap();
+        let info = &reply.json["data"]["runtime_info"];
+        assert_eq!(info["network_services"][0]["port"], 3000, "{}", reply.text);
+    }
+    assert_eq!(asked.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_container_that_does_not_say_what_runs_inside_is_left_alone_for_a_while() {
+    let lab = Lab::start().await;
+    let asked = Arc::new(AtomicU32::new(0));
+    let counts = Arc::clone(&asked);
+    lab.world.script(move |_id, _command| {
+        counts.fetch_add(1, Ordering::Relaxed);
+        async move { Err(Error::failed("running the command", "there is no shell")) }
+    });
+    let (token, project) = lab.alice().await;
+    let id = lab.container(&token, &project, "web").await;
+    for _ in 0..3 {
+        let ask = Ask::new("GET", &format!("/api/v1/containers/{id}?runtime=true"));
+        let reply = lab.send(ask.by(&token)).await;
+        assert_eq!(reply.json["data"]["runtime_info"], json!(null), "{}", reply.text);
+    }
+    assert_eq!(asked.load(Ordering::Relaxed), 1);
+}
+
+/// More silent ones than are asked at the same time do not add up, and hide nobody who speaks.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_of_silent_containers_shows_what_is_known_of_the_others() {
+    let lab = Lab::start().await;
+    let (token, project) = lab.alice().await;
+    let speaks = lab.container(&token, &project, "speaks").await;
+    let let_go = Arc::new(Semaphore::new(100));
+    let known = asked(&lab, &let_go);
+    let one = Ask::new("GET", &format!("/api/v1/containers/{speaks}?runtime=true")).by(&token);
+    lab.send(one).await;
+    until_asked(&known, 1).await;
+    for at in 0..17 {
+        lab.container(&token, &project, &format!("silent-{at}")).await;
+    }
+    let never = Arc::new(Semaphore::new(0));
+    let silent = asked(&lab, &never);
+    let page = Ask::new("GET", "/api/v1/containers/?runtime=true&limit=100").by(&token);
+    let first = lab.send(page.clone()).await;
+    let listed = first.json["data"]["containers"].as_array().unwrap();
+    assert_eq!(listed.len(), 18);
+    // The second look costs no silent one a question before its time.
+    let before = silent.load(Ordering::Relaxed);
+    assert!(before <= 18, "each at most once: {before}");
+    let again = lab.send(page).await;
+    assert_eq!(again.status, 200);
+    let all = silent.load(Ordering::Relaxed);
+    assert!(all <= 18, "nobody is asked twice within the time that silence counts: {all}");
 }

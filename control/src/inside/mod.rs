@@ -14,14 +14,22 @@ use std::{
 
 use gantry_model::{Chain, ContainerId, Phase};
 use gantry_runtime::Exec;
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::{
+    sync::{Semaphore, watch},
+    time::Instant,
+};
+use tokio_util::task::TaskTracker;
 
 use crate::{containers::ContainerView, controller::Controller};
 
 /// How long an answer counts.
 const FRESH: Duration = Duration::from_secs(2);
-/// How long is waited for one container, for a turn and for its answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long it counts that a container did not answer.
+const SILENT: Duration = Duration::from_secs(10);
+/// How long a container may take to answer.
+const PATIENCE: Duration = Duration::from_secs(4);
+/// How long is waited for the containers of one request, all together.
+const WAIT: Duration = Duration::from_secs(5);
 /// How many containers are asked at the same time.
 const AT_ONCE: usize = 8;
 /// How much of an answer is read, in octets.
@@ -147,62 +155,101 @@ pub struct Display {
     pub process: Option<Process>,
 }
 
-/// The latest answers.
+/// What a container has said.
+#[derive(Clone)]
+enum Answer {
+    /// It is being asked.
+    None,
+    /// What it said then, if it said anything.
+    Said(Instant, Option<Arc<Inside>>),
+}
+
+/// The latest looks into containers, at most one into each.
 pub(crate) struct Looks {
-    answers: Mutex<HashMap<ContainerId, (Instant, Arc<Inside>)>>,
+    answers: Mutex<HashMap<ContainerId, watch::Receiver<Answer>>>,
     turns: Semaphore,
+    /// A look that has begun goes on without whoever asked for it, so that its turn is not free before
+    /// its command is gone.
+    tasks: TaskTracker,
 }
 
 impl Default for Looks {
     fn default() -> Self {
-        Self { answers: Mutex::default(), turns: Semaphore::new(AT_ONCE) }
+        let turns = Semaphore::new(AT_ONCE);
+        Self { answers: Mutex::default(), turns, tasks: TaskTracker::new() }
     }
 }
 
 impl Looks {
-    fn recent(&self, id: ContainerId) -> Option<Arc<Inside>> {
-        let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
-        let (at, inside) = answers.get(&id)?;
-        (at.elapsed() < FRESH).then(|| Arc::clone(inside))
-    }
-
-    fn note(&self, id: ContainerId, inside: Arc<Inside>) {
+    /// The look that counts, or a new one and where it is to say what it sees.
+    fn join(&self, id: ContainerId) -> (watch::Receiver<Answer>, Option<watch::Sender<Answer>>) {
         let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
-        answers.retain(|_, (at, _)| at.elapsed() < FRESH);
-        answers.insert(id, (Instant::now(), inside));
+        answers.retain(|_, answer| counts(answer));
+        if let Some(answer) = answers.get(&id) {
+            return (answer.clone(), None);
+        }
+        let (says, answer) = watch::channel(Answer::None);
+        answers.insert(id, answer.clone());
+        (answer, Some(says))
+    }
+}
+
+fn counts(answer: &watch::Receiver<Answer>) -> bool {
+    match &*answer.borrow() {
+        // Unless it was given up.
+        Answer::None => answer.has_changed().is_ok(),
+        Answer::Said(at, Some(_)) => at.elapsed() < FRESH,
+        Answer::Said(at, None) => at.elapsed() < SILENT,
     }
 }
 
 impl Controller {
+    /// Until when the containers of one request are waited for.
+    pub fn inside_deadline() -> std::time::Instant {
+        std::time::Instant::now() + WAIT
+    }
+
     /// What runs inside a container that the actor was shown, at most two seconds old; nothing if it does
-    /// not run or does not answer in time.
-    pub async fn inside(&self, view: &ContainerView) -> Option<Arc<Inside>> {
+    /// not run or has not answered until then, or did not answer when it was last asked, up to ten seconds
+    /// ago. Whoever asks meanwhile waits for the same answer.
+    pub async fn inside(
+        &self,
+        view: &ContainerView,
+        until: std::time::Instant,
+    ) -> Option<Arc<Inside>> {
         if view.record.status.phase != Phase::Running {
             return None;
         }
         let id = view.record.id;
-        if let Some(inside) = self.inner.looks.recent(id) {
-            return Some(inside);
+        let looks = &self.inner.looks;
+        let (mut answer, says) = looks.join(id);
+        if let Some(says) = says {
+            looks.tasks.spawn(self.clone().look_inside(id, says));
         }
-        tokio::time::timeout(PATIENCE, self.look_inside(id)).await.unwrap_or_else(|_elapsed| {
-            tracing::debug!(container = %id, "it did not say in time what runs inside");
-            None
-        })
+        let said = answer.wait_for(|answer| matches!(answer, Answer::Said(..)));
+        match tokio::time::timeout_at(until.into(), said).await.ok()?.as_deref() {
+            Ok(Answer::Said(_, inside)) => inside.clone(),
+            Ok(Answer::None) | Err(_) => None,
+        }
     }
 
-    async fn look_inside(&self, id: ContainerId) -> Option<Arc<Inside>> {
-        let _turn = self.inner.looks.turns.acquire().await.ok()?;
-        if let Some(inside) = self.inner.looks.recent(id) {
-            return Some(inside);
+    /// Asks a container when it is its turn, unless nobody waits for it any more.
+    async fn look_inside(self, id: ContainerId, says: watch::Sender<Answer>) {
+        let Ok(_turn) = self.inner.looks.turns.acquire().await else { return };
+        // One receiver is the map's own.
+        if says.receiver_count() > 1 {
+            let said = self.ask_inside(id).await;
+            says.send_replace(Answer::Said(Instant::now(), said));
         }
+    }
+
+    async fn ask_inside(&self, id: ContainerId) -> Option<Arc<Inside>> {
         let command =
             Exec { timeout: PATIENCE, output_max: ANSWER_MAX, ..Exec::new(["sh", "-c", SCRIPT]) };
         match self.inner.runtime.exec(id, &command).await {
             Ok(output) => {
                 let answer = String::from_utf8_lossy(&output.stdout);
-                let inside = Arc::new(read::inside(&answer, self.now_ms()));
-                self.inner.looks.note(id, Arc::clone(&inside));
-                Some(inside)
+                Some(Arc::new(read::inside(&answer, self.now_ms())))
             }
             Err(error) => {
                 let error = Chain(&error).to_string();
