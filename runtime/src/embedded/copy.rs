@@ -8,17 +8,22 @@
 use std::{
     ffi::{CStr, CString, OsStr},
     fs, io,
+    mem::MaybeUninit,
     os::{
         fd::{AsFd as _, AsRawFd as _, OwnedFd},
         unix::ffi::OsStrExt as _,
     },
     path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use rustix::{
     fs::{
-        AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, SeekFrom, Stat, Timespec, Timestamps, Uid,
-        XattrFlags,
+        AtFlags, CWD, FileType, Gid, Mode, OFlags, RawDir, SeekFrom, Stat, Timespec, Timestamps,
+        Uid, XattrFlags,
     },
     io::Errno,
 };
@@ -31,12 +36,34 @@ const XATTR_BYTES_MAX: usize = 64 << 10;
 const SYNCS_MAX: u32 = 256;
 
 /// How much is copied with one call.
-const CHUNK: u64 = 1 << 30;
+const CHUNK: u64 = 64 << 20;
+
+/// How much is read of a directory at once, in octets.
+const NAMES_BYTES: usize = 8 << 10;
+
+/// Tells a copy under way that nobody waits for it any more.
+#[derive(Clone, Debug, Default)]
+pub(super) struct GiveUp(Arc<AtomicBool>);
+
+impl GiveUp {
+    /// From now on.
+    pub(super) fn now(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn check(&self) -> io::Result<()> {
+        if self.0.load(Ordering::Relaxed) {
+            return Err(io::Error::new(io::ErrorKind::Interrupted, "the copy was given up"));
+        }
+        Ok(())
+    }
+}
 
 /// Copies the directory `from` to `to`, which must not exist, while nobody changes either. Beside
 /// `to` there is a directory with the ending `links` meanwhile. Blocks; everything has been written to
-/// the disk when it returns.
-pub(super) fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
+/// the disk when it returns. Ends soon with [`io::ErrorKind::Interrupted`] when it is given up, and leaves
+/// what it has done so far.
+pub(super) fn copy_tree(from: &Path, to: &Path, give_up: &GiveUp) -> io::Result<()> {
     let links = to.with_extension("links");
     match fs::remove_dir_all(&links) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -45,6 +72,7 @@ pub(super) fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
     rustix::fs::mkdirat(CWD, &links, Mode::RWXU)?;
     rustix::fs::mkdirat(CWD, to, Mode::RWXU)?;
     let mut copier = Copier {
+        give_up: give_up.clone(),
         links: open_dir(CWD, &links)?,
         reflinks: true,
         syncs: 0,
@@ -63,6 +91,7 @@ pub(super) fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
 }
 
 struct Copier {
+    give_up: GiveUp,
     /// Holds the copy of each file that has several names, under its number.
     links: OwnedFd,
     /// Whether the file system may be able to share data between files.
@@ -75,8 +104,10 @@ struct Copier {
 
 /// A directory under way.
 struct Level {
-    /// What is left to copy of it.
+    /// What is left to copy of what was read of it.
     names: Vec<CString>,
+    /// Where the rest of it begins, if there may be more.
+    rest: Option<u64>,
     /// The original's.
     stat: Stat,
     /// Which directory the copy is.
@@ -85,14 +116,36 @@ struct Level {
 
 impl Level {
     fn enter(from: &OwnedFd, to: &OwnedFd) -> io::Result<Self> {
-        let mut names = Vec::new();
-        for entry in Dir::read_from(from)? {
-            let entry = entry?;
-            if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
-                names.push(entry.file_name().to_owned());
+        let mut level = Self {
+            names: Vec::new(),
+            rest: Some(0),
+            stat: rustix::fs::fstat(from)?,
+            copy: identity(&rustix::fs::fstat(to)?),
+        };
+        level.read(from)?;
+        Ok(level)
+    }
+
+    /// Reads the next names when there are none left; there are none afterwards when it is at its end.
+    fn read(&mut self, from: &OwnedFd) -> io::Result<()> {
+        while self.names.is_empty()
+            && let Some(rest) = self.rest.take()
+        {
+            rustix::fs::seek(from, SeekFrom::Start(rest))?;
+            let mut room = [MaybeUninit::uninit(); NAMES_BYTES];
+            let mut part = RawDir::new(from, &mut room);
+            while let Some(entry) = part.next() {
+                let entry = entry?;
+                self.rest = Some(entry.next_entry_cookie());
+                if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+                    self.names.push(entry.file_name().to_owned());
+                }
+                if part.is_buffer_empty() {
+                    break;
+                }
             }
         }
-        Ok(Self { names, stat: rustix::fs::fstat(from)?, copy: identity(&rustix::fs::fstat(to)?) })
+        Ok(())
     }
 }
 
@@ -100,6 +153,8 @@ impl Copier {
     fn tree(&mut self, mut from: OwnedFd, mut to: OwnedFd) -> io::Result<()> {
         let mut levels = vec![Level::enter(&from, &to)?];
         while let Some(level) = levels.last_mut() {
+            self.give_up.check()?;
+            level.read(&from)?;
             if let Some(name) = level.names.pop() {
                 let stat = rustix::fs::statat(&from, &name, AtFlags::SYMLINK_NOFOLLOW)?;
                 if FileType::from_raw_mode(stat.st_mode).is_dir() {
@@ -221,6 +276,7 @@ impl Copier {
     /// Copies the octets from `at` to `end`.
     fn range(&mut self, from: &OwnedFd, to: &OwnedFd, mut at: u64, end: u64) -> io::Result<()> {
         while at < end {
+            self.give_up.check()?;
             let (mut read, mut written) = (at, at);
             let most = usize::try_from((end - at).min(CHUNK)).map_err(io::Error::other)?;
             let copied =
@@ -406,7 +462,7 @@ mod tests {
         std::os::unix::fs::FileExt::write_all_at(&sparse, b"middle", 32 << 20).unwrap();
 
         let to = dir.path().join("to");
-        copy_tree(&from, &to).unwrap();
+        copy_tree(&from, &to, &GiveUp::default()).unwrap();
         for name in [
             ".",
             "file",
@@ -430,6 +486,46 @@ mod tests {
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "nothing else is left");
     }
 
+    /// A container may make a directory of millions; its names are not all held in memory.
+    #[test]
+    fn a_large_directory_is_read_in_parts_and_copied_as_a_whole() {
+        let dir = place();
+        let from = dir.path().join("from");
+        fs::create_dir(&from).unwrap();
+        for at in 0..3_000 {
+            match at % 1_000 {
+                7 => {
+                    fs::create_dir(from.join(format!("entry-{at}"))).unwrap();
+                    fs::write(from.join(format!("entry-{at}/below")), "below").unwrap();
+                }
+                _ => symlink("nowhere", from.join(format!("entry-{at}"))).unwrap(),
+            }
+        }
+        let open = open_dir(CWD, &from).unwrap();
+        let level = Level::enter(&open, &open).unwrap();
+        assert!((1..1_000).contains(&level.names.len()), "{} at once", level.names.len());
+        let to = dir.path().join("to");
+        copy_tree(&from, &to, &GiveUp::default()).unwrap();
+        assert_eq!(fs::read_dir(&to).unwrap().count(), 3_000);
+        for at in [7, 1_007, 2_007] {
+            assert_eq!(fs::read(to.join(format!("entry-{at}/below"))).unwrap(), b"below");
+        }
+    }
+
+    #[test]
+    fn a_copy_that_is_given_up_ends_before_its_next_file() {
+        let dir = place();
+        let from = dir.path().join("from");
+        fs::create_dir(&from).unwrap();
+        fs::write(from.join("file"), "content").unwrap();
+        let give_up = GiveUp::default();
+        give_up.now();
+        let to = dir.path().join("to");
+        let error = copy_tree(&from, &to, &give_up).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::Interrupted);
+        assert_eq!(fs::read_dir(&to).unwrap().count(), 0);
+    }
+
     #[test]
     fn a_tree_of_any_depth_is_copied() {
         let dir = place();
@@ -443,7 +539,7 @@ mod tests {
         let flags = OFlags::WRONLY | OFlags::CREATE;
         rustix::fs::openat(&below, "end", flags, Mode::RUSR).unwrap();
         let to = dir.path().join("to");
-        copy_tree(&from, &to).unwrap();
+        copy_tree(&from, &to, &GiveUp::default()).unwrap();
         let mut copy = open_dir(CWD, &to).unwrap();
         for _ in 0..1_500 {
             copy = open_dir(&copy, "d").unwrap();

@@ -71,7 +71,7 @@ impl Guest {
         let order = identity.order;
         let hosts = hosts(identity);
         let report = |path, result| report(order.id, path, result);
-        report("/etc/hostname", self.write("etc", "hostname", &format!("{}\n", order.hostname)));
+        report("/etc/hostname", self.write("etc", "hostname", format!("{}\n", order.hostname)));
         report("/etc/hosts", self.write_block("etc", "hosts", &hosts));
         report("/etc/resolv.conf", self.write_resolver(identity.nameservers));
         self.set_environment(order.id, &order.env);
@@ -85,7 +85,7 @@ impl Guest {
             let path = "/etc/systemd/system.conf.d/90-gantry.conf";
             let written = self
                 .make_dir("etc/systemd", "system.conf.d")
-                .and_then(|()| self.write(SYSTEMD_DIR, "90-gantry.conf", &systemd(env)));
+                .and_then(|()| self.write(SYSTEMD_DIR, "90-gantry.conf", systemd(env)));
             report(id, path, written);
         }
     }

@@ -23,6 +23,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     Config, bundle,
     cgroup::Cgroups,
+    copies::Copies,
     disk::{Disk, Home, Record, Run},
     guest::{Guest, Identity},
     image::{Freshness, Images},
@@ -64,6 +65,8 @@ pub(super) struct Inner {
     pub(super) tokens: AtomicU64,
     /// Those that are frozen while they are copied.
     pub(super) held: Held,
+    /// The copies under way.
+    pub(super) copies: Copies,
 }
 
 impl Inner {

@@ -9,6 +9,7 @@
 mod bundle;
 mod cgroup;
 mod config;
+mod copies;
 mod copy;
 mod disk;
 mod exec;
@@ -45,6 +46,7 @@ pub use recipe::{File, Progress, Recipe};
 
 use self::{
     cgroup::Cgroups,
+    copies::Copies,
     disk::Disk,
     image::Images,
     lifecycle::{Inner, blocking},
@@ -93,6 +95,7 @@ impl Embedded {
             images_in_use: RwLock::new(()),
             tokens: AtomicU64::new(0),
             held: Held::default(),
+            copies: Copies::default(),
             config,
             disk,
             network,
@@ -220,6 +223,8 @@ impl Runtime for Embedded {
             // One who waits with grace holds the lock; this ends his waiting.
             self.inner.kill(id);
         }
+        // The lock is free only when nobody copies it any more. A copy can be made again.
+        self.inner.copies.give_up(id);
         let busy = self.inner.locks.lock(id).await;
         self.inner.stop(id, grace, &busy).await
     }
@@ -247,6 +252,8 @@ impl Runtime for Embedded {
 
     async fn ensure_deleted(&self, id: ContainerId) -> Result<()> {
         self.inner.kill(id);
+        // One of its own files may still be made; that is over now, unlike a copy that others make of it.
+        self.inner.copies.give_up_into(id);
         let busy = self.inner.locks.lock(id).await;
         self.inner.delete(id, &busy).await
     }

@@ -23,7 +23,7 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, ResolveFlags
 use serde::{Deserialize, Serialize};
 
 use super::{
-    copy,
+    copy::{self, GiveUp},
     disk::{Home, Record},
     lifecycle::{Inner, blocking},
     usage,
@@ -72,10 +72,10 @@ impl Inner {
         let origin = self.origin(Source::Container(id))?;
         let inner = Arc::clone(self);
         let bytes = self
-            .held_still(WHAT, origin.live, busy, move || {
+            .held_still(WHAT, (origin.live, None), busy, move |give_up| {
                 inner.disk.discard_snapshot(snapshot, inner.token())?;
                 kept.prepare()?;
-                copy::copy_tree(&origin.upper, &kept.upper())?;
+                copy::copy_tree(&origin.upper, &kept.upper(), give_up)?;
                 let bytes = usage::measure(&kept.upper())?;
                 let (container, lower) = (origin.container, origin.lower);
                 kept.finish(&SnapshotRecord { container, lower, bytes })?;
@@ -115,15 +115,15 @@ impl Inner {
         self.disk.note_last_address(address);
         let record = Record { address, lower: origin.lower.clone() };
         let (inner, id) = (Arc::clone(self), order.id);
-        let work = move || {
+        let work = move |give_up: &GiveUp| {
             inner.disk.discard(id, inner.token())?;
             home.prepare(inner.config.mapping.base)?;
-            copy::copy_tree(&origin.upper, &home.upper())?;
+            copy::copy_tree(&origin.upper, &home.upper(), give_up)?;
             forget_identity(&home.upper())?;
             home.finish(&record)
         };
-        let live = origin_live(source);
-        let copied = self.held_still("copying the container", live, busy, work).await;
+        let of = (origin_live(source), Some(id));
+        let copied = self.held_still("copying the container", of, busy, work).await;
         if copied.is_err() && self.disk.home(order.id).record().is_none() {
             self.network.release(order.id).await?;
         }
@@ -148,10 +148,10 @@ impl Inner {
             self.stop(id, std::time::Duration::ZERO, own).await?;
         }
         let inner = Arc::clone(self);
-        self.held_still(WHAT, origin.live, busy, move || {
+        self.held_still(WHAT, (origin.live, Some(id)), busy, move |give_up| {
             let fresh = home.fresh_upper();
             inner.disk.discard_path(&fresh, id, inner.token())?;
-            copy::copy_tree(&origin.upper, &fresh)?;
+            copy::copy_tree(&origin.upper, &fresh, give_up)?;
             if origin.container != id.to_string() {
                 forget_identity(&fresh)?;
             }
@@ -192,18 +192,22 @@ impl Inner {
         }
     }
 
-    /// Does file system work while a container, if there is one and it runs, is frozen. In a task of its
-    /// own: a caller who is dropped must not leave it frozen. What is `busy` is so until it runs again.
+    /// Does file system work from one container into another while the first, if there is one and it
+    /// runs, is frozen. In a task of its own: a caller who is dropped must not leave it frozen. What is
+    /// `busy` is so until it runs again.
     async fn held_still<T: Send + 'static>(
         self: &Arc<Self>,
         what: &'static str,
-        id: Option<ContainerId>,
+        (id, into): (Option<ContainerId>, Option<ContainerId>),
         busy: Vec<Busy>,
-        work: impl FnOnce() -> io::Result<T> + Send + 'static,
+        work: impl FnOnce(&GiveUp) -> io::Result<T> + Send + 'static,
     ) -> Result<T> {
         let inner = Arc::clone(self);
         let task = self.tasks.spawn(async move {
             let _busy = busy;
+            let under_way = inner.copies.begin(id, into);
+            let give_up = under_way.give_up();
+            let work = move || work(&give_up);
             let Some(id) = id.filter(|id| inner.live(*id).is_some()) else {
                 return blocking(what, work).await;
             };
