@@ -31,7 +31,8 @@ use crate::{activity, clock::Clock, events, idempotency};
 #[derive(Clone, Copy, Debug)]
 pub struct ReconcilerConfig {
     /// How many containers are created (and their images built) at the same time, and as many
-    /// others started, stopped and so on beside them.
+    /// others started, stopped and so on beside them, and half as many (one at least) have files copied:
+    /// for snapshots, copies and restorations.
     pub concurrency: usize,
     /// How often everything is compared, whatever the notices say.
     pub resync: Duration,
@@ -120,6 +121,7 @@ impl Reconciler {
             config: self.config,
             shutdown,
             creations: Arc::new(Semaphore::new(concurrency)),
+            fillings: Arc::new(Semaphore::new((concurrency / 2).max(1))),
             others: Arc::new(Semaphore::new(concurrency)),
         });
         let cursor = *head.borrow();

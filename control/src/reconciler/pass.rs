@@ -28,6 +28,8 @@ pub(super) struct Shared {
     pub(super) shutdown: CancellationToken,
     /// Creations may wait for an image for minutes; they must not keep others from stopping.
     pub(super) creations: Arc<Semaphore>,
+    /// Copies of files take as long as the files are many.
+    pub(super) fillings: Arc<Semaphore>,
     pub(super) others: Arc<Semaphore>,
 }
 
@@ -77,7 +79,16 @@ pub(super) enum Trouble {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Class {
     Creation,
+    Filling,
     Other,
+}
+
+/// What became of the wait for a turn.
+enum Turn {
+    Taken(OwnedSemaphorePermit),
+    /// The record says something else by now: look again.
+    Overtaken,
+    Interrupted,
 }
 
 pub(super) struct Pass<'p> {
@@ -124,10 +135,13 @@ impl Pass<'_> {
                 Err(error) => return Ok(self.failed("looking at the container", &error)),
             };
             let step = Step::next(&container, observed.as_ref(), self.shared.runtime.boot_id());
-            // Before anything else, a deletion above all: it was asked for before that.
             let snapshot = self.shared.store.unfinished_snapshot(self.id).await?;
             let class = match step {
-                _ if snapshot.is_some() => Class::Creation,
+                // Who stops or kills it does not wait for its files to be copied; the snapshot is made
+                // afterwards, of what there is then.
+                Step::Start | Step::Stop(_) | Step::Pause | Step::Resume => Class::Other,
+                // Before a deletion above all: it was asked for before that, and outlives the container.
+                _ if snapshot.is_some() && !matches!(step, Step::Record(_)) => Class::Filling,
                 Step::Nothing => return Ok(self.settle(&container, observed.as_ref()).await),
                 Step::Record(finding) => {
                     let look = self.look(observed.and_then(|observed| observed.address));
@@ -135,24 +149,21 @@ impl Pass<'_> {
                     self.write(&container, finding.cause(), status).await?;
                     continue;
                 }
-                Step::Create | Step::Copy(_) | Step::Refill(_) => Class::Creation,
-                Step::Start
-                | Step::Stop(_)
-                | Step::Pause
-                | Step::Resume
-                | Step::Delete
-                | Step::Sweep => Class::Other,
+                Step::Create => Class::Creation,
+                Step::Copy(_) | Step::Refill(_) => Class::Filling,
+                Step::Delete | Step::Sweep => Class::Other,
             };
             // The wait for a turn may be long: with the turn in hand, look again.
             if held.as_ref().is_none_or(|(held, _)| *held != class) {
                 drop(held.take());
-                match self.turn(class).await {
-                    Some(permit) => held = Some((class, permit)),
-                    None => return Ok(Ending::Interrupted),
+                match self.turn(class, container.wish_seq).await {
+                    Turn::Taken(permit) => held = Some((class, permit)),
+                    Turn::Overtaken => {}
+                    Turn::Interrupted => return Ok(Ending::Interrupted),
                 }
                 continue;
             }
-            if let Some(snapshot) = snapshot {
+            if let Some(snapshot) = snapshot.filter(|_| class == Class::Filling) {
                 tracing::debug!(container = %self.id, snapshot = %snapshot.name, "snapshot");
                 let (seq, exists) = (container.wish_seq, observed.is_some());
                 match self.make_snapshot(&snapshot, seq, exists).await? {
@@ -190,15 +201,19 @@ impl Pass<'_> {
         Ending::Settled
     }
 
-    async fn turn(&self, class: Class) -> Option<OwnedSemaphorePermit> {
+    async fn turn(&self, class: Class, seq: u64) -> Turn {
         let queue = match class {
             Class::Creation => &self.shared.creations,
+            Class::Filling => &self.shared.fillings,
             Class::Other => &self.shared.others,
         };
         tokio::select! {
             biased;
-            () = self.shared.shutdown.cancelled() => None,
-            permit = Arc::clone(queue).acquire_owned() => permit.ok(),
+            () = self.shared.shutdown.cancelled() => Turn::Interrupted,
+            permit = Arc::clone(queue).acquire_owned() => {
+                permit.map_or(Turn::Interrupted, Turn::Taken)
+            }
+            () = self.overtaken(seq) => Turn::Overtaken,
         }
     }
 

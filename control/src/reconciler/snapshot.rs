@@ -6,7 +6,8 @@ use gantry_store::Snapshot;
 use super::pass::{Ending, Pass, Trouble};
 
 impl Pass<'_> {
-    /// Makes a snapshot and notes that it is there; `None` when the pass goes on. One that cannot be
+    /// Makes a snapshot and notes that it is there; `None` when the pass goes on, also because somebody
+    /// wishes something else meanwhile: then it is begun again when that is done. One that cannot be
     /// made is given up and forgotten: who waits for it sees it vanish.
     pub(super) async fn make_snapshot(
         &mut self,
