@@ -1,6 +1,6 @@
 //! What happened to the caller's things: as a list, by a cursor, and as it happens.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use axum::{
     body::{Body, Bytes},
@@ -11,7 +11,7 @@ use futures_util::{StreamExt, stream};
 use gantry_control::{Actor, EventQuery, Span, Via, event_number};
 use gantry_model::{EventId, FieldError, RealmId, id::kind};
 use http::{HeaderValue, Uri, header};
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::watch;
 
 use crate::{
     Front,
@@ -23,6 +23,7 @@ use crate::{
     logs::{LOOK, LOOK_AT_PASSWORD, MayRead, watched},
     problem::{Kind, Problem},
     query::{self, Holds as Asks, Param, Query},
+    streams::Place,
     surface::{Method, Operation, Surface},
     wire,
 };
@@ -35,8 +36,6 @@ const LIMIT_MAX: u32 = 500;
 const BATCH: u32 = 100;
 /// How often a stream without events shows that it lives.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// How many streams there may be.
-pub(crate) const STREAMS_MAX: usize = 256;
 
 const SORTS: [&str; 2] = ["created_at", "event_type"];
 const AFTER: Param = Param::new("after", Asks::Id, "The events after this one, oldest first");
@@ -345,7 +344,7 @@ struct Telling {
     seq: u64,
     head: watch::Receiver<u64>,
     greeted: bool,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 async fn stream_events(State(front): State<Front>, request: Request) -> Result<Response, Problem> {
@@ -370,10 +369,7 @@ async fn stream_events(State(front): State<Front>, request: Request) -> Result<R
     if !front.control.has_happened(seq).await? {
         return Err(never_happened(field));
     }
-    let place = Arc::clone(&front.event_streams).try_acquire_owned().map_err(|error| {
-        let message = "There are as many streams of events as there may be";
-        Problem::new(Kind::TooManyAttempts, message).retry_after_s(5).caused_by(error)
-    })?;
+    let place = front.event_streams.take(actor.user)?;
     let credential = Credential::of(&parts)?;
     let look = if matches!(actor.via, Via::Password) { LOOK_AT_PASSWORD } else { LOOK };
     let again = front.clone();

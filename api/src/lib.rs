@@ -33,6 +33,7 @@ mod query;
 mod realms;
 mod refusal;
 mod snapshots;
+mod streams;
 mod surface;
 mod tokens;
 mod wire;
@@ -47,7 +48,6 @@ use axum::{
 use gantry_control::Controller;
 use http::{HeaderValue, Method, Uri};
 use sha2::{Digest as _, Sha256};
-use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 pub use crate::{
@@ -56,6 +56,7 @@ pub use crate::{
 };
 use crate::{
     problem::{Kind, Problem},
+    streams::Streams,
     surface::Surface,
 };
 
@@ -68,11 +69,20 @@ pub struct ApiConfig {
     /// Requests that are no reads run here, to their end even if their client has gone.
     /// Whoever stops the process closes this and waits for it, within a bound.
     pub tasks: TaskTracker,
+    /// How many streams of events there may be at once.
+    pub event_streams_max: u32,
+    /// How many of them may be one account's; more are refused with 429.
+    pub event_streams_per_account_max: u32,
 }
 
 impl Default for ApiConfig {
     fn default() -> Self {
-        Self { settle_timeout: Duration::from_secs(10), tasks: TaskTracker::new() }
+        Self {
+            settle_timeout: Duration::from_secs(10),
+            tasks: TaskTracker::new(),
+            event_streams_max: 256,
+            event_streams_per_account_max: 16,
+        }
     }
 }
 
@@ -82,8 +92,7 @@ pub(crate) struct Front {
     pub(crate) control: Controller,
     pub(crate) config: ApiConfig,
     pub(crate) logs: Arc<dyn RequestLog>,
-    /// One place for each stream of events.
-    pub(crate) event_streams: Arc<Semaphore>,
+    pub(crate) event_streams: Streams,
     pub(crate) document: Arc<Document>,
 }
 
@@ -104,7 +113,8 @@ impl Front {
 pub fn service(control: Controller, config: ApiConfig, logs: Arc<dyn RequestLog>) -> Router {
     let (routes, document) = surface().finish();
     let document = Arc::new(Document::new(&document));
-    let event_streams = Arc::new(Semaphore::new(events::STREAMS_MAX));
+    let event_streams =
+        Streams::new(config.event_streams_max, config.event_streams_per_account_max);
     let front = Front { control, config, logs, event_streams, document };
     routes
         .merge(later::routes())

@@ -109,6 +109,7 @@ fn snapshot(error: &SnapshotError, message: String) -> Problem {
             let data = json!({ "field": "snapshots", "current_count": count, "limit": max });
             Problem::new(Kind::SnapshotLimit, message).with_data(data)
         }
+        SnapshotError::Quota { .. } => Problem::new(Kind::Quota, message),
         SnapshotError::Busy => {
             Problem::new(Kind::SnapshotBusy, message).retry_after_s(RETRY_AFTER_S)
         }

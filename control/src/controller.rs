@@ -60,6 +60,8 @@ pub struct Limits {
     pub tokens_per_user_max: usize,
     /// Aliases that one user may have.
     pub aliases_per_user_max: u32,
+    /// Snapshots that one user may have, those of deleted containers included.
+    pub snapshots_per_user_max: u32,
     /// Snapshots that one container may have.
     pub snapshots_per_container_max: u32,
     /// How long the name of a removed alias waits for its last owner only, in milliseconds.
@@ -77,6 +79,7 @@ impl Default for Limits {
             project_delete_timeout_ms: 25_000,
             tokens_per_user_max: 1000,
             aliases_per_user_max: 1000,
+            snapshots_per_user_max: 2000,
             snapshots_per_container_max: 1000,
             alias_quarantine_ms: 7 * 24 * 60 * 60 * 1000,
         }

@@ -209,6 +209,14 @@ pub enum SnapshotError {
         /// How many it may have.
         max: u32,
     },
+    /// The account has as many snapshots as it may, or would have more.
+    #[error(
+        "an account may have {max} snapshots, those of deleted containers included; delete some first"
+    )]
+    Quota {
+        /// How many it may have.
+        max: u32,
+    },
     /// A snapshot of the container is being made or used, or its files are being copied.
     #[error("another operation on the container's snapshots or files is under way; try again")]
     Busy,
@@ -396,6 +404,7 @@ impl Error {
             Store::UsernameTaken => Self::UsernameTaken,
             Store::SnapshotBusy => SnapshotError::Busy.into(),
             Store::SnapshotLimit { count, max } => SnapshotError::Limit { count, max }.into(),
+            Store::SnapshotQuota { max } => SnapshotError::Quota { max }.into(),
             Store::QuotaReached { max } => Self::Quota { max },
             Store::ProjectGone => Self::NotFound(Thing::Project),
             Store::Stale => Self::Conflict,

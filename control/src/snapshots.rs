@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use gantry_model::{ContainerId, Phase, ProjectId, RealmId, Refused, SnapshotId, Wish};
 use gantry_store::{
-    Container, FillSource, Listed, Page, Snapshot, SnapshotFilter, SnapshotSort, SnapshotSummary,
+    Container, FillSource, Listed, Page, Snapshot, SnapshotFilter, SnapshotMax, SnapshotSort,
+    SnapshotSummary,
 };
 use time::{OffsetDateTime, macros::format_description};
 
@@ -26,6 +27,8 @@ const MAKING_TIMEOUT: Duration = Duration::from_secs(25);
 const ALIAS_CHARS_MAX: usize = 100;
 /// The longest life that can be asked for.
 const EXPIRY_DAYS_MAX: u32 = 3650;
+/// No configuration allows more snapshots of one container.
+const SNAPSHOTS_MAX: u32 = 1_000;
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 /// How many names are tried for a snapshot without an alias.
 const ATTEMPTS: u32 = 8;
@@ -98,8 +101,9 @@ impl Controller {
         actor.require(Leaf::ContainersRead)?;
         let max = self.limits().snapshots_per_container_max;
         let filter = SnapshotFilter { container: Some(container), ..SnapshotFilter::default() };
-        let page =
-            Page { page: 1, limit: u32::MAX, sort: SnapshotSort::CreatedAt, descending: true };
+        // More cannot be allowed; a copy brings no more than its source has.
+        let limit = SNAPSHOTS_MAX;
+        let page = Page { page: 1, limit, sort: SnapshotSort::CreatedAt, descending: true };
         let mut snapshots = self.store().snapshots(filter, page).await?.items;
         let project = match self.store().container(container).await? {
             Some(record) if actor.sees(record.owner, &record.spec.realms) => record.project,
@@ -164,7 +168,10 @@ impl Controller {
         let days = new.expiry_days.map(check_expiry).transpose()?;
         let now_ms = self.now_ms();
         let named = alias.as_deref().and_then(name_of);
-        let max = self.limits().snapshots_per_container_max;
+        let max = SnapshotMax {
+            container: self.limits().snapshots_per_container_max,
+            owner: self.limits().snapshots_per_user_max,
+        };
         let mut attempt = 0;
         let snapshot = loop {
             let name = match &named {
@@ -329,6 +336,7 @@ pub(crate) fn of_snapshot(error: gantry_store::Error, missing: Thing) -> Error {
         Store::NotFound => Error::NotFound(missing),
         Store::SnapshotBusy => SnapshotError::Busy.into(),
         Store::SnapshotLimit { count, max } => SnapshotError::Limit { count, max }.into(),
+        Store::SnapshotQuota { max } => SnapshotError::Quota { max }.into(),
         other => other.into(),
     }
 }

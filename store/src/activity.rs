@@ -1,15 +1,19 @@
 //! What was written through the API: one entry for each request that was no read.
 
 use gantry_model::{LogId, RealmId, TokenId, UserId};
+use sqlx::QueryBuilder;
 
 use crate::{
     Store,
     columns::{self, damaged, natural},
     error::{Result, failed},
-    listing::{Condition, List},
+    listing::{self, Condition, List},
     record::{Listed, Page},
-    sqlite::Row,
+    sqlite::{Db, Row},
 };
+
+/// How many are removed at once.
+const AT_ONCE: u32 = 1_000;
 
 /// A request that was no read, and its answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -153,19 +157,57 @@ impl Store {
         })
     }
 
-    /// Removes entries of before this time; returns how many.
+    /// Removes entries of before this time, in parts between which others write; returns how many.
     pub async fn sweep_activity(&self, before_ms: i64) -> Result<u64> {
-        self.write(move |tx| {
-            Box::pin(async move {
-                let done = sqlx::query("DELETE FROM activity WHERE at_ms < $1")
-                    .bind(before_ms)
-                    .execute(&mut tx.connection)
-                    .await
-                    .map_err(failed)?;
-                Ok(done.rows_affected())
-            })
-        })
-        .await
+        self.remove_activity(None, before_ms).await
+    }
+
+    /// Removes the oldest entries of every account that has more than `max`; returns how many. Entries of
+    /// one millisecond stay or go together.
+    pub async fn trim_activity(&self, max: u32) -> Result<u64> {
+        let mut removed = 0;
+        for owner in self.user_ids().await? {
+            // The oldest of those that stay.
+            let first: Option<i64> = sqlx::query_scalar(
+                "SELECT at_ms FROM activity WHERE owner = $1 ORDER BY at_ms DESC LIMIT 1 OFFSET $2",
+            )
+            .bind(owner.as_bytes().as_slice())
+            .bind(i64::from(max.saturating_sub(1)))
+            .fetch_optional(self.readers())
+            .await
+            .map_err(failed)?;
+            if let Some(before_ms) = first {
+                removed += self.remove_activity(Some(owner), before_ms).await?;
+            }
+        }
+        Ok(removed)
+    }
+
+    async fn remove_activity(&self, owner: Option<UserId>, before_ms: i64) -> Result<u64> {
+        let mut removed = 0;
+        loop {
+            let part = self
+                .write(move |tx| {
+                    Box::pin(async move {
+                        let mut conditions: Vec<Condition> =
+                            Condition::is("owner", owner).into_iter().collect();
+                        conditions.push(Condition::AtMost("at_ms", before_ms.saturating_sub(1)));
+                        let mut query = QueryBuilder::<Db>::new(
+                            "DELETE FROM activity WHERE id IN (SELECT id FROM ",
+                        );
+                        listing::push_selection(&mut query, "activity", &conditions);
+                        query.push(" LIMIT ").push_bind(i64::from(AT_ONCE)).push(")");
+                        let done =
+                            query.build().execute(&mut tx.connection).await.map_err(failed)?;
+                        Ok(done.rows_affected())
+                    })
+                })
+                .await?;
+            removed += part;
+            if part < u64::from(AT_ONCE) {
+                return Ok(removed);
+            }
+        }
     }
 }
 

@@ -79,6 +79,7 @@ pub(crate) fn of<K>(kind: &'static str, id: Id<K>) -> impl FnOnce(Error) -> Erro
         | Error::LabelTaken { .. }
         | Error::AliasLimit { .. }
         | Error::SnapshotLimit { .. }
+        | Error::SnapshotQuota { .. }
         | Error::SnapshotBusy
         | Error::HostnameTaken
         | Error::UsernameTaken

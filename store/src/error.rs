@@ -70,6 +70,12 @@ pub enum Error {
         /// How many it may have.
         max: u32,
     },
+    /// The account has as many snapshots as it may, or would have more.
+    #[error("an account may have at most {max} snapshots")]
+    SnapshotQuota {
+        /// How many it may have.
+        max: u32,
+    },
     /// A snapshot of the container is being made, or its files are being replaced.
     #[error("another operation on snapshots is under way")]
     SnapshotBusy,
@@ -133,6 +139,7 @@ impl Error {
             | Self::ProjectGone
             | Self::NotEmpty
             | Self::SnapshotLimit { .. }
+            | Self::SnapshotQuota { .. }
             | Self::SnapshotBusy
             | Self::Corrupt { .. } => false,
         }

@@ -21,6 +21,9 @@ use crate::{
     writer::Tx,
 };
 
+/// How many are removed at once.
+const AT_ONCE: u32 = 1_000;
+
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
@@ -295,17 +298,59 @@ impl Store {
         .await
     }
 
-    /// Removes events; returns how many.
+    /// Removes events that have happened by now, in parts between which others write; returns how many.
+    /// Dropped, it has removed some.
     pub async fn delete_events(&self, filter: EventFilter) -> Result<u64> {
-        self.write(move |tx| {
-            Box::pin(async move {
-                let mut query = QueryBuilder::<Db>::new("DELETE FROM ");
-                listing::push_selection(&mut query, "events", &filter.conditions());
-                let done = query.build().execute(&mut tx.connection).await.map_err(failed)?;
-                Ok(done.rows_affected())
-            })
-        })
-        .await
+        let newest = integer(*self.0.event_head.borrow());
+        self.delete_events_to(filter, newest).await
+    }
+
+    async fn delete_events_to(&self, filter: EventFilter, last: i64) -> Result<u64> {
+        let mut removed = 0;
+        loop {
+            let filter = filter.clone();
+            let part = self
+                .write(move |tx| {
+                    Box::pin(async move {
+                        let mut conditions = filter.conditions();
+                        conditions.push(Condition::AtMost("seq", last));
+                        let mut query = QueryBuilder::<Db>::new(
+                            "DELETE FROM events WHERE seq IN (SELECT seq FROM ",
+                        );
+                        listing::push_selection(&mut query, "events", &conditions);
+                        query.push(" LIMIT ").push_bind(i64::from(AT_ONCE)).push(")");
+                        let done =
+                            query.build().execute(&mut tx.connection).await.map_err(failed)?;
+                        Ok(done.rows_affected())
+                    })
+                })
+                .await?;
+            removed += part;
+            if part < u64::from(AT_ONCE) {
+                return Ok(removed);
+            }
+        }
+    }
+
+    /// Removes the oldest events of every account that has more than `max`; returns how many.
+    pub async fn trim_events(&self, max: u32) -> Result<u64> {
+        let mut removed = 0;
+        for owner in self.user_ids().await? {
+            // The newest of those that are too many.
+            let first: Option<i64> = sqlx::query_scalar(
+                "SELECT seq FROM events WHERE owner = $1 ORDER BY seq DESC LIMIT 1 OFFSET $2",
+            )
+            .bind(owner.as_bytes().as_slice())
+            .bind(i64::from(max))
+            .fetch_optional(self.readers())
+            .await
+            .map_err(failed)?;
+            if let Some(seq) = first {
+                let filter = EventFilter { owner: Some(owner), ..EventFilter::default() };
+                removed += self.delete_events_to(filter, seq).await?;
+            }
+        }
+        Ok(removed)
     }
 }
 

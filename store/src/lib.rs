@@ -55,6 +55,7 @@ pub use listing::Span;
 pub use profiles::Profile;
 pub use realms::RealmUse;
 pub use record::*;
+pub use snapshots::SnapshotMax;
 
 use crate::{
     feed::Retention,

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use gantry_model::{ContainerId, Phase, ServerId, SnapshotId, Wish};
+use gantry_model::{ContainerId, Phase, ServerId, SnapshotId, UserId, Wish};
 
 use crate::{
     Cause, Outage, Store,
@@ -25,22 +25,33 @@ use crate::{
 /// How many ended or discarded snapshots are looked at at once.
 const AT_ONCE: i64 = 100;
 
+/// How many snapshots there may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SnapshotMax {
+    /// Of one container.
+    pub container: u32,
+    /// Of one account.
+    pub owner: u32,
+}
+
 impl Store {
     /// Adds a snapshot that is to be made, of a container that exists; its container comes into the
     /// feed.
     ///
-    /// [`Error::NotFound`] if there is no such container; [`Error::SnapshotLimit`] if it has `max`
-    /// already; [`Error::NameTaken`]; [`Error::SnapshotBusy`] while another one is being made or its
+    /// [`Error::NotFound`] if there is no such container; [`Error::SnapshotLimit`] if it has as many as it
+    /// may, [`Error::SnapshotQuota`] if its owner has; [`Error::NameTaken`]; [`Error::SnapshotBusy`] while another one is being made or its
     /// files are being replaced.
-    pub async fn create_snapshot(&self, snapshot: &Snapshot, max: u32) -> Result<()> {
+    pub async fn create_snapshot(&self, snapshot: &Snapshot, max: SnapshotMax) -> Result<()> {
         let snapshot = snapshot.clone();
         self.write(move |tx| {
             Box::pin(async move {
                 refuse_busy(tx, snapshot.container).await?;
-                let count = count(tx, snapshot.container).await?;
-                if count >= u64::from(max) {
-                    return Err(Error::SnapshotLimit { count, max });
+                let of_it = Condition::is("container", Some(snapshot.container));
+                let (count, max_of_it) = (count(tx, of_it).await?, max.container);
+                if count >= u64::from(max_of_it) {
+                    return Err(Error::SnapshotLimit { count, max: max_of_it });
                 }
+                check_quota(tx, snapshot.owner, 1, max.owner).await?;
                 insert(tx, &snapshot).await?;
                 tx.changed(snapshot.container, snapshot.created_at_ms);
                 Ok(())
@@ -271,11 +282,13 @@ impl Store {
 
     /// Adds a container as [`Store::create_container`] does, whose status says what it is filled from.
     /// A copy of a container gets its snapshots, too (those that are ready); one of the snapshot
-    /// `used` does not, and that snapshot must exist.
+    /// `used` does not, and that snapshot must exist. [`Error::SnapshotQuota`] if its owner would have
+    /// more than `owner_max`.
     pub async fn create_copy(
         &self,
         container: &Container,
         used: Option<SnapshotId>,
+        owner_max: u32,
     ) -> Result<Container> {
         let (container, doc) = (container.clone(), document::write_container(&container.spec)?);
         self.write(move |tx| {
@@ -284,7 +297,7 @@ impl Store {
                 match (used, container.status.fill) {
                     (Some(used), _) => note_use(tx, used, container.created_at_ms).await?,
                     (None, Some(Fill { source: FillSource::Container(source), .. })) => {
-                        copy_snapshots(tx, source, &container).await?;
+                        copy_snapshots(tx, source, &container, owner_max).await?;
                     }
                     (None, _) => {}
                 }
@@ -352,13 +365,21 @@ async fn refuse_busy(tx: &mut Tx, id: ContainerId) -> Result<()> {
     if making || fill(&row)?.is_some() { Err(Error::SnapshotBusy) } else { Ok(()) }
 }
 
-async fn count(tx: &mut Tx, container: ContainerId) -> Result<u64> {
-    let count: i64 = sqlx::query_scalar("SELECT count(*) FROM snapshots WHERE container = $1")
-        .bind(container.as_bytes().as_slice())
-        .fetch_one(&mut tx.connection)
-        .await
-        .map_err(failed)?;
+async fn count(tx: &mut Tx, condition: Option<Condition>) -> Result<u64> {
+    let mut query = sqlx::QueryBuilder::<Db>::new("SELECT count(*) FROM ");
+    listing::push_selection(&mut query, "snapshots", condition.as_slice());
+    let count: i64 =
+        query.build_query_scalar().fetch_one(&mut tx.connection).await.map_err(failed)?;
     natural(count, "count")
+}
+
+/// Refuses `more` snapshots beyond those that an account may have.
+async fn check_quota(tx: &mut Tx, owner: UserId, more: u64, max: u32) -> Result<()> {
+    let has = count(tx, Condition::is("owner", Some(owner))).await?;
+    if has.saturating_add(more) > u64::from(max) {
+        return Err(Error::SnapshotQuota { max });
+    }
+    Ok(())
 }
 
 /// Whether a container is being filled from it.
@@ -386,28 +407,45 @@ async fn note_use(tx: &mut Tx, id: SnapshotId, now_ms: i64) -> Result<()> {
 }
 
 /// Gives a new container the snapshots of the one that it is copied from.
-async fn copy_snapshots(tx: &mut Tx, source: ContainerId, copy: &Container) -> Result<()> {
+async fn copy_snapshots(
+    tx: &mut Tx,
+    source: ContainerId,
+    copy: &Container,
+    owner_max: u32,
+) -> Result<()> {
     let rows: Vec<Row> =
-        sqlx::query("SELECT * FROM snapshots WHERE container = $1 AND is_ready = $2")
+        sqlx::query("SELECT id FROM snapshots WHERE container = $1 AND is_ready = $2")
             .bind(source.as_bytes().as_slice())
             .bind(true)
             .fetch_all(&mut tx.connection)
             .await
             .map_err(failed)?;
+    if !rows.is_empty() {
+        check_quota(tx, copy.owner, rows.len() as u64, owner_max).await?;
+    }
+    // What may be large, the spec, is the copy's for all of them, and never read.
+    let doc = document::write_container(&copy.spec)?;
     for row in &rows {
+        let of: SnapshotId = columns::id(row, "id")?;
         let mut id = [0; 12];
         getrandom::fill(&mut id)
             .map_err(|error| Error::Unavailable(Outage::Refused(Cause::new(error))))?;
-        let snapshot = Snapshot {
-            id: SnapshotId::from_bytes(id),
-            container: copy.id,
-            project: copy.project,
-            owner: copy.owner,
-            spec: copy.spec.clone(),
-            last_used_at_ms: None,
-            ..snapshot(row)?
-        };
-        insert(tx, &snapshot).await?;
+        sqlx::query(
+            "INSERT INTO snapshots (id, data, container, project, owner, server, name, alias, \
+             is_ready, bytes, expires_at_ms, last_used_at_ms, created_at_ms, doc) \
+             SELECT $1, data, $2, $3, $4, server, name, alias, is_ready, bytes, expires_at_ms, \
+             NULL, created_at_ms, $5 FROM snapshots WHERE id = $6",
+        )
+        .bind(id.as_slice())
+        .bind(copy.id.as_bytes().as_slice())
+        .bind(copy.project.as_bytes().as_slice())
+        .bind(copy.owner.as_bytes().as_slice())
+        .bind(&doc)
+        .bind(of.as_bytes().as_slice())
+        .execute(&mut tx.connection)
+        .await
+        .map_err(failed)?;
+        listing::set_snapshot_realms(tx, SnapshotId::from_bytes(id), &copy.spec.realms).await?;
     }
     Ok(())
 }

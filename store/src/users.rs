@@ -57,6 +57,13 @@ impl Store {
         row.as_ref().map(user).transpose()
     }
 
+    /// The id of every account.
+    pub(crate) async fn user_ids(&self) -> Result<Vec<UserId>> {
+        let rows: Vec<Row> =
+            sqlx::query("SELECT id FROM users").fetch_all(self.readers()).await.map_err(failed)?;
+        rows.iter().map(|row| columns::id(row, "id")).collect()
+    }
+
     /// How many accounts there are.
     pub async fn count_users(&self) -> Result<u64> {
         let count: i64 = sqlx::query_scalar("SELECT count(*) FROM users")

@@ -227,6 +227,7 @@ fn unavailable(error: Error) -> Outage {
         | Error::LabelTaken { .. }
         | Error::AliasLimit { .. }
         | Error::SnapshotLimit { .. }
+        | Error::SnapshotQuota { .. }
         | Error::SnapshotBusy
         | Error::HostnameTaken
         | Error::UsernameTaken

@@ -122,6 +122,12 @@ pub(crate) struct IncusConfig {
 #[derive(Clone, Debug)]
 pub(crate) struct ControlConfig {
     pub(crate) concurrency: usize,
+    /// Streams of events at the same time, of all accounts and of one.
+    pub(crate) event_streams: u32,
+    pub(crate) event_streams_per_user: u32,
+    /// What is kept of one account.
+    pub(crate) events_per_user: u32,
+    pub(crate) activity_per_user: u32,
     pub(crate) stop_grace: Duration,
     pub(crate) hostname_check: Duration,
     /// What one user, container and address may do by the API.
@@ -245,6 +251,10 @@ fn read(reader: &mut Reader<'_>) -> Option<Config> {
     let kit = kit::read(reader);
     let runtime = read_runtime(reader);
     let concurrency = reader.number("control.concurrency", 1, 64);
+    let event_streams = reader.number("control.event_streams", 1, 100_000);
+    let of_account = reader.number("control.event_streams_per_user", 1, 100_000);
+    let events = reader.number("control.events_per_user", 100, 100_000_000);
+    let activity = reader.number("control.activity_per_user", 100, 100_000_000);
     let stop_grace = reader.seconds("control.stop_grace_s", 1, 600);
     let hostname_check = reader.seconds("control.hostname_check_s", 60, 604_800);
     let of_users = limits::read_control(reader);
@@ -274,6 +284,10 @@ fn read(reader: &mut Reader<'_>) -> Option<Config> {
         runtime: runtime?,
         control: ControlConfig {
             concurrency: usize::try_from(concurrency?).ok()?,
+            event_streams: u32::try_from(event_streams?).ok()?,
+            event_streams_per_user: u32::try_from(of_account?).ok()?,
+            events_per_user: u32::try_from(events?).ok()?,
+            activity_per_user: u32::try_from(activity?).ok()?,
             stop_grace: stop_grace?,
             hostname_check: hostname_check?,
             limits: of_users?,

@@ -169,7 +169,11 @@ impl Daemon {
         let waker = glue::WakeContainers(control.clone());
         let edge_config = edge_config(config, files);
         let logs = gantry_proxy::Logs::new(&edge_config);
-        let api_config = gantry_api::ApiConfig::default();
+        let api_config = gantry_api::ApiConfig {
+            event_streams_max: config.control.event_streams,
+            event_streams_per_account_max: config.control.event_streams_per_user,
+            ..gantry_api::ApiConfig::default()
+        };
         let keyed_requests = api_config.tasks.clone();
         let api = glue::api(control, api_config, logs.clone());
         let key = files.session_key().context("cannot read or make the key of sessions")?;
@@ -277,6 +281,8 @@ fn reconciler(
     };
     let settings = ReconcilerConfig {
         concurrency: config.control.concurrency,
+        events_max: config.control.events_per_user,
+        activity_max: config.control.activity_per_user,
         stop_grace: config.control.stop_grace,
         limits,
         ..ReconcilerConfig::default()

@@ -89,7 +89,8 @@ impl Controller {
             };
             attempt += 1;
             let used = origin.snapshot.as_ref().map(|snapshot| snapshot.id);
-            match self.store().create_copy(&container, used).await {
+            let max = self.limits().snapshots_per_user_max;
+            match self.store().create_copy(&container, used, max).await {
                 Ok(container) => return self.view(container).await,
                 Err(gantry_store::Error::NameTaken) if generated && attempt < ATTEMPTS => {
                     spec.name = generate_name(attempt)?;

@@ -48,6 +48,10 @@ pub struct ReconcilerConfig {
     pub shutdown_grace: Duration,
     /// How long one call to the runtime may take; creations get ten times as long, for their image.
     pub call_timeout: Duration,
+    /// How many events of one account are kept; of more, the oldest go, within an hour.
+    pub events_max: u32,
+    /// The same of entries of the activity log.
+    pub activity_max: u32,
     /// What each container may use.
     pub limits: gantry_runtime::Limits,
 }
@@ -63,6 +67,8 @@ impl Default for ReconcilerConfig {
             stop_grace: Duration::from_secs(15),
             shutdown_grace: Duration::from_secs(10),
             call_timeout: Duration::from_mins(3),
+            events_max: 100_000,
+            activity_max: 100_000,
             limits: gantry_runtime::Limits { memory_bytes: 2 << 30, cpu_millis: 2000, pids: 4096 },
         }
     }
@@ -310,8 +316,15 @@ impl Work {
         }
         let to_ms = Some(now_ms.saturating_sub(events::KEPT_MS));
         let old = EventFilter { to_ms, ..EventFilter::default() };
-        if let Err(error) = self.shared.store.delete_events(old).await {
-            tracing::warn!(%error, "old events were not removed");
+        let store = &self.shared.store;
+        for swept in [
+            store.delete_events(old).await,
+            store.trim_events(self.shared.config.events_max).await,
+            store.trim_activity(self.shared.config.activity_max).await,
+        ] {
+            if let Err(error) = swept {
+                tracing::warn!(%error, "old events or entries of the activity log were not removed");
+            }
         }
     }
 

@@ -5,6 +5,7 @@ pub(crate) mod containers;
 pub(crate) mod edge;
 pub(crate) mod feed;
 pub(crate) mod fixture;
+pub(crate) mod history;
 pub(crate) mod idempotency;
 pub(crate) mod projects;
 pub(crate) mod races;
@@ -63,6 +64,9 @@ macro_rules! contract {
             an_abandoned_key_is_fresh_again,
             a_key_is_forgotten_after_a_day,
             a_sweep_takes_what_is_old);
+        contract!(@cases $open, history:
+            the_oldest_events_of_an_account_go_when_there_are_too_many,
+            a_long_history_goes_in_parts_by_age_and_by_number);
         contract!(@cases $open, feed:
             every_change_of_a_container_is_in_the_feed,
             a_refusal_is_not_in_the_feed,
@@ -84,6 +88,7 @@ macro_rules! contract {
         contract!(@cases $open, snapshots:
             a_snapshot_is_stored_as_given_and_finished,
             names_limits_and_operations_under_way_are_watched,
+            an_account_has_so_many_snapshots,
             snapshots_outlive_their_container,
             a_removed_snapshot_is_discarded_with_its_last_reference,
             what_is_being_used_is_not_removed);

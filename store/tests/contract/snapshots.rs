@@ -2,7 +2,7 @@
 
 use gantry_model::{ContainerId, Phase, RealmId, SnapshotId, Wish};
 use gantry_store::{
-    Container, Error, Fill, FillSource, Page, Snapshot, SnapshotFilter, SnapshotSort,
+    Container, Error, Fill, FillSource, Page, Snapshot, SnapshotFilter, SnapshotMax, SnapshotSort,
     SnapshotSummary,
 };
 
@@ -34,7 +34,7 @@ fn snapshot(of: &Container, name: &str) -> Snapshot {
 async fn made(world: &World, name: &str) -> (Container, Snapshot) {
     let container = world.create(name).await;
     let snapshot = snapshot(&container, "one");
-    world.store.create_snapshot(&snapshot, 10).await.unwrap();
+    world.store.create_snapshot(&snapshot, max(10)).await.unwrap();
     world.store.finish_snapshot(snapshot.id, 4096, NOW_MS).await.unwrap();
     let snapshot = world.store.snapshot(snapshot.id).await.unwrap().unwrap();
     (container, snapshot)
@@ -52,7 +52,7 @@ pub(crate) async fn a_snapshot_is_stored_as_given_and_finished(world: &World) {
     container.spec.realms = vec![RealmId::from_bytes([5; 12])];
     world.store.create_container(&container).await.unwrap();
     let given = snapshot(&container, "one");
-    world.store.create_snapshot(&given, 10).await.unwrap();
+    world.store.create_snapshot(&given, max(10)).await.unwrap();
     assert_eq!(world.store.snapshot(given.id).await.unwrap().unwrap(), given);
     assert_eq!(world.store.unfinished_snapshot(container.id).await.unwrap().unwrap(), given);
     assert_eq!(world.store.unfinished_snapshots(world.server.id).await.unwrap(), [container.id]);
@@ -71,19 +71,42 @@ pub(crate) async fn a_snapshot_is_stored_as_given_and_finished(world: &World) {
     assert_eq!(names(world, realm(6)).await, [""; 0]);
 }
 
+fn max(container: u32) -> SnapshotMax {
+    SnapshotMax { container, owner: 100 }
+}
+
+pub(crate) async fn an_account_has_so_many_snapshots(world: &World) {
+    let (container, _) = made(world, "one").await;
+    let other = world.create("two").await;
+    let own = SnapshotMax { container: 10, owner: 1 };
+    let refused = world.store.create_snapshot(&snapshot(&other, "one"), own).await;
+    assert!(matches!(refused, Err(Error::SnapshotQuota { max: 1 })), "{refused:?}");
+    let mut copy = world.container("copy");
+    let source = FillSource::Container(container.id);
+    copy.status.fill = Some(Fill { source, is_new: true });
+    copy.status.phase = Phase::Copying;
+    copy.source = Some(container.id);
+    let refused = world.store.create_copy(&copy, None, 1).await;
+    assert!(matches!(refused, Err(Error::SnapshotQuota { max: 1 })), "{refused:?}");
+    assert_eq!(world.store.container(copy.id).await.unwrap(), None, "nothing is left of it");
+    let copy = world.store.create_copy(&copy, None, 2).await.unwrap();
+    let shared = world.store.snapshot_named(copy.id, "one").await.unwrap().unwrap();
+    assert_eq!((shared.spec, shared.last_used_at_ms), (copy.spec, None));
+}
+
 pub(crate) async fn names_limits_and_operations_under_way_are_watched(world: &World) {
     let (container, _) = made(world, "one").await;
-    let again = world.store.create_snapshot(&snapshot(&container, "one"), 10).await;
+    let again = world.store.create_snapshot(&snapshot(&container, "one"), max(10)).await;
     assert!(matches!(again, Err(Error::NameTaken)), "{again:?}");
-    let limit = world.store.create_snapshot(&snapshot(&container, "two"), 1).await;
+    let limit = world.store.create_snapshot(&snapshot(&container, "two"), max(1)).await;
     assert!(matches!(limit, Err(Error::SnapshotLimit { count: 1, max: 1 })), "{limit:?}");
     let other = world.create("two").await;
-    world.store.create_snapshot(&snapshot(&other, "one"), 10).await.unwrap();
-    let busy = world.store.create_snapshot(&snapshot(&other, "two"), 10).await;
+    world.store.create_snapshot(&snapshot(&other, "one"), max(10)).await.unwrap();
+    let busy = world.store.create_snapshot(&snapshot(&other, "two"), max(10)).await;
     assert!(matches!(busy, Err(Error::SnapshotBusy)), "{busy:?}");
     let mut gone = container.clone();
     gone.id = id();
-    let gone = world.store.create_snapshot(&snapshot(&gone, "one"), 10).await;
+    let gone = world.store.create_snapshot(&snapshot(&gone, "one"), max(10)).await;
     assert!(matches!(gone, Err(Error::NotFound)), "{gone:?}");
 }
 
@@ -103,7 +126,7 @@ pub(crate) async fn a_removed_snapshot_is_discarded_with_its_last_reference(worl
     copy.status.fill = Some(Fill { source, is_new: true });
     copy.status.phase = Phase::Copying;
     copy.source = Some(container.id);
-    let copy = store.create_copy(&copy, None).await.unwrap();
+    let copy = store.create_copy(&copy, None, 10).await.unwrap();
     let shared = store.snapshot_named(copy.id, "one").await.unwrap().unwrap();
     assert_ne!(shared.id, snapshot.id);
     assert_eq!((shared.data, shared.container), (snapshot.data, copy.id));
@@ -136,7 +159,7 @@ pub(crate) async fn what_is_being_used_is_not_removed(world: &World) {
     for refused in [
         store.remove_snapshot(snapshot.id, false, NOW_MS).await,
         fill(&filled, snapshot.id).await.map(drop),
-        store.create_snapshot(&self::snapshot(&container, "two"), 10).await,
+        store.create_snapshot(&self::snapshot(&container, "two"), max(10)).await,
     ] {
         assert!(matches!(refused, Err(Error::SnapshotBusy)), "{refused:?}");
     }
