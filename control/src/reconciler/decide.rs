@@ -113,8 +113,10 @@ impl Step {
                 Some(State::Created | State::Stopped) | None => settle,
             },
             Phase::Failed => match state {
-                // It never ran: nothing in it is worth keeping.
-                Some(_) if status.generation == Generation(0) => Self::Sweep,
+                // It never ran: nothing in it is worth keeping, unless it is another's.
+                Some(_) if status.generation == Generation(0) && container.source.is_none() => {
+                    Self::Sweep
+                }
                 Some(State::Running | State::Paused) => Self::Stop(Stop::Forced),
                 Some(State::Created | State::Stopped) | None => settle,
             },

@@ -83,6 +83,24 @@ enum Class {
     Other,
 }
 
+impl Class {
+    /// Where a step waits, or the snapshot that is made instead of it; `None` for what takes no turn.
+    fn of(step: Step, has_snapshot: bool) -> Option<Self> {
+        match step {
+            Step::Record(_) => None,
+            // Who stops or kills it does not wait for its files to be copied; the snapshot is made
+            // afterwards, of what there is then.
+            Step::Start | Step::Stop(_) | Step::Pause | Step::Resume => Some(Self::Other),
+            // Before a deletion above all: it was asked for before that, and outlives the container.
+            _ if has_snapshot => Some(Self::Filling),
+            Step::Nothing => None,
+            Step::Create => Some(Self::Creation),
+            Step::Copy(_) | Step::Refill(_) => Some(Self::Filling),
+            Step::Delete | Step::Sweep => Some(Self::Other),
+        }
+    }
+}
+
 /// What became of the wait for a turn.
 enum Turn {
     Taken(OwnedSemaphorePermit),
@@ -136,22 +154,21 @@ impl Pass<'_> {
             };
             let step = Step::next(&container, observed.as_ref(), self.shared.runtime.boot_id());
             let snapshot = self.shared.store.unfinished_snapshot(self.id).await?;
-            let class = match step {
-                // Who stops or kills it does not wait for its files to be copied; the snapshot is made
-                // afterwards, of what there is then.
-                Step::Start | Step::Stop(_) | Step::Pause | Step::Resume => Class::Other,
-                // Before a deletion above all: it was asked for before that, and outlives the container.
-                _ if snapshot.is_some() && !matches!(step, Step::Record(_)) => Class::Filling,
-                Step::Nothing => return Ok(self.settle(&container, observed.as_ref()).await),
-                Step::Record(finding) => {
+            let runs = observed.as_ref().is_some_and(runs);
+            let step = match step {
+                // What runs ends at once; the snapshot may take minutes.
+                Step::Delete if snapshot.is_some() && runs => Step::Stop(Stop::Forced),
+                step => step,
+            };
+            let class = match (Class::of(step, snapshot.is_some()), step) {
+                (Some(class), _) => class,
+                (None, Step::Record(finding)) => {
                     let look = self.look(observed.and_then(|observed| observed.address));
                     let status = finding.apply(&container, &look);
                     self.write(&container, finding.cause(), status).await?;
                     continue;
                 }
-                Step::Create => Class::Creation,
-                Step::Copy(_) | Step::Refill(_) => Class::Filling,
-                Step::Delete | Step::Sweep => Class::Other,
+                (None, _) => return Ok(self.settle(&container, observed.as_ref()).await),
             };
             // The wait for a turn may be long: with the turn in hand, look again.
             if held.as_ref().is_none_or(|(held, _)| *held != class) {
@@ -182,7 +199,6 @@ impl Pass<'_> {
 
     /// All is as it should be; what may still differ in a container that runs are its variables.
     async fn settle(&mut self, container: &Container, observed: Option<&Observed>) -> Ending {
-        let runs = |seen: &Observed| matches!(seen.state, State::Running | State::Paused);
         if observed.is_some_and(runs) {
             let (seq, timeout) = (container.wish_seq, self.shared.config.call_timeout);
             let env = container.spec.environment.vars();
@@ -363,7 +379,12 @@ impl Pass<'_> {
         status.why = Some(reason.to_owned());
         match step {
             Step::Create | Step::Copy(_) | Step::Refill(_) | Step::Start => {
-                if status.generation == Generation(0) {
+                // What has all files of a copy keeps them: their source may be gone.
+                let is_void = match step {
+                    Step::Create | Step::Copy(_) => true,
+                    _ => step == Step::Start && container.source.is_none(),
+                };
+                if status.generation == Generation(0) && is_void {
                     self.clear(container.wish_seq).await;
                 }
                 status.phase = status.phase.lost();
@@ -428,6 +449,10 @@ impl Pass<'_> {
     fn look(&self, address: Option<IpAddr>) -> Look<'_> {
         Look { address, boot_id: self.shared.runtime.boot_id(), now_ms: self.shared.clock.now_ms() }
     }
+}
+
+fn runs(seen: &Observed) -> bool {
+    matches!(seen.state, State::Running | State::Paused)
 }
 
 /// Where the runtime takes files from.

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use gantry_control::{
     Condition, ContainerView, Error, Limits, NewCopy, NewSnapshot, Operation, Patch, Project,
-    Snapshot, SnapshotError, SnapshotKeeper, Thing,
+    ReconcilerConfig, Snapshot, SnapshotError, SnapshotKeeper, Thing,
 };
 use gantry_model::{ContainerId, Phase};
 use gantry_runtime::fake::Call;
+use tokio::task::JoinSet;
 
 use crate::bench::{Bench, PATIENCE, quick, until};
 
@@ -243,4 +244,110 @@ async fn a_snapshot_ends_when_its_time_is_over_and_a_container_has_not_too_many(
         .await
         .unwrap();
     assert_eq!((renamed.alias.as_deref(), &renamed.name), (Some("kept"), &left[0].name));
+}
+
+const HOUR: Duration = Duration::from_hours(1);
+
+/// A reconciler with one place of each kind, and two containers that run.
+async fn narrow() -> (Bench, Project, [ContainerId; 2]) {
+    let mut bench = Bench::new().await;
+    bench.reconcile(ReconcilerConfig { concurrency: 1, call_timeout: HOUR, ..quick() });
+    let project = bench.project().await;
+    let first = bench.running_container(&project).await.record.id;
+    let second = bench.running_container(&project).await.record.id;
+    (bench, project, [first, second])
+}
+
+/// Has a snapshot made that takes an hour; returns when the runtime is at it.
+async fn slow_snapshot(bench: &Bench, id: ContainerId, tasks: &mut JoinSet<()>) {
+    bench.world.delay(Call::Snapshot, HOUR);
+    let (control, actor) = (bench.control.clone(), bench.actor.clone());
+    tasks.spawn(async move {
+        let new = NewSnapshot { alias: Some("slow".to_owned()), expiry_days: None };
+        let made = control.create_snapshot(&actor, id, new).await;
+        made.unwrap();
+    });
+    until("the runtime makes it", || bench.world.calls(Call::Snapshot) > 0).await;
+}
+
+#[tokio::test]
+async fn a_slow_snapshot_keeps_nobody_from_being_created() {
+    let (bench, project, [id, _]) = narrow().await;
+    let mut tasks = JoinSet::new();
+    slow_snapshot(&bench, id, &mut tasks).await;
+    bench.running_container(&project).await;
+}
+
+#[tokio::test]
+async fn a_container_is_stopped_and_killed_while_its_snapshot_is_made_or_waits() {
+    let (mut bench, _, [id, waiting]) = narrow().await;
+    let mut tasks = JoinSet::new();
+    slow_snapshot(&bench, id, &mut tasks).await;
+    let (control, actor) = (bench.control.clone(), bench.actor.clone());
+    let new = NewSnapshot { alias: Some("behind".to_owned()), expiry_days: None };
+    tasks.spawn(async move {
+        control.create_snapshot(&actor, waiting, new).await.unwrap();
+    });
+    let recorded = async {
+        loop {
+            let made = bench.control.snapshots_of(&bench.actor, waiting).await.unwrap();
+            if !made.snapshots.is_empty() {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, recorded).await.unwrap();
+    bench.operate(id, Operation::Stop).await;
+    bench.operate(waiting, Operation::ForceStop).await;
+    // They are made all the same, of what there is then.
+    bench.crash().await;
+    bench.world.delay(Call::Snapshot, Duration::ZERO);
+    bench.reconcile(quick());
+    while let Some(made) = tasks.join_next().await {
+        made.unwrap();
+    }
+    for id in [id, waiting] {
+        let all = bench.control.snapshots_of(&bench.actor, id).await.unwrap().snapshots;
+        assert!(all.len() == 1 && all[0].is_ready, "{all:?}");
+        assert_eq!(bench.world.starts(id), 1, "nothing else has happened to it");
+    }
+}
+
+/// What was promised is kept: the snapshot was asked for first and outlives the container.
+#[tokio::test]
+async fn a_deletion_kills_at_once_and_waits_for_the_snapshot_that_was_asked_for_before() {
+    let (mut bench, _, [id, _]) = narrow().await;
+    let mut tasks = JoinSet::new();
+    bench.world.write(id, FILE, "kept");
+    slow_snapshot(&bench, id, &mut tasks).await;
+    bench.control.delete_container(&bench.actor, id).await.unwrap();
+    until("it is stopped", || bench.world.calls(Call::Stop) > 0).await;
+    assert!(bench.world.order(id).is_some(), "its files are still needed");
+    bench.crash().await;
+    bench.world.delay(Call::Snapshot, Duration::ZERO);
+    bench.reconcile(quick());
+    until("it is gone", || bench.world.order(id).is_none()).await;
+    while let Some(made) = tasks.join_next().await {
+        made.unwrap();
+    }
+    let left = bench.control.snapshots_of(&bench.actor, id).await.unwrap().snapshots;
+    assert!(left.len() == 1 && left[0].is_ready && left[0].bytes == 4, "{left:?}");
+}
+
+/// Its source may be gone by then, so that its files are nowhere else.
+#[tokio::test]
+async fn a_copy_that_has_its_files_and_does_not_start_keeps_them() {
+    let bench = Bench::running().await;
+    let project = bench.project().await;
+    let id = bench.running_container(&project).await.record.id;
+    bench.world.write(id, FILE, "kept");
+    for _ in 0..ReconcilerConfig::default().attempts_max {
+        bench.world.fail_next(Call::Run, gantry_runtime::Error::failed("starting", "why not"));
+    }
+    let made = bench.control.copy_container(&bench.actor, id, into(&project)).await.unwrap();
+    let copy = made.record.id;
+    bench.phase(copy, Phase::Failed).await;
+    bench.operate(copy, Operation::Start).await;
+    assert_eq!(bench.world.file(copy, FILE).unwrap(), "kept");
 }
