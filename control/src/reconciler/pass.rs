@@ -155,11 +155,9 @@ impl Pass<'_> {
             let step = Step::next(&container, observed.as_ref(), self.shared.runtime.boot_id());
             let snapshot = self.shared.store.unfinished_snapshot(self.id).await?;
             let runs = observed.as_ref().is_some_and(runs);
-            let step = match step {
-                // What runs ends at once; the snapshot may take minutes.
-                Step::Delete if snapshot.is_some() && runs => Step::Stop(Stop::Forced),
-                step => step,
-            };
+            // What runs ends at once; the snapshot may take minutes.
+            let kills = step == Step::Delete && snapshot.is_some() && runs;
+            let step = if kills { Step::Stop(Stop::Forced) } else { step };
             let class = match (Class::of(step, snapshot.is_some()), step) {
                 (Some(class), _) => class,
                 (None, Step::Record(finding)) => {
@@ -380,10 +378,8 @@ impl Pass<'_> {
         match step {
             Step::Create | Step::Copy(_) | Step::Refill(_) | Step::Start => {
                 // What has all files of a copy keeps them: their source may be gone.
-                let is_void = match step {
-                    Step::Create | Step::Copy(_) => true,
-                    _ => step == Step::Start && container.source.is_none(),
-                };
+                let is_made = matches!(step, Step::Create | Step::Copy(_));
+                let is_void = is_made || (step == Step::Start && container.source.is_none());
                 if status.generation == Generation(0) && is_void {
                     self.clear(container.wish_seq).await;
                 }
