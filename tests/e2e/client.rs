@@ -62,6 +62,35 @@ fn a_token_works_until_it_is_deleted_and_no_list_shows_it() {
 }
 
 #[test]
+fn a_user_has_as_much_as_the_operator_wants() {
+    let options = Options::fake()
+        .set("control.tokens_per_user=1")
+        .set("control.aliases_per_user=1")
+        .set("control.snapshots_per_container=0");
+    walk(options, |gantry| {
+        let project = gantry.create_project("frugal")?;
+        let container = gantry.create_running(&project, &[])?;
+        let id = container.id.as_str();
+        let alias = |name| {
+            let port = ["--alias", name, "--program", "http", "--port", "3000"];
+            gantry.cli(&[&["proxy", "create", "--container-id", id], &port[..]].concat())
+        };
+        let token = |name| gantry.cli(&["auth", "create", "--alias", name]);
+        ensure!(alias("one")?.status.success() && token("one")?.status.success());
+        let snapshot = gantry.cli(&["snapshots", "create", "-c", id, "--alias", "one"])?;
+        for (refused, why) in [
+            (alias("two")?, "ALIAS_LIMIT_REACHED"),
+            (token("two")?, "too many tokens"),
+            (snapshot, "CONTAINER_SNAPSHOT_LIMIT"),
+        ] {
+            let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+            ensure!(!refused.status.success() && said.contains(why), "{why}: {said}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
 fn a_session_is_kept_for_its_owner_alone_and_forgotten_at_logout() {
     walk(Options::fake(), |gantry| {
         let (username, password) = gantry.administrator()?;

@@ -43,15 +43,15 @@ def tunnel(**how):
 
 
 def echo(opened):
-    connection = tunnel()
-    try:
-        while True:
-            connection.send("hello")
-            assert connection.recv() == "hello"
-            opened.set()
-            threading.Event().wait(0.02)
-    except (websockets.exceptions.ConnectionClosed, OSError):
-        say("cut websocket")
+    with tunnel() as connection:
+        try:
+            while True:
+                connection.send("hello")
+                assert connection.recv() == "hello"
+                opened.set()
+                threading.Event().wait(0.02)
+        except (websockets.exceptions.ConnectionClosed, OSError):
+            say("cut websocket")
 
 
 def read(name, opened):
