@@ -64,7 +64,7 @@ def cpu_rows(machine, options):
         # Connections to the origin, caches and pages are there before anything counts.
         for proxy in machine.wanted:
             act(proxy, 64)
-        whole, kernel = Row(work, "µs", target, True), Row(f"{SPLIT} of the kernel", "µs")
+        whole, kernel = Row(work, "µs", target, True), Row(f"{SPLIT} in the kernel", "µs")
         for number in range(options.rounds):
             say(f"{work}: round {number + 1} of {options.rounds}")
             for proxy in machine.wanted:
