@@ -10,6 +10,7 @@ pub mod alias;
 mod chain;
 pub mod container;
 pub mod edge;
+pub mod firewall;
 pub mod hook;
 pub mod id;
 mod json;
