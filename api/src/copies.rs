@@ -97,6 +97,7 @@ async fn copy(
         name: fields.checked("name", name_or_random).value(),
         ssh_public_key: fields.checked("ssh_public_key", key).value(),
         source_snapshot: fields.text("source_snapshot").value(),
+        copy_firewall_rules: firewall,
     };
     let new = fields.finish(Some(new))?;
     if wait.is_some() {

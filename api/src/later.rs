@@ -15,18 +15,9 @@ struct Family {
     paths: &'static [&'static str],
 }
 
-const FAMILIES: [Family; 9] = [
+const FAMILIES: [Family; 8] = [
     Family { what: "Container claims are", paths: &["/api/v1/containers/{id}/authorize"] },
     Family { what: "KVM is", paths: &["/api/v1/containers/{id}/kvm"] },
-    Family {
-        what: "Firewall rules are",
-        paths: &[
-            "/api/v1/containers/{id}/firewall/rules",
-            "/api/v1/containers/{id}/firewall/reset",
-            "/api/v1/containers/{id}/firewall/ingress",
-            "/api/v1/containers/{id}/firewall/egress",
-        ],
-    },
     Family {
         what: "Outbound network configuration is",
         paths: &[

@@ -20,6 +20,7 @@ mod cors;
 mod environment;
 mod events;
 mod fields;
+mod firewall;
 mod idempotency;
 mod later;
 mod logs;
@@ -137,6 +138,7 @@ fn surface() -> Surface {
         containers::surface,
         environment::surface,
         events::surface,
+        firewall::surface,
         snapshots::surface,
         copies::surface,
         logs::surface,

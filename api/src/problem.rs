@@ -73,6 +73,10 @@ pub(crate) enum Kind {
     SnapshotBusy,
     SnapshotNameTaken,
     SnapshotUnavailable,
+    /// As many firewall rules as there may be.
+    FirewallLimit,
+    /// The packet filter does not take the rules.
+    FirewallUnavailable,
     SourceNotFound,
     NotACopy,
     AliasLimit,
@@ -172,6 +176,12 @@ impl Kind {
                 StatusCode::SERVICE_UNAVAILABLE,
                 "SNAPSHOT_INVENTORY_UNAVAILABLE",
                 "SNAPSHOT_INVENTORY_UNAVAILABLE",
+            ),
+            Self::FirewallLimit => (ENTITY, "FIREWALL_LIMIT_REACHED", "FIREWALL_LIMIT_REACHED"),
+            Self::FirewallUnavailable => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "FIREWALL_HOST_UNAVAILABLE",
+                "FIREWALL_HOST_UNAVAILABLE",
             ),
             Self::SourceNotFound => (MISSING, "Not Found", "SOURCE_CONTAINER_NOT_FOUND"),
             Self::NotACopy => (BAD, "Bad Request", "CONTAINER_IS_NO_COPY"),

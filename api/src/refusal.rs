@@ -1,7 +1,8 @@
 //! From the refusals of the control plane to answers: the one exhaustive match.
 
 use gantry_control::{
-    During, EdgeError, Error, Forbidden, Operation, SnapshotError, Thing, Unauthenticated,
+    During, EdgeError, Error, FirewallError, Forbidden, Operation, SnapshotError, Thing,
+    Unauthenticated,
 };
 use gantry_model::{ContainerId, Phase, ProjectId, Refused, alias::InvalidAlias};
 use serde_json::json;
@@ -31,6 +32,7 @@ impl From<Error> for Problem {
             }
             Error::Edge(error) => edge(error, message),
             Error::Snapshot(error) => snapshot(&error, message),
+            Error::Firewall(error) => firewall(error, message),
             Error::UsernameTaken => named(Kind::AliasTaken, "username", message),
             Error::Immutable { field } => named(Kind::Immutable, field, message),
             Error::MustStop { field } => named(Kind::MustStop, field, message),
@@ -127,12 +129,25 @@ fn snapshot(error: &SnapshotError, message: String) -> Problem {
     }
 }
 
+/// Refusals of firewall rules.
+fn firewall(error: FirewallError, message: String) -> Problem {
+    match error {
+        FirewallError::TooMany | FirewallError::TooLarge => {
+            Problem::new(Kind::FirewallLimit, message)
+        }
+        FirewallError::HostUnavailable => {
+            Problem::new(Kind::FirewallUnavailable, message).retry_after_s(RETRY_AFTER_S)
+        }
+    }
+}
+
 fn missing(thing: Thing) -> Kind {
     match thing {
         Thing::Project => Kind::ProjectNotFound,
         Thing::Container => Kind::ContainerNotFound,
         Thing::SourceContainer => Kind::SourceNotFound,
         Thing::Snapshot
+        | Thing::Rule
         | Thing::Server
         | Thing::Token
         | Thing::Image

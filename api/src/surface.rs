@@ -110,6 +110,8 @@ pub(crate) struct Operation {
     takes: Takes,
     /// The success; an operation that is always refused has none.
     answer: Option<(u16, RefOr<Schema>)>,
+    /// Another success, enveloped like the first.
+    other: Option<(u16, RefOr<Schema>)>,
     shape: Shape,
     media: &'static str,
     schemas: Vec<(String, RefOr<Schema>)>,
@@ -128,6 +130,7 @@ impl Operation {
             params: &[],
             takes: Takes::Nothing,
             answer: Some((200, nothing)),
+            other: None,
             shape: Shape::Enveloped,
             media: "application/json",
             schemas: Vec::new(),
@@ -170,6 +173,14 @@ impl Operation {
         self.schemas.push((T::name().into_owned(), T::schema()));
         self.answer = Some((status, Ref::from_schema_name(T::name()).into()));
         self
+    }
+
+    /// It may also answer with this payload.
+    pub(crate) fn or_answers<T: ToSchema>(self, status: u16) -> Self {
+        let answer = self.answer.clone();
+        let mut other = self.answers::<T>(status);
+        other.other = std::mem::replace(&mut other.answer, answer);
+        other
     }
 
     /// It answers with a bare list of this payload.
@@ -258,7 +269,7 @@ impl Operation {
             .parameters(Some(parameters))
             .response("4XX", refused.clone())
             .response("5XX", refused);
-        if let Some((status, payload)) = &self.answer {
+        for (status, payload) in self.answer.iter().chain(&self.other) {
             let body = match self.shape {
                 Shape::Enveloped => envelope(payload.clone()).into(),
                 Shape::Paged => envelope(payload.clone())
@@ -370,6 +381,7 @@ impl Surface {
             "Containers",
             "Environment",
             "Snapshots",
+            "Firewall",
             "Proxy permissions",
             "Proxy hooks",
             "Proxy aliases",

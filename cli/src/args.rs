@@ -2,6 +2,7 @@
 
 mod access;
 mod accounts;
+mod firewall;
 mod proxy;
 mod snapshots;
 
@@ -16,6 +17,7 @@ pub(crate) use self::{
         ActivityCommand, AuthCommand, EventsCommand, EventsRemoved, Login, RealmsCommand,
         TokenChange, TokenCreate, TokensCommand, UserChange, UsersCommand,
     },
+    firewall::{Filter, FirewallCommand, Parts, Place, word},
     proxy::{AliasFields, EdgeSettings, ProxyCommand, Tap},
     snapshots::{ContainerCopy, SnapshotsCommand},
 };
@@ -93,6 +95,9 @@ pub(crate) enum Command {
     /// Kept states of containers' files, which outlive the containers.
     #[command(subcommand)]
     Snapshots(SnapshotsCommand),
+    /// Which connections a container may have.
+    #[command(subcommand)]
+    Firewall(FirewallCommand),
     /// Aliases: names of your own that lead to services of containers.
     #[command(subcommand)]
     Proxy(ProxyCommand),

@@ -75,6 +75,7 @@ fn run(cli: Cli, out: Format) -> Result<(), Failure> {
         | Command::Permissions(_)
         | Command::Edge(_)
         | Command::Snapshots(_)
+        | Command::Firewall(_)
         | Command::Tap(_)) => runtime()?.block_on(client::run(cli.connection, out, command)),
     }
 }

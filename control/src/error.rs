@@ -6,7 +6,8 @@
 use std::{fmt, time::Duration};
 
 use gantry_model::{
-    ContainerId, FieldError, Phase, ProjectId, RealmId, Refused, alias::InvalidAlias, hook,
+    ContainerId, FieldError, Phase, ProjectId, RealmId, Refused, alias::InvalidAlias,
+    firewall::Rules, hook,
 };
 
 use crate::{names::LookUpFailed, operate::Operation, permissions::Leaf};
@@ -43,6 +44,8 @@ pub enum Thing {
     Event,
     /// A snapshot.
     Snapshot,
+    /// A rule of a firewall.
+    Rule,
     /// The container that another is a copy of, or is to be.
     SourceContainer,
 }
@@ -63,6 +66,7 @@ impl fmt::Display for Thing {
             Self::Hostname => "Hostname",
             Self::Event => "Event",
             Self::Snapshot => "Snapshot",
+            Self::Rule => "Firewall rule",
             Self::SourceContainer => "Source container",
         })
     }
@@ -248,6 +252,23 @@ pub enum SnapshotError {
     NotMade,
 }
 
+/// Why what is asked about firewall rules cannot be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FirewallError {
+    /// The container has as many rules as it may.
+    #[error("a container may have at most {} firewall rules; remove some first", Rules::MAX)]
+    TooMany,
+    /// The rules of the container are as long as they may be.
+    #[error("the firewall rules of a container may take at most {} octets", Rules::OCTETS_MAX)]
+    TooLarge,
+    /// The rules are recorded, but the packet filter did not take them.
+    #[error(
+        "the rules are recorded but not in force yet, because the host's packet filter does not \
+         answer; they will be as soon as it does"
+    )]
+    HostUnavailable,
+}
+
 /// Why a use case was refused or could not be done.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -272,6 +293,9 @@ pub enum Error {
     /// What is asked about snapshots and copies cannot be.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
+    /// What is asked about firewall rules cannot be.
+    #[error(transparent)]
+    Firewall(#[from] FirewallError),
     /// There is a user of this name already.
     #[error("the user name is taken")]
     UsernameTaken,

@@ -18,6 +18,7 @@ mod controller;
 mod edge;
 mod error;
 mod events;
+mod firewall;
 mod hostnames;
 mod idempotency;
 mod idle;
@@ -55,9 +56,11 @@ pub use containers::{
 };
 pub use controller::{Controller, Deps, Limits};
 pub use error::{
-    During, EdgeError, Error, Forbidden, Result, SnapshotError, Thing, Unauthenticated,
+    During, EdgeError, Error, FirewallError, Forbidden, Result, SnapshotError, Thing,
+    Unauthenticated,
 };
 pub use events::EventQuery;
+pub use firewall::{AddedRule, RuleFilter};
 pub use gantry_runtime::Stats;
 pub use gantry_store::{
     Access, Activity, ActivityTotals, Alias, Container, ContainerSort, ContainerStatus,

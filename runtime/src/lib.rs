@@ -20,7 +20,7 @@ mod types;
 use std::{collections::BTreeMap, time::Duration};
 
 use async_trait::async_trait;
-use gantry_model::{ContainerId, SnapshotId};
+use gantry_model::{ContainerId, SnapshotId, firewall::Rules};
 use tokio::sync::broadcast;
 
 pub use error::{BoxError, Error};
@@ -47,7 +47,7 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// Starts the init if it does not run, creating the container first where that is missing, and
     /// returns once the address is set up (services inside may need longer). A paused container is
-    /// resumed. The order's environment, limits and hostname take effect at each start.
+    /// resumed. The order's environment, limits, firewall rules and hostname take effect at each start.
     async fn ensure_running(&self, order: &Order) -> Result<Running>;
 
     /// Asks the init to end, and kills everything in the container when `grace` is over; zero kills
@@ -68,6 +68,11 @@ pub trait Runtime: Send + Sync + 'static {
         id: ContainerId,
         env: &BTreeMap<String, String>,
     ) -> Result<()>;
+
+    /// Makes these the container's firewall rules: the first enabled one that fits a connection, new or
+    /// not, decides. Nothing happens to a container that does not exist; its order has the rules that
+    /// are in force before its first process runs.
+    async fn ensure_firewall(&self, id: ContainerId, rules: &Rules) -> Result<()>;
 
     /// Kills and removes the container with everything that belongs to it: file system, ramdisk,
     /// address. Succeeds when there is nothing to remove.

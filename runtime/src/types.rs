@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use gantry_model::{ContainerId, SnapshotId, container::ImageName};
+use gantry_model::{ContainerId, SnapshotId, container::ImageName, firewall::Rules};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::oneshot,
@@ -48,6 +48,8 @@ pub struct Order {
     pub ramdisk: bool,
     /// What it may use at most.
     pub limits: Limits,
+    /// Which connections it may have.
+    pub firewall: Rules,
 }
 
 /// What a container may use at most; 0 is no limit.

@@ -99,7 +99,7 @@ impl Store {
 }
 
 /// Writes the next version of a document, if it still is of this one.
-async fn swap(
+pub(crate) async fn swap(
     tx: &mut Tx,
     (table, column): (&'static str, &'static str),
     id: &[u8; 12],

@@ -13,6 +13,7 @@ use gantry_model::{
     alias::AliasTarget,
     container::{Color, Comment, ContainerName, Environment, ImageName},
     edge::EdgeSettings,
+    firewall::Rules,
     hook::Hook,
     project::{ProjectAlias, ProjectSpec},
     ssh::SshPublicKey,
@@ -88,6 +89,14 @@ struct SettingsDocument {
     schema: u32,
     /// In the form that clients know.
     settings: Value,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FirewallDocument {
+    schema: u32,
+    /// In the form that clients know.
+    rules: Value,
 }
 
 /// What of an alias is in no column of its own.
@@ -251,6 +260,17 @@ pub(crate) fn write_settings(settings: &EdgeSettings) -> Result<String> {
 pub(crate) fn read_settings(text: &str) -> Result<EdgeSettings> {
     let doc: SettingsDocument = read(text)?;
     EdgeSettings::default().updated(&doc.settings).map_err(|all| fields(&all))
+}
+
+/// The stored form of firewall rules.
+pub(crate) fn write_firewall(rules: &Rules) -> Result<String> {
+    write(&FirewallDocument { schema: SCHEMA, rules: rules.json() })
+}
+
+/// Reads firewall rules.
+pub(crate) fn read_firewall(text: &str) -> Result<Rules> {
+    let doc: FirewallDocument = read(text)?;
+    Rules::read(&doc.rules).map_err(|all| fields(&all))
 }
 
 /// The stored form of an alias's target.

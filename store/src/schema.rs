@@ -36,6 +36,11 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         name: "snapshots",
         text: include_str!("../migrations/0005_snapshots.sql"),
     },
+    Migration {
+        number: 6,
+        name: "firewalls",
+        text: include_str!("../migrations/0006_firewalls.sql"),
+    },
 ];
 
 /// Brings the database to the newest schema of `migrations`.

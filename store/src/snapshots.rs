@@ -13,6 +13,7 @@ use crate::{
     columns::{self, damaged, integer, natural},
     containers, document,
     error::{Error, Result, failed},
+    firewall,
     listing::{self, Condition, List},
     record::{
         Container, Fill, FillSource, Listed, Page, Snapshot, SnapshotFilter, SnapshotSort,
@@ -284,11 +285,13 @@ impl Store {
     /// A copy of a container gets its snapshots, too (those that are ready); one of the snapshot
     /// `used` does not, and that snapshot must exist. [`Error::SnapshotQuota`] if its owner would have
     /// more than `owner_max`.
+    /// With `with_firewall` it gets the rules that the container in `source` has now.
     pub async fn create_copy(
         &self,
         container: &Container,
         used: Option<SnapshotId>,
         owner_max: u32,
+        with_firewall: bool,
     ) -> Result<Container> {
         let (container, doc) = (container.clone(), document::write_container(&container.spec)?);
         self.write(move |tx| {
@@ -300,6 +303,9 @@ impl Store {
                         copy_snapshots(tx, source, &container, owner_max).await?;
                     }
                     (None, _) => {}
+                }
+                if let (true, Some(source)) = (with_firewall, container.source) {
+                    firewall::copy(tx, source, &container).await?;
                 }
                 Ok(container)
             })

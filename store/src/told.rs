@@ -2,12 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use gantry_model::{ContainerSpec, Phase};
+use gantry_model::{
+    ContainerSpec, Phase,
+    firewall::{Direction, Rule},
+};
 use serde_json::{Value, json};
 
 use crate::{
     error::Result,
     events::{NewEvent, add},
+    firewall::RuleChange,
     record::{Alias, Container, Project, Token},
     writer::Tx,
 };
@@ -107,6 +111,29 @@ pub(crate) async fn container_told(
 /// A container is no more.
 pub(crate) async fn container_removed(tx: &mut Tx, gone: &Container, at_ms: i64) -> Result<()> {
     container(tx, gone, "container.deleted", None, at_ms).await
+}
+
+/// Something happened to a rule of a container's firewall.
+pub(crate) async fn rule_told(
+    tx: &mut Tx,
+    container: &Container,
+    change: RuleChange,
+    direction: Direction,
+    rule: &Rule,
+    at_ms: i64,
+) -> Result<()> {
+    let event = NewEvent {
+        owner: container.owner,
+        kind: change.kind(),
+        resource_type: "firewall",
+        resource_id: container.id.to_string(),
+        project: Some(container.project),
+        container: Some(container.id),
+        payload: json!({ "direction": direction.as_str(), "rule": rule.json(direction) }),
+        realms: &container.spec.realms,
+        at_ms,
+    };
+    add(tx, event).await
 }
 
 /// Something happened to a project.

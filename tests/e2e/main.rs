@@ -9,6 +9,7 @@ mod crash;
 mod creation;
 mod edge;
 mod files;
+mod firewall;
 mod hooks;
 mod incus;
 mod lifecycle;

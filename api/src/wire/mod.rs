@@ -13,6 +13,7 @@ mod activity;
 mod alias;
 mod container;
 mod event;
+mod firewall;
 mod list;
 mod place;
 mod project;
@@ -33,6 +34,9 @@ pub(crate) use activity::{Activity, ActivityTotals, Metadata};
 pub(crate) use alias::{Alias, AliasLite, Aliases, EdgeSettings, Hostname, Hostnames};
 pub(crate) use container::{Container, Containers, Include, Operated, StatusLogs, Urls, Variables};
 pub(crate) use event::{CleanedEvents, DeletedEvents, Event, EventTotals, Events};
+pub(crate) use firewall::{
+    DuplicateRule, Firewall, FirewallRules, RemovedRules, ResetFirewall, SwitchedRules,
+};
 pub(crate) use list::Pagination;
 pub(crate) use place::{Available, Health, Image, Images, Ip, Rental};
 pub(crate) use project::{DeletedProject, Project, Projects};

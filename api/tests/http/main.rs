@@ -15,6 +15,8 @@ mod environment;
 #[cfg(test)]
 mod events;
 #[cfg(test)]
+mod firewall;
+#[cfg(test)]
 mod inside;
 #[cfg(test)]
 mod lab;

@@ -7,6 +7,7 @@ mod connection;
 mod containers;
 mod credentials;
 mod events;
+mod firewall;
 mod projects;
 mod proxy;
 mod snapshots;
@@ -48,6 +49,7 @@ pub(crate) async fn run(
         Command::Containers(command) => client.containers(command).await,
         Command::Ps(list) => client.list_containers(list).await,
         Command::Snapshots(command) => client.snapshots(command).await,
+        Command::Firewall(command) => client.firewall(command).await,
         Command::Proxy(command) => client.proxy(command).await,
         Command::Hostnames(command) => client.hostnames(command).await,
         Command::Hooks(command) => client.hooks(command).await,

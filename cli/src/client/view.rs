@@ -30,6 +30,18 @@ pub(super) const SNAPSHOT: Columns = &[
     ("CREATED", "created_at"),
     ("EXPIRES", "expires_at"),
 ];
+pub(super) const RULE: Columns = &[
+    ("DIRECTION", "direction"),
+    ("ACTION", "action"),
+    ("PROTOCOL", "protocol"),
+    ("PORTS", "destination_port"),
+    ("ADDRESSES", "addresses"),
+    ("FROM PORTS", "source_port"),
+    ("ICMP TYPE", "icmp_type"),
+    ("ICMP CODE", "icmp_code"),
+    ("STATE", "state"),
+    ("DESCRIPTION", "description"),
+];
 pub(super) const STATUS_LOG: Columns = &[
     ("TIME", "transition_time"),
     ("FROM", "from_status"),

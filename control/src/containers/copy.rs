@@ -36,6 +36,8 @@ pub struct NewCopy {
     pub ssh_public_key: Option<String>,
     /// The name of a snapshot of the source; its present state when absent.
     pub source_snapshot: Option<String>,
+    /// Whether it gets the firewall rules that the source has now.
+    pub copy_firewall_rules: bool,
 }
 
 /// What a copy is made from.
@@ -44,6 +46,8 @@ struct Origin {
     server: ServerId,
     source: FillSource,
     snapshot: Option<Snapshot>,
+    /// Whether the container itself still exists.
+    is_there: bool,
 }
 
 impl Controller {
@@ -57,7 +61,17 @@ impl Controller {
     ) -> Result<ContainerView> {
         actor.require(Leaf::ContainersCreate)?;
         actor.require(Leaf::ContainersRead)?;
+        if new.copy_firewall_rules {
+            actor.require(Leaf::ResourcesFirewalls)?;
+        }
         let origin = self.origin(actor, id, new.source_snapshot.as_deref()).await?;
+        if new.copy_firewall_rules && !origin.is_there {
+            // The copy would be open, which is not what was meant.
+            return Err(Error::invalid(
+                "copy_firewall_rules",
+                "must be left out: the source was deleted, and its rules with it",
+            ));
+        }
         let (project, mut spec, generated) = check(actor, &new, origin.spec)?;
         let project = self.project_for(actor, project).await?;
         self.check_server(new.target_server_id.as_deref(), origin.server).await?;
@@ -90,7 +104,8 @@ impl Controller {
             attempt += 1;
             let used = origin.snapshot.as_ref().map(|snapshot| snapshot.id);
             let max = self.limits().snapshots_per_user_max;
-            match self.store().create_copy(&container, used, max).await {
+            let firewall = new.copy_firewall_rules;
+            match self.store().create_copy(&container, used, max, firewall).await {
                 Ok(container) => return self.view(container).await,
                 Err(gantry_store::Error::NameTaken) if generated && attempt < ATTEMPTS => {
                     spec.name = generate_name(attempt)?;
@@ -118,12 +133,14 @@ impl Controller {
                 }
                 found => found?,
             };
+            let is_there = record.is_some();
             let spec = record.map_or_else(|| snapshot.spec.clone(), |record| record.spec);
             return Ok(Origin {
                 spec,
                 server: snapshot.server,
                 source: FillSource::Snapshot(snapshot.data),
                 snapshot: Some(snapshot),
+                is_there,
             });
         }
         let record = record.ok_or(Error::NotFound(Thing::SourceContainer))?;
@@ -143,7 +160,13 @@ impl Controller {
             | Phase::Failed => {}
         }
         let source = FillSource::Container(id);
-        Ok(Origin { spec: record.spec, server: record.server, source, snapshot: None })
+        Ok(Origin {
+            spec: record.spec,
+            server: record.server,
+            source,
+            snapshot: None,
+            is_there: true,
+        })
     }
 
     async fn check_server(&self, asked: Option<&str>, own: ServerId) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use gantry_model::{Chain, ContainerId, Generation, Phase, ServerId};
+use gantry_model::{Chain, ContainerId, Generation, Phase, ServerId, firewall::Rules};
 use gantry_runtime::{Kit, Observed, Order, Runtime, Source, State};
 use gantry_store::{Container, ContainerStatus, FillSource, Store};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
@@ -166,7 +166,7 @@ impl Pass<'_> {
                     self.write(&container, finding.cause(), status).await?;
                     continue;
                 }
-                (None, _) => return Ok(self.settle(&container, observed.as_ref()).await),
+                (None, _) => return self.settle(&container, observed.as_ref()).await,
             };
             // The wait for a turn may be long: with the turn in hand, look again.
             if held.as_ref().is_none_or(|(held, _)| *held != class) {
@@ -195,24 +195,50 @@ impl Pass<'_> {
         Ok(Ending::Failed)
     }
 
-    /// All is as it should be; what may still differ in a container that runs are its variables.
-    async fn settle(&mut self, container: &Container, observed: Option<&Observed>) -> Ending {
+    /// All is as it should be; what may still differ are the firewall rules, and in a container that
+    /// runs its variables.
+    async fn settle(
+        &mut self,
+        container: &Container,
+        observed: Option<&Observed>,
+    ) -> Result<Ending, gantry_store::Error> {
+        let (seq, timeout) = (container.wish_seq, self.shared.config.call_timeout);
+        let runtime = Arc::clone(&self.shared.runtime);
+        if observed.is_some() {
+            let (_, rules) = self.shared.store.firewall(self.id).await?;
+            let done = self.call(seq, timeout, runtime.ensure_firewall(self.id, &rules)).await;
+            if let Err(ending) = self.brought("changing the firewall", done) {
+                return Ok(ending);
+            }
+        }
         if observed.is_some_and(runs) {
-            let (seq, timeout) = (container.wish_seq, self.shared.config.call_timeout);
             let env = container.spec.environment.vars();
-            let runtime = Arc::clone(&self.shared.runtime);
-            match self.call(seq, timeout, runtime.ensure_environment(self.id, env)).await {
-                // Overtaken: a further pass follows.
-                Ok(()) | Err(Trouble::Overtaken) => {}
-                Err(Trouble::Runtime(error)) => return self.failed("changing variables", &error),
-                Err(Trouble::Silent) => {
-                    self.memory = self.memory.after_failure();
-                    return Ending::Failed;
-                }
+            let done = self.call(seq, timeout, runtime.ensure_environment(self.id, env)).await;
+            if let Err(ending) = self.brought("changing variables", done) {
+                return Ok(ending);
             }
         }
         self.memory = self.memory.after_success();
-        Ending::Settled
+        Ok(Ending::Settled)
+    }
+
+    /// Whether the runtime has taken over what it was told; if not, how the pass ends.
+    fn brought(&mut self, what: &str, done: Result<(), Trouble>) -> Result<(), Ending> {
+        match done {
+            // Overtaken: a further pass follows.
+            Ok(()) | Err(Trouble::Overtaken) => Ok(()),
+            Err(Trouble::Runtime(error)) => Err(self.failed(what, &error)),
+            Err(Trouble::Silent) => {
+                self.memory = self.memory.after_failure();
+                Err(Ending::Failed)
+            }
+        }
+    }
+
+    /// What the runtime is to make of the record.
+    async fn order(&self, container: &Container) -> Result<Order, gantry_store::Error> {
+        let (_, firewall) = self.shared.store.firewall(self.id).await?;
+        Ok(order(container, &self.shared.config, firewall))
     }
 
     async fn turn(&self, class: Class, seq: u64) -> Turn {
@@ -244,16 +270,16 @@ impl Pass<'_> {
         let done = match step {
             Step::Nothing | Step::Record(_) => Ok(()),
             Step::Create => {
-                let order = order(container, config);
+                let order = self.order(container).await?;
                 self.call(seq, timeout * 10, runtime.ensure_created(&order)).await
             }
             Step::Copy(from) => {
-                let order = order(container, config);
+                let order = self.order(container).await?;
                 self.call(seq, timeout * 10, runtime.ensure_copied(&order, source(from))).await
             }
             Step::Refill(from) => self.refill(container, from).await?,
             Step::Start => {
-                let order = order(container, config);
+                let order = self.order(container).await?;
                 let started = self.call(seq, timeout, runtime.ensure_running(&order)).await;
                 match started {
                     Ok(running) => {
@@ -460,7 +486,7 @@ fn source(from: FillSource) -> Source {
 }
 
 /// What the runtime is to make of a record.
-fn order(container: &Container, config: &ReconcilerConfig) -> Order {
+fn order(container: &Container, config: &ReconcilerConfig, firewall: Rules) -> Order {
     let spec = &container.spec;
     Order {
         id: container.id,
@@ -475,6 +501,7 @@ fn order(container: &Container, config: &ReconcilerConfig) -> Order {
         env: spec.environment.vars().clone(),
         ramdisk: spec.ramdisk,
         limits: config.limits,
+        firewall,
     }
 }
 

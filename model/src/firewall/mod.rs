@@ -1,9 +1,10 @@
 //! The firewall of a container: which connections may reach it, and which it may make.
 //!
 //! A container has two ordered lists of rules, `ingress` and `egress`. The first enabled rule that
-//! fits a new connection decides; a connection that no rule fits passes, so that a container without
-//! rules is open. Answers of an accepted connection always pass. Rules are about IPv4, the only kind
-//! of address that containers have.
+//! fits a connection decides; a connection that no rule fits passes, so that a container without
+//! rules is open. Rules are about whoever begins a connection: what goes back to him passes. They
+//! hold for connections that exist as well. They are about IPv4, the only kind of address that
+//! containers have.
 
 mod parts;
 

@@ -22,7 +22,8 @@ enum Span {
 impl Ports {
     /// The longest text, in octets.
     pub const OCTETS_MAX: usize = 64;
-    const RULE: &str = "must be ports from 1 to 65535, as 80, 80-90 or 80,443, in at most 64 octets";
+    const RULE: &str =
+        "must be ports from 1 to 65535, as 80, 80-90 or 80,443, in at most 64 octets";
 
     /// Reads a list.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
@@ -163,8 +164,16 @@ mod tests {
             assert_eq!(Addresses::parse(text).unwrap().to_string(), text);
         }
         for text in [
-            "", "10.0.0.1/8", "10.0.0.0/33", "10.0.0", "::1", "10.0.0.9-10.0.0.1", "10.0.0.1-",
-            "10.0.0.1, 10.0.0.2", "host", "010.0.0.1",
+            "",
+            "10.0.0.1/8",
+            "10.0.0.0/33",
+            "10.0.0",
+            "::1",
+            "10.0.0.9-10.0.0.1",
+            "10.0.0.1-",
+            "10.0.0.1, 10.0.0.2",
+            "host",
+            "010.0.0.1",
         ] {
             assert!(Addresses::parse(text).is_err(), "{text}");
         }

@@ -36,7 +36,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use gantry_model::{ContainerId, SnapshotId};
+use gantry_model::{ContainerId, SnapshotId, firewall::Rules};
 use tokio::sync::{RwLock, broadcast};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -248,6 +248,11 @@ impl Runtime for Embedded {
     ) -> Result<()> {
         let busy = self.inner.locks.lock(id).await;
         self.inner.set_environment(id, env, &busy).await
+    }
+
+    async fn ensure_firewall(&self, id: ContainerId, rules: &Rules) -> Result<()> {
+        let _busy = self.inner.locks.lock(id).await;
+        self.inner.set_firewall(id, rules).await
     }
 
     async fn ensure_deleted(&self, id: ContainerId) -> Result<()> {

@@ -15,7 +15,7 @@ mod world;
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use async_trait::async_trait;
-use gantry_model::{ContainerId, SnapshotId};
+use gantry_model::{ContainerId, SnapshotId, firewall::Rules};
 use tokio::{
     sync::{broadcast, oneshot},
     time::timeout,
@@ -99,6 +99,13 @@ impl Runtime for Fake {
         let _busy = self.world.lock(id).await;
         self.world.enter(Call::Environment, id).await?;
         self.world.set_environment(id, env);
+        Ok(())
+    }
+
+    async fn ensure_firewall(&self, id: ContainerId, rules: &Rules) -> Result<()> {
+        let _busy = self.world.lock(id).await;
+        self.world.enter(Call::Firewall, id).await?;
+        self.world.set_firewall(id, rules);
         Ok(())
     }
 

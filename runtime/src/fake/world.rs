@@ -9,7 +9,7 @@ use std::{
 };
 
 use futures_util::{FutureExt as _, future::BoxFuture};
-use gantry_model::{ContainerId, SnapshotId, container::ImageName};
+use gantry_model::{ContainerId, SnapshotId, container::ImageName, firewall::Rules};
 use ipnet::Ipv4Net;
 use tokio::sync::broadcast;
 use tokio_util::task::TaskTracker;
@@ -40,6 +40,8 @@ pub enum Call {
     Resume,
     /// `ensure_environment`.
     Environment,
+    /// `ensure_firewall`.
+    Firewall,
     /// `ensure_deleted`.
     Delete,
     /// `ensure_copied`.
@@ -324,6 +326,12 @@ impl World {
             && matches!(container.state, State::Running | State::Paused)
         {
             container.order.env.clone_from(env);
+        }
+    }
+
+    pub(super) fn set_firewall(&self, id: ContainerId, rules: &Rules) {
+        if let Some(container) = self.inner().boxes.get_mut(&id) {
+            container.order.firewall.clone_from(rules);
         }
     }
 

@@ -24,7 +24,7 @@ mod wire;
 use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use gantry_model::{Chain, ContainerId, SnapshotId};
+use gantry_model::{Chain, ContainerId, SnapshotId, firewall::Rules};
 use http::Method;
 use tokio::sync::broadcast;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -300,6 +300,11 @@ impl Runtime for Incus {
             inner.set_environment(id, &env).await
         };
         self.inner.detached(work).await
+    }
+
+    async fn ensure_firewall(&self, id: ContainerId, rules: &Rules) -> Result<()> {
+        let _busy = self.inner.locks.lock(id).await;
+        self.inner.network.rule(id, rules).await
     }
 
     async fn ensure_deleted(&self, id: ContainerId) -> Result<()> {

@@ -1,27 +1,32 @@
 //! What containers may reach and who may reach them, as nftables rules in a table of our own.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashMap},
     net::{IpAddr, Ipv4Addr},
     path::PathBuf,
     process::Stdio,
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
+use gantry_model::firewall::Rules;
 use tokio::{io::AsyncWriteExt as _, process::Command};
 
-use super::NetworkConfig;
+use super::{NetworkConfig, rules};
 use crate::{BoxError, Error, Result};
 
 /// No change of rules takes longer.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// The table of one bridge.
+/// The tables of one bridge: ours, and one with what the owners of containers want.
 #[derive(Debug)]
 pub(super) struct Firewall {
     nft: PathBuf,
     config: NetworkConfig,
     nameservers: BTreeSet<Ipv4Addr>,
+    /// The owners' rules that are in force, as far as this process knows: it does not know what
+    /// another one before it has left.
+    in_force: Mutex<HashMap<Ipv4Addr, Rules>>,
 }
 
 impl Firewall {
@@ -30,39 +35,75 @@ impl Firewall {
             IpAddr::V4(server) => Some(*server),
             IpAddr::V6(_) => None,
         });
-        Self { nft, config: config.clone(), nameservers: nameservers.collect() }
+        Self {
+            nft,
+            config: config.clone(),
+            nameservers: nameservers.collect(),
+            in_force: Mutex::default(),
+        }
     }
 
-    /// Installs the table in one step, in place of the one that is there.
+    /// Installs our table in one step, in place of the one that is there. What owners want stays.
     pub(super) async fn install(&self, pairs: &[(Ipv4Addr, [u8; 6])]) -> Result<()> {
-        self.run(&self.table(pairs)).await
+        let of_owners = rules::table(&self.name_of_owners(), &self.config.bridge);
+        self.run(&(self.table(pairs) + &of_owners)).await
     }
 
-    /// Lets an address send, if it comes from its own hardware address.
+    /// Lets an address send, if it comes from its own hardware address. Nothing is left of the rules
+    /// of one that had the address before.
     pub(super) async fn admit(&self, address: Ipv4Addr, hardware: [u8; 6]) -> Result<()> {
         let (table, pair) = (self.name(), pair(address, hardware));
-        self.run(&format!("add element inet {table} senders {{ {pair} }}\n")).await
+        let admission = format!("add element inet {table} senders {{ {pair} }}\n");
+        self.replace(address, &Rules::default(), &admission).await
     }
 
     /// Lets it send no more. Idempotent.
     pub(super) async fn dismiss(&self, address: Ipv4Addr, hardware: [u8; 6]) -> Result<()> {
         let (table, pair) = (self.name(), pair(address, hardware));
         // Adding first makes the deletion of a missing one no error.
-        self.run(&format!(
+        let dismissal = format!(
             "add element inet {table} senders {{ {pair} }}\n\
              delete element inet {table} senders {{ {pair} }}\n"
-        ))
-        .await
+        );
+        self.replace(address, &Rules::default(), &dismissal).await
     }
 
-    /// Removes the table. Idempotent.
+    /// Gives an address the rules that its owner wants, in one step. Idempotent.
+    pub(super) async fn rule(&self, address: Ipv4Addr, rules: &Rules) -> Result<()> {
+        if self.in_force().get(&address) == Some(rules) {
+            return Ok(());
+        }
+        self.replace(address, rules, "").await
+    }
+
+    /// Replaces the rules of an address together with something else. Calls for one address do not overlap.
+    async fn replace(&self, address: Ipv4Addr, rules: &Rules, more: &str) -> Result<()> {
+        // Should it fail, or be given up, nobody knows what is in force.
+        self.in_force().remove(&address);
+        let script = rules::replace(&self.name_of_owners(), address, rules);
+        self.run(&(script + more)).await?;
+        self.in_force().insert(address, rules.clone());
+        Ok(())
+    }
+
+    /// Removes the tables. Idempotent.
     pub(super) async fn uninstall(&self) -> Result<()> {
-        let table = self.name();
-        self.run(&format!("add table inet {table}\ndelete table inet {table}\n")).await
+        for table in [self.name(), self.name_of_owners()] {
+            self.run(&format!("add table inet {table}\ndelete table inet {table}\n")).await?;
+        }
+        Ok(())
     }
 
     fn name(&self) -> String {
         format!("gantry_{}", self.config.bridge)
+    }
+
+    fn name_of_owners(&self) -> String {
+        format!("gantry_{}_owners", self.config.bridge)
+    }
+
+    fn in_force(&self) -> MutexGuard<'_, HashMap<Ipv4Addr, Rules>> {
+        self.in_force.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The whole table. Everything in it comes from checked types, nothing from free text.

@@ -10,6 +10,7 @@ mod config;
 mod firewall;
 mod inside;
 mod link;
+mod rules;
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -17,7 +18,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use gantry_model::ContainerId;
+use gantry_model::{ContainerId, firewall::Rules};
 use tokio_util::task::TaskTracker;
 
 pub use self::config::NetworkConfig;
@@ -94,6 +95,13 @@ impl Network {
         self.firewall.dismiss(address, hardware(address)).await?;
         self.pool().release(id);
         Ok(())
+    }
+
+    /// Gives a container the firewall rules that its owner wants, in place of those that it has; nothing
+    /// happens while it has no address. Idempotent.
+    pub(crate) async fn rule(&self, id: ContainerId, rules: &Rules) -> Result<()> {
+        let Some(address) = self.address(id) else { return Ok(()) };
+        self.firewall.rule(address, rules).await
     }
 
     /// Connects the network namespace of a process, which has nothing but an idle loopback yet.

@@ -17,6 +17,8 @@ mod busybox;
 #[path = "../contract/mod.rs"]
 mod contract;
 mod crashes;
+#[path = "../firewall/mod.rs"]
+mod firewall;
 mod inside;
 mod machine;
 mod network;
@@ -51,6 +53,7 @@ tests! {
     inside::changes_survive_stops_and_do_not_reach_the_image
     inside::a_dropped_command_is_killed_with_its_children
     inside::a_dropped_terminal_hangs_up
+    firewall::rules_decide_about_connections
     network::the_host_reaches_a_container_on_its_address
     network::containers_reach_the_hosts_chosen_ports_only
     network::the_world_is_reached_through_the_hosts_address_and_does_not_reach_in

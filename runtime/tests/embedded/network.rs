@@ -2,7 +2,9 @@
 
 use std::{io::Write as _, net::IpAddr, os::fd::AsFd as _, time::Duration};
 
+use gantry_model::firewall::Rules;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use serde_json::json;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
@@ -133,6 +135,13 @@ pub(crate) async fn the_world_is_reached_through_the_hosts_address_and_does_not_
     machine.shell(1, "httpd -p 8080 -h /etc").await;
     let world = World::new().await;
     let ask = format!("nc -w 3 {} 9000 </dev/null", world.own);
+    assert_eq!(machine.shell(1, &ask).await, format!("seen from {}", world.host));
+    let rules = json!({ "ingress": [], "egress": [{ "action": "reject", "protocol": "tcp",
+        "description": "", "destination": world.own, "destination_port": "9000" }] });
+    runtime.ensure_firewall(order.id, &Rules::read(&rules).unwrap()).await.unwrap();
+    let refused = machine.shell(1, &format!("{ask} || echo refused")).await;
+    assert!(refused.ends_with("refused"), "its owner closes the world for it: {refused}");
+    runtime.ensure_firewall(order.id, &Rules::default()).await.unwrap();
     assert_eq!(machine.shell(1, &ask).await, format!("seen from {}", world.host));
     let address = address.to_string();
     let status = Command::new("ip")

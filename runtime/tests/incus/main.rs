@@ -17,6 +17,8 @@
 mod busybox;
 #[path = "../contract/mod.rs"]
 mod contract;
+#[path = "../firewall/mod.rs"]
+mod firewall;
 mod inside;
 mod installations;
 mod machine;
@@ -53,6 +55,7 @@ tests! {
     inside::limits_hold
     inside::a_dropped_terminal_hangs_up
     inside::an_init_that_ends_alone_is_told_and_can_start_again
+    firewall::rules_decide_about_connections
     network::containers_reach_neither_each_other_nor_the_host_nor_take_addresses
     installations::two_of_them_do_not_see_each_other
     installations::an_image_is_handed_over_once

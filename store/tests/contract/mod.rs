@@ -4,6 +4,7 @@ pub(crate) mod accounts;
 pub(crate) mod containers;
 pub(crate) mod edge;
 pub(crate) mod feed;
+pub(crate) mod firewall;
 pub(crate) mod fixture;
 pub(crate) mod history;
 pub(crate) mod idempotency;
@@ -59,6 +60,9 @@ macro_rules! contract {
             a_hostname_leads_where_its_alias_does_while_it_is_proven,
             a_hostname_goes_to_whom_the_names_prove,
             all_that_is_set_goes_with_its_container);
+        contract!(@cases $open, firewall:
+            rules_change_with_their_version_only,
+            a_copy_has_the_rules_of_its_source_if_it_is_asked_for);
         contract!(@cases $open, idempotency:
             a_key_is_fresh_once_and_then_answers,
             an_abandoned_key_is_fresh_again,

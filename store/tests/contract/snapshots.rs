@@ -126,7 +126,7 @@ pub(crate) async fn a_removed_snapshot_is_discarded_with_its_last_reference(worl
     copy.status.fill = Some(Fill { source, is_new: true });
     copy.status.phase = Phase::Copying;
     copy.source = Some(container.id);
-    let copy = store.create_copy(&copy, None, 10).await.unwrap();
+    let copy = store.create_copy(&copy, None, 10, true).await.unwrap();
     let shared = store.snapshot_named(copy.id, "one").await.unwrap().unwrap();
     assert_ne!(shared.id, snapshot.id);
     assert_eq!((shared.data, shared.container), (snapshot.data, copy.id));

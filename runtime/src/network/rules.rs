@@ -1,0 +1,149 @@
+//! The owners' firewall rules as nftables text.
+//!
+//! They live in a table of their own, which outlives this program: while it is started again, what an
+//! owner has closed stays closed. Each container with rules has two chains, named by its address, to
+//! which two maps lead. Everything in the text comes from checked types, nothing from free text.
+
+use std::{fmt::Display, net::Ipv4Addr, ops::RangeInclusive};
+
+use gantry_model::firewall::{Action, Direction, Protocol, Rule, Rules};
+
+/// Makes the table with its maps and hooks; what containers have in it stays. What goes back to
+/// whoever began a connection passes; what he sends is looked at each time, so that a new rule ends
+/// connections that exist, such as those that the edge keeps for its next request.
+pub(super) fn table(table: &str, bridge: &str) -> String {
+    let mut lines = vec![format!("add table inet {table}")];
+    for direction in Direction::ALL {
+        lines.push(format!("add map inet {table} {direction} {{ type ipv4_addr : verdict; }}"));
+    }
+    let ingress = (format!("oifname \"{bridge}\""), "ip daddr vmap @ingress");
+    let egress = (format!("iifname \"{bridge}\""), "ip saddr vmap @egress");
+    // The edge's own connections go out from the host.
+    let hooks = [
+        ("input", vec![&egress]),
+        ("forward", vec![&egress, &ingress]),
+        ("output", vec![&ingress]),
+    ];
+    for (hook, lookups) in hooks {
+        let place = format!("type filter hook {hook} priority filter + 10; policy accept;");
+        lines.push(format!("add chain inet {table} {hook} {{ {place} }}"));
+        lines.push(format!("flush chain inet {table} {hook}"));
+        for (interface, lookup) in lookups {
+            let rule = format!("add rule inet {table} {hook} {interface}");
+            lines.push(format!("{rule} ct direction reply accept"));
+            lines.push(format!("{rule} ct state related accept"));
+            lines.push(format!("{rule} {lookup}"));
+        }
+    }
+    lines.push(String::new());
+    lines.join("\n")
+}
+
+/// Gives an address these rules, in place of those that it has.
+pub(super) fn replace(table: &str, address: Ipv4Addr, rules: &Rules) -> String {
+    let mut lines = Vec::new();
+    for direction in Direction::ALL {
+        let chain = format!("{direction}_{:08x}", address.to_bits());
+        let element = format!("inet {table} {direction} {{ {address} : jump {chain} }}");
+        let mut rules = rules.of(direction).iter().filter(|rule| rule.enabled).peekable();
+        // Adding first makes it no error to flush or remove what is not there.
+        lines.push(format!("add chain inet {table} {chain}"));
+        lines.push(format!("flush chain inet {table} {chain}"));
+        lines.push(format!("add element {element}"));
+        if rules.peek().is_none() {
+            lines.push(format!("delete element {element}"));
+            lines.push(format!("delete chain inet {table} {chain}"));
+        }
+        for rule in rules {
+            lines.push(format!("add rule inet {table} {chain} {}", line(direction, rule)));
+        }
+    }
+    lines.push(String::new());
+    lines.join("\n")
+}
+
+/// One rule: what fits, and what becomes of it.
+fn line(direction: Direction, rule: &Rule) -> String {
+    let mut words = Vec::new();
+    if let Some(addresses) = &rule.other_side {
+        let field = match direction {
+            Direction::Ingress => "ip saddr",
+            Direction::Egress => "ip daddr",
+        };
+        words.push(format!("{field} {}", set(addresses.ranges())));
+    }
+    let reject = match &rule.protocol {
+        Protocol::Tcp(ports) | Protocol::Udp(ports) => {
+            let name = rule.protocol.as_str();
+            if let Some(source) = &ports.source {
+                words.push(format!("{name} sport {}", set(source.ranges())));
+            }
+            words.push(format!("{name} dport {}", set(ports.destination.ranges())));
+            if name == "tcp" { "reject with tcp reset" } else { "reject" }
+        }
+        Protocol::Icmp4 { kind, code } => {
+            words.push("ip protocol icmp".to_owned());
+            words.extend(kind.map(|kind| format!("icmp type {kind}")));
+            words.extend(code.map(|code| format!("icmp code {code}")));
+            "reject with icmp admin-prohibited"
+        }
+    };
+    words.push(
+        match rule.action {
+            Action::Allow => "accept",
+            Action::Drop => "drop",
+            Action::Reject => reject,
+        }
+        .to_owned(),
+    );
+    words.join(" ")
+}
+
+/// An anonymous set of ranges that do not overlap.
+fn set<T: Display + PartialEq>(ranges: Vec<RangeInclusive<T>>) -> String {
+    let item = |range: RangeInclusive<T>| {
+        let (first, last) = range.into_inner();
+        if first == last { first.to_string() } else { format!("{first}-{last}") }
+    };
+    let items: Vec<String> = ranges.into_iter().map(item).collect();
+    format!("{{ {} }}", items.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use gantry_model::firewall::Rules;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn rules_are_said_in_their_order_and_those_that_are_off_are_not() {
+        let rules = Rules::read(&json!({
+            "ingress": [
+                {"action": "allow", "protocol": "tcp", "description": "\" } drop", "source": "192.0.2.0/24",
+                    "source_port": "1-1023", "destination_port": "443,80"},
+                {"action": "reject", "protocol": "udp", "description": "", "destination_port": "53"},
+                {"action": "allow", "protocol": "icmp4", "description": "", "state": "disabled"},
+                {"action": "reject", "protocol": "icmp4", "description": "", "icmp_type": "8", "icmp_code": "0"},
+            ],
+            "egress": [],
+        }))
+        .unwrap();
+        let text = replace("t", Ipv4Addr::new(10, 88, 0, 5), &rules);
+        let rule = "add rule inet t ingress_0a580005";
+        let want = format!(
+            "add chain inet t ingress_0a580005\n\
+             flush chain inet t ingress_0a580005\n\
+             add element inet t ingress {{ 10.88.0.5 : jump ingress_0a580005 }}\n\
+             {rule} ip saddr {{ 192.0.2.0-192.0.2.255 }} tcp sport {{ 1-1023 }} tcp dport {{ 80, 443 }} accept\n\
+             {rule} udp dport {{ 53 }} reject\n\
+             {rule} ip protocol icmp icmp type 8 icmp code 0 reject with icmp admin-prohibited\n\
+             add chain inet t egress_0a580005\n\
+             flush chain inet t egress_0a580005\n\
+             add element inet t egress {{ 10.88.0.5 : jump egress_0a580005 }}\n\
+             delete element inet t egress {{ 10.88.0.5 : jump egress_0a580005 }}\n\
+             delete chain inet t egress_0a580005\n"
+        );
+        assert_eq!(text, want);
+    }
+}
