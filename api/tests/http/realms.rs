@@ -84,7 +84,9 @@ async fn a_token_of_one_realm_sees_and_changes_nothing_of_another_on_any_endpoin
             .replace("{type}", "groups")
             .replace(['{', '}'], "");
         let mut ask = Ask::new(&method, &filled).by(&token).realm(A).header("if-match", "file:v0");
-        if method != "GET" && method != "DELETE" {
+        if method == "DELETE" && path.contains("/firewall/") {
+            ask = ask.body(&json!({ "all": true }));
+        } else if method != "GET" && method != "DELETE" {
             ask = ask.body(&body);
         }
         let reply = lab.send(ask.clone()).await;
