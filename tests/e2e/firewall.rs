@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use gantry_tests::{Container, Gantry, Options, walk};
 
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_mins(1);
 
 fn firewall(gantry: &Gantry, container: &Container, args: &[&str]) -> Result<serde_json::Value> {
     gantry.json(&[&["firewall"], args, &["--container", &container.id, "--yes"]].concat())
