@@ -86,10 +86,10 @@ pub(crate) async fn an_account_has_so_many_snapshots(world: &World) {
     copy.status.fill = Some(Fill { source, is_new: true });
     copy.status.phase = Phase::Copying;
     copy.source = Some(container.id);
-    let refused = world.store.create_copy(&copy, None, 1).await;
+    let refused = world.store.create_copy(&copy, None, 1, false).await;
     assert!(matches!(refused, Err(Error::SnapshotQuota { max: 1 })), "{refused:?}");
     assert_eq!(world.store.container(copy.id).await.unwrap(), None, "nothing is left of it");
-    let copy = world.store.create_copy(&copy, None, 2).await.unwrap();
+    let copy = world.store.create_copy(&copy, None, 2, false).await.unwrap();
     let shared = world.store.snapshot_named(copy.id, "one").await.unwrap().unwrap();
     assert_eq!((shared.spec, shared.last_used_at_ms), (copy.spec, None));
 }
