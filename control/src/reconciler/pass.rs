@@ -88,15 +88,18 @@ impl Class {
     fn of(step: Step, has_snapshot: bool) -> Option<Self> {
         match step {
             Step::Record(_) => None,
-            // Who stops or kills it does not wait for its files to be copied; the snapshot is made
-            // afterwards, of what there is then.
-            Step::Start | Step::Stop(_) | Step::Pause | Step::Resume => Some(Self::Other),
-            // Before a deletion above all: it was asked for before that, and outlives the container.
+            // Who stops or kills it does not wait for its files to be copied: the runtime gives the copy
+            // up, and the snapshot is made afterwards, of what there is then.
+            Step::Stop(_) => Some(Self::Other),
+            // The rest would wait for the copy in the runtime, with a place that others need. Before a
+            // deletion above all: it was asked for before that, and outlives the container.
             _ if has_snapshot => Some(Self::Filling),
             Step::Nothing => None,
             Step::Create => Some(Self::Creation),
             Step::Copy(_) | Step::Refill(_) => Some(Self::Filling),
-            Step::Delete | Step::Sweep => Some(Self::Other),
+            Step::Start | Step::Pause | Step::Resume | Step::Delete | Step::Sweep => {
+                Some(Self::Other)
+            }
         }
     }
 }
@@ -166,7 +169,10 @@ impl Pass<'_> {
                     self.write(&container, finding.cause(), status).await?;
                     continue;
                 }
-                (None, _) => return self.settle(&container, observed.as_ref()).await,
+                (None, _) => {
+                    drop(held.take());
+                    return self.settle(&container, observed.as_ref()).await;
+                }
             };
             // The wait for a turn may be long: with the turn in hand, look again.
             if held.as_ref().is_none_or(|(held, _)| *held != class) {

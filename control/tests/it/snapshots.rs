@@ -314,6 +314,46 @@ async fn a_container_is_stopped_and_killed_while_its_snapshot_is_made_or_waits()
     }
 }
 
+/// The runtime could do nothing else before the copy is made, and who waits for it there keeps others
+/// from being started and stopped.
+#[tokio::test]
+async fn a_start_a_pause_and_a_resumption_come_after_the_snapshot_under_way() {
+    let cases = [
+        (Some(Operation::Stop), Operation::Start, Call::Run),
+        (None, Operation::Pause, Call::Pause),
+        (Some(Operation::Pause), Operation::Resume, Call::Resume),
+    ];
+    for (before, operation, call) in cases {
+        let (mut bench, _, [id, other]) = narrow().await;
+        if let Some(before) = before {
+            bench.operate(id, before).await;
+        }
+        let mut tasks = JoinSet::new();
+        slow_snapshot(&bench, id, &mut tasks).await;
+        let calls = bench.world.calls(call);
+        bench.control.operate(&bench.actor, id, operation, None).await.unwrap();
+        until("it is begun again", || bench.world.calls(Call::Snapshot) > 1).await;
+        assert_eq!(bench.world.calls(call), calls, "{operation}");
+        bench.operate(other, Operation::Stop).await;
+        bench.crash().await;
+        bench.world.delay(Call::Snapshot, Duration::ZERO);
+        bench.reconcile(quick());
+        while let Some(made) = tasks.join_next().await {
+            made.unwrap();
+        }
+        until("that is done, too", || bench.world.calls(call) > calls).await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_brought_into_a_settled_container_keeps_nobody_from_stopping() {
+    let (bench, _, [first, second]) = narrow().await;
+    bench.world.delay(Call::Firewall, HOUR);
+    bench.world.delay(Call::Environment, HOUR);
+    bench.operate(first, Operation::Pause).await;
+    bench.operate(second, Operation::Stop).await;
+}
+
 /// What was promised is kept: the snapshot was asked for first and outlives the container.
 #[tokio::test]
 async fn a_deletion_kills_at_once_and_waits_for_the_snapshot_that_was_asked_for_before() {
