@@ -1,21 +1,29 @@
 //! Programs in Python of libraries that others wrote, as clients that know nothing of Gantry.
 
 use std::{
-    io::{BufRead, BufReader},
+    io::{self, BufRead as _, BufReader},
     net::Ipv4Addr,
     path::PathBuf,
-    process::{Child, ChildStdout, Command, Stdio},
+    process::{Child, Command, Stdio},
+    sync::mpsc::{self, Receiver, RecvTimeoutError},
+    thread,
+    time::Duration,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::{Gantry, repository};
+
+/// How long a program may take to say its next line.
+const PATIENCE: Duration = Duration::from_mins(1);
+/// How many lines it may be ahead.
+const LINES_MAX: usize = 64;
 
 /// A running program; it ends when dropped.
 #[derive(Debug)]
 pub struct Foreign {
     child: Child,
-    output: BufReader<ChildStdout>,
+    lines: Receiver<io::Result<String>>,
 }
 
 impl Foreign {
@@ -34,14 +42,25 @@ impl Foreign {
             .spawn()
             .context("cannot start Python")?;
         let output = BufReader::new(child.stdout.take().context("no output")?);
-        Ok(Self { child, output })
+        // A read cannot be given up. The thread ends with the program's output, which ends with it.
+        let (says, lines) = mpsc::sync_channel(LINES_MAX);
+        thread::spawn(move || {
+            for line in output.lines() {
+                if says.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Self { child, lines })
     }
 
-    /// The line that the program says next; an error if it has ended.
+    /// The line that the program says next, within a minute; an error if it has ended.
     pub fn line(&mut self) -> Result<String> {
-        let mut line = String::new();
-        ensure!(self.output.read_line(&mut line)? > 0, "the program has ended");
-        Ok(line.trim_end().to_owned())
+        match self.lines.recv_timeout(PATIENCE) {
+            Ok(line) => Ok(line?.trim_end().to_owned()),
+            Err(RecvTimeoutError::Timeout) => bail!("the program says nothing for a minute"),
+            Err(RecvTimeoutError::Disconnected) => bail!("the program has ended"),
+        }
     }
 
     /// Waits for this line, which must be the next one.
