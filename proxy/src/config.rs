@@ -143,23 +143,27 @@ pub struct Limits {
     pub requests_per_container_max: u32,
     /// Requests on one client connection, after which it is closed in order.
     pub requests_max: u64,
-    /// Concurrent requests on one HTTP/2 or HTTP/3 connection. What their clients send ahead, up to 128 KiB for
-    /// each, is kept until it is taken.
+    /// Concurrent requests on one HTTP/2 or HTTP/3 connection, at most 1,000. What their clients send ahead, up to
+    /// 256 KiB for each, is kept until it is taken.
     pub streams_max: u32,
+    /// The octets that clients of HTTP/2 and HTTP/3 may send ahead on connections that have room for what all
+    /// their requests send ahead, together, per worker; on other connections 1 MiB may be sent ahead.
+    pub uploads_ahead_max: u64,
     /// Frames of HTTP/2 that bring neither a request nor data (`PING`, `SETTINGS`, window updates,
     /// priorities, empty data) which a client may send in 10 seconds beyond those that its requests and
     /// the octets moved explain; then the connection ends.
     pub frames_max: u32,
     /// Streams of HTTP/2 or HTTP/3 that a client may reset in 10 seconds; then the connection ends.
     pub resets_max: u32,
-    /// Requests that were none on one HTTP/3 connection; one more ends it.
+    /// Requests that were none on one HTTP/3 connection in 10 seconds; one more ends it.
     pub broken_max: u32,
     /// TLS handshakes under way in one worker, beyond which clients of HTTP/3 must prove their address
     /// first.
     pub unproven_max: usize,
     /// Wrong passwords from one address (IPv4) or one /64 (IPv6) to one container within a minute.
     pub password_failures_max: u32,
-    /// Passwords and signatures that are being checked at one time, in all workers together.
+    /// Passwords and signatures that are being checked at one time, in all workers together, at most 256: each
+    /// takes a thread of the control runtime, which others need, too.
     pub credential_checks_max: usize,
     /// Idle connections to one port of a container that one worker keeps.
     pub pool_per_port_max: usize,
@@ -199,6 +203,7 @@ impl Default for Limits {
             requests_per_container_max: 10_000,
             requests_max: 100_000,
             streams_max: 128,
+            uploads_ahead_max: 256 << 20,
             frames_max: 2_000,
             resets_max: 500,
             broken_max: 32,

@@ -25,18 +25,6 @@ use crate::{
 /// Connections to containers that are kept for one client, at most.
 const OWN_MAX: usize = 8;
 
-/// What a client of HTTP/2 or HTTP/3 may send ahead on one stream, in octets. All of it may have to be kept, if
-/// nobody takes it: as much as may wait to be sent on a stream of HTTP/2.
-pub(crate) const STREAM_WINDOW: u32 = 128 * 1024;
-
-/// The same on the whole connection: as much as on all of its streams. With less, a container that does not
-/// take what it is sent would keep the requests to others, which share the connection, from theirs.
-pub(crate) fn connection_window(streams_max: u32) -> u32 {
-    // No window may be larger (RFC 9113, 6.9.1).
-    const WINDOW_MAX: u32 = (1 << 31) - 1;
-    STREAM_WINDOW.saturating_mul(streams_max).min(WINDOW_MAX)
-}
-
 /// How a client speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Protocol {

@@ -212,11 +212,11 @@ fn check(config: &Config) -> Result<(), StartError> {
         ("requests_active_max", limits.requests_active_max >= 1),
         ("requests_per_container_max", limits.requests_per_container_max >= 1),
         ("requests_max", limits.requests_max >= 1),
-        ("streams_max", limits.streams_max >= 1),
+        ("streams_max", (1..=1_000).contains(&limits.streams_max)),
         ("frames_max", limits.frames_max >= 16),
         ("resets_max", limits.resets_max >= 1),
         ("password_failures_max", limits.password_failures_max >= 1),
-        ("credential_checks_max", limits.credential_checks_max >= 1),
+        ("credential_checks_max", (1..=256).contains(&limits.credential_checks_max)),
     ] {
         if !is_enough {
             return Err(StartError::Limit(name));

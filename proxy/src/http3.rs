@@ -29,8 +29,9 @@ use tokio::{task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    ahead::{STREAM_WINDOW, Window},
     body::{ClientBody, EdgeBody, keep_head_alone},
-    downstream::{Downstream, Protocol, STREAM_WINDOW, connection_window},
+    downstream::{Downstream, Protocol},
     flood::{self, Flood},
     headers::expects_continue,
     http3_body::Receiving,
@@ -71,7 +72,7 @@ fn endpoint(worker: &Worker, seat: Seat) -> Result<quinn::Endpoint, Box<dyn std:
         .max_concurrent_bidi_streams(limits.streams_max.into())
         .max_concurrent_uni_streams(CONTROL_STREAMS.into())
         .stream_receive_window(STREAM_WINDOW.into())
-        .receive_window(connection_window(limits.streams_max).into())
+        .receive_window(worker.ahead().narrow().into())
         .send_window(SEND_WINDOW)
         .datagram_receive_buffer_size(None)
         .keep_alive_interval(Some(ASK_EVERY))
@@ -179,6 +180,7 @@ enum Ended {
 struct Session {
     worker: Rc<Worker>,
     connection: quinn::Connection,
+    window: Rc<Window>,
     sni: Option<Box<str>>,
     /// Counted while it lasts.
     guest: Guest,
@@ -260,6 +262,7 @@ impl Session {
             downstream: Rc::new(facts(&guest, sni.clone())),
             guest,
             connection,
+            window: Rc::default(),
             sni,
             requests: JoinSet::new(),
             accepted,
@@ -328,8 +331,25 @@ impl Session {
         }
         if let Some(accepted) = self.accepted.borrow_mut().take() {
             let downstream = Rc::clone(&self.downstream);
-            let request = request(Rc::clone(&self.worker), downstream, resolver, accepted);
+            let ahead =
+                Ahead { connection: self.connection.clone(), window: Rc::clone(&self.window) };
+            let request = request(Rc::clone(&self.worker), downstream, resolver, accepted, ahead);
             self.requests.spawn_local(guarded_request(Rc::clone(&self.worker), request));
+        }
+    }
+}
+
+/// What a request may send ahead with the others of its connection.
+struct Ahead {
+    connection: quinn::Connection,
+    window: Rc<Window>,
+}
+
+impl Ahead {
+    /// There is a body.
+    fn widen(&self, worker: &Worker) {
+        if let Some(octets) = self.window.widen(worker.ahead()) {
+            self.connection.set_receive_window(octets.into());
         }
     }
 }
@@ -373,6 +393,7 @@ async fn request(
     downstream: Rc<Downstream>,
     resolver: Resolver,
     accepted: Accepted,
+    ahead: Ahead,
 ) -> Ended {
     let limits = Rc::clone(worker.limits());
     let Accepted { allowance, taken, reset, mut stopped } = accepted;
@@ -394,6 +415,10 @@ async fn request(
         worker.metrics().cut(CutBy::HeadTimeout);
         return Ended::Broken;
     }
+    if !body.is_end_stream() {
+        ahead.widen(&worker);
+    }
+    drop(ahead);
     let request = head.map(|()| Some(ClientBody::Http3(Box::new(body))));
     let left = {
         // Boxed: it need not be kept until the client has everything.

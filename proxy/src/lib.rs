@@ -38,6 +38,7 @@
 mod access_log;
 mod account;
 mod admin;
+mod ahead;
 mod alias;
 mod answer;
 mod api;

@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     access_log::LineBuffer,
+    ahead::Budget,
     config::{Config, Limits, UpstreamSource},
     date,
     deps::{Deps, RequestId},
@@ -75,6 +76,7 @@ pub(crate) struct Worker {
     scratch: RefCell<Vec<u8>>,
     fields: RefCell<Vec<FieldAt>>,
     quota: Quota,
+    ahead: Budget,
     /// What tells clients of HTTP/3, and whether it is served at the moment.
     alt_svc: Option<HeaderValue>,
     http3: Cell<bool>,
@@ -144,6 +146,7 @@ impl Worker {
             scratch: RefCell::new(vec![0; SCRATCH]),
             fields: RefCell::default(),
             quota: Quota::new(counts, &limits),
+            ahead: Budget::new(&limits),
             alt_svc,
             http3: Cell::new(false),
         }
@@ -227,6 +230,11 @@ impl Worker {
     /// What this worker counts of its clients and containers.
     pub(crate) fn quota(&self) -> &Quota {
         &self.quota
+    }
+
+    /// What clients may send ahead of their containers.
+    pub(crate) fn ahead(&self) -> &Budget {
+        &self.ahead
     }
 
     /// Counts one more client connection.

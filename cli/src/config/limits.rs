@@ -16,7 +16,8 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Option<Limits> {
     let active = count(reader, "limits.requests_per_worker", 1, 10_000_000);
     let of_container = reader.number("limits.requests_per_container", 1, 10_000_000);
     let requests = reader.number("limits.requests_per_connection", 1, 1_000_000_000);
-    let streams = reader.number("limits.streams_per_connection", 1, 10_000);
+    let streams = reader.number("limits.streams_per_connection", 1, 1_000);
+    let ahead = reader.number("limits.uploads_ahead_mib", 0, 1 << 20);
     let frames = reader.number("limits.frames_per_connection", 16, 1_000_000);
     let resets = reader.number("limits.resets_per_connection", 1, 1_000_000);
     let head_bytes = count(reader, "limits.head_bytes", 4_096, 1 << 20);
@@ -31,7 +32,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Option<Limits> {
     let broken = reader.number("limits.broken_requests_per_connection", 0, 1_000_000);
     let unproven = count(reader, "limits.unproven_handshakes_per_worker", 0, 1_000_000);
     let passwords = reader.number("limits.password_failures_per_minute", 1, 1_000_000);
-    let checks = count(reader, "limits.credential_checks", 1, 1_024);
+    let checks = count(reader, "limits.credential_checks", 1, 256);
     let pool_per_port = count(reader, "limits.idle_upstreams_per_port", 0, 1_000_000);
     let pool = count(reader, "limits.idle_upstreams_per_worker", 0, 1_000_000);
     let pool_idle = reader.seconds("limits.upstream_idle_s", 1, 3_600);
@@ -46,6 +47,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Option<Limits> {
         requests_per_container_max: u32::try_from(of_container?).ok()?,
         requests_max: requests?,
         streams_max: u32::try_from(streams?).ok()?,
+        uploads_ahead_max: ahead? << 20,
         frames_max: u32::try_from(frames?).ok()?,
         resets_max: u32::try_from(resets?).ok()?,
         head_bytes_max: head_bytes?,

@@ -67,6 +67,8 @@ fn limits_are_read_and_have_the_defaults_of_the_edge() {
         "limits.unproven_handshakes_per_worker=0",
         "limits.password_failures_per_minute=3",
         "limits.credential_checks=4",
+        "limits.streams_per_connection=1000",
+        "limits.uploads_ahead_mib=0",
         "limits.idle_upstreams_per_port=5",
         "limits.idle_upstreams_per_worker=6",
         "limits.upstream_idle_s=7",
@@ -81,6 +83,7 @@ fn limits_are_read_and_have_the_defaults_of_the_edge() {
     assert_eq!((limits.broken_max, limits.unproven_max), (0, 0));
     assert_eq!((limits.password_failures_max, limits.credential_checks_max), (3, 4));
     assert_eq!((limits.pool_per_port_max, limits.pool_max), (5, 6));
+    assert_eq!((limits.streams_max, limits.uploads_ahead_max), (1000, 0));
     assert_eq!(limits.pool_idle, Duration::from_secs(7));
     let flags = [
         "limits.request_rate_per_address=0",
@@ -90,7 +93,9 @@ fn limits_are_read_and_have_the_defaults_of_the_edge() {
         "limits.body_rate=1",
         "limits.body_bytes_max=0",
         "limits.password_failures_per_minute=0",
-        "limits.credential_checks=5000",
+        "limits.credential_checks=257",
+        "limits.streams_per_connection=1001",
+        "limits.uploads_ahead_mib=off",
         "limits.upstream_idle_s=0",
     ];
     let problems = load(&settings(None, &flags), Vec::new()).unwrap_err();
@@ -102,7 +107,9 @@ fn limits_are_read_and_have_the_defaults_of_the_edge() {
         ("limits.body_rate", "no such key"),
         ("limits.body_bytes_max", "from 1 to 1125899906842624, or \"off\", found 0"),
         ("limits.password_failures_per_minute", "from 1 to 1000000, found 0"),
-        ("limits.credential_checks", "from 1 to 1024, found 5000"),
+        ("limits.credential_checks", "from 1 to 256, found 257"),
+        ("limits.streams_per_connection", "from 1 to 1000, found 1001"),
+        ("limits.uploads_ahead_mib", "whole number"),
         ("limits.upstream_idle_s", "from 1 to 3600, found 0"),
     ] {
         let found = problems.iter().find(|problem| problem.key == key);
@@ -184,6 +191,31 @@ fn what_owners_see_and_users_have_is_read() {
     assert_eq!(rules.len(), 2, "{rules:?}");
     assert!(rules.iter().any(|rule| rule.contains("from 1 to 60000, found 0")), "{rules:?}");
     assert!(rules.iter().any(|rule| rule.contains("from 0 to 365, found 400")), "{rules:?}");
+}
+
+#[test]
+fn bodies_that_are_kept_fit_into_the_memory_of_their_container() {
+    for (flags, key, rule) in [
+        (
+            &["logs.body_kib=513"][..],
+            "logs.body_kib",
+            "must be at most an eighth of logs.kib_per_container, which is 512",
+        ),
+        (
+            &["logs.body_kib=512", "logs.bodies_per_container=5"],
+            "logs.bodies_per_container",
+            "with two bodies of logs.body_kib each must fit into logs.kib_per_container: at most 4",
+        ),
+    ] {
+        let problems = load(&settings(None, flags), Vec::new()).unwrap_err();
+        let found = problems.iter().find(|problem| problem.key == key);
+        assert_eq!(found.map(|found| &*found.rule), Some(rule), "{problems:#?}");
+    }
+    let flags = ["logs.body_kib=512", "logs.bodies_per_container=4"];
+    assert_eq!(
+        load(&settings(None, &flags), Vec::new()).unwrap().config.logs.body_bytes,
+        512 << 10
+    );
 }
 
 #[test]

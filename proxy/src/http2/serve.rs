@@ -18,8 +18,8 @@ use tokio_rustls::server::TlsStream;
 
 use super::exchange::exchange;
 use crate::{
-    config::Limits,
-    downstream::{Downstream, STREAM_WINDOW, connection_window},
+    ahead::{STREAM_WINDOW, Window},
+    downstream::Downstream,
     flood::Flood,
     gate::Gate,
     http1::Socket,
@@ -64,7 +64,7 @@ async fn served(
     let io = Gate::new(stream, Rc::clone(downstream), worker);
     wait.within(limits.head_timeout);
     let connection = {
-        let mut handshake = pin!(builder(limits).handshake::<_, Bytes>(io));
+        let mut handshake = pin!(builder(worker).handshake::<_, Bytes>(io));
         poll_fn(|cx| match handshake.as_mut().poll(cx) {
             Poll::Ready(connection) => Poll::Ready(connection.map(Some)),
             Poll::Pending => wait.poll_over(cx).map_or(Poll::Pending, |_| Poll::Ready(Ok(None))),
@@ -77,11 +77,14 @@ async fn served(
         return Ok(());
     };
     let (worker, downstream) = (Rc::clone(worker), Rc::clone(downstream));
-    let mut session = Session { worker, downstream, connection, wait, seen: 0, told: false };
+    let window = Window::default();
+    let mut session =
+        Session { worker, downstream, connection, window, wait, seen: 0, told: false };
     poll_fn(|cx| session.poll(cx)).await
 }
 
-fn builder(limits: &Limits) -> Builder {
+fn builder(worker: &Worker) -> Builder {
+    let limits = worker.limits();
     let mut builder = Builder::new();
     builder
         .max_concurrent_streams(limits.streams_max)
@@ -91,7 +94,7 @@ fn builder(limits: &Limits) -> Builder {
         .max_pending_accept_reset_streams(RESETS_MAX)
         .max_local_error_reset_streams(Some(RESETS_MAX))
         .initial_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(connection_window(limits.streams_max))
+        .initial_connection_window_size(worker.ahead().narrow())
         .max_send_buffer_size(SEND_BUFFER)
         .enable_connect_protocol();
     builder
@@ -107,6 +110,7 @@ struct Session {
     worker: Rc<Worker>,
     downstream: Rc<Downstream>,
     connection: Connection<Io, Bytes>,
+    window: Window,
     wait: Wait,
     /// How many requests there were at the last look.
     seen: u64,
@@ -147,7 +151,12 @@ impl Session {
     }
 
     /// Has a request answered by a task of its own.
-    fn begin(&self, request: Request<RecvStream>, reply: SendResponse<Bytes>) {
+    fn begin(&mut self, request: Request<RecvStream>, reply: SendResponse<Bytes>) {
+        if !request.body().is_end_stream()
+            && let Some(octets) = self.window.widen(self.worker.ahead())
+        {
+            self.connection.set_target_window_size(octets);
+        }
         self.downstream.start();
         let (worker, downstream) = (Rc::clone(&self.worker), Rc::clone(&self.downstream));
         let task = exchange(Rc::clone(&worker), downstream, request, reply);

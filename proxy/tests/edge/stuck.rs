@@ -12,7 +12,7 @@ use crate::{
     bed::{Bed, CONTAINER, Setup, host},
     client::Client,
     http2::{
-        ACK, DATA, END_HEADERS, END_STREAM, HEADERS, RST_STREAM, SETTINGS, WINDOW_CLOSED,
+        ACK, DATA, END_HEADERS, END_STREAM, HEADERS, PING, RST_STREAM, SETTINGS, WINDOW_CLOSED,
         WINDOW_UPDATE, answer, connect, connect_with, field, frame, get, literal, next,
     },
     origin::{Origin, reply, send},
@@ -243,6 +243,55 @@ fn stuck_and_not(bed: &Bed) -> (TcpListener, Origin) {
     (listener, neighbour)
 }
 
+/// The window of a connection that has sent no body, or for whose there was no room.
+const NARROW: usize = 1 << 20;
+
+/// The window of a client's connection after one more request with a body, on this stream.
+fn window(client: &mut Client, name: &str, stream: u32, window: &mut usize) -> usize {
+    let mut head = get(name);
+    // POST.
+    head[0] = 0x83;
+    client.send(frame(HEADERS, END_HEADERS, stream, &head));
+    client.send(frame(DATA, END_STREAM, stream, b"x"));
+    *window -= 1;
+    let (mut answered, mut asked) = (false, false);
+    loop {
+        if answered && !std::mem::replace(&mut asked, true) {
+            // What was to be said before has been said when this is answered.
+            client.send(frame(PING, 0, 0, &[0; 8]));
+        }
+        let frame = next(client);
+        match frame.kind {
+            WINDOW_UPDATE if frame.stream == 0 => {
+                *window += u32::from_be_bytes(frame.payload.try_into().unwrap()) as usize;
+            }
+            DATA | HEADERS => answered |= frame.flags & END_STREAM != 0,
+            PING => return *window,
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn a_connection_is_as_wide_as_its_streams_as_long_as_the_worker_has_room() {
+    let mut setup = Setup::default();
+    let wide = 256 << 10 << 7;
+    setup.limits.uploads_ahead_max = wide;
+    let wide = usize::try_from(wide).unwrap();
+    let bed = Bed::with(187, setup);
+    let _origin = bed.running();
+    let name = host(CONTAINER, "http-3000");
+    let [mut one, mut two] = [(); 2].map(|()| connect(&bed, &name));
+    let [mut of_one, mut of_two] = [65_535; 2];
+    // What was sent may not have been made good for yet.
+    let near = |octets: usize, want: usize| (want - 8..=want).contains(&octets);
+    assert!(near(window(&mut one, &name, 1, &mut of_one), wide), "{of_one}");
+    assert!(near(window(&mut two, &name, 1, &mut of_two), NARROW), "{of_two}");
+    drop(one);
+    bed.wait_metric("gantry_proxy_connections_open", 1.0);
+    assert!(near(window(&mut two, &name, 3, &mut of_two), wide), "given back: {of_two}");
+}
+
 /// The octets of the neighbour's request.
 const UPLOAD: usize = 100_000;
 
@@ -252,9 +301,17 @@ fn uploads_that_a_container_does_not_take_keep_nobody_else_from_theirs() {
     let (listener, _neighbour) = stuck_and_not(&bed);
     let (name, other) = (host(CONTAINER, "http-3000"), host(NEIGHBOUR, "http-3000"));
     let mut client = connect(&bed, &name);
-    // The windows of each stream and of the connection.
+    let head = |name: &str, kind: &str| {
+        let mut head = get(name);
+        // POST.
+        head[0] = 0x83;
+        [head, field("content-type", kind)].concat()
+    };
+    let call = head(&name, "application/grpc");
+    client.send(frame(HEADERS, END_HEADERS, 1, &call));
+    // The windows of each stream and of the connection, which becomes wide with the first body.
     let (mut of_stream, mut of_all) = (0, 65_535);
-    while of_stream == 0 || of_all == 65_535 {
+    while of_stream == 0 || of_all <= NARROW {
         let frame = next(&mut client);
         let number = |octets: &[u8]| u32::from_be_bytes(octets.try_into().unwrap()) as usize;
         match frame.kind {
@@ -279,14 +336,6 @@ fn uploads_that_a_container_does_not_take_keep_nobody_else_from_theirs() {
         }
         count
     };
-    let head = |name: &str, kind: &str| {
-        let mut head = get(name);
-        // POST.
-        head[0] = 0x83;
-        [head, field("content-type", kind)].concat()
-    };
-    let call = head(&name, "application/grpc");
-    client.send(frame(HEADERS, END_HEADERS, 1, &call));
     let mut edge = accept(&listener, WINDOW_CLOSED);
     while next(&mut edge).kind != HEADERS {}
     pour(&mut client, 1, usize::MAX, false);
