@@ -23,10 +23,9 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Option<LogsConfig> {
     let redact_parameters = names(reader, "logs.redact_parameters");
     let (of_container, all) = (of_container? << 10, all? << 20);
     if all < of_container {
-        let origin = reader.origin_of("logs.mib");
-        reader.problem(&origin, "logs.mib", "must be at least what one container may have");
+        problem(reader, "logs.mib", "must be at least what one container may have");
     }
-    Some(LogsConfig {
+    let config = LogsConfig {
         enabled: enabled?,
         entries_per_container: usize::try_from(entries?).ok()?,
         bytes_per_container: usize::try_from(of_container).ok()?,
@@ -37,7 +36,25 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Option<LogsConfig> {
         bodies_per_container: u32::try_from(bodies?).ok()?,
         redact_fields: redact_fields?,
         redact_parameters: redact_parameters?,
-    })
+    };
+    if config.body_bytes > config.body_bytes_max() {
+        let most = config.body_bytes_max() >> 10;
+        let rule = format!("must be at most an eighth of logs.kib_per_container, which is {most}");
+        problem(reader, "logs.body_kib", &rule);
+    }
+    if u64::from(config.bodies_per_container) > config.bodies_max() {
+        let most = config.bodies_max();
+        let rule = format!(
+            "with two bodies of logs.body_kib each must fit into logs.kib_per_container: at most {most}"
+        );
+        problem(reader, "logs.bodies_per_container", &rule);
+    }
+    Some(config)
+}
+
+fn problem(reader: &mut Reader<'_>, key: &str, rule: &str) {
+    let origin = reader.origin_of(key);
+    reader.problem(&origin, key, rule);
 }
 
 fn names(reader: &mut Reader<'_>, key: &str) -> Option<Vec<String>> {

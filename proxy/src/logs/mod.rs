@@ -70,9 +70,11 @@ pub struct LogsConfig {
     pub streams_per_container: u32,
     /// Reads of one container's log from one address within a minute.
     pub reads_per_minute: u32,
-    /// The octets of each body that are kept where an owner wants to see bodies, at most.
+    /// The octets of each body that are kept where an owner wants to see bodies, at most: an eighth of
+    /// `bytes_per_container`, half of which is for what is kept of requests.
     pub body_bytes: usize,
-    /// Requests of one container whose bodies are kept while they are under way, at most.
+    /// Requests of one container whose bodies are kept while they are under way, at most: what fits into
+    /// `bytes_per_container` with two bodies each.
     pub bodies_per_container: u32,
     /// Fields whose values are not shown, beside those that are known to hold credentials.
     pub redact_fields: Vec<String>,
@@ -98,6 +100,19 @@ impl Default for LogsConfig {
 }
 
 impl LogsConfig {
+    /// How large `body_bytes` may be: two bodies take at most half of what is kept of requests, and leave
+    /// the rest to their fields.
+    pub const fn body_bytes_max(&self) -> usize {
+        self.bytes_per_container / 8
+    }
+
+    /// How large `bodies_per_container` may be: the bodies under way, two of each request, take no more than
+    /// all entries of their container.
+    pub fn bodies_max(&self) -> u64 {
+        let each = self.body_bytes.saturating_mul(2).max(1);
+        u64::try_from(self.bytes_per_container / each).unwrap_or(u64::MAX)
+    }
+
     /// What is wrong with it, if something is.
     pub(crate) fn problem(&self) -> Option<&'static str> {
         [
@@ -105,6 +120,8 @@ impl LogsConfig {
             ("bytes_per_container", self.bytes_per_container >= 1 << 20),
             ("bytes", self.bytes >= self.bytes_per_container),
             ("streams_per_container", self.streams_per_container >= 1),
+            ("body_bytes", self.body_bytes <= self.body_bytes_max()),
+            ("bodies_per_container", u64::from(self.bodies_per_container) <= self.bodies_max()),
             ("reads_per_minute", (1..=60_000).contains(&self.reads_per_minute)),
         ]
         .into_iter()
@@ -487,5 +504,25 @@ impl Logs {
 impl fmt::Debug for Logs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Logs").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bodies_fit_into_what_their_container_may_have() {
+        let config = |bytes_per_container, body_bytes, bodies_per_container| LogsConfig {
+            bytes_per_container,
+            body_bytes,
+            bodies_per_container,
+            ..LogsConfig::default()
+        };
+        assert_eq!(LogsConfig::default().problem(), None);
+        assert_eq!(config(4 << 20, 512 << 10, 4).problem(), None);
+        assert_eq!(config(4 << 20, (512 << 10) + 1, 1).problem(), Some("body_bytes"));
+        assert_eq!(config(4 << 20, 512 << 10, 5).problem(), Some("bodies_per_container"));
+        assert_eq!(config(1 << 20, 64 << 10, 32).problem(), Some("bodies_per_container"));
     }
 }

@@ -137,7 +137,7 @@ impl Ring {
     }
 
     /// Ties what is captured to an entry, if that is still here; the oldest make room for it.
-    /// `weight` is what it takes, in octets.
+    /// `weight` is what it takes, in octets. What has become too large is kept by no entry any more.
     pub(super) fn attach(
         &mut self,
         bounds: &Bounds,
@@ -146,6 +146,7 @@ impl Ring {
         weight: usize,
     ) {
         if weight > bounds.captured {
+            self.detach(capture);
             return;
         }
         while self.captured + weight > bounds.captured && self.first <= seq {
@@ -158,6 +159,18 @@ impl Ring {
             head.capture = Some(Arc::clone(capture));
             head.captured = u32::try_from(weight).unwrap_or(u32::MAX);
             self.captured += weight;
+        }
+    }
+
+    /// Lets go of what is captured.
+    #[cold]
+    fn detach(&mut self, capture: &Arc<Capture>) {
+        for head in &mut self.entries {
+            if head.capture.as_ref().is_some_and(|of| Arc::ptr_eq(of, capture)) {
+                head.capture = None;
+                let weight = usize::try_from(std::mem::take(&mut head.captured)).unwrap_or(0);
+                self.captured = self.captured.saturating_sub(weight);
+            }
         }
     }
 
@@ -238,7 +251,7 @@ impl Octets<'_> {
 
 #[cfg(test)]
 mod tests {
-    use http::Method;
+    use http::{HeaderMap, Method};
     use proptest::prelude::*;
 
     use super::*;
@@ -291,6 +304,25 @@ mod tests {
         assert_eq!(texts(&ring, 0).len(), 1, "and so does their text");
         ring.clear();
         assert_eq!((ring.first(), ring.next(), ring.held()), (15, 15, 0));
+    }
+
+    #[test]
+    fn what_becomes_too_large_to_be_kept_is_kept_by_no_entry() {
+        let bounds = Bounds { entries: 9, octets: 1_000, captured: 4_000 };
+        let mut ring = Ring::new(0, None, 0);
+        let capture = || Arc::new(Capture::new(&Arc::default(), &HeaderMap::new(), false, 8_000));
+        let (large, small) = (capture(), capture());
+        for (seq, capture) in [(0, &small), (1, &large)] {
+            push(&mut ring, &bounds, &Method::POST, b"/");
+            ring.attach(&bounds, seq, capture, capture.weight());
+        }
+        let held = ring.held() - large.weight();
+        large.request_passes(&[b'x'; 5_000]);
+        push(&mut ring, &bounds, &Method::POST, b"/");
+        ring.attach(&bounds, 2, &large, large.weight());
+        assert_eq!((Arc::strong_count(&large), Arc::strong_count(&small)), (1, 2));
+        assert_eq!(ring.held(), held, "nor counted");
+        assert_eq!(ring.from(0).count(), 3, "the entries stay");
     }
 
     proptest! {
