@@ -11,7 +11,7 @@
 use crate::{config::Limits, watch::Tick};
 
 /// How long an allowance is for: 10 s.
-const PERIOD: Tick = 100;
+pub(crate) const PERIOD: Tick = 100;
 
 /// What a client sends first (RFC 9113, 3.4), in octets.
 const PREFACE: u32 = 24;

@@ -31,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     ahead::{STREAM_WINDOW, Window},
     body::{ClientBody, EdgeBody, keep_head_alone},
+    config::Limits,
     downstream::{Downstream, Protocol},
     flood::{self, Flood},
     headers::expects_continue,
@@ -38,10 +39,10 @@ use crate::{
     interim::{Interim, Interims},
     limits::{CutBy, Guest},
     pipeline,
-    quic::{self, Accepted},
+    quic::{self, Accepted, Ahead},
     stalled::guarded,
     steer::Ids,
-    watch::Wait,
+    watch::{Tick, Wait},
     worker::Worker,
 };
 
@@ -176,6 +177,28 @@ enum Ended {
     Reset,
 }
 
+/// What a client does wrong, as far as it may in a period.
+struct Faults {
+    broken: flood::Allowance,
+    resets: flood::Allowance,
+}
+
+impl Faults {
+    fn new(limits: &Limits) -> Self {
+        let [broken, resets] = [limits.broken_max, limits.resets_max].map(flood::Allowance::new);
+        Self { broken, resets }
+    }
+
+    /// One more request has ended; says whether the connection may go on.
+    fn pay(&mut self, ended: Ended, now: Tick) -> bool {
+        match ended {
+            Ended::Well => true,
+            Ended::Broken => self.broken.pay(now),
+            Ended::Reset => self.resets.pay(now),
+        }
+    }
+}
+
 /// One connection.
 struct Session {
     worker: Rc<Worker>,
@@ -192,8 +215,7 @@ struct Session {
     started: u64,
     /// How many requests there were at the last look.
     seen: u64,
-    broken: u32,
-    resets: flood::Allowance,
+    faults: Faults,
     /// Whether the client was told to go.
     told: bool,
 }
@@ -269,8 +291,7 @@ impl Session {
             wait,
             started: 0,
             seen: 0,
-            broken: 0,
-            resets: flood::Allowance::new(worker.limits().resets_max),
+            faults: Faults::new(worker.limits()),
             told: false,
         }
     }
@@ -293,25 +314,13 @@ impl Session {
 
     /// Counts a request that has ended; says whether the connection may go on.
     fn judge(&mut self, ended: Ended) -> bool {
-        let metrics = self.worker.metrics();
-        match ended {
-            Ended::Well => true,
-            Ended::Broken => {
-                self.broken = self.broken.saturating_add(1);
-                let goes_on = self.broken <= self.worker.limits().broken_max;
-                if !goes_on {
-                    metrics.cut(CutBy::BrokenRequests);
-                }
-                goes_on
-            }
-            Ended::Reset => {
-                let goes_on = self.resets.pay(self.worker.watch().now());
-                if !goes_on {
-                    metrics.flood(Flood::Reset);
-                }
-                goes_on
-            }
+        let goes_on = self.faults.pay(ended, self.worker.watch().now());
+        if !goes_on && ended == Ended::Broken {
+            self.worker.metrics().cut(CutBy::BrokenRequests);
+        } else if !goes_on {
+            self.worker.metrics().flood(Flood::Reset);
         }
+        goes_on
     }
 
     fn begin(&mut self, resolver: Resolver) {
@@ -331,25 +340,9 @@ impl Session {
         }
         if let Some(accepted) = self.accepted.borrow_mut().take() {
             let downstream = Rc::clone(&self.downstream);
-            let ahead =
-                Ahead { connection: self.connection.clone(), window: Rc::clone(&self.window) };
+            let ahead = Ahead::new(self.connection.clone(), Rc::clone(&self.window));
             let request = request(Rc::clone(&self.worker), downstream, resolver, accepted, ahead);
             self.requests.spawn_local(guarded_request(Rc::clone(&self.worker), request));
-        }
-    }
-}
-
-/// What a request may send ahead with the others of its connection.
-struct Ahead {
-    connection: quinn::Connection,
-    window: Rc<Window>,
-}
-
-impl Ahead {
-    /// There is a body.
-    fn widen(&self, worker: &Worker) {
-        if let Some(octets) = self.window.widen(worker.ahead()) {
-            self.connection.set_receive_window(octets.into());
         }
     }
 }
@@ -416,7 +409,7 @@ async fn request(
         return Ended::Broken;
     }
     if !body.is_end_stream() {
-        ahead.widen(&worker);
+        ahead.widen(worker.ahead());
     }
     drop(ahead);
     let request = head.map(|()| Some(ClientBody::Http3(Box::new(body))));
@@ -578,5 +571,26 @@ impl Sending {
 fn waits_for_client(worker: &Worker, waits: bool) {
     if let Some(stream) = worker.stream() {
         stream.waits_for_client(waits);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_client_does_wrong_is_forgotten_with_its_period() {
+        let mut faults = Faults::new(&Limits { broken_max: 2, resets_max: 1, ..Limits::default() });
+        for now in [0, flood::PERIOD] {
+            assert!(
+                [Ended::Broken, Ended::Well, Ended::Broken].map(|it| faults.pay(it, now))
+                    == [true; 3]
+            );
+            assert!(!faults.pay(Ended::Broken, now));
+            assert!(faults.pay(Ended::Reset, now), "counted apart");
+            assert!(!faults.pay(Ended::Reset, now));
+        }
+        let mut none = Faults::new(&Limits { broken_max: 0, ..Limits::default() });
+        assert!(!none.pay(Ended::Broken, 0));
     }
 }

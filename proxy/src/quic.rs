@@ -27,7 +27,10 @@ use h3::{
 };
 use quinn::VarInt;
 
-use crate::http3_frames::Frames;
+use crate::{
+    ahead::{Budget, Window},
+    http3_frames::Frames,
+};
 
 /// The octets read at once.
 const CHUNK: usize = 8 * 1024;
@@ -80,6 +83,26 @@ pub(crate) struct Accepted {
     /// Whether the client was found to have broken its request off.
     pub(crate) reset: Arc<AtomicBool>,
     pub(crate) stopped: Stopped,
+}
+
+/// What a request may send ahead, together with the others of its connection.
+pub(crate) struct Ahead {
+    connection: quinn::Connection,
+    window: Rc<Window>,
+}
+
+impl Ahead {
+    /// `window` is that of the whole connection.
+    pub(crate) fn new(connection: quinn::Connection, window: Rc<Window>) -> Self {
+        Self { connection, window }
+    }
+
+    /// The request has a body.
+    pub(crate) fn widen(&self, budget: &Budget) {
+        if let Some(octets) = self.window.widen(budget) {
+            self.connection.set_receive_window(octets.into());
+        }
+    }
 }
 
 /// A connection as `h3` drives it.
