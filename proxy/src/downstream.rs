@@ -19,7 +19,7 @@ use crate::{
     logs::Log,
     pool::PoolKey,
     upstream::Channel,
-    watch::Origin,
+    watch::{Origin, Tick},
 };
 
 /// Connections to containers that are kept for one client, at most.
@@ -60,6 +60,8 @@ pub(crate) struct Downstream {
     started: Cell<u64>,
     finished: Cell<u64>,
     flood: Cell<Option<Flood>>,
+    /// When an answer was given up last.
+    given_up: Cell<Option<Tick>>,
     /// The last authority that the certificate was found to cover.
     covered: RefCell<Option<HeaderValue>>,
     /// Whether that authority has not been told of HTTP/3 yet.
@@ -94,6 +96,7 @@ impl Downstream {
             started: Cell::new(0),
             finished: Cell::new(0),
             flood: Cell::new(None),
+            given_up: Cell::new(None),
             covered: RefCell::new(None),
             untold: Cell::new(false),
             forwarded: RefCell::new(None),
@@ -196,6 +199,16 @@ impl Downstream {
     /// What the client flooded with.
     pub(crate) fn flood(&self) -> Option<Flood> {
         self.flood.get()
+    }
+
+    /// An answer is given up, because the client does not take it.
+    pub(crate) fn gives_up(&self, now: Tick) {
+        self.given_up.set(Some(now));
+    }
+
+    /// When an answer was given up last.
+    pub(crate) fn given_up(&self) -> Option<Tick> {
+        self.given_up.get()
     }
 
     /// Whether the certificate covers `authority`; `ask` is asked once per change.

@@ -26,20 +26,36 @@ pub(crate) struct Gate<S> {
     worker: Rc<Worker>,
     wait: Wait,
     count: FrameCount,
-    /// For what the client does not take.
+    /// For what the client does not take, and since when it does not.
     deadline: Tick,
+    since: Tick,
+    /// Whether the deadline was missed.
+    late: bool,
 }
 
 impl<S> Gate<S> {
     /// Reads HTTP/2 from `io`.
     pub(crate) fn new(io: S, downstream: Rc<Downstream>, worker: &Rc<Worker>) -> Self {
         let (wait, count) = (worker.watch().wait(None), FrameCount::new(worker.limits()));
-        Self { io, downstream, worker: Rc::clone(worker), wait, count, deadline: NEVER }
+        Self {
+            io,
+            downstream,
+            worker: Rc::clone(worker),
+            wait,
+            count,
+            deadline: NEVER,
+            since: NEVER,
+            late: false,
+        }
     }
 
-    /// The client has taken nothing for too long.
-    fn late(&self) -> Poll<io::Result<usize>> {
-        self.worker.metrics().cut(CutBy::SendPause);
+    /// The client has taken nothing for too long. That is counted once, and only if none of its answers was
+    /// given up for the same.
+    fn late(&mut self) -> Poll<io::Result<usize>> {
+        let is_counted = self.downstream.given_up().is_some_and(|at| at >= self.since);
+        if !std::mem::replace(&mut self.late, true) && !is_counted {
+            self.worker.metrics().cut(CutBy::SendPause);
+        }
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
@@ -64,6 +80,7 @@ impl<S> Gate<S> {
             }
             Poll::Pending => {
                 if self.deadline == NEVER {
+                    self.since = self.wait.watch().now();
                     self.deadline = self.wait.watch().after(self.worker.limits().send_idle);
                 }
                 self.wait.until(self.deadline);

@@ -48,8 +48,9 @@ impl Stream {
     }
 }
 
-/// Runs the task of a stream to its end or to the end of its body's wait.
-pub(crate) async fn guarded(worker: Rc<Worker>, task: impl Future<Output = ()>) {
+/// Runs the task of a stream to its end or to the end of its body's wait. Returns whether its client was
+/// given up, because it took too little.
+pub(crate) async fn guarded(worker: Rc<Worker>, task: impl Future<Output = ()>) -> bool {
     let mut task = pin!(task);
     let stream = Rc::new(Stream {
         wait: RefCell::default(),
@@ -66,7 +67,7 @@ pub(crate) async fn guarded(worker: Rc<Worker>, task: impl Future<Output = ()>) 
         let polled = task.as_mut().poll(cx);
         worker.enter_stream(outer);
         if polled.is_ready() {
-            return Poll::Ready(());
+            return Poll::Ready(false);
         }
         let stalled = stream.stalled.get();
         let ends = std::mem::replace(&mut was_stalled, stalled) && !stalled;
@@ -92,12 +93,13 @@ pub(crate) async fn guarded(worker: Rc<Worker>, task: impl Future<Output = ()>) 
         match wait.poll_over(cx) {
             None => Poll::Pending,
             Some(over) => {
-                if stalled && over == Over::Deadline {
+                let late = stalled && over == Over::Deadline;
+                if late {
                     worker.metrics().cut(patience.bound(CutBy::SendPause, CutBy::SendRate));
                 }
-                Poll::Ready(())
+                Poll::Ready(late)
             }
         }
     })
-    .await;
+    .await
 }

@@ -133,15 +133,11 @@ impl Line {
         self.wait.until(self.deadline);
         match self.wait.poll_over(cx) {
             None => Poll::Pending,
-            // Idle between two requests.
-            Some(_) if self.held.is_empty() && !self.begun => Poll::Ready(Next::End),
+            // Idle between two requests, or never asked for anything, as browsers that connect ahead.
+            Some(_) if self.held.is_empty() => Poll::Ready(Next::End),
             Some(_) => {
                 self.worker.metrics().cut(CutBy::HeadTimeout);
-                Poll::Ready(if self.held.is_empty() {
-                    Next::End
-                } else {
-                    Next::Refused(Refusal::HeadTimeout)
-                })
+                Poll::Ready(Next::Refused(Refusal::HeadTimeout))
             }
         }
     }

@@ -159,8 +159,12 @@ impl Session {
         }
         self.downstream.start();
         let (worker, downstream) = (Rc::clone(&self.worker), Rc::clone(&self.downstream));
-        let task = exchange(Rc::clone(&worker), downstream, request, reply);
+        let task = exchange(Rc::clone(&worker), Rc::clone(&downstream), request, reply);
         // The tracker waits for it.
-        drop(self.worker.tasks().spawn_local(guarded(worker, task)));
+        drop(self.worker.tasks().spawn_local(async move {
+            if guarded(Rc::clone(&worker), task).await {
+                downstream.gives_up(worker.watch().now());
+            }
+        }));
     }
 }

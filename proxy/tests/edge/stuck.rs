@@ -64,6 +64,20 @@ fn a_client_that_takes_one_octet_and_no_more_is_given_up() {
 }
 
 #[test]
+fn a_client_that_reads_nothing_is_counted_once() {
+    let bed = impatient(188);
+    let origin = bed.running_with(|_, stream| pour(stream));
+    let name = host(CONTAINER, "http-3000");
+    // Windows as wide as they may be: it is the socket that is full.
+    let mut client = connect_with(&bed, &name, &[0, 4, 0x7f, 0xff, 0xff, 0xff]);
+    client.send(room(0, 0x7fff_0000));
+    client.send(frame(HEADERS, END_STREAM | END_HEADERS, 1, &get(&name)));
+    origin.wait_closed(1);
+    bed.wait_metric("gantry_proxy_connections_open", 0.0);
+    bed.wait_metric("gantry_proxy_cut_total{limit=\"send_pause\"}", 1.0);
+}
+
+#[test]
 fn a_client_that_takes_the_first_octet_of_a_small_answer_is_given_up() {
     let bed = impatient(219);
     let _origin = bed.running_with(|_, stream| reply(stream, "", "xyz"));
