@@ -69,6 +69,12 @@ pub enum Error {
         /// The time that it was given, in milliseconds.
         after_ms: u64,
     },
+    /// Something that goes before it was asked for meanwhile; the call itself may be made again.
+    #[error("{what} was given up for something that goes before it")]
+    GivenUp {
+        /// What was being done, as "copying the container".
+        what: &'static str,
+    },
     /// Something else failed.
     #[error("{what} failed")]
     Failed {
@@ -92,6 +98,7 @@ impl Error {
             Self::ImageBuild { .. }
             | Self::NoAddress
             | Self::Timeout { .. }
+            | Self::GivenUp { .. }
             | Self::Failed { .. } => true,
             Self::UnknownImage { .. }
             | Self::NotFound { .. }
@@ -117,6 +124,7 @@ impl Error {
             Self::Denied { .. } => "this server is not set up to run containers".to_owned(),
             Self::NoAddress => "this server has no free address for the container".to_owned(),
             Self::Timeout { what, .. } => format!("{what} took too long"),
+            Self::GivenUp { what } => format!("{what} was given up"),
             Self::Failed { what, .. } => format!("{what} failed"),
         }
     }

@@ -327,6 +327,9 @@ impl Pass<'_> {
             }
             Err(Trouble::Overtaken) => Ok(None),
             Err(Trouble::Silent) => self.trouble(step, container, true, "it took too long").await,
+            Err(Trouble::Runtime(gantry_runtime::Error::GivenUp { .. })) => {
+                Ok(Some(self.put_off()))
+            }
             Err(Trouble::Runtime(error)) => {
                 let chain = Chain(&error).to_string();
                 tracing::warn!(container = %self.id, ?step, error = chain, "a step failed");
@@ -382,6 +385,13 @@ impl Pass<'_> {
     fn failed(&mut self, what: &str, error: &gantry_runtime::Error) -> Ending {
         let error = Chain(error).to_string();
         tracing::warn!(container = %self.id, what, error, "the runtime did not answer a pass");
+        self.memory = self.memory.after_failure();
+        Ending::Failed
+    }
+
+    /// The step at hand gave way to something else. That is no attempt of it, however often it happens.
+    pub(super) fn put_off(&mut self) -> Ending {
+        tracing::debug!(container = %self.id, "a step was put off");
         self.memory = self.memory.after_failure();
         Ending::Failed
     }

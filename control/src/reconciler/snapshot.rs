@@ -36,6 +36,9 @@ impl Pass<'_> {
                 tracing::warn!(container = %self.id, "making a snapshot takes too long");
                 true
             }
+            Err(Trouble::Runtime(gantry_runtime::Error::GivenUp { .. })) => {
+                return Ok(Some(self.put_off()));
+            }
             Err(Trouble::Runtime(error)) => {
                 let chain = Chain(&error).to_string();
                 tracing::warn!(container = %self.id, error = chain, "a snapshot was not made");

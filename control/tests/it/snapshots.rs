@@ -375,6 +375,21 @@ async fn a_deletion_kills_at_once_and_waits_for_the_snapshot_that_was_asked_for_
     assert!(left.len() == 1 && left[0].is_ready && left[0].bytes == 4, "{left:?}");
 }
 
+/// Whoever stops the source as often as that would else end the copy.
+#[tokio::test]
+async fn a_copy_and_a_snapshot_that_give_way_are_made_however_often_they_do() {
+    let bench = Bench::running().await;
+    let project = bench.project().await;
+    let id = bench.running_container(&project).await.record.id;
+    for call in [Call::Copy, Call::Snapshot] {
+        for _ in 0..2 * quick().attempts_max {
+            bench.world.fail_next(call, gantry_runtime::Error::GivenUp { what: "copying" });
+        }
+    }
+    copy(&bench, id, into(&project)).await;
+    snap(&bench, id, "kept").await;
+}
+
 /// Its source may be gone by then, so that its files are nowhere else.
 #[tokio::test]
 async fn a_copy_that_has_its_files_and_does_not_start_keeps_them() {

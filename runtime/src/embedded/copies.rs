@@ -1,10 +1,17 @@
 //! Which copies are under way, so that whoever needs a container at once can have them given up.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use gantry_model::ContainerId;
+use tokio::time::MissedTickBehavior;
 
 use super::copy::GiveUp;
+
+/// How often a copy is looked for that stands in somebody's way.
+const AGAIN: Duration = Duration::from_millis(50);
 
 /// The copies under way. Few: each of their containers is locked meanwhile.
 #[derive(Clone, Debug, Default)]
@@ -38,11 +45,38 @@ impl Copies {
         UnderWay { copies: self.clone(), give_up, number }
     }
 
+    /// Waits for a lock and gives up meanwhile what holds it, again and again: another copy may have
+    /// waited for the same lock, and begins only when the one before it has ended.
+    pub(super) async fn out_of_the_way<T>(
+        &self,
+        lock: impl Future<Output = T>,
+        give_up: impl Fn(&Self),
+    ) -> T {
+        let mut lock = std::pin::pin!(lock);
+        let mut again = tokio::time::interval(AGAIN);
+        again.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                held = &mut lock => return held,
+                _ = again.tick() => give_up(self),
+            }
+        }
+    }
+
     /// Gives up whatever reads or writes this container's files.
     pub(super) fn give_up(&self, id: ContainerId) {
         let copies = self.lock();
         let of_it = |copy: &&Copy| copy.from == Some(id) || copy.into == Some(id);
         copies.iter().filter(of_it).for_each(|copy| copy.give_up.now());
+    }
+
+    /// Gives up what reads this container's files for another container. A snapshot of it goes on.
+    pub(super) fn give_up_for_others(&self, id: ContainerId) {
+        let copies = self.lock();
+        let for_others =
+            |copy: &&Copy| copy.from == Some(id) && copy.into.is_some_and(|into| into != id);
+        copies.iter().filter(for_others).for_each(|copy| copy.give_up.now());
     }
 
     /// Gives up what writes this container's files.
@@ -73,8 +107,10 @@ impl Drop for UnderWay {
 mod tests {
     use std::{fs, io};
 
+    use tokio::{sync::oneshot, task::JoinSet};
+
     use super::*;
-    use crate::embedded::copy::copy_tree;
+    use crate::{embedded::copy::copy_tree, locks::Locks};
 
     #[test]
     fn who_stops_a_container_ends_its_copies_and_who_deletes_it_those_into_it() {
@@ -99,5 +135,36 @@ mod tests {
         drop((read, written));
         let next = copies.begin(Some(one), None);
         assert!(!ended(&next), "what was ends nothing that begins later");
+        let for_another = copies.begin(Some(one), Some(other));
+        copies.give_up_for_others(one);
+        assert!(!ended(&next) && ended(&for_another), "a snapshot goes on");
+    }
+
+    #[tokio::test]
+    async fn a_copy_that_begins_while_somebody_waits_is_given_up_too() {
+        let [id, into] = [1, 2].map(|byte| ContainerId::from_bytes([byte; 12]));
+        let (copies, locks) = (Copies::default(), Arc::new(Locks::default()));
+        let mut tasks = JoinSet::new();
+        // Three queue for the lock before the one that they stand in the way of.
+        for count in 1..=3 {
+            let (copies, locks) = (copies.clone(), Arc::clone(&locks));
+            let (asks, asked) = oneshot::channel();
+            tasks.spawn(async move {
+                let lock = locks.lock(id);
+                asks.send(()).unwrap();
+                let _busy = lock.await;
+                let under_way = copies.begin(Some(id), Some(into));
+                while !under_way.give_up().is_told() {
+                    tokio::task::yield_now().await;
+                }
+            });
+            asked.await.unwrap();
+            assert_eq!(tasks.len(), count);
+        }
+        let lock = copies.out_of_the_way(locks.lock(id), |copies| copies.give_up(id));
+        let _busy = tokio::time::timeout(Duration::from_secs(30), lock).await.unwrap();
+        while let Some(ended) = tasks.join_next().await {
+            ended.unwrap();
+        }
     }
 }

@@ -51,8 +51,13 @@ impl GiveUp {
         self.0.store(true, Ordering::Relaxed);
     }
 
+    /// Whether it was told.
+    pub(super) fn is_told(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
     fn check(&self) -> io::Result<()> {
-        if self.0.load(Ordering::Relaxed) {
+        if self.is_told() {
             return Err(io::Error::new(io::ErrorKind::Interrupted, "the copy was given up"));
         }
         Ok(())

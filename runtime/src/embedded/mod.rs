@@ -156,6 +156,12 @@ impl Embedded {
         }
     }
 
+    /// Locks a container for what its owner waits for: what others copy of it is made again later.
+    async fn lock_before_others(&self, id: ContainerId) -> Busy {
+        let lock = self.inner.locks.lock(id);
+        self.inner.copies.out_of_the_way(lock, |copies| copies.give_up_for_others(id)).await
+    }
+
     /// Removes unpacked images that neither a container, a snapshot nor the next creation needs; returns how
     /// many. Creations wait meanwhile.
     pub async fn prune_images(&self) -> Result<usize> {
@@ -214,7 +220,7 @@ impl Runtime for Embedded {
     }
 
     async fn ensure_running(&self, order: &Order) -> Result<Running> {
-        let busy = self.inner.locks.lock(order.id).await;
+        let busy = self.lock_before_others(order.id).await;
         self.inner.run(order, &busy).await
     }
 
@@ -224,19 +230,19 @@ impl Runtime for Embedded {
             self.inner.kill(id);
         }
         // The lock is free only when nobody copies it any more. A copy can be made again.
-        self.inner.copies.give_up(id);
-        let busy = self.inner.locks.lock(id).await;
+        let lock = self.inner.locks.lock(id);
+        let busy = self.inner.copies.out_of_the_way(lock, |copies| copies.give_up(id)).await;
         self.inner.stop(id, grace, &busy).await
     }
 
     async fn ensure_paused(&self, id: ContainerId) -> Result<()> {
-        let _busy = self.inner.locks.lock(id).await;
+        let _busy = self.lock_before_others(id).await;
         self.inner.alive(id)?;
         if self.inner.cgroups.is_frozen(id) { Ok(()) } else { self.inner.runc.pause(id).await }
     }
 
     async fn ensure_resumed(&self, id: ContainerId) -> Result<()> {
-        let _busy = self.inner.locks.lock(id).await;
+        let _busy = self.lock_before_others(id).await;
         self.inner.alive(id)?;
         if self.inner.cgroups.is_frozen(id) { self.inner.runc.resume(id).await } else { Ok(()) }
     }
@@ -258,8 +264,8 @@ impl Runtime for Embedded {
     async fn ensure_deleted(&self, id: ContainerId) -> Result<()> {
         self.inner.kill(id);
         // One of its own files may still be made; that is over now, unlike a copy that others make of it.
-        self.inner.copies.give_up_into(id);
-        let busy = self.inner.locks.lock(id).await;
+        let lock = self.inner.locks.lock(id);
+        let busy = self.inner.copies.out_of_the_way(lock, |copies| copies.give_up_into(id)).await;
         self.inner.delete(id, &busy).await
     }
 

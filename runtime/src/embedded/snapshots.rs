@@ -206,13 +206,18 @@ impl Inner {
         let task = self.tasks.spawn(async move {
             let _busy = busy;
             let under_way = inner.copies.begin(id, into);
-            let give_up = under_way.give_up();
-            let work = move || work(&give_up);
+            let (told, give_up) = (under_way.give_up(), under_way.give_up());
+            let work = async {
+                match blocking(what, move || work(&give_up)).await {
+                    Err(_ended_by_us) if told.is_told() => Err(Error::GivenUp { what }),
+                    done => done,
+                }
+            };
             let Some(id) = id.filter(|id| inner.live(*id).is_some()) else {
-                return blocking(what, work).await;
+                return work.await;
             };
             if inner.cgroups.is_frozen(id) {
-                return blocking(what, work).await;
+                return work.await;
             }
             let _held = inner.held.hold(id);
             if let Err(error) = inner.runc.pause(id).await
@@ -220,7 +225,7 @@ impl Inner {
             {
                 return Err(error);
             }
-            let done = blocking(what, work).await;
+            let done = work.await;
             if let Err(error) = inner.runc.resume(id).await
                 && inner.live(id).is_some()
             {
