@@ -7,12 +7,13 @@ mod decide;
 mod orphans;
 mod pass;
 mod snapshot;
+mod sweep;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use gantry_model::{Chain, ContainerId, ServerId};
 use gantry_runtime::{Observed, Runtime, State};
-use gantry_store::{Changes, EventFilter, Revision, Store};
+use gantry_store::{Changes, Revision, Store};
 use tokio::{
     sync::{Notify, Semaphore, broadcast::error::RecvError, watch},
     task::{self, JoinError, JoinSet},
@@ -25,7 +26,7 @@ use self::{
     orphans::Orphans,
     pass::{Ending, Memory, Pass, Shared},
 };
-use crate::{activity, clock::Clock, events, idempotency};
+use crate::clock::Clock;
 
 /// How a [`Reconciler`] works.
 #[derive(Clone, Copy, Debug)]
@@ -160,6 +161,8 @@ struct Work {
     /// Whether everything has been compared once.
     compared: bool,
     orphans: Orphans,
+    /// The removal of what is old, which takes its time where there is much of it.
+    sweeping: JoinSet<()>,
     swept_at_ms: Option<i64>,
 }
 
@@ -174,6 +177,7 @@ impl Work {
             compare_failures: 0,
             compared: false,
             orphans: Orphans::default(),
+            sweeping: JoinSet::new(),
             swept_at_ms: None,
         }
     }
@@ -189,6 +193,9 @@ impl Work {
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 Some(ended) = self.passes.join_next_with_id() => self.ended(ended),
+                Some(swept) = self.sweeping.join_next() => if let Err(error) = swept {
+                    tracing::error!(%error, "the removal of what is old ended in a panic");
+                },
                 changed = head.changed() => match changed {
                     Ok(()) => self.follow().await,
                     Err(_store_closed) => break,
@@ -296,35 +303,17 @@ impl Work {
                 (id, Memory::default(), orphans::remove(&shared, id).await)
             });
         }
-        self.sweep().await;
+        self.sweep();
     }
 
-    /// Forgets old idempotency keys, activity and events, once an hour.
-    async fn sweep(&mut self) {
+    /// Forgets what is old, once an hour; one sweep at a time, beside everything else.
+    fn sweep(&mut self) {
         let now_ms = self.shared.clock.now_ms();
-        if self.swept_at_ms.is_some_and(|at_ms| now_ms.saturating_sub(at_ms) < SWEEP_MS) {
-            return;
-        }
-        self.swept_at_ms = Some(now_ms);
-        let before_ms = now_ms.saturating_sub(idempotency::KEPT_MS);
-        if let Err(error) = self.shared.store.sweep_idempotency(before_ms).await {
-            tracing::warn!(%error, "old idempotency keys were not removed");
-        }
-        let before_ms = now_ms.saturating_sub(activity::KEPT_MS);
-        if let Err(error) = self.shared.store.sweep_activity(before_ms).await {
-            tracing::warn!(%error, "old entries of the activity log were not removed");
-        }
-        let to_ms = Some(now_ms.saturating_sub(events::KEPT_MS));
-        let old = EventFilter { to_ms, ..EventFilter::default() };
-        let store = &self.shared.store;
-        for swept in [
-            store.delete_events(old).await,
-            store.trim_events(self.shared.config.events_max).await,
-            store.trim_activity(self.shared.config.activity_max).await,
-        ] {
-            if let Err(error) = swept {
-                tracing::warn!(%error, "old events or entries of the activity log were not removed");
-            }
+        let is_due = self.swept_at_ms.is_none_or(|at_ms| now_ms.saturating_sub(at_ms) >= SWEEP_MS);
+        if is_due && self.sweeping.is_empty() {
+            self.swept_at_ms = Some(now_ms);
+            let shared = Arc::clone(&self.shared);
+            self.sweeping.spawn(async move { sweep::run(&shared, now_ms).await });
         }
     }
 
@@ -401,8 +390,10 @@ impl Work {
         }
     }
 
-    /// Passes see the token themselves and end at their next step.
+    /// Passes see the token themselves and end at their next step. What has not been swept waits for the
+    /// next process.
     async fn finish(mut self) {
+        self.sweeping.shutdown().await;
         let grace = self.shared.config.shutdown_grace;
         let rest = async { while self.passes.join_next().await.is_some() {} };
         if tokio::time::timeout(grace, rest).await.is_err() {
@@ -414,7 +405,7 @@ impl Work {
 
 /// How many changes are read at once.
 const CHANGES_MAX: u32 = 1000;
-/// How often old idempotency keys are removed, in milliseconds.
+/// How often what is old is removed, in milliseconds.
 const SWEEP_MS: i64 = 60 * 60 * 1000;
 
 /// Ends at that time; never without one.

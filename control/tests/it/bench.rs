@@ -1,6 +1,6 @@
 //! A whole control plane for one test: store in a directory of its own, a fake world, no network.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use gantry_control::{
@@ -32,7 +32,7 @@ pub(crate) struct Bench {
     /// The running reconciler, if any; dropping it is a crash.
     reconciler: JoinSet<()>,
     shutdown: CancellationToken,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 /// Quick to try again, slow to look unasked: what should wake the reconciler must do so.
@@ -83,7 +83,7 @@ impl Bench {
             actor,
             reconciler: JoinSet::new(),
             shutdown: CancellationToken::new(),
-            _dir: dir,
+            dir,
         }
     }
 
@@ -105,6 +105,11 @@ impl Bench {
             config,
         );
         self.reconciler.spawn(reconciler.run(self.shutdown.clone()));
+    }
+
+    /// The store's file.
+    pub(crate) fn store_path(&self) -> PathBuf {
+        self.dir.path().join("gantry.db")
     }
 
     pub(crate) fn runtime(&self) -> Arc<dyn Runtime> {

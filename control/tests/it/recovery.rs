@@ -5,8 +5,10 @@ use std::time::Duration;
 use gantry_control::{Condition, NewContainer, Operation};
 use gantry_model::{ContainerId, Phase};
 use gantry_runtime::{Kit, Limits, Order, State, fake::Call};
+use gantry_store::EventFilter;
+use sqlx::{Connection as _, SqliteConnection, sqlite::SqliteConnectOptions};
 
-use crate::bench::{Bench, quick, until};
+use crate::bench::{Bench, PATIENCE, START_MS, quick, until};
 
 #[tokio::test]
 async fn running_containers_are_adopted_as_they_are() {
@@ -133,4 +135,33 @@ fn order(id: ContainerId) -> Order {
         limits: Limits { memory_bytes: 1 << 30, cpu_millis: 1000, pids: 100 },
         firewall: gantry_model::firewall::Rules::default(),
     }
+}
+
+/// What keeps the removal waiting is another program that writes into the store.
+#[tokio::test]
+async fn what_happens_is_followed_while_old_events_are_removed() {
+    let mut bench = Bench::running().await;
+    let project = bench.project().await;
+    let id = bench.running_container(&project).await.record.id;
+    bench.crash().await;
+    bench.clock.advance(Duration::from_hours(31 * 24));
+    let options = SqliteConnectOptions::new().filename(bench.store_path());
+    let mut other = SqliteConnection::connect_with(&options).await.unwrap();
+    sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
+    let looks = bench.world.calls(Call::List);
+    bench.reconcile(quick());
+    // At all of them, and at this one.
+    until("it is looked at", || bench.world.calls(Call::List) >= looks + 2).await;
+    bench.world.crash(id);
+    until("it is looked at again", || bench.world.calls(Call::List) >= looks + 3).await;
+    // The removal is under way; had it failed, there would be none within the hour.
+    sqlx::raw_sql("ROLLBACK").execute(&mut other).await.unwrap();
+    bench.phase(id, Phase::Failed).await;
+    let old = EventFilter { to_ms: Some(START_MS + 86_400_000), ..EventFilter::default() };
+    let removed = async {
+        while bench.store.event_totals(old.clone()).await.unwrap().oldest_ms.is_some() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, removed).await.unwrap();
 }
