@@ -73,6 +73,8 @@ pub(super) enum Finding {
     Died,
     /// The runtime does not have it any more.
     Vanished,
+    /// It is to start without the files that it was to get of another.
+    NotCopied,
 }
 
 impl Step {
@@ -85,10 +87,11 @@ impl Step {
         match status.phase {
             Phase::Deleting => Self::Delete,
             Phase::Creating | Phase::Claiming | Phase::Starting => {
-                if state.is_none() {
-                    Self::Create
-                } else {
-                    Self::Start
+                match state {
+                    // A copy whose image alone would start is not what its owner asked for.
+                    None if container.source.is_some() => Self::Record(Finding::NotCopied),
+                    None => Self::Create,
+                    Some(_) => Self::Start,
                 }
             }
             Phase::Copying => fill(container, state),
@@ -143,7 +146,8 @@ impl Finding {
             | Self::Started
             | Self::Moved
             | Self::Stopped
-            | Self::Restart => BY_RECONCILER,
+            | Self::Restart
+            | Self::NotCopied => BY_RECONCILER,
             Self::RebootedStart | Self::RebootedStop => BY_REBOOT,
             Self::Died | Self::Vanished => BY_RUNTIME,
         }
@@ -193,6 +197,10 @@ impl Finding {
             Self::RebootedStop => idle(Phase::Stopped, seq),
             Self::Died => failed("its init ended by itself"),
             Self::Vanished => failed("this server does not have the container any more"),
+            Self::NotCopied => failed(
+                "the files that it was to be a copy of are not there: synchronise it with its source, or \
+                 delete it",
+            ),
         }
     }
 }
@@ -422,6 +430,15 @@ mod tests {
             let steps = play(&mut container, &mut state, boot);
             let removed = steps.iter().any(|step| matches!(step, Step::Delete | Step::Sweep));
             assert!(!removed || !ran || phase == Phase::Deleting, "{container:?}: {steps:?}");
+        }
+    }
+
+    #[test]
+    fn a_copy_is_never_made_of_its_image_alone() {
+        for (mut container, mut state, boot) in combinations() {
+            container.source = Some(ContainerId::from_bytes([9; 12]));
+            let steps = play(&mut container, &mut state, boot);
+            assert!(!steps.contains(&Step::Create), "{container:?}: {steps:?}");
         }
     }
 

@@ -200,6 +200,18 @@ async fn what_cannot_be_done_leaves_the_files_and_says_why() {
     let failed = bench.phase(made.record.id, Phase::Failed).await.record.status;
     assert_eq!((failed.why.as_deref(), failed.fill), (Some("copying failed"), None));
     assert_eq!(bench.world.order(made.record.id), None);
+
+    // Its image alone would be another container than the one that was asked for.
+    let copy = made.record.id;
+    let start = bench.control.operate(&bench.actor, copy, Operation::Start, wait).await.unwrap();
+    let status = start.container.record.status;
+    assert_eq!((start.done, status.phase), (false, Phase::Failed));
+    assert!(status.why.unwrap().contains("synchronise it with its source"));
+    assert_eq!(bench.world.order(copy), None);
+    let (view, done) =
+        bench.control.sync_container(&bench.actor, copy, Some(PATIENCE)).await.unwrap();
+    assert!(done, "{view:?}");
+    assert_eq!(bench.world.file(copy, FILE), bench.world.file(id, FILE));
 }
 
 #[tokio::test]
