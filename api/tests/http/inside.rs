@@ -13,7 +13,7 @@ use gantry_runtime::{Error, ExecOutput, ExitStatus};
 use serde_json::json;
 use tokio::{sync::Semaphore, task::JoinSet};
 
-use crate::lab::{Ask, Lab};
+use crate::lab::{Ask, Lab, PASSWORD};
 
 /// What a container with a web server prints.
 const ANSWER: &str = "@@tcp
@@ -105,6 +105,25 @@ fn asked(lab: &Lab, let_go: &Arc<Semaphore>) -> Arc<AtomicU32> {
     asked
 }
 
+/// This container prints [`ANSWER`], and no other says anything; tells how often the others were asked.
+fn only_one_speaks(lab: &Lab, speaks: &str) -> Arc<AtomicU32> {
+    let silent = Arc::new(AtomicU32::new(0));
+    let (counts, speaks) = (Arc::clone(&silent), speaks.to_owned());
+    lab.world.script(move |id, _command| {
+        let is_silent = id.to_string() != speaks;
+        counts.fetch_add(u32::from(is_silent), Ordering::Relaxed);
+        async move {
+            if is_silent {
+                std::future::pending::<()>().await;
+            }
+            let stdout = Bytes::from_static(ANSWER.as_bytes());
+            let (status, stderr) = (ExitStatus::Code(0), Bytes::new());
+            Ok(ExecOutput { status, stdout, stderr, truncated: false })
+        }
+    });
+    silent
+}
+
 /// Waits until so many have asked, and lets others do what they would do meanwhile.
 async fn until_asked(asked: &AtomicU32, count: u32) {
     let waiting = async {
@@ -172,25 +191,55 @@ async fn a_page_of_silent_containers_shows_what_is_known_of_the_others() {
     let lab = Lab::start().await;
     let (token, project) = lab.alice().await;
     let speaks = lab.container(&token, &project, "speaks").await;
-    let let_go = Arc::new(Semaphore::new(100));
-    let known = asked(&lab, &let_go);
-    let one = Ask::new("GET", &format!("/api/v1/containers/{speaks}?runtime=true")).by(&token);
-    lab.send(one).await;
-    until_asked(&known, 1).await;
     for at in 0..17 {
         lab.container(&token, &project, &format!("silent-{at}")).await;
     }
-    let never = Arc::new(Semaphore::new(0));
-    let silent = asked(&lab, &never);
-    let page = Ask::new("GET", "/api/v1/containers/?runtime=true&limit=100").by(&token);
+    let silent = only_one_speaks(&lab, &speaks);
+    let one = Ask::new("GET", &format!("/api/v1/containers/{speaks}?runtime=true")).by(&token);
+    lab.send(one).await;
+    // The oldest first, so that it gets a turn even if what it has just said should count no more.
+    let page = "/api/v1/containers/?runtime=true&limit=100&sort_by=created_at&sort_order=asc";
+    let page = Ask::new("GET", page).by(&token);
     let first = lab.send(page.clone()).await;
     let listed = first.json["data"]["containers"].as_array().unwrap();
     assert_eq!(listed.len(), 18);
+    for (at, container) in listed.iter().enumerate() {
+        let info = &container["runtime_info"];
+        if at == 0 {
+            assert_eq!(container["id"], *speaks);
+            assert_eq!(info["network_services"][0]["port"], 3000, "{container}");
+        } else {
+            assert_eq!(*info, json!(null), "{container}");
+        }
+    }
     // The second look costs no silent one a question before its time.
     let before = silent.load(Ordering::Relaxed);
-    assert!(before <= 18, "each at most once: {before}");
+    assert!(before <= 17, "each at most once: {before}");
     let again = lab.send(page).await;
     assert_eq!(again.status, 200);
     let all = silent.load(Ordering::Relaxed);
-    assert!(all <= 18, "nobody is asked twice within the time that silence counts: {all}");
+    assert!(all <= 17, "nobody is asked twice within the time that silence counts: {all}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_silent_containers_of_one_owner_hide_nobody_elses() {
+    let lab = Arc::new(Lab::start().await);
+    let (token, project) = lab.alice().await;
+    for at in 0..17 {
+        lab.container(&token, &project, &format!("silent-{at}")).await;
+    }
+    let bob = lab.login("bob", PASSWORD).await;
+    let body = json!({ "alias": "home" });
+    let made = lab.send(Ask::new("POST", "/api/v1/projects/").by(&bob).body(&body)).await;
+    let project = made.json["data"]["id"].as_str().unwrap();
+    let speaks = lab.container(&bob, project, "speaks").await;
+    let silent = only_one_speaks(&lab, &speaks);
+    let page = Ask::new("GET", "/api/v1/containers/?runtime=true&limit=100").by(&token);
+    let (of_alice, mut tasks) = (Arc::clone(&lab), JoinSet::new());
+    tasks.spawn(async move { of_alice.send(page).await });
+    until_asked(&silent, 2).await;
+    let one = Ask::new("GET", &format!("/api/v1/containers/{speaks}?runtime=true")).by(&bob);
+    let shown = lab.send(one).await;
+    let info = &shown.json["data"]["runtime_info"];
+    assert_eq!(info["network_services"][0]["port"], 3000, "{}", shown.text);
 }

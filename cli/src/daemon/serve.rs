@@ -116,6 +116,7 @@ struct Daemon {
     store: Store,
     edge: Edge,
     starter: Starter,
+    control: Controller,
     /// Requests of the API that run to their end even if their client has gone.
     keyed_requests: TaskTracker,
     tasks: JoinSet<&'static str>,
@@ -175,7 +176,7 @@ impl Daemon {
             ..gantry_api::ApiConfig::default()
         };
         let keyed_requests = api_config.tasks.clone();
-        let api = glue::api(control, api_config, logs.clone());
+        let api = glue::api(control.clone(), api_config, logs.clone());
         let key = files.session_key().context("cannot read or make the key of sessions")?;
         let session_key = gantry_proxy::SessionKey::new(key);
         let made = Made {
@@ -191,7 +192,8 @@ impl Daemon {
         };
         let edge = Edge::start(edge_config, edge_deps(made)).context("cannot start the edge")?;
         let run_file = run_file(config, ca_path);
-        let daemon = Self { store, edge, starter, keyed_requests, tasks, shutdown, run_file };
+        let daemon =
+            Self { store, edge, starter, control, keyed_requests, tasks, shutdown, run_file };
         Ok((daemon, admin))
     }
 
@@ -213,8 +215,15 @@ impl Daemon {
         self.edge.drain(drain).await;
         self.keyed_requests.close();
         // Before the reconciler ends: they may wait for what it does.
-        if tokio::time::timeout(TASKS_GRACE, self.keyed_requests.wait()).await.is_err() {
+        let (requests, looks) = tokio::join!(
+            tokio::time::timeout(TASKS_GRACE, self.keyed_requests.wait()),
+            tokio::time::timeout(TASKS_GRACE, self.control.close_looks()),
+        );
+        if requests.is_err() {
             tracing::warn!("some requests with a key did not end; their clients may try again");
+        }
+        if looks.is_err() {
+            tracing::warn!("a container that was asked what runs inside it has not answered");
         }
         self.shutdown.cancel();
         let end = async {

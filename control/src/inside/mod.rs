@@ -8,11 +8,11 @@ mod read;
 use std::{
     collections::HashMap,
     net::IpAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
 };
 
-use gantry_model::{Chain, ContainerId, Phase};
+use gantry_model::{Chain, ContainerId, Phase, UserId};
 use gantry_runtime::Exec;
 use tokio::{
     sync::{Semaphore, watch},
@@ -32,6 +32,8 @@ const PATIENCE: Duration = Duration::from_secs(4);
 const WAIT: Duration = Duration::from_secs(5);
 /// How many containers are asked at the same time.
 const AT_ONCE: usize = 8;
+/// How many of them may be one owner's, whose silent ones would else leave no turn for others.
+const AT_ONCE_OF_OWNER: usize = 2;
 /// How much of an answer is read, in octets.
 const ANSWER_MAX: usize = 1 << 20;
 
@@ -168,6 +170,8 @@ enum Answer {
 pub(crate) struct Looks {
     answers: Mutex<HashMap<ContainerId, watch::Receiver<Answer>>>,
     turns: Semaphore,
+    /// The turns of each owner, present only while some are taken or waited for.
+    own_turns: Mutex<HashMap<UserId, Weak<Semaphore>>>,
     /// A look that has begun goes on without whoever asked for it, so that its turn is not free before
     /// its command is gone.
     tasks: TaskTracker,
@@ -176,7 +180,8 @@ pub(crate) struct Looks {
 impl Default for Looks {
     fn default() -> Self {
         let turns = Semaphore::new(AT_ONCE);
-        Self { answers: Mutex::default(), turns, tasks: TaskTracker::new() }
+        let (answers, own_turns) = (Mutex::default(), Mutex::default());
+        Self { answers, turns, own_turns, tasks: TaskTracker::new() }
     }
 }
 
@@ -191,6 +196,16 @@ impl Looks {
         let (says, answer) = watch::channel(Answer::None);
         answers.insert(id, answer.clone());
         (answer, Some(says))
+    }
+
+    fn turns_of(&self, owner: UserId) -> Arc<Semaphore> {
+        let mut all = self.own_turns.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|_, turns| turns.strong_count() > 0);
+        all.get(&owner).and_then(Weak::upgrade).unwrap_or_else(|| {
+            let turns = Arc::new(Semaphore::new(AT_ONCE_OF_OWNER));
+            all.insert(owner, Arc::downgrade(&turns));
+            turns
+        })
     }
 }
 
@@ -224,7 +239,7 @@ impl Controller {
         let looks = &self.inner.looks;
         let (mut answer, says) = looks.join(id);
         if let Some(says) = says {
-            looks.tasks.spawn(self.clone().look_inside(id, says));
+            looks.tasks.spawn(self.clone().look_inside(id, view.record.owner, says));
         }
         let said = answer.wait_for(|answer| matches!(answer, Answer::Said(..)));
         match tokio::time::timeout_at(until.into(), said).await.ok()?.as_deref() {
@@ -234,13 +249,24 @@ impl Controller {
     }
 
     /// Asks a container when it is its turn, unless nobody waits for it any more.
-    async fn look_inside(self, id: ContainerId, says: watch::Sender<Answer>) {
+    async fn look_inside(self, id: ContainerId, owner: UserId, says: watch::Sender<Answer>) {
+        let own_turns = self.inner.looks.turns_of(owner);
+        let Ok(_own_turn) = own_turns.acquire().await else { return };
         let Ok(_turn) = self.inner.looks.turns.acquire().await else { return };
         // One receiver is the map's own.
         if says.receiver_count() > 1 {
             let said = self.ask_inside(id).await;
             says.send_replace(Answer::Said(Instant::now(), said));
         }
+    }
+
+    /// Ends the looks into containers: whoever waits for a turn gets nothing, and this waits for the
+    /// commands under way, which may take four seconds.
+    pub async fn close_looks(&self) {
+        let looks = &self.inner.looks;
+        looks.turns.close();
+        looks.tasks.close();
+        looks.tasks.wait().await;
     }
 
     async fn ask_inside(&self, id: ContainerId) -> Option<Arc<Inside>> {
