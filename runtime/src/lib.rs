@@ -84,7 +84,8 @@ pub trait Runtime: Send + Sync + 'static {
     /// left as it is, wherever its files are from; one that was seen to exist has all its files.
     ///
     /// A source that runs goes on running, but is frozen while its files are copied.
-    /// [`Error::NotFound`] or [`Error::NoSnapshot`] when there is no such source.
+    /// [`Error::NotFound`] or [`Error::NoSnapshot`] when there is no such source;
+    /// [`Error::GivenUp`] when source or copy are needed for something that goes before it.
     async fn ensure_copied(&self, order: &Order, source: Source) -> Result<()>;
 
     /// Replaces the whole file system of a container by what `source` has at this moment, and leaves
