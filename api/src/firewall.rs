@@ -19,7 +19,7 @@ use crate::{
     caller::{Caller, PathId},
     fields::{Field, Fields, Holds},
     problem::{Kind, Problem},
-    surface::{Method, Operation, Surface},
+    surface::{Method, Operation, Surface, UPDATE},
     wire,
 };
 
@@ -94,6 +94,21 @@ const fn new(
     [action, protocol, description.required(), port, from, side, kind, code, state]
 }
 
+/// What rules are to have: nothing can be looked for by `null`.
+const fn given(
+    [action, protocol, description, port, from, side, kind, code, state]: [Field; 9],
+) -> [Field; 9] {
+    let [port, from, side, kind, code, state] = [
+        Field { nullable: false, ..port },
+        Field { nullable: false, ..from },
+        Field { nullable: false, ..side },
+        Field { nullable: false, ..kind },
+        Field { nullable: false, ..code },
+        Field { nullable: false, ..state },
+    ];
+    [action, protocol, description, port, from, side, kind, code, state]
+}
+
 const fn removed(
     [action, protocol, description, port, from, side, kind, code, state]: [Field; 9],
 ) -> [Field; 10] {
@@ -102,10 +117,10 @@ const fn removed(
 
 static NEW_INGRESS: [Field; 9] = new(ingress(STATE));
 static NEW_EGRESS: [Field; 9] = new(egress(STATE));
-static SWITCHED_INGRESS: [Field; 9] = ingress(NEW_STATE);
-static SWITCHED_EGRESS: [Field; 9] = egress(NEW_STATE);
-static REMOVED_INGRESS: [Field; 10] = removed(ingress(STATE));
-static REMOVED_EGRESS: [Field; 10] = removed(egress(STATE));
+static SWITCHED_INGRESS: [Field; 9] = given(ingress(NEW_STATE));
+static SWITCHED_EGRESS: [Field; 9] = given(egress(NEW_STATE));
+static REMOVED_INGRESS: [Field; 10] = removed(given(ingress(STATE)));
+static REMOVED_EGRESS: [Field; 10] = removed(given(egress(STATE)));
 
 pub(crate) fn surface(surface: Surface) -> Surface {
     let surface = surface
@@ -147,7 +162,7 @@ fn one_way<D: Way>(surface: Surface) -> Surface {
             .or_answers::<wire::DuplicateRule>(200),
         )
         .serve(
-            &[Method::Patch],
+            &UPDATE,
             path,
             switch::<D>,
             &Operation::new(
@@ -320,9 +335,7 @@ fn state(fields: &mut Fields) -> Option<bool> {
 
 /// The fields that rules must have.
 fn filter(fields: &mut Fields, all: bool) -> RuleFilter {
-    let mut fields = fields.known();
-    fields.retain(|_, value| value.is_string());
-    RuleFilter { fields, all }
+    RuleFilter { fields: fields.known(), all }
 }
 
 fn nothing_named(rule: &str) -> Problem {

@@ -10,7 +10,8 @@ use gantry_model::{
     Chain, ContainerId, Phase,
     firewall::{Direction, Rule, Rules},
 };
-use gantry_store::{Container, RuleChange};
+use gantry_runtime::Firewall;
+use gantry_store::RuleChange;
 use serde_json::{Map, Value};
 
 use crate::{
@@ -54,7 +55,7 @@ impl RuleFilter {
     }
 }
 
-type Changes = Vec<(RuleChange, Direction, Rule)>;
+type Changes = Vec<(RuleChange, Direction, usize)>;
 
 impl Controller {
     /// The firewall rules of a container.
@@ -85,8 +86,7 @@ impl Controller {
             if rules.octets() > Rules::OCTETS_MAX {
                 return Err(FirewallError::TooLarge.into());
             }
-            let added = (RuleChange::Added, direction, rule.clone());
-            Ok((AddedRule::New(rules.clone()), vec![added]))
+            Ok((AddedRule::New(rules.clone()), vec![(RuleChange::Added, direction, 1)]))
         })
         .await
     }
@@ -103,15 +103,20 @@ impl Controller {
         let change = if enabled { RuleChange::Enabled } else { RuleChange::Disabled };
         self.change_firewall(actor, id, |rules| {
             let list = rules.of_mut(direction);
-            let (mut found, mut changes) = (false, Vec::new());
+            let (mut found, mut switched) = (false, 0);
             for rule in list.iter_mut().filter(|rule| filter.fits(direction, rule)) {
                 found = true;
                 if rule.enabled != enabled {
                     rule.enabled = enabled;
-                    changes.push((change, direction, rule.clone()));
+                    switched += 1;
                 }
             }
-            if found { Ok((changes.len(), changes)) } else { Err(Error::NotFound(Thing::Rule)) }
+            if !found {
+                return Err(Error::NotFound(Thing::Rule));
+            }
+            let changes =
+                if switched > 0 { vec![(change, direction, switched)] } else { Vec::new() };
+            Ok((switched, changes))
         })
         .await
     }
@@ -134,8 +139,7 @@ impl Controller {
             let mut removed: Vec<Rule> =
                 places.into_iter().rev().map(|place| list.remove(place)).collect();
             removed.reverse();
-            let told = removed.iter().map(|rule| (RuleChange::Removed, direction, rule.clone()));
-            let changes = told.collect();
+            let changes = vec![(RuleChange::Removed, direction, removed.len())];
             Ok((removed, changes))
         })
         .await
@@ -146,8 +150,10 @@ impl Controller {
         self.change_firewall(actor, id, |rules| {
             let mut changes = Vec::new();
             for direction in Direction::ALL {
-                let gone = rules.of_mut(direction).drain(..);
-                changes.extend(gone.map(|rule| (RuleChange::Removed, direction, rule)));
+                let gone = std::mem::take(rules.of_mut(direction)).len();
+                if gone > 0 {
+                    changes.push((RuleChange::Removed, direction, gone));
+                }
             }
             Ok(((), changes))
         })
@@ -172,12 +178,13 @@ impl Controller {
             let (answer, changes) = change(&mut rules)?;
             if changes.is_empty() {
                 // An earlier write may have been recorded without coming into force.
-                self.apply_firewall(container, rules).await?;
+                self.enforce(id, Firewall { version: version.0, rules }).await?;
                 return Ok(answer);
             }
             match self.store().set_firewall(id, version, &rules, changes, self.now_ms()).await {
                 Ok(()) => {
-                    self.apply_firewall(container, rules).await?;
+                    let version = version.0.saturating_add(1);
+                    self.enforce(id, Firewall { version, rules }).await?;
                     return Ok(answer);
                 }
                 Err(gantry_store::Error::Stale) => {}
@@ -187,37 +194,16 @@ impl Controller {
         Err(Error::Conflict)
     }
 
-    /// Brings the recorded rules into force. The reconciler does so as well; doing it here lets the
-    /// client know.
-    async fn apply_firewall(&self, container: Container, rules: Rules) -> Result<()> {
-        match container.status.phase {
-            // Its start, which may be under way for long, has them or is followed by them.
-            Phase::Creating | Phase::Copying | Phase::Claiming | Phase::Starting => return Ok(()),
-            Phase::Running
-            | Phase::Paused
-            | Phase::Stopping
-            | Phase::Stopped
-            | Phase::Failed
-            | Phase::Deleting => {}
-        }
-        let applied = tokio::time::timeout(APPLY_TIMEOUT, self.enforce(container.id, rules)).await;
-        applied.unwrap_or(Err(FirewallError::HostUnavailable.into()))
-    }
-
-    async fn enforce(&self, id: ContainerId, mut rules: Rules) -> Result<()> {
-        for _ in 0..CAS_ATTEMPTS {
-            if let Err(error) = self.inner.runtime.ensure_firewall(id, &rules).await {
-                let error = Chain(&error).to_string();
-                tracing::warn!(container = %id, error, "firewall rules are not in force yet");
-                return Err(FirewallError::HostUnavailable.into());
-            }
-            // Another write may have come first, and its rules must be what stays.
-            let (_, now) = self.store().firewall(id).await?;
-            if now == rules {
-                return Ok(());
-            }
-            rules = now;
-        }
-        Err(Error::Conflict)
+    /// Brings recorded rules into force. The reconciler does so as well; doing it here lets the client
+    /// know.
+    async fn enforce(&self, id: ContainerId, firewall: Firewall) -> Result<()> {
+        let enforcing = self.inner.runtime.ensure_firewall(id, &firewall);
+        let error = match tokio::time::timeout(APPLY_TIMEOUT, enforcing).await {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) => Chain(&error).to_string(),
+            Err(elapsed) => elapsed.to_string(),
+        };
+        tracing::warn!(container = %id, error, "firewall rules are not in force yet");
+        Err(FirewallError::HostUnavailable.into())
     }
 }

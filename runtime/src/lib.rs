@@ -20,14 +20,14 @@ mod types;
 use std::{collections::BTreeMap, time::Duration};
 
 use async_trait::async_trait;
-use gantry_model::{ContainerId, SnapshotId, firewall::Rules};
+use gantry_model::{ContainerId, SnapshotId};
 use tokio::sync::broadcast;
 
 pub use error::{BoxError, Error};
 pub use network::NetworkConfig;
 pub use types::{
-    Attached, Exec, ExecOutput, ExecUser, ExitStatus, ImageInfo, Kit, Limits, Network, Observed,
-    Order, PtyControl, PtyIo, PtySize, Running, SnapshotInfo, Source, State, Stats,
+    Attached, Exec, ExecOutput, ExecUser, ExitStatus, Firewall, ImageInfo, Kit, Limits, Network,
+    Observed, Order, PtyControl, PtyIo, PtySize, Running, SnapshotInfo, Source, State, Stats,
 };
 
 /// The result of a call to a runtime.
@@ -69,10 +69,10 @@ pub trait Runtime: Send + Sync + 'static {
         env: &BTreeMap<String, String>,
     ) -> Result<()>;
 
-    /// Makes these the container's firewall rules: the first enabled one that fits a connection, new or
-    /// not, decides. Nothing happens to a container that does not exist; its order has the rules that
-    /// are in force before its first process runs.
-    async fn ensure_firewall(&self, id: ContainerId, rules: &Rules) -> Result<()>;
+    /// Makes these the container's firewall rules, unless it has newer ones: the first enabled one that
+    /// fits a connection, new or not, decides. Waits for no other call. Nothing happens to a container
+    /// that does not exist; its order has the rules that are in force before its first process runs.
+    async fn ensure_firewall(&self, id: ContainerId, firewall: &Firewall) -> Result<()>;
 
     /// Kills and removes the container with everything that belongs to it: file system, ramdisk,
     /// address. Succeeds when there is nothing to remove.

@@ -51,6 +51,11 @@ impl Pool {
         self.used.iter().find(|(_, owner)| **owner == id).map(|(address, _)| *address)
     }
 
+    /// Every address that a container has.
+    pub(crate) fn taken(&self) -> impl Iterator<Item = Ipv4Addr> {
+        self.used.keys().copied()
+    }
+
     /// The container that has an address.
     pub(crate) fn owner(&self, address: Ipv4Addr) -> Option<ContainerId> {
         self.used.get(&address).copied()

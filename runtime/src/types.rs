@@ -49,7 +49,17 @@ pub struct Order {
     /// What it may use at most.
     pub limits: Limits,
     /// Which connections it may have.
-    pub firewall: Rules,
+    pub firewall: Firewall,
+}
+
+/// The firewall rules of a container.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Firewall {
+    /// Which they are: it rises with each change, and a runtime that has had rules of a higher version
+    /// ignores them. 0 for a container that never had any.
+    pub version: u64,
+    /// The rules.
+    pub rules: Rules,
 }
 
 /// What a container may use at most; 0 is no limit.

@@ -2,7 +2,7 @@
 
 use gantry_model::{
     ContainerId,
-    firewall::{Direction, Rule, Rules},
+    firewall::{Direction, Rules},
 };
 
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
     writer::Tx,
 };
 
-/// What became of a rule.
+/// What became of rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RuleChange {
     /// It was added.
@@ -53,13 +53,13 @@ impl Store {
     }
 
     /// Replaces the rules of a container that are still of this version, and tells what became of
-    /// which rules. [`crate::Error::NotFound`] if there is no such container.
+    /// how many rules of a direction. [`crate::Error::NotFound`] if there is no such container.
     pub async fn set_firewall(
         &self,
         container: ContainerId,
         version: Version,
         rules: &Rules,
-        changes: Vec<(RuleChange, Direction, Rule)>,
+        changes: Vec<(RuleChange, Direction, usize)>,
         now_ms: i64,
     ) -> Result<()> {
         let doc = document::write_firewall(rules)?;
@@ -69,8 +69,8 @@ impl Store {
                 let place = ("firewalls", "container");
                 access::swap(tx, place, container.as_bytes(), version, &doc, now_ms).await?;
                 tx.changed(container, now_ms);
-                for (change, direction, rule) in &changes {
-                    told::rule_told(tx, &record, *change, *direction, rule, now_ms).await?;
+                for (change, direction, count) in changes {
+                    told::rules_told(tx, &record, change, direction, count, now_ms).await?;
                 }
                 Ok(())
             })
@@ -79,8 +79,9 @@ impl Store {
     }
 }
 
-/// Gives a new container the rules of another one.
+/// Gives a new container the rules of another one, which must exist.
 pub(crate) async fn copy(tx: &mut Tx, source: ContainerId, copy: &Container) -> Result<()> {
+    containers::load(tx, source).await?;
     sqlx::query(
         "INSERT INTO firewalls (container, version, updated_at_ms, doc) \
          SELECT $1, 1, $2, doc FROM firewalls WHERE container = $3",

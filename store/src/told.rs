@@ -2,10 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use gantry_model::{
-    ContainerSpec, Phase,
-    firewall::{Direction, Rule},
-};
+use gantry_model::{ContainerSpec, Phase, firewall::Direction};
 use serde_json::{Value, json};
 
 use crate::{
@@ -113,13 +110,13 @@ pub(crate) async fn container_removed(tx: &mut Tx, gone: &Container, at_ms: i64)
     container(tx, gone, "container.deleted", None, at_ms).await
 }
 
-/// Something happened to a rule of a container's firewall.
-pub(crate) async fn rule_told(
+/// Something happened to rules of a container's firewall. What they say is for those who may read them.
+pub(crate) async fn rules_told(
     tx: &mut Tx,
     container: &Container,
     change: RuleChange,
     direction: Direction,
-    rule: &Rule,
+    count: usize,
     at_ms: i64,
 ) -> Result<()> {
     let event = NewEvent {
@@ -129,7 +126,7 @@ pub(crate) async fn rule_told(
         resource_id: container.id.to_string(),
         project: Some(container.project),
         container: Some(container.id),
-        payload: json!({ "direction": direction.as_str(), "rule": rule.json(direction) }),
+        payload: json!({ "direction": direction.as_str(), "count": count }),
         realms: &container.spec.realms,
         at_ms,
     };

@@ -5,6 +5,12 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use gantry_tests::{Container, Gantry, Options, walk};
 
+/// It keeps its connections open, as the edge likes.
+const SERVER: &str = "\
+import http.server as h
+h.SimpleHTTPRequestHandler.protocol_version = 'HTTP/1.1'
+h.ThreadingHTTPServer(('', 3000), h.SimpleHTTPRequestHandler).serve_forever()
+";
 const SOON: Duration = Duration::from_mins(1);
 
 fn firewall(gantry: &Gantry, container: &Container, args: &[&str]) -> Result<serde_json::Value> {
@@ -16,7 +22,7 @@ fn a_rule_closes_the_url_of_a_port_at_once_and_outlives_gantry() {
     walk(Options::embedded(), |gantry| {
         let project = gantry.create_project("walls")?;
         let container = gantry.create_running(&project, &[])?;
-        gantry.start_inside(&container, &["python3", "-m", "http.server", "3000"])?;
+        gantry.start_inside(&container, &["python3", "-c", SERVER])?;
         let url = gantry.url(&container, "http-3000", "/");
         gantry.wait_200(&url, SOON)?;
 

@@ -2,8 +2,8 @@
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use gantry_model::{Chain, ContainerId, Generation, Phase, ServerId, firewall::Rules};
-use gantry_runtime::{Kit, Observed, Order, Runtime, Source, State};
+use gantry_model::{Chain, ContainerId, Generation, Phase, ServerId};
+use gantry_runtime::{Firewall, Kit, Observed, Order, Runtime, Source, State};
 use gantry_store::{Container, ContainerStatus, FillSource, Store};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -210,12 +210,11 @@ impl Pass<'_> {
     ) -> Result<Ending, gantry_store::Error> {
         let (seq, timeout) = (container.wish_seq, self.shared.config.call_timeout);
         let runtime = Arc::clone(&self.shared.runtime);
+        let mut closed = Ok(());
         if observed.is_some() {
-            let (_, rules) = self.shared.store.firewall(self.id).await?;
-            let done = self.call(seq, timeout, runtime.ensure_firewall(self.id, &rules)).await;
-            if let Err(ending) = self.brought("changing the firewall", done) {
-                return Ok(ending);
-            }
+            let firewall = self.firewall().await?;
+            let done = self.call(seq, timeout, runtime.ensure_firewall(self.id, &firewall)).await;
+            closed = self.brought("changing the firewall", done);
         }
         if observed.is_some_and(runs) {
             let env = container.spec.environment.vars();
@@ -223,6 +222,10 @@ impl Pass<'_> {
             if let Err(ending) = self.brought("changing variables", done) {
                 return Ok(ending);
             }
+        }
+        // A packet filter that does not answer keeps no variables back.
+        if let Err(ending) = closed {
+            return Ok(ending);
         }
         self.memory = self.memory.after_success();
         Ok(Ending::Settled)
@@ -243,8 +246,12 @@ impl Pass<'_> {
 
     /// What the runtime is to make of the record.
     async fn order(&self, container: &Container) -> Result<Order, gantry_store::Error> {
-        let (_, firewall) = self.shared.store.firewall(self.id).await?;
-        Ok(order(container, &self.shared.config, firewall))
+        Ok(order(container, &self.shared.config, self.firewall().await?))
+    }
+
+    async fn firewall(&self) -> Result<Firewall, gantry_store::Error> {
+        let (version, rules) = self.shared.store.firewall(self.id).await?;
+        Ok(Firewall { version: version.0, rules })
     }
 
     async fn turn(&self, class: Class, seq: u64) -> Turn {
@@ -502,7 +509,7 @@ fn source(from: FillSource) -> Source {
 }
 
 /// What the runtime is to make of a record.
-fn order(container: &Container, config: &ReconcilerConfig, firewall: Rules) -> Order {
+fn order(container: &Container, config: &ReconcilerConfig, firewall: Firewall) -> Order {
     let spec = &container.spec;
     Order {
         id: container.id,

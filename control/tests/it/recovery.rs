@@ -133,7 +133,7 @@ fn order(id: ContainerId) -> Order {
         env: std::collections::BTreeMap::new(),
         ramdisk: false,
         limits: Limits { memory_bytes: 1 << 30, cpu_millis: 1000, pids: 100 },
-        firewall: gantry_model::firewall::Rules::default(),
+        firewall: gantry_runtime::Firewall::default(),
     }
 }
 

@@ -365,8 +365,8 @@ impl Rules {
 mod tests {
     use super::*;
 
-    fn wrong(direction: Direction, value: Value) -> Vec<(String, String)> {
-        let errors = Rule::read(direction, &value).unwrap_err();
+    fn wrong(direction: Direction, value: &Value) -> Vec<(String, String)> {
+        let errors = Rule::read(direction, value).unwrap_err();
         errors.into_iter().map(|error| (error.field, error.rule)).collect()
     }
 
@@ -402,7 +402,7 @@ mod tests {
         let value = json!({"action": "deny", "protocol": "tcp", "state": 1, "icmp_type": "8",
             "destination": "10.0.0.0/8", "source": "10.0.0.1/8", "source_port": "0", "port": 1});
         let fields: Vec<_> =
-            wrong(Direction::Ingress, value).into_iter().map(|(field, _)| field).collect();
+            wrong(Direction::Ingress, &value).into_iter().map(|(field, _)| field).collect();
         let want = [
             "port",
             "action",
@@ -424,7 +424,7 @@ mod tests {
             for (name, text) in more {
                 value[name] = json!(text);
             }
-            wrong(Direction::Egress, value)
+            wrong(Direction::Egress, &value)
         };
         let pair = |field: &str, rule: &str| vec![(field.to_owned(), rule.to_owned())];
         assert_eq!(base(&[("icmp_code", "0")]), pair("icmp_code", "needs an icmp_type"));

@@ -291,7 +291,7 @@ fn mounts(places: &Places<'_>) -> Result<Vec<Mount>, OciSpecError> {
 
 #[cfg(test)]
 mod tests {
-    use gantry_model::{ContainerId, container::ImageName, firewall::Rules};
+    use gantry_model::{ContainerId, container::ImageName};
 
     use super::*;
     use crate::Kit;
@@ -306,7 +306,7 @@ mod tests {
             env: BTreeMap::from([("PATH".to_owned(), "/opt".to_owned())]),
             ramdisk: true,
             limits: Limits { memory_bytes: 256 << 20, cpu_millis: 1500, pids: 400 },
-            firewall: Rules::default(),
+            firewall: crate::Firewall::default(),
         }
     }
 

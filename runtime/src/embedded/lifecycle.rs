@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use gantry_model::{ContainerId, SnapshotId, firewall::Rules};
+use gantry_model::{ContainerId, SnapshotId};
 use tokio::sync::{RwLock, broadcast};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -143,7 +143,7 @@ impl Inner {
     pub(super) async fn run(&self, order: &Order, busy: &Busy) -> Result<Running> {
         let record = self.create(order, busy).await?;
         let running = Running { address: record.address.into() };
-        self.network.rule(order.id, &order.firewall).await?;
+        self.network.close(order.id, &order.firewall).await?;
         if self.live(order.id).is_some() {
             if self.cgroups.is_frozen(order.id) {
                 self.runc.resume(order.id).await?;
@@ -158,14 +158,6 @@ impl Inner {
             return Err(error);
         }
         Ok(running)
-    }
-
-    /// Gives a container that exists its firewall rules.
-    pub(super) async fn set_firewall(&self, id: ContainerId, rules: &Rules) -> Result<()> {
-        if self.disk.home(id).record().is_none() {
-            return Ok(());
-        }
-        self.network.rule(id, rules).await
     }
 
     async fn start(&self, order: &Order, record: &Record, busy: &Busy) -> Result<()> {

@@ -36,7 +36,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use gantry_model::{ContainerId, SnapshotId, firewall::Rules};
+use gantry_model::{ContainerId, SnapshotId};
 use tokio::sync::{RwLock, broadcast};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -54,8 +54,8 @@ use self::{
     usage::Usage,
 };
 use crate::{
-    Attached, Error, Exec, ExecOutput, ImageInfo, Observed, Order, PtySize, Result, Running,
-    Runtime, SnapshotInfo, Source, Stats,
+    Attached, Error, Exec, ExecOutput, Firewall, ImageInfo, Observed, Order, PtySize, Result,
+    Running, Runtime, SnapshotInfo, Source, Stats,
     locks::{Busy, Held, Locks},
     network::Network,
 };
@@ -256,9 +256,8 @@ impl Runtime for Embedded {
         self.inner.set_environment(id, env, &busy).await
     }
 
-    async fn ensure_firewall(&self, id: ContainerId, rules: &Rules) -> Result<()> {
-        let _busy = self.inner.locks.lock(id).await;
-        self.inner.set_firewall(id, rules).await
+    async fn ensure_firewall(&self, id: ContainerId, firewall: &Firewall) -> Result<()> {
+        self.inner.network.rule(id, firewall).await.map(drop)
     }
 
     async fn ensure_deleted(&self, id: ContainerId) -> Result<()> {
@@ -304,6 +303,7 @@ impl Runtime for Embedded {
     }
 
     async fn list(&self) -> Result<Vec<Observed>> {
+        self.inner.network.restore().await;
         let inner = Arc::clone(&self.inner);
         blocking("listing the containers", move || {
             let ids = inner.disk.ids().map_err(std::io::Error::other)?;

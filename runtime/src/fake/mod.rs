@@ -15,15 +15,15 @@ mod world;
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use async_trait::async_trait;
-use gantry_model::{ContainerId, SnapshotId, firewall::Rules};
+use gantry_model::{ContainerId, SnapshotId};
 use tokio::{
     sync::{broadcast, oneshot},
     time::timeout,
 };
 
 use crate::{
-    Attached, Error, Exec, ExecOutput, ImageInfo, Observed, Order, PtyControl, PtySize, Result,
-    Running, Runtime, SnapshotInfo, Source, State, Stats,
+    Attached, Error, Exec, ExecOutput, Firewall, ImageInfo, Observed, Order, PtyControl, PtySize,
+    Result, Running, Runtime, SnapshotInfo, Source, State, Stats,
 };
 
 pub use world::{Call, World};
@@ -102,10 +102,9 @@ impl Runtime for Fake {
         Ok(())
     }
 
-    async fn ensure_firewall(&self, id: ContainerId, rules: &Rules) -> Result<()> {
-        let _busy = self.world.lock(id).await;
+    async fn ensure_firewall(&self, id: ContainerId, firewall: &Firewall) -> Result<()> {
         self.world.enter(Call::Firewall, id).await?;
-        self.world.set_firewall(id, rules);
+        self.world.set_firewall(id, firewall);
         Ok(())
     }
 

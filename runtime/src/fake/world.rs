@@ -9,7 +9,7 @@ use std::{
 };
 
 use futures_util::{FutureExt as _, future::BoxFuture};
-use gantry_model::{ContainerId, SnapshotId, container::ImageName, firewall::Rules};
+use gantry_model::{ContainerId, SnapshotId, container::ImageName};
 use ipnet::Ipv4Net;
 use tokio::sync::broadcast;
 use tokio_util::task::TaskTracker;
@@ -19,8 +19,8 @@ use super::{
     shell,
 };
 use crate::{
-    Error, Exec, ExecOutput, ImageInfo, Kit, Observed, Order, PtySize, Result, Source, State,
-    Stats,
+    Error, Exec, ExecOutput, Firewall, ImageInfo, Kit, Observed, Order, PtySize, Result, Source,
+    State, Stats,
     locks::{Busy, Locks},
     pool::Pool,
 };
@@ -329,9 +329,11 @@ impl World {
         }
     }
 
-    pub(super) fn set_firewall(&self, id: ContainerId, rules: &Rules) {
-        if let Some(container) = self.inner().boxes.get_mut(&id) {
-            container.order.firewall.clone_from(rules);
+    pub(super) fn set_firewall(&self, id: ContainerId, firewall: &Firewall) {
+        if let Some(container) = self.inner().boxes.get_mut(&id)
+            && container.order.firewall.version < firewall.version
+        {
+            container.order.firewall.clone_from(firewall);
         }
     }
 

@@ -24,7 +24,7 @@ mod wire;
 use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use gantry_model::{Chain, ContainerId, SnapshotId, firewall::Rules};
+use gantry_model::{Chain, ContainerId, SnapshotId};
 use http::Method;
 use tokio::sync::broadcast;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -40,8 +40,8 @@ use self::{
     wire::{Image, Map, Pool, Project, Server},
 };
 use crate::{
-    Attached, Error, Exec, ExecOutput, ImageInfo, Observed, Order, PtySize, Result, Running,
-    Runtime, SnapshotInfo, Source, Stats,
+    Attached, Error, Exec, ExecOutput, Firewall, ImageInfo, Observed, Order, PtySize, Result,
+    Running, Runtime, SnapshotInfo, Source, Stats,
     embedded::{image::Images, preflight},
     locks::{Busy, Held, Locks},
     network::Network,
@@ -302,9 +302,8 @@ impl Runtime for Incus {
         self.inner.detached(work).await
     }
 
-    async fn ensure_firewall(&self, id: ContainerId, rules: &Rules) -> Result<()> {
-        let _busy = self.inner.locks.lock(id).await;
-        self.inner.network.rule(id, rules).await
+    async fn ensure_firewall(&self, id: ContainerId, firewall: &Firewall) -> Result<()> {
+        self.inner.network.rule(id, firewall).await.map(drop)
     }
 
     async fn ensure_deleted(&self, id: ContainerId) -> Result<()> {
@@ -366,6 +365,7 @@ impl Runtime for Incus {
     }
 
     async fn list(&self) -> Result<Vec<Observed>> {
+        self.inner.network.restore().await;
         let list = self.inner.list().await?;
         Ok(list.into_iter().map(|observed| self.inner.told(observed)).collect())
     }

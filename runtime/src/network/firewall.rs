@@ -9,11 +9,10 @@ use std::{
     time::Duration,
 };
 
-use gantry_model::firewall::Rules;
-use tokio::{io::AsyncWriteExt as _, process::Command};
+use tokio::{io::AsyncWriteExt as _, process::Command, sync::Mutex as AsyncMutex};
 
 use super::{NetworkConfig, rules};
-use crate::{BoxError, Error, Result};
+use crate::{BoxError, Error, Firewall as Wanted, Result};
 
 /// No change of rules takes longer.
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -23,14 +22,24 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 pub(super) struct Firewall {
     nft: PathBuf,
     config: NetworkConfig,
+    /// Where the edge's connections to containers come from.
+    gateway: Ipv4Addr,
     nameservers: BTreeSet<Ipv4Addr>,
+    /// Held by whoever changes or reads the tables: each `nft` reads all of them first, and starts
+    /// again when they change meanwhile.
+    turn: AsyncMutex<()>,
     /// The owners' rules that are in force, as far as this process knows: it does not know what
     /// another one before it has left.
-    in_force: Mutex<HashMap<Ipv4Addr, Rules>>,
+    in_force: Mutex<HashMap<Ipv4Addr, Wanted>>,
 }
 
 impl Firewall {
-    pub(super) fn new(nft: PathBuf, config: &NetworkConfig, nameservers: &[IpAddr]) -> Self {
+    pub(super) fn new(
+        nft: PathBuf,
+        config: &NetworkConfig,
+        gateway: Ipv4Addr,
+        nameservers: &[IpAddr],
+    ) -> Self {
         let nameservers = nameservers.iter().filter_map(|server| match server {
             IpAddr::V4(server) => Some(*server),
             IpAddr::V6(_) => None,
@@ -38,56 +47,99 @@ impl Firewall {
         Self {
             nft,
             config: config.clone(),
+            gateway,
             nameservers: nameservers.collect(),
+            turn: AsyncMutex::default(),
             in_force: Mutex::default(),
         }
     }
 
     /// Installs our table in one step, in place of the one that is there. What owners want stays.
     pub(super) async fn install(&self, pairs: &[(Ipv4Addr, [u8; 6])]) -> Result<()> {
-        let of_owners = rules::table(&self.name_of_owners(), &self.config.bridge);
-        self.run(&(self.table(pairs) + &of_owners)).await
+        let _turn = self.turn.lock().await;
+        let of_owners = self.name_of_owners();
+        let script = self.table(pairs) + &rules::table(&of_owners, &self.config.bridge);
+        self.run(&script).await?;
+        // Most containers have no rules, and need none taken from them.
+        let listed = self.nft(&["list", "table", "inet", &of_owners], "").await?;
+        let mut in_force = self.in_force();
+        for (address, _) in pairs.iter().filter(|(address, _)| !rules::has(&listed, *address)) {
+            in_force.insert(*address, Wanted::default());
+        }
+        Ok(())
+    }
+
+    /// Installs everything again if somebody has removed it, such as a restart of the host's own
+    /// packet filter.
+    pub(super) async fn restore(&self, pairs: &[(Ipv4Addr, [u8; 6])]) -> Result<()> {
+        let _turn = self.turn.lock().await;
+        let listed = self.nft(&["list", "tables", "inet"], "").await?;
+        let (ours, of_owners) = (self.name(), self.name_of_owners());
+        let is_there =
+            |name: &String| listed.lines().any(|line| line == format!("table inet {name}"));
+        if [&ours, &of_owners].into_iter().all(is_there) {
+            return Ok(());
+        }
+        tracing::warn!("the packet filter was emptied by somebody else; it is installed again");
+        let mut script = self.table(pairs) + &rules::table(&of_owners, &self.config.bridge);
+        for (address, wanted) in self.in_force().iter() {
+            script += &rules::replace(&of_owners, self.gateway, *address, &wanted.rules);
+        }
+        self.run(&script).await
     }
 
     /// Lets an address send, if it comes from its own hardware address. Nothing is left of the rules
     /// of one that had the address before.
     pub(super) async fn admit(&self, address: Ipv4Addr, hardware: [u8; 6]) -> Result<()> {
+        let _turn = self.turn.lock().await;
         let (table, pair) = (self.name(), pair(address, hardware));
         let admission = format!("add element inet {table} senders {{ {pair} }}\n");
-        self.replace(address, &Rules::default(), &admission).await
+        self.replace(address, &Wanted::default(), &admission).await
     }
 
     /// Lets it send no more. Idempotent.
     pub(super) async fn dismiss(&self, address: Ipv4Addr, hardware: [u8; 6]) -> Result<()> {
+        let _turn = self.turn.lock().await;
         let (table, pair) = (self.name(), pair(address, hardware));
         // Adding first makes the deletion of a missing one no error.
         let dismissal = format!(
             "add element inet {table} senders {{ {pair} }}\n\
              delete element inet {table} senders {{ {pair} }}\n"
         );
-        self.replace(address, &Rules::default(), &dismissal).await
+        self.replace(address, &Wanted::default(), &dismissal).await
     }
 
-    /// Gives an address the rules that its owner wants, in one step. Idempotent.
-    pub(super) async fn rule(&self, address: Ipv4Addr, rules: &Rules) -> Result<()> {
-        if self.in_force().get(&address) == Some(rules) {
-            return Ok(());
+    /// Gives the address that `address` tells, once it is our turn, the rules that its owner wants,
+    /// unless it has newer ones; says whether there is an address.
+    pub(super) async fn rule(
+        &self,
+        address: impl FnOnce() -> Option<Ipv4Addr> + Send,
+        wanted: &Wanted,
+    ) -> Result<bool> {
+        let _turn = self.turn.lock().await;
+        let Some(address) = address() else { return Ok(false) };
+        if let Some(known) = self.in_force().get_mut(&address)
+            && (known.rules == wanted.rules || known.version >= wanted.version)
+        {
+            known.version = known.version.max(wanted.version);
+            return Ok(true);
         }
-        self.replace(address, rules, "").await
+        self.replace(address, wanted, "").await.map(|()| true)
     }
 
-    /// Replaces the rules of an address together with something else. Calls for one address do not overlap.
-    async fn replace(&self, address: Ipv4Addr, rules: &Rules, more: &str) -> Result<()> {
+    /// Replaces the rules of an address together with something else.
+    async fn replace(&self, address: Ipv4Addr, wanted: &Wanted, more: &str) -> Result<()> {
         // Should it fail, or be given up, nobody knows what is in force.
         self.in_force().remove(&address);
-        let script = rules::replace(&self.name_of_owners(), address, rules);
+        let script = rules::replace(&self.name_of_owners(), self.gateway, address, &wanted.rules);
         self.run(&(script + more)).await?;
-        self.in_force().insert(address, rules.clone());
+        self.in_force().insert(address, wanted.clone());
         Ok(())
     }
 
     /// Removes the tables. Idempotent.
     pub(super) async fn uninstall(&self) -> Result<()> {
+        let _turn = self.turn.lock().await;
         for table in [self.name(), self.name_of_owners()] {
             self.run(&format!("add table inet {table}\ndelete table inet {table}\n")).await?;
         }
@@ -98,11 +150,12 @@ impl Firewall {
         format!("gantry_{}", self.config.bridge)
     }
 
+    /// No bridge has a name that makes this one of our own tables.
     fn name_of_owners(&self) -> String {
-        format!("gantry_{}_owners", self.config.bridge)
+        format!("gantryowners_{}", self.config.bridge)
     }
 
-    fn in_force(&self) -> MutexGuard<'_, HashMap<Ipv4Addr, Rules>> {
+    fn in_force(&self) -> MutexGuard<'_, HashMap<Ipv4Addr, Wanted>> {
         self.in_force.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -165,28 +218,33 @@ table inet {table} {{
     }
 
     async fn run(&self, script: &str) -> Result<()> {
+        self.nft(&["-f", "-"], script).await.map(drop)
+    }
+
+    /// What `nft` prints, given this input.
+    async fn nft(&self, args: &[&str], input: &str) -> Result<String> {
         let failed = |error: BoxError| Error::failed("setting up the packet filter", error);
-        match tokio::time::timeout(TIMEOUT, self.feed(script)).await {
+        match tokio::time::timeout(TIMEOUT, self.feed(args, input)).await {
             Ok(result) => result.map_err(failed),
             Err(_elapsed) => Err(failed("nft took too long".into())),
         }
     }
 
-    async fn feed(&self, script: &str) -> Result<(), BoxError> {
+    async fn feed(&self, args: &[&str], input: &str) -> Result<String, BoxError> {
         let mut child = Command::new(&self.nft)
-            .args(["-f", "-"])
+            .args(args)
             .env_clear()
             .stdin(Stdio::piped())
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn()?;
         if let Some(mut stdin) = child.stdin.take() {
-            stdin.write_all(script.as_bytes()).await?;
+            stdin.write_all(input.as_bytes()).await?;
         }
         let output = child.wait_with_output().await?;
         if output.status.success() {
-            return Ok(());
+            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
         }
         let said = String::from_utf8_lossy(&output.stderr);
         let lines: Vec<&str> = said.lines().take(3).collect();
@@ -212,7 +270,7 @@ mod tests {
     fn name_servers_in_blocked_networks_are_asked_for_names_only() {
         let config = NetworkConfig::default();
         let server = Ipv4Addr::new(169, 254, 169, 253);
-        let table = Firewall::new("nft".into(), &config, &[server.into()]).table(&[]);
+        let table = Firewall::new("nft".into(), &config, server, &[server.into()]).table(&[]);
         assert!(table.contains("elements = { 169.254.169.253 }"), "{table}");
         for net in ["100.64.0.0/10", "168.63.129.16/32", "169.254.0.0/16", "192.0.0.192/32"] {
             assert!(table.contains(net), "{net} in {table}");

@@ -18,13 +18,13 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use gantry_model::{ContainerId, firewall::Rules};
+use gantry_model::{Chain, ContainerId};
 use tokio_util::task::TaskTracker;
 
 pub use self::config::NetworkConfig;
 pub(crate) use self::config::plain;
 use self::{firewall::Firewall, link::Links};
-use crate::{Error, Result, pool::Pool};
+use crate::{Error, Firewall as Wanted, Result, pool::Pool};
 
 /// The container network of this host.
 #[derive(Debug)]
@@ -53,7 +53,7 @@ impl Network {
             gateway,
             pool: Mutex::new(pool),
             links,
-            firewall: Firewall::new(nft, config, &nameservers),
+            firewall: Firewall::new(nft, config, gateway, &nameservers),
             nameservers,
             config: config.clone(),
         })
@@ -97,11 +97,29 @@ impl Network {
         Ok(())
     }
 
-    /// Gives a container the firewall rules that its owner wants, in place of those that it has; nothing
-    /// happens while it has no address. Idempotent.
-    pub(crate) async fn rule(&self, id: ContainerId, rules: &Rules) -> Result<()> {
-        let Some(address) = self.address(id) else { return Ok(()) };
-        self.firewall.rule(address, rules).await
+    /// Gives a container the firewall rules that its owner wants, in place of older ones; says whether
+    /// it has an address that they hold for. Idempotent; the container need not be locked.
+    pub(crate) async fn rule(&self, id: ContainerId, wanted: &Wanted) -> Result<bool> {
+        self.firewall.rule(|| self.address(id), wanted).await
+    }
+
+    /// Gives a container that is about to start its rules: without them it must not.
+    pub(crate) async fn close(&self, id: ContainerId, wanted: &Wanted) -> Result<()> {
+        if self.rule(id, wanted).await? {
+            return Ok(());
+        }
+        Err(Error::failed("setting up the packet filter", "the container has no address here"))
+    }
+
+    /// Installs the rules of all containers again if somebody has removed them. That this fails is
+    /// for the log: the next look tries again.
+    pub(crate) async fn restore(&self) {
+        let pairs: Vec<_> =
+            self.pool().taken().map(|address| (address, hardware(address))).collect();
+        if let Err(error) = self.firewall.restore(&pairs).await {
+            let error = Chain(&error).to_string();
+            tracing::error!(error, "whether the packet filter is in force is not known");
+        }
     }
 
     /// Connects the network namespace of a process, which has nothing but an idle loopback yet.

@@ -40,10 +40,13 @@ pub(super) fn table(table: &str, bridge: &str) -> String {
 }
 
 /// Gives an address these rules, in place of those that it has.
-pub(super) fn replace(table: &str, address: Ipv4Addr, rules: &Rules) -> String {
+///
+/// A refusal is told to the edge alone, whose connections come from the `gateway`: in its
+/// transparent mode they come from the client's address, to which the word of it would go instead.
+pub(super) fn replace(table: &str, gateway: Ipv4Addr, address: Ipv4Addr, rules: &Rules) -> String {
     let mut lines = Vec::new();
     for direction in Direction::ALL {
-        let chain = format!("{direction}_{:08x}", address.to_bits());
+        let chain = chain_of(direction, address);
         let element = format!("inet {table} {direction} {{ {address} : jump {chain} }}");
         let mut rules = rules.of(direction).iter().filter(|rule| rule.enabled).peekable();
         // Adding first makes it no error to flush or remove what is not there.
@@ -55,15 +58,34 @@ pub(super) fn replace(table: &str, address: Ipv4Addr, rules: &Rules) -> String {
             lines.push(format!("delete chain inet {table} {chain}"));
         }
         for rule in rules {
-            lines.push(format!("add rule inet {table} {chain} {}", line(direction, rule)));
+            let fits = fits(direction, rule);
+            let mut say = |what: &str| lines.push(format!("add rule inet {table} {chain} {what}"));
+            match (rule.action, direction) {
+                (Action::Allow, _) => say(&format!("{fits} accept")),
+                (Action::Drop, _) => say(&format!("{fits} drop")),
+                (Action::Reject, Direction::Egress) => say(&format!("{fits} {}", refusal(rule))),
+                (Action::Reject, Direction::Ingress) => {
+                    say(&format!("ip saddr {gateway} {fits} {}", refusal(rule)));
+                    say(&format!("{fits} drop"));
+                }
+            }
         }
     }
     lines.push(String::new());
     lines.join("\n")
 }
 
-/// One rule: what fits, and what becomes of it.
-fn line(direction: Direction, rule: &Rule) -> String {
+/// Whether an address has rules of its owner in the table as `nft` lists it.
+pub(super) fn has(listed: &str, address: Ipv4Addr) -> bool {
+    Direction::ALL.into_iter().any(|direction| listed.contains(&chain_of(direction, address)))
+}
+
+fn chain_of(direction: Direction, address: Ipv4Addr) -> String {
+    format!("{direction}_{:08x}", address.to_bits())
+}
+
+/// What fits a rule.
+fn fits(direction: Direction, rule: &Rule) -> String {
     let mut words = Vec::new();
     if let Some(addresses) = &rule.other_side {
         let field = match direction {
@@ -72,31 +94,30 @@ fn line(direction: Direction, rule: &Rule) -> String {
         };
         words.push(format!("{field} {}", set(addresses.ranges())));
     }
-    let reject = match &rule.protocol {
+    match &rule.protocol {
         Protocol::Tcp(ports) | Protocol::Udp(ports) => {
             let name = rule.protocol.as_str();
             if let Some(source) = &ports.source {
                 words.push(format!("{name} sport {}", set(source.ranges())));
             }
             words.push(format!("{name} dport {}", set(ports.destination.ranges())));
-            if name == "tcp" { "reject with tcp reset" } else { "reject" }
         }
         Protocol::Icmp4 { kind, code } => {
             words.push("ip protocol icmp".to_owned());
             words.extend(kind.map(|kind| format!("icmp type {kind}")));
             words.extend(code.map(|code| format!("icmp code {code}")));
-            "reject with icmp admin-prohibited"
         }
-    };
-    words.push(
-        match rule.action {
-            Action::Allow => "accept",
-            Action::Drop => "drop",
-            Action::Reject => reject,
-        }
-        .to_owned(),
-    );
+    }
     words.join(" ")
+}
+
+/// How the sender of what is refused is told.
+const fn refusal(rule: &Rule) -> &'static str {
+    match rule.protocol {
+        Protocol::Tcp(_) => "reject with tcp reset",
+        Protocol::Udp(_) => "reject",
+        Protocol::Icmp4 { .. } => "reject with icmp admin-prohibited",
+    }
 }
 
 /// An anonymous set of ranges that do not overlap.
@@ -129,15 +150,17 @@ mod tests {
             "egress": [],
         }))
         .unwrap();
-        let text = replace("t", Ipv4Addr::new(10, 88, 0, 5), &rules);
+        let text = replace("t", Ipv4Addr::new(10, 88, 0, 1), Ipv4Addr::new(10, 88, 0, 5), &rules);
         let rule = "add rule inet t ingress_0a580005";
         let want = format!(
             "add chain inet t ingress_0a580005\n\
              flush chain inet t ingress_0a580005\n\
              add element inet t ingress {{ 10.88.0.5 : jump ingress_0a580005 }}\n\
              {rule} ip saddr {{ 192.0.2.0-192.0.2.255 }} tcp sport {{ 1-1023 }} tcp dport {{ 80, 443 }} accept\n\
-             {rule} udp dport {{ 53 }} reject\n\
-             {rule} ip protocol icmp icmp type 8 icmp code 0 reject with icmp admin-prohibited\n\
+             {rule} ip saddr 10.88.0.1 udp dport {{ 53 }} reject\n\
+             {rule} udp dport {{ 53 }} drop\n\
+             {rule} ip saddr 10.88.0.1 ip protocol icmp icmp type 8 icmp code 0 reject with icmp admin-prohibited\n\
+             {rule} ip protocol icmp icmp type 8 icmp code 0 drop\n\
              add chain inet t egress_0a580005\n\
              flush chain inet t egress_0a580005\n\
              add element inet t egress {{ 10.88.0.5 : jump egress_0a580005 }}\n\

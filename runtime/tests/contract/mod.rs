@@ -3,9 +3,9 @@
 use std::{collections::BTreeMap, net::IpAddr, pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use gantry_model::{ContainerId, SnapshotId, container::ImageName, firewall::Rules};
+use gantry_model::{ContainerId, SnapshotId, container::ImageName};
 use gantry_runtime::{
-    Error, Exec, ExecUser, ExitStatus, Kit, Limits, Observed, Order, PtySize, Runtime,
+    Error, Exec, ExecUser, ExitStatus, Firewall, Kit, Limits, Observed, Order, PtySize, Runtime,
     SnapshotInfo, Source, State,
 };
 use tokio::{
@@ -84,7 +84,7 @@ pub(crate) fn order(host: &impl Host, n: u8) -> Order {
         env: BTreeMap::from([("GREETING".to_owned(), "good day".to_owned())]),
         ramdisk: false,
         limits: Limits { memory_bytes: 256 << 20, cpu_millis: 1000, pids: 100 },
-        firewall: Rules::default(),
+        firewall: Firewall::default(),
     }
 }
 

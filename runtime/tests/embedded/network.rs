@@ -3,6 +3,7 @@
 use std::{io::Write as _, net::IpAddr, os::fd::AsFd as _, time::Duration};
 
 use gantry_model::firewall::Rules;
+use gantry_runtime::Firewall;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::json;
 use tokio::{
@@ -138,10 +139,12 @@ pub(crate) async fn the_world_is_reached_through_the_hosts_address_and_does_not_
     assert_eq!(machine.shell(1, &ask).await, format!("seen from {}", world.host));
     let rules = json!({ "ingress": [], "egress": [{ "action": "reject", "protocol": "tcp",
         "description": "", "destination": world.own, "destination_port": "9000" }] });
-    runtime.ensure_firewall(order.id, &Rules::read(&rules).unwrap()).await.unwrap();
+    let rules = Rules::read(&rules).unwrap();
+    runtime.ensure_firewall(order.id, &Firewall { version: 1, rules }).await.unwrap();
     let refused = machine.shell(1, &format!("{ask} || echo refused")).await;
     assert!(refused.ends_with("refused"), "its owner closes the world for it: {refused}");
-    runtime.ensure_firewall(order.id, &Rules::default()).await.unwrap();
+    let open = Firewall { version: 2, rules: Rules::default() };
+    runtime.ensure_firewall(order.id, &open).await.unwrap();
     assert_eq!(machine.shell(1, &ask).await, format!("seen from {}", world.host));
     let address = address.to_string();
     let status = Command::new("ip")

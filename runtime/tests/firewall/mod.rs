@@ -3,7 +3,7 @@
 use std::{io::ErrorKind, net::IpAddr, time::Duration};
 
 use gantry_model::firewall::Rules;
-use gantry_runtime::Order;
+use gantry_runtime::{Firewall, Order};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -17,8 +17,13 @@ use crate::{
     machine::{Machine, OPEN_PORT},
 };
 
-fn rules(ingress: &Value, egress: &Value) -> Rules {
-    Rules::read(&json!({ "ingress": ingress, "egress": egress })).unwrap()
+fn rules(version: u64, ingress: &Value, egress: &Value) -> Firewall {
+    let rules = Rules::read(&json!({ "ingress": ingress, "egress": egress })).unwrap();
+    Firewall { version, rules }
+}
+
+fn none(version: u64) -> Firewall {
+    Firewall { version, rules: Rules::default() }
 }
 
 fn rule(action: &str, protocol: &str, more: &Value) -> Value {
@@ -47,22 +52,25 @@ async fn is_refused(address: IpAddr, port: u16) -> bool {
 pub(crate) async fn rules_decide_about_connections(machine: &mut Machine) {
     let serve = "for port in 8080 8081; do httpd -p $port -h /etc; done";
     let refused = rule("reject", "tcp", &json!({ "destination_port": "8081" }));
-    let firewall = rules(&json!([refused]), &json!([]));
+    let firewall = rules(1, &json!([refused]), &json!([]));
     let (runtime, order) = (machine.runtime(), Order { firewall, ..order(machine, 1) });
     let address = runtime.ensure_running(&order).await.unwrap().address;
     machine.shell(1, serve).await;
     until("its server answers", async || passes(address, 8080).await).await;
     assert!(is_refused(address, 8081).await, "the rules of its order hold from the beginning");
 
-    runtime.ensure_firewall(order.id, &Rules::default()).await.unwrap();
+    runtime.ensure_firewall(order.id, &none(2)).await.unwrap();
     let mut before = connect(address, 8081).await.expect("an answer").expect("a connection");
     let gateway = machine.config.network.subnet.hosts().next().unwrap();
+    let table = format!("gantryowners_{}", machine.config.network.bridge);
     let first = rule("allow", "tcp", &json!({ "destination_port": "8080", "source": gateway }));
     let off = rule("allow", "tcp", &json!({ "destination_port": "8081", "state": "disabled" }));
     let rest = rule("drop", "tcp", &json!({ "destination_port": "1-65535" }));
-    let closed = rules(&json!([first, off, rest]), &json!([]));
+    let closed = rules(3, &json!([first, off, rest]), &json!([]));
     runtime.ensure_firewall(order.id, &closed).await.unwrap();
-    assert!(passes(address, 8080).await, "the first rule that fits decides");
+    runtime.ensure_firewall(order.id, &none(2)).await.unwrap();
+    runtime.ensure_running(&order).await.unwrap();
+    assert!(passes(address, 8080).await, "the first rule that fits decides, and no older ones");
     assert!(connect(address, 8081).await.is_none(), "what is dropped is not answered");
     before.write_all(b"GET /hostname HTTP/1.0\r\n\r\n").await.unwrap();
     let answer = timeout(Duration::from_secs(2), before.read_u8()).await;
@@ -72,7 +80,17 @@ pub(crate) async fn rules_decide_about_connections(machine: &mut Machine) {
     let runtime = machine.restart().await;
     assert!(connect(address, 8081).await.is_none(), "they hold while the next one knows nothing");
     assert!(passes(address, 8080).await);
-    runtime.ensure_firewall(order.id, &Rules::default()).await.unwrap();
+    let nft = async |args: &[&str]| {
+        let output = Command::new("nft").args(args).output().await.unwrap();
+        assert!(output.status.success(), "nft {args:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    runtime.ensure_firewall(order.id, &closed).await.unwrap();
+    nft(&["delete", "table", "inet", &table]).await;
+    assert!(passes(address, 8081).await, "somebody has emptied the packet filter");
+    runtime.list().await.unwrap();
+    assert!(connect(address, 8081).await.is_none(), "the next look installs it again");
+    runtime.ensure_firewall(order.id, &none(4)).await.unwrap();
     assert!(passes(address, 8081).await, "without rules it is open again");
 
     let ping = format!("ping -c 1 -W 2 {gateway} >/dev/null 2>&1 && echo got || echo no");
@@ -84,16 +102,13 @@ pub(crate) async fn rules_decide_about_connections(machine: &mut Machine) {
     assert_eq!(machine.shell(1, &ping).await, "got");
     let host = json!({ "destination": format!("{gateway}"), "destination_port": "1-65535" });
     let echo = rule("drop", "icmp4", &json!({ "icmp_type": "8" }));
-    let shut = rules(&json!([]), &json!([rule("reject", "tcp", &host), echo]));
+    let shut = rules(5, &json!([]), &json!([rule("reject", "tcp", &host), echo]));
     runtime.ensure_firewall(order.id, &shut).await.unwrap();
     assert_eq!(machine.shell(1, &dial).await, "no", "what it may not reach");
     assert_eq!(machine.shell(1, &ping).await, "no", "nor by ICMP");
     assert!(passes(address, 8080).await, "its answers are no connections of its own");
 
     runtime.ensure_deleted(order.id).await.unwrap();
-    let table = format!("gantry_{}_owners", machine.config.network.bridge);
-    let listed =
-        Command::new("nft").args(["list", "table", "inet", &table]).output().await.unwrap();
-    let listed = String::from_utf8(listed.stdout).unwrap();
+    let listed = nft(&["list", "table", "inet", &table]).await;
     assert!(listed.contains("hook output") && !listed.contains("gress_"), "{listed}");
 }
