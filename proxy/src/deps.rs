@@ -4,7 +4,7 @@ use std::{convert::Infallible, fmt, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use gantry_model::{ContainerId, RealmId, Scheme, Service};
+use gantry_model::{ContainerId, RealmId, Scheme, Service, Target, access::Demand};
 use gantry_router::Routes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
@@ -128,6 +128,26 @@ impl KitPorts {
     pub const fn get(&self, service: Service) -> &KitPort {
         &self.0[service as usize]
     }
+
+    /// The service that has a port, and its index, unless all indexes have this one. A desktop has
+    /// none of its own, and logs have none at all.
+    pub fn at(&self, port: u16) -> Option<(Service, Option<u16>)> {
+        let has_port = |service: &Service| !matches!(service, Service::Desktop | Service::Logs);
+        Service::ALL.into_iter().filter(has_port).find_map(|service| {
+            let kit = self.get(service);
+            if !kit.per_index {
+                return (kit.port == port).then_some((service, None));
+            }
+            let index = port.checked_sub(kit.port)?;
+            let exists = (service.index_min()..=service.index_max()).contains(&index);
+            exists.then_some((service, Some(index)))
+        })
+    }
+
+    /// What a request asks for, where Kit services are reached like this.
+    pub fn demand(&self, target: &Target<'_>) -> Demand {
+        Demand::of(target, |port| self.at(port))
+    }
 }
 
 /// Something that must be well before this edge should get traffic.
@@ -197,5 +217,39 @@ pub struct Deps {
 impl fmt::Debug for Deps {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Deps").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_is_told_from_those_beside_it() {
+        let kit = KitPorts::new(|service| {
+            let each = [
+                (Service::Terminal, 20_000),
+                (Service::Desktop, 20_000),
+                (Service::Browser, 60_000),
+            ];
+            let first = each.iter().find(|(other, _)| *other == service).map(|(_, port)| *port);
+            let (port, per_index) = (first.unwrap_or(100 + service as u16), first.is_some());
+            KitPort { provided: false, scheme: Scheme::Http, port, per_index }
+        });
+        for (port, want) in [
+            (0, None),
+            (100 + Service::Files as u16, Some((Service::Files, None))),
+            (100 + Service::Logs as u16, None),
+            (19_999, None),
+            (20_000, Some((Service::Terminal, Some(0)))),
+            (20_001, Some((Service::Terminal, Some(1)))),
+            (29_999, Some((Service::Terminal, Some(9_999)))),
+            (30_000, None),
+            (60_000, (Service::Browser.index_min() == 0).then_some((Service::Browser, Some(0)))),
+            (65_535, Some((Service::Browser, Some(5_535)))),
+            (100 + Service::Code as u16, Some((Service::Code, None))),
+        ] {
+            assert_eq!(kit.at(port), want, "{port}");
+        }
     }
 }

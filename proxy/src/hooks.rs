@@ -14,7 +14,7 @@ use std::{rc::Rc, time::Duration};
 
 use gantry_model::{
     ContainerId, ProjectId, RouteKey, Scheme, Service, Target,
-    access::{GroupName, GroupSet, Policy, Program},
+    access::{Demand, GroupName, GroupSet, Policy, Program},
     hook::{Hook, Script},
 };
 use gantry_router::Gate;
@@ -112,28 +112,30 @@ pub(crate) async fn ask(
 }
 
 /// The groups that decide whether a hook of the service sees a request.
-pub(crate) fn groups(gate: &Gate, policy: &Policy, program: Program) -> GroupSet {
-    let of_service = gate.hooks.iter().filter(|hook| hook.service == program);
+pub(crate) fn groups(gate: &Gate, policy: &Policy, demand: &Demand) -> GroupSet {
+    let is_asked = |hook: &&Hook| demand.programs().any(|program| hook.service == program);
+    let of_service = gate.hooks.iter().filter(is_asked);
     of_service.map(|hook| policy.named(&hook.groups)).fold(GroupSet::EMPTY, GroupSet::union)
 }
 
-/// The first hook of a service that sees a request.
+/// The first hook of a service that sees a request; on the port of a Kit service its hooks come first.
 fn find<'g, B>(
     ask: &Ask<'_>,
     gate: &'g Gate,
     target: &Target<'_>,
     request: &Request<B>,
 ) -> Option<&'g Hook> {
-    let program = Program::of(target);
+    let demand = ask.worker.deps().kit.demand(target);
     let headers = request.headers();
     let header_is = |name: &str, value: &str| {
         headers.get_all(name).iter().any(|field| field.as_bytes() == value.as_bytes())
     };
     let is_member = |name: &GroupName| ask.pass.as_ref().is_some_and(|pass| pass.is_member(name));
     let (method, path) = (request.method().as_str(), request.uri().path());
-    gate.hooks
-        .iter()
-        .find(|hook| hook.service == program && hook.matches(method, path, header_is, is_member))
+    let sees = |hook: &Hook| hook.matches(method, path, header_is, is_member);
+    demand
+        .programs()
+        .find_map(|program| gate.hooks.iter().find(|hook| hook.service == program && sees(hook)))
 }
 
 /// What an answer of a script means.

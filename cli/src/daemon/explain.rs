@@ -8,7 +8,7 @@ use std::{io, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duratio
 use anyhow::Context as _;
 use gantry_model::{
     Chain, Domain, Hostname, RouteKey, ServerName, Service, Target,
-    access::{Caller, Decision, GroupSet, Program, Reason},
+    access::{Caller, Decision, GroupSet, Reason},
     selector::program,
 };
 use gantry_proxy::KitPorts;
@@ -347,19 +347,19 @@ fn walk_alias(alias: Option<&AliasRoute>, kit: &KitPorts, table: &RouteTable, wa
 }
 
 /// What becomes of a request without any credential; whether it goes on.
-fn walk_decision(route: &Route, target: &Target<'_>, table: &RouteTable, walk: &mut Walk) -> bool {
+fn walk_decision(
+    route: &Route,
+    target: &Target<'_>,
+    (kit, table): (&KitPorts, &RouteTable),
+    walk: &mut Walk,
+) -> bool {
     let gate = table.gate(route.container).filter(|_| route.gated);
     let Some(policy) = gate.as_ref().and_then(|gate| gate.policy.as_ref()) else {
         walk.step("decision", "allow", "no permission document exists; the URL is the credential");
         return true;
     };
-    let number = match target {
-        Target::Kit { index, .. } => Some(*index),
-        Target::Port { port, .. } => Some(*port),
-        Target::Ssh => None,
-    };
-    let nobody = GroupSet::default();
-    let decision = policy.decide(Program::of(target), number, nobody, Caller::Unknown);
+    let demand = kit.demand(target);
+    let decision = demand.decide(policy, GroupSet::default(), Caller::Unknown);
     let (result, reason, answer) = match decision {
         Decision::Allow => ("allow", "the default of the permission document", None),
         Decision::Challenge => {
@@ -373,6 +373,10 @@ fn walk_decision(route: &Route, target: &Target<'_>, table: &RouteTable, walk: &
             "the default of the permission document",
             Some(("403", "only who belongs to a group that opens it passes")),
         ),
+    };
+    let reason = match demand.kit() {
+        Some(service) => format!("{reason}; the port is that of {service}, which counts, too"),
+        None => reason.to_owned(),
     };
     walk.step("decision", format!("{result}, without a credential"), reason);
     if let Some((status, reason)) = answer {
@@ -389,7 +393,7 @@ fn walk_route(
 ) {
     if let Target::Kit { service: Service::Logs, .. } = target {
         walk.step("route", "the edge itself", "it answers whether the container runs or not");
-        if walk_decision(route, target, table, walk) {
+        if walk_decision(route, target, (kit, table), walk) {
             walk.step("answer", "by the edge", "the requests to the container that it has logged");
         }
         return;
@@ -401,7 +405,7 @@ fn walk_route(
                 format!("running at {address}"),
                 format!("started at {since_ms} ms"),
             );
-            if *target == Target::Ssh || walk_decision(route, target, table, walk) {
+            if *target == Target::Ssh || walk_decision(route, target, (kit, table), walk) {
                 walk_endpoint(address, target, kit, walk);
             }
             return;

@@ -5,6 +5,7 @@
 //! enough. Credentials are checked elsewhere; what a request has proved comes in as a set of groups,
 //! and the decision is a function of that and the document.
 
+mod demand;
 mod method;
 mod policy;
 mod print;
@@ -16,6 +17,7 @@ use std::collections::BTreeMap;
 use ipnet::IpNet;
 use sha2::{Digest, Sha256};
 
+pub use demand::Demand;
 pub use policy::{Caller, Decision, GroupSet, Policy, Reason};
 pub use program::Program;
 

@@ -33,7 +33,7 @@ use std::{
 
 use gantry_model::{
     ContainerId, Target,
-    access::{Decision, GroupSet, Policy, Program, Reason},
+    access::{Decision, Demand, GroupSet, Policy, Reason},
 };
 use gantry_router::Gate;
 use http::{HeaderMap, Request, Response, Uri};
@@ -123,8 +123,7 @@ struct Case<'c> {
     container: ContainerId,
     gate: &'c Arc<Gate>,
     policy: &'c Policy,
-    program: Program,
-    number: Option<u16>,
+    demand: Demand,
     /// The groups worth checking.
     wants: GroupSet,
     /// The groups that say something about the service.
@@ -141,8 +140,9 @@ pub(crate) fn check_now(
     target: &Target<'_>,
     request: Downstreams<'_>,
 ) -> Option<Result<Admission, Failure>> {
-    let Some(case) = Case::of(gate, container, target) else {
-        return Some(Ok(pass(ask, gate, target, Proven::default())));
+    let demand = ask.worker.deps().kit.demand(target);
+    let Some(case) = Case::of(gate, container, demand) else {
+        return Some(Ok(pass(ask, gate, demand, Proven::default())));
     };
     if case.is_for_the_edge(request.uri()) {
         return None;
@@ -152,7 +152,7 @@ pub(crate) fn check_now(
     } else {
         credentials::known(ask, &case.evidence(request))?
     };
-    Some(case.decide(ask, target, request, proven))
+    Some(case.decide(ask, request, proven))
 }
 
 /// Decides about a request for `target` of the container behind `gate`, and takes out of it what the
@@ -164,8 +164,9 @@ pub(crate) async fn check(
     target: &Target<'_>,
     request: Downstreams<'_>,
 ) -> Result<Admission, Failure> {
-    let Some(case) = Case::of(gate, container, target) else {
-        return Ok(pass(ask, gate, target, Proven::default()));
+    let demand = ask.worker.deps().kit.demand(target);
+    let Some(case) = Case::of(gate, container, demand) else {
+        return Ok(pass(ask, gate, demand, Proven::default()));
     };
     if case.is_for_the_edge(request.uri())
         && let Some(answer) = sign_in::serve(ask, &case.sign_in(), request).await
@@ -177,23 +178,22 @@ pub(crate) async fn check(
     } else {
         credentials::prove(ask, &case.evidence(request)).await?
     };
-    case.decide(ask, target, request, proven)
+    case.decide(ask, request, proven)
 }
 
 impl<'c> Case<'c> {
     /// Nothing if there is no policy.
-    fn of(gate: &'c Arc<Gate>, container: ContainerId, target: &Target<'_>) -> Option<Self> {
+    fn of(gate: &'c Arc<Gate>, container: ContainerId, demand: Demand) -> Option<Self> {
         let policy = gate.policy.as_ref()?;
-        let (program, number) = (Program::of(target), number(target));
-        let hooked = hooks::groups(gate, policy, program);
-        let wants = policy.wants(program, number).union(hooked);
-        let speaking = policy.speaking(program).union(hooked);
-        Some(Self { container, gate, policy, program, number, wants, speaking })
+        let hooked = hooks::groups(gate, policy, &demand);
+        let wants = demand.wants(policy).union(hooked);
+        let speaking = demand.speaking(policy).union(hooked);
+        Some(Self { container, gate, policy, demand, wants, speaking })
     }
 
     fn sign_in(&self) -> Service<'c> {
-        let Self { container, gate, policy, program, number, wants: _, speaking } = *self;
-        Service { container, gate, policy, program, number, speaking }
+        let Self { container, gate, policy, demand, wants: _, speaking } = *self;
+        Service { container, gate, policy, demand, speaking }
     }
 
     /// Whether a path may be one of those that the edge answers itself.
@@ -202,7 +202,7 @@ impl<'c> Case<'c> {
     }
 
     fn evidence<'e, B>(&'e self, request: &'e Request<B>) -> Evidence<'e> {
-        let Self { container, gate, policy, program: _, number: _, wants, speaking } = *self;
+        let Self { container, gate, policy, demand: _, wants, speaking } = *self;
         let (headers, uri) = (request.headers(), request.uri());
         let method = Some(request.method());
         Evidence { container, gate, policy, wants, speaking, headers, uri, method }
@@ -211,13 +211,12 @@ impl<'c> Case<'c> {
     fn decide(
         &self,
         ask: &Ask<'_>,
-        target: &Target<'_>,
         request: Downstreams<'_>,
         proven: Proven,
     ) -> Result<Admission, Failure> {
-        let Self { container, policy, program, number, speaking, .. } = *self;
+        let Self { container, policy, demand, speaking, .. } = *self;
         let (method, headers) = (request.method(), request.headers());
-        let decision = policy.decide(program, number, proven.groups, proven.caller());
+        let decision = demand.decide(policy, proven.groups, proven.caller());
         if decision != Decision::Allow && preflight::is_preflight(method, headers) {
             return answer_preflight(ask, &self.sign_in(), headers, decision);
         }
@@ -237,19 +236,18 @@ impl<'c> Case<'c> {
         if browser::is_forged(ask, container, method, headers) {
             // What a browser adds by itself does not count.
             let (groups, caller) = (proven.deliberate, proven.deliberate_caller());
-            if policy.decide(program, number, groups, caller) != Decision::Allow {
+            if demand.decide(policy, groups, caller) != Decision::Allow {
                 return Err(Denied::Origin.into());
             }
         }
         strip::strip(request, policy, speaking, proven.bare);
-        Ok(pass(ask, self.gate, target, proven))
+        Ok(pass(ask, self.gate, demand, proven))
     }
 }
 
-fn pass(ask: &Ask<'_>, gate: &Arc<Gate>, target: &Target<'_>, proven: Proven) -> Admission {
-    let service = (Program::of(target), number(target));
+fn pass(ask: &Ask<'_>, gate: &Arc<Gate>, demand: Demand, proven: Proven) -> Admission {
     let address = ask.downstream.peer.ip();
-    Admission::Passed(Rc::new(Pass::new(Arc::clone(gate), service, address, proven)))
+    Admission::Passed(Rc::new(Pass::new(Arc::clone(gate), demand, address, proven)))
 }
 
 fn answer_preflight(
@@ -265,15 +263,6 @@ fn answer_preflight(
     let own = origin.is_some_and(|origin| browser::is_own(ask, service.container, origin));
     let answer = preflight::answer(headers, service.policy, service.speaking, own);
     answer.map(|answer| Admission::Answered(Box::new(answer))).ok_or_else(|| Denied::Access.into())
-}
-
-/// The index or port that a cell may name.
-const fn number(target: &Target<'_>) -> Option<u16> {
-    match target {
-        Target::Kit { index, .. } => Some(*index),
-        Target::Port { port, .. } => Some(*port),
-        Target::Ssh => None,
-    }
 }
 
 const fn refusal(reason: Reason) -> Failure {

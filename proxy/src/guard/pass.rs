@@ -4,7 +4,7 @@
 
 use std::{cell::RefCell, net::IpAddr, sync::Arc};
 
-use gantry_model::access::{Caller, Decision, GroupName, Method, Policy, Program};
+use gantry_model::access::{Caller, Decision, Demand, GroupName, Method, Policy};
 use gantry_router::Gate;
 
 use super::credentials::{FOR_EVER, Held, Proof, Proven};
@@ -12,8 +12,7 @@ use super::credentials::{FOR_EVER, Held, Proof, Proven};
 /// Who was let in, and by which gate.
 #[derive(Debug)]
 pub(crate) struct Pass {
-    program: Program,
-    number: Option<u16>,
+    demand: Demand,
     address: IpAddr,
     grounds: RefCell<Grounds>,
 }
@@ -25,14 +24,9 @@ struct Grounds {
 }
 
 impl Pass {
-    pub(crate) fn new(
-        gate: Arc<Gate>,
-        (program, number): (Program, Option<u16>),
-        address: IpAddr,
-        proven: Proven,
-    ) -> Self {
+    pub(crate) fn new(gate: Arc<Gate>, demand: Demand, address: IpAddr, proven: Proven) -> Self {
         let address = address.to_canonical();
-        Self { program, number, address, grounds: RefCell::new(Grounds { gate, proven }) }
+        Self { demand, address, grounds: RefCell::new(Grounds { gate, proven }) }
     }
 
     /// Whether its holder has proved to belong to a group, by more than an address.
@@ -67,7 +61,7 @@ impl Pass {
             Some(policy) => {
                 let proven = self.carry_over(&grounds, policy, now_ms);
                 let (groups, caller) = (proven.groups, proven.caller());
-                if policy.decide(self.program, self.number, groups, caller) != Decision::Allow {
+                if self.demand.decide(policy, groups, caller) != Decision::Allow {
                     return false;
                 }
                 proven
@@ -110,7 +104,7 @@ impl Pass {
 
 #[cfg(test)]
 mod tests {
-    use gantry_model::{access::Document, edge::EdgeSettings};
+    use gantry_model::{Scheme, Target, access::Document, edge::EdgeSettings};
     use serde_json::{Value, json};
 
     use super::*;
@@ -119,6 +113,10 @@ mod tests {
         let document = document.map(|it| Document::parse(it, None, &mut String::new).unwrap());
         let policy = Policy::merge(None, document.as_ref());
         Arc::new(Gate { policy, hooks: Vec::new(), settings: EdgeSettings::default(), serial })
+    }
+
+    fn demand() -> Demand {
+        Demand::of(&Target::Port { scheme: Scheme::Http, port: 3000 }, |_| None)
     }
 
     /// Groups with their ways; all open port 3000.
@@ -161,7 +159,7 @@ mod tests {
             let mut proven = Proven::default();
             proven.carry(Proof { group: 0, method: 1 }, Caller::Known, FOR_EVER);
             let address = "::ffff:192.0.2.7".parse().unwrap();
-            let service = (Program::HTTP, Some(3000));
+            let service = demand();
             let pass = Pass::new(gate(1, Some(&before)), service, address, proven);
             assert!(pass.is_known() && pass.holds(Some(gate(1, None)), 0), "the same serial");
             assert_eq!(pass.holds(Some(gate(2, Some(&now))), 0), want, "{what}");
@@ -181,7 +179,7 @@ mod tests {
             let mut proven = Proven::default();
             proven.carry(Proof { group: 0, method: 0 }, Caller::Known, 1000);
             proven.carry(Proof { group: 1, method: 0 }, Caller::Known, 2000);
-            let service = (Program::HTTP, Some(3000));
+            let service = demand();
             let address = "192.0.2.7".parse().unwrap();
             let pass = Pass::new(Arc::clone(&gate), service, address, proven);
             let holds = |now_ms| (pass.holds(Some(Arc::clone(&gate)), now_ms), pass.until_ms());

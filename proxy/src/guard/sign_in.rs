@@ -11,7 +11,7 @@ use std::{fmt::Write, sync::Arc, time::Duration};
 
 use gantry_model::{
     ContainerId,
-    access::{Caller, Decision, GroupSet, Method as Way, Policy, Program},
+    access::{Caller, Decision, Demand, GroupSet, Method as Way, Policy},
 };
 use gantry_router::Gate;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header, uri::PathAndQuery};
@@ -58,8 +58,7 @@ pub(crate) struct Service<'s> {
     pub(crate) container: ContainerId,
     pub(crate) gate: &'s Arc<Gate>,
     pub(crate) policy: &'s Policy,
-    pub(crate) program: Program,
-    pub(crate) number: Option<u16>,
+    pub(crate) demand: Demand,
     /// The groups that say something about it.
     pub(crate) speaking: GroupSet,
 }
@@ -163,9 +162,7 @@ async fn submit(
     let opens = |proof: &Proof| {
         let mut groups = GroupSet::EMPTY;
         groups.insert(proof.group);
-        let decision =
-            service.policy.decide(service.program, service.number, groups, Caller::Known);
-        decision == Decision::Allow
+        service.demand.decide(service.policy, groups, Caller::Known) == Decision::Allow
     };
     let is_held = |proof: &Proof| held.iter().any(|held| held.proof == *proof);
     let mut ways = service.passwords().filter(|(proof, _)| is_held(proof) && opens(proof));

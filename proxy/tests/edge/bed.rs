@@ -162,6 +162,8 @@ pub(crate) struct Setup {
     pub(crate) https_port: u16,
     pub(crate) session_key: [u8; 32],
     pub(crate) container_network: IpNet,
+    /// How Kit services are reached.
+    pub(crate) kit: fn(Service) -> KitPort,
 }
 
 impl Default for Setup {
@@ -179,6 +181,7 @@ impl Default for Setup {
             https_port: 0,
             session_key: SESSION_KEY,
             container_network: "127.77.0.0/16".parse().unwrap(),
+            kit,
         }
     }
 }
@@ -253,7 +256,7 @@ impl Bed {
             wake: Arc::new(waker.clone()),
             activity: activity.clone(),
             logs: logs.clone(),
-            kit: KitPorts::new(kit),
+            kit: KitPorts::new(setup.kit),
             now_ms,
             readiness: vec![Arc::clone(&gauge) as _],
             metrics: vec![Arc::new(|text: &mut String| text.push_str("other_metric 1\n"))],
@@ -542,7 +545,8 @@ pub(crate) fn now_ms() -> i64 {
     i64::try_from(OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000_000).unwrap()
 }
 
-fn kit(service: Service) -> KitPort {
+/// The usual ones: those that can be started share their ports.
+pub(crate) fn kit(service: Service) -> KitPort {
     let provided = matches!(service, Service::Files | Service::Terminal | Service::Exec);
     let port = if provided { FILES_PORT - 1 } else { OWN_PORT + service as u16 };
     KitPort { provided, scheme: Scheme::Http, port, per_index: provided }

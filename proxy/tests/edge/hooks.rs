@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::{
     bed::{Bed, CONTAINER, FILES_PORT, PROJECT, Setup, host},
     client::Reply,
+    kit_ports::operators,
     origin::{self, Origin},
     python::{self, Program},
 };
@@ -291,6 +292,28 @@ fn hooks_of_a_group_see_its_members_alone() {
     let asked = scene.asked();
     let [asked] = &*asked else { panic!("{asked:?}") };
     assert_eq!(asked["fields"].get("x-guest"), None, "a credential stays at the edge");
+}
+
+#[test]
+fn the_hooks_of_a_kit_service_see_what_comes_by_its_port() {
+    let setup = Setup { kit: operators, ..Setup::default() };
+    let Some(scene) = scene_with(Bed::with(128, setup), &json!([hook("pass")])) else { return };
+    assert_eq!(scene.get("/", "").status, 200);
+    let mut of_guests = hook("block");
+    of_guests["applies_to"] = json!({ "groups": ["guests"] });
+    for (terminal, want) in [(&of_guests, [200, 451]), (&hook("block"), [451, 451])] {
+        let hooks = json!({ "http": [hook("pass")], "terminal": [terminal] });
+        let hooks = Hook::all_from_json("hooks", &hooks).unwrap();
+        scene.bed.change(CONTAINER, |edge| edge.hooks = hooks);
+        scene.bed.gate(
+            CONTAINER,
+            &json!({
+                "groups": { "guests": { "type": "token", "header": "X-Guest", "value": "g" } },
+                "permissions": {}, "default": "allow",
+            }),
+        );
+        assert_eq!(["", "X-Guest: g\r\n"].map(|fields| scene.get("/", fields).status), want);
+    }
 }
 
 #[test]

@@ -51,6 +51,7 @@ mod http3;
 #[cfg(test)]
 mod interim;
 mod kit;
+mod kit_ports;
 #[cfg(test)]
 mod large;
 #[cfg(test)]
