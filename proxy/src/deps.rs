@@ -115,33 +115,42 @@ impl KitPort {
 
 /// How every Kit service is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KitPorts([KitPort; Service::ALL.len()]);
+pub struct KitPorts {
+    services: [KitPort; Service::ALL.len()],
+    /// The first and the last port of each service that has any, in rising order: each request to a
+    /// port of a container with a permission document looks here.
+    taken: Box<[(u16, u16, Service)]>,
+}
 
 impl KitPorts {
-    /// As `of` says of each service.
+    /// As `of` says of each service. No two have the same port, but for desktops and logs.
     pub fn new(of: impl Fn(Service) -> KitPort) -> Self {
-        Self(Service::ALL.map(of))
+        let services = Service::ALL.map(of);
+        // A desktop has no port of its own, and logs have none at all.
+        let has_port = |service: &Service| !matches!(service, Service::Desktop | Service::Logs);
+        let taken = Service::ALL.into_iter().zip(&services);
+        let taken = taken.filter(|(service, _)| has_port(service)).map(|(service, kit)| {
+            let port = |index| kit.of(index).unwrap_or(u16::MAX);
+            (port(service.index_min()), port(service.index_max()), service)
+        });
+        let mut taken: Box<[_]> = taken.collect();
+        taken.sort_unstable();
+        Self { services, taken }
     }
 
     /// How a service is reached.
     #[expect(clippy::indexing_slicing, reason = "there is one for each variant, in their order")]
     pub const fn get(&self, service: Service) -> &KitPort {
-        &self.0[service as usize]
+        &self.services[service as usize]
     }
 
-    /// The service that has a port, and its index, unless all indexes have this one. A desktop has
-    /// none of its own, and logs have none at all.
+    /// The service that has a port, and its index, unless all indexes have this one.
     pub fn at(&self, port: u16) -> Option<(Service, Option<u16>)> {
-        let has_port = |service: &Service| !matches!(service, Service::Desktop | Service::Logs);
-        Service::ALL.into_iter().filter(has_port).find_map(|service| {
-            let kit = self.get(service);
-            if !kit.per_index {
-                return (kit.port == port).then_some((service, None));
-            }
-            let index = port.checked_sub(kit.port)?;
-            let exists = (service.index_min()..=service.index_max()).contains(&index);
-            exists.then_some((service, Some(index)))
-        })
+        let after = self.taken.partition_point(|(first, _, _)| *first <= port);
+        let (_, last, service) = *self.taken.get(after.checked_sub(1)?)?;
+        let kit = self.get(service);
+        let index = if kit.per_index { Some(port.checked_sub(kit.port)?) } else { None };
+        (port <= last).then_some((service, index))
     }
 
     /// What a request asks for, where Kit services are reached like this.
