@@ -358,7 +358,7 @@ fn code(code: Code) -> VarInt {
 /// Runs a request under the guard of its answer's body.
 async fn guarded_request(worker: Rc<Worker>, request: impl Future<Output = Ended>) -> Ended {
     let ended = Cell::new(Ended::Well);
-    guarded(worker, async { ended.set(request.await) }).await;
+    guarded(worker, async { ended.set(request.await) }, |_| ()).await;
     ended.get()
 }
 

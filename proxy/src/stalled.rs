@@ -48,9 +48,14 @@ impl Stream {
     }
 }
 
-/// Runs the task of a stream to its end or to the end of its body's wait. Returns whether its client was
-/// given up, because it took too little.
-pub(crate) async fn guarded(worker: Rc<Worker>, task: impl Future<Output = ()>) -> bool {
+/// Runs the task of a stream to its end or to the end of its body's wait. If its client was given up,
+/// because it took too little, that is told to `given_up`: a task around this one that heard it from
+/// here would move all of the stream's once more.
+pub(crate) async fn guarded(
+    worker: Rc<Worker>,
+    task: impl Future<Output = ()>,
+    given_up: impl FnOnce(&Worker),
+) {
     let mut task = pin!(task);
     let stream = Rc::new(Stream {
         wait: RefCell::default(),
@@ -62,7 +67,7 @@ pub(crate) async fn guarded(worker: Rc<Worker>, task: impl Future<Output = ()>) 
     // For answers that have no wait of their own.
     let mut own = None;
     let mut was_stalled = false;
-    poll_fn(|cx| {
+    let late = poll_fn(|cx| {
         let outer = worker.enter_stream(Some(Rc::clone(&stream)));
         let polled = task.as_mut().poll(cx);
         worker.enter_stream(outer);
@@ -101,5 +106,8 @@ pub(crate) async fn guarded(worker: Rc<Worker>, task: impl Future<Output = ()>) 
             }
         }
     })
-    .await
+    .await;
+    if late {
+        given_up(&worker);
+    }
 }

@@ -161,10 +161,8 @@ impl Session {
         let (worker, downstream) = (Rc::clone(&self.worker), Rc::clone(&self.downstream));
         let task = exchange(Rc::clone(&worker), Rc::clone(&downstream), request, reply);
         // The tracker waits for it.
-        drop(self.worker.tasks().spawn_local(async move {
-            if guarded(Rc::clone(&worker), task).await {
-                downstream.gives_up(worker.watch().now());
-            }
-        }));
+        drop(self.worker.tasks().spawn_local(guarded(worker, task, move |worker| {
+            downstream.gives_up(worker.watch().now());
+        })));
     }
 }
