@@ -328,7 +328,9 @@ pub(crate) async fn connect(
             (DialError::Refused, Some(KitService { starts: Some((service, _)), .. })) => {
                 Failure::ServiceNotStarted { service, retry: true }
             }
-            (DialError::Refused | DialError::Forbidden(_) | DialError::Unreachable(_), _) => {
+            // Whoever listened a moment ago does not any more.
+            (DialError::Refused, _) => closed(ask, to).0,
+            (DialError::Forbidden(_) | DialError::Unreachable(_), _) => {
                 Failure::UpstreamUnreachable { scheme: Scheme::Http }
             }
         }
@@ -350,15 +352,21 @@ pub(crate) async fn connect(
     Ok(Lease::Http2(lane))
 }
 
-/// Waits for the port of a container that was started a moment ago, if the request may wait.
-async fn wait_while_fresh(ask: &Ask<'_>, to: &Upstream) -> Result<(), Failure> {
+/// What to say of a port where nobody listens, and for how many milliseconds more somebody may be about to.
+fn closed(ask: &Ask<'_>, to: &Upstream) -> (Failure, u64) {
     let left_ms = FRESH_MS - ask.worker.now_ms().saturating_sub(to.since_ms);
     let left = u64::try_from(left_ms).unwrap_or(0);
     let (port, fresh) = (to.endpoint.port, left > 0);
-    let closed = match to.kit {
+    let failure = match to.kit {
         Some(KitService { service, .. }) => Failure::ServiceAbsent { service, port, fresh },
         None => Failure::PortClosed { port, fresh },
     };
+    (failure, left)
+}
+
+/// Waits for the port of a container that was started a moment ago, if the request may wait.
+async fn wait_while_fresh(ask: &Ask<'_>, to: &Upstream) -> Result<(), Failure> {
+    let (closed, left) = closed(ask, to);
     if left == 0 || !to.is_patient {
         return Err(closed);
     }

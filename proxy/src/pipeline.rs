@@ -347,6 +347,10 @@ fn service(worker: &Worker, target: &Target<'_>) -> Result<ServicePort, Failure>
         Target::Kit { service, index, .. } => {
             let program = program(service, index);
             let kit = worker.deps().kit.get(program.0);
+            if service == Service::Desktop && kit.provided {
+                // The Kit's terminal has no desktop: whoever may have one must not get a shell.
+                return Err(Failure::ServiceNotProvided(service));
+            }
             let port = kit.of(program.1).ok_or(Failure::NotFound)?;
             let starts = kit.provided.then_some(program);
             Ok((Some(KitService { service, index, starts }), port, kit.scheme))

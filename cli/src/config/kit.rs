@@ -12,6 +12,9 @@ const RULE: &str = "must be a port from 1 to 65535, or \"<port>+n\" for a port o
 /// Reads the section.
 pub(super) fn read(reader: &mut Reader<'_>) -> Option<KitPorts> {
     let mut taken: Vec<(Service, KitPort)> = Vec::new();
+    // Where every container has something else, or where `http` and `https` lead.
+    let others =
+        [(22, "SSH"), (80, "http"), (443, "https"), (gantry_kit::WELCOME_PORT, "the welcome page")];
     let mut is_whole = true;
     for entry in gantry_kit::catalogue().iter().filter(|entry| is_configured(entry.service)) {
         let service = entry.service;
@@ -26,6 +29,11 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Option<KitPorts> {
             let rule = format!("is a port that kit.{} has, too", other.name());
             let origin = reader.origin_of(&key);
             reader.problem(&origin, &key, rule);
+        }
+        let has = |(other, _): &&(u16, &str)| overlap((*other, *other), range(service, port));
+        if let Some((other, what)) = others.iter().find(has) {
+            let origin = reader.origin_of(&key);
+            reader.problem(&origin, &key, format!("holds port {other}, which is that of {what}"));
         }
         taken.push((service, port));
     }

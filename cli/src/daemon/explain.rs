@@ -425,8 +425,12 @@ fn walk_endpoint(address: std::net::IpAddr, target: &Target<'_>, kit: &KitPorts,
     };
     match *target {
         Target::Kit { service, index, sub: _ } => {
+            let is_desktop = service == Service::Desktop;
             let (service, index) = program(service, index);
             let at = kit.get(service);
+            if is_desktop && at.provided {
+                return walk.step("answer", "501", "the terminal of this Kit has no desktop");
+            }
             let Some(port) = at.of(index) else {
                 return walk.step("answer", "404", "the index has no port");
             };

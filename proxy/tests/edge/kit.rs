@@ -3,10 +3,10 @@
 use std::{net::SocketAddr, time::Duration};
 
 use gantry_model::{Phase, Service};
-use gantry_proxy::StartFailed;
+use gantry_proxy::{KitPort, StartFailed};
 
 use crate::{
-    bed::{Bed, CONTAINER, FILES_PORT, OWN_PORT, Setup, host, now_ms},
+    bed::{Bed, CONTAINER, FILES_PORT, OWN_PORT, Setup, host, kit, now_ms},
     origin::Origin,
 };
 
@@ -140,9 +140,6 @@ fn a_panic_of_the_api_costs_one_request() {
     assert_eq!(client.get("api.gantry.localhost", "/", "").status, 200);
 }
 
-/// The query that the last desktop's requests have.
-const DESKTOP_LAST: &str = "/?desktop=true&redirect=display&terminal_id=65535&display=65535";
-
 /// A program of the container's own.
 fn own(bed: &Bed, port: u16) -> Origin {
     Origin::simple(SocketAddr::new(bed.container_address(2), port))
@@ -167,14 +164,6 @@ fn a_service_is_told_which_instance_its_hostname_named() {
         ("exec-1", "/hello?execId=7&id=1", &files, "/hello?execId=7&id=1"),
         ("http-3000", "/?terminal_id=9&id=1", &port, "/?terminal_id=9&id=1"),
         ("http", "/?terminal_id=9", &http, "/?terminal_id=9"),
-        // A desktop is asked of the first terminal.
-        (
-            "desktop-3",
-            "/a?desktop_env=mate&desktop=no&redirect=https://evil.example&terminal_id=9&display=8&x=1",
-            &files,
-            "/a?desktop_env=mate&desktop=true&redirect=display&terminal_id=1603&display=1603",
-        ),
-        ("desktop-63935", "/?desktop_env=sh", &files, DESKTOP_LAST),
         // What the Kit does not bring may be a program of the container's own.
         ("display-7", "/view?display=8&x=1", &display, "/view?x=1&display=7"),
         ("code-3", "/?folder=/srv&id=4", &code, "/?folder=/srv&id=3"),
@@ -192,4 +181,41 @@ fn a_service_is_told_which_instance_its_hostname_named() {
     client.send(star);
     assert_eq!(client.reply().status, 200);
     assert_eq!(terminal.seen().last().unwrap().line(), "OPTIONS * HTTP/1.1");
+}
+
+/// A Kit of the operator's own, whose terminals share a port.
+fn operators(service: Service) -> KitPort {
+    KitPort { provided: false, per_index: false, ..kit(service) }
+}
+
+#[test]
+fn a_desktop_is_asked_of_a_terminal_that_may_have_one_and_never_of_ours() {
+    let bed = Bed::with(250, Setup { kit: operators, ..Setup::default() });
+    bed.set(CONTAINER, Phase::Running, 1);
+    let terminal = own(&bed, FILES_PORT - 1);
+    let mut client = bed.client();
+    for (service, path, want) in [
+        (
+            "desktop-3",
+            "/a?desktop_env=mate&desktop=no&redirect=https://evil.example&terminal_id=9&display=8&x=1",
+            "/a?desktop_env=mate&desktop=true&redirect=display&terminal_id=1603&display=1603",
+        ),
+        (
+            "desktop-63935",
+            "/?desktop_env=sh",
+            "/?desktop=true&redirect=display&terminal_id=65535&display=65535",
+        ),
+    ] {
+        assert_eq!(client.get(&host(CONTAINER, service), path, "").status, 200);
+        let seen = terminal.seen();
+        let line = seen.last().unwrap().line();
+        assert_eq!(line, format!("GET {want} HTTP/1.1"), "{service}");
+    }
+    // The Kit's own would start a shell, which is not what who may have a desktop may have.
+    let bed = Bed::new(251);
+    bed.set(CONTAINER, Phase::Running, 1);
+    let shell = own(&bed, FILES_PORT);
+    let reply = bed.client().get(&host(CONTAINER, "desktop-3"), "/", "");
+    assert_eq!((reply.status, reply.code()), (501, Some("SERVICE_NOT_PROVIDED")));
+    assert!(shell.seen().is_empty(), "nobody is asked");
 }
