@@ -5,29 +5,24 @@ held.py ADDRESS PORT HOST CA MODE [FIELD…]
 MODE cut: a WebSocket, a long download and a stream of events, with these fields ("Name: value");
 says `open` once all of them have brought something, and `cut NAME` when one has ended.
 MODE idle: a WebSocket that sends pings only, and a page that polls; says `open`.
+
+All in one thread: before Python 3.13 two threads that use one TLS connection break it.
 """
 
-import socket
+import asyncio
 import ssl
 import sys
-import threading
 
+import websockets.asyncio.client
 import websockets.exceptions
-import websockets.sync.client
 
 ADDRESS, PORT, HOST, CA, MODE, *FIELDS = sys.argv[1:]
 TRUST = ssl.create_default_context(cafile=CA)
-SAYS = threading.Lock()
+PATIENCE = 60
 
 
 def say(text):
-    with SAYS:
-        print(text, flush=True)
-
-
-def connect():
-    """A connection by TCP, without patience beyond a minute."""
-    return socket.create_connection((ADDRESS, int(PORT)), 60)
+    print(text, flush=True)
 
 
 def request(path, more=""):
@@ -35,63 +30,74 @@ def request(path, more=""):
     return f"GET {path} HTTP/1.1\r\nHost: {HOST}\r\n{fields}{more}\r\n".encode()
 
 
+async def connect():
+    """A TLS connection as a reader and a writer."""
+    opening = asyncio.open_connection(ADDRESS, int(PORT), ssl=TRUST, server_hostname=HOST)
+    return await asyncio.wait_for(opening, PATIENCE)
+
+
 def tunnel(**how):
     fields = dict(field.split(": ", 1) for field in FIELDS)
-    return websockets.sync.client.connect(
-        f"wss://{HOST}/ws", sock=connect(), ssl=TRUST, additional_headers=fields, **how
+    return websockets.asyncio.client.connect(
+        f"wss://{HOST}/ws",
+        host=ADDRESS,
+        port=int(PORT),
+        ssl=TRUST,
+        additional_headers=fields,
+        open_timeout=PATIENCE,
+        proxy=None,
+        **how,
     )
 
 
-def echo(opened):
-    with tunnel() as connection:
+async def echo(opened):
+    async with tunnel() as connection:
         try:
             while True:
-                connection.send("hello")
-                assert connection.recv() == "hello"
+                await connection.send("hello")
+                assert await connection.recv() == "hello"
                 opened.set()
-                threading.Event().wait(0.02)
+                await asyncio.sleep(0.02)
         except (websockets.exceptions.ConnectionClosed, OSError):
             say("cut websocket")
 
 
-def read(name, opened):
-    connection = TRUST.wrap_socket(connect(), server_hostname=HOST)
-    connection.sendall(request(f"/{name}"))
-    head = connection.recv(65536)
+async def read(name, opened):
+    reader, writer = await connect()
+    writer.write(request(f"/{name}"))
+    head = await reader.read(65536)
     assert head.startswith(b"HTTP/1.1 200"), head
     try:
-        while connection.recv(65536):
+        while await reader.read(65536):
             opened.set()
     except OSError:
         pass
     say(f"cut {name}")
 
 
-def cut():
-    opened = [threading.Event() for _ in range(3)]
-    threads = [threading.Thread(target=echo, args=opened[:1])]
-    for name, event in zip(["download", "events"], opened[1:]):
-        threads.append(threading.Thread(target=read, args=(name, event)))
-    for thread in threads:
-        thread.start()
-    for event in opened:
-        assert event.wait(60), "nothing came"
-    say("open")
-    for thread in threads:
-        thread.join()
+async def cut():
+    opened = [asyncio.Event() for _ in range(3)]
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(echo(opened[0]))
+        tasks.create_task(read("download", opened[1]))
+        tasks.create_task(read("events", opened[2]))
+        async with asyncio.timeout(PATIENCE):
+            for event in opened:
+                await event.wait()
+        say("open")
 
 
-def idle():
-    with tunnel(ping_interval=0.5, ping_timeout=None):
-        poll = TRUST.wrap_socket(connect(), server_hostname=HOST)
+async def idle():
+    async with tunnel(ping_interval=0.5, ping_timeout=None):
+        reader, writer = await connect()
         first = True
         while True:
-            poll.sendall(request("/status", "Accept: */*\r\n"))
-            assert poll.recv(65536), "the poller's connection has ended"
+            writer.write(request("/status", "Accept: */*\r\n"))
+            assert await reader.read(65536), "the poller's connection has ended"
             if first:
                 say("open")
             first = False
-            threading.Event().wait(0.5)
+            await asyncio.sleep(0.5)
 
 
-{"cut": cut, "idle": idle}[MODE]()
+asyncio.run({"cut": cut, "idle": idle}[MODE]())

@@ -7,8 +7,16 @@
     reason = "a test fails by panicking"
 )]
 
+#[path = "../../../tests/harness/browser.rs"]
+#[expect(unreachable_pub, dead_code, reason = "other test programs share it")]
+mod browser;
 mod ca;
 mod renewer;
 mod resolver;
 mod support;
 mod tls;
+#[path = "../../../tests/harness/wait.rs"]
+#[expect(unreachable_pub, reason = "other test programs share it")]
+mod wait;
+
+use wait::{wait_for, wait_until};
