@@ -18,6 +18,8 @@ use crate::problem::{Kind, Problem};
 pub(crate) enum Holds {
     /// Text; the bounds count characters and are for the document, the value's type checks them.
     Text { min: usize, max: usize },
+    /// One of some words.
+    Word(&'static [&'static str]),
     /// 24 lower-case hexadecimal digits.
     Id,
     /// `true` or `false`.
@@ -63,8 +65,13 @@ impl Field {
 
     /// What would be right, for the error message.
     fn wanted(&self) -> String {
+        let listed;
         let wanted = match self.holds {
             Holds::Text { .. } => "a string",
+            Holds::Word(words) => {
+                listed = format!("one of {}", words.join(", "));
+                &listed
+            }
             Holds::Id => "an id: a string of 24 lower-case hexadecimal digits",
             Holds::Flag => "true or false",
             Holds::Count => "an integer from 0 to 4294967295",
@@ -208,6 +215,11 @@ impl Fields {
         self.take(name, |value| value.as_str().and_then(|text| text.parse().ok()))
     }
 
+    /// Takes one of some words, those that `read` knows.
+    pub(crate) fn word<T>(&mut self, name: &str, read: impl FnOnce(&str) -> Option<T>) -> Given<T> {
+        self.take(name, |value| value.as_str().and_then(read))
+    }
+
     pub(crate) fn flag(&mut self, name: &str) -> Given<bool> {
         self.take(name, |value| value.as_bool())
     }
@@ -298,6 +310,7 @@ impl Fields {
         for field in self.table {
             let fits = |value: &Value| match field.holds {
                 Holds::Text { .. } => value.is_string(),
+                Holds::Word(words) => value.as_str().is_some_and(|text| words.contains(&text)),
                 Holds::Id => value.as_str().is_some_and(|text| text.parse::<Id<()>>().is_ok()),
                 Holds::Flag => value.is_boolean(),
                 Holds::Count => value.as_u64().is_some_and(|count| u32::try_from(count).is_ok()),

@@ -15,7 +15,7 @@ struct Family {
     paths: &'static [&'static str],
 }
 
-const FAMILIES: [Family; 8] = [
+const FAMILIES: [Family; 7] = [
     Family { what: "Container claims are", paths: &["/api/v1/containers/{id}/authorize"] },
     Family { what: "KVM is", paths: &["/api/v1/containers/{id}/kvm"] },
     Family {
@@ -45,13 +45,6 @@ const FAMILIES: [Family; 8] = [
             "/api/v1/vault/stats",
             "/api/v1/vault/keys",
             "/api/v1/vault/keys/{key}",
-        ],
-    },
-    Family {
-        what: "Project members are",
-        paths: &[
-            "/api/v1/projects/{id}/permissions",
-            "/api/v1/projects/{id}/permissions/{permission_id}",
         ],
     },
     Family {

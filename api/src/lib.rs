@@ -17,6 +17,7 @@ mod containers;
 mod contract;
 mod copies;
 mod cors;
+mod docs;
 mod environment;
 mod events;
 mod fields;
@@ -24,6 +25,7 @@ mod firewall;
 mod idempotency;
 mod later;
 mod logs;
+mod members;
 mod meta;
 mod operations;
 mod places;
@@ -97,9 +99,12 @@ pub(crate) struct Front {
     pub(crate) document: Arc<Document>,
 }
 
-/// The `OpenAPI` document, ready to send.
+/// The `OpenAPI` document, ready to send, and its page for people.
 pub(crate) struct Document {
     pub(crate) text: Bytes,
+    pub(crate) page: Bytes,
+    pub(crate) page_policy: HeaderValue,
+    /// Of both: the page changes with the text or with the program.
     pub(crate) tag: HeaderValue,
 }
 
@@ -135,6 +140,7 @@ fn surface() -> Surface {
         tokens::surface,
         tokens::derived_surface,
         projects::surface,
+        members::surface,
         containers::surface,
         environment::surface,
         events::surface,
@@ -156,10 +162,11 @@ impl Document {
     fn new(document: &utoipa::openapi::OpenApi) -> Self {
         // The document is made of plain maps and strings, which always have a JSON form.
         let text = document.to_json().unwrap_or_default();
-        let digest = hex::encode(Sha256::digest(text.as_bytes()));
-        let tag = HeaderValue::try_from(format!("\"{digest}\""))
+        let page = docs::Page::new(&serde_json::to_value(document).unwrap_or_default());
+        let digest = Sha256::new().chain_update(&text).chain_update(&page.text).finalize();
+        let tag = HeaderValue::try_from(format!("\"{}\"", hex::encode(digest)))
             .unwrap_or(HeaderValue::from_static("\"\""));
-        Self { text: Bytes::from(text), tag }
+        Self { text: text.into(), page: page.text.into(), page_policy: page.policy, tag }
     }
 }
 

@@ -7,7 +7,7 @@ use axum::{
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
 
 use crate::{
-    Front,
+    Document, Front,
     answer::Answer,
     caller::Address,
     problem::{Kind, Problem},
@@ -52,6 +52,22 @@ pub(crate) fn surface(surface: Surface) -> Surface {
             openapi,
             &Operation::new("getOpenApi", tag, "This document").public().answers_bare(),
         )
+        .serve(
+            &[Method::Get],
+            &["/openapi.yaml"],
+            openapi_yaml,
+            &Operation::new("getOpenApiYaml", tag, "This document; JSON is YAML, too")
+                .public()
+                .answers_text("application/yaml"),
+        )
+        .serve(
+            &[Method::Get],
+            &["/docs"],
+            docs,
+            &Operation::new("getDocs", tag, "This document as a page for people")
+                .public()
+                .answers_text("text/html"),
+        )
 }
 
 /// Headers that hold credentials are not repeated: the answer ends in terminals and logs.
@@ -93,14 +109,50 @@ async fn health() -> Answer<wire::Health> {
 }
 
 async fn openapi(State(front): State<Front>, headers: HeaderMap) -> Response {
-    let tag = front.document.tag.clone();
-    let cached = [
-        (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
-        (header::ETAG, tag.clone()),
-    ];
-    if headers.get(header::IF_NONE_MATCH) == Some(&tag) {
-        return (StatusCode::NOT_MODIFIED, cached).into_response();
-    }
-    let content_type = HeaderValue::from_static("application/json");
-    (cached, [(header::CONTENT_TYPE, content_type)], front.document.text.clone()).into_response()
+    document(&front.document, &headers, "application/json")
+}
+
+async fn openapi_yaml(State(front): State<Front>, headers: HeaderMap) -> Response {
+    document(&front.document, &headers, "application/yaml")
+}
+
+fn document(document: &Document, headers: &HeaderMap, media: &'static str) -> Response {
+    let text = || {
+        let media = [
+            (header::CONTENT_TYPE, HeaderValue::from_static(media)),
+            (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+        ];
+        (media, document.text.clone()).into_response()
+    };
+    revalidated(&document.tag, headers, text)
+}
+
+async fn docs(State(front): State<Front>, headers: HeaderMap) -> Response {
+    let Document { page, page_policy, .. } = &*front.document;
+    let text = || {
+        let about = [
+            (header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8")),
+            (header::CONTENT_SECURITY_POLICY, page_policy.clone()),
+            (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+            (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+        ];
+        (about, page.clone()).into_response()
+    };
+    revalidated(&front.document.tag, &headers, text)
+}
+
+/// The answer, or 304 for who has what carries this tag.
+fn revalidated(
+    tag: &HeaderValue,
+    headers: &HeaderMap,
+    answer: impl FnOnce() -> Response,
+) -> Response {
+    let mut response = if headers.get(header::IF_NONE_MATCH) == Some(tag) {
+        StatusCode::NOT_MODIFIED.into_response()
+    } else {
+        answer()
+    };
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    response.headers_mut().insert(header::ETAG, tag.clone());
+    response
 }

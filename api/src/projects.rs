@@ -3,7 +3,9 @@
 use std::time::Instant;
 
 use axum::extract::{OriginalUri, State};
-use gantry_control::{ContainerQuery, ContainerSort, NewProject, Page, ProjectChange, ProjectSort};
+use gantry_control::{
+    ContainerQuery, ContainerSort, NewProject, Page, Project, ProjectChange, ProjectSort,
+};
 use gantry_model::{container::Color, id::kind, project::ProjectAlias};
 
 use crate::{
@@ -135,8 +137,10 @@ async fn list(
     query.finish()?;
     let listed =
         front.control.projects(&actor, realm, Page { page, limit, sort, descending }).await?;
-    let projects =
-        listed.items.iter().map(|project| wire::Project::new(project, with_permissions)).collect();
+    let mut projects = Vec::with_capacity(listed.items.len());
+    for project in &listed.items {
+        projects.push(print(&front, project, with_permissions).await?);
+    }
     let pagination = wire::Pagination::new(listed.total, page, limit);
     Ok(Answer::ok("Projects retrieved successfully", wire::Projects::new(projects, pagination)))
 }
@@ -148,7 +152,20 @@ async fn create(
 ) -> Result<Answer<wire::Project>, Problem> {
     let new = new_project(body)?;
     let project = front.control.create_project(&actor, new).await?;
-    Ok(Answer::created("Project created successfully", wire::Project::new(&project, false)))
+    Ok(Answer::created("Project created successfully", wire::Project::new(&project, None)))
+}
+
+/// A project, with its members if those are wanted.
+async fn print(
+    front: &Front,
+    project: &Project,
+    with_permissions: bool,
+) -> Result<wire::Project, Problem> {
+    if !with_permissions {
+        return Ok(wire::Project::new(project, None));
+    }
+    let members = front.control.members_of(project).await?;
+    Ok(wire::Project::new(project, Some(&members)))
 }
 
 fn new_project(body: JsonObject) -> Result<NewProject, Problem> {
@@ -170,7 +187,7 @@ async fn show(
     let with_permissions = query.flag("include_permissions").unwrap_or(false);
     query.finish()?;
     let project = front.control.project(&actor, id).await?;
-    let project = wire::Project::new(&project, with_permissions);
+    let project = print(&front, &project, with_permissions).await?;
     Ok(Answer::ok("Project retrieved successfully", project))
 }
 
@@ -182,7 +199,7 @@ async fn update(
 ) -> Result<Answer<wire::Project>, Problem> {
     let change = project_change(body)?;
     let project = front.control.update_project(&actor, id, change).await?;
-    Ok(Answer::ok("Project updated successfully", wire::Project::new(&project, false)))
+    Ok(Answer::ok("Project updated successfully", wire::Project::new(&project, None)))
 }
 
 fn project_change(body: JsonObject) -> Result<ProjectChange, Problem> {

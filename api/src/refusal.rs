@@ -42,6 +42,8 @@ impl From<Error> for Problem {
             Error::Refused { operation, project, container, phase, refused } => {
                 operated(refused_kind(refused), operation, project, container, phase, message)
             }
+            Error::MemberExists => named(Kind::MemberExists, "user_id", message),
+            Error::MemberLimit { .. } => Self::new(Kind::Quota, message),
             Error::Deleting => Self::new(Kind::Busy, message),
             Error::Quota { .. } => Self::new(Kind::Quota, message),
             Error::ProjectNotEmpty { .. } => {
@@ -148,6 +150,7 @@ fn missing(thing: Thing) -> Kind {
         Thing::SourceContainer => Kind::SourceNotFound,
         Thing::Snapshot
         | Thing::Rule
+        | Thing::Member
         | Thing::Server
         | Thing::Token
         | Thing::Image
@@ -180,6 +183,8 @@ fn forbidden(why: &Forbidden) -> Kind {
         | Forbidden::SessionOnly
         | Forbidden::AdminOnly
         | Forbidden::RealmsFixed
+        | Forbidden::Level(_)
+        | Forbidden::OwnerOnly(_)
         | Forbidden::Address
         | Forbidden::Wider(_) => Kind::Forbidden,
     }

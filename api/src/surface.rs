@@ -206,10 +206,15 @@ impl Operation {
     }
 
     /// It answers with server-sent events.
-    pub(crate) fn answers_events(mut self) -> Self {
+    pub(crate) fn answers_events(self) -> Self {
+        self.answers_text("text/event-stream")
+    }
+
+    /// It answers with a text of this media type, without an envelope.
+    pub(crate) fn answers_text(mut self, media: &'static str) -> Self {
         self.answer = Some((200, typed(Type::String).into()));
         self.shape = Shape::Bare;
-        self.media = "text/event-stream";
+        self.media = media;
         self
     }
 
@@ -378,6 +383,7 @@ impl Surface {
             "Users",
             "Auth tokens",
             "Projects",
+            "Project permissions",
             "Containers",
             "Environment",
             "Snapshots",
@@ -419,7 +425,7 @@ fn id_schema() -> RefOr<Schema> {
 
 /// What a part of a path holds, by its name.
 fn path_schema(name: &str) -> RefOr<Schema> {
-    let id = matches!(name, "id" | "hook");
+    let id = matches!(name, "id" | "permission_id" | "hook");
     if id { id_schema() } else { typed(Type::String).into() }
 }
 
@@ -480,6 +486,7 @@ fn document_field(field: &Field) -> RefOr<Schema> {
     };
     let schema = match field.holds {
         Holds::Text { min, max } => of(Type::String).min_length(Some(min)).max_length(Some(max)),
+        Holds::Word(words) => of(Type::String).enum_values(Some(words.iter().copied())),
         Holds::Id => of(Type::String).pattern(Some(ID_PATTERN)),
         Holds::Flag => of(Type::Boolean),
         Holds::Count => of(Type::Integer).minimum(Some(0)).maximum(Some(u32::MAX)),

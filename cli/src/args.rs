@@ -3,6 +3,7 @@
 mod access;
 mod accounts;
 mod firewall;
+mod members;
 mod proxy;
 mod snapshots;
 
@@ -18,6 +19,7 @@ pub(crate) use self::{
         TokenChange, TokenCreate, TokensCommand, UserChange, UsersCommand,
     },
     firewall::{Filter, FirewallCommand, Parts, Place, word},
+    members::MembersCommand,
     proxy::{AliasFields, EdgeSettings, ProxyCommand, Tap},
     snapshots::{ContainerCopy, SnapshotsCommand},
 };
@@ -210,6 +212,9 @@ pub(crate) enum ProjectsCommand {
         /// Its id.
         id: ProjectId,
     },
+    /// Who else may do what with a project.
+    #[command(subcommand)]
+    Members(MembersCommand),
 }
 
 #[derive(Args, Debug)]

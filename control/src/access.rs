@@ -9,6 +9,7 @@ use gantry_model::{
     ContainerId, FieldError, HookId, Phase, ProjectId,
     access::{Access as Cell, Document, Fallback, GroupName, Method, Program},
     hook::{self, Hook},
+    project::Level,
 };
 use gantry_store::{Access, HookRecord, Scope, Version};
 use serde_json::Value;
@@ -85,6 +86,7 @@ impl Controller {
             Scope::Project(_) => actor.require(Leaf::ProjectsRead)?,
             Scope::Container(_) => actor.require(Leaf::ContainersRead)?,
         }
+        // It holds credentials, with which more than reading can be done.
         let (project, container) = self.around(actor, scope, Writes::No).await?;
         self.access_view(scope, project, container).await
     }
@@ -136,9 +138,9 @@ impl Controller {
         writes: Writes,
     ) -> Result<(ProjectId, Option<ContainerId>)> {
         match scope {
-            Scope::Project(id) => Ok((self.project_for(actor, id).await?.id, None)),
+            Scope::Project(id) => Ok((self.project_for(actor, id, Level::Edit).await?.id, None)),
             Scope::Container(id) => {
-                let container = self.container_for(actor, id).await?;
+                let container = self.container_for(actor, id, Level::Edit).await?;
                 if writes == Writes::Yes && container.status.phase == Phase::Deleting {
                     return Err(Error::Deleting);
                 }

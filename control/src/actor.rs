@@ -91,15 +91,14 @@ impl Actor {
         matches!(&self.via, Via::Token { realms, .. } if !realms.is_empty())
     }
 
-    /// Whose resources a list shows: one user's, or everybody's.
-    pub(crate) fn owner_filter(&self) -> Option<UserId> {
+    /// For whom a list is: one user, or an administrator who sees everything.
+    pub(crate) fn seen_by(&self) -> Option<UserId> {
         if self.sees_all() { None } else { Some(self.user) }
     }
 
-    /// Whether a resource of this owner, in these realms, exists for the actor.
-    pub(crate) fn sees(&self, owner: UserId, realms: &[RealmId]) -> bool {
-        (self.sees_all() || owner == self.user)
-            && self.realm.is_none_or(|realm| realms.contains(&realm))
+    /// Whether what is in these realms is in the one that it talks to.
+    pub(crate) fn is_in(&self, realms: &[RealmId]) -> bool {
+        self.realm.is_none_or(|realm| realms.contains(&realm))
     }
 
     /// The realm that a list is limited to: the host's, or the one asked for.

@@ -3,6 +3,7 @@
 use gantry_model::{
     AliasId, ContainerId, FieldError, Phase, ProjectId, RealmId, ServerName,
     alias::{AliasName, AliasTarget, Landing},
+    project::Level,
 };
 use gantry_store::{Alias, AliasFilter, AliasRules, Container, Version};
 
@@ -137,14 +138,14 @@ impl Controller {
     pub async fn aliases(&self, actor: &Actor, query: AliasQuery) -> Result<Vec<AliasView>> {
         actor.require(Leaf::ResourcesProxyAliases)?;
         if let Some(project) = query.project {
-            self.project_for(actor, project).await?;
+            self.project_for(actor, project, Level::Read).await?;
         }
         if let Some(container) = query.container {
-            self.container_for(actor, container).await?;
+            self.container_for(actor, container, Level::Read).await?;
         }
         let now_ms = self.now_ms();
         let filter = AliasFilter {
-            owner: actor.owner_filter(),
+            seen_by: actor.seen_by(),
             project: query.project,
             container: query.container,
             realm: actor.realm_filter(query.realm)?,
@@ -161,8 +162,8 @@ impl Controller {
     /// One alias.
     pub async fn alias(&self, actor: &Actor, id: AliasId) -> Result<(AliasView, AliasOwners)> {
         actor.require(Leaf::ResourcesProxyAliases)?;
-        let alias = self.alias_for(actor, id).await?;
-        let container = self.container_for(actor, alias.container).await?;
+        let alias = self.alias_for(actor, id, Level::Read).await?;
+        let container = self.container_for(actor, alias.container, Level::Read).await?;
         let owners = AliasOwners {
             container_name: container.spec.name.as_str().to_owned(),
             project_alias: self.project_alias(alias.project).await?,
@@ -179,7 +180,7 @@ impl Controller {
     ) -> Result<AliasView> {
         actor.require(Leaf::ResourcesProxyAliases)?;
         for _ in 0..CAS_ATTEMPTS {
-            let old = self.alias_for(actor, id).await?;
+            let old = self.alias_for(actor, id, Level::Edit).await?;
             self.live_container(actor, old.container).await?;
             let now_ms = self.now_ms();
             let new = changed(&old, &change, now_ms)?;
@@ -199,7 +200,7 @@ impl Controller {
     /// Removes an alias; its name waits for its owner for a while.
     pub async fn delete_alias(&self, actor: &Actor, id: AliasId) -> Result<()> {
         actor.require(Leaf::ResourcesProxyAliases)?;
-        self.alias_for(actor, id).await?;
+        self.alias_for(actor, id, Level::Edit).await?;
         match self.store().remove_alias(id, self.now_ms()).await {
             // Someone else deleted it at the same time: what was asked is true.
             Ok(()) | Err(gantry_store::Error::NotFound) => Ok(()),
@@ -207,20 +208,20 @@ impl Controller {
         }
     }
 
-    /// The alias, if it exists for the actor: as its container does.
-    pub(crate) async fn alias_for(&self, actor: &Actor, id: AliasId) -> Result<Alias> {
+    /// The alias, if it exists for the actor, as its container does, who may do what needs this level.
+    async fn alias_for(&self, actor: &Actor, id: AliasId, level: Level) -> Result<Alias> {
         let missing = || Error::NotFound(Thing::Alias);
         let alias = self.store().alias(id).await?.ok_or_else(missing)?;
-        match self.container_for(actor, alias.container).await {
+        match self.container_for(actor, alias.container, level).await {
             Ok(_) => Ok(alias),
             Err(Error::NotFound(_)) => Err(missing()),
             Err(error) => Err(error),
         }
     }
 
-    /// The container, if it exists for the actor and goes on existing.
+    /// The container, to be changed, if it exists for the actor and goes on existing.
     pub(crate) async fn live_container(&self, actor: &Actor, id: ContainerId) -> Result<Container> {
-        let container = self.container_for(actor, id).await?;
+        let container = self.container_for(actor, id, Level::Edit).await?;
         if container.status.phase == Phase::Deleting {
             return Err(EdgeError::Finalizing.into());
         }

@@ -64,6 +64,8 @@ pub struct Limits {
     pub snapshots_per_user_max: u32,
     /// Snapshots that one container may have.
     pub snapshots_per_container_max: u32,
+    /// Members that one project may have, at most [`crate::MEMBERS_MAX`].
+    pub members_per_project_max: u32,
     /// How long the name of a removed alias waits for its last owner only, in milliseconds.
     pub alias_quarantine_ms: i64,
 }
@@ -81,6 +83,7 @@ impl Default for Limits {
             aliases_per_user_max: 1000,
             snapshots_per_user_max: 2000,
             snapshots_per_container_max: 1000,
+            members_per_project_max: 100,
             alias_quarantine_ms: 7 * 24 * 60 * 60 * 1000,
         }
     }

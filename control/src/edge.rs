@@ -1,6 +1,6 @@
 //! How the edge treats one container: what its owner may set beside who may pass.
 
-use gantry_model::{ContainerId, edge::EdgeSettings};
+use gantry_model::{ContainerId, edge::EdgeSettings, project::Level};
 use serde_json::Value;
 
 use crate::{
@@ -14,7 +14,7 @@ impl Controller {
     /// What is set for the requests to a container.
     pub async fn edge_settings(&self, actor: &Actor, id: ContainerId) -> Result<EdgeSettings> {
         actor.require(Leaf::ContainersRead)?;
-        self.container_for(actor, id).await?;
+        self.container_for(actor, id, Level::Read).await?;
         Ok(self.store().edge_settings(id).await?.1)
     }
 

@@ -7,7 +7,7 @@ use std::{fmt, time::Duration};
 
 use gantry_model::{
     ContainerId, FieldError, Phase, ProjectId, RealmId, Refused, alias::InvalidAlias,
-    firewall::Rules, hook,
+    firewall::Rules, hook, project::Level,
 };
 
 use crate::{names::LookUpFailed, operate::Operation, permissions::Leaf};
@@ -46,6 +46,8 @@ pub enum Thing {
     Snapshot,
     /// A rule of a firewall.
     Rule,
+    /// A member of a project.
+    Member,
     /// The container that another is a copy of, or is to be.
     SourceContainer,
 }
@@ -67,6 +69,7 @@ impl fmt::Display for Thing {
             Self::Event => "Event",
             Self::Snapshot => "Snapshot",
             Self::Rule => "Firewall rule",
+            Self::Member => "Project permission",
             Self::SourceContainer => "Source container",
         })
     }
@@ -131,6 +134,12 @@ pub enum Forbidden {
     /// The client's address is not on the token's list.
     #[error("this token is not allowed from this address")]
     Address,
+    /// A member of a project may not do this with it.
+    #[error("your permission for this project does not go that far: {} is needed", .0.as_str())]
+    Level(Level),
+    /// Only the owner of a project may change this of it.
+    #[error("only the owner of the project may change {0}")]
+    OwnerOnly(&'static str),
     /// A token may not make one that can do more than itself.
     #[error("a token cannot grant what it does not have: {0}")]
     Wider(&'static str),
@@ -346,6 +355,15 @@ pub enum Error {
         /// The limit, the project's `max_containers`.
         max: u32,
     },
+    /// The user is a member of the project already.
+    #[error("the user has a permission for this project already; change that one")]
+    MemberExists,
+    /// The project has as many members as it may.
+    #[error("a project may have at most {max} permissions")]
+    MemberLimit {
+        /// How many it may have.
+        max: u32,
+    },
     /// The project still has containers that could not be removed in time; ask again.
     #[error("{left} containers of the project are still being deleted; try again")]
     ProjectNotEmpty {
@@ -430,6 +448,8 @@ impl Error {
             Store::SnapshotLimit { count, max } => SnapshotError::Limit { count, max }.into(),
             Store::SnapshotQuota { max } => SnapshotError::Quota { max }.into(),
             Store::QuotaReached { max } => Self::Quota { max },
+            Store::MemberExists => Self::MemberExists,
+            Store::MemberLimit { max } => Self::MemberLimit { max },
             Store::ProjectGone => Self::NotFound(Thing::Project),
             Store::Stale => Self::Conflict,
             Store::Unavailable(_) => Self::Unavailable(error),

@@ -88,7 +88,7 @@ impl Controller {
         may_see(actor)?;
         let event = self.store().event(id).await?;
         event
-            .filter(|event| actor.user == event.owner && actor.sees(event.owner, &event.realms))
+            .filter(|event| actor.user == event.owner && actor.is_in(&event.realms))
             .ok_or(Error::NotFound(Thing::Event))
     }
 

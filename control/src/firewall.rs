@@ -9,6 +9,7 @@ use std::time::Duration;
 use gantry_model::{
     Chain, ContainerId, Phase,
     firewall::{Direction, Rule, Rules},
+    project::Level,
 };
 use gantry_runtime::Firewall;
 use gantry_store::RuleChange;
@@ -62,7 +63,7 @@ impl Controller {
     pub async fn firewall(&self, actor: &Actor, id: ContainerId) -> Result<Rules> {
         actor.require(Leaf::ResourcesFirewalls)?;
         actor.require(Leaf::ContainersRead)?;
-        self.container_for(actor, id).await?;
+        self.container_for(actor, id, Level::Read).await?;
         Ok(self.store().firewall(id).await?.1)
     }
 
@@ -170,7 +171,7 @@ impl Controller {
         actor.require(Leaf::ResourcesFirewalls)?;
         actor.require(Leaf::ContainersUpdate)?;
         for _ in 0..CAS_ATTEMPTS {
-            let container = self.container_for(actor, id).await?;
+            let container = self.container_for(actor, id, Level::Edit).await?;
             if container.status.phase == Phase::Deleting {
                 return Err(Error::Deleting);
             }

@@ -6,7 +6,7 @@
 //! zone), the name must have addresses of this server and no others; since every alias has those,
 //! that proves nothing against another binding.
 
-use gantry_model::{AliasId, ContainerId, Hostname, RouteKey};
+use gantry_model::{AliasId, ContainerId, Hostname, RouteKey, project::Level};
 use gantry_store::{Alias, CustomHostname, HostnameProof};
 
 use crate::{
@@ -35,7 +35,7 @@ impl Controller {
     /// The hostnames that lead to a container, oldest first.
     pub async fn hostnames(&self, actor: &Actor, id: ContainerId) -> Result<Vec<HostnameView>> {
         actor.require(Leaf::ResourcesProxyAliases)?;
-        self.container_for(actor, id).await?;
+        self.container_for(actor, id, Level::Read).await?;
         let mut views = Vec::new();
         for record in self.store().hostnames(id).await? {
             // One whose alias was removed in this moment went with it.
@@ -100,7 +100,7 @@ impl Controller {
         hostname: &str,
     ) -> Result<()> {
         actor.require(Leaf::ResourcesProxyAliases)?;
-        self.container_for(actor, id).await?;
+        self.container_for(actor, id, Level::Edit).await?;
         let name = self.custom_name(hostname)?;
         let done = self.store().unbind_hostname(id, &name, self.now_ms()).await;
         done.map_err(|error| Error::of_write(error, Thing::Hostname, During::Update))

@@ -25,6 +25,7 @@ mod idle;
 mod inside;
 mod installation;
 mod keeper;
+mod members;
 mod names;
 mod operate;
 mod password;
@@ -65,8 +66,8 @@ pub use gantry_runtime::Stats;
 pub use gantry_store::{
     Access, Activity, ActivityTotals, Alias, Container, ContainerSort, ContainerStatus,
     CustomHostname, Event, EventTotals, HookRecord, HostnameProof, Idempotency, Listed, LogSort,
-    Page, Profile, Project, ProjectSort, Scope, Server, Snapshot, SnapshotSort, SnapshotSummary,
-    Span, StatusLog, Version, event_number,
+    Member, MemberSort, Page, Profile, Project, ProjectSort, Scope, Server, Snapshot, SnapshotSort,
+    SnapshotSummary, Span, StatusLog, Version, event_number,
 };
 pub use hostnames::HostnameView;
 pub use idempotency::IdempotencyKey;
@@ -74,6 +75,7 @@ pub use idle::{Idler, Traffic};
 pub use inside::{Display, Inside, Listener, Process, Terminal, Unit};
 pub use installation::{Image, ServerView};
 pub use keeper::SnapshotKeeper;
+pub use members::MEMBERS_MAX;
 pub use names::{Answer, DnsNames, LookUpFailed, Names};
 pub use operate::{Operated, Operation};
 pub use permissions::{Leaf, Permissions};

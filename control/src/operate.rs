@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use gantry_model::{ContainerId, Phase, Refused, Wish};
+use gantry_model::{ContainerId, Phase, Refused, Wish, project::Level};
 use gantry_store::Container;
 
 use crate::{
@@ -156,7 +156,7 @@ impl Controller {
     ) -> Result<Container> {
         for _ in 0..CAS_ATTEMPTS {
             let container = match actor {
-                Some(actor) => self.container_for(actor, id).await?,
+                Some(actor) => self.container_for(actor, id, Level::Edit).await?,
                 None => {
                     self.store().container(id).await?.ok_or(Error::NotFound(Thing::Container))?
                 }

@@ -5,18 +5,19 @@ use std::time::Duration;
 use gantry_model::{
     ContainerId, FieldError, Phase, ProjectId, RealmId, Wish,
     container::{Color, ContainerName, parse_realms},
-    project::{ProjectAlias, ProjectSpec},
+    project::{Level, ProjectAlias, ProjectSpec},
 };
 use gantry_store::{
-    AliasFilter, Container, ContainerFilter, ContainerSort, Listed, Page, Project, ProjectSort,
-    Version,
+    AliasFilter, Container, ContainerFilter, ContainerSort, Listed, MemberSort, Page, Project,
+    ProjectSort, Version,
 };
 
 use crate::{
     Patch,
     actor::Actor,
     controller::{CAS_ATTEMPTS, Controller},
-    error::{During, Error, Result, Thing},
+    error::{During, Error, Forbidden, Result, Thing},
+    members::Reach,
     operate::BY_CLIENT,
     permissions::Leaf,
     random,
@@ -56,6 +57,8 @@ pub struct DeletedProject {
     pub containers: Vec<(ContainerId, ContainerName)>,
     /// How many aliases led to them.
     pub aliases: usize,
+    /// How many members it had.
+    pub members: u64,
 }
 
 impl Controller {
@@ -103,21 +106,35 @@ impl Controller {
     ) -> Result<Listed<Project>> {
         actor.require(Leaf::ProjectsRead)?;
         let realm = actor.realm_filter(realm)?;
-        Ok(self.store().projects(actor.owner_filter(), realm, page).await?)
+        Ok(self.store().projects(actor.seen_by(), realm, page).await?)
     }
 
     /// One project.
     pub async fn project(&self, actor: &Actor, id: ProjectId) -> Result<Project> {
         actor.require(Leaf::ProjectsRead)?;
-        self.project_for(actor, id).await
+        self.project_for(actor, id, Level::Read).await
     }
 
-    /// The project, if it exists for the actor.
-    pub(crate) async fn project_for(&self, actor: &Actor, id: ProjectId) -> Result<Project> {
-        let project = self.store().project(id).await?;
-        project
-            .filter(|project| actor.sees(project.owner, &project.spec.realms))
-            .ok_or(Error::NotFound(Thing::Project))
+    /// The project, if it exists for the actor, who may do what needs this level.
+    pub(crate) async fn project_for(
+        &self,
+        actor: &Actor,
+        id: ProjectId,
+        level: Level,
+    ) -> Result<Project> {
+        Ok(self.project_reached(actor, id, level).await?.0)
+    }
+
+    /// The same, and how far the actor reaches.
+    pub(crate) async fn project_reached(
+        &self,
+        actor: &Actor,
+        id: ProjectId,
+        level: Level,
+    ) -> Result<(Project, Reach)> {
+        let project = self.store().project(id).await?.ok_or(Error::NotFound(Thing::Project))?;
+        let reach = self.permit(actor, &project, Thing::Project, level).await?;
+        Ok((project, reach))
     }
 
     /// Changes a project.
@@ -129,8 +146,11 @@ impl Controller {
     ) -> Result<Project> {
         actor.require(Leaf::ProjectsUpdate)?;
         for _ in 0..CAS_ATTEMPTS {
-            let mut project = self.project_for(actor, id).await?;
+            let (mut project, reach) = self.project_reached(actor, id, Level::Edit).await?;
             let spec = changed(&project.spec, &change)?;
+            if reach != Reach::Owner && spec.max_containers != project.spec.max_containers {
+                return Err(Forbidden::OwnerOnly("max_containers").into());
+            }
             actor.may_change_realms(&project.spec.realms, &spec.realms)?;
             if spec == project.spec {
                 return Ok(project);
@@ -153,10 +173,12 @@ impl Controller {
     /// deleted, and asking again finishes the work.
     pub async fn delete_project(&self, actor: &Actor, id: ProjectId) -> Result<DeletedProject> {
         actor.require(Leaf::ProjectsDelete)?;
-        self.project_for(actor, id).await?;
+        self.project_for(actor, id, Level::Delete).await?;
+        let page = Page { page: 1, limit: 1, sort: MemberSort::Id, descending: false };
+        let members = self.store().members(id, page).await?.total;
         let filter = AliasFilter { project: Some(id), ..AliasFilter::default() };
         let aliases = self.store().aliases(filter, u32::MAX).await?.len();
-        let mut deleted = DeletedProject { aliases, ..DeletedProject::default() };
+        let mut deleted = DeletedProject { aliases, members, ..DeletedProject::default() };
         let limit = Duration::from_millis(self.inner.limits.project_delete_timeout_ms);
         match tokio::time::timeout(limit, self.empty_and_delete(id, &mut deleted)).await {
             Ok(done) => done.map(|()| deleted),

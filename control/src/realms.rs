@@ -21,7 +21,7 @@ impl Controller {
     pub async fn realms(&self, actor: &Actor) -> Result<BTreeMap<RealmId, RealmView>> {
         actor.require(Leaf::ResourcesRealms)?;
         let mut realms: BTreeMap<RealmId, RealmView> = BTreeMap::new();
-        for (realm, records) in self.store().realms(actor.owner_filter()).await? {
+        for (realm, records) in self.store().realms(actor.seen_by()).await? {
             realms.entry(realm).or_default().records = records;
         }
         for token in self.store().tokens(actor.user).await? {

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use gantry_model::{ContainerId, Phase, ProjectId, RealmId, Refused, SnapshotId, Wish};
+use gantry_model::{
+    ContainerId, Phase, ProjectId, RealmId, Refused, SnapshotId, Wish, project::Level,
+};
 use gantry_store::{
     Container, FillSource, Listed, Page, Snapshot, SnapshotFilter, SnapshotMax, SnapshotSort,
     SnapshotSummary,
@@ -84,7 +86,7 @@ impl Controller {
     pub async fn snapshots(&self, actor: &Actor, query: SnapshotQuery) -> Result<Listed<Snapshot>> {
         actor.require(Leaf::ContainersRead)?;
         let filter = SnapshotFilter {
-            owner: actor.owner_filter(),
+            seen_by: actor.seen_by(),
             project: query.project,
             container: query.container,
             realm: actor.realm_filter(query.realm)?,
@@ -105,38 +107,39 @@ impl Controller {
         let limit = SNAPSHOTS_MAX;
         let page = Page { page: 1, limit, sort: SnapshotSort::CreatedAt, descending: true };
         let mut snapshots = self.store().snapshots(filter, page).await?.items;
-        let project = match self.store().container(container).await? {
-            Some(record) if actor.sees(record.owner, &record.spec.realms) => record.project,
-            Some(_) => return Err(Error::NotFound(Thing::Container)),
-            None => {
-                snapshots.retain(|snapshot| actor.sees(snapshot.owner, &snapshot.spec.realms));
-                let first = snapshots.first().ok_or(Error::NotFound(Thing::Container))?;
-                first.project
-            }
+        let project = if let Some(record) = self.store().container(container).await? {
+            self.permit(actor, &record, Thing::Container, Level::Read).await?;
+            record.project
+        } else {
+            snapshots.retain(|snapshot| actor.is_in(&snapshot.spec.realms));
+            // All are of one project.
+            let first = snapshots.first().ok_or(Error::NotFound(Thing::Container))?;
+            self.permit(actor, first, Thing::Container, Level::Read).await?;
+            first.project
         };
         Ok(ContainerSnapshots { container, project, max, snapshots })
     }
 
-    /// The snapshot of this name, if it exists for the actor; also of a container that is gone.
+    /// The snapshot of this name, if it exists for the actor, who may do what needs this level; also of a
+    /// container that is gone.
     pub(crate) async fn snapshot_for(
         &self,
         actor: &Actor,
         container: ContainerId,
         name: &str,
+        level: Level,
     ) -> Result<Snapshot> {
         let record = self.store().container(container).await?;
-        if let Some(record) = &record
-            && !actor.sees(record.owner, &record.spec.realms)
-        {
-            return Err(Error::NotFound(Thing::Container));
+        if let Some(record) = &record {
+            self.permit(actor, record, Thing::Container, level).await?;
         }
         let snapshot = self.store().snapshot_named(container, name).await?;
+        let snapshot = snapshot.ok_or(Error::NotFound(Thing::Snapshot))?;
         // Of a container that exists, its own realms count; the snapshot's are those of its day.
-        let sees = |snapshot: &Snapshot| match record {
-            Some(_) => actor.sees_all() || snapshot.owner == actor.user,
-            None => actor.sees(snapshot.owner, &snapshot.spec.realms),
-        };
-        snapshot.filter(sees).ok_or(Error::NotFound(Thing::Snapshot))
+        if record.is_none() {
+            self.permit(actor, &snapshot, Thing::Snapshot, level).await?;
+        }
+        Ok(snapshot)
     }
 
     /// Records a snapshot that is to be made and waits up to 25 s until the runtime has made it; if
@@ -148,7 +151,7 @@ impl Controller {
         new: NewSnapshot,
     ) -> Result<Snapshot> {
         actor.require(Leaf::FeatureSnapshots)?;
-        let container = self.container_for(actor, id).await?;
+        let container = self.container_for(actor, id, Level::Edit).await?;
         match container.status.phase {
             Phase::Creating | Phase::Claiming | Phase::Deleting => {
                 return Err(SnapshotError::Finalizing.into());
@@ -238,7 +241,7 @@ impl Controller {
     ) -> Result<Restored> {
         actor.require(Leaf::FeatureSnapshots)?;
         actor.require(Leaf::ContainersUpdate)?;
-        let snapshot = self.snapshot_for(actor, id, name).await?;
+        let snapshot = self.snapshot_for(actor, id, name, Level::Edit).await?;
         if self.store().container(id).await?.is_none() {
             return Err(SnapshotError::ContainerGone.into());
         }
@@ -258,7 +261,7 @@ impl Controller {
         source: impl Fn(&Container) -> Result<FillSource>,
     ) -> Result<Container> {
         for _ in 0..CAS_ATTEMPTS {
-            let container = self.container_for(actor, id).await?;
+            let container = self.container_for(actor, id, Level::Edit).await?;
             let source = source(&container)?;
             let before = container.status.phase;
             let phase = before.refill().map_err(of_refusal)?;
@@ -298,7 +301,7 @@ impl Controller {
         alias: Patch<String>,
     ) -> Result<Snapshot> {
         actor.require(Leaf::FeatureSnapshots)?;
-        let snapshot = self.snapshot_for(actor, id, name).await?;
+        let snapshot = self.snapshot_for(actor, id, name, Level::Edit).await?;
         let alias = match alias {
             Patch::Keep => return Ok(snapshot),
             Patch::Clear => None,
@@ -316,7 +319,7 @@ impl Controller {
         name: &str,
     ) -> Result<Snapshot> {
         actor.require(Leaf::FeatureSnapshots)?;
-        let snapshot = self.snapshot_for(actor, id, name).await?;
+        let snapshot = self.snapshot_for(actor, id, name, Level::Delete).await?;
         let removed = self.store().remove_snapshot(snapshot.id, false, self.now_ms()).await;
         removed.map_err(|error| of_snapshot(error, Thing::Snapshot))?;
         Ok(snapshot)

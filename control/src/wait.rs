@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gantry_model::{ContainerId, Phase};
+use gantry_model::{ContainerId, Phase, project::Level};
 use gantry_store::Container;
 
 use crate::{
@@ -86,7 +86,7 @@ impl Controller {
         timeout: Duration,
     ) -> Result<Waited> {
         actor.require(Leaf::ContainersRead)?;
-        self.container_for(actor, id).await?;
+        self.container_for(actor, id, Level::Read).await?;
         self.wait_until(id, condition, timeout).await
     }
 

@@ -56,6 +56,9 @@ pub mod kind {
     /// Names a snapshot (not what its owner calls it).
     #[derive(Debug)]
     pub enum Snapshot {}
+    /// Names what a user may do with a project of another one.
+    #[derive(Debug)]
+    pub enum Member {}
 }
 
 /// The id of a container.
@@ -82,6 +85,8 @@ pub type EventId = Id<kind::Event>;
 pub type HookId = Id<kind::Hook>;
 /// The id of a snapshot.
 pub type SnapshotId = Id<kind::Snapshot>;
+/// Names what a user may do with a project of another one.
+pub type MemberId = Id<kind::Member>;
 
 impl<K> Id<K> {
     /// The id with these bytes.

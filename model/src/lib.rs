@@ -26,8 +26,8 @@ pub mod ssh;
 pub use chain::Chain;
 pub use container::{ContainerSpec, Generation};
 pub use id::{
-    AliasId, ContainerId, EventId, HookId, Id, ImageId, InvalidId, LogId, ProjectId, RealmId,
-    ServerId, SnapshotId, TokenId, UserId,
+    AliasId, ContainerId, EventId, HookId, Id, ImageId, InvalidId, LogId, MemberId, ProjectId,
+    RealmId, ServerId, SnapshotId, TokenId, UserId,
 };
 pub use name::{Domain, Hostname, InvalidName, ServerName};
 pub use phase::{Event, Phase, Refused, Wish};

@@ -19,6 +19,37 @@ pub struct ProjectSpec {
     pub realms: Vec<RealmId>,
 }
 
+/// What a member of a project may do with it and with all that is in it; each level includes those
+/// before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Level {
+    /// See it.
+    Read,
+    /// Change it, and say who else is a member.
+    Edit,
+    /// Delete it.
+    Delete,
+}
+
+impl Level {
+    /// Every level, the least first.
+    pub const ALL: [Self; 3] = [Self::Read, Self::Edit, Self::Delete];
+
+    /// Its word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Edit => "edit",
+            Self::Delete => "delete",
+        }
+    }
+
+    /// The level of this word.
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|level| level.as_str() == word)
+    }
+}
+
 impl ProjectAlias {
     /// Checks an alias that a client chose; `field` names it in the error.
     pub fn parse(field: &str, text: &str) -> Result<Self, FieldError> {

@@ -7,6 +7,7 @@ use crate::{
     columns::{self, integer},
     containers, document,
     error::{Error, Result, failed},
+    listing,
     record::{Alias, AliasFilter, AliasRules, Version},
     sqlite::{Db, Row},
     told,
@@ -61,16 +62,18 @@ impl Store {
 
     /// The aliases that a filter lets through, oldest first, at most `limit`.
     pub async fn aliases(&self, filter: AliasFilter, limit: u32) -> Result<Vec<Alias>> {
-        let AliasFilter { owner, project, container, realm, enabled, expired } = filter;
+        let AliasFilter { seen_by, project, container, realm, enabled, expired } = filter;
         let mut query = sqlx::QueryBuilder::<Db>::new("SELECT * FROM aliases WHERE 1 = 1");
         for (column, id) in [
-            (" AND owner = ", owner.map(|id| *id.as_bytes())),
             (" AND project = ", project.map(|id| *id.as_bytes())),
             (" AND container = ", container.map(|id| *id.as_bytes())),
         ] {
             if let Some(id) = id {
                 query.push(column).push_bind(id.to_vec());
             }
+        }
+        if let Some(user) = seen_by {
+            listing::push_seen_by(query.push(" AND "), "", "project", *user.as_bytes());
         }
         if let Some(realm) = realm {
             query.push(" AND container IN (SELECT container FROM container_realms WHERE realm = ");

@@ -86,6 +86,8 @@ pub(crate) fn of<K>(kind: &'static str, id: Id<K>) -> impl FnOnce(Error) -> Erro
         | Error::IdTaken
         | Error::QuotaReached { .. }
         | Error::ProjectGone
+        | Error::MemberExists
+        | Error::MemberLimit { .. }
         | Error::NotEmpty
         | Error::Unavailable(_)) => other,
     }

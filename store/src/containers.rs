@@ -52,10 +52,10 @@ impl Store {
         filter: ContainerFilter,
         page: Page<ContainerSort>,
     ) -> Result<Listed<Container>> {
-        let ContainerFilter { owner, project, realm, server, include_deleting } = filter;
+        let ContainerFilter { seen_by, project, realm, server, include_deleting } = filter;
         let deleting = Phase::Deleting.as_str();
         let conditions: Vec<Condition> = [
-            Condition::is("owner", owner),
+            Condition::seen_by("project", seen_by),
             Condition::is("project", project),
             Condition::is("server", server),
             realm.map(|realm| Condition::InRealm(&listing::CONTAINER_REALMS, realm)),

@@ -100,8 +100,8 @@ pub struct AliasRules {
 /// Which aliases are wanted; every condition that is given must hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AliasFilter {
-    /// Only those of this user.
-    pub owner: Option<UserId>,
+    /// Only those that this user owns or sees as a member of their project.
+    pub seen_by: Option<UserId>,
     /// Only those of this project.
     pub project: Option<ProjectId>,
     /// Only those of this container.

@@ -59,6 +59,15 @@ pub enum Error {
     /// The project of the container does not exist (any more).
     #[error("the project of the container does not exist")]
     ProjectGone,
+    /// The user is a member of the project already.
+    #[error("the user is a member of the project already")]
+    MemberExists,
+    /// The project has as many members as it may.
+    #[error("a project may have at most {max} members")]
+    MemberLimit {
+        /// How many it may have.
+        max: u32,
+    },
     /// The project still holds containers.
     #[error("the project still holds containers")]
     NotEmpty,
@@ -137,6 +146,8 @@ impl Error {
             | Self::IdTaken
             | Self::QuotaReached { .. }
             | Self::ProjectGone
+            | Self::MemberExists
+            | Self::MemberLimit { .. }
             | Self::NotEmpty
             | Self::SnapshotLimit { .. }
             | Self::SnapshotQuota { .. }
@@ -265,6 +276,9 @@ pub(crate) fn failed(error: sqlx::Error) -> Error {
             "containers.key_fingerprint" | "container_key" => Error::KeyTaken,
             "projects.owner, projects.alias" | "project_alias" => Error::AliasTaken,
             "users.username" | "user_name" => Error::UsernameTaken,
+            "project_members.project, project_members.member" | "project_member" => {
+                Error::MemberExists
+            }
             _ => Error::IdTaken,
         },
         Class::Reference => Error::NotFound,

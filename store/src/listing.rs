@@ -1,6 +1,6 @@
 //! Lists: conditions, order, pages and totals, with only our own words in the statement's text.
 
-use gantry_model::{ContainerId, EventId, Id, ProjectId, RealmId, SnapshotId};
+use gantry_model::{ContainerId, EventId, Id, ProjectId, RealmId, SnapshotId, UserId};
 use sqlx::QueryBuilder;
 
 use crate::{
@@ -15,6 +15,8 @@ use crate::{
 pub(crate) enum Condition {
     /// A column of ids holds this one.
     Is(&'static str, [u8; 12]),
+    /// The record is of this user, or of a project that this column names and that it is a member of.
+    SeenBy(&'static str, [u8; 12]),
     /// A column of words does not hold this one.
     IsNot(&'static str, &'static str),
     /// A column holds this text.
@@ -49,6 +51,11 @@ impl Condition {
     /// The condition that a column holds an id, if one is given.
     pub(crate) fn is<K>(column: &'static str, id: Option<Id<K>>) -> Option<Self> {
         id.map(|id| Self::Is(column, *id.as_bytes()))
+    }
+
+    /// The condition that a user sees the record, whose project stands in `column`, if one is given.
+    pub(crate) fn seen_by(column: &'static str, user: Option<UserId>) -> Option<Self> {
+        user.map(|user| Self::SeenBy(column, *user.as_bytes()))
     }
 }
 
@@ -148,6 +155,7 @@ pub(crate) fn push_selection(
             Condition::Is(column, id) => {
                 query.push(column).push(" = ").push_bind(id.to_vec());
             }
+            Condition::SeenBy(column, user) => push_seen_by(query, "", column, *user),
             Condition::IsNot(column, word) => {
                 query.push(column).push(" <> ").push_bind(*word);
             }
@@ -166,6 +174,20 @@ pub(crate) fn push_selection(
             }
         }
     }
+}
+
+/// That a record is of a user, or of a project that it is a member of; `table` is the name before the
+/// columns, with its dot, or empty.
+pub(crate) fn push_seen_by(
+    query: &mut QueryBuilder<Db>,
+    table: &'static str,
+    project: &'static str,
+    user: [u8; 12],
+) {
+    query.push("(").push(table).push("owner = ").push_bind(user.to_vec());
+    query.push(" OR ").push(table).push(project);
+    query.push(" IN (SELECT project FROM project_members WHERE member = ");
+    query.push_bind(user.to_vec()).push("))");
 }
 
 /// Makes a project visible in exactly these realms.

@@ -54,15 +54,16 @@ impl Store {
         row.as_ref().map(project).transpose()
     }
 
-    /// Lists projects: of one owner or of all, visible in one realm or whatever their realms.
+    /// Lists projects: those that one user owns or is a member of, or all; visible in one realm or
+    /// whatever their realms.
     pub async fn projects(
         &self,
-        owner: Option<UserId>,
+        seen_by: Option<UserId>,
         realm: Option<RealmId>,
         page: Page<ProjectSort>,
     ) -> Result<Listed<Project>> {
         let conditions: Vec<Condition> = [
-            Condition::is("owner", owner),
+            Condition::seen_by("id", seen_by),
             realm.map(|realm| Condition::InRealm(&listing::PROJECT_REALMS, realm)),
         ]
         .into_iter()
@@ -158,7 +159,7 @@ pub(crate) async fn count_containers(tx: &mut Tx, id: ProjectId) -> Result<u64> 
     columns::natural(count, "count")
 }
 
-async fn load(tx: &mut Tx, id: ProjectId) -> Result<Option<Project>> {
+pub(crate) async fn load(tx: &mut Tx, id: ProjectId) -> Result<Option<Project>> {
     let row = sqlx::query("SELECT * FROM projects WHERE id = $1")
         .bind(id.as_bytes().as_slice())
         .fetch_optional(&mut tx.connection)

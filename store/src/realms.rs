@@ -9,7 +9,7 @@ use crate::{
     Store,
     columns::{self, natural},
     error::{Result, failed},
-    listing::{CONTAINER_REALMS, Membership, PROJECT_REALMS},
+    listing::{self, CONTAINER_REALMS, Membership, PROJECT_REALMS},
     sqlite::{self, Connection, Db, Row},
 };
 
@@ -23,15 +23,20 @@ pub struct RealmUse {
 }
 
 impl Store {
-    /// The realms of a user's projects and containers, or of everybody's, at one instant.
-    pub async fn realms(&self, owner: Option<UserId>) -> Result<BTreeMap<RealmId, RealmUse>> {
+    /// The realms of the projects and containers that a user owns or sees as a member, or of everybody's,
+    /// at one instant.
+    pub async fn realms(&self, seen_by: Option<UserId>) -> Result<BTreeMap<RealmId, RealmUse>> {
         let mut tx = sqlite::begin_read(self.readers()).await.map_err(failed)?;
         let mut realms: BTreeMap<RealmId, RealmUse> = BTreeMap::new();
-        for (realm, count) in count(&mut tx, "projects", &PROJECT_REALMS, owner, None).await? {
+        for (realm, count) in
+            count(&mut tx, "projects", &PROJECT_REALMS, ("id", seen_by), None).await?
+        {
             realms.entry(realm).or_default().projects = count;
         }
         let gone = Some(Phase::Deleting.as_str());
-        for (realm, count) in count(&mut tx, "containers", &CONTAINER_REALMS, owner, gone).await? {
+        for (realm, count) in
+            count(&mut tx, "containers", &CONTAINER_REALMS, ("project", seen_by), gone).await?
+        {
             realms.entry(realm).or_default().containers = count;
         }
         Ok(realms)
@@ -42,14 +47,14 @@ async fn count(
     connection: &mut Connection,
     of: &'static str,
     Membership { table, column }: &Membership,
-    owner: Option<UserId>,
+    (project, seen_by): (&'static str, Option<UserId>),
     without: Option<&'static str>,
 ) -> Result<Vec<(RealmId, u64)>> {
     let mut query = QueryBuilder::<Db>::new("SELECT m.realm AS realm, count(*) AS n FROM ");
     query.push(table).push(" m JOIN ").push(of).push(" r ON r.id = m.").push(column);
     let mut joint = " WHERE ";
-    if let Some(owner) = owner {
-        query.push(joint).push("r.owner = ").push_bind(owner.as_bytes().to_vec());
+    if let Some(user) = seen_by {
+        listing::push_seen_by(query.push(joint), "r.", project, *user.as_bytes());
         joint = " AND ";
     }
     if let Some(phase) = without {

@@ -247,8 +247,8 @@ pub struct Snapshot {
 /// Which snapshots are wanted; every condition that is given must hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SnapshotFilter {
-    /// Only those of this user.
-    pub owner: Option<UserId>,
+    /// Only those that this user owns or sees as a member of their project.
+    pub seen_by: Option<UserId>,
     /// Only those of this project's containers.
     pub project: Option<ProjectId>,
     /// Only those of this container.
@@ -375,8 +375,8 @@ pub enum LogSort {
 /// Which containers are wanted; every condition that is given must hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ContainerFilter {
-    /// Only those of this user.
-    pub owner: Option<UserId>,
+    /// Only those that this user owns or sees as a member of their project.
+    pub seen_by: Option<UserId>,
     /// Only those of this project.
     pub project: Option<ProjectId>,
     /// Only those visible in this realm.

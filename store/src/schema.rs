@@ -41,6 +41,7 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         name: "firewalls",
         text: include_str!("../migrations/0006_firewalls.sql"),
     },
+    Migration { number: 7, name: "members", text: include_str!("../migrations/0007_members.sql") },
 ];
 
 /// Brings the database to the newest schema of `migrations`.

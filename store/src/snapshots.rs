@@ -111,9 +111,9 @@ impl Store {
         filter: SnapshotFilter,
         page: Page<SnapshotSort>,
     ) -> Result<Listed<Snapshot>> {
-        let SnapshotFilter { owner, project, container, realm } = filter;
+        let SnapshotFilter { seen_by, project, container, realm } = filter;
         let conditions: Vec<Condition> = [
-            Condition::is("owner", owner),
+            Condition::seen_by("project", seen_by),
             Condition::is("project", project),
             Condition::is("container", container),
             realm.map(|realm| Condition::InRealm(&listing::SNAPSHOT_REALMS, realm)),

@@ -140,6 +140,21 @@ pub(crate) async fn project_told(
     kind: &str,
     at_ms: i64,
 ) -> Result<()> {
+    project_told_with(tx, project, kind, [], at_ms).await
+}
+
+/// Something happened to a project, with more about it.
+pub(crate) async fn project_told_with<const N: usize>(
+    tx: &mut Tx,
+    project: &Project,
+    kind: &str,
+    more: [(&'static str, String); N],
+    at_ms: i64,
+) -> Result<()> {
+    let mut payload = json!({ "alias": project.spec.alias.as_str() });
+    if let Some(fields) = payload.as_object_mut() {
+        fields.extend(more.map(|(name, value)| (name.to_owned(), value.into())));
+    }
     let event = NewEvent {
         owner: project.owner,
         kind,
@@ -147,7 +162,7 @@ pub(crate) async fn project_told(
         resource_id: project.id.to_string(),
         project: Some(project.id),
         container: None,
-        payload: json!({ "alias": project.spec.alias.as_str() }),
+        payload,
         realms: &project.spec.realms,
         at_ms,
     };

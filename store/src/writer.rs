@@ -234,6 +234,8 @@ fn unavailable(error: Error) -> Outage {
         | Error::IdTaken
         | Error::QuotaReached { .. }
         | Error::ProjectGone
+        | Error::MemberExists
+        | Error::MemberLimit { .. }
         | Error::NotEmpty
         | Error::Corrupt { .. }) => Outage::Refused(crate::Cause::new(error)),
     }

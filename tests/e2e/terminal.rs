@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Result, ensure};
 use gantry_tests::{Browser, Options, walk};
 
 /// The characters on the screen of the page's terminal.
@@ -15,6 +15,27 @@ const SCREEN: &str = "
     }
     return text.trim();";
 
+/// Its own style is all that its policy lets it load.
+fn the_page_of_the_api_shows_every_operation(browser: &Browser) -> Result<()> {
+    browser.open("https://api.gantry.localhost:8443/docs")?;
+    ensure!(browser.title()? == "Gantry API", "{:?}", browser.title()?);
+    let seen = browser.script(
+        "const summaries = [...document.querySelectorAll('main section:not(#schemas) summary')];
+         const first = summaries[0];
+         first.click();
+         return {
+             entries: summaries.length,
+             opened: first.parentElement.open,
+             styled: getComputedStyle(first).cursor,
+             loaded: performance.getEntriesByType('resource').length,
+         };",
+    )?;
+    ensure!(seen["entries"].as_u64().is_some_and(|entries| entries > 100), "{seen}");
+    ensure!(seen["opened"] == true && seen["styled"] == "pointer", "{seen}");
+    ensure!(seen["loaded"] == 0, "{seen}");
+    Ok(())
+}
+
 #[test]
 fn a_browser_types_into_the_terminal_and_reads_the_answer() {
     walk(Options::embedded(), |gantry| {
@@ -23,6 +44,7 @@ fn a_browser_types_into_the_terminal_and_reads_the_answer() {
         // By then the machine's network has come to rest, which a browser wants.
         gantry.wait_200(&gantry.url(&container, "terminal-1", "/"), Duration::from_mins(1))?;
         let browser = Browser::start(&gantry.ca_path(), gantry.address(), None)?;
+        the_page_of_the_api_shows_every_operation(&browser)?;
         let url = gantry.url(&container, "terminal-1", "/");
         browser.open(&url)?;
         let title = browser.title()?;

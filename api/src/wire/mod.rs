@@ -39,7 +39,9 @@ pub(crate) use firewall::{
 };
 pub(crate) use list::Pagination;
 pub(crate) use place::{Available, Health, Image, Images, Ip, Rental};
-pub(crate) use project::{DeletedProject, Project, Projects};
+pub(crate) use project::{
+    DeletedProject, Project, ProjectPermission, ProjectPermissions, Projects,
+};
 pub(crate) use realm::Realms;
 pub(crate) use runtime::{Parts, RuntimeInfo};
 pub(crate) use scalar::{Hex, Timestamp};

@@ -23,8 +23,36 @@ pub(crate) struct Project {
     updated_at: Timestamp,
     /// Grants to other users; only with `include_permissions=true`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Vec<Value>>)]
-    permissions: Option<[(); 0]>,
+    permissions: Option<Vec<ProjectPermission>>,
+}
+
+/// What another user may do with a project and all that is in it.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ProjectPermission {
+    id: Hex,
+    project_id: Hex,
+    user_id: Hex,
+    /// `read`, `edit` or `delete`; each includes those before.
+    permission_level: &'static str,
+    created_at: Timestamp,
+    updated_at: Timestamp,
+    user: PermittedUser,
+}
+
+/// The user who has a permission.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct PermittedUser {
+    id: Hex,
+    username: String,
+    /// The same as `username`.
+    alias: String,
+}
+
+/// A page of the permissions of a project.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ProjectPermissions {
+    permissions: Vec<ProjectPermission>,
+    pagination: Pagination,
 }
 
 /// A page of projects.
@@ -65,7 +93,8 @@ pub(crate) struct DeletedContainer {
 }
 
 impl Project {
-    pub(crate) fn new(project: &control::Project, with_permissions: bool) -> Self {
+    /// With its members, if those were asked for.
+    pub(crate) fn new(project: &control::Project, members: Option<&[control::Member]>) -> Self {
         let spec = &project.spec;
         Self {
             id: project.id.into(),
@@ -77,8 +106,33 @@ impl Project {
             realm_ids: spec.realms.iter().copied().map(Hex::from).collect(),
             created_at: Timestamp(project.created_at_ms),
             updated_at: Timestamp(project.updated_at_ms),
-            permissions: with_permissions.then_some([]),
+            permissions: members
+                .map(|members| members.iter().map(ProjectPermission::new).collect()),
         }
+    }
+}
+
+impl ProjectPermission {
+    pub(crate) fn new(member: &control::Member) -> Self {
+        Self {
+            id: member.id.into(),
+            project_id: member.project.into(),
+            user_id: member.user.into(),
+            permission_level: member.level.as_str(),
+            created_at: Timestamp(member.created_at_ms),
+            updated_at: Timestamp(member.updated_at_ms),
+            user: PermittedUser {
+                id: member.user.into(),
+                username: member.username.clone(),
+                alias: member.username.clone(),
+            },
+        }
+    }
+}
+
+impl ProjectPermissions {
+    pub(crate) fn new(members: &[control::Member], pagination: Pagination) -> Self {
+        Self { permissions: members.iter().map(ProjectPermission::new).collect(), pagination }
     }
 }
 
@@ -103,7 +157,7 @@ impl DeletedProject {
         Self {
             deleted: Deleted {
                 containers: deleted.containers.len() as u64,
-                permissions: 0,
+                permissions: deleted.members,
                 aliases: deleted.aliases as u64,
             },
             deleted_items: with_items.then(items),

@@ -518,6 +518,7 @@ async fn every_field_of_the_document_is_read_and_no_other() {
         let path = [("{id}", id.as_str()), ("{group}", "staff"), ("{service}", "http")]
             .into_iter()
             .chain([("{hook}", "abcdef0123456789abcdef01")])
+            .chain([("{permission_id}", "abcdef0123456789abcdef01")])
             .fold(path, |path, (name, value)| path.replace(name, value));
         // No field is a list of lists or a list of true; the latter is wrong for lists of ids, too.
         let wrong = |schema: &Value| match schema["type"].as_str() {

@@ -334,6 +334,38 @@ async fn the_document_is_served_and_revalidated() {
 }
 
 #[tokio::test]
+async fn the_page_of_the_document_lists_every_operation_and_loads_nothing() {
+    let lab = Lab::start().await;
+    let page = lab.send(Ask::new("GET", "/docs")).await;
+    assert_eq!(page.status, 200);
+    assert_eq!(page.headers["content-type"], "text/html; charset=utf-8");
+    let policy = page.headers["content-security-policy"].to_str().unwrap();
+    assert!(policy.starts_with("default-src 'none'; style-src 'sha256-"), "{policy}");
+    assert!(!policy.contains("unsafe") && !policy.contains("http"), "{policy}");
+    for outside in
+        ["<script", "<link", "<img", "src=", "url(", "@import", "style=", "\"http", " on"]
+    {
+        let tags = page.text.split('<').filter_map(|part| part.split('>').next());
+        let found = tags.map(|tag| format!("<{tag}>")).find(|tag| tag.contains(outside));
+        assert_eq!(found, None, "{outside}");
+    }
+    let operations = lab.document.operations();
+    for (method, path, _) in &operations {
+        let entry = format!("<b>{method}</b> <code>{path}</code>");
+        assert!(page.text.contains(&entry), "{entry}");
+    }
+    let entries = page.text.matches("<summary><b>").count();
+    assert_eq!(entries, operations.len(), "each once");
+    let tag = page.headers["etag"].to_str().unwrap();
+    let again = lab.send(Ask::new("GET", "/docs").header("if-none-match", tag)).await;
+    assert_eq!((again.status.as_u16(), again.text.as_str()), (304, ""));
+    let yaml = lab.send(Ask::new("GET", "/openapi.yaml")).await;
+    assert_eq!(yaml.headers["content-type"], "application/yaml");
+    let json = lab.send(Ask::new("GET", "/openapi.json")).await;
+    assert_eq!(yaml.text, json.text, "what is JSON is YAML");
+}
+
+#[tokio::test]
 async fn answers_about_a_caller_are_never_stored_by_caches() {
     let lab = Lab::start().await;
     let (token, _) = lab.alice().await;

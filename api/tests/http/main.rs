@@ -23,6 +23,8 @@ mod lab;
 #[cfg(test)]
 mod logs;
 #[cfg(test)]
+mod members;
+#[cfg(test)]
 mod names;
 #[cfg(test)]
 mod proxy;

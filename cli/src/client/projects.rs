@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Client, view};
 use crate::{
-    args::{Paging, ProjectFields, ProjectsCommand},
+    args::{MembersCommand, Paging, ProjectFields, ProjectsCommand, word},
     exit::{Class, Failure},
     output,
 };
@@ -38,6 +38,31 @@ impl Client {
             ProjectsCommand::Stats { id } => {
                 let data = self.api.get(&format!("projects/{id}/stats"), &[]).await?;
                 self.list(&data, view::field(&data, "stats"), view::USE)
+            }
+            ProjectsCommand::Members(command) => self.members(command).await,
+        }
+    }
+
+    async fn members(&self, command: MembersCommand) -> Result<(), Failure> {
+        let all = |project| format!("projects/{project}/permissions");
+        match command {
+            MembersCommand::List { project, paging } => {
+                let data = self.api.get(&all(project), &query(&paging)).await?;
+                self.list(&data, view::field(&data, "permissions"), view::MEMBER)
+            }
+            MembersCommand::Add { project, user, level } => {
+                let body = json!({ "user_id": user.to_string(), "permission_level": word(&level) });
+                self.show(&self.api.post(&all(project), &[], Some(&body)).await?)
+            }
+            MembersCommand::Set { project, id, level } => {
+                let body = json!({ "permission_level": word(&level) });
+                self.show(&self.api.patch(&format!("{}/{id}", all(project)), &body).await?)
+            }
+            MembersCommand::Remove { project, id } => {
+                self.confirm(&format!("membership {id} of project {project}"))?;
+                self.api.delete(&format!("{}/{id}", all(project))).await?;
+                output::note(&format!("Removed membership {id}."));
+                Ok(())
             }
         }
     }

@@ -12,6 +12,13 @@ pub(super) const PROJECT: Columns = &[
     ("MAX CONTAINERS", "max_containers"),
     ("CREATED", "created_at"),
 ];
+pub(super) const MEMBER: Columns = &[
+    ("ID", "id"),
+    ("USER", "user.username"),
+    ("USER ID", "user_id"),
+    ("LEVEL", "permission_level"),
+    ("SINCE", "created_at"),
+];
 pub(super) const CONTAINER: Columns = &[
     ("ID", "id"),
     ("NAME", "name"),

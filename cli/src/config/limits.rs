@@ -1,5 +1,6 @@
 //! What clients and containers may use: the section `limits`.
 
+use gantry_control::MEMBERS_MAX;
 use gantry_proxy::{Limits, Rate};
 
 use super::reader::Reader;
@@ -80,6 +81,7 @@ pub(super) fn read_control(reader: &mut Reader<'_>) -> Option<gantry_control::Li
     let quarantine = reader.number("control.alias_quarantine_days", 0, 365);
     let snapshots = reader.number("control.snapshots_per_container", 0, 1_000);
     let of_user = reader.number("control.snapshots_per_user", 0, 10_000_000);
+    let members = reader.number("control.members_per_project", 0, MEMBERS_MAX.into());
     let of_address = reader.number("control.login_failures_per_address", 1, 1_000_000);
     let of_account = reader.number("control.login_failures_per_account", 1, 1_000_000);
     let window = reader.number("control.login_window_min", 1, 1_440);
@@ -90,6 +92,7 @@ pub(super) fn read_control(reader: &mut Reader<'_>) -> Option<gantry_control::Li
         alias_quarantine_ms: i64::try_from(quarantine? * DAY_MS).ok()?,
         snapshots_per_container_max: u32::try_from(snapshots?).ok()?,
         snapshots_per_user_max: u32::try_from(of_user?).ok()?,
+        members_per_project_max: u32::try_from(members?).ok()?,
         login_failures_per_address_max: u32::try_from(of_address?).ok()?,
         login_failures_per_account_max: u32::try_from(of_account?).ok()?,
         login_window_ms: i64::try_from(window? * MINUTE_MS).ok()?,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use gantry_model::{
     ContainerId, ContainerSpec, FieldError, Generation, Phase, ProjectId, ServerId, Wish,
-    container::ContainerName, ssh::SshPublicKey,
+    container::ContainerName, project::Level, ssh::SshPublicKey,
 };
 use gantry_store::{Container, ContainerStatus, Fill, FillSource, Snapshot, Version};
 
@@ -73,7 +73,7 @@ impl Controller {
             ));
         }
         let (project, mut spec, generated) = check(actor, &new, origin.spec)?;
-        let project = self.project_for(actor, project).await?;
+        let project = self.project_for(actor, project, Level::Edit).await?;
         self.check_server(new.target_server_id.as_deref(), origin.server).await?;
         let mut attempt = 0;
         loop {
@@ -123,10 +123,10 @@ impl Controller {
     async fn origin(&self, actor: &Actor, id: ContainerId, name: Option<&str>) -> Result<Origin> {
         let record = self.store().container(id).await?;
         if let Some(record) = &record {
-            refuse_unseen(actor, record, Thing::SourceContainer)?;
+            self.permit_copy(actor, record, Thing::SourceContainer).await?;
         }
         if let Some(name) = name {
-            let snapshot = match self.snapshot_for(actor, id, name).await {
+            let snapshot = match self.snapshot_for(actor, id, name, Level::Edit).await {
                 // A container that is gone is no source without such a snapshot.
                 Err(Error::NotFound(_)) if record.is_none() => {
                     return Err(Error::NotFound(Thing::SourceContainer));
@@ -197,40 +197,37 @@ impl Controller {
     ) -> Result<(ContainerView, bool)> {
         actor.require(Leaf::ContainersUpdate)?;
         let record = self.store().container(id).await?.ok_or(Error::NotFound(Thing::Container))?;
-        refuse_unseen(actor, &record, Thing::Container)?;
+        self.permit_copy(actor, &record, Thing::Container).await?;
         let source = record.source.ok_or(SnapshotError::NotACopy)?;
-        let exists = self.store().container(source).await?;
-        let exists = exists.filter(|source| actor.sees(source.owner, &source.spec.realms));
-        match exists.map(|source| source.status.phase) {
-            None | Some(Phase::Deleting) => return Err(Error::NotFound(Thing::SourceContainer)),
-            Some(Phase::Copying) => return Err(SnapshotError::Busy.into()),
-            Some(Phase::Creating | Phase::Claiming) => return Err(SnapshotError::Finalizing.into()),
-            Some(
-                Phase::Starting
-                | Phase::Running
-                | Phase::Paused
-                | Phase::Stopping
-                | Phase::Stopped
-                | Phase::Failed,
-            ) => {}
+        let missing = Error::NotFound(Thing::SourceContainer);
+        let origin = self.store().container(source).await?.ok_or(missing)?;
+        self.permit(actor, &origin, Thing::SourceContainer, Level::Edit).await?;
+        match origin.status.phase {
+            Phase::Deleting => return Err(Error::NotFound(Thing::SourceContainer)),
+            Phase::Copying => return Err(SnapshotError::Busy.into()),
+            Phase::Creating | Phase::Claiming => return Err(SnapshotError::Finalizing.into()),
+            Phase::Starting
+            | Phase::Running
+            | Phase::Paused
+            | Phase::Stopping
+            | Phase::Stopped
+            | Phase::Failed => {}
         }
         let from = FillSource::Container(source);
         let record = self.refill(actor, id, None, |_| Ok(from)).await?;
         self.wait_for_fill(record, wait).await
     }
-}
 
-/// Refuses a container that the actor does not see. Its owner is told that it is the realm, as the
-/// reference does; a token that is bound to realms learns nothing of what is outside.
-fn refuse_unseen(actor: &Actor, record: &Container, thing: Thing) -> Result<()> {
-    if actor.sees(record.owner, &record.spec.realms) {
-        return Ok(());
+    /// Refuses an actor who may not have all files of a container. Whoever sees it is told that it is
+    /// the realm, as the reference does; a token that is bound to realms learns nothing of what is
+    /// outside.
+    async fn permit_copy(&self, actor: &Actor, record: &Container, thing: Thing) -> Result<()> {
+        let off_realm = !actor.is_in(&record.spec.realms) && !actor.is_realm_restricted();
+        if off_realm && self.reach(actor, record.into()).await?.is_some() {
+            return Err(Forbidden::OffRealm.into());
+        }
+        self.permit(actor, record, thing, Level::Edit).await.map(drop)
     }
-    let own = actor.sees_all() || record.owner == actor.user;
-    if own && !actor.is_realm_restricted() {
-        return Err(Forbidden::OffRealm.into());
-    }
-    Err(Error::NotFound(thing))
 }
 
 /// Checks every field and reports every broken rule: the project, what is set of the copy, and whether

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use gantry_model::{
     ContainerSpec, FieldError, Generation, Phase, ProjectId, ServerId, Wish,
     container::{Color, Comment, ContainerName, Environment, ImageName, parse_realms},
+    project::Level,
     ssh::SshPublicKey,
 };
 use gantry_store::{Container, ContainerStatus, Version};
@@ -77,7 +78,7 @@ impl Controller {
         new: NewContainer,
     ) -> Result<ContainerView> {
         actor.require(Leaf::ContainersCreate)?;
-        let project = self.project_for(actor, project).await?;
+        let project = self.project_for(actor, project, Level::Edit).await?;
         let Checked { mut spec, server, generated_name } = check(actor, new)?;
         if !self.store().servers().await?.iter().any(|known| known.id == server) {
             return Err(Error::NotFound(Thing::Server));

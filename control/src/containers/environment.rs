@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use gantry_model::{
     Chain, ContainerId, FieldError, Phase,
     container::{Environment, KeyFault},
+    project::Level,
 };
 use gantry_store::Container;
 
@@ -35,7 +36,7 @@ impl Controller {
         id: ContainerId,
     ) -> Result<BTreeMap<String, String>> {
         actor.require(Leaf::ContainersRead)?;
-        Ok(self.container_for(actor, id).await?.spec.environment.vars().clone())
+        Ok(self.container_for(actor, id, Level::Read).await?.spec.environment.vars().clone())
     }
 
     /// Sets variables of a container, whatever it does now; those that are not named stay. Processes
@@ -75,7 +76,7 @@ impl Controller {
     ) -> Result<EnvironmentView> {
         actor.require(Leaf::ContainersUpdate)?;
         for _ in 0..CAS_ATTEMPTS {
-            let container = self.container_for(actor, id).await?;
+            let container = self.container_for(actor, id, Level::Edit).await?;
             if container.status.phase == Phase::Deleting {
                 return Err(Error::Deleting);
             }

@@ -8,7 +8,7 @@ mod update;
 use std::{collections::HashMap, sync::Arc};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use gantry_model::{ContainerId, Phase, ProjectId, RealmId, ServerName};
+use gantry_model::{ContainerId, Phase, ProjectId, RealmId, ServerName, project::Level};
 use gantry_runtime::Stats;
 use gantry_store::{
     Alias, AliasFilter, Container, ContainerFilter, ContainerSort, EdgeRecord, Listed, LogSort,
@@ -93,10 +93,10 @@ impl Controller {
     ) -> Result<Listed<ContainerView>> {
         actor.require(Leaf::ContainersRead)?;
         if let Some(project) = query.project {
-            self.project_for(actor, project).await?;
+            self.project_for(actor, project, Level::Read).await?;
         }
         let filter = ContainerFilter {
-            owner: actor.owner_filter(),
+            seen_by: actor.seen_by(),
             project: query.project,
             realm: actor.realm_filter(query.realm)?,
             server: None,
@@ -132,7 +132,7 @@ impl Controller {
     /// One container.
     pub async fn container(&self, actor: &Actor, id: ContainerId) -> Result<ContainerView> {
         actor.require(Leaf::ContainersRead)?;
-        let container = self.container_for(actor, id).await?;
+        let container = self.container_for(actor, id, Level::Read).await?;
         self.view(container).await
     }
 
@@ -140,7 +140,7 @@ impl Controller {
     /// that belongs to it. Asking twice is the same wish.
     pub async fn delete_container(&self, actor: &Actor, id: ContainerId) -> Result<()> {
         actor.require(Leaf::ContainersDelete)?;
-        let container = self.container_for(actor, id).await?;
+        let container = self.container_for(actor, id, Level::Delete).await?;
         self.wish_deleted(container).await
     }
 
@@ -152,7 +152,7 @@ impl Controller {
         page: Page<LogSort>,
     ) -> Result<Listed<StatusLog>> {
         actor.require(Leaf::ContainersRead)?;
-        self.container_for(actor, id).await?;
+        self.container_for(actor, id, Level::Read).await?;
         Ok(self.store().status_logs(id, page).await?)
     }
 
@@ -160,7 +160,7 @@ impl Controller {
     /// hostnames, and so none.
     pub async fn logged_project(&self, actor: &Actor, id: ContainerId) -> Result<ProjectId> {
         actor.require(Leaf::ContainersLogs)?;
-        let container = self.container_for(actor, id).await?;
+        let container = self.container_for(actor, id, Level::Read).await?;
         if container.spec.hoody_kit {
             Ok(container.project)
         } else {
@@ -171,7 +171,7 @@ impl Controller {
     /// What a container uses now.
     pub async fn container_stats(&self, actor: &Actor, id: ContainerId) -> Result<ContainerStats> {
         actor.require(Leaf::ContainersRead)?;
-        let container = self.container_for(actor, id).await?;
+        let container = self.container_for(actor, id, Level::Read).await?;
         self.stats_of(self.view(container).await?).await
     }
 
@@ -214,12 +214,17 @@ impl Controller {
         Ok(ContainerStats { container: view, stats })
     }
 
-    /// The container, if it exists for the actor.
-    pub(crate) async fn container_for(&self, actor: &Actor, id: ContainerId) -> Result<Container> {
-        let container = self.store().container(id).await?;
-        container
-            .filter(|container| actor.sees(container.owner, &container.spec.realms))
-            .ok_or(Error::NotFound(Thing::Container))
+    /// The container, if it exists for the actor, who may do what needs this level.
+    pub(crate) async fn container_for(
+        &self,
+        actor: &Actor,
+        id: ContainerId,
+        level: Level,
+    ) -> Result<Container> {
+        let missing = Error::NotFound(Thing::Container);
+        let container = self.store().container(id).await?.ok_or(missing)?;
+        self.permit(actor, &container, Thing::Container, level).await?;
+        Ok(container)
     }
 
     pub(crate) async fn view(&self, record: Container) -> Result<ContainerView> {
@@ -256,6 +261,7 @@ impl Controller {
             extras.aliases = Some(self.store().aliases(filter, max).await?);
         }
         if extra.access {
+            self.permit(actor, &view.record, Thing::Container, Level::Edit).await?;
             let own = self.access_view(Scope::Container(id), project, Some(id)).await?;
             let of_project = self.access_view(Scope::Project(project), project, None).await?;
             extras.access = Some((own, of_project));

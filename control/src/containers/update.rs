@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use gantry_model::{
     ContainerId, ContainerSpec, Phase,
     container::{Color, Comment, ContainerName, Environment, parse_realms},
+    project::Level,
     ssh::SshPublicKey,
 };
 use gantry_store::Container;
@@ -63,7 +64,7 @@ impl Controller {
             actor.require(Leaf::ResourcesSshKeys)?;
         }
         for _ in 0..CAS_ATTEMPTS {
-            let container = self.container_for(actor, id).await?;
+            let container = self.container_for(actor, id, Level::Edit).await?;
             let spec = changed(&container, &change)?;
             if spec == container.spec {
                 return self.view(container).await;

@@ -269,9 +269,9 @@ pub(crate) async fn containers_are_filtered(world: &World) {
     for (filter, want) in [
         (none, vec!["plain", "red", "theirs"]),
         (EVERY, vec!["plain", "red", "gone", "theirs"]),
-        (ContainerFilter { owner: mine, ..none }, vec!["plain", "red"]),
+        (ContainerFilter { seen_by: mine, ..none }, vec!["plain", "red"]),
         (ContainerFilter { realm: Some(red), ..none }, vec!["red", "theirs"]),
-        (ContainerFilter { owner: mine, realm: Some(red), ..none }, vec!["red"]),
+        (ContainerFilter { seen_by: mine, realm: Some(red), ..none }, vec!["red"]),
         (ContainerFilter { project: Some(second.id), ..none }, vec!["theirs"]),
         (ContainerFilter { server: Some(world.server.id), ..EVERY }, vec!["plain", "red", "gone"]),
         (ContainerFilter { server: Some(id()), ..EVERY }, vec![]),

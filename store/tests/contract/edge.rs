@@ -337,7 +337,7 @@ pub(crate) async fn aliases_are_filtered(world: &World) {
     let (before, after) = (NOW_MS + 999, NOW_MS + 1000);
     for (filter, want) in [
         (all, &["aaa", "off", "ccc"][..]),
-        (AliasFilter { owner: Some(stranger.id), ..all }, &["ccc"]),
+        (AliasFilter { seen_by: Some(stranger.id), ..all }, &["ccc"]),
         (AliasFilter { project: Some(world.project.id), ..all }, &["aaa", "off"]),
         (AliasFilter { container: Some(two.id), ..all }, &["off"]),
         (AliasFilter { realm: one.spec.realms.first().copied(), ..all }, &["aaa"]),

@@ -23,7 +23,7 @@ pub(crate) const ALL: Page<ContainerSort> =
 
 /// Every container, those being deleted included.
 pub(crate) const EVERY: ContainerFilter = ContainerFilter {
-    owner: None,
+    seen_by: None,
     project: None,
     realm: None,
     server: None,

@@ -8,6 +8,7 @@ pub(crate) mod firewall;
 pub(crate) mod fixture;
 pub(crate) mod history;
 pub(crate) mod idempotency;
+pub(crate) mod members;
 pub(crate) mod projects;
 pub(crate) mod races;
 pub(crate) mod roundtrip;
@@ -63,6 +64,9 @@ macro_rules! contract {
         contract!(@cases $open, firewall:
             rules_change_with_their_version_only,
             a_copy_has_the_rules_of_its_source_if_it_is_asked_for);
+        contract!(@cases $open, members:
+            a_member_is_stored_as_given_once_and_up_to_the_limit,
+            lists_hold_what_a_member_sees);
         contract!(@cases $open, idempotency:
             a_key_is_fresh_once_and_then_answers,
             an_abandoned_key_is_fresh_again,

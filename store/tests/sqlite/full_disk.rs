@@ -18,7 +18,7 @@ impl SmallDisk {
     /// `None` where mounting is not allowed.
     fn mount(at: &Path) -> Option<Self> {
         let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=3m,mode=0700", "gantry-store-test"])
+            .args(["-t", "tmpfs", "-o", "size=4m,mode=0700", "gantry-store-test"])
             .arg(at)
             .output()
             .is_ok_and(|output| output.status.success());
@@ -42,7 +42,7 @@ async fn a_full_disk_refuses_writes_and_loses_nothing() {
     };
     let path = disk.0.join("gantry.db");
     let ballast = disk.0.join("ballast");
-    std::fs::write(&ballast, vec![1; 512 * 1024]).unwrap();
+    std::fs::write(&ballast, vec![1; 1536 * 1024]).unwrap();
     let world = World::new(Store::open(&path).await.unwrap()).await;
 
     // Until it is full, and a few times more.

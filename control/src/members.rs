@@ -1,0 +1,186 @@
+//! Members of projects: what users may do with what is not theirs. All that is in a project belongs
+//! to the project's owner; members reach it as far as their level goes.
+
+use gantry_model::{FieldError, MemberId, ProjectId, RealmId, UserId, project::Level};
+use gantry_store::{Container, Listed, Member, MemberSort, Page, Project, Snapshot};
+
+use crate::{
+    actor::Actor,
+    controller::Controller,
+    error::{During, Error, Forbidden, Result, Thing},
+    permissions::Leaf,
+    random,
+};
+
+/// The most members that a project can be allowed to have.
+pub const MEMBERS_MAX: u32 = 1000;
+
+/// How far an actor reaches into a project.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Reach {
+    /// As a member.
+    Member(Level),
+    /// As its owner, or as an administrator.
+    Owner,
+}
+
+/// Where a record belongs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place<'r> {
+    owner: UserId,
+    project: ProjectId,
+    pub(crate) realms: &'r [RealmId],
+}
+
+impl<'r> From<&'r Project> for Place<'r> {
+    fn from(project: &'r Project) -> Self {
+        Self { owner: project.owner, project: project.id, realms: &project.spec.realms }
+    }
+}
+
+impl<'r> From<&'r Container> for Place<'r> {
+    fn from(container: &'r Container) -> Self {
+        let Container { owner, project, spec, .. } = container;
+        Self { owner: *owner, project: *project, realms: &spec.realms }
+    }
+}
+
+impl<'r> From<&'r Snapshot> for Place<'r> {
+    fn from(snapshot: &'r Snapshot) -> Self {
+        let Snapshot { owner, project, spec, .. } = snapshot;
+        Self { owner: *owner, project: *project, realms: &spec.realms }
+    }
+}
+
+impl Controller {
+    /// How far an actor reaches into where a record belongs, whatever its realms; nothing if the record
+    /// does not exist for it.
+    pub(crate) async fn reach(&self, actor: &Actor, place: Place<'_>) -> Result<Option<Reach>> {
+        if actor.sees_all() || place.owner == actor.user {
+            return Ok(Some(Reach::Owner));
+        }
+        let level = self.store().member_level(place.project, actor.user).await?;
+        Ok(level.map(Reach::Member))
+    }
+
+    /// Refuses an actor who may not do what needs `level` with a record; for one who does not even see
+    /// it, it does not exist.
+    pub(crate) async fn permit(
+        &self,
+        actor: &Actor,
+        record: impl Into<Place<'_>> + Send,
+        thing: Thing,
+        level: Level,
+    ) -> Result<Reach> {
+        let place = record.into();
+        if !actor.is_in(place.realms) {
+            return Err(Error::NotFound(thing));
+        }
+        let reach = self.reach(actor, place).await?.ok_or(Error::NotFound(thing))?;
+        if reach < Reach::Member(level) {
+            return Err(Forbidden::Level(level).into());
+        }
+        Ok(reach)
+    }
+
+    /// One page of the members of a project.
+    pub async fn members(
+        &self,
+        actor: &Actor,
+        project: ProjectId,
+        page: Page<MemberSort>,
+    ) -> Result<Listed<Member>> {
+        actor.require(Leaf::ProjectsRead)?;
+        self.project_for(actor, project, Level::Read).await?;
+        Ok(self.store().members(project, page).await?)
+    }
+
+    /// All members of a project that the actor was shown, the first ones first.
+    pub async fn members_of(&self, project: &Project) -> Result<Vec<Member>> {
+        let sort = MemberSort::CreatedAt;
+        let page = Page { page: 1, limit: MEMBERS_MAX, sort, descending: false };
+        Ok(self.store().members(project.id, page).await?.items)
+    }
+
+    /// Makes a user a member of a project. Nobody grants more than they may do themselves.
+    pub async fn add_member(
+        &self,
+        actor: &Actor,
+        project: ProjectId,
+        user: UserId,
+        level: Level,
+    ) -> Result<Member> {
+        actor.require(Leaf::MembersInvite)?;
+        let (project, reach) = self.project_reached(actor, project, Level::Edit).await?;
+        within(reach, level)?;
+        if user == project.owner {
+            let rule = "is the owner of the project, who may do everything";
+            return Err(Error::Invalid(vec![FieldError::new("user_id", rule)]));
+        }
+        let user = self.store().user(user).await?.ok_or(Error::NotFound(Thing::User))?;
+        let now_ms = self.now_ms();
+        let member = Member {
+            id: random::id()?,
+            project: project.id,
+            user: user.id,
+            username: user.username,
+            level,
+            created_at_ms: now_ms,
+            updated_at_ms: now_ms,
+        };
+        let max = self.limits().members_per_project_max;
+        let added = self.store().add_member(&member, max).await;
+        added.map_err(|error| Error::of_write(error, Thing::User, During::Create))?;
+        Ok(member)
+    }
+
+    /// Lets a member do more or less; neither it nor the grant may be beyond the actor's own level.
+    pub async fn change_member(
+        &self,
+        actor: &Actor,
+        project: ProjectId,
+        id: MemberId,
+        level: Level,
+    ) -> Result<Member> {
+        actor.require(Leaf::MembersChangeRoles)?;
+        let (project, reach) = self.project_reached(actor, project, Level::Edit).await?;
+        let mut member = self.member_of(project.id, id).await?;
+        within(reach, member.level.max(level))?;
+        if member.level == level {
+            return Ok(member);
+        }
+        member.level = level;
+        member.updated_at_ms = self.now_ms();
+        let set = self.store().set_member(&member).await;
+        set.map_err(|error| Error::of_write(error, Thing::Member, During::Update))?;
+        Ok(member)
+    }
+
+    /// Ends a membership: one's own, or that of somebody who may not do more than the actor.
+    pub async fn remove_member(
+        &self,
+        actor: &Actor,
+        project: ProjectId,
+        id: MemberId,
+    ) -> Result<()> {
+        actor.require(Leaf::MembersRemove)?;
+        let (project, reach) = self.project_reached(actor, project, Level::Read).await?;
+        let member = self.member_of(project.id, id).await?;
+        if member.user != actor.user {
+            within(reach, member.level.max(Level::Edit))?;
+        }
+        match self.store().remove_member(&member, self.now_ms()).await {
+            // Someone else removed it at the same time: what was asked is true.
+            Ok(()) | Err(gantry_store::Error::NotFound) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn member_of(&self, project: ProjectId, id: MemberId) -> Result<Member> {
+        self.store().member(project, id).await?.ok_or(Error::NotFound(Thing::Member))
+    }
+}
+
+fn within(reach: Reach, level: Level) -> Result<()> {
+    if reach < Reach::Member(level) { Err(Forbidden::Level(level).into()) } else { Ok(()) }
+}

@@ -1,0 +1,211 @@
+//! Members of projects: users who may do something with what is not theirs.
+
+use gantry_model::{MemberId, ProjectId, UserId, project::Level};
+
+use crate::{
+    Store,
+    columns::{self, damaged, natural},
+    error::{Error, Result, failed},
+    listing::{Condition, List},
+    projects,
+    record::{Listed, Page},
+    sqlite::Row,
+    told,
+    writer::Tx,
+};
+
+/// What one user may do with one project of another one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Its id.
+    pub id: MemberId,
+    /// The project.
+    pub project: ProjectId,
+    /// The user.
+    pub user: UserId,
+    /// The name of the user.
+    pub username: String,
+    /// What that user may do.
+    pub level: Level,
+    /// When it was granted.
+    pub created_at_ms: i64,
+    /// When it was last changed.
+    pub updated_at_ms: i64,
+}
+
+/// What members may be sorted by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemberSort {
+    /// By id.
+    Id,
+    /// By the user's id.
+    User,
+    /// By the word of the level.
+    Level,
+    /// By the time of the grant.
+    CreatedAt,
+    /// By the time of the last change.
+    UpdatedAt,
+}
+
+/// The members with the names of their users.
+const NAMED: &str = "(SELECT m.id, m.project, m.member, m.level, m.created_at_ms, m.updated_at_ms, \
+                     u.username FROM project_members m JOIN users u ON u.id = m.member) AS named";
+
+impl Store {
+    /// What a user may do with a project as a member; nothing if it is none.
+    pub async fn member_level(&self, project: ProjectId, user: UserId) -> Result<Option<Level>> {
+        let word: Option<String> = sqlx::query_scalar(
+            "SELECT level FROM project_members WHERE project = $1 AND member = $2",
+        )
+        .bind(project.as_bytes().as_slice())
+        .bind(user.as_bytes().as_slice())
+        .fetch_optional(self.readers())
+        .await
+        .map_err(failed)?;
+        word.as_deref().map(level).transpose()
+    }
+
+    /// One page of the members of a project.
+    pub async fn members(
+        &self,
+        project: ProjectId,
+        page: Page<MemberSort>,
+    ) -> Result<Listed<Member>> {
+        let conditions = [Condition::Is("project", *project.as_bytes())];
+        let order = match page.sort {
+            MemberSort::Id => "id",
+            MemberSort::User => "member",
+            MemberSort::Level => "level",
+            MemberSort::CreatedAt => "created_at_ms",
+            MemberSort::UpdatedAt => "updated_at_ms",
+        };
+        List { table: NAMED, conditions: &conditions, order, tie: "id" }
+            .read(self.readers(), page, member)
+            .await
+    }
+
+    /// The member of a project of this id.
+    pub async fn member(&self, project: ProjectId, id: MemberId) -> Result<Option<Member>> {
+        let conditions =
+            [Condition::Is("project", *project.as_bytes()), Condition::Is("id", *id.as_bytes())];
+        let list = List { table: NAMED, conditions: &conditions, order: "id", tie: "id" };
+        Ok(list.first(self.readers(), 1, member).await?.pop())
+    }
+
+    /// Makes a user a member of a project. [`Error::MemberExists`] if it is one already,
+    /// [`Error::MemberLimit`] if the project has `max` members, [`Error::ProjectGone`] if there is no
+    /// such project, [`Error::NotFound`] if there is no such user.
+    pub async fn add_member(&self, member: &Member, max: u32) -> Result<()> {
+        let new = member.clone();
+        self.write(move |tx| {
+            Box::pin(async move {
+                if projects::quota(tx, new.project).await?.is_none() {
+                    return Err(Error::ProjectGone);
+                }
+                if count(tx, new.project).await? >= u64::from(max) {
+                    return Err(Error::MemberLimit { max });
+                }
+                sqlx::query(
+                    "INSERT INTO project_members (id, project, member, level, created_at_ms, \
+                     updated_at_ms) VALUES ($1, $2, $3, $4, $5, $6)",
+                )
+                .bind(new.id.as_bytes().as_slice())
+                .bind(new.project.as_bytes().as_slice())
+                .bind(new.user.as_bytes().as_slice())
+                .bind(new.level.as_str())
+                .bind(new.created_at_ms)
+                .bind(new.updated_at_ms)
+                .execute(&mut tx.connection)
+                .await
+                .map_err(failed)?;
+                tell(tx, &new, "project.permission.created", new.created_at_ms).await
+            })
+        })
+        .await
+    }
+
+    /// Lets a member do something else. [`Error::NotFound`] if it is none any more.
+    pub async fn set_member(&self, member: &Member) -> Result<()> {
+        let new = member.clone();
+        self.write(move |tx| {
+            Box::pin(async move {
+                let done = sqlx::query(
+                    "UPDATE project_members SET level = $3, updated_at_ms = $4 \
+                     WHERE project = $1 AND id = $2",
+                )
+                .bind(new.project.as_bytes().as_slice())
+                .bind(new.id.as_bytes().as_slice())
+                .bind(new.level.as_str())
+                .bind(new.updated_at_ms)
+                .execute(&mut tx.connection)
+                .await
+                .map_err(failed)?;
+                if done.rows_affected() == 0 {
+                    return Err(Error::NotFound);
+                }
+                tell(tx, &new, "project.permission.updated", new.updated_at_ms).await
+            })
+        })
+        .await
+    }
+
+    /// Ends a membership. [`Error::NotFound`] if there is none.
+    pub async fn remove_member(&self, member: &Member, now_ms: i64) -> Result<()> {
+        let gone = member.clone();
+        self.write(move |tx| {
+            Box::pin(async move {
+                let done =
+                    sqlx::query("DELETE FROM project_members WHERE project = $1 AND id = $2")
+                        .bind(gone.project.as_bytes().as_slice())
+                        .bind(gone.id.as_bytes().as_slice())
+                        .execute(&mut tx.connection)
+                        .await
+                        .map_err(failed)?;
+                if done.rows_affected() == 0 {
+                    return Err(Error::NotFound);
+                }
+                tell(tx, &gone, "project.permission.deleted", now_ms).await
+            })
+        })
+        .await
+    }
+}
+
+async fn tell(tx: &mut Tx, member: &Member, kind: &str, at_ms: i64) -> Result<()> {
+    let project = projects::load(tx, member.project).await?.ok_or(Error::NotFound)?;
+    let about = [
+        ("user_id", member.user.to_string()),
+        ("permission_level", member.level.as_str().to_owned()),
+    ];
+    told::project_told_with(tx, &project, kind, about, at_ms).await
+}
+
+async fn count(tx: &mut Tx, project: ProjectId) -> Result<u64> {
+    let count: i64 = sqlx::query_scalar("SELECT count(*) FROM project_members WHERE project = $1")
+        .bind(project.as_bytes().as_slice())
+        .fetch_one(&mut tx.connection)
+        .await
+        .map_err(failed)?;
+    natural(count, "count")
+}
+
+fn level(word: &str) -> Result<Level> {
+    Level::from_word(word).ok_or_else(|| damaged("level", "is no level"))
+}
+
+fn member(row: &Row) -> Result<Member> {
+    let id = columns::id(row, "id")?;
+    let read = || -> Result<Member> {
+        Ok(Member {
+            id,
+            project: columns::id(row, "project")?,
+            user: columns::id(row, "member")?,
+            username: columns::get(row, "username")?,
+            level: level(columns::get(row, "level")?)?,
+            created_at_ms: columns::get(row, "created_at_ms")?,
+            updated_at_ms: columns::get(row, "updated_at_ms")?,
+        })
+    };
+    read().map_err(columns::of("member", id))
+}
