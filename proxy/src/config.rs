@@ -146,8 +146,9 @@ pub struct Limits {
     /// Concurrent requests on one HTTP/2 or HTTP/3 connection, at most 1,000. What their clients send ahead, up to
     /// 256 KiB for each, is kept until it is taken.
     pub streams_max: u32,
-    /// The octets that clients of HTTP/2 and HTTP/3 may send ahead on connections that have room for what all
-    /// their requests send ahead, together, per worker; on other connections 1 MiB may be sent ahead.
+    /// The octets that clients of HTTP/2 and HTTP/3 may send ahead together, per worker, beyond 64 KiB on each
+    /// connection: a connection gets 256 KiB for each body under way, as long as there is room, and gives
+    /// them back when it ends.
     pub uploads_ahead_max: u64,
     /// Frames of HTTP/2 that bring neither a request nor data (`PING`, `SETTINGS`, window updates,
     /// priorities, empty data) which a client may send in 10 seconds beyond those that its requests and

@@ -84,6 +84,7 @@ mod steer;
 mod tls;
 mod traffic;
 mod tunnel;
+mod turns;
 mod upstream;
 mod wake;
 mod watch;

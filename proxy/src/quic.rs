@@ -28,8 +28,9 @@ use h3::{
 use quinn::VarInt;
 
 use crate::{
-    ahead::{Budget, Window},
+    ahead::{Uploading, Window},
     http3_frames::Frames,
+    turns::Turns,
 };
 
 /// The octets read at once.
@@ -97,11 +98,13 @@ impl Ahead {
         Self { connection, window }
     }
 
-    /// The request has a body.
-    pub(crate) fn widen(&self, budget: &Budget) {
-        if let Some(octets) = self.window.widen(budget) {
+    /// The request has a body, which is under way until what is returned is dropped.
+    pub(crate) fn begin(&self) -> Uploading {
+        let (uploading, wider) = self.window.begin();
+        if let Some(octets) = wider {
             self.connection.set_receive_window(octets.into());
         }
+        uploading
     }
 }
 
@@ -112,6 +115,7 @@ pub(crate) struct Connection {
     uni: Option<Later<Result<quinn::RecvStream, quinn::ConnectionError>>>,
     allowance: u64,
     control: Allowance,
+    turns: Rc<Turns<StreamId>>,
     accepted: Box<dyn FnMut(Accepted)>,
 }
 
@@ -129,6 +133,7 @@ impl Connection {
             uni: None,
             allowance,
             control: Allowance::new(allowance),
+            turns: Rc::default(),
             accepted: Box::new(accepted),
         }
     }
@@ -173,7 +178,7 @@ impl quic::Connection<Bytes> for Connection {
             reset: Arc::clone(&reset),
             stopped: Box::pin(async move { matches!(stopped.await, Ok(Some(_))) }),
         });
-        let send = SendStream::new(send, taken)?;
+        let send = SendStream::new(send, taken, Rc::clone(&self.turns))?;
         let recv = RecvStream::new(recv, allowance, reset)?;
         Poll::Ready(Ok(BidiStream { send, recv }))
     }
@@ -222,7 +227,8 @@ impl quic::OpenStreams<Bytes> for Opener {
         let stream = ready!(opening.as_mut().poll(cx));
         self.opening = None;
         let stream = stream.map_err(of_connection);
-        let stream = stream.and_then(|stream| SendStream::new(stream, Rc::default()));
+        let new = |stream| SendStream::new(stream, Rc::default(), Rc::default());
+        let stream = stream.and_then(new);
         let failed = |connection_error| StreamError::ConnectionErrorIncoming { connection_error };
         Poll::Ready(stream.map_err(failed))
     }
@@ -292,11 +298,16 @@ pub(crate) struct SendStream {
     id: StreamId,
     writing: Option<WriteBuf<Bytes>>,
     taken: Rc<Cell<u64>>,
+    /// Those of all requests of the connection.
+    turns: Rc<Turns<StreamId>>,
+    /// The stream that was let go first, since something was written last.
+    had_gone: Option<StreamId>,
     silent: bool,
 }
 
 impl Drop for SendStream {
     fn drop(&mut self) {
+        self.turns.leave(self.id);
         if self.silent {
             quic::SendStream::reset(self, Code::H3_REQUEST_INCOMPLETE.value());
         }
@@ -304,17 +315,34 @@ impl Drop for SendStream {
 }
 
 impl SendStream {
-    fn new(stream: quinn::SendStream, taken: Rc<Cell<u64>>) -> Result<Self, ConnectionError> {
+    fn new(
+        stream: quinn::SendStream,
+        taken: Rc<Cell<u64>>,
+        turns: Rc<Turns<StreamId>>,
+    ) -> Result<Self, ConnectionError> {
         let id = stream_id(stream.id())?;
-        Ok(Self { stream, id, writing: None, taken, silent: true })
+        Ok(Self { stream, id, writing: None, taken, turns, had_gone: None, silent: true })
     }
 }
 
 impl quic::SendStream<Bytes> for SendStream {
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
         while let Some(data) = self.writing.as_mut().filter(|data| Buf::has_remaining(*data)) {
-            let written = Pin::new(&mut self.stream).poll_write(cx, data.chunk());
-            let written = ready!(written).map_err(|error| match error {
+            if self.had_gone.is_none() {
+                self.had_gone = self.turns.let_first_go(self.id);
+                if self.had_gone.is_some() {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+            }
+            let Poll::Ready(written) = Pin::new(&mut self.stream).poll_write(cx, data.chunk())
+            else {
+                self.had_gone = None;
+                self.turns.wait(self.id, cx.waker());
+                return Poll::Pending;
+            };
+            self.turns.served(self.id, self.had_gone.take());
+            let written = written.map_err(|error| match error {
                 quinn::WriteError::Stopped(code) => {
                     StreamError::StreamTerminated { error_code: code.into_inner() }
                 }

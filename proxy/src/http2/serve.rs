@@ -18,7 +18,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::exchange::exchange;
 use crate::{
-    ahead::{STREAM_WINDOW, Window},
+    ahead::{LEAST, STREAM_WINDOW, Window},
     downstream::Downstream,
     flood::Flood,
     gate::Gate,
@@ -77,7 +77,7 @@ async fn served(
         return Ok(());
     };
     let (worker, downstream) = (Rc::clone(worker), Rc::clone(downstream));
-    let window = Window::default();
+    let window = worker.ahead().window();
     let mut session =
         Session { worker, downstream, connection, window, wait, seen: 0, told: false };
     poll_fn(|cx| session.poll(cx)).await
@@ -94,7 +94,7 @@ fn builder(worker: &Worker) -> Builder {
         .max_pending_accept_reset_streams(RESETS_MAX)
         .max_local_error_reset_streams(Some(RESETS_MAX))
         .initial_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(worker.ahead().narrow())
+        .initial_connection_window_size(LEAST)
         .max_send_buffer_size(SEND_BUFFER)
         .enable_connect_protocol();
     builder
@@ -110,7 +110,7 @@ struct Session {
     worker: Rc<Worker>,
     downstream: Rc<Downstream>,
     connection: Connection<Io, Bytes>,
-    window: Window,
+    window: Rc<Window>,
     wait: Wait,
     /// How many requests there were at the last look.
     seen: u64,
@@ -152,16 +152,20 @@ impl Session {
 
     /// Has a request answered by a task of its own.
     fn begin(&mut self, request: Request<RecvStream>, reply: SendResponse<Bytes>) {
-        if !request.body().is_end_stream()
-            && let Some(octets) = self.window.widen(self.worker.ahead())
-        {
-            self.connection.set_target_window_size(octets);
-        }
+        let uploading = (!request.body().is_end_stream()).then(|| {
+            let (uploading, wider) = self.window.begin();
+            if let Some(octets) = wider {
+                self.connection.set_target_window_size(octets);
+            }
+            uploading
+        });
         self.downstream.start();
         let (worker, downstream) = (Rc::clone(&self.worker), Rc::clone(&self.downstream));
         let task = exchange(Rc::clone(&worker), Rc::clone(&downstream), request, reply);
         // The tracker waits for it.
         drop(self.worker.tasks().spawn_local(guarded(worker, task, move |worker| {
+            // Kept as long as the task.
+            drop(uploading);
             downstream.gives_up(worker.watch().now());
         })));
     }

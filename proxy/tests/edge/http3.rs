@@ -140,6 +140,18 @@ fn requests_over_http3_that_are_given_up_without_end_cost_the_connection() {
 }
 
 #[test]
+fn answers_over_http3_share_a_slow_line() {
+    let bed = Bed::new(137);
+    let _origin = bed.running_with(|_, stream| {
+        send(stream, "HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n");
+        let piece = vec![b'x'; 1 << 16];
+        while std::io::Write::write_all(stream, &piece).is_ok() {}
+    });
+    let Some(client) = ask(&bed, "shared") else { return };
+    client.ends();
+}
+
+#[test]
 fn a_drain_lets_requests_over_http3_end() {
     let mut bed = Bed::new(245);
     let (sender, answer) = std::sync::mpsc::channel::<()>();

@@ -388,6 +388,28 @@ async def drips():
         assert (await client.get("/small"))[1] == b"hello"
 
 
+async def shared():
+    """Three answers without end over a line that has room for a little at a time: each has its part."""
+    async with connect(max_data=20_000) as client:
+        quic, room = client._quic, client._quic._local_max_data
+
+        def limits(builder, space):
+            """Makes the room of the connection as large as was said below, and no larger."""
+            if room.value != room.sent:
+                builder.start_frame(room.frame_type, capacity=9).push_uint_var(room.value)
+                room.sent = room.value
+
+        quic._write_connection_limits = limits
+        streams = [client.begin("GET", f"/{number}") for number in range(3)]
+        for _ in range(120):
+            await client.until(lambda: room.used == room.value)
+            room.value += 1500
+            client.transmit()
+        parts = [len(client.data.get(stream, b"")) for stream in streams]
+        assert not client.ended, client.ended
+        assert min(parts) > sum(parts) / 5, parts
+
+
 async def stuck_uploads():
     """Uploads that nobody takes, and one to another container."""
     async with connect() as client:
@@ -491,6 +513,7 @@ asyncio.run(
         "downloads": downloads,
         "hint": hint,
         "drips": drips,
+        "shared": shared,
         "stuck-uploads": stuck_uploads,
         "stops": stops,
         "resets": resets,
