@@ -116,6 +116,12 @@ class Machine:
         self.processes = {}
         self.ca = self.place / "ca.pem"
         self.hostnames = []
+        self.files = open_files_max()
+
+    def connections(self, wanted):
+        """So many connections, or as many as a proxy may have: each is two files of its, and it needs
+        some for itself."""
+        return min(wanted, (self.files - 1000) // 2)
 
     def __enter__(self):
         run([self.bench, "certificates", self.place], 60)
@@ -141,7 +147,7 @@ class Machine:
 
     def start(self, name, command, core, stderr=None):
         """Starts a process on one core; its output goes to a file, its input stays open."""
-        files = open_files_max()
+        files = self.files
 
         def prepare():
             os.sched_setaffinity(0, {core})

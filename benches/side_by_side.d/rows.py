@@ -14,6 +14,12 @@ SHARE = {"caddy": 0.25}
 PEERS = ("nginx", "haproxy")
 # How the work of a line begins that says how much of the line before it is of one kind.
 SPLIT = "– of it"
+# (work, kind of connection, how many wait at the same time, the most KiB for each). `benches/memory`
+# holds the product to the same bounds.
+IDLE = (
+    ("memory per idle TLS keep-alive connection", "http", 10_000, 16),
+    ("memory per idle WebSocket pair, TLS", "websocket", 2_000, 32),
+)
 
 
 @dataclass
@@ -211,26 +217,29 @@ def latency_rows(machine, options):
 
 
 def memory_rows(machine, options):
-    """Resident memory per connection that waits, measured on processes started afresh."""
-    works = [
-        ("memory per idle TLS keep-alive connection", "http", 10_000, 16),
-        ("memory per idle WebSocket pair, TLS", "websocket", 2_000, 32),
-    ]
-    for work, kind, amount, target in works:
-        amount = amount // 10 if options.quick else amount
-        row = Row(work, "KiB", target)
+    """Resident memory per connection that waits. A row says how many there were, if it was not as many as
+    there should be."""
+    for work, kind, wanted, target in IDLE:
+        amount = machine.connections(wanted // 10 if options.quick else wanted)
+        row = Row(work if amount == wanted else f"{work}, {amount:,} of them", "KiB", target)
         for proxy in machine.wanted:
             say(f"{work}: {proxy}")
-            process = machine.restart_alone(proxy)
-            address = f"{ADDRESSES[proxy]}:8443"
-            machine.client("requests", "tls", "guarded", address, 500, machine.ca)
-            before = memory(process)
-            arguments = ["idle", kind, address, str(amount), machine.ca]
-            idle = machine.start("idle", [machine.bench, *arguments], machine.client_core)
-            wait_for_line(machine.place / "idle.out", idle)
-            row.figures[proxy] = [(memory(process) - before) / amount / 1024]
-            machine.stop("idle", signal.SIGTERM)
+            row.figures[proxy] = [idle(machine, proxy, kind, amount)]
         yield row
+
+
+def idle(machine, proxy, kind, amount):
+    """By how many KiB a proxy that was started afresh grows for each of so many idle connections."""
+    process = machine.restart_alone(proxy)
+    address = f"{ADDRESSES[proxy]}:8443"
+    machine.client("requests", "tls", "guarded", address, 500, machine.ca)
+    before = memory(process)
+    command = [machine.bench, "idle", kind, address, str(amount), machine.ca]
+    clients = machine.start("idle", command, machine.client_core)
+    wait_for_line(machine.place / "idle.out", clients)
+    each = (memory(process) - before) / amount / 1024
+    machine.stop("idle", signal.SIGTERM)
+    return each
 
 
 def wait_for_line(path, process):
