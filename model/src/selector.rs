@@ -18,6 +18,11 @@ pub const fn program(service: Service, index: u16) -> (Service, u16) {
     if matches!(service, Service::Desktop) { (Service::Terminal, 1) } else { (service, index) }
 }
 
+/// The terminal's session that a desktop is, and the display that it is shown on.
+pub const fn desktop_session(index: u16) -> u16 {
+    index.saturating_add(DESKTOP_DISPLAY)
+}
+
 /// The path and query that a request to this instance goes on with; nothing when they stay as they
 /// are. At most 80 octets longer.
 ///
@@ -45,7 +50,7 @@ pub fn select(service: Service, index: u16, path_and_query: &str) -> Option<Stri
             own.push(("id", index.to_string()));
         }
         Service::Desktop => {
-            let display = index.saturating_add(DESKTOP_DISPLAY).to_string();
+            let display = desktop_session(index).to_string();
             own.push(("desktop", "true".to_owned()));
             own.push(("redirect", "display".to_owned()));
             own.push(("terminal_id", display.clone()));

@@ -5,6 +5,8 @@ use std::{os::unix::fs::PermissionsExt, process::Output};
 use anyhow::{Result, ensure};
 use gantry_tests::{Gantry, Options, walk};
 
+use crate::dns::Zone;
+
 fn expect(output: &Output, code: i32, said: &str) -> Result<()> {
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     ensure!(output.status.code() == Some(code), "exit {:?}: {text}", output.status.code());
@@ -155,7 +157,8 @@ fn a_table_and_json_tell_the_same() {
 
 #[test]
 fn what_stands_before_containers_is_set_by_commands() {
-    walk(Options::fake(), |gantry| {
+    let (zone, resolver) = Zone::serve().expect("a name server");
+    walk(Options::fake().set(&format!("control.resolver={resolver}")), |gantry| {
         let project = gantry.create_project("guarded")?;
         let container = gantry.create_running(&project, &[])?;
         let id = container.id.as_str();
@@ -198,7 +201,7 @@ fn what_stands_before_containers_is_set_by_commands() {
         ] {
             expect(&gantry.cli(args)?, 0, "").map_err(|error| error.context(args.join(" ")))?;
         }
-        names(gantry, id)
+        names(gantry, id, &zone)
     });
 }
 
@@ -228,7 +231,7 @@ fn hooks(gantry: &Gantry, id: &str, file: &str) -> Result<()> {
 }
 
 /// What leads to a container can be taken back by commands.
-fn names(gantry: &Gantry, id: &str) -> Result<()> {
+fn names(gantry: &Gantry, id: &str, zone: &Zone) -> Result<()> {
     let new = ["proxy", "create", "--container-id", id, "--program", "http", "--port", "3000"];
     let rest = ["--target-path", "/a", "--expires-at", "2040-01-01T00:00:00Z"];
     let alias = gantry.json(&[&new[..], &rest, &["--no-allow-path-override"]].concat())?;
@@ -242,7 +245,30 @@ fn names(gantry: &Gantry, id: &str) -> Result<()> {
     ensure!(expired["count"] == 0, "{expired}");
     let bind = ["hostnames", "bind", id, "api.gantry.localhost", "--alias-id", alias_id];
     expect(&gantry.cli(&bind)?, 6, "hostname")?;
-    let listed = gantry.json(&["hostnames", "list", id])?;
-    ensure!(listed["count"] == 0, "{listed}");
-    expect(&gantry.cli(&["--yes", "hostnames", "delete", id, "www.example.com"])?, 4, "")
+    let listed = || gantry.json(&["hostnames", "list", id]);
+    ensure!(listed()?["count"] == 0, "{}", listed()?);
+    let delete = ["--yes", "hostnames", "delete", id, "www.example.com"];
+    expect(&gantry.cli(&delete)?, 4, "")?;
+    // Whose name it is says the domain name system alone.
+    let bind = ["hostnames", "bind", id, "www.example.com", "--alias-id", alias_id];
+    let alias_host = format!("{}.local.containers.gantry.localhost", text(&alias["alias"]));
+    expect(&gantry.cli(&bind)?, 6, &alias_host)?;
+    zone.www_leads_to("elsewhere.example.com");
+    expect(&gantry.cli(&bind)?, 6, &alias_host)?;
+    zone.www_leads_to(&alias_host);
+    expect(&gantry.cli(&bind)?, 0, "")?;
+    let bound = listed()?;
+    ensure!(bound["count"] == 1 && bound.to_string().contains("www.example.com"), "{bound}");
+    let state = gantry.state().display().to_string();
+    let explain = ["explain", "https://www.example.com:8443/", "--state", &state];
+    let set = ["--set", "edge.https=127.0.0.1:8443"];
+    let found = gantry.json(&[&explain[..], &set].concat())?["steps"].to_string();
+    ensure!(found.contains("http port 3000") && found.contains(id), "{found}");
+    expect(&gantry.cli(&delete)?, 0, "")?;
+    ensure!(listed()?["count"] == 0, "{}", listed()?);
+    Ok(())
+}
+
+fn text(value: &serde_json::Value) -> &str {
+    value.as_str().unwrap_or_default()
 }

@@ -7,6 +7,7 @@
 mod client;
 mod crash;
 mod creation;
+mod dns;
 mod edge;
 mod files;
 mod firewall;

@@ -167,6 +167,14 @@ fn what_an_owner_sets_by_commands_is_in_effect_and_explained() {
         ensure!(set()?.status.success(), "the file is as it was shown");
         let denied = steps(gantry)?;
         ensure!(denied.contains("deny") && denied.contains("403"), "{denied}");
+        for (service, counts) in [("http-20001", true), ("desktop-2", true), ("http-3000", false)] {
+            let url = gantry.url(&container, service, "/");
+            let set = ["--state", &state, "--set", "edge.https=127.0.0.1:8443"];
+            let found = gantry.json(&[&["explain", &url][..], &set[..]].concat())?;
+            let found = found["steps"].to_string();
+            let says = found.contains("the port is that of terminal, which counts, too");
+            ensure!(says == counts, "{service}: {found}");
+        }
         ensure!(!set()?.status.success(), "the version is over");
         let alias = made["id"].as_str().unwrap_or_default();
         ensure!(gantry.cli(&["--yes", "proxy", "delete", alias])?.status.success());

@@ -130,6 +130,8 @@ pub(crate) struct ControlConfig {
     pub(crate) activity_per_user: u32,
     pub(crate) stop_grace: Duration,
     pub(crate) hostname_check: Duration,
+    /// Who is asked about custom hostnames, in the place of the host's resolvers.
+    pub(crate) resolver: Option<SocketAddr>,
     /// What one user, container and address may do by the API.
     pub(crate) limits: gantry_control::Limits,
 }
@@ -257,6 +259,12 @@ fn read(reader: &mut Reader<'_>) -> Option<Config> {
     let activity = reader.number("control.activity_per_user", 100, 100_000_000);
     let stop_grace = reader.seconds("control.stop_grace_s", 1, 600);
     let hostname_check = reader.seconds("control.hostname_check_s", 60, 604_800);
+    let resolver = reader.key("control.resolver", |value| match value.as_str() {
+        Some("host") => Ok(None),
+        text => text.and_then(|text| text.parse().ok()).map(Some).ok_or_else(|| {
+            "must be \"host\" or an address with its port, such as \"127.0.0.1:53\"".to_owned()
+        }),
+    });
     let of_users = limits::read_control(reader);
     let format = reader.word("log.format", &[("text", LogFormat::Text), ("json", LogFormat::Json)]);
     let level = reader.key("log.level", |value| {
@@ -290,6 +298,7 @@ fn read(reader: &mut Reader<'_>) -> Option<Config> {
             activity_per_user: u32::try_from(activity?).ok()?,
             stop_grace: stop_grace?,
             hostname_check: hostname_check?,
+            resolver: resolver?,
             limits: of_users?,
         },
         log: LogConfig { format: format?, level: level?, access: access? },

@@ -172,6 +172,7 @@ fn what_owners_see_and_users_have_is_read() {
         "control.login_failures_per_address=8",
         "control.login_failures_per_account=9",
         "control.logins_waiting=10",
+        "control.resolver=127.0.0.1:5353",
     ];
     let config = load(&settings(None, &flags), Vec::new()).unwrap().config;
     let logs = &config.logs;
@@ -190,10 +191,14 @@ fn what_owners_see_and_users_have_is_read() {
         ..gantry_control::Limits::default()
     };
     assert_eq!(config.control.limits, want);
-    let flags = ["logs.reads_per_minute=0", "control.alias_quarantine_days=400"];
+    let resolver = |config: &Config| config.control.resolver.map(|at| at.to_string());
+    assert_eq!((resolver(&defaults), resolver(&config)), (None, Some("127.0.0.1:5353".to_owned())));
+    let flags =
+        ["logs.reads_per_minute=0", "control.alias_quarantine_days=400", "control.resolver=dns"];
     let problems = load(&settings(None, &flags), Vec::new()).unwrap_err();
     let rules: Vec<_> = problems.iter().map(ToString::to_string).collect();
-    assert_eq!(rules.len(), 2, "{rules:?}");
+    assert_eq!(rules.len(), 3, "{rules:?}");
+    assert!(rules.iter().any(|rule| rule.contains("an address with its port")), "{rules:?}");
     assert!(rules.iter().any(|rule| rule.contains("from 1 to 60000, found 0")), "{rules:?}");
     assert!(rules.iter().any(|rule| rule.contains("from 0 to 365, found 400")), "{rules:?}");
 }

@@ -269,7 +269,9 @@ async fn controller(
         domain: config.server.domain.clone(),
         url_port: config.edge.url_port,
         clock: clock.clone(),
-        names: Arc::new(DnsNames::of_host()),
+        names: Arc::new(
+            config.control.resolver.map_or_else(DnsNames::of_host, DnsNames::of_server),
+        ),
         published: Some(routes.published()),
         limits: config.control.limits,
     };

@@ -1,12 +1,13 @@
 //! What a request asks for, in the words of permission documents.
 
 use super::{Caller, Decision, GroupSet, Policy, Program};
-use crate::{Service, Target};
+use crate::{Service, Target, selector::desktop_session};
 
 /// What a request asks for, in the words of permission documents.
 ///
 /// A plain port on which a Kit service listens is that service, too, whatever name led there: who may
-/// not have the service does not get it by its port.
+/// not have the service does not get it by its port. A desktop is a session of the terminal, whose program
+/// answers for it: it is that session, too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Demand {
     service: Asked,
@@ -24,6 +25,9 @@ impl Demand {
         kit_at: impl FnOnce(u16) -> Option<(Service, Option<u16>)>,
     ) -> Self {
         let (number, kit) = match *target {
+            Target::Kit { service: Service::Desktop, index, .. } => {
+                (Some(index), Some((Service::Terminal, Some(desktop_session(index)))))
+            }
             Target::Kit { index, .. } => (Some(index), None),
             Target::Port { port, .. } => (Some(port), kit_at(port)),
             Target::Ssh => (None, None),
@@ -32,7 +36,7 @@ impl Demand {
         Self { service: (Program::of(target), number), kit }
     }
 
-    /// The Kit service on whose port a plain port is.
+    /// The Kit service on whose port a plain port is, or that answers for a desktop.
     pub fn kit(&self) -> Option<Program> {
         self.kit.map(|(program, _)| program)
     }

@@ -131,6 +131,25 @@ fn a_port_that_all_indexes_have_is_for_those_who_may_have_all() {
 }
 
 #[test]
+fn a_desktop_wants_the_permission_for_its_session_of_the_terminal() {
+    let (bed, origins) = bed(138, operators, &[3000]);
+    let key = "X-Key: k\r\n";
+    for (cells, want) in [
+        (json!({"desktop": true}), [403, 403]),
+        (json!({"terminal": "*"}), [403, 403]),
+        (json!({"desktop": true, "terminal": 1}), [403, 403]),
+        (json!({"desktop": true, "terminal": 1602}), [200, 403]),
+        (json!({"desktop": 3, "terminal": "*"}), [403, 200]),
+        (json!({"desktop": true, "terminal": true}), [200, 200]),
+    ] {
+        bed.gate(CONTAINER, &keyed(&cells, "deny"));
+        let got = ["desktop-2", "desktop-3"].map(|service| get(&bed, service, key).status);
+        assert_eq!(got, want, "{cells}");
+    }
+    assert_eq!(origins[0].seen().len(), 4);
+}
+
+#[test]
 fn a_stream_by_the_port_of_a_kit_service_ends_when_the_service_is_closed() {
     let bed = Bed::with(124, Setup { kit: operators, ..Setup::default() });
     let _origin = bed.running_with(|_, stream| {
