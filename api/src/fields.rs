@@ -282,9 +282,17 @@ impl Fields {
         self.take(name, read)
     }
 
-    /// Checks the type of text that means nothing here.
+    /// Checks text that means nothing here: its type, and its bounds in the table, which no value's type
+    /// checks.
     pub(crate) fn ignore_text(&mut self, name: &str) {
-        drop(self.text(name));
+        let holds = self.table.iter().find(|field| field.name == name).map(|field| field.holds);
+        let (Given::Value(text), Some(Holds::Text { min, max })) = (self.text(name), holds) else {
+            return;
+        };
+        if !(min..=max).contains(&text.chars().count()) {
+            let rule = format!("must have {min} to {max} characters");
+            self.errors.push(FieldError::new(name, rule));
+        }
     }
 
     /// Checks the type of a flag that means nothing here.
@@ -425,6 +433,15 @@ mod tests {
     fn null_is_a_wrong_type_where_there_is_nothing_to_clear() {
         let want = vec![("color".to_owned(), "must be a string".to_owned())];
         assert_eq!(read(&json!({"name": "n", "color": null})), Err(want));
+    }
+
+    #[test]
+    fn what_is_ignored_has_bounds_all_the_same() {
+        assert_eq!(read(&json!({"name": "n", "color": "#fff"})), Ok(Some(Given::Absent)));
+        for color in ["#f", "#1234567"] {
+            let want = vec![("color".to_owned(), "must have 3 to 7 characters".to_owned())];
+            assert_eq!(read(&json!({"name": "n", "color": color})), Err(want), "{color}");
+        }
     }
 
     #[test]

@@ -58,7 +58,7 @@ pub(crate) fn surface(surface: Surface) -> Surface {
             openapi_yaml,
             &Operation::new("getOpenApiYaml", tag, "This document; JSON is YAML, too")
                 .public()
-                .answers_text("application/yaml"),
+                .answers_bare_as("application/yaml"),
         )
         .serve(
             &[Method::Get],

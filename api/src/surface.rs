@@ -218,6 +218,12 @@ impl Operation {
         self
     }
 
+    /// It answers with an object in another notation than JSON, without an envelope.
+    pub(crate) fn answers_bare_as(mut self, media: &'static str) -> Self {
+        self.media = media;
+        self.answers_bare()
+    }
+
     /// It is always refused.
     pub(crate) fn refused(mut self) -> Self {
         self.answer = None;

@@ -35,4 +35,6 @@ mod recheck;
 #[cfg(test)]
 mod replay;
 #[cfg(test)]
+mod schemathesis;
+#[cfg(test)]
 mod snapshots;
