@@ -87,6 +87,29 @@ pub fn policy(groups: usize) -> Option<Policy> {
     Policy::merge(None, Some(&document))
 }
 
+/// The head of a request for a container, with so many fields, of lengths as those of browsers.
+pub fn head(number: u64, fields: u64) -> String {
+    let mut head =
+        format!("GET /some/path?a=1&b=2 HTTP/1.1\r\nHost: {}:8443\r\n", hostname(number));
+    let usual = [
+        "User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
+        "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
+        "Accept-Language: en-US,en;q=0.5",
+        "Accept-Encoding: gzip, deflate, br, zstd",
+        "Cookie: theme=dark; visits=17",
+        "Sec-Fetch-Dest: document",
+        "X-Own: of an application",
+    ];
+    for (field, copy) in usual.iter().cycle().zip(1..fields) {
+        // None stands twice.
+        let (name, value) = field.split_once(':').unwrap_or((field, ""));
+        let again = if copy > 7 { format!("-{copy}") } else { String::new() };
+        head.extend([name, &again, ":", value, "\r\n"]);
+    }
+    head.push_str("\r\n");
+    head
+}
+
 fn record(number: u64) -> RouteRecord {
     // The lower 16 bits of the number, in 10.88.0.0/16.
     let [.., high, low] = number.to_be_bytes();

@@ -11,11 +11,14 @@ use std::{
     time::Instant,
 };
 
-use gantry_benches::{container_id, domain, grown_table, hostname, policy, project_id, table};
+use gantry_benches::{
+    container_id, domain, grown_table, head, hostname, policy, project_id, table,
+};
 use gantry_model::{
     Hostname, RouteKey,
     access::{Caller, Decision, GroupSet, Program},
 };
+use gantry_proxy::HeadReader;
 
 use crate::Outcome;
 
@@ -29,6 +32,7 @@ pub(crate) fn run(work: &str, containers: u64, times: u64) -> Outcome {
         "lookup" => lookup(containers, times, 0),
         "miss" => lookup(containers, times, containers),
         "request" => request(containers, times),
+        "head" => heads(containers, times),
         "decide" => decide(times, usize::try_from(containers)?)?,
         "time" => time(containers, times).ok_or("nothing was measured")?,
         "memory" => memory(containers).ok_or("jemalloc does not say what it allocated")?,
@@ -88,6 +92,13 @@ fn request(containers: u64, times: u64) {
         };
         black_box(table.lookup(project, container)).is_ok()
     });
+}
+
+/// From the octets of a head with so many fields to a request.
+fn heads(fields: u64, times: u64) {
+    let heads: Vec<String> = (0..VARIETY).map(|number| head(number, fields)).collect();
+    let mut reader = HeadReader::default();
+    measured(times, &heads, |head| reader.reads(head.as_bytes()));
 }
 
 /// Whether a request that proves nothing may pass by a policy of this many groups.

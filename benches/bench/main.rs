@@ -25,8 +25,9 @@ type Failed = Box<dyn Error + Send + Sync>;
 type Outcome = Result<(), Failed>;
 
 const USAGE: &str = "\
-gantry-bench count WORK CONTAINERS TIMES         parse|lookup|miss|request|time|memory, and
-                                                 decide, for so many groups
+gantry-bench count WORK CONTAINERS TIMES         parse|lookup|miss|request|time|memory;
+                                                 head, of so many fields; decide, for
+                                                 so many groups
 gantry-bench certificates DIRECTORY              write ca.pem, leaf.pem and leaf.key
 gantry-bench hostnames                           print the hostnames of all routes
 gantry-bench origin ADDRESS                      the container's program

@@ -98,5 +98,6 @@ pub use deps::{
     api_service,
 };
 pub use edge::{Addresses, Edge, StartError};
+pub use http1::HeadReader;
 pub use logs::{LogTail, Logs, LogsConfig, NoTail};
 pub use traffic::Activity;

@@ -10,7 +10,7 @@ use memchr::memchr;
 
 use crate::{
     body::ClientBody,
-    framing::{FieldAt, Framing, Refusal},
+    framing::{FieldAt, Framing, HeadLimits, HeadScan, Refusal},
     headers::{expects_continue, lists},
 };
 
@@ -77,6 +77,25 @@ pub(crate) fn build(octets: &Bytes, fields: &[FieldAt], framing: Framing) -> Res
     Ok(Head { request, framing, says })
 }
 
+/// Reads heads of requests by themselves, as a connection of HTTP/1 does; for measurements.
+#[derive(Debug, Default)]
+pub struct HeadReader(Vec<FieldAt>);
+
+impl HeadReader {
+    /// Makes a request of the head that `octets` begin with, of at most 64 KiB and 100 fields; says whether
+    /// it is a whole one and not refused.
+    pub fn reads(&mut self, octets: &[u8]) -> bool {
+        const LIMITS: HeadLimits = HeadLimits { bytes_max: 64 * 1024, fields_max: 100 };
+        let fields = &mut self.0;
+        fields.clear();
+        let scanned =
+            HeadScan::default().scan_fields(octets, LIMITS, &mut |field| fields.push(field));
+        let Ok(Some((len, framing))) = scanned else { return false };
+        let head = Bytes::copy_from_slice(octets.get(..len).unwrap_or_default());
+        std::hint::black_box(build(&head, fields, framing)).is_ok()
+    }
+}
+
 /// Takes `method SP target SP HTTP/1.x CRLF` to pieces, perhaps behind an empty line.
 fn request_line(octets: &Bytes) -> Result<(Method, Uri, Version), Refusal> {
     let start = if octets.starts_with(b"\r\n") { 2 } else { 0 };
@@ -134,7 +153,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::framing::{HeadLimits, HeadScan};
 
     const LIMITS: HeadLimits = HeadLimits { bytes_max: 4096, fields_max: 64 };
 

@@ -15,6 +15,7 @@ mod serve;
 mod write;
 
 pub(crate) use body::Receiving;
+pub use head::HeadReader;
 #[cfg(test)]
 pub(crate) use head::build;
 pub(crate) use io::{ClientIo, Socket};
