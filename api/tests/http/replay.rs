@@ -14,6 +14,8 @@ struct Step {
     title: String,
     /// `nobody`, or the bearer token.
     caller: String,
+    /// The realm of the host, if it is not the plain one.
+    realm: Option<String>,
     /// Method and path with query.
     request: String,
     body: Option<Value>,
@@ -56,6 +58,9 @@ async fn ask(lab: &Lab, step: &Step, kept: &BTreeMap<String, String>) -> Reply {
     let mut ask = Ask::new(method, path);
     if step.caller != "nobody" {
         ask = ask.by(&filled(&step.caller, kept));
+    }
+    if let Some(realm) = &step.realm {
+        ask = ask.realm(realm);
     }
     if let Some(body) = &step.body {
         ask = ask.body(&filled_value(body, kept));
