@@ -14,7 +14,7 @@ use tower::ServiceExt as _;
 
 use crate::lab::{Ask, Lab};
 
-/// How long it may take; on a quiet machine it is less than a minute.
+/// How long it may take on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(3);
 
 /// Serves the router of a lab on a port of its own, until the tasks are dropped.
