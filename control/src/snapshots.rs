@@ -307,8 +307,8 @@ impl Controller {
             Patch::Clear => None,
             Patch::Set(alias) => Some(check_alias(&alias)?),
         };
-        let renamed = self.store().set_snapshot_alias(snapshot.id, alias.as_deref()).await;
-        renamed.map_err(|error| of_snapshot(error, Thing::Snapshot))
+        let renamed = self.store().set_snapshot_alias(snapshot.id, alias.as_deref(), self.now_ms());
+        renamed.await.map_err(|error| of_snapshot(error, Thing::Snapshot))
     }
 
     /// Removes a snapshot. Containers that were made from it stay.

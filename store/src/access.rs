@@ -6,10 +6,12 @@ use sqlx::AssertSqlSafe;
 use crate::{
     Store, columns,
     columns::integer,
-    document,
+    containers, document,
     error::{Error, Result, failed},
-    record::{Access, Scope, Version},
+    projects,
+    record::{Access, Container, Project, Scope, Version},
     sqlite::Row,
+    told::{self, Permitted},
     writer::Tx,
 };
 
@@ -43,9 +45,17 @@ impl Store {
         self.write(move |tx| {
             Box::pin(async move {
                 let (table, column, id) = place(&scope);
+                let old = access_now(tx, &scope).await?;
                 swap(tx, (table, column), id, access.version, &doc, now_ms).await?;
+                let access = Access { version: Version(access.version.0 + 1), ..access };
                 match scope {
-                    Scope::Container(id) => tx.changed(id, now_ms),
+                    Scope::Container(id) => {
+                        tx.changed(id, now_ms);
+                        let Container { owner, project, spec, .. } =
+                            containers::load(tx, id).await?;
+                        let whose = Permitted { scope, owner, project, realms: &spec.realms };
+                        told::access_told(tx, &whose, (&old, &access), now_ms).await?;
+                    }
                     Scope::Project(id) => {
                         let rows: Vec<Row> =
                             sqlx::query("SELECT id FROM containers WHERE project = $1")
@@ -56,9 +66,13 @@ impl Store {
                         for row in &rows {
                             tx.changed(columns::id(row, "id")?, now_ms);
                         }
+                        let project = projects::load(tx, id).await?.ok_or(Error::NotFound)?;
+                        let Project { owner, spec, .. } = project;
+                        let whose = Permitted { scope, owner, project: id, realms: &spec.realms };
+                        told::access_told(tx, &whose, (&old, &access), now_ms).await?;
                     }
                 }
-                Ok(Access { version: Version(access.version.0 + 1), ..access })
+                Ok(access)
             })
         })
         .await
@@ -91,11 +105,25 @@ impl Store {
                 let place = ("edge_settings", "container");
                 swap(tx, place, container.as_bytes(), version, &doc, now_ms).await?;
                 tx.changed(container, now_ms);
-                Ok(())
+                let container = containers::load(tx, container).await?;
+                told::settings_told(tx, &container, now_ms).await
             })
         })
         .await
     }
+}
+
+/// The document as it is for this transaction.
+async fn access_now(tx: &mut Tx, scope: &Scope) -> Result<Access> {
+    let (table, column, id) = place(scope);
+    // Safe: table and column are our own words.
+    let text = AssertSqlSafe(format!("SELECT * FROM {table} WHERE {column} = $1"));
+    let row = sqlx::query(text)
+        .bind(id.as_slice())
+        .fetch_optional(&mut tx.connection)
+        .await
+        .map_err(failed)?;
+    row.as_ref().map_or_else(|| Ok(Access::default()), access)
 }
 
 /// Writes the next version of a document, if it still is of this one.

@@ -1,7 +1,6 @@
 //! What was written through the API: one entry for each request that was no read.
 
 use gantry_model::{LogId, RealmId, TokenId, UserId};
-use sqlx::QueryBuilder;
 
 use crate::{
     Store,
@@ -9,11 +8,8 @@ use crate::{
     error::{Result, failed},
     listing::{self, Condition, List},
     record::{Listed, Page},
-    sqlite::{Db, Row},
+    sqlite::Row,
 };
-
-/// How many are removed at once.
-const AT_ONCE: u32 = 1_000;
 
 /// A request that was no read, and its answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -184,30 +180,9 @@ impl Store {
     }
 
     async fn remove_activity(&self, owner: Option<UserId>, before_ms: i64) -> Result<u64> {
-        let mut removed = 0;
-        loop {
-            let part = self
-                .write(move |tx| {
-                    Box::pin(async move {
-                        let mut conditions: Vec<Condition> =
-                            Condition::is("owner", owner).into_iter().collect();
-                        conditions.push(Condition::AtMost("at_ms", before_ms.saturating_sub(1)));
-                        let mut query = QueryBuilder::<Db>::new(
-                            "DELETE FROM activity WHERE id IN (SELECT id FROM ",
-                        );
-                        listing::push_selection(&mut query, "activity", &conditions);
-                        query.push(" LIMIT ").push_bind(i64::from(AT_ONCE)).push(")");
-                        let done =
-                            query.build().execute(&mut tx.connection).await.map_err(failed)?;
-                        Ok(done.rows_affected())
-                    })
-                })
-                .await?;
-            removed += part;
-            if part < u64::from(AT_ONCE) {
-                return Ok(removed);
-            }
-        }
+        let mut conditions: Vec<Condition> = Condition::is("owner", owner).into_iter().collect();
+        conditions.push(Condition::AtMost("at_ms", before_ms.saturating_sub(1)));
+        listing::delete_in_parts(self, ("activity", "id"), &conditions).await
     }
 }
 

@@ -166,12 +166,14 @@ impl Store {
         self.write(move |tx| {
             Box::pin(async move {
                 let mut container = load_at(tx, id, version).await?;
-                let from = container.status.phase;
-                container.status = status;
+                let old = std::mem::replace(&mut container.status, status);
                 container.updated_at_ms = now_ms;
                 save_state(tx, &mut container).await?;
-                if from != container.status.phase {
-                    log(tx, &container, Some(from), &triggered_by).await?;
+                if old.phase != container.status.phase {
+                    log(tx, &container, Some(old.phase), &triggered_by).await?;
+                }
+                if let (Some(fill), None) = (old.fill, container.status.fill) {
+                    snapshots::tell_filled(tx, &container, fill).await?;
                 }
                 Ok(container)
             })

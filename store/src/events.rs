@@ -21,9 +21,6 @@ use crate::{
     writer::Tx,
 };
 
-/// How many are removed at once.
-const AT_ONCE: u32 = 1_000;
-
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
@@ -306,30 +303,9 @@ impl Store {
     }
 
     async fn delete_events_to(&self, filter: EventFilter, last: i64) -> Result<u64> {
-        let mut removed = 0;
-        loop {
-            let filter = filter.clone();
-            let part = self
-                .write(move |tx| {
-                    Box::pin(async move {
-                        let mut conditions = filter.conditions();
-                        conditions.push(Condition::AtMost("seq", last));
-                        let mut query = QueryBuilder::<Db>::new(
-                            "DELETE FROM events WHERE seq IN (SELECT seq FROM ",
-                        );
-                        listing::push_selection(&mut query, "events", &conditions);
-                        query.push(" LIMIT ").push_bind(i64::from(AT_ONCE)).push(")");
-                        let done =
-                            query.build().execute(&mut tx.connection).await.map_err(failed)?;
-                        Ok(done.rows_affected())
-                    })
-                })
-                .await?;
-            removed += part;
-            if part < u64::from(AT_ONCE) {
-                return Ok(removed);
-            }
-        }
+        let mut conditions = filter.conditions();
+        conditions.push(Condition::AtMost("seq", last));
+        listing::delete_in_parts(self, ("events", "seq"), &conditions).await
     }
 
     /// Removes the oldest events of every account that has more than `max`; returns how many.

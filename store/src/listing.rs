@@ -4,6 +4,7 @@ use gantry_model::{ContainerId, EventId, Id, ProjectId, RealmId, SnapshotId, Use
 use sqlx::QueryBuilder;
 
 use crate::{
+    Store,
     columns::{integer, natural},
     error::{Result, failed},
     record::{Listed, Page},
@@ -11,7 +12,11 @@ use crate::{
     writer::Tx,
 };
 
+/// How many rows are removed at once.
+const AT_ONCE: u32 = 1_000;
+
 /// A condition of a list, to be joined with `AND`.
+#[derive(Clone)]
 pub(crate) enum Condition {
     /// A column of ids holds this one.
     Is(&'static str, [u8; 12]),
@@ -137,6 +142,35 @@ impl List<'_> {
         query.push(" LIMIT ").push_bind(i64::from(span.limit));
         query.push(" OFFSET ").push_bind(integer(span.offset));
         query
+    }
+}
+
+/// Removes the rows that meet all conditions, in parts between which others write; returns how many.
+/// Dropped, it has removed some. `key` is the table's key.
+pub(crate) async fn delete_in_parts(
+    store: &Store,
+    (table, key): (&'static str, &'static str),
+    conditions: &[Condition],
+) -> Result<u64> {
+    let mut removed = 0;
+    loop {
+        let conditions = conditions.to_vec();
+        let part = store
+            .write(move |tx| {
+                Box::pin(async move {
+                    let mut query = QueryBuilder::<Db>::new("DELETE FROM ");
+                    query.push(table).push(" WHERE ").push(key).push(" IN (SELECT ").push(key);
+                    push_selection(query.push(" FROM "), table, &conditions);
+                    query.push(" LIMIT ").push_bind(i64::from(AT_ONCE)).push(")");
+                    let done = query.build().execute(&mut tx.connection).await.map_err(failed)?;
+                    Ok(done.rows_affected())
+                })
+            })
+            .await?;
+        removed += part;
+        if part < u64::from(AT_ONCE) {
+            return Ok(removed);
+        }
     }
 }
 

@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 
 use gantry_model::{ContainerId, Phase, ServerId, SnapshotId, UserId, Wish};
+use serde_json::json;
 
 use crate::{
     Cause, Outage, Store,
@@ -20,6 +21,7 @@ use crate::{
         SnapshotSummary, Version,
     },
     sqlite::{Db, Row},
+    told,
     writer::Tx,
 };
 
@@ -74,7 +76,9 @@ impl Store {
                     .await
                     .map_err(failed)?;
                 tx.changed(snapshot.container, now_ms);
-                Ok(())
+                let size = ("size_bytes", json!(bytes));
+                let kind = "container.snapshot.created";
+                told::snapshot_told(tx, &snapshot, kind, Some(size), now_ms).await
             })
         })
         .await
@@ -189,17 +193,25 @@ impl Store {
         &self,
         id: SnapshotId,
         alias: Option<&str>,
+        now_ms: i64,
     ) -> Result<Snapshot> {
         let alias = alias.map(str::to_owned);
         self.write(move |tx| {
             Box::pin(async move {
+                let mut snapshot = load(tx, id).await?;
+                if snapshot.alias == alias {
+                    return Ok(snapshot);
+                }
                 sqlx::query("UPDATE snapshots SET alias = $2 WHERE id = $1")
                     .bind(id.as_bytes().as_slice())
-                    .bind(alias)
+                    .bind(&alias)
                     .execute(&mut tx.connection)
                     .await
                     .map_err(failed)?;
-                load(tx, id).await
+                let old = std::mem::replace(&mut snapshot.alias, alias);
+                let (kind, old) = ("container.snapshot.renamed", ("old_alias", json!(old)));
+                told::snapshot_told(tx, &snapshot, kind, Some(old), now_ms).await?;
+                Ok(snapshot)
             })
         })
         .await
@@ -236,7 +248,12 @@ impl Store {
                 .await
                 .map_err(failed)?;
                 tx.changed(snapshot.container, now_ms);
-                Ok(())
+                let kind = if snapshot.is_ready {
+                    "container.snapshot.deleted"
+                } else {
+                    "container.snapshot.failed"
+                };
+                told::snapshot_told(tx, &snapshot, kind, None, now_ms).await
             })
         })
         .await
@@ -397,6 +414,25 @@ async fn is_source(tx: &mut Tx, data: SnapshotId) -> Result<bool> {
         .fetch_one(&mut tx.connection)
         .await
         .map_err(failed)
+}
+
+/// Tells that what was to fill a container has come to its end.
+pub(crate) async fn tell_filled(tx: &mut Tx, container: &Container, fill: Fill) -> Result<()> {
+    let name = match fill.source {
+        FillSource::Container(_) => None,
+        // Snapshots of copies share their data; the container's own is the one that is meant.
+        FillSource::Snapshot(data) => sqlx::query_scalar(
+            "SELECT name FROM snapshots WHERE data = $1 AND owner = $2 \
+             ORDER BY (container = $3) DESC LIMIT 1",
+        )
+        .bind(data.as_bytes().as_slice())
+        .bind(container.owner.as_bytes().as_slice())
+        .bind(container.id.as_bytes().as_slice())
+        .fetch_optional(&mut tx.connection)
+        .await
+        .map_err(failed)?,
+    };
+    told::fill_told(tx, container, fill, name).await
 }
 
 async fn note_use(tx: &mut Tx, id: SnapshotId, now_ms: i64) -> Result<()> {

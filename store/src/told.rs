@@ -2,14 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use gantry_model::{ContainerSpec, Phase, firewall::Direction};
+use gantry_model::{
+    ContainerSpec, Phase, ProjectId, RealmId, UserId, access::Fallback, firewall::Direction,
+};
 use serde_json::{Value, json};
 
 use crate::{
     error::Result,
     events::{NewEvent, add},
     firewall::RuleChange,
-    record::{Alias, Container, Project, Token},
+    record::{Access, Alias, Container, Fill, FillSource, Project, Scope, Snapshot, Token},
     writer::Tx,
 };
 
@@ -110,6 +112,141 @@ pub(crate) async fn container_removed(tx: &mut Tx, gone: &Container, at_ms: i64)
     container(tx, gone, "container.deleted", None, at_ms).await
 }
 
+/// A container's settings of the edge are others.
+pub(crate) async fn settings_told(tx: &mut Tx, changed: &Container, at_ms: i64) -> Result<()> {
+    container(tx, changed, "container.updated", [("changed", json!("proxy_settings"))], at_ms).await
+}
+
+/// What was to fill a container with files has come to its end; `snapshot` is the name of the one they
+/// come from.
+pub(crate) async fn fill_told(
+    tx: &mut Tx,
+    filled: &Container,
+    fill: Fill,
+    snapshot: Option<String>,
+) -> Result<()> {
+    let at_ms = filled.updated_at_ms;
+    let (operation, source) = match (fill.is_new, fill.source) {
+        (true, FillSource::Container(id)) => ("copy", Some(id)),
+        (true, FillSource::Snapshot(_)) => ("copy", None),
+        (false, FillSource::Container(id)) => ("sync", Some(id)),
+        (false, FillSource::Snapshot(_)) => ("restore", None),
+    };
+    let has_failed = filled.status.phase == Phase::Failed;
+    let more = [
+        ("operation", json!(operation)),
+        ("source_container_id", json!(source.map(|id| id.to_string()))),
+        ("snapshot_name", json!(snapshot)),
+        ("error", json!(filled.status.why.as_ref().filter(|_| has_failed))),
+    ];
+    if operation == "restore" && !has_failed {
+        let [_, _, name, _] = more.clone();
+        container(tx, filled, "container.snapshot.restored", [name], at_ms).await?;
+    }
+    let kind =
+        if has_failed { "container.operation.failed" } else { "container.operation.completed" };
+    container(tx, filled, kind, more, at_ms).await
+}
+
+/// Something happened to a snapshot; its container may be gone.
+pub(crate) async fn snapshot_told(
+    tx: &mut Tx,
+    snapshot: &Snapshot,
+    kind: &str,
+    more: Option<(&'static str, Value)>,
+    at_ms: i64,
+) -> Result<()> {
+    let mut payload = json!({
+        "name": snapshot.spec.name.as_str(),
+        "project_id": snapshot.project.to_string(),
+        "snapshot_id": snapshot.id.to_string(),
+        "snapshot_name": snapshot.name,
+        "alias": snapshot.alias,
+    });
+    if let (Some(fields), Some((name, value))) = (payload.as_object_mut(), more) {
+        fields.insert(name.to_owned(), value);
+    }
+    let event = NewEvent {
+        owner: snapshot.owner,
+        kind,
+        resource_type: "container",
+        resource_id: snapshot.container.to_string(),
+        project: Some(snapshot.project),
+        container: Some(snapshot.container),
+        payload,
+        realms: &snapshot.spec.realms,
+        at_ms,
+    };
+    add(tx, event).await
+}
+
+/// Whose document of permissions changes, and who sees it.
+pub(crate) struct Permitted<'p> {
+    pub(crate) scope: Scope,
+    pub(crate) owner: UserId,
+    pub(crate) project: ProjectId,
+    pub(crate) realms: &'p [RealmId],
+}
+
+/// A document of permissions has become this one. What it holds is for those who may read it: only the
+/// names of groups are told.
+pub(crate) async fn access_told(
+    tx: &mut Tx,
+    whose: &Permitted<'_>,
+    (old, new): (&Access, &Access),
+    at_ms: i64,
+) -> Result<()> {
+    let (before, now) = (old.document.as_ref(), new.document.as_ref());
+    let [old_groups, new_groups] = [before, now].map(|document| document.map(|doc| &doc.groups));
+    let mut told: Vec<(&str, Option<(&str, Value)>)> = Vec::new();
+    let names: BTreeSet<_> =
+        old_groups.into_iter().chain(new_groups).flat_map(|groups| groups.keys()).collect();
+    for name in names {
+        let [was, is] = [old_groups, new_groups].map(|groups| groups.and_then(|all| all.get(name)));
+        let kind = match (was, is) {
+            (None, _) => "proxy.permissions.group_added",
+            (_, None) => "proxy.permissions.group_removed",
+            (Some(was), Some(is)) if was != is => "proxy.permissions.group_updated",
+            (Some(_), Some(_)) => continue,
+        };
+        told.push((kind, Some(("group", json!(name.as_str())))));
+    }
+    let default = now.map(|document| document.default);
+    if before.map(|document| document.default) != default {
+        let default = default.map(Fallback::as_str);
+        told.push(("proxy.permissions.default_changed", Some(("default", json!(default)))));
+    }
+    let rest = |access: &Access| {
+        access.document.as_ref().map(|doc| (doc.permissions.clone(), doc.enable_proxy))
+    };
+    if told.is_empty() || rest(old) != rest(new) || old.hooks != new.hooks {
+        told.push(("proxy.permissions.updated", None));
+    }
+    let (scope, id, container) = match whose.scope {
+        Scope::Project(id) => ("project", id.to_string(), None),
+        Scope::Container(id) => ("container", id.to_string(), Some(id)),
+    };
+    for (kind, more) in told {
+        let mut payload = json!({ "scope": scope, "file_version": new.version.0 });
+        if let (Some(fields), Some((name, value))) = (payload.as_object_mut(), more) {
+            fields.insert(name.to_owned(), value);
+        }
+        let event = NewEvent {
+            owner: whose.owner,
+            kind,
+            resource_type: "proxy_permissions",
+            resource_id: id.clone(),
+            project: Some(whose.project),
+            container,
+            payload,
+            realms: whose.realms,
+            at_ms,
+        };
+        add(tx, event).await?;
+    }
+    Ok(())
+}
+
 /// Something happened to rules of a container's firewall. What they say is for those who may read them.
 pub(crate) async fn rules_told(
     tx: &mut Tx,
@@ -189,7 +326,7 @@ pub(crate) async fn token_told(tx: &mut Tx, token: &Token, kind: &str, at_ms: i6
 pub(crate) async fn alias_told(
     tx: &mut Tx,
     alias: &Alias,
-    realms: &[gantry_model::RealmId],
+    realms: &[RealmId],
     kind: &str,
     at_ms: i64,
 ) -> Result<()> {

@@ -116,3 +116,63 @@ async fn what_cannot_be_says_what_would_be_right() {
         (404, &json!("SOURCE_CONTAINER_NOT_FOUND"))
     );
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_becomes_of_snapshots_copies_and_permissions_is_told() {
+    let scene = Scene::set().await;
+    let made = scene.ok("POST", "containers/{c}/snapshots", json!({ "alias": "before" })).await;
+    let one = format!("containers/{{c}}/snapshots/{}", made["snapshot"]["name"].as_str().unwrap());
+    let alias = format!("{one}/alias");
+    scene.ok("PATCH", &alias, json!({ "alias": "after" })).await;
+    scene.ok("PATCH", &format!("{one}?wait=running&timeout=20"), Value::Null).await;
+    let copy = json!({ "target_project_id": scene.project, "name": "copy" });
+    let copy = scene.ok("POST", "containers/{c}/copy?wait=running&timeout=20", copy).await;
+    let sync = format!("containers/{}/sync?wait=running&timeout=20", copy["id"].as_str().unwrap());
+    scene.ok("POST", &sync, json!({})).await;
+    scene.ok("DELETE", &one, Value::Null).await;
+    for (version, path, body) in [
+        (
+            0,
+            "containers/{c}/proxy/permissions/groups/team/password",
+            json!({ "username": "a", "password": "kept to themselves" }),
+        ),
+        (1, "containers/{c}/proxy/permissions/default", json!({ "default": "deny" })),
+        (0, "projects/{p}/proxy/permissions/state", json!({ "enable_proxy": false })),
+    ] {
+        let path = path.replace("{c}", &scene.container).replace("{p}", &scene.project);
+        let method = if path.ends_with("/password") { "PUT" } else { "PATCH" };
+        let ask = Ask::new(method, &format!("/api/v1/{path}")).by(&scene.token).body(&body);
+        let reply = scene.lab.send(ask.header("if-match", &format!("file:v{version}"))).await;
+        assert_eq!(reply.status, 200, "{path}: {}", reply.text);
+    }
+
+    let all = scene.send("GET", "events?sort_order=asc&limit=500", &Value::Null).await;
+    assert!(!all.text.contains("kept to themselves"));
+    let events = all.json["data"]["events"].as_array().unwrap();
+    let told: Vec<String> = events
+        .iter()
+        .map(|event| {
+            let [kind, payload] = [&event["event_type"], &event["payload"]];
+            let more = ["operation", "alias", "group", "default", "scope"];
+            let more = more.iter().filter_map(|name| payload[name].as_str());
+            std::iter::once(kind.as_str().unwrap()).chain(more).collect::<Vec<_>>().join(" ")
+        })
+        .filter(|told| ["snapshot", "operation", "permissions"].iter().any(|w| told.contains(w)))
+        .collect();
+    let want = [
+        "container.snapshot.created before",
+        "container.snapshot.renamed after",
+        "container.snapshot.restored",
+        "container.operation.completed restore",
+        "container.operation.completed copy",
+        "container.operation.completed sync",
+        "container.snapshot.deleted after",
+        "proxy.permissions.group_added team container",
+        "proxy.permissions.default_changed allow container",
+        "proxy.permissions.updated container",
+        "proxy.permissions.default_changed deny container",
+        "proxy.permissions.default_changed allow project",
+        "proxy.permissions.updated project",
+    ];
+    assert_eq!(told, want, "{}", all.text);
+}

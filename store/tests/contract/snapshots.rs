@@ -2,8 +2,8 @@
 
 use gantry_model::{ContainerId, Phase, RealmId, SnapshotId, Wish};
 use gantry_store::{
-    Container, Error, Fill, FillSource, Page, Snapshot, SnapshotFilter, SnapshotMax, SnapshotSort,
-    SnapshotSummary,
+    Container, Error, EventFilter, Fill, FillSource, Page, Snapshot, SnapshotFilter, SnapshotMax,
+    SnapshotSort, SnapshotSummary,
 };
 
 use super::fixture::{NOW_MS, World, id, key};
@@ -61,7 +61,7 @@ pub(crate) async fn a_snapshot_is_stored_as_given_and_finished(world: &World) {
     let read = world.store.snapshot_named(container.id, "one").await.unwrap().unwrap();
     assert_eq!(read, want);
     assert_eq!(world.store.unfinished_snapshot(container.id).await.unwrap(), None);
-    let named = world.store.set_snapshot_alias(want.id, None).await.unwrap();
+    let named = world.store.set_snapshot_alias(want.id, None, NOW_MS).await.unwrap();
     assert_eq!((named.alias, named.name.as_str()), (None, "one"));
     let realm = |byte| SnapshotFilter {
         realm: Some(RealmId::from_bytes([byte; 12])),
@@ -69,6 +69,22 @@ pub(crate) async fn a_snapshot_is_stored_as_given_and_finished(world: &World) {
     };
     assert_eq!(names(world, realm(5)).await, ["one"]);
     assert_eq!(names(world, realm(6)).await, [""; 0]);
+
+    world.store.set_snapshot_alias(want.id, None, NOW_MS).await.unwrap();
+    world.store.remove_snapshot(want.id, false, NOW_MS).await.unwrap();
+    let failing = snapshot(&container, "two");
+    world.store.create_snapshot(&failing, max(10)).await.unwrap();
+    world.store.remove_snapshot(failing.id, true, NOW_MS).await.unwrap();
+    let told = async |byte| {
+        let realm = Some(RealmId::from_bytes([byte; 12]));
+        let filter = EventFilter { realm, ..EventFilter::default() };
+        let events = world.store.events_after(filter, 0, 100).await.unwrap();
+        events.into_iter().map(|event| event.kind).collect::<Vec<String>>()
+    };
+    let happened = ["created", "renamed", "deleted", "failed"];
+    let happened = happened.map(|what| format!("container.snapshot.{what}"));
+    assert_eq!(told(5).await[1..], happened, "an alias that stays is nothing to tell");
+    assert_eq!(told(6).await, [""; 0]);
 }
 
 fn max(container: u32) -> SnapshotMax {
