@@ -17,8 +17,9 @@ use crate::{
     problem::{Kind, Problem},
 };
 
-/// What is about passwords, sessions and tokens, by the route.
-const SECURITY: [&str; 4] = [
+/// What is about passwords, sessions, tokens and claims, by the route.
+const SECURITY: [&str; 5] = [
+    "/api/v1/containers/{id}/authorize",
     "/api/v1/users/auth/login",
     "/api/v1/users/auth/logout",
     "/api/v1/users/{id}",

@@ -21,8 +21,9 @@ const ALLOW: [(HeaderName, HeaderValue); 3] = [
     (header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("7200")),
 ];
 
-const EXPOSE: HeaderValue =
-    HeaderValue::from_static("Allow, ETag, Idempotency-Replayed, Retry-After, X-Request-Id");
+const EXPOSE: HeaderValue = HeaderValue::from_static(
+    "Allow, ETag, Idempotency-Replayed, Retry-After, X-Hoody-Signature, X-Request-Id",
+);
 
 /// Answers preflights and lets every page read every answer.
 pub(crate) async fn open(request: Request, next: Next) -> Response {

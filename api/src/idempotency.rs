@@ -3,11 +3,12 @@
 //! The first answer is kept for a day and given again, marked by `Idempotency-Replayed: true`; the
 //! key with another body is 422, and 409 while the first request is still under way. Only successes
 //! are kept: a refused request changed nothing, so its key may be used again with a better one.
-//! Login and refresh are exempt, because what they answer must not lie in the store.
+//! What answers with credentials is exempt, because they must not lie in the store: login and refresh, and
+//! claims, which change nothing.
 
 use axum::{
     body::{Body, Bytes},
-    extract::{Request, State},
+    extract::{MatchedPath, Request, State},
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
@@ -25,7 +26,8 @@ const KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 /// The longest key, in octets.
 const KEY_LEN_MAX: usize = 255;
-const EXEMPT: [&str; 2] = ["/api/v1/users/auth/login", "/api/v1/users/auth/refresh"];
+const EXEMPT: [&str; 3] =
+    ["/api/v1/users/auth/login", "/api/v1/users/auth/refresh", "/api/v1/containers/{id}/authorize"];
 
 /// What is kept instead of an answer that holds a secret.
 #[derive(Clone, Debug)]
@@ -35,7 +37,10 @@ pub(crate) struct KeptInstead(pub(crate) Bytes);
 pub(crate) async fn once(State(front): State<Front>, request: Request, next: Next) -> Response {
     let keyed = request.method() == Method::POST
         && request.headers().contains_key(KEY)
-        && !EXEMPT.contains(&request.uri().path());
+        && !request
+            .extensions()
+            .get::<MatchedPath>()
+            .is_some_and(|route| EXEMPT.contains(&route.as_str()));
     if keyed {
         replay_or_run(front, request, next).await.unwrap_or_else(Problem::into_response)
     } else {

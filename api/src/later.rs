@@ -15,8 +15,7 @@ struct Family {
     paths: &'static [&'static str],
 }
 
-const FAMILIES: [Family; 7] = [
-    Family { what: "Container claims are", paths: &["/api/v1/containers/{id}/authorize"] },
+const FAMILIES: [Family; 5] = [
     Family { what: "KVM is", paths: &["/api/v1/containers/{id}/kvm"] },
     Family {
         what: "Outbound network configuration is",
@@ -36,15 +35,6 @@ const FAMILIES: [Family; 7] = [
             "/api/v1/containers/{id}/storage/shares/{share_id}",
             "/api/v1/containers/{id}/storage/incoming",
             "/api/v1/containers/{id}/storage/incoming/{share_id}/mount",
-        ],
-    },
-    Family {
-        what: "The vault is",
-        paths: &[
-            "/api/v1/vault",
-            "/api/v1/vault/stats",
-            "/api/v1/vault/keys",
-            "/api/v1/vault/keys/{key}",
         ],
     },
     Family {

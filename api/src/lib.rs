@@ -12,6 +12,7 @@ mod audit;
 mod auth;
 mod body;
 mod caller;
+mod claims;
 mod containers;
 #[cfg(test)]
 mod contract;
@@ -35,10 +36,12 @@ mod proxy;
 mod query;
 mod realms;
 mod refusal;
+mod signed;
 mod snapshots;
 mod streams;
 mod surface;
 mod tokens;
+mod vault;
 mod wire;
 
 use std::{sync::Arc, time::Duration};
@@ -128,6 +131,7 @@ pub fn service(control: Controller, config: ApiConfig, logs: Arc<dyn RequestLog>
         .method_not_allowed_fallback(no_such_method)
         .layer(from_fn_with_state(front.clone(), idempotency::once))
         .layer(from_fn_with_state(front.clone(), audit::writes))
+        .layer(from_fn_with_state(front.clone(), signed::answers))
         .layer(from_fn(cors::open))
         .with_state(front)
 }
@@ -148,9 +152,11 @@ fn surface() -> Surface {
         snapshots::surface,
         copies::surface,
         logs::surface,
+        claims::surface,
         operations::surface,
         proxy::surface,
         realms::surface,
+        vault::surface,
         places::surface,
         meta::surface,
     ]

@@ -10,7 +10,7 @@ use crate::{
     Document, Front,
     answer::Answer,
     caller::Address,
-    problem::{Kind, Problem},
+    problem::Problem,
     surface::{Method, Operation, Surface},
     wire,
 };
@@ -33,10 +33,10 @@ pub(crate) fn surface(surface: Surface) -> Surface {
             &Operation::new(
                 "getPublicKey",
                 tag,
-                "Keys that answers are signed with; none yet (503)",
+                "Shows the keys that claims and signed answers can be checked with",
             )
             .public()
-            .refused(),
+            .answers::<wire::PublicKeys>(200),
         )
         .serve(
             &[Method::Get],
@@ -99,8 +99,10 @@ async fn ip(
     Answer::ok("IP information retrieved successfully", connection)
 }
 
-async fn public_key() -> Problem {
-    Problem::new(Kind::SigningNotConfigured, "Answers are not signed: no signing key is configured")
+async fn public_key(State(front): State<Front>) -> Result<Answer<wire::PublicKeys>, Problem> {
+    let key = front.control.public_key()?;
+    let keys = wire::PublicKeys::new(&key, front.control.signs_answers());
+    Ok(Answer::ok("Public keys retrieved successfully", keys))
 }
 
 async fn health() -> Answer<wire::Health> {

@@ -89,6 +89,8 @@ pub(crate) enum Kind {
     OperationFailed,
     NotImplemented,
     Unavailable,
+    /// What is asked for was sealed with a key that is not there.
+    SealingKeyMissing,
     SigningNotConfigured,
 }
 
@@ -211,6 +213,9 @@ impl Kind {
             }
             Self::Unavailable => {
                 (StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable", "SERVICE_UNAVAILABLE")
+            }
+            Self::SealingKeyMissing => {
+                (StatusCode::SERVICE_UNAVAILABLE, "SEALING_KEY_MISSING", "SEALING_KEY_MISSING")
             }
             Self::SigningNotConfigured => (
                 StatusCode::SERVICE_UNAVAILABLE,

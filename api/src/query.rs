@@ -148,6 +148,14 @@ impl Query {
         }
     }
 
+    /// Takes an id in digits of either case.
+    pub(crate) fn id_of_any_case<K>(&mut self, name: &str) -> Option<Id<K>> {
+        if let Some((_, text)) = self.pairs.iter_mut().find(|(given, _)| given == name) {
+            text.make_ascii_lowercase();
+        }
+        self.id(name)
+    }
+
     /// Takes any text.
     pub(crate) fn text(&mut self, name: &str) -> Option<String> {
         self.take(name).map(|(_, text)| text)

@@ -2,7 +2,7 @@
 
 use gantry_control::{
     During, EdgeError, Error, FirewallError, Forbidden, Operation, SnapshotError, Thing,
-    Unauthenticated,
+    Unauthenticated, Unopened,
 };
 use gantry_model::{ContainerId, Phase, ProjectId, Refused, alias::InvalidAlias};
 use serde_json::json;
@@ -33,6 +33,14 @@ impl From<Error> for Problem {
             Error::Edge(error) => edge(error, message),
             Error::Snapshot(error) => snapshot(&error, message),
             Error::Firewall(error) => firewall(error, message),
+            Error::Vault(_) => Self::new(Kind::Quota, message),
+            Error::Sealed(Unopened::UnknownKey { .. }) => Self::new(
+                Kind::SealingKeyMissing,
+                "This was sealed with a key that the installation does not have now",
+            )
+            .caused_by(error),
+            Error::Sealed(Unopened::Damaged) => inside(error),
+            Error::SigningNotConfigured => Self::new(Kind::SigningNotConfigured, message),
             Error::UsernameTaken => named(Kind::AliasTaken, "username", message),
             Error::Immutable { field } => named(Kind::Immutable, field, message),
             Error::MustStop { field } => named(Kind::MustStop, field, message),
@@ -63,12 +71,13 @@ impl From<Error> for Problem {
             Error::Runtime(_) => {
                 Self::new(Kind::Unavailable, message).retry_after_s(RETRY_AFTER_S).caused_by(error)
             }
-            Error::Internal(_) => {
-                Self::new(Kind::Internal, "Something went wrong inside; it was logged")
-                    .caused_by(error)
-            }
+            Error::Internal(_) => inside(error),
         }
     }
+}
+
+fn inside(error: Error) -> Problem {
+    Problem::new(Kind::Internal, "Something went wrong inside; it was logged").caused_by(error)
 }
 
 /// Refusals of aliases, hostnames, documents and hooks.
@@ -160,6 +169,7 @@ fn missing(thing: Thing) -> Kind {
         | Thing::Cell
         | Thing::Hook
         | Thing::Hostname
+        | Thing::VaultKey
         | Thing::Event => Kind::ResourceNotFound,
     }
 }
@@ -186,6 +196,7 @@ fn forbidden(why: &Forbidden) -> Kind {
         | Forbidden::Level(_)
         | Forbidden::OwnerOnly(_)
         | Forbidden::Address
+        | Forbidden::VaultAccess
         | Forbidden::Wider(_) => Kind::Forbidden,
     }
 }

@@ -108,8 +108,8 @@ pub(crate) struct Operation {
     versioned: bool,
     params: &'static [Parameters],
     takes: Takes,
-    /// The success; an operation that is always refused has none.
-    answer: Option<(u16, RefOr<Schema>)>,
+    /// The success.
+    answer: (u16, RefOr<Schema>),
     /// Another success, enveloped like the first.
     other: Option<(u16, RefOr<Schema>)>,
     shape: Shape,
@@ -129,7 +129,7 @@ impl Operation {
             versioned: false,
             params: &[],
             takes: Takes::Nothing,
-            answer: Some((200, nothing)),
+            answer: (200, nothing),
             other: None,
             shape: Shape::Enveloped,
             media: "application/json",
@@ -171,7 +171,7 @@ impl Operation {
     pub(crate) fn answers<T: ToSchema>(mut self, status: u16) -> Self {
         T::schemas(&mut self.schemas);
         self.schemas.push((T::name().into_owned(), T::schema()));
-        self.answer = Some((status, Ref::from_schema_name(T::name()).into()));
+        self.answer = (status, Ref::from_schema_name(T::name()).into());
         self
     }
 
@@ -179,7 +179,7 @@ impl Operation {
     pub(crate) fn or_answers<T: ToSchema>(self, status: u16) -> Self {
         let answer = self.answer.clone();
         let mut other = self.answers::<T>(status);
-        other.other = std::mem::replace(&mut other.answer, answer);
+        other.other = Some(std::mem::replace(&mut other.answer, answer));
         other
     }
 
@@ -187,7 +187,7 @@ impl Operation {
     pub(crate) fn answers_list<T: ToSchema>(self, status: u16) -> Self {
         let mut listing = self.answers::<T>(status);
         let items = ArrayBuilder::new().items(Ref::from_schema_name(T::name()));
-        listing.answer = Some((status, items.into()));
+        listing.answer = (status, items.into());
         listing
     }
 
@@ -200,7 +200,7 @@ impl Operation {
 
     /// It answers with an object without an envelope.
     pub(crate) fn answers_bare(mut self) -> Self {
-        self.answer = Some((200, typed(Type::Object).into()));
+        self.answer = (200, typed(Type::Object).into());
         self.shape = Shape::Bare;
         self
     }
@@ -212,7 +212,7 @@ impl Operation {
 
     /// It answers with a text of this media type, without an envelope.
     pub(crate) fn answers_text(mut self, media: &'static str) -> Self {
-        self.answer = Some((200, typed(Type::String).into()));
+        self.answer = (200, typed(Type::String).into());
         self.shape = Shape::Bare;
         self.media = media;
         self
@@ -222,12 +222,6 @@ impl Operation {
     pub(crate) fn answers_bare_as(mut self, media: &'static str) -> Self {
         self.media = media;
         self.answers_bare()
-    }
-
-    /// It is always refused.
-    pub(crate) fn refused(mut self) -> Self {
-        self.answer = None;
-        self
     }
 
     /// The schema of the body, and whether there must be one.
@@ -280,7 +274,7 @@ impl Operation {
             .parameters(Some(parameters))
             .response("4XX", refused.clone())
             .response("5XX", refused);
-        for (status, payload) in self.answer.iter().chain(&self.other) {
+        for (status, payload) in std::iter::once(&self.answer).chain(&self.other) {
             let body = match self.shape {
                 Shape::Enveloped => envelope(payload.clone()).into(),
                 Shape::Paged => envelope(payload.clone())
@@ -399,6 +393,7 @@ impl Surface {
             "Proxy aliases",
             "Edge",
             "Realms",
+            "Vault",
             "Events",
             "Servers",
             "Images",

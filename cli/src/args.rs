@@ -6,6 +6,7 @@ mod firewall;
 mod members;
 mod proxy;
 mod snapshots;
+mod vault;
 
 use std::path::PathBuf;
 
@@ -22,6 +23,7 @@ pub(crate) use self::{
     members::MembersCommand,
     proxy::{AliasFields, EdgeSettings, ProxyCommand, Tap},
     snapshots::{ContainerCopy, SnapshotsCommand},
+    vault::{VaultCommand, VaultSet},
 };
 use crate::{exit::EXIT_CODES_HELP, output::Format};
 
@@ -137,6 +139,11 @@ pub(crate) enum Command {
     /// Realms: labels that keep projects, containers and tokens apart.
     #[command(subcommand)]
     Realms(RealmsCommand),
+    /// Secrets put away under keys, sealed at rest; `--realm` says which realm's.
+    #[command(subcommand)]
+    Vault(VaultCommand),
+    /// Show the keys that claims and signed answers are checked with; needs no login.
+    PublicKey,
     /// Print a completion script for a shell.
     Completions {
         /// The shell.
@@ -292,6 +299,11 @@ pub(crate) enum ContainersCommand {
         id: ContainerId,
         #[command(flatten)]
         wait: Wait,
+    },
+    /// Make a signed claim, good for six hours, that you may use a container.
+    Authorize {
+        /// Its id.
+        id: ContainerId,
     },
     /// What a container uses.
     Stats {

@@ -14,7 +14,9 @@ use crate::{
     names::Names,
     password::Passwords,
     random,
+    seal::SealingKeys,
     session::SessionKeys,
+    signing::{Signer, Signing},
     throttle::Throttle,
 };
 
@@ -39,6 +41,10 @@ pub struct Deps {
     pub published: Option<watch::Receiver<Revision>>,
     /// Bounds that an operator may change.
     pub limits: Limits,
+    /// What secrets in the store are sealed with.
+    pub sealing: SealingKeys,
+    /// What is signed.
+    pub signing: Signing,
 }
 
 /// Bounds that an operator may change.
@@ -66,6 +72,10 @@ pub struct Limits {
     pub snapshots_per_container_max: u32,
     /// Members that one project may have, at most [`crate::MEMBERS_MAX`].
     pub members_per_project_max: u32,
+    /// Keys in the vault of one user, in all of its realms.
+    pub vault_keys_per_user_max: u32,
+    /// Octets of values and metadata in the vault of one user, in all of its realms.
+    pub vault_octets_per_user_max: u64,
     /// How long the name of a removed alias waits for its last owner only, in milliseconds.
     pub alias_quarantine_ms: i64,
 }
@@ -84,6 +94,8 @@ impl Default for Limits {
             snapshots_per_user_max: 2000,
             snapshots_per_container_max: 1000,
             members_per_project_max: 100,
+            vault_keys_per_user_max: 1000,
+            vault_octets_per_user_max: 10 << 20,
             alias_quarantine_ms: 7 * 24 * 60 * 60 * 1000,
         }
     }
@@ -109,6 +121,10 @@ pub(crate) struct Inner {
     pub(crate) limits: Limits,
     pub(crate) sessions: SessionKeys,
     pub(crate) pepper: Vec<u8>,
+    pub(crate) sealing: SealingKeys,
+    pub(crate) signing: Signing,
+    /// Absent when nothing is signed.
+    pub(crate) signer: Option<Signer>,
     pub(crate) passwords: Passwords,
     /// What runs inside containers.
     pub(crate) looks: Looks,
@@ -127,14 +143,29 @@ impl std::fmt::Debug for Controller {
 impl Controller {
     /// Loads (the first time: makes) the secrets of the installation.
     pub async fn new(deps: Deps) -> Result<Self> {
-        let Deps { store, runtime, server, domain, url_port, clock, names, published, limits } =
-            deps;
+        let Deps {
+            store,
+            runtime,
+            server,
+            domain,
+            url_port,
+            clock,
+            names,
+            published,
+            limits,
+            sealing,
+            signing,
+        } = deps;
         let secret = async |name| {
             let candidate = random::bytes::<32>()?;
             store.get_or_insert_secret(name, &candidate).await.map_err(Error::from)
         };
         let sessions = SessionKeys::new(&secret("session-key").await?);
         let pepper = secret("token-pepper").await?;
+        let signer = match signing {
+            Signing::Off => None,
+            Signing::Claims | Signing::Answers => Some(Signer::load(&store, &sealing).await?),
+        };
         let passwords =
             Passwords::new(limits.password_hashes_max, limits.password_queue_max).await?;
         let throttle = Mutex::new(Throttle::new(limits.login_window_ms));
@@ -150,6 +181,9 @@ impl Controller {
             limits,
             sessions,
             pepper,
+            sealing,
+            signing,
+            signer,
             passwords,
             looks: Looks::default(),
             throttle,

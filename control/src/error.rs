@@ -10,7 +10,7 @@ use gantry_model::{
     firewall::Rules, hook, project::Level,
 };
 
-use crate::{names::LookUpFailed, operate::Operation, permissions::Leaf};
+use crate::{names::LookUpFailed, operate::Operation, permissions::Leaf, seal::Unopened};
 
 /// The result of a use case.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -48,6 +48,8 @@ pub enum Thing {
     Rule,
     /// A member of a project.
     Member,
+    /// A key of a vault.
+    VaultKey,
     /// The container that another is a copy of, or is to be.
     SourceContainer,
 }
@@ -70,6 +72,7 @@ impl fmt::Display for Thing {
             Self::Snapshot => "Snapshot",
             Self::Rule => "Firewall rule",
             Self::Member => "Project permission",
+            Self::VaultKey => "Vault key",
             Self::SourceContainer => "Source container",
         })
     }
@@ -140,6 +143,9 @@ pub enum Forbidden {
     /// Only the owner of a project may change this of it.
     #[error("only the owner of the project may change {0}")]
     OwnerOnly(&'static str),
+    /// The token was made without access to the vault.
+    #[error("the token has no vault_access")]
+    VaultAccess,
     /// A token may not make one that can do more than itself.
     #[error("a token cannot grant what it does not have: {0}")]
     Wider(&'static str),
@@ -278,6 +284,23 @@ pub enum FirewallError {
     HostUnavailable,
 }
 
+/// Why nothing more can be put into a vault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum VaultError {
+    /// The account has as many keys as it may.
+    #[error("a vault may hold at most {max} keys; delete some first")]
+    Keys {
+        /// How many it may have.
+        max: u32,
+    },
+    /// The account would have more octets than it may.
+    #[error("a vault may hold at most {max} octets, metadata included; delete something first")]
+    Octets {
+        /// How many it may have.
+        max: u64,
+    },
+}
+
 /// Why a use case was refused or could not be done.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -305,6 +328,15 @@ pub enum Error {
     /// What is asked about firewall rules cannot be.
     #[error(transparent)]
     Firewall(#[from] FirewallError),
+    /// Nothing more can be put into the vault.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+    /// What lies sealed in the store cannot be read.
+    #[error("what was sealed cannot be opened: {0}")]
+    Sealed(#[from] Unopened),
+    /// Nothing is signed here.
+    #[error("the signing of claims is switched off on this installation")]
+    SigningNotConfigured,
     /// There is a user of this name already.
     #[error("the user name is taken")]
     UsernameTaken,
@@ -447,6 +479,8 @@ impl Error {
             Store::SnapshotBusy => SnapshotError::Busy.into(),
             Store::SnapshotLimit { count, max } => SnapshotError::Limit { count, max }.into(),
             Store::SnapshotQuota { max } => SnapshotError::Quota { max }.into(),
+            Store::VaultKeyLimit { max } => VaultError::Keys { max }.into(),
+            Store::VaultSizeLimit { max } => VaultError::Octets { max }.into(),
             Store::QuotaReached { max } => Self::Quota { max },
             Store::MemberExists => Self::MemberExists,
             Store::MemberLimit { max } => Self::MemberLimit { max },

@@ -36,11 +36,14 @@ mod random;
 mod realms;
 mod recheck;
 mod reconciler;
+mod seal;
 mod session;
+mod signing;
 mod snapshots;
 mod starter;
 mod throttle;
 mod tokens;
+mod vault;
 mod wait;
 mod wake;
 
@@ -58,7 +61,7 @@ pub use containers::{
 pub use controller::{Controller, Deps, Limits};
 pub use error::{
     During, EdgeError, Error, FirewallError, Forbidden, Result, SnapshotError, Thing,
-    Unauthenticated,
+    Unauthenticated, VaultError,
 };
 pub use events::EventQuery;
 pub use firewall::{AddedRule, RuleFilter};
@@ -84,10 +87,15 @@ pub use propagation::Propagation;
 pub use realms::RealmView;
 pub use recheck::{RecheckConfig, Rechecker};
 pub use reconciler::{Reconciler, ReconcilerConfig};
+pub use seal::{SealingKeys, Unopened};
 pub use session::Session;
+pub use signing::{
+    CONTAINER_CLAIM_SECS, Claim, ContainerClaim, PublicKey, REPLAY_TOLERANCE_SECS, Signing,
+};
 pub use snapshots::{ContainerSnapshots, NewSnapshot, Restored, SnapshotQuery};
 pub use starter::{StartCommand, StartError, Starter, StarterConfig};
 pub use tokens::{ExpiresAt, NewToken, Token, TokenChange};
+pub use vault::{METADATA_MAX, VALUE_MAX, VaultKey, VaultStats, VaultValue, VaultWrite};
 pub use wait::{Condition, Waited};
 pub use wake::NotWoken;
 

@@ -81,6 +81,8 @@ pub(crate) fn of<K>(kind: &'static str, id: Id<K>) -> impl FnOnce(Error) -> Erro
         | Error::SnapshotLimit { .. }
         | Error::SnapshotQuota { .. }
         | Error::SnapshotBusy
+        | Error::VaultKeyLimit { .. }
+        | Error::VaultSizeLimit { .. }
         | Error::HostnameTaken
         | Error::UsernameTaken
         | Error::IdTaken

@@ -88,6 +88,18 @@ pub enum Error {
     /// A snapshot of the container is being made, or its files are being replaced.
     #[error("another operation on snapshots is under way")]
     SnapshotBusy,
+    /// The account has as many entries in its vault as it may.
+    #[error("a vault may hold at most {max} keys")]
+    VaultKeyLimit {
+        /// How many it may have.
+        max: u32,
+    },
+    /// The vault of the account would hold more than it may.
+    #[error("a vault may hold at most {max} octets")]
+    VaultSizeLimit {
+        /// How many octets it may hold.
+        max: u64,
+    },
     /// The database cannot be used now.
     #[error("the store is unavailable")]
     Unavailable(#[source] Outage),
@@ -152,6 +164,8 @@ impl Error {
             | Self::SnapshotLimit { .. }
             | Self::SnapshotQuota { .. }
             | Self::SnapshotBusy
+            | Self::VaultKeyLimit { .. }
+            | Self::VaultSizeLimit { .. }
             | Self::Corrupt { .. } => false,
         }
     }

@@ -42,6 +42,7 @@ mod tests;
 mod tokens;
 mod told;
 mod users;
+mod vault;
 mod writer;
 
 use std::{fmt, path::Path, sync::Arc};
@@ -60,6 +61,7 @@ pub use profiles::Profile;
 pub use realms::RealmUse;
 pub use record::*;
 pub use snapshots::SnapshotMax;
+pub use vault::{Sealed, SealedChange, VaultEntry, VaultMax, VaultPlace, VaultUse};
 
 use crate::{
     feed::Retention,

@@ -42,6 +42,7 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         text: include_str!("../migrations/0006_firewalls.sql"),
     },
     Migration { number: 7, name: "members", text: include_str!("../migrations/0007_members.sql") },
+    Migration { number: 8, name: "vault", text: include_str!("../migrations/0008_vault.sql") },
 ];
 
 /// Brings the database to the newest schema of `migrations`.

@@ -12,6 +12,7 @@ use crate::{
     events::{NewEvent, add},
     firewall::RuleChange,
     record::{Access, Alias, Container, Fill, FillSource, Project, Scope, Snapshot, Token},
+    vault::VaultPlace,
     writer::Tx,
 };
 
@@ -339,6 +340,52 @@ pub(crate) async fn alias_told(
         container: Some(alias.container),
         payload: json!({ "alias": alias.label, "enabled": alias.enabled }),
         realms,
+        at_ms,
+    };
+    add(tx, event).await
+}
+
+/// Something happened to an entry of a vault; of what it holds nothing is told.
+pub(crate) async fn vault_told(
+    tx: &mut Tx,
+    place: &VaultPlace,
+    kind: &str,
+    at_ms: i64,
+) -> Result<()> {
+    let payload = json!({ "key": place.key });
+    vault(tx, place.owner, place.realm, (kind, &place.key), payload, at_ms).await
+}
+
+/// Every entry of a vault in a realm, or of no realm, was removed.
+pub(crate) async fn vault_cleared(
+    tx: &mut Tx,
+    owner: UserId,
+    realm: Option<RealmId>,
+    count: u64,
+    at_ms: i64,
+) -> Result<()> {
+    let payload = json!({ "deleted_count": count });
+    let whose = owner.to_string();
+    vault(tx, owner, realm, ("vault.cleared", &whose), payload, at_ms).await
+}
+
+async fn vault(
+    tx: &mut Tx,
+    owner: UserId,
+    realm: Option<RealmId>,
+    (kind, id): (&str, &str),
+    payload: Value,
+    at_ms: i64,
+) -> Result<()> {
+    let event = NewEvent {
+        owner,
+        kind,
+        resource_type: "vault",
+        resource_id: id.to_owned(),
+        project: None,
+        container: None,
+        payload,
+        realms: realm.as_slice(),
         at_ms,
     };
     add(tx, event).await

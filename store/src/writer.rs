@@ -237,6 +237,8 @@ fn unavailable(error: Error) -> Outage {
         | Error::MemberExists
         | Error::MemberLimit { .. }
         | Error::NotEmpty
+        | Error::VaultKeyLimit { .. }
+        | Error::VaultSizeLimit { .. }
         | Error::Corrupt { .. }) => Outage::Refused(crate::Cause::new(error)),
     }
 }

@@ -15,6 +15,7 @@ mod hooks;
 mod incus;
 mod lifecycle;
 mod revocation;
+mod sealed;
 mod services;
 mod snapshots;
 mod startup;

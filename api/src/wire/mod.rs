@@ -11,6 +11,7 @@ mod access;
 mod account;
 mod activity;
 mod alias;
+mod claim;
 mod container;
 mod event;
 mod firewall;
@@ -22,6 +23,7 @@ mod runtime;
 mod scalar;
 mod snapshot;
 mod stats;
+mod vault;
 
 pub(crate) use access::{
     AllHooks, OneHook, Permissions, Propagation, ProxyGroups, ProxyService, ProxyServices,
@@ -32,6 +34,7 @@ pub(crate) use account::{
 };
 pub(crate) use activity::{Activity, ActivityTotals, Metadata};
 pub(crate) use alias::{Alias, AliasLite, Aliases, EdgeSettings, Hostname, Hostnames};
+pub(crate) use claim::{ContainerClaim, PublicKeys};
 pub(crate) use container::{Container, Containers, Include, Operated, StatusLogs, Urls, Variables};
 pub(crate) use event::{CleanedEvents, DeletedEvents, Event, EventTotals, Events};
 pub(crate) use firewall::{
@@ -49,3 +52,4 @@ pub(crate) use snapshot::{
     ContainerSnapshots, DeletedSnapshot, OneSnapshot, Restored, Snapshots, Synced,
 };
 pub(crate) use stats::{ProjectStats, Stats};
+pub(crate) use vault::{ClearedVault, VaultKey, VaultStats, VaultValue};

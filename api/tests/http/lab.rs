@@ -5,7 +5,9 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{Router, body::Body};
 use gantry_api::{ApiConfig, ClientAddress, Realm};
-use gantry_control::{Clock, Controller, Deps, Limits, Reconciler, ReconcilerConfig};
+use gantry_control::{
+    Clock, Controller, Deps, Limits, Reconciler, ReconcilerConfig, SealingKeys, Signing,
+};
 use gantry_model::{Domain, RealmId, ServerId};
 use gantry_runtime::{
     Runtime,
@@ -36,7 +38,7 @@ pub(crate) struct Lab {
     pub(crate) names: FakeNames,
     pub(crate) logs: FakeLog,
     _tasks: JoinSet<()>,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 /// An answer, read to its end.
@@ -104,6 +106,11 @@ impl Ask {
 impl Lab {
     /// A control plane with the accounts `alice` and `bob`.
     pub(crate) async fn start() -> Self {
+        Self::start_with(Limits::default(), Signing::Claims).await
+    }
+
+    /// The same with these limits, and signing what is said.
+    pub(crate) async fn start_with(limits: Limits, signing: Signing) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("gantry.db")).await.unwrap();
         let server =
@@ -122,7 +129,9 @@ impl Lab {
             names: Arc::new(names.clone()),
             // As an edge that takes everything over at once.
             published: Some(store.head()),
-            limits: Limits::default(),
+            limits,
+            sealing: SealingKeys::new(&[[3; 32]]).unwrap(),
+            signing,
         })
         .await
         .unwrap();
@@ -150,7 +159,7 @@ impl Lab {
             names,
             logs,
             _tasks: tasks,
-            _dir: dir,
+            dir,
         };
         let token = lab.login(&admin.username, &admin.password).await;
         let credential = format!("Bearer {token}");
@@ -160,6 +169,11 @@ impl Lab {
             lab.control.create_user(&actor, username, PASSWORD).await.unwrap();
         }
         lab
+    }
+
+    /// The directory of the store.
+    pub(crate) fn dir(&self) -> &std::path::Path {
+        self.dir.path()
     }
 
     pub(crate) async fn send(&self, ask: Ask) -> Reply {

@@ -37,4 +37,8 @@ mod replay;
 #[cfg(test)]
 mod schemathesis;
 #[cfg(test)]
+mod signed;
+#[cfg(test)]
 mod snapshots;
+#[cfg(test)]
+mod vault;

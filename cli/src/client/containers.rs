@@ -55,6 +55,14 @@ impl Client {
             ContainersCommand::Env(command) => self.env(command).await,
             ContainersCommand::Copy(copy) => self.copy_container(copy).await,
             ContainersCommand::Sync { id, wait } => self.sync_container(id, wait).await,
+            ContainersCommand::Authorize { id } => {
+                let path = format!("containers/{id}/authorize");
+                let claim = self.api.post(&path, &[], Some(&json!({}))).await?;
+                match self.out {
+                    Format::Json => output::json(&claim),
+                    Format::Table => self.show(view::field(&claim, "container_claim")),
+                }
+            }
             ContainersCommand::Stats { id } => {
                 let stats = self.api.get(&format!("containers/{id}/stats"), &[]).await?;
                 self.show(&stats)

@@ -13,6 +13,7 @@ mod proxy;
 mod snapshots;
 mod tap;
 mod users;
+mod vault;
 mod view;
 
 use serde_json::Value;
@@ -61,6 +62,11 @@ pub(crate) async fn run(
         Command::Activity(command) => client.activity(command).await,
         Command::Events(command) => client.events(command).await,
         Command::Realms(command) => client.realms(command).await,
+        Command::Vault(command) => client.vault(command).await,
+        Command::PublicKey => {
+            let keys = client.api.get("meta/public-key", &[]).await?;
+            client.list(&keys, view::field(&keys, "keys"), view::PUBLIC_KEY)
+        }
         Command::Servers(ServersCommand::List) => {
             let servers = client.api.get("servers", &[]).await?;
             client.list(&servers, &servers, view::SERVER)

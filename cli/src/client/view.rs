@@ -110,6 +110,15 @@ pub(super) const REALM: Columns = &[
     ("CONTAINERS", "containers"),
     ("TOKENS", "auth_tokens"),
 ];
+pub(super) const VAULT_KEY: Columns = &[
+    ("KEY", "key"),
+    ("REALM", "realm_id"),
+    ("BYTES", "size_bytes"),
+    ("METADATA", "metadata"),
+    ("UPDATED", "updated_at"),
+];
+pub(super) const PUBLIC_KEY: Columns =
+    &[("KID", "kid"), ("ALGORITHM", "algorithm"), ("PUBLIC KEY", "public_key_hex")];
 pub(super) const USE: Columns = &[
     ("CONTAINER", "id"),
     ("STATUS", "status"),

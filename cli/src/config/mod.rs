@@ -17,6 +17,7 @@ use figment::{
     providers::{Env, Format as _, Toml},
     value::{Dict, Map, Value},
 };
+use gantry_control::Signing;
 use gantry_model::{Domain, ServerName};
 use gantry_proxy::UpstreamSource;
 use serde_json::json;
@@ -132,6 +133,8 @@ pub(crate) struct ControlConfig {
     pub(crate) hostname_check: Duration,
     /// Who is asked about custom hostnames, in the place of the host's resolvers.
     pub(crate) resolver: Option<SocketAddr>,
+    /// What is signed.
+    pub(crate) signing: Signing,
     /// What one user, container and address may do by the API.
     pub(crate) limits: gantry_control::Limits,
 }
@@ -244,6 +247,9 @@ pub(crate) fn failure(problems: &[Problem]) -> Failure {
     problems.iter().fold(failure, |failure, problem| failure.hint(problem.to_string()))
 }
 
+const SIGNING: [(&str, Signing); 3] =
+    [("off", Signing::Off), ("claims", Signing::Claims), ("answers", Signing::Answers)];
+
 fn read(reader: &mut Reader<'_>) -> Option<Config> {
     // Read everything before the first `?`: one bad key must not hide the others.
     let server = read_server(reader);
@@ -265,6 +271,7 @@ fn read(reader: &mut Reader<'_>) -> Option<Config> {
             "must be \"host\" or an address with its port, such as \"127.0.0.1:53\"".to_owned()
         }),
     });
+    let signing = reader.word("control.signing", &SIGNING);
     let of_users = limits::read_control(reader);
     let format = reader.word("log.format", &[("text", LogFormat::Text), ("json", LogFormat::Json)]);
     let level = reader.key("log.level", |value| {
@@ -299,6 +306,7 @@ fn read(reader: &mut Reader<'_>) -> Option<Config> {
             stop_grace: stop_grace?,
             hostname_check: hostname_check?,
             resolver: resolver?,
+            signing: signing?,
             limits: of_users?,
         },
         log: LogConfig { format: format?, level: level?, access: access? },

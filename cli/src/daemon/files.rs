@@ -15,6 +15,9 @@ pub(crate) struct Files {
     dir: PathBuf,
 }
 
+/// The most keys of the file that secrets are sealed with.
+const SEALING_KEYS_MAX: usize = 16;
+
 /// Where a running Gantry is found; `run.json`.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct RunFile {
@@ -92,6 +95,35 @@ impl Files {
         }
     }
 
+    /// The keys that secrets in the store are sealed with, the oldest first; one is made when there is no
+    /// file. Whoever adds a key to the end of the file has it used from the next start on.
+    pub(crate) fn sealing_keys(&self) -> io::Result<Vec<[u8; 32]>> {
+        let path = self.dir.join("sealing.key");
+        match fs::read(&path) {
+            Ok(octets) => {
+                let (keys, rest) = octets.as_chunks::<32>();
+                if (1..=SEALING_KEYS_MAX).contains(&keys.len()) && rest.is_empty() {
+                    return Ok(keys.to_vec());
+                }
+                let (path, length) = (path.display(), octets.len());
+                let why = format!(
+                    "{path} holds no keys: it has {length} octets and not 32 for each of 1 to \
+                     {SEALING_KEYS_MAX} keys"
+                );
+                Err(io::Error::new(io::ErrorKind::InvalidData, why))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let mut key = [0; 32];
+                getrandom::fill(&mut key).map_err(io::Error::other)?;
+                replace(&path, &key)?;
+                // What is sealed with it may be on the disk before the file's name otherwise is.
+                File::open(&self.dir)?.sync_all()?;
+                Ok(vec![key])
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     pub(crate) fn write_run(&self, run: &RunFile) -> io::Result<()> {
         replace(&self.run(), &json(run)?)
     }
@@ -147,5 +179,23 @@ mod tests {
         assert!(error.contains("session.key holds no key: it has 31 octets"), "{error}");
         fs::remove_file(&path).unwrap();
         assert_ne!(files.session_key().unwrap(), key);
+    }
+
+    #[test]
+    fn keys_that_seal_are_made_once_and_can_be_added_to() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = Files::new(directory.path());
+        let first = files.sealing_keys().unwrap();
+        assert_eq!((first.len(), files.sealing_keys().unwrap()), (1, first.clone()));
+        let path = directory.path().join("sealing.key");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let both = [first[0], [7; 32]];
+        fs::write(&path, both.concat()).unwrap();
+        assert_eq!(files.sealing_keys().unwrap(), both);
+        for length in [0, 31, 33, 32 * 17] {
+            fs::write(&path, vec![1; length]).unwrap();
+            let error = files.sealing_keys().unwrap_err().to_string();
+            assert!(error.contains(&format!("it has {length} octets")), "{error}");
+        }
     }
 }

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use gantry_certs::{DevCa, Renewer};
 use gantry_control::{
     Clock, Controller, Credential, Deps, DnsNames, Idler, RecheckConfig, Rechecker, Reconciler,
-    ReconcilerConfig, SnapshotKeeper, Starter, StarterConfig,
+    ReconcilerConfig, SealingKeys, SnapshotKeeper, Starter, StarterConfig,
 };
 use gantry_model::ServerId;
 use gantry_proxy::Edge;
@@ -132,7 +132,6 @@ impl Daemon {
         let shutdown = CancellationToken::new();
         let mut tasks = JoinSet::new();
         let store = Store::open(&files.store()).await.context("cannot open the store")?;
-        let server = ensure_server(&store, config, &clock).await?;
         let runtime = runtime::open(config, files, &mut tasks, &shutdown).await?;
         let (routes, feed) = gantry_router::Feed::start(store.clone())
             .await
@@ -148,10 +147,10 @@ impl Daemon {
         let (certificates, renewer) = Renewer::start(ca, &[names], Arc::new(glue::now))
             .context("cannot issue the certificates")?;
         tasks.spawn(named("certificate renewer", renewer.run(shutdown.clone())));
-        let control = controller(config, &store, &runtime, &server, &routes, &clock).await?;
+        let control = controller(config, files, &store, &runtime, &routes, &clock).await?;
         let admin =
             control.bootstrap_admin().await.context("cannot make the first administrator")?;
-        let reconciler = reconciler(config, &store, &runtime, server.id, &clock);
+        let reconciler = reconciler(config, &store, &runtime, control.server().id, &clock);
         tasks.spawn(named("reconciler", reconciler.run(shutdown.clone())));
         let starter = Starter::new(
             runtime,
@@ -256,16 +255,17 @@ async fn ensure_server(store: &Store, config: &Config, clock: &Clock) -> anyhow:
 
 async fn controller(
     config: &Config,
+    files: &Files,
     store: &Store,
     runtime: &Arc<dyn Runtime>,
-    server: &Server,
     routes: &Routes,
     clock: &Clock,
 ) -> anyhow::Result<Controller> {
+    let keys = files.sealing_keys().context("cannot read or make the keys that seal secrets")?;
     let deps = Deps {
         store: store.clone(),
         runtime: Arc::clone(runtime),
-        server: server.clone(),
+        server: ensure_server(store, config, clock).await?,
         domain: config.server.domain.clone(),
         url_port: config.edge.url_port,
         clock: clock.clone(),
@@ -274,6 +274,8 @@ async fn controller(
         ),
         published: Some(routes.published()),
         limits: config.control.limits,
+        sealing: SealingKeys::new(&keys)?,
+        signing: config.control.signing,
     };
     Controller::new(deps).await.context("cannot start the control plane")
 }

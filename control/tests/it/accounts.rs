@@ -48,6 +48,8 @@ async fn the_first_start_makes_one_administrator() {
         names: Arc::new(gantry_control::DnsNames::of_host()),
         published: None,
         limits: Limits::default(),
+        sealing: gantry_control::SealingKeys::new(&[[3; 32]]).unwrap(),
+        signing: gantry_control::Signing::Claims,
     })
     .await
     .unwrap();

@@ -70,6 +70,8 @@ impl Bench {
             names: Arc::new(gantry_control::DnsNames::of_host()),
             published: None,
             limits,
+            sealing: gantry_control::SealingKeys::new(&[[3; 32]]).unwrap(),
+            signing: gantry_control::Signing::Claims,
         })
         .await
         .unwrap();

@@ -13,6 +13,7 @@ pub(crate) mod projects;
 pub(crate) mod races;
 pub(crate) mod roundtrip;
 pub(crate) mod snapshots;
+pub(crate) mod vault;
 
 /// Makes the tests. `$open` is an async function that returns an empty store and something to keep
 /// until the end of the test.
@@ -100,6 +101,10 @@ macro_rules! contract {
             snapshots_outlive_their_container,
             a_removed_snapshot_is_discarded_with_its_last_reference,
             what_is_being_used_is_not_removed);
+        contract!(@cases $open, vault:
+            an_entry_is_stored_as_given_and_changes_in_parts,
+            realms_and_owners_keep_entries_apart,
+            an_account_has_so_many_entries_and_octets);
         contract!(@cases $open, roundtrip:
             any_container_spec_is_read_as_it_was_written,
             any_project_spec_is_read_as_it_was_written,
