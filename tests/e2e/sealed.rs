@@ -12,7 +12,7 @@ fn run(gantry: &Gantry, args: &[&str]) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Whether OpenSSL finds that `signature` is one of `text` by the key; true where there is no OpenSSL.
+/// Whether OpenSSL finds that `signature` is one of `text` by the key.
 fn is_signed(gantry: &Gantry, key_hex: &str, text: &[u8], signature_hex: &str) -> Result<bool> {
     let octets = |hex: &str| -> Result<Vec<u8>> {
         let pairs = hex.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair));

@@ -5,7 +5,8 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use gantry_control::{
     Actor, Clock, Condition, ContainerQuery, ContainerSort, ContainerView, Controller, Deps,
-    Limits, NewContainer, NewProject, Operation, Page, Project, Reconciler, ReconcilerConfig, Via,
+    Limits, NewContainer, NewProject, Operation, Page, Project, Reconciler, ReconcilerConfig,
+    SealingKeys, Signing, Via,
 };
 use gantry_model::{ContainerId, Phase, ServerId, UserId};
 use gantry_runtime::{
@@ -35,6 +36,30 @@ pub(crate) struct Bench {
     dir: TempDir,
 }
 
+async fn controller(
+    store: &Store,
+    world: &World,
+    server: &Server,
+    clock: &Clock,
+    limits: Limits,
+    sealing: SealingKeys,
+) -> Result<Controller, gantry_control::Error> {
+    Controller::new(Deps {
+        store: store.clone(),
+        runtime: Arc::new(Fake::new(world.clone())),
+        server: server.clone(),
+        domain: "gantry.localhost".parse().unwrap(),
+        url_port: 8443,
+        clock: clock.clone(),
+        names: Arc::new(gantry_control::DnsNames::of_host()),
+        published: None,
+        limits,
+        sealing,
+        signing: Signing::Claims,
+    })
+    .await
+}
+
 /// Quick to try again, slow to look unasked: what should wake the reconciler must do so.
 pub(crate) fn quick() -> ReconcilerConfig {
     ReconcilerConfig {
@@ -60,19 +85,14 @@ impl Bench {
         let candidate = ServerId::from_bytes([7; 12]);
         let name = "local".parse().unwrap();
         let server = store.ensure_server(candidate, &name, START_MS).await.unwrap();
-        let control = Controller::new(Deps {
-            store: store.clone(),
-            runtime: Arc::new(Fake::new(world.clone())),
-            server: server.clone(),
-            domain: "gantry.localhost".parse().unwrap(),
-            url_port: 8443,
-            clock: clock.clone(),
-            names: Arc::new(gantry_control::DnsNames::of_host()),
-            published: None,
+        let control = controller(
+            &store,
+            &world,
+            &server,
+            &clock,
             limits,
-            sealing: gantry_control::SealingKeys::new(&[[3; 32]]).unwrap(),
-            signing: gantry_control::Signing::Claims,
-        })
+            SealingKeys::new(&[[3; 32]]).unwrap(),
+        )
         .await
         .unwrap();
         let actor = add_user(&store, 1, "alice", false).await;
@@ -87,6 +107,15 @@ impl Bench {
             shutdown: CancellationToken::new(),
             dir,
         }
+    }
+
+    /// The control plane of another start on the same store, with these keys.
+    pub(crate) async fn control_with(
+        &self,
+        sealing: SealingKeys,
+    ) -> Result<Controller, gantry_control::Error> {
+        let limits = Limits { password_hashes_max: 2, ..Limits::default() };
+        controller(&self.store, &self.world, &self.server, &self.clock, limits, sealing).await
     }
 
     /// Everything, and a reconciler at work.

@@ -20,4 +20,6 @@ mod rules;
 mod snapshots;
 #[cfg(test)]
 mod starting;
+#[cfg(test)]
+mod vault;
 mod waking;
