@@ -68,6 +68,8 @@ fn a_user_has_as_much_as_the_operator_wants() {
     let options = Options::fake()
         .set("control.tokens_per_user=1")
         .set("control.aliases_per_user=1")
+        .set("control.vault_keys_per_user=1")
+        .set("control.vault_mib_per_user=1")
         .set("control.snapshots_per_container=0");
     walk(options, |gantry| {
         let project = gantry.create_project("frugal")?;
@@ -80,10 +82,14 @@ fn a_user_has_as_much_as_the_operator_wants() {
         let token = |name| gantry.cli(&["auth", "create", "--alias", name]);
         ensure!(alias("one")?.status.success() && token("one")?.status.success());
         let snapshot = gantry.cli(&["snapshots", "create", "-c", id, "--alias", "one"])?;
+        let put_away = |key| gantry.cli(&["vault", "set", key, "--value", "v"]);
+        ensure!(put_away("one")?.status.success(), "one fits");
+        ensure!(gantry.json(&["vault", "stats"])?["limit_mb"] == 1.0, "a MiB");
         for (refused, why) in [
             (alias("two")?, "ALIAS_LIMIT_REACHED"),
             (token("two")?, "too many tokens"),
             (snapshot, "CONTAINER_SNAPSHOT_LIMIT"),
+            (put_away("two")?, "at most 1 keys"),
         ] {
             let said = String::from_utf8_lossy(&refused.stderr).into_owned();
             ensure!(!refused.status.success() && said.contains(why), "{why}: {said}");
