@@ -3,7 +3,7 @@
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use gantry_model::{ContainerId, ProjectId};
+use gantry_model::{ContainerId, ProjectId, project::Level};
 use gantry_store::Store;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
@@ -127,7 +127,7 @@ impl Controller {
     /// A claim that the actor may use a container, for whoever it is shown to.
     pub async fn claim_container(&self, actor: &Actor, id: ContainerId) -> Result<ContainerClaim> {
         actor.require(Leaf::ContainersExec)?;
-        let container = self.container_for(actor, id).await?;
+        let container = self.container_for(actor, id, Level::Edit).await?;
         let iat = self.now_ms().div_euclid(1000);
         let claim = self.signer()?.claim(&AboutContainer {
             sub: actor.user.to_string(),
