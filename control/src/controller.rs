@@ -9,12 +9,12 @@ use tokio::sync::watch;
 
 use crate::{
     clock::Clock,
-    error::{Error, Result},
+    error::Result,
     inside::Looks,
     names::Names,
     password::Passwords,
-    random,
     seal::SealingKeys,
+    secrets::{self, Plain},
     session::SessionKeys,
     signing::{Signer, Signing},
     throttle::Throttle,
@@ -156,15 +156,14 @@ impl Controller {
             sealing,
             signing,
         } = deps;
-        let secret = async |name| {
-            let candidate = random::bytes::<32>()?;
-            store.get_or_insert_secret(name, &candidate).await.map_err(Error::from)
-        };
-        let sessions = SessionKeys::new(&secret("session-key").await?);
-        let pepper = secret("token-pepper").await?;
+        let secret = |name, plain| secrets::load(&store, &sealing, name, plain);
+        let sessions = SessionKeys::new(&secret("session-key", Plain::Replace).await?);
+        let pepper = secret("token-pepper", Plain::Seal).await?;
         let signer = match signing {
             Signing::Off => None,
-            Signing::Claims | Signing::Answers => Some(Signer::load(&store, &sealing).await?),
+            Signing::Claims | Signing::Answers => {
+                Some(Signer::new(&secret("signing-key", Plain::Replace).await?)?)
+            }
         };
         let passwords =
             Passwords::new(limits.password_hashes_max, limits.password_queue_max).await?;
@@ -239,5 +238,5 @@ impl Controller {
     }
 }
 
-/// The attempts of a compare-and-swap loop before it gives up with [`Error::Conflict`].
+/// The attempts of a compare-and-swap loop before it gives up with [`crate::Error::Conflict`].
 pub(crate) const CAS_ATTEMPTS: u32 = 16;

@@ -37,6 +37,7 @@ mod realms;
 mod recheck;
 mod reconciler;
 mod seal;
+mod secrets;
 mod session;
 mod signing;
 mod snapshots;

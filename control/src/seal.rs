@@ -70,6 +70,11 @@ impl SealingKeys {
         Ok(sealed)
     }
 
+    /// Whether the newest key has sealed this.
+    pub(crate) fn is_of_newest(&self, sealed: &[u8]) -> bool {
+        sealed.get(1..=KEY_ID_LEN) == Some(self.newest.id.as_slice())
+    }
+
     /// Opens what was sealed for `context`.
     pub(crate) fn open(&self, context: &[u8], sealed: &[u8]) -> Result<Vec<u8>, Unopened> {
         let (form, rest) = sealed.split_first().ok_or(Unopened::Damaged)?;
@@ -141,6 +146,7 @@ mod tests {
         let new = SealingKeys::new(&[[2; 32]]).unwrap();
         let (early, late) = (old.seal(b"c", b"1").unwrap(), both.seal(b"c", b"2").unwrap());
         assert_eq!(both.open(b"c", &early).unwrap(), b"1");
+        assert!(both.is_of_newest(&late) && !both.is_of_newest(&early) && !both.is_of_newest(b""));
         assert_eq!(new.open(b"c", &late).unwrap(), b"2");
         let why = new.open(b"c", &early).unwrap_err();
         let Unopened::UnknownKey { key } = &why else { panic!("{why:?}") };

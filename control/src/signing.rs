@@ -4,25 +4,20 @@
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use gantry_model::{ContainerId, ProjectId, project::Level};
-use gantry_store::Store;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    actor::Actor,
+    actor::{Actor, Via},
     controller::Controller,
-    error::{Error, Result},
+    error::{Error, Forbidden, Result},
     permissions::Leaf,
-    random,
-    seal::SealingKeys,
 };
 
 /// How long a claim about a container is good, in seconds.
 pub const CONTAINER_CLAIM_SECS: i64 = 6 * 60 * 60;
 /// How old a signed answer may be before who checks it should refuse it, in seconds.
 pub const REPLAY_TOLERANCE_SECS: i64 = 300;
-/// What the key's seed is sealed for.
-const CONTEXT: &[u8] = b"gantry signing key 1";
 
 /// What is signed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -91,12 +86,9 @@ pub(crate) struct Signer {
 }
 
 impl Signer {
-    /// Reads the key from the store; the first time, makes it.
-    pub(crate) async fn load(store: &Store, sealing: &SealingKeys) -> Result<Self> {
-        let candidate = sealing.seal(CONTEXT, &random::bytes::<32>()?)?;
-        let sealed = store.get_or_insert_secret("signing-key", &candidate).await?;
-        let seed = sealing.open(CONTEXT, &sealed)?;
-        let key = Ed25519KeyPair::from_seed_unchecked(&seed)
+    /// The key that is made of these 32 octets.
+    pub(crate) fn new(seed: &[u8]) -> Result<Self> {
+        let key = Ed25519KeyPair::from_seed_unchecked(seed)
             .map_err(|why| Error::internal(format!("the signing key is not usable: {why}")))?;
         let digest = Sha256::digest(key.public_key().as_ref());
         let kid = hex::encode(digest.iter().take(8).copied().collect::<Vec<u8>>());
@@ -124,22 +116,32 @@ impl Controller {
         Ok(PublicKey { kid: signer.kid.clone(), octets })
     }
 
-    /// A claim that the actor may use a container, for whoever it is shown to.
+    /// A claim that the actor may use a container, for whoever it is shown to. It is good for six hours, but
+    /// no longer than the token that it is made with; one that is bound to addresses makes none, because
+    /// those who check claims could not keep to that.
     pub async fn claim_container(&self, actor: &Actor, id: ContainerId) -> Result<ContainerClaim> {
         actor.require(Leaf::ContainersExec)?;
         let container = self.container_for(actor, id, Level::Edit).await?;
         let iat = self.now_ms().div_euclid(1000);
+        let exp = iat.saturating_add(CONTAINER_CLAIM_SECS);
+        let exp = match &actor.via {
+            Via::Token { ip_whitelist, .. } if !ip_whitelist.is_empty() => {
+                return Err(Forbidden::Wider("ip_whitelist").into());
+            }
+            Via::Token { expires_at_ms: Some(at), .. } => exp.min(at.div_euclid(1000)),
+            Via::Token { .. } | Via::Session { .. } | Via::Password => exp,
+        };
         let claim = self.signer()?.claim(&AboutContainer {
             sub: actor.user.to_string(),
             r#type: "container",
             container_id: container.id.to_string(),
             project_id: container.project.to_string(),
             iat,
-            exp: iat.saturating_add(CONTAINER_CLAIM_SECS),
+            exp,
         })?;
         Ok(ContainerClaim {
             claim,
-            expires_in_secs: CONTAINER_CLAIM_SECS,
+            expires_in_secs: exp.saturating_sub(iat),
             container: container.id,
             project: container.project,
         })
@@ -161,7 +163,8 @@ impl Controller {
     ) -> Option<String> {
         let signer = self.inner.signer.as_ref().filter(|_| self.signs_answers())?;
         let at = self.now_ms().div_euclid(1000);
-        let mut text = format!("{at}\n{method}\n{status}\n{path}\n").into_bytes();
+        let mut text = Vec::with_capacity(body.len().saturating_add(path.len()).saturating_add(64));
+        text.extend_from_slice(format!("{at}\n{method}\n{status}\n{path}\n").as_bytes());
         text.extend_from_slice(body);
         let (kid, signature) = (&signer.kid, signer.sign_hex(&text));
         Some(format!("t={at},kid={kid},m={method},s={status},path={path},sig={signature}"))

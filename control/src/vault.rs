@@ -32,8 +32,9 @@ pub struct VaultKey {
     pub key: String,
     /// The realm that it belongs to, if any.
     pub realm: Option<RealmId>,
-    /// What its owner says of it; it is sealed at rest like the value.
-    pub metadata: Option<Map<String, Value>>,
+    /// What its owner says of it, as JSON text: a list of many would be much larger if it was read. It is
+    /// sealed at rest like the value. Nothing, too, where it cannot be opened.
+    pub metadata: Option<String>,
     /// The octets of value and metadata.
     pub octets: u64,
     /// When it was made, in milliseconds since the epoch.
@@ -108,7 +109,7 @@ impl Controller {
     pub async fn vault_keys(&self, actor: &Actor, realm: Option<RealmId>) -> Result<Vec<VaultKey>> {
         let realm = may_use(actor, realm)?;
         let entries = self.store().vault_entries(actor.user, realm).await?;
-        entries.into_iter().map(|entry| self.vault_key(entry)).collect()
+        Ok(entries.into_iter().map(|entry| self.vault_key(entry)).collect())
     }
 
     /// A key of the actor with its value.
@@ -124,7 +125,7 @@ impl Controller {
         let octets = self.inner.sealing.open(&context(&place, Part::Value), &sealed)?;
         let value = String::from_utf8(octets)
             .map_err(|_why| Error::internal("a value of a vault is no text"))?;
-        Ok(VaultValue { key: self.vault_key(entry)?, value })
+        Ok(VaultValue { key: self.vault_key(entry), value })
     }
 
     /// Writes to a key of the actor, new or not.
@@ -173,7 +174,7 @@ impl Controller {
             }
             written => written.map_err(of_write)?,
         };
-        self.vault_key(entry)
+        Ok(self.vault_key(entry))
     }
 
     /// Removes a key of the actor.
@@ -208,21 +209,28 @@ impl Controller {
         Ok(Sealed { octets, plain_len: u64::try_from(text.len()).unwrap_or(u64::MAX) })
     }
 
-    fn vault_key(&self, entry: VaultEntry) -> Result<VaultKey> {
+    /// What is shown of an entry. Metadata that does not open hides neither its value nor other keys.
+    fn vault_key(&self, entry: VaultEntry) -> VaultKey {
         let open = |sealed: Vec<u8>| {
             let context = context(&entry.place, Part::Metadata);
-            let text = self.inner.sealing.open(&context, &sealed)?;
-            serde_json::from_slice(&text).map_err(Error::internal)
+            let opened = self.inner.sealing.open(&context, &sealed);
+            let text = opened.map(String::from_utf8);
+            if !matches!(text, Ok(Ok(_))) {
+                let why = text.err().map(|why| why.to_string());
+                tracing::error!(owner = %entry.place.owner, why, "metadata of a vault does not open");
+                return None;
+            }
+            text.ok()?.ok()
         };
-        let metadata = entry.metadata.map(open).transpose()?;
-        Ok(VaultKey {
+        let metadata = entry.metadata.and_then(open);
+        VaultKey {
             metadata,
             key: entry.place.key,
             realm: entry.place.realm,
             octets: entry.octets,
             created_at_ms: entry.created_at_ms,
             updated_at_ms: entry.updated_at_ms,
-        })
+        }
     }
 }
 

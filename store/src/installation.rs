@@ -55,6 +55,24 @@ impl Store {
         .await
     }
 
+    /// Puts a secret in the place of one, unless that has been replaced meanwhile.
+    pub async fn replace_secret(&self, name: &str, old: &[u8], new: &[u8]) -> Result<()> {
+        let (name, old, new) = (name.to_owned(), old.to_vec(), new.to_vec());
+        self.write(move |tx| {
+            Box::pin(async move {
+                sqlx::query("UPDATE secrets SET value = $1 WHERE name = $2 AND value = $3")
+                    .bind(new)
+                    .bind(name)
+                    .bind(old)
+                    .execute(&mut tx.connection)
+                    .await
+                    .map(drop)
+                    .map_err(failed)
+            })
+        })
+        .await
+    }
+
     /// Returns the server of this name; makes it, with the candidate as its id, if there is none.
     pub async fn ensure_server(
         &self,

@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 use super::Hex;
 
 /// A statement that anyone can check who has the public key.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct Claim {
     /// Which of the public keys.
     kid: String,
@@ -22,7 +22,7 @@ pub(crate) struct Claim {
 }
 
 /// A claim about a container.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct ContainerClaim {
     container_claim: Claim,
     /// How long it is good, in seconds.

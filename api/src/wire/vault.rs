@@ -2,20 +2,20 @@
 
 use gantry_control as control;
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::{Hex, Timestamp};
 
 /// A key of the vault, without its value.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct VaultKey {
     key: String,
     /// The realm that it belongs to, if any.
     realm_id: Option<Hex>,
     /// What its owner says of it.
     #[schema(value_type = Option<Object>)]
-    metadata: Option<Map<String, Value>>,
+    metadata: Option<Box<RawValue>>,
     /// The octets of value and metadata.
     size_bytes: u64,
     created_at: Timestamp,
@@ -54,7 +54,7 @@ impl VaultKey {
         Self {
             key: key.key,
             realm_id: key.realm.map(Hex::from),
-            metadata: key.metadata,
+            metadata: key.metadata.and_then(|text| RawValue::from_string(text).ok()),
             size_bytes: key.octets,
             created_at: Timestamp(key.created_at_ms),
             updated_at: Timestamp(key.updated_at_ms),

@@ -119,6 +119,24 @@ async fn a_claim_is_made_for_who_may_use_the_container_only() {
         let token = made.json["data"]["token"].as_str().unwrap();
         assert_eq!(lab.send(post(token)).await.status, want, "{template}");
     }
+    // A claim does no more than the token that it is made with.
+    let in_an_hour = gantry_control::Clock::system().now_ms() / 1000 + 3600;
+    for (field, value, want) in
+        [("expires_at", json!(in_an_hour), 200), ("ip_whitelist", json!(["127.0.0.0/8"]), 403)]
+    {
+        let body = json!({ "permission_template": "dev_team", (field): value });
+        let made = Ask::new("POST", "/api/v1/auth/tokens").by(&session).body(&body);
+        let made = lab.send(made).await;
+        let token = made.json["data"]["token"].as_str().unwrap();
+        let reply = lab.send(post(token)).await;
+        assert_eq!(reply.status, want, "{field}: {}", reply.text);
+        if want == 200 {
+            let left = reply.json["data"]["expires_in"].as_i64().unwrap();
+            assert!((1..=3600).contains(&left), "{left}");
+        } else {
+            assert!(reply.text.contains(field), "{}", reply.text);
+        }
+    }
 }
 
 #[tokio::test]

@@ -56,4 +56,16 @@ async fn an_installation_without_its_keys_does_not_begin_anew() {
     assert_eq!(control.public_key().unwrap(), bench.control.public_key().unwrap());
     let found = control.vault_value(&bench.actor, None, "mine").await.unwrap();
     assert_eq!(found.value, "one");
+    // The secrets of the installation are sealed with the newest key now; the vault is not.
+    let cut = bench.control_with(SealingKeys::new(&[[3; 32]]).unwrap()).await;
+    assert!(matches!(cut, Err(Error::Sealed(Unopened::UnknownKey { .. }))), "{cut:?}");
+    let newest = bench.control_with(SealingKeys::new(&[[4; 32]]).unwrap()).await.unwrap();
+    let found = newest.vault_value(&bench.actor, None, "mine").await;
+    assert!(matches!(found, Err(Error::Sealed(Unopened::UnknownKey { .. }))), "{found:?}");
+    // What does not open hides nothing else, nor that a write was done.
+    let [shown] = &newest.vault_keys(&bench.actor, None).await.unwrap()[..] else { panic!() };
+    assert_eq!((shown.key.as_str(), &shown.metadata), ("mine", &None));
+    let write = VaultWrite { value: Some("two".to_owned()), metadata: Patch::Keep };
+    newest.write_vault(&bench.actor, None, "mine", write).await.unwrap();
+    assert_eq!(newest.vault_value(&bench.actor, None, "mine").await.unwrap().value, "two");
 }

@@ -124,6 +124,10 @@ pub(crate) async fn the_first_candidate_becomes_the_secret(world: &World) {
     let store = &world.store;
     assert_eq!(store.get_or_insert_secret("key", &[1, 2]).await.unwrap(), [1, 2]);
     assert_eq!(store.get_or_insert_secret("key", &[3]).await.unwrap(), [1, 2]);
+    for (old, now) in [(&[9][..], [1, 2]), (&[1, 2], [4, 5])] {
+        store.replace_secret("key", old, &[4, 5]).await.unwrap();
+        assert_eq!(store.get_or_insert_secret("key", &[3]).await.unwrap(), now);
+    }
     assert_eq!(store.get_or_insert_secret("other", &[]).await.unwrap(), Vec::<u8>::new());
 }
 
