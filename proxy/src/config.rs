@@ -147,8 +147,9 @@ pub struct Limits {
     /// 256 KiB for each, is kept until it is taken.
     pub streams_max: u32,
     /// The octets that clients of HTTP/2 and HTTP/3 may send ahead together, per worker, beyond 64 KiB on each
-    /// connection: a connection gets 256 KiB for each body under way, as long as there is room, and gives
-    /// them back when it ends.
+    /// connection of HTTP/2 and 128 KiB of HTTP/3. A connection gets 256 KiB for each body under way, or the
+    /// body's length if that is less, of which 16 KiB together are not charged, as long as there is room;
+    /// beyond one body it has at most a quarter of what is left. It gives them back when it ends.
     pub uploads_ahead_max: u64,
     /// Frames of HTTP/2 that bring neither a request nor data (`PING`, `SETTINGS`, window updates,
     /// priorities, empty data) which a client may send in 10 seconds beyond those that its requests and

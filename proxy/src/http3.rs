@@ -29,7 +29,7 @@ use tokio::{task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    ahead::{LEAST, STREAM_WINDOW, Window},
+    ahead::{LEAST_OF_HTTP3, STREAM_WINDOW, Window},
     body::{ClientBody, EdgeBody, keep_head_alone},
     config::Limits,
     downstream::{Downstream, Protocol},
@@ -73,7 +73,7 @@ fn endpoint(worker: &Worker, seat: Seat) -> Result<quinn::Endpoint, Box<dyn std:
         .max_concurrent_bidi_streams(limits.streams_max.into())
         .max_concurrent_uni_streams(CONTROL_STREAMS.into())
         .stream_receive_window(STREAM_WINDOW.into())
-        .receive_window(LEAST.into())
+        .receive_window(LEAST_OF_HTTP3.into())
         .send_window(SEND_WINDOW)
         .datagram_receive_buffer_size(None)
         .keep_alive_interval(Some(ASK_EVERY))
@@ -284,7 +284,7 @@ impl Session {
             downstream: Rc::new(facts(&guest, sni.clone())),
             guest,
             connection,
-            window: worker.ahead().window(),
+            window: worker.ahead().window(LEAST_OF_HTTP3),
             sni,
             requests: JoinSet::new(),
             accepted,
@@ -408,7 +408,7 @@ async fn request(
         worker.metrics().cut(CutBy::HeadTimeout);
         return Ended::Broken;
     }
-    let _uploading = (!body.is_end_stream()).then(|| ahead.begin());
+    body.begins(&ahead);
     drop(ahead);
     let request = head.map(|()| Some(ClientBody::Http3(Box::new(body))));
     let left = {

@@ -13,9 +13,10 @@ use http::{HeaderMap, header};
 use http_body::{Body, Frame, SizeHint};
 
 use crate::{
+    ahead::Uploading,
     config::Limits,
     deps::BoxError,
-    quic::{Allowance, RecvStream},
+    quic::{Ahead, Allowance, RecvStream},
     watch::Wait,
 };
 
@@ -27,6 +28,8 @@ pub(crate) struct Receiving {
     left: Option<u64>,
     /// Looked at, but not passed on yet.
     held: Option<Result<Frame<Bytes>, BoxError>>,
+    /// Kept until there is nothing more to come.
+    uploading: Option<Uploading>,
     data_ended: bool,
     ended: bool,
 }
@@ -53,8 +56,8 @@ impl Receiving {
             }
             (Some(_), Some(_)) => return None,
         };
-        let (held, data_ended, ended) = (None, false, false);
-        Some(Self { stream, allowance, left, held, data_ended, ended })
+        let (held, uploading, data_ended, ended) = (None, None, false, false);
+        Some(Self { stream, allowance, left, held, uploading, data_ended, ended })
     }
 
     /// Looks whether there is a body at all. One that `Content-Length` announces is taken for granted;
@@ -76,6 +79,13 @@ impl Receiving {
         .await
     }
 
+    /// Has room for what is still to come, if anything is.
+    pub(crate) fn begins(&mut self, ahead: &Ahead) {
+        if !self.data_ended && self.left != Some(0) {
+            self.uploading = Some(ahead.begin(self.left));
+        }
+    }
+
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         while !self.data_ended {
             match ready!(self.stream.poll_recv_data(cx)) {
@@ -90,9 +100,12 @@ impl Receiving {
                         return self.fail("the request body is longer than announced");
                     };
                     *left = less;
+                    if less == 0 {
+                        self.uploading = None;
+                    }
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
-                Ok(None) => self.data_ended = true,
+                Ok(None) => (self.data_ended, self.uploading) = (true, None),
                 Err(error) => return self.fail(error),
             }
         }
@@ -112,7 +125,7 @@ impl Receiving {
     }
 
     fn fail(&mut self, error: impl Into<BoxError>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        (self.data_ended, self.ended) = (true, true);
+        (self.data_ended, self.ended, self.uploading) = (true, true, None);
         Poll::Ready(Some(Err(error.into())))
     }
 }

@@ -30,7 +30,7 @@ use quinn::VarInt;
 use crate::{
     ahead::{Uploading, Window},
     http3_frames::Frames,
-    turns::Turns,
+    turns::{Place, Turns},
 };
 
 /// The octets read at once.
@@ -98,9 +98,10 @@ impl Ahead {
         Self { connection, window }
     }
 
-    /// The request has a body, which is under way until what is returned is dropped.
-    pub(crate) fn begin(&self) -> Uploading {
-        let (uploading, wider) = self.window.begin();
+    /// The request has a body, of so many octets if that is known, which is under way until what is returned
+    /// is dropped.
+    pub(crate) fn begin(&self, length: Option<u64>) -> Uploading {
+        let (uploading, wider) = self.window.begin(length);
         if let Some(octets) = wider {
             self.connection.set_receive_window(octets.into());
         }
@@ -298,16 +299,13 @@ pub(crate) struct SendStream {
     id: StreamId,
     writing: Option<WriteBuf<Bytes>>,
     taken: Rc<Cell<u64>>,
-    /// Those of all requests of the connection.
-    turns: Rc<Turns<StreamId>>,
-    /// The stream that was let go first, since something was written last.
-    had_gone: Option<StreamId>,
+    /// Among those of all requests of the connection.
+    place: Place<StreamId>,
     silent: bool,
 }
 
 impl Drop for SendStream {
     fn drop(&mut self) {
-        self.turns.leave(self.id);
         if self.silent {
             quic::SendStream::reset(self, Code::H3_REQUEST_INCOMPLETE.value());
         }
@@ -321,27 +319,23 @@ impl SendStream {
         turns: Rc<Turns<StreamId>>,
     ) -> Result<Self, ConnectionError> {
         let id = stream_id(stream.id())?;
-        Ok(Self { stream, id, writing: None, taken, turns, had_gone: None, silent: true })
+        Ok(Self { stream, id, writing: None, taken, place: Place::new(turns, id), silent: true })
     }
 }
 
 impl quic::SendStream<Bytes> for SendStream {
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
         while let Some(data) = self.writing.as_mut().filter(|data| Buf::has_remaining(*data)) {
-            if self.had_gone.is_none() {
-                self.had_gone = self.turns.let_first_go(self.id);
-                if self.had_gone.is_some() {
-                    cx.waker().wake_by_ref();
-                    return Poll::Pending;
-                }
+            if self.place.lets_another_go() {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
             }
             let Poll::Ready(written) = Pin::new(&mut self.stream).poll_write(cx, data.chunk())
             else {
-                self.had_gone = None;
-                self.turns.wait(self.id, cx.waker());
+                self.place.wait(cx.waker());
                 return Poll::Pending;
             };
-            self.turns.served(self.id, self.had_gone.take());
+            self.place.served();
             let written = written.map_err(|error| match error {
                 quinn::WriteError::Stopped(code) => {
                     StreamError::StreamTerminated { error_code: code.into_inner() }

@@ -5,7 +5,7 @@
 //! middle one would get nothing, and then be given up for a client that takes nothing. So who finds others
 //! waiting lets the one go first that has waited for longest, and only then looks for room.
 
-use std::{cell::RefCell, collections::VecDeque, task::Waker};
+use std::{cell::RefCell, collections::VecDeque, mem, rc::Rc, task::Waker};
 
 /// The streams of one connection that found no room, in the order in which they began to wait. `I` names a
 /// stream.
@@ -27,9 +27,8 @@ impl<I> Default for Turns<I> {
 }
 
 impl<I: Copy + PartialEq> Turns<I> {
-    /// Lets the stream go first that has waited for longest, unless it is this one; says which it is. This
-    /// one looks for room after that one was polled.
-    pub(crate) fn let_first_go(&self, id: I) -> Option<I> {
+    /// Lets the stream go first that has waited for longest, unless it is this one; says which it is.
+    fn let_first_go(&self, id: I) -> Option<I> {
         let mut waiting = self.0.borrow_mut();
         let first = waiting.front_mut().filter(|first| first.id != id)?;
         first.in_vain = false;
@@ -38,30 +37,67 @@ impl<I: Copy + PartialEq> Turns<I> {
         waker.wake();
         Some(first)
     }
+}
 
-    /// A stream has found no room. Who waits already keeps its place.
-    pub(crate) fn wait(&self, id: I, waker: &Waker) {
-        let mut waiting = self.0.borrow_mut();
-        if let Some(turn) = waiting.iter_mut().find(|turn| turn.id == id) {
+/// A stream among those of its connection. It leaves them when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Place<I: Copy + PartialEq> {
+    turns: Rc<Turns<I>>,
+    id: I,
+    /// Whether it may be among those that wait. Only who is looks through them.
+    is_waiting: bool,
+    /// The stream that was let go first, since this one looked for room last.
+    had_gone: Option<I>,
+}
+
+impl<I: Copy + PartialEq> Place<I> {
+    pub(crate) fn new(turns: Rc<Turns<I>>, id: I) -> Self {
+        Self { turns, id, is_waiting: false, had_gone: None }
+    }
+
+    /// Whether another stream was let go first just now, so that this one is to look for room only after
+    /// that one was polled.
+    pub(crate) fn lets_another_go(&mut self) -> bool {
+        if self.had_gone.is_some() {
+            return false;
+        }
+        self.had_gone = self.turns.let_first_go(self.id);
+        self.had_gone.is_some()
+    }
+
+    /// The stream has found no room. Who waits already keeps its place.
+    pub(crate) fn wait(&mut self, waker: &Waker) {
+        self.had_gone = None;
+        let was_waiting = mem::replace(&mut self.is_waiting, true);
+        let mut waiting = self.turns.0.borrow_mut();
+        // Those that found room meanwhile may not wait for it any more, see below.
+        let turn = was_waiting.then(|| waiting.iter_mut().find(|turn| turn.id == self.id));
+        if let Some(turn) = turn.flatten() {
             turn.waker.clone_from(waker);
             turn.in_vain = true;
         } else {
-            waiting.push_back(Turn { id, waker: waker.clone(), in_vain: true });
+            waiting.push_back(Turn { id: self.id, waker: waker.clone(), in_vain: true });
         }
     }
 
-    /// A stream has found room, after it had let another one go first, if it did. Where that one had found
+    /// The stream has found room, after it had let another one go first, if it did. Where that one had found
     /// none before, it lacks room of its own: it is not waited for any more.
-    pub(crate) fn served(&self, id: I, had_gone: Option<I>) {
-        self.0.borrow_mut().retain(|turn| {
+    pub(crate) fn served(&mut self) {
+        let had_gone = self.had_gone.take();
+        if !mem::take(&mut self.is_waiting) && had_gone.is_none() {
+            return;
+        }
+        self.turns.0.borrow_mut().retain(|turn| {
             let lacks = turn.in_vain && had_gone == Some(turn.id);
-            turn.id != id && !lacks
+            turn.id != self.id && !lacks
         });
     }
+}
 
-    /// A stream sends nothing more.
-    pub(crate) fn leave(&self, id: I) {
-        self.served(id, None);
+impl<I: Copy + PartialEq> Drop for Place<I> {
+    fn drop(&mut self) {
+        self.had_gone = None;
+        self.served();
     }
 }
 
@@ -69,52 +105,66 @@ impl<I: Copy + PartialEq> Turns<I> {
 mod tests {
     use super::*;
 
+    fn places(turns: &Rc<Turns<usize>>) -> [Place<usize>; 3] {
+        [0, 1, 2].map(|id| {
+            let mut place = Place::new(Rc::clone(turns), id);
+            place.wait(Waker::noop());
+            place
+        })
+    }
+
     /// One round: the streams in the order in which they are woken, and those that have room of their own.
     /// Says who gets what room there is.
-    fn round(turns: &Turns<u8>, woken: &[u8], open: &[u8]) -> Option<u8> {
-        let mut queue: VecDeque<(u8, Option<u8>)> = woken.iter().map(|id| (*id, None)).collect();
+    fn round(places: &mut [Place<usize>], woken: &[usize], open: &[usize]) -> Option<usize> {
+        let mut queue = VecDeque::from(woken.to_vec());
         let (mut room, mut got) = (true, None);
-        while let Some((id, had_gone)) = queue.pop_front() {
-            if had_gone.is_none()
-                && let Some(first) = turns.let_first_go(id)
-            {
-                queue.push_back((first, Some(first)));
-                queue.push_back((id, Some(first)));
-            } else if room && open.contains(&id) {
-                turns.served(id, had_gone);
-                (room, got) = (false, Some(id));
-                turns.wait(id, Waker::noop());
-            } else {
-                turns.wait(id, Waker::noop());
+        while let Some(id) = queue.pop_front() {
+            if places[id].lets_another_go() {
+                queue.extend([places[id].had_gone.unwrap(), id]);
+                continue;
             }
+            if room && open.contains(&id) {
+                places[id].served();
+                (room, got) = (false, Some(id));
+            }
+            places[id].wait(Waker::noop());
         }
         got
     }
 
     #[test]
     fn whoever_is_woken_first_all_get_their_turn() {
-        let turns = Turns::default();
-        for id in [1, 2, 3] {
-            turns.wait(id, Waker::noop());
-        }
-        let orders = [[3, 2, 1], [1, 2, 3]];
+        let mut places = places(&Rc::default());
+        let orders = [[2, 1, 0], [0, 1, 2]];
         let got: Vec<_> =
-            (0..9).map(|at| round(&turns, &orders[at % 2], &[1, 2, 3]).unwrap()).collect();
-        assert_eq!(got, [1, 2, 3, 1, 2, 3, 1, 2, 3]);
+            (0..9).map(|at| round(&mut places, &orders[at % 2], &[0, 1, 2]).unwrap()).collect();
+        assert_eq!(got, [0, 1, 2, 0, 1, 2, 0, 1, 2]);
     }
 
     #[test]
     fn nobody_waits_for_a_stream_whose_own_window_is_closed() {
-        let turns = Turns::default();
-        for id in [1, 2, 3] {
-            turns.wait(id, Waker::noop());
-        }
-        let got: Vec<_> = (0..6).map(|_| round(&turns, &[3, 2], &[2, 3]).unwrap()).collect();
-        assert!(got.windows(3).all(|three| three.contains(&2) && three.contains(&3)), "{got:?}");
-        turns.leave(2);
-        turns.leave(3);
-        assert!(turns.let_first_go(9).is_none_or(|first| first == 1));
-        turns.leave(1);
+        let turns = Rc::default();
+        let mut places = places(&turns);
+        let got: Vec<_> = (0..6).map(|_| round(&mut places, &[2, 1], &[1, 2]).unwrap()).collect();
+        assert!(got.windows(3).all(|three| three.contains(&1) && three.contains(&2)), "{got:?}");
+        let [closed, ..] = places;
+        assert!(turns.let_first_go(9).is_none_or(|first| first == 0));
+        drop(closed);
         assert_eq!(turns.let_first_go(9), None);
+    }
+
+    #[test]
+    fn who_does_not_wait_does_not_look_through_those_who_do() {
+        let turns = Rc::default();
+        let mut others = places(&turns);
+        let mut place = Place::new(Rc::clone(&turns), 3);
+        let looked = turns.0.borrow_mut();
+        place.served();
+        drop(place);
+        drop(looked);
+        others[0].served();
+        let looked = turns.0.borrow_mut();
+        others[0].served();
+        assert_eq!(looked.iter().map(|turn| turn.id).collect::<Vec<_>>(), [1, 2]);
     }
 }

@@ -11,6 +11,8 @@ use http::{HeaderMap, header};
 use http_body::{Body, Frame, SizeHint};
 use tokio::sync::oneshot;
 
+use crate::ahead::Uploading;
+
 /// A body, as it comes. The window that it takes is given back with each piece that is passed on.
 #[derive(Debug)]
 pub(crate) struct Receiving {
@@ -20,29 +22,49 @@ pub(crate) struct Receiving {
     data_ended: bool,
     /// Of an answer: hears when nobody takes any more of it.
     taken: Option<Taken>,
+    /// Of a request: kept until there is nothing more to come.
+    uploading: Option<Uploading>,
+}
+
+/// What `Content-Length` says, if it says anything.
+pub(super) fn length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// Told when an answer was taken to its end; dropped untold when it was not.
 type Taken = oneshot::Sender<()>;
 
 impl Receiving {
-    /// The body of a request whose head has `headers`.
-    pub(crate) fn request(stream: RecvStream, headers: &HeaderMap) -> Self {
-        Self::new(stream, headers, None)
+    /// The body of a request whose head has `headers`, under way as `uploading` if there is any.
+    pub(crate) fn request(
+        stream: RecvStream,
+        headers: &HeaderMap,
+        uploading: Option<Uploading>,
+    ) -> Self {
+        Self::new(stream, headers, None, uploading)
     }
 
     /// The body of an answer whose head has `headers`.
     pub(crate) fn answer(stream: RecvStream, headers: &HeaderMap, taken: Taken) -> Self {
-        Self::new(stream, headers, Some(taken))
+        Self::new(stream, headers, Some(taken), None)
     }
 
-    fn new(stream: RecvStream, headers: &HeaderMap, taken: Option<Taken>) -> Self {
-        let length = headers.get(header::CONTENT_LENGTH);
-        let left = match length.and_then(|length| length.to_str().ok()?.parse().ok()) {
+    fn new(
+        stream: RecvStream,
+        headers: &HeaderMap,
+        taken: Option<Taken>,
+        uploading: Option<Uploading>,
+    ) -> Self {
+        let left = match length(headers) {
             None if stream.is_end_stream() => Some(0),
             left => left,
         };
-        Self { stream, left, data_ended: false, taken }
+        Self { stream, left, data_ended: false, taken, uploading }
+    }
+
+    /// Whether all data was read.
+    fn has_all(&self) -> bool {
+        self.left.map_or_else(|| self.stream.is_end_stream(), |left| left == 0)
     }
 
     /// Whether what has come was all, although the stream was reset. Who has answered before it has
@@ -81,11 +103,17 @@ impl Body for Receiving {
                     drop(this.stream.flow_control().release_capacity(data.len()));
                     let octets = u64::try_from(data.len()).unwrap_or(u64::MAX);
                     this.left = this.left.map(|left| left.saturating_sub(octets));
+                    if this.uploading.is_some() && this.has_all() {
+                        this.uploading = None;
+                    }
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
                 Some(Err(error)) if this.is_whole(&error) => return Poll::Ready(None),
-                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
-                None => this.data_ended = true,
+                Some(Err(error)) => {
+                    this.uploading = None;
+                    return Poll::Ready(Some(Err(error)));
+                }
+                None => (this.data_ended, this.uploading) = (true, None),
             }
         }
         match ready!(this.stream.poll_trailers(cx)) {

@@ -14,6 +14,7 @@ use http_body::Body as _;
 
 use super::{End, Pipe, Receiving, tunnel::Tunnel};
 use crate::{
+    ahead::Uploading,
     body::{ClientBody, EdgeBody, keep_head_alone},
     deps::BoxError,
     downstream::Downstream,
@@ -27,12 +28,14 @@ use crate::{
 /// or not.
 const INTERIM_OCTETS: usize = 32 * 1024;
 
-/// Answers one request. The client's reset ends everything that is done for it.
+/// Answers one request, whose body is under way as `uploading`, if it has any. The client's reset ends
+/// everything that is done for it.
 pub(super) async fn exchange(
     worker: Rc<Worker>,
     downstream: Rc<Downstream>,
     request: Request<RecvStream>,
     reply: SendResponse<Bytes>,
+    uploading: Option<Uploading>,
 ) {
     let mut sending = Sending::new(reply);
     let is_head = *request.method() == Method::HEAD;
@@ -41,9 +44,10 @@ pub(super) async fn exchange(
     let (head, stream) = request.into_parts();
     // What follows the head of a CONNECT is no body (RFC 9113, 8.5).
     let (body, leaving) = if head.method == Method::CONNECT {
-        (None, Some(stream))
+        (None, Some((stream, uploading)))
     } else {
-        (Some(ClientBody::Http2(Receiving::request(stream, &head.headers))), None)
+        let body = Receiving::request(stream, &head.headers, uploading);
+        (Some(ClientBody::Http2(body)), None)
     };
     let request = Request::from_parts(head, body);
     let answered = {
@@ -68,7 +72,7 @@ pub(super) async fn exchange(
     {
         date.insert(now);
     }
-    if let Some((upstream, stream)) = tunnel {
+    if let Some((upstream, (stream, _uploading))) = tunnel {
         drop(body);
         if let Ok(send) = sending.head(head, false) {
             sending.ended = true;

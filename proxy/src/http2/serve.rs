@@ -16,9 +16,9 @@ use h2::{
 use http::Request;
 use tokio_rustls::server::TlsStream;
 
-use super::exchange::exchange;
+use super::{body::length, exchange::exchange};
 use crate::{
-    ahead::{LEAST, STREAM_WINDOW, Window},
+    ahead::{LEAST_OF_HTTP2, STREAM_WINDOW, Window},
     downstream::Downstream,
     flood::Flood,
     gate::Gate,
@@ -77,7 +77,7 @@ async fn served(
         return Ok(());
     };
     let (worker, downstream) = (Rc::clone(worker), Rc::clone(downstream));
-    let window = worker.ahead().window();
+    let window = worker.ahead().window(LEAST_OF_HTTP2);
     let mut session =
         Session { worker, downstream, connection, window, wait, seen: 0, told: false };
     poll_fn(|cx| session.poll(cx)).await
@@ -94,7 +94,7 @@ fn builder(worker: &Worker) -> Builder {
         .max_pending_accept_reset_streams(RESETS_MAX)
         .max_local_error_reset_streams(Some(RESETS_MAX))
         .initial_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(LEAST)
+        .initial_connection_window_size(LEAST_OF_HTTP2)
         .max_send_buffer_size(SEND_BUFFER)
         .enable_connect_protocol();
     builder
@@ -153,7 +153,7 @@ impl Session {
     /// Has a request answered by a task of its own.
     fn begin(&mut self, request: Request<RecvStream>, reply: SendResponse<Bytes>) {
         let uploading = (!request.body().is_end_stream()).then(|| {
-            let (uploading, wider) = self.window.begin();
+            let (uploading, wider) = self.window.begin(length(request.headers()));
             if let Some(octets) = wider {
                 self.connection.set_target_window_size(octets);
             }
@@ -161,11 +161,9 @@ impl Session {
         });
         self.downstream.start();
         let (worker, downstream) = (Rc::clone(&self.worker), Rc::clone(&self.downstream));
-        let task = exchange(Rc::clone(&worker), Rc::clone(&downstream), request, reply);
+        let task = exchange(Rc::clone(&worker), Rc::clone(&downstream), request, reply, uploading);
         // The tracker waits for it.
         drop(self.worker.tasks().spawn_local(guarded(worker, task, move |worker| {
-            // Kept as long as the task.
-            drop(uploading);
             downstream.gives_up(worker.watch().now());
         })));
     }

@@ -152,6 +152,16 @@ fn answers_over_http3_share_a_slow_line() {
 }
 
 #[test]
+fn uploads_over_http3_have_room_until_they_were_read_and_forms_need_none() {
+    let bed = Bed::new(254);
+    let _origin = bed.running_with(|_, stream| {
+        send(stream, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n");
+    });
+    let Some(client) = ask(&bed, "windows") else { return };
+    client.ends();
+}
+
+#[test]
 fn a_drain_lets_requests_over_http3_end() {
     let mut bed = Bed::new(245);
     let (sender, answer) = std::sync::mpsc::channel::<()>();

@@ -108,10 +108,7 @@ fn accept(listener: &TcpListener, settings: &[u8]) -> Client {
 /// A client's call, whose body follows.
 fn call(bed: &Bed, name: &str) -> Client {
     let mut client = connect(bed, name);
-    let mut head = get(name);
-    // POST.
-    head[0] = 0x83;
-    head.extend(field("content-type", "application/grpc"));
+    let head = post(name, &[("content-type", "application/grpc")]);
     client.send(frame(HEADERS, END_HEADERS, 1, &head));
     client
 }
@@ -259,17 +256,23 @@ fn stuck_and_not(bed: &Bed) -> (TcpListener, Origin) {
 
 /// The window of a connection that has sent no body, or for whose there was no room.
 const LEAST: usize = 65_535;
-/// What each body that is under way makes it wider by, which is a stream's window.
+/// What each body that is under way may be ahead, which is a stream's window.
 const EACH: usize = 256 << 10;
+/// What all bodies of a connection may be ahead without being charged.
+const FREE: usize = 16 << 10;
 
-/// The window of a client's connection after one more request with a body, on this stream.
-fn window(client: &mut Client, name: &str, stream: u32, window: &mut usize) -> usize {
-    let mut head = get(name);
-    // POST.
-    head[0] = 0x83;
-    client.send(frame(HEADERS, END_HEADERS, stream, &head));
-    client.send(frame(DATA, END_STREAM, stream, b"x"));
-    *window -= 1;
+/// The window of a client's connection after one more request with these fields and a body of so many
+/// octets, on this stream.
+fn window_with(
+    client: &mut Client,
+    head: &[u8],
+    stream: u32,
+    body: usize,
+    window: &mut usize,
+) -> usize {
+    client.send(frame(HEADERS, END_HEADERS, stream, head));
+    client.send(frame(DATA, END_STREAM, stream, &vec![b'x'; body]));
+    *window -= body;
     let (mut answered, mut asked) = (false, false);
     loop {
         if answered && !std::mem::replace(&mut asked, true) {
@@ -281,30 +284,84 @@ fn window(client: &mut Client, name: &str, stream: u32, window: &mut usize) -> u
             WINDOW_UPDATE if frame.stream == 0 => {
                 *window += u32::from_be_bytes(frame.payload.try_into().unwrap()) as usize;
             }
-            DATA | HEADERS => answered |= frame.flags & END_STREAM != 0,
+            HEADERS => answered |= frame.stream == stream,
             PING => return *window,
             _ => {}
         }
     }
 }
 
+/// The head of a request with a body, and with these fields.
+fn post(name: &str, fields: &[(&str, &str)]) -> Vec<u8> {
+    let mut head = get(name);
+    // POST.
+    head[0] = 0x83;
+    for (name, value) in fields {
+        head.extend(field(name, value));
+    }
+    head
+}
+
+/// The same for a body of unknown length, of one octet.
+fn window(client: &mut Client, name: &str, stream: u32, window: &mut usize) -> usize {
+    window_with(client, &post(name, &[]), stream, 1, window)
+}
+
+/// Whether a window is as wide as is said; what was sent may not have been made good for yet.
+fn near(octets: usize, want: usize) -> bool {
+    (want - 200..=want).contains(&octets)
+}
+
+/// A bed whose worker has room for so many octets.
+fn with_room(number: u8, octets: usize) -> Bed {
+    let mut setup = Setup::default();
+    setup.limits.uploads_ahead_max = u64::try_from(octets).unwrap();
+    Bed::with(number, setup)
+}
+
 #[test]
 fn nothing_is_sent_ahead_that_the_worker_has_no_room_for() {
-    let mut setup = Setup::default();
-    setup.limits.uploads_ahead_max = u64::try_from(EACH).unwrap();
-    let bed = Bed::with(187, setup);
+    let room = EACH - FREE;
+    let bed = with_room(187, room);
     let _origin = bed.running();
     let name = host(CONTAINER, "http-3000");
     let [mut one, mut two] = [(); 2].map(|()| connect(&bed, &name));
     let [mut of_one, mut of_two] = [65_535; 2];
-    // What was sent may not have been made good for yet.
-    let near = |octets: usize, want: usize| (want - 8..=want).contains(&octets);
-    assert!(near(window(&mut one, &name, 1, &mut of_one), LEAST + EACH), "{of_one}");
-    assert!(near(window(&mut one, &name, 3, &mut of_one), LEAST + EACH), "one at a time: {of_one}");
+    assert!(near(window(&mut one, &name, 1, &mut of_one), LEAST + room), "{of_one}");
+    assert!(near(window(&mut one, &name, 3, &mut of_one), LEAST + room), "one at a time: {of_one}");
     assert!(near(window(&mut two, &name, 1, &mut of_two), LEAST), "{of_two}");
     drop(one);
     bed.wait_metric("gantry_proxy_connections_open", 1.0);
-    assert!(near(window(&mut two, &name, 3, &mut of_two), LEAST + EACH), "given back: {of_two}");
+    assert!(near(window(&mut two, &name, 3, &mut of_two), LEAST + room), "given back: {of_two}");
+}
+
+#[test]
+fn small_forms_take_no_room_from_uploads() {
+    let bed = with_room(252, EACH - FREE);
+    let _origin = bed.running();
+    let name = host(CONTAINER, "http-3000");
+    let form = post(&name, &[("content-length", "20")]);
+    let mut forms = [(); 3].map(|()| (connect(&bed, &name), LEAST));
+    for (client, window) in &mut forms {
+        assert!(near(window_with(client, &form, 1, 20, window), LEAST), "{window}");
+    }
+    let (client, of_one) = &mut forms[0];
+    assert!(near(window(client, &name, 3, of_one), LEAST + EACH - FREE), "{of_one}");
+}
+
+#[test]
+fn a_body_that_was_read_needs_no_room_although_its_answer_goes_on() {
+    let bed = with_room(253, 10 * EACH);
+    let _origin = bed.running_with(|_, stream| pour(stream));
+    let name = host(CONTAINER, "http-3000");
+    let (mut client, mut of_all) = (connect_with(&bed, &name, WINDOW_CLOSED), LEAST);
+    let known = post(&name, &[("content-length", "2")]);
+    for (stream, head, body) in
+        [(1, &*post(&name, &[]), 1), (3, &known, 2), (5, &post(&name, &[]), 1)]
+    {
+        let octets = window_with(&mut client, head, stream, body, &mut of_all);
+        assert!(near(octets, LEAST + EACH - FREE), "{stream}: {octets}");
+    }
 }
 
 /// The octets of the neighbour's request.
@@ -316,13 +373,7 @@ fn uploads_that_a_container_does_not_take_keep_nobody_else_from_theirs() {
     let (listener, _neighbour) = stuck_and_not(&bed);
     let (name, other) = (host(CONTAINER, "http-3000"), host(NEIGHBOUR, "http-3000"));
     let mut client = connect(&bed, &name);
-    let head = |name: &str, kind: &str| {
-        let mut head = get(name);
-        // POST.
-        head[0] = 0x83;
-        [head, field("content-type", kind)].concat()
-    };
-    let call = head(&name, "application/grpc");
+    let call = post(&name, &[("content-type", "application/grpc")]);
     // The windows of each stream, and what is left of that of the connection, which becomes wider with
     // each body.
     let (mut of_stream, mut of_all) = (0, LEAST);
@@ -354,7 +405,7 @@ fn uploads_that_a_container_does_not_take_keep_nobody_else_from_theirs() {
     for stream in (3..80).step_by(2) {
         upload(&mut client, stream, &call, usize::MAX);
     }
-    upload(&mut client, 81, &head(&other, "text/plain"), UPLOAD);
+    upload(&mut client, 81, &post(&other, &[]), UPLOAD);
     client.send(frame(DATA, END_STREAM, 81, &[]));
     assert_eq!(answer(&mut client, 81).unwrap().1, UPLOAD.to_string().into_bytes());
 }
