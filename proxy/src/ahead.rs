@@ -181,7 +181,7 @@ mod tests {
         assert_eq!(wider, None, "nothing is left");
         drop((second, two));
         let (_fifth, wider) = third.begin(None);
-        assert_eq!((wider, budget.left.get()), (Some(LEAST + STREAM_WINDOW), each.into()));
+        assert_eq!((wider, budget.left.get()), (Some(of(1) + 5), 0));
     }
 
     #[test]

@@ -147,7 +147,8 @@ mod tests {
         let mut places = places(&turns);
         let got: Vec<_> = (0..6).map(|_| round(&mut places, &[2, 1], &[1, 2]).unwrap()).collect();
         assert!(got.windows(3).all(|three| three.contains(&1) && three.contains(&2)), "{got:?}");
-        let [closed, ..] = places;
+        let [closed, second, third] = places;
+        drop((second, third));
         assert!(turns.let_first_go(9).is_none_or(|first| first == 0));
         drop(closed);
         assert_eq!(turns.let_first_go(9), None);
