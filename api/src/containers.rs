@@ -42,8 +42,12 @@ const RUNTIME: Param = Param::new(
 );
 const DOMAINS: Param =
     Param::new("include_proxy_domains", Holds::Flag, "Adds the aliases that lead to it");
-const PERMISSIONS: Param =
-    Param::new("include_proxy_permissions", Holds::Flag, "Adds its permissions document");
+const PERMISSIONS: Param = Param::new(
+    "include_proxy_permissions",
+    Holds::Flag,
+    "Adds its permissions document; that takes the level edit, and in a list it is left out where the \
+     caller only reads",
+);
 const SORTS: [&str; 5] = ["id", "name", "status", "created_at", "updated_at"];
 
 static LIST: [Param; 11] = [
@@ -201,7 +205,8 @@ async fn list_where(
     let sort = query.word("sort_by", &sorts).unwrap_or(ContainerSort::CreatedAt);
     let descending = query.descending();
     let realm = query.id("realm_id");
-    let include = include(&mut query);
+    let mut include = include(&mut query);
+    include.extras.is_listed = true;
     let include_deleting = query.flag("include_deleting").unwrap_or(false);
     query.flag("include_expired");
     query.flag("include_prespawn");
@@ -264,6 +269,7 @@ fn include(query: &mut Query) -> wire::Include {
         extras: Extra {
             aliases: query.flag("include_proxy_domains").unwrap_or(false),
             access: query.flag("include_proxy_permissions").unwrap_or(false),
+            is_listed: false,
         },
     }
 }

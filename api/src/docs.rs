@@ -112,6 +112,10 @@ fn describe(html: &mut Html, path: &str, method: &str, operation: &Value) {
     html.raw("<details id=\"").text(text_at(operation, "/operationId"));
     html.raw("\"><summary><b>").text(&method.to_uppercase()).raw("</b> <code>").text(path);
     html.raw("</code> ").text(text_at(operation, "/summary")).raw("</summary>");
+    let description = text_at(operation, "/description");
+    if !description.is_empty() {
+        html.raw("<p>").text(description).raw("</p>");
+    }
     let open = |way: &Value| way.as_object().is_none_or(Map::is_empty);
     if list_at(operation, "/security").all(open) {
         html.raw("<p>Needs no credential.</p>");
@@ -217,6 +221,7 @@ mod tests {
             "info": { "title": "<script>", "version": "\"1\"", "description": "a & b" },
             "tags": [{ "name": "A b" }],
             "paths": { "/x/{id}": { "get": { "tags": ["A b"], "operationId": "getX",
+                "description": "More <of> it",
                 "parameters": [{ "name": "id", "in": "path",
                     "schema": { "type": "string", "pattern": "^<$" } }],
                 "responses": { "200": { "content": { "application/json": {
@@ -228,6 +233,7 @@ mod tests {
             "<title>&lt;script&gt; API</title>",
             "<section id=\"a-b\">",
             "<details id=\"getX\"><summary><b>GET</b> <code>/x/{id}</code>",
+            "<p>More &lt;of&gt; it</p>",
             "<code>^&lt;$</code>",
             "<a href=\"#schema-X\">X</a>",
             "string or null",

@@ -1,6 +1,6 @@
 //! What happened to the caller's things: as a list, by a cursor, and as it happens.
 
-use std::time::Duration;
+use std::{convert::Infallible, time::Duration};
 
 use axum::{
     body::{Body, Bytes},
@@ -382,7 +382,8 @@ async fn stream_events(State(front): State<Front>, request: Request) -> Result<R
     });
     let telling = Telling { front, actor, realm, seq, head, greeted: false, _place: place };
     let events = stream::unfold(telling, tell).boxed();
-    let mut response = Body::from_stream(watched(events, may_read, look)).into_response();
+    let events = watched(events, may_read, look).map(Ok::<_, Infallible>);
+    let mut response = Body::from_stream(events).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

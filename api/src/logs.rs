@@ -1,7 +1,7 @@
 //! The requests to a container, as the edge logs them, for whoever may see its logs – whether its
 //! permission document opens them to anybody or not.
 
-use std::time::Duration;
+use std::{convert::Infallible, time::Duration};
 
 use axum::{
     body::{Body, Bytes},
@@ -22,7 +22,7 @@ use crate::{
     surface::{Method, Operation, Surface},
 };
 
-/// How often it is looked whether the reader may still read; less often for one who has sent a password,
+/// How often it is looked whether the reader may still read; whether a password is still good, less often,
 /// because that is dear to check.
 pub(crate) const LOOK: Duration = Duration::from_secs(1);
 pub(crate) const LOOK_AT_PASSWORD: Duration = Duration::from_mins(1);
@@ -102,9 +102,19 @@ async fn tail(State(front): State<Front>, request: Request) -> Result<Response, 
     let last_event = parts.headers.get("last-event-id").map(|id| id.as_bytes().to_vec());
     let query = parts.uri.query().unwrap_or_default().to_owned();
     let tail = Tail { project, container: id, query, last_event };
-    let look = if matches!(actor.via, Via::Password) { LOOK_AT_PASSWORD } else { LOOK };
-    let events = front.logs.tail(tail).map_err(|why| refusal(&why))?;
+    let mut events = front.logs.tail(tail).map_err(|why| refusal(&why))?;
     let credential = Credential::of(&parts)?;
+    let mut look = LOOK;
+    if matches!(actor.via, Via::Password) {
+        look = LOOK_AT_PASSWORD;
+        // Whether the container still exists for that user is not dear to know.
+        let (front, actor) = (front.clone(), actor.clone());
+        let may_see: MayRead = Box::new(move || {
+            let (front, actor) = (front.clone(), actor.clone());
+            Box::pin(async move { front.control.logged_project(&actor, id).await.is_ok() })
+        });
+        events = watched(events, may_see, LOOK).boxed();
+    }
     let may_read: MayRead = Box::new(move || {
         let (front, credential) = (front.clone(), credential.clone());
         Box::pin(async move {
@@ -112,7 +122,8 @@ async fn tail(State(front): State<Front>, request: Request) -> Result<Response, 
             front.control.logged_project(&actor, id).await.is_ok()
         })
     });
-    let mut response = Body::from_stream(watched(events, may_read, look)).into_response();
+    let events = watched(events, may_read, look).map(Ok::<_, Infallible>);
+    let mut response = Body::from_stream(events).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -143,7 +154,7 @@ pub(crate) fn watched(
     events: Events,
     may_read: MayRead,
     look: Duration,
-) -> impl futures_util::Stream<Item = Result<Bytes, std::convert::Infallible>> + Send {
+) -> impl futures_util::Stream<Item = Bytes> + Send {
     let mut looks = interval_at(Instant::now() + look, look);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let watched = Watched { events, may_read, looks };
@@ -157,7 +168,7 @@ pub(crate) fn watched(
                         return None;
                     }
                 }
-                text = watched.events.next() => return text.map(|text| (Ok(text), watched)),
+                text = watched.events.next() => return text.map(|text| (text, watched)),
             }
         }
     })

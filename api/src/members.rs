@@ -21,6 +21,15 @@ const TAG: &str = "Project permissions";
 /// How many a page has unless asked otherwise.
 const LIMIT: u32 = 20;
 
+/// What is said to whoever lets others in.
+const WARNING: &str = "Who may see a container knows its address, now and after leaving. Without a \
+                       permission document, the project's or its own, it opens to whoever knows the \
+                       address, terminal and files included: set a document before inviting. \
+                       Environment variables are shown at `read` already. A token grants only what it \
+                       can do itself, and nothing if it is bound to realms or addresses or ends. A \
+                       project has at most `control.members_per_project` members, and a user is a \
+                       member of at most 1,000 projects.";
+
 const LEVEL: Field = Field::new(
     "permission_level",
     Holds::Word(&["read", "edit", "delete"]),
@@ -58,6 +67,7 @@ pub(crate) fn surface(surface: Surface) -> Surface {
             all,
             create,
             &Operation::new("createProjectPermission", TAG, "Lets another user use a project")
+                .described(WARNING)
                 .takes(&CREATE)
                 .answers::<wire::ProjectPermission>(201),
         )

@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use axum::extract::{OriginalUri, State};
 use gantry_control::{
-    ContainerQuery, ContainerSort, NewProject, Page, Project, ProjectChange, ProjectSort,
+    ContainerQuery, ContainerSort, MEMBERS_MAX, NewProject, Page, Project, ProjectChange,
+    ProjectSort,
 };
 use gantry_model::{container::Color, id::kind, project::ProjectAlias};
 
@@ -23,6 +24,8 @@ use crate::{
 const TAG: &str = "Projects";
 /// How many projects a page has unless asked otherwise.
 const LIMIT: u32 = 20;
+/// How many members are shown of each project in a list; they stand in the descriptions, too.
+const LISTED_MEMBERS: u32 = 20;
 
 const ALIAS: Field =
     Field::new("alias", Holds::Text { min: 1, max: 100 }, "Its name for people, unique per owner");
@@ -47,7 +50,11 @@ static LIST: [Param; 6] = [
     Param::new("sort_by", Asks::Sort(&["id", "alias", "created_at", "updated_at"]), "The order"),
     query::SORT_ORDER,
     query::REALM,
-    Param::new("include_permissions", Asks::Flag, "Adds the grants to other users"),
+    Param::new(
+        "include_permissions",
+        Asks::Flag,
+        "Adds the grants to other users, of each project the first 20; a project by itself shows all",
+    ),
 ];
 
 static SHOW: [Param; 1] =
@@ -139,7 +146,7 @@ async fn list(
         front.control.projects(&actor, realm, Page { page, limit, sort, descending }).await?;
     let mut projects = Vec::with_capacity(listed.items.len());
     for project in &listed.items {
-        projects.push(print(&front, project, with_permissions).await?);
+        projects.push(print(&front, project, with_permissions.then_some(LISTED_MEMBERS)).await?);
     }
     let pagination = wire::Pagination::new(listed.total, page, limit);
     Ok(Answer::ok("Projects retrieved successfully", wire::Projects::new(projects, pagination)))
@@ -155,16 +162,14 @@ async fn create(
     Ok(Answer::created("Project created successfully", wire::Project::new(&project, None)))
 }
 
-/// A project, with its members if those are wanted.
+/// A project, with so many of its members if those are wanted.
 async fn print(
     front: &Front,
     project: &Project,
-    with_permissions: bool,
+    members: Option<u32>,
 ) -> Result<wire::Project, Problem> {
-    if !with_permissions {
-        return Ok(wire::Project::new(project, None));
-    }
-    let members = front.control.members_of(project).await?;
+    let Some(max) = members else { return Ok(wire::Project::new(project, None)) };
+    let members = front.control.members_of(project, max).await?;
     Ok(wire::Project::new(project, Some(&members)))
 }
 
@@ -187,7 +192,7 @@ async fn show(
     let with_permissions = query.flag("include_permissions").unwrap_or(false);
     query.finish()?;
     let project = front.control.project(&actor, id).await?;
-    let project = print(&front, &project, with_permissions).await?;
+    let project = print(&front, &project, with_permissions.then_some(MEMBERS_MAX)).await?;
     Ok(Answer::ok("Project retrieved successfully", project))
 }
 

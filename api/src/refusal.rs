@@ -51,7 +51,9 @@ impl From<Error> for Problem {
                 operated(refused_kind(refused), operation, project, container, phase, message)
             }
             Error::MemberExists => named(Kind::MemberExists, "user_id", message),
-            Error::MemberLimit { .. } => Self::new(Kind::Quota, message),
+            Error::MemberLimit { .. } | Error::MembershipLimit { .. } => {
+                Self::new(Kind::Quota, message)
+            }
             Error::Deleting => Self::new(Kind::Busy, message),
             Error::Quota { .. } => Self::new(Kind::Quota, message),
             Error::ProjectNotEmpty { .. } => {

@@ -104,6 +104,8 @@ pub(crate) struct Operation {
     id: String,
     tag: &'static str,
     summary: &'static str,
+    /// What is said beside the summary, if anything.
+    description: Option<&'static str>,
     public: bool,
     versioned: bool,
     params: &'static [Parameters],
@@ -125,6 +127,7 @@ impl Operation {
             id: id.into(),
             tag,
             summary,
+            description: None,
             public: false,
             versioned: false,
             params: &[],
@@ -135,6 +138,12 @@ impl Operation {
             media: "application/json",
             schemas: Vec::new(),
         }
+    }
+
+    /// More is to be said about it than the summary.
+    pub(crate) fn described(mut self, description: &'static str) -> Self {
+        self.description = Some(description);
+        self
     }
 
     /// It needs no credential.
@@ -271,6 +280,7 @@ impl Operation {
             .operation_id(Some(id))
             .tag(self.tag)
             .summary(Some(self.summary))
+            .description(self.description)
             .parameters(Some(parameters))
             .response("4XX", refused.clone())
             .response("5XX", refused);

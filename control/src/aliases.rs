@@ -1,7 +1,7 @@
 //! Aliases: chosen names that lead to one service of one container.
 
 use gantry_model::{
-    AliasId, ContainerId, FieldError, Phase, ProjectId, RealmId, ServerName,
+    AliasId, ContainerId, FieldError, Phase, ProjectId, RealmId, ServerName, UserId,
     alias::{AliasName, AliasTarget, Landing},
     project::Level,
 };
@@ -129,7 +129,7 @@ impl Controller {
             created_at_ms: now_ms,
             updated_at_ms: now_ms,
         };
-        let made = self.store().create_alias(&alias, self.alias_rules()).await;
+        let made = self.store().create_alias(&alias, self.alias_rules(actor, alias.owner)).await;
         let alias = made.map_err(|error| refused(error, name.as_str(), Thing::Container))?;
         self.alias_view(alias).await
     }
@@ -188,7 +188,7 @@ impl Controller {
                 return self.alias_view(old).await;
             }
             let new = Alias { updated_at_ms: now_ms, ..new };
-            match self.store().update_alias(&new, self.alias_rules()).await {
+            match self.store().update_alias(&new, self.alias_rules(actor, new.owner)).await {
                 Ok(alias) => return self.alias_view(alias).await,
                 Err(gantry_store::Error::Stale) => {}
                 Err(error) => return Err(refused(error, &new.label, Thing::Alias)),
@@ -233,11 +233,13 @@ impl Controller {
         Ok(AliasView { record, server_name })
     }
 
-    pub(crate) fn alias_rules(&self) -> AliasRules {
+    /// What holds for an alias of this owner that the actor makes or changes.
+    fn alias_rules(&self, actor: &Actor, owner: UserId) -> AliasRules {
         let limits = &self.inner.limits;
         AliasRules {
             per_owner_max: limits.aliases_per_user_max,
             quarantine_ms: limits.alias_quarantine_ms,
+            by_owner: actor.sees_all() || actor.user == owner,
         }
     }
 }

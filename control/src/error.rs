@@ -146,7 +146,7 @@ pub enum Forbidden {
     /// The token was made without access to the vault.
     #[error("the token has no vault_access")]
     VaultAccess,
-    /// A token may not make one that can do more than itself.
+    /// A token may not make one that can do more than itself, nor let a user do that.
     #[error("a token cannot grant what it does not have: {0}")]
     Wider(&'static str),
 }
@@ -396,6 +396,14 @@ pub enum Error {
         /// How many it may have.
         max: u32,
     },
+    /// The user is a member of as many projects as one may be.
+    #[error(
+        "the user has permissions for {max} projects, which is the most; they must give up one"
+    )]
+    MembershipLimit {
+        /// Of how many a user may be one.
+        max: u32,
+    },
     /// The project still has containers that could not be removed in time; ask again.
     #[error("{left} containers of the project are still being deleted; try again")]
     ProjectNotEmpty {
@@ -484,6 +492,7 @@ impl Error {
             Store::QuotaReached { max } => Self::Quota { max },
             Store::MemberExists => Self::MemberExists,
             Store::MemberLimit { max } => Self::MemberLimit { max },
+            Store::MembershipLimit { max } => Self::MembershipLimit { max },
             Store::ProjectGone => Self::NotFound(Thing::Project),
             Store::Stale => Self::Conflict,
             Store::Unavailable(_) => Self::Unavailable(error),

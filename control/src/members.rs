@@ -2,11 +2,13 @@
 //! to the project's owner; members reach it as far as their level goes.
 
 use gantry_model::{FieldError, MemberId, ProjectId, RealmId, UserId, project::Level};
-use gantry_store::{Container, Listed, Member, MemberSort, Page, Project, Snapshot};
+use gantry_store::{
+    Container, Granter, Listed, Member, MemberMax, MemberSort, Page, Project, Snapshot,
+};
 
 use crate::{
-    actor::Actor,
-    controller::Controller,
+    actor::{Actor, Via},
+    controller::{CAS_ATTEMPTS, Controller},
     error::{During, Error, Forbidden, Result, Thing},
     permissions::Leaf,
     random,
@@ -14,6 +16,9 @@ use crate::{
 
 /// The most members that a project can be allowed to have.
 pub const MEMBERS_MAX: u32 = 1000;
+
+/// Of how many projects one user can be a member.
+const MEMBERSHIPS_MAX: u32 = 1000;
 
 /// How far an actor reaches into a project.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -95,14 +100,13 @@ impl Controller {
         Ok(self.store().members(project, page).await?)
     }
 
-    /// All members of a project that the actor was shown, the first ones first.
-    pub async fn members_of(&self, project: &Project) -> Result<Vec<Member>> {
-        let sort = MemberSort::CreatedAt;
-        let page = Page { page: 1, limit: MEMBERS_MAX, sort, descending: false };
-        Ok(self.store().members(project.id, page).await?.items)
+    /// The first members of a project that the actor was shown, at most `max`; [`MEMBERS_MAX`] are all.
+    pub async fn members_of(&self, project: &Project, max: u32) -> Result<Vec<Member>> {
+        Ok(self.store().first_members(project.id, max).await?)
     }
 
-    /// Makes a user a member of a project. Nobody grants more than they may do themselves.
+    /// Makes a user a member of a project. Nobody grants more than they may do themselves, by the
+    /// credential that they came with.
     pub async fn add_member(
         &self,
         actor: &Actor,
@@ -113,6 +117,7 @@ impl Controller {
         actor.require(Leaf::MembersInvite)?;
         let (project, reach) = self.project_reached(actor, project, Level::Edit).await?;
         within(reach, level)?;
+        not_wider(actor, level)?;
         if user == project.owner {
             let rule = "is the owner of the project, who may do everything";
             return Err(Error::Invalid(vec![FieldError::new("user_id", rule)]));
@@ -128,13 +133,15 @@ impl Controller {
             created_at_ms: now_ms,
             updated_at_ms: now_ms,
         };
-        let max = self.limits().members_per_project_max;
-        let added = self.store().add_member(&member, max).await;
+        let max =
+            MemberMax { project: self.limits().members_per_project_max, user: MEMBERSHIPS_MAX };
+        let added = self.store().add_member(&member, max, granter(actor, reach, level)).await;
         added.map_err(|error| Error::of_write(error, Thing::User, During::Create))?;
         Ok(member)
     }
 
-    /// Lets a member do more or less; neither it nor the grant may be beyond the actor's own level.
+    /// Lets a member do more or less; neither it nor the grant may be beyond the actor's own level, nor
+    /// beyond what a token can do itself.
     pub async fn change_member(
         &self,
         actor: &Actor,
@@ -143,17 +150,27 @@ impl Controller {
         level: Level,
     ) -> Result<Member> {
         actor.require(Leaf::MembersChangeRoles)?;
-        let (project, reach) = self.project_reached(actor, project, Level::Edit).await?;
-        let mut member = self.member_of(project.id, id).await?;
-        within(reach, member.level.max(level))?;
-        if member.level == level {
-            return Ok(member);
+        for _ in 0..CAS_ATTEMPTS {
+            let (project, reach) = self.project_reached(actor, project, Level::Edit).await?;
+            let mut member = self.member_of(project.id, id).await?;
+            let old = member.level;
+            within(reach, old.max(level))?;
+            if old == level {
+                return Ok(member);
+            }
+            if level > old {
+                not_wider(actor, level)?;
+            }
+            member.level = level;
+            member.updated_at_ms = self.now_ms();
+            let by = granter(actor, reach, old.max(level));
+            match self.store().set_member(&member, old, by).await {
+                Ok(()) => return Ok(member),
+                Err(gantry_store::Error::Stale) => {}
+                Err(error) => return Err(Error::of_write(error, Thing::Member, During::Update)),
+            }
         }
-        member.level = level;
-        member.updated_at_ms = self.now_ms();
-        let set = self.store().set_member(&member).await;
-        set.map_err(|error| Error::of_write(error, Thing::Member, During::Update))?;
-        Ok(member)
+        Err(Error::Conflict)
     }
 
     /// Ends a membership: one's own, or that of somebody who may not do more than the actor.
@@ -164,16 +181,22 @@ impl Controller {
         id: MemberId,
     ) -> Result<()> {
         actor.require(Leaf::MembersRemove)?;
-        let (project, reach) = self.project_reached(actor, project, Level::Read).await?;
-        let member = self.member_of(project.id, id).await?;
-        if member.user != actor.user {
-            within(reach, member.level.max(Level::Edit))?;
+        for _ in 0..CAS_ATTEMPTS {
+            let (project, reach) = self.project_reached(actor, project, Level::Read).await?;
+            let member = self.member_of(project.id, id).await?;
+            let mut by = Granter { user: actor.user, needs: None };
+            if member.user != actor.user {
+                within(reach, member.level.max(Level::Edit))?;
+                by = granter(actor, reach, member.level);
+            }
+            match self.store().remove_member(&member, by, self.now_ms()).await {
+                // Someone else removed it at the same time: what was asked is true.
+                Ok(()) | Err(gantry_store::Error::NotFound) => return Ok(()),
+                Err(gantry_store::Error::Stale) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
-        match self.store().remove_member(&member, self.now_ms()).await {
-            // Someone else removed it at the same time: what was asked is true.
-            Ok(()) | Err(gantry_store::Error::NotFound) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
+        Err(Error::Conflict)
     }
 
     async fn member_of(&self, project: ProjectId, id: MemberId) -> Result<Member> {
@@ -183,4 +206,54 @@ impl Controller {
 
 fn within(reach: Reach, level: Level) -> Result<()> {
     if reach < Reach::Member(level) { Err(Forbidden::Level(level).into()) } else { Ok(()) }
+}
+
+/// Who grants or takes a level, and what that takes at the moment of the write.
+fn granter(actor: &Actor, reach: Reach, level: Level) -> Granter {
+    let needs = match reach {
+        Reach::Owner => None,
+        Reach::Member(_) => Some(level.max(Level::Edit)),
+    };
+    Granter { user: actor.user, needs }
+}
+
+/// Refuses a token that would grant what it cannot do itself: who is a member may do it in every realm,
+/// from everywhere, and for good.
+fn not_wider(actor: &Actor, level: Level) -> Result<(), Forbidden> {
+    let Via::Token { permissions, realms, allow_no_realm, ip_whitelist, expires_at_ms, .. } =
+        &actor.via
+    else {
+        return Ok(());
+    };
+    let leaves: &[Leaf] = match level {
+        Level::Read => &[Leaf::ProjectsRead, Leaf::ContainersRead],
+        Level::Edit => &[
+            Leaf::ProjectsRead,
+            Leaf::ContainersRead,
+            Leaf::ProjectsUpdate,
+            Leaf::ContainersCreate,
+            Leaf::ContainersUpdate,
+        ],
+        Level::Delete => &[
+            Leaf::ProjectsRead,
+            Leaf::ContainersRead,
+            Leaf::ProjectsUpdate,
+            Leaf::ContainersCreate,
+            Leaf::ContainersUpdate,
+            Leaf::ProjectsDelete,
+            Leaf::ContainersDelete,
+        ],
+    };
+    for (wider, what) in [
+        (!leaves.iter().all(|leaf| permissions.allows(*leaf)), "permissions"),
+        (!realms.is_empty(), "realm_ids"),
+        (realms.is_empty() && !allow_no_realm, "allow_no_realm"),
+        (!ip_whitelist.is_empty(), "ip_whitelist"),
+        (expires_at_ms.is_some(), "expires_at"),
+    ] {
+        if wider {
+            return Err(Forbidden::Wider(what));
+        }
+    }
+    Ok(())
 }

@@ -138,7 +138,7 @@ impl Controller {
             Wish::Stopped | Wish::ForceStopped => Condition::Stopped,
             Wish::Deleted => Condition::Deleted,
         };
-        let waited = self.wait_until(id, condition, timeout).await?;
+        let waited = self.wait_until(Some(actor), id, condition, timeout).await?;
         let container = match waited.container {
             Some(container) => container,
             None => view,

@@ -209,7 +209,10 @@ impl Controller {
                 Err(error) => return Err(of_snapshot(error, Thing::Container)),
             }
         };
-        self.wait_until_made(snapshot).await
+        let snapshot = self.wait_until_made(snapshot).await?;
+        // Much may have changed while that took its time.
+        self.permit(actor, &snapshot, Thing::Container, Level::Read).await?;
+        Ok(snapshot)
     }
 
     async fn wait_until_made(&self, snapshot: Snapshot) -> Result<Snapshot> {
@@ -247,7 +250,7 @@ impl Controller {
         }
         let (source, used) = (FillSource::Snapshot(snapshot.data), Some(snapshot.id));
         let record = self.refill(actor, id, used, |_| Ok(source)).await?;
-        let (container, done) = self.wait_for_fill(record, wait).await?;
+        let (container, done) = self.wait_for_fill(actor, record, wait).await?;
         let snapshot = self.store().snapshot(snapshot.id).await?.unwrap_or(snapshot);
         Ok(Restored { snapshot, container, done })
     }
@@ -280,6 +283,7 @@ impl Controller {
     /// Waits until a container whose files are being replaced has settled; says whether that came true.
     pub(crate) async fn wait_for_fill(
         &self,
+        actor: &Actor,
         record: Container,
         wait: Option<Duration>,
     ) -> Result<(ContainerView, bool)> {
@@ -288,7 +292,7 @@ impl Controller {
         let id = record.id;
         let view = self.view(record).await?;
         let Some(timeout) = wait else { return Ok((view, false)) };
-        let waited = self.wait_until(id, condition, timeout).await?;
+        let waited = self.wait_until(Some(actor), id, condition, timeout).await?;
         Ok((waited.container.unwrap_or(view), waited.met))
     }
 

@@ -9,7 +9,7 @@ use crate::{
     actor::Actor,
     containers::ContainerView,
     controller::Controller,
-    error::{Error, Result},
+    error::{Error, Result, Thing},
     permissions::Leaf,
 };
 
@@ -87,11 +87,14 @@ impl Controller {
     ) -> Result<Waited> {
         actor.require(Leaf::ContainersRead)?;
         self.container_for(actor, id, Level::Read).await?;
-        self.wait_until(id, condition, timeout).await
+        self.wait_until(Some(actor), id, condition, timeout).await
     }
 
+    /// The same for who was let in already, or for the installation itself. Whether an actor sees the
+    /// container is looked at once more when the wait is over: much may have changed meanwhile.
     pub(crate) async fn wait_until(
         &self,
+        actor: Option<&Actor>,
         id: ContainerId,
         condition: Condition,
         timeout: Duration,
@@ -114,6 +117,9 @@ impl Controller {
                 },
             };
             if leave {
+                if let (Some(actor), Some(container)) = (actor, &container) {
+                    self.permit(actor, container, Thing::Container, Level::Read).await?;
+                }
                 let container = match container {
                     Some(container) => Some(self.view(container).await?),
                     None => None,

@@ -59,7 +59,7 @@ impl Controller {
     }
 
     async fn awake(&self, id: ContainerId, timeout: Duration) -> Result<(), NotWoken> {
-        let waited = self.wait_until(id, Condition::Running, timeout).await;
+        let waited = self.wait_until(None, id, Condition::Running, timeout).await;
         let waited = waited.map_err(NotWoken::Failed)?;
         if waited.met {
             return Ok(());

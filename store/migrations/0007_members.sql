@@ -10,3 +10,10 @@ CREATE TABLE project_members (
   CONSTRAINT project_member UNIQUE (project, member)
 );
 CREATE INDEX project_member_member ON project_members (member, project);
+
+-- Members see snapshots by their project.
+CREATE INDEX snapshot_project ON snapshots (project);
+
+-- Where a label was freed: members of that project may have it back, not those of another one. Old notes
+-- do not say.
+ALTER TABLE freed_aliases ADD COLUMN project BYTEA;

@@ -17,15 +17,16 @@ use crate::{
 /// How long it is remembered that a label belonged to another container, in milliseconds: browsers
 /// keep cookies for about as long.
 const FREED_KEPT_MS: i64 = 400 * 24 * 60 * 60 * 1000;
-/// How many labels are remembered for one owner; of more the oldest are forgotten.
+/// How many labels are remembered for one owner; of more the oldest are forgotten once their quarantine
+/// is over.
 const FREED_PER_OWNER_MAX: i64 = 1000;
 
 impl Store {
     /// Adds an alias as given, but for `clear_site_data`, which says whether another container had
     /// the label; returns what was stored.
     ///
-    /// [`Error::LabelTaken`] if another alias has the label, or if somebody else had it within the
-    /// quarantine; [`Error::AliasLimit`]; [`Error::NotFound`] if its container does not exist.
+    /// [`Error::LabelTaken`] if another alias has the label, or if within the quarantine somebody else
+    /// had it, or the owner in another project, which a member of this one does not get; [`Error::AliasLimit`]; [`Error::NotFound`] if its container does not exist.
     pub async fn create_alias(&self, alias: &Alias, rules: AliasRules) -> Result<Alias> {
         let mut alias = alias.clone();
         self.write(move |tx| {
@@ -40,6 +41,7 @@ impl Store {
                     return Err(Error::AliasLimit { max: rules.per_owner_max });
                 }
                 let now_ms = alias.created_at_ms;
+                forget_notes(tx, &alias, rules, now_ms).await?;
                 alias.clear_site_data = take_label(tx, &alias, rules, now_ms).await?;
                 insert(tx, &alias).await?;
                 tx.changed(alias.container, now_ms);
@@ -111,6 +113,7 @@ impl Store {
                 let now_ms = new.updated_at_ms;
                 new.clear_site_data = old.clear_site_data;
                 if old.label != new.label {
+                    forget_notes(tx, &new, rules, now_ms).await?;
                     new.clear_site_data = take_label(tx, &new, rules, now_ms).await?;
                     free_labels(tx, "id", new.id.as_bytes(), now_ms).await?;
                 }
@@ -173,37 +176,39 @@ pub(crate) async fn free_labels_of(tx: &mut Tx, container: ContainerId, now_ms: 
     free_labels(tx, "container", container.as_bytes(), now_ms).await
 }
 
-/// Notes that the aliases with this value in this column give their labels back, and forgets old
-/// notes.
+/// Notes that the aliases with this value in this column give their labels back.
 async fn free_labels(tx: &mut Tx, column: &'static str, id: &[u8; 12], now_ms: i64) -> Result<()> {
     let mut insert = sqlx::QueryBuilder::<Db>::new(
-        "INSERT INTO freed_aliases (label, owner, container, freed_at_ms) \
-         SELECT label, owner, container, ",
+        "INSERT INTO freed_aliases (label, owner, project, container, freed_at_ms) \
+         SELECT label, owner, project, container, ",
     );
     insert.push_bind(now_ms).push(" FROM aliases WHERE ").push(column).push(" = ");
     insert.push_bind(id.to_vec()).push(
         " ON CONFLICT (label) DO UPDATE SET owner = excluded.owner, \
-         container = excluded.container, freed_at_ms = excluded.freed_at_ms",
+         project = excluded.project, container = excluded.container, freed_at_ms = excluded.freed_at_ms",
     );
-    let done = insert.build().execute(&mut tx.connection).await.map_err(failed)?;
-    if done.rows_affected() == 0 {
-        return Ok(());
-    }
+    insert.build().execute(&mut tx.connection).await.map(drop).map_err(failed)
+}
+
+/// Forgets old notes, and of an owner who has too many the oldest ones – none that still waits. Whoever
+/// frees a label has taken one before, so that this keeps up.
+async fn forget_notes(tx: &mut Tx, alias: &Alias, rules: AliasRules, now_ms: i64) -> Result<()> {
     sqlx::query("DELETE FROM freed_aliases WHERE freed_at_ms < $1")
         .bind(now_ms.saturating_sub(FREED_KEPT_MS))
         .execute(&mut tx.connection)
         .await
         .map_err(failed)?;
-    let mut trim = sqlx::QueryBuilder::<Db>::new(
-        "DELETE FROM freed_aliases WHERE owner = (SELECT owner FROM aliases WHERE ",
-    );
-    trim.push(column).push(" = ").push_bind(id.to_vec());
-    trim.push(
-        " LIMIT 1) AND label NOT IN (SELECT label FROM freed_aliases f \
-         WHERE f.owner = freed_aliases.owner ORDER BY freed_at_ms DESC, label LIMIT ",
-    );
-    trim.push_bind(FREED_PER_OWNER_MAX).push(")");
-    trim.build().execute(&mut tx.connection).await.map(drop).map_err(failed)
+    sqlx::query(
+        "DELETE FROM freed_aliases WHERE owner = $1 AND freed_at_ms <= $2 AND label NOT IN \
+         (SELECT label FROM freed_aliases WHERE owner = $1 ORDER BY freed_at_ms DESC, label LIMIT $3)",
+    )
+    .bind(alias.owner.as_bytes().as_slice())
+    .bind(now_ms.saturating_sub(rules.quarantine_ms))
+    .bind(FREED_PER_OWNER_MAX)
+    .execute(&mut tx.connection)
+    .await
+    .map(drop)
+    .map_err(failed)
 }
 
 /// Whether the label is free for this alias; it is then no longer waiting for anybody. Says whether
@@ -224,7 +229,9 @@ async fn take_label(tx: &mut Tx, alias: &Alias, rules: AliasRules, now_ms: i64) 
         .map_err(failed)?;
     let Some(freed) = freed else { return Ok(false) };
     let at_ms: i64 = columns::get(&freed, "freed_at_ms")?;
-    let is_own = columns::id(&freed, "owner")? == alias.owner;
+    let project: Option<Vec<u8>> = columns::get(&freed, "project")?;
+    let is_there = project.is_none_or(|project| project == alias.project.as_bytes());
+    let is_own = columns::id(&freed, "owner")? == alias.owner && (rules.by_owner || is_there);
     if !is_own && now_ms < at_ms.saturating_add(rules.quarantine_ms) {
         return Err(Error::LabelTaken { own: false });
     }

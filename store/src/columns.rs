@@ -90,6 +90,7 @@ pub(crate) fn of<K>(kind: &'static str, id: Id<K>) -> impl FnOnce(Error) -> Erro
         | Error::ProjectGone
         | Error::MemberExists
         | Error::MemberLimit { .. }
+        | Error::MembershipLimit { .. }
         | Error::NotEmpty
         | Error::Unavailable(_)) => other,
     }

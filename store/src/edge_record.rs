@@ -95,6 +95,9 @@ pub struct AliasRules {
     pub per_owner_max: u32,
     /// How long a freed label waits for its last owner only, in milliseconds.
     pub quarantine_ms: i64,
+    /// Whether the owner of the project asks, who has back all that they have freed anywhere, and not a
+    /// member of this project.
+    pub by_owner: bool,
 }
 
 /// Which aliases are wanted; every condition that is given must hold.

@@ -68,6 +68,12 @@ pub enum Error {
         /// How many it may have.
         max: u32,
     },
+    /// The user is a member of as many projects as it may.
+    #[error("a user may be a member of at most {max} projects")]
+    MembershipLimit {
+        /// Of how many it may be one.
+        max: u32,
+    },
     /// The project still holds containers.
     #[error("the project still holds containers")]
     NotEmpty,
@@ -160,6 +166,7 @@ impl Error {
             | Self::ProjectGone
             | Self::MemberExists
             | Self::MemberLimit { .. }
+            | Self::MembershipLimit { .. }
             | Self::NotEmpty
             | Self::SnapshotLimit { .. }
             | Self::SnapshotQuota { .. }

@@ -56,7 +56,7 @@ pub use error::{Cause, Error, OpenError, Outage, Result};
 pub use events::{Event, EventFilter, EventTotals, event_number};
 pub use firewall::RuleChange;
 pub use listing::Span;
-pub use members::{Member, MemberSort};
+pub use members::{Granter, Member, MemberMax, MemberSort};
 pub use profiles::Profile;
 pub use realms::RealmUse;
 pub use record::*;

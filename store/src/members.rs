@@ -9,7 +9,7 @@ use crate::{
     listing::{Condition, List},
     projects,
     record::{Listed, Page},
-    sqlite::Row,
+    sqlite::{Db, Row},
     told,
     writer::Tx,
 };
@@ -31,6 +31,25 @@ pub struct Member {
     pub created_at_ms: i64,
     /// When it was last changed.
     pub updated_at_ms: i64,
+}
+
+/// How many memberships there may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemberMax {
+    /// Of one project.
+    pub project: u32,
+    /// Of one user: nobody fills the lists of others without a bound.
+    pub user: u32,
+}
+
+/// Who says what a member may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Granter {
+    /// The user.
+    pub user: UserId,
+    /// What that user must be allowed as a member at the moment of the write; nothing for the owner, for
+    /// administrators, and for whoever leaves.
+    pub needs: Option<Level>,
 }
 
 /// What members may be sorted by.
@@ -93,18 +112,33 @@ impl Store {
         Ok(list.first(self.readers(), 1, member).await?.pop())
     }
 
+    /// The first members of a project, at most `limit`.
+    pub async fn first_members(&self, project: ProjectId, limit: u32) -> Result<Vec<Member>> {
+        let conditions = [Condition::Is("project", *project.as_bytes())];
+        let list =
+            List { table: NAMED, conditions: &conditions, order: "created_at_ms", tie: "id" };
+        list.first(self.readers(), limit, member).await
+    }
+
     /// Makes a user a member of a project. [`Error::MemberExists`] if it is one already,
-    /// [`Error::MemberLimit`] if the project has `max` members, [`Error::ProjectGone`] if there is no
-    /// such project, [`Error::NotFound`] if there is no such user.
-    pub async fn add_member(&self, member: &Member, max: u32) -> Result<()> {
+    /// [`Error::MemberLimit`] if the project has as many members as it may,
+    /// [`Error::MembershipLimit`] if the user has as many projects, [`Error::ProjectGone`] if there is
+    /// no such project, [`Error::NotFound`] if there is no such user, [`Error::Stale`] if the granter
+    /// may not do that (any more).
+    pub async fn add_member(&self, member: &Member, max: MemberMax, by: Granter) -> Result<()> {
         let new = member.clone();
         self.write(move |tx| {
             Box::pin(async move {
                 if projects::quota(tx, new.project).await?.is_none() {
                     return Err(Error::ProjectGone);
                 }
-                if count(tx, new.project).await? >= u64::from(max) {
-                    return Err(Error::MemberLimit { max });
+                check_granter(tx, new.project, by).await?;
+                let (project, user) = (new.project.as_bytes(), new.user.as_bytes());
+                if count(tx, "project", project).await? >= u64::from(max.project) {
+                    return Err(Error::MemberLimit { max: max.project });
+                }
+                if count(tx, "member", user).await? >= u64::from(max.user) {
+                    return Err(Error::MembershipLimit { max: max.user });
                 }
                 sqlx::query(
                     "INSERT INTO project_members (id, project, member, level, created_at_ms, \
@@ -119,74 +153,109 @@ impl Store {
                 .execute(&mut tx.connection)
                 .await
                 .map_err(failed)?;
-                tell(tx, &new, "project.permission.created", new.created_at_ms).await
+                tell(tx, &new, "project.permission.created", by, new.created_at_ms).await
             })
         })
         .await
     }
 
-    /// Lets a member do something else. [`Error::NotFound`] if it is none any more.
-    pub async fn set_member(&self, member: &Member) -> Result<()> {
+    /// Lets a member who may do what `old` says do something else. [`Error::NotFound`] if it is none
+    /// any more, [`Error::Stale`] if it may do something else by now, or if the granter may not do that
+    /// (any more).
+    pub async fn set_member(&self, member: &Member, old: Level, by: Granter) -> Result<()> {
         let new = member.clone();
         self.write(move |tx| {
             Box::pin(async move {
+                check_granter(tx, new.project, by).await?;
                 let done = sqlx::query(
                     "UPDATE project_members SET level = $3, updated_at_ms = $4 \
-                     WHERE project = $1 AND id = $2",
+                     WHERE project = $1 AND id = $2 AND level = $5",
                 )
                 .bind(new.project.as_bytes().as_slice())
                 .bind(new.id.as_bytes().as_slice())
                 .bind(new.level.as_str())
                 .bind(new.updated_at_ms)
+                .bind(old.as_str())
                 .execute(&mut tx.connection)
                 .await
                 .map_err(failed)?;
                 if done.rows_affected() == 0 {
-                    return Err(Error::NotFound);
+                    return Err(untouched(tx, &new).await?);
                 }
-                tell(tx, &new, "project.permission.updated", new.updated_at_ms).await
+                tell(tx, &new, "project.permission.updated", by, new.updated_at_ms).await
             })
         })
         .await
     }
 
-    /// Ends a membership. [`Error::NotFound`] if there is none.
-    pub async fn remove_member(&self, member: &Member, now_ms: i64) -> Result<()> {
+    /// Ends a membership as it was read. [`Error::NotFound`] if there is none, [`Error::Stale`] if its
+    /// level is another one by now, or if the granter may not do that (any more).
+    pub async fn remove_member(&self, member: &Member, by: Granter, now_ms: i64) -> Result<()> {
         let gone = member.clone();
         self.write(move |tx| {
             Box::pin(async move {
-                let done =
-                    sqlx::query("DELETE FROM project_members WHERE project = $1 AND id = $2")
-                        .bind(gone.project.as_bytes().as_slice())
-                        .bind(gone.id.as_bytes().as_slice())
-                        .execute(&mut tx.connection)
-                        .await
-                        .map_err(failed)?;
+                check_granter(tx, gone.project, by).await?;
+                let done = sqlx::query(
+                    "DELETE FROM project_members WHERE project = $1 AND id = $2 AND level = $3",
+                )
+                .bind(gone.project.as_bytes().as_slice())
+                .bind(gone.id.as_bytes().as_slice())
+                .bind(gone.level.as_str())
+                .execute(&mut tx.connection)
+                .await
+                .map_err(failed)?;
                 if done.rows_affected() == 0 {
-                    return Err(Error::NotFound);
+                    return Err(untouched(tx, &gone).await?);
                 }
-                tell(tx, &gone, "project.permission.deleted", now_ms).await
+                tell(tx, &gone, "project.permission.deleted", by, now_ms).await
             })
         })
         .await
     }
 }
 
-async fn tell(tx: &mut Tx, member: &Member, kind: &str, at_ms: i64) -> Result<()> {
+/// Refuses a granter whose level was taken away between the look at it and this write.
+async fn check_granter(tx: &mut Tx, project: ProjectId, by: Granter) -> Result<()> {
+    let Some(needs) = by.needs else { return Ok(()) };
+    let word: Option<String> =
+        sqlx::query_scalar("SELECT level FROM project_members WHERE project = $1 AND member = $2")
+            .bind(project.as_bytes().as_slice())
+            .bind(by.user.as_bytes().as_slice())
+            .fetch_optional(&mut tx.connection)
+            .await
+            .map_err(failed)?;
+    let has = word.as_deref().map(level).transpose()?;
+    if has.is_some_and(|has| has >= needs) { Ok(()) } else { Err(Error::Stale) }
+}
+
+/// Why no membership was touched: it is another one by now, or none.
+async fn untouched(tx: &mut Tx, member: &Member) -> Result<Error> {
+    let there: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM project_members WHERE project = $1 AND id = $2")
+            .bind(member.project.as_bytes().as_slice())
+            .bind(member.id.as_bytes().as_slice())
+            .fetch_one(&mut tx.connection)
+            .await
+            .map_err(failed)?;
+    Ok(if there == 0 { Error::NotFound } else { Error::Stale })
+}
+
+async fn tell(tx: &mut Tx, member: &Member, kind: &str, by: Granter, at_ms: i64) -> Result<()> {
     let project = projects::load(tx, member.project).await?.ok_or(Error::NotFound)?;
     let about = [
         ("user_id", member.user.to_string()),
         ("permission_level", member.level.as_str().to_owned()),
+        ("granted_by", by.user.to_string()),
     ];
     told::project_told_with(tx, &project, kind, about, at_ms).await
 }
 
-async fn count(tx: &mut Tx, project: ProjectId) -> Result<u64> {
-    let count: i64 = sqlx::query_scalar("SELECT count(*) FROM project_members WHERE project = $1")
-        .bind(project.as_bytes().as_slice())
-        .fetch_one(&mut tx.connection)
-        .await
-        .map_err(failed)?;
+/// How many memberships have this id in this column.
+async fn count(tx: &mut Tx, column: &'static str, id: &[u8; 12]) -> Result<u64> {
+    let mut query = sqlx::QueryBuilder::<Db>::new("SELECT count(*) FROM project_members WHERE ");
+    query.push(column).push(" = ").push_bind(id.to_vec());
+    let count: i64 =
+        query.build_query_scalar().fetch_one(&mut tx.connection).await.map_err(failed)?;
     natural(count, "count")
 }
 

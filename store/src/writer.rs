@@ -236,6 +236,7 @@ fn unavailable(error: Error) -> Outage {
         | Error::ProjectGone
         | Error::MemberExists
         | Error::MemberLimit { .. }
+        | Error::MembershipLimit { .. }
         | Error::NotEmpty
         | Error::VaultKeyLimit { .. }
         | Error::VaultSizeLimit { .. }

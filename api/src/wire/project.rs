@@ -21,7 +21,8 @@ pub(crate) struct Project {
     realm_ids: Vec<Hex>,
     created_at: Timestamp,
     updated_at: Timestamp,
-    /// Grants to other users; only with `include_permissions=true`.
+    /// Grants to other users, the first ones first; only with `include_permissions=true`. In a list at
+    /// most 20 of each project.
     #[serde(skip_serializing_if = "Option::is_none")]
     permissions: Option<Vec<ProjectPermission>>,
 }

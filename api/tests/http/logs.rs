@@ -21,6 +21,13 @@ use crate::{
 #[derive(Clone, Default)]
 pub(crate) struct FakeLog(Arc<Mutex<Vec<Tail>>>);
 
+impl FakeLog {
+    /// How often a log was asked for.
+    pub(crate) fn readers(&self) -> usize {
+        self.0.lock().unwrap().len()
+    }
+}
+
 impl RequestLog for FakeLog {
     fn tail(&self, tail: Tail) -> Result<Events, NoTail> {
         let query = tail.query.clone();

@@ -1,6 +1,11 @@
 //! Members of projects: who sees and changes what, and who says so.
 
+use std::time::Duration;
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use gantry_runtime::fake::Call;
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use crate::lab::{Ask, Lab, PASSWORD, Reply};
 
@@ -281,5 +286,143 @@ async fn a_token_needs_the_leaf_for_members_whatever_its_owner_may() {
     assert_eq!(shared.ask(token, "POST", &all, &grant).await.status, 403);
     assert_eq!(shared.ask(token, "DELETE", &one, &Value::Null).await.status, 403);
     let set = json!({ "permission_level": "edit" });
-    assert_eq!(shared.ask(token, "PATCH", &one, &set).await.status, 200);
+    let refused = shared.ask(token, "PATCH", &one, &set).await;
+    assert_eq!(refused.status, 403, "it cannot change anything itself: {}", refused.text);
+    let strong = json!({ "permission_level": "delete" });
+    assert_eq!(shared.ask(&shared.alice, "PATCH", &one, &strong).await.status, 200);
+    assert_eq!(shared.ask(token, "PATCH", &one, &set).await.status, 200, "less than before");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_lets_others_do_no_more_than_it_can_itself() {
+    const REALM: &str = "64a2c4e9f3d5e2b6a8c7d8e1";
+    let shared = Shared::start().await;
+    let all = shared.permissions();
+    let project = format!("/api/v1/projects/{}", shared.project);
+    let realm = json!({ "realm_ids": [REALM] });
+    assert_eq!(shared.ask(&shared.alice, "PATCH", &project, &realm).await.status, 200);
+    let members = json!({ "invite": true, "change_roles": true, "remove": true });
+    let change = json!({ "read": true, "create": true, "update": true });
+    let leaves = |projects: &Value, containers: &Value| {
+        let mut projects = projects.clone();
+        projects["members"] = members.clone();
+        json!({ "projects": projects, "containers": containers })
+    };
+    let whole = json!({ "read": true, "create": true, "update": true, "delete": true });
+    let read = json!({ "read": true });
+    for (level, more, granted) in [
+        ("read", json!({ "permissions": leaves(&read, &read) }), true),
+        ("read", json!({ "permissions": leaves(&read, &json!({})) }), false),
+        ("edit", json!({ "permissions": leaves(&change, &change) }), true),
+        ("edit", json!({ "permissions": leaves(&read, &change) }), false),
+        ("edit", json!({ "permissions": leaves(&change, &read) }), false),
+        ("delete", json!({ "permissions": leaves(&whole, &whole) }), true),
+        ("delete", json!({ "permissions": leaves(&whole, &change) }), false),
+        ("delete", json!({}), true),
+        ("read", json!({ "realm_ids": [REALM] }), false),
+        ("read", json!({ "allow_no_realm": false }), false),
+        ("read", json!({ "ip_whitelist": ["192.0.2.0/24"] }), false),
+        ("read", json!({ "expires_at": "tomorrow" }), false),
+    ] {
+        let made = shared.ask(&shared.alice, "POST", "/api/v1/auth/tokens", &more).await;
+        let token = made.json["data"]["token"].as_str().unwrap().to_owned();
+        let grant = json!({ "user_id": shared.bob_id, "permission_level": level });
+        let asked = |method: &str, path: &str, body: &Value| {
+            Ask::new(method, path).by(&token).body(body).realm(REALM)
+        };
+        let reply = shared.lab.send(asked("POST", &all, &grant)).await;
+        let said = format!("{level} {more}: {}", reply.text);
+        assert_eq!(reply.status, if granted { 201 } else { 403 }, "{said}");
+        if !granted {
+            assert_eq!(reply.json["code"], "INSUFFICIENT_PERMISSIONS", "{said}");
+        }
+        let one = match reply.json["data"]["id"].as_str() {
+            Some(id) => format!("{all}/{id}"),
+            None => format!("{all}/{}", shared.grant("read").await),
+        };
+        // Nor by way of a member that there is.
+        if !granted && level != "read" {
+            let set = json!({ "permission_level": level });
+            let reply = shared.lab.send(asked("PATCH", &one, &set)).await;
+            assert_eq!(reply.status, 403, "{said} {}", reply.text);
+        }
+        let gone = shared.ask(&shared.alice, "DELETE", &one, &Value::Null).await;
+        assert_eq!(gone.status, 200, "{}", gone.text);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_list_leaves_out_the_documents_of_what_is_only_read() {
+    let shared = Shared::start().await;
+    shared.grant("read").await;
+    let body = json!({ "alias": "own" });
+    let own = shared.ask(&shared.bob, "POST", "/api/v1/projects", &body).await;
+    let own = own.json["data"]["id"].as_str().unwrap();
+    shared.lab.container(&shared.bob, own, "own-thing").await;
+    let with = "include_proxy_permissions=true&include_proxy_domains=true";
+    let of_project = format!("/api/v1/projects/{}/containers?{with}", shared.project);
+    for (path, count) in [(format!("/api/v1/containers?{with}"), 2), (of_project, 1)] {
+        let reply = shared.ask(&shared.bob, "GET", &path, &Value::Null).await;
+        assert_eq!(reply.status, 200, "{path}: {}", reply.text);
+        let containers = reply.json["data"]["containers"].as_array().unwrap();
+        assert_eq!(containers.len(), count, "{}", reply.text);
+        for container in containers {
+            let seen = container.get("proxy_permissions").is_some();
+            assert_eq!(seen, container["name"] == "own-thing", "{}", reply.text);
+            assert!(container.get("proxy_domains").is_some(), "{}", reply.text);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_waits_or_follows_sees_nothing_more_when_the_grant_ends() {
+    let shared = Shared::start().await;
+    let permission = shared.grant("edit").await;
+    let container = format!("/api/v1/containers/{}", shared.container);
+    // Checked by a password, which is looked at again once a minute.
+    let basic = BASE64_STANDARD.encode(format!("bob:{PASSWORD}"));
+    let logs = Ask::new("GET", &format!("{container}/logs/stream?endless"))
+        .header("authorization", &format!("Basic {basic}"));
+    shared.lab.world.delay(Call::Stop, Duration::from_mins(5));
+    let stop = format!("{container}/stop?wait=stopped&timeout=60");
+    let take = async {
+        let all = timeout(Duration::from_secs(20), async {
+            while shared.lab.world.calls(Call::Stop) == 0 || shared.lab.logs.readers() == 0 {
+                tokio::task::yield_now().await;
+            }
+        });
+        all.await.unwrap();
+        let one = format!("{}/{permission}", shared.permissions());
+        let gone = shared.ask(&shared.alice, "DELETE", &one, &Value::Null).await;
+        assert_eq!(gone.status, 200, "{}", gone.text);
+        // What ends the wait, although the container is there for long.
+        shared.ask(&shared.alice, "DELETE", &container, &Value::Null).await;
+    };
+    let stopped = shared.ask(&shared.bob, "POST", &stop, &Value::Null);
+    let ends = timeout(Duration::from_secs(20), shared.lab.send(logs));
+    let (stopped, logged, ()) = tokio::join!(stopped, ends, take);
+    assert_eq!(stopped.status, 404, "{}", stopped.text);
+    assert_eq!(logged.expect("it ends").text, "data: []\n\n");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_list_of_projects_shows_so_many_members_of_each_and_a_project_all() {
+    let shared = Shared::start().await;
+    shared.grant("read").await;
+    let all = shared.permissions();
+    for number in 1..21 {
+        let user = json!({ "username": format!("user-{number}"), "password": PASSWORD });
+        let user = shared.ask(&shared.lab.admin, "POST", "/api/v1/users", &user).await;
+        let grant = json!({ "user_id": user.json["data"]["id"], "permission_level": "read" });
+        let reply = shared.ask(&shared.alice, "POST", &all, &grant).await;
+        assert_eq!(reply.status, 201, "{}", reply.text);
+    }
+    let count = |permissions: &Value| permissions.as_array().unwrap().len();
+    let list = "/api/v1/projects?include_permissions=true";
+    let listed = shared.ask(&shared.alice, "GET", list, &Value::Null).await;
+    let first = &listed.json["data"]["projects"][0]["permissions"];
+    assert_eq!((count(first), &first[0]["user"]["username"]), (20, &json!("bob")));
+    let one = format!("/api/v1/projects/{}?include_permissions=true", shared.project);
+    let shown = shared.ask(&shared.alice, "GET", &one, &Value::Null).await;
+    assert_eq!(count(&shown.json["data"]["permissions"]), 21);
 }

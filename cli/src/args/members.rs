@@ -15,6 +15,10 @@ pub(crate) enum MembersCommand {
         paging: Paging,
     },
     /// Let a user do something with a project and all that is in it.
+    ///
+    /// Who may see a container knows its address, now and after leaving. Without a permission document
+    /// it opens to whoever knows the address, terminal and files included: set a document before you
+    /// invite (`gantry permissions`). Environment variables are shown at `read` already.
     Add {
         /// The project.
         project: ProjectId,
@@ -46,7 +50,7 @@ pub(crate) enum MembersCommand {
 /// What a member may do; each level includes those before.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum Level {
-    /// See the project and all in it.
+    /// See the project and all in it, environment variables included.
     Read,
     /// Change it, too, and say who else is a member.
     Edit,

@@ -215,7 +215,7 @@ impl Controller {
         }
         let from = FillSource::Container(source);
         let record = self.refill(actor, id, None, |_| Ok(from)).await?;
-        self.wait_for_fill(record, wait).await
+        self.wait_for_fill(actor, record, wait).await
     }
 
     /// Refuses an actor who may not have all files of a container. Whoever sees it is told that it is

@@ -22,7 +22,7 @@ use crate::{
     access::AccessView,
     actor::Actor,
     controller::Controller,
-    error::{Error, Result, Thing},
+    error::{Error, Forbidden, Result, Thing},
     permissions::Leaf,
 };
 
@@ -51,6 +51,9 @@ pub struct Extra {
     pub aliases: bool,
     /// Its permission document and that of its project.
     pub access: bool,
+    /// Whether it is one of a list: what the actor may not see of it is then left out, instead of
+    /// refused with all the others.
+    pub is_listed: bool,
 }
 
 /// What was asked for of [`Extra`].
@@ -249,7 +252,7 @@ impl Controller {
         view: &ContainerView,
         extra: Extra,
     ) -> Result<Extras> {
-        if extra == Extra::default() {
+        if !extra.aliases && !extra.access {
             return Ok(Extras::default());
         }
         actor.require(Leaf::ResourcesProxyAliases)?;
@@ -257,11 +260,19 @@ impl Controller {
         let mut extras = Extras::default();
         if extra.aliases {
             let filter = AliasFilter { container: Some(id), ..AliasFilter::default() };
-            let max = self.alias_rules().per_owner_max;
+            let max = self.limits().aliases_per_user_max;
             extras.aliases = Some(self.store().aliases(filter, max).await?);
         }
         if extra.access {
-            self.permit(actor, &view.record, Thing::Container, Level::Edit).await?;
+            match self.permit(actor, &view.record, Thing::Container, Level::Edit).await {
+                Ok(_) => {}
+                Err(Error::Forbidden(Forbidden::Level(_)) | Error::NotFound(_))
+                    if extra.is_listed =>
+                {
+                    return Ok(extras);
+                }
+                Err(error) => return Err(error),
+            }
             let own = self.access_view(Scope::Container(id), project, Some(id)).await?;
             let of_project = self.access_view(Scope::Project(project), project, None).await?;
             extras.access = Some((own, of_project));

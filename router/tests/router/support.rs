@@ -172,7 +172,7 @@ impl World {
             created_at_ms: NOW_MS,
             updated_at_ms: NOW_MS,
         };
-        let rules = AliasRules { per_owner_max: 100, quarantine_ms: 0 };
+        let rules = AliasRules { per_owner_max: 100, quarantine_ms: 0, by_owner: true };
         self.store.create_alias(&alias, rules).await.unwrap();
         if let Some(hostname) = hostname {
             let hostname = CustomHostname {

@@ -18,7 +18,8 @@ use serde_json::json;
 use super::fixture::{NOW_MS, World, id, project, user};
 
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
-const RULES: AliasRules = AliasRules { per_owner_max: 10, quarantine_ms: 7 * DAY_MS };
+const RULES: AliasRules =
+    AliasRules { per_owner_max: 10, quarantine_ms: 7 * DAY_MS, by_owner: true };
 
 pub(crate) fn document() -> Document {
     let form = json!({
@@ -290,6 +291,36 @@ pub(crate) async fn a_freed_label_waits_for_its_owner(world: &World) {
     assert_eq!(store.alias(back.id).await.unwrap(), Some(back));
     let late = at(&other, "renamed", NOW_MS + 7 * DAY_MS);
     assert!(store.create_alias(&late, RULES).await.unwrap().clear_site_data);
+}
+
+pub(crate) async fn a_freed_label_waits_for_members_of_its_project_however_many_are_freed(
+    world: &World,
+) {
+    let store = &world.store;
+    let by_member = AliasRules { per_owner_max: 1_100, by_owner: false, ..RULES };
+    let (one, many) = (world.create("one").await, world.create("many").await);
+    let shared = project(&world.owner, "shared");
+    store.create_project(&shared).await.unwrap();
+    let there = world.container_in(shared.id, "there");
+    let there = store.create_container(&there).await.unwrap();
+    let freed = store.create_alias(&alias(&one, "precious"), RULES).await.unwrap();
+    store.remove_alias(freed.id, NOW_MS).await.unwrap();
+    let taken = |result| {
+        assert!(matches!(result, Err(Error::LabelTaken { own: false })), "{result:?}");
+    };
+    taken(store.create_alias(&alias(&there, "precious"), by_member).await);
+    // As many as are remembered of one owner.
+    for number in 0..1_001 {
+        let new = alias(&many, &format!("label-{number}"));
+        store.create_alias(&new, by_member).await.unwrap();
+    }
+    store.remove_container(many.id, NOW_MS + 1).await.unwrap();
+    store.create_alias(&alias(&one, "another"), by_member).await.unwrap();
+    let (_, other) = foreign(world, "stranger").await;
+    taken(store.create_alias(&alias(&other, "precious"), RULES).await);
+    let back = store.create_alias(&alias(&one, "precious"), by_member).await.unwrap();
+    store.remove_alias(back.id, NOW_MS).await.unwrap();
+    store.create_alias(&alias(&there, "precious"), RULES).await.unwrap();
 }
 
 pub(crate) async fn an_update_of_an_alias_needs_its_version(world: &World) {

@@ -57,6 +57,7 @@ macro_rules! contract {
             a_label_is_unique_in_the_whole_store,
             an_account_may_have_so_many_aliases,
             a_freed_label_waits_for_its_owner,
+            a_freed_label_waits_for_members_of_its_project_however_many_are_freed,
             an_update_of_an_alias_needs_its_version,
             aliases_are_filtered,
             a_hostname_leads_where_its_alias_does_while_it_is_proven,
@@ -67,7 +68,9 @@ macro_rules! contract {
             a_copy_has_the_rules_of_its_source_if_it_is_asked_for);
         contract!(@cases $open, members:
             a_member_is_stored_as_given_once_and_up_to_the_limit,
-            lists_hold_what_a_member_sees);
+            lists_hold_what_a_member_sees,
+            a_user_is_a_member_of_so_many_projects,
+            a_write_about_a_member_holds_for_what_is_so_at_that_moment_only);
         contract!(@cases $open, idempotency:
             a_key_is_fresh_once_and_then_answers,
             an_abandoned_key_is_fresh_again,

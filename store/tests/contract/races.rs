@@ -80,7 +80,7 @@ pub(crate) async fn of_64_documents_on_one_version_one_wins(world: &World) {
 
 pub(crate) async fn of_64_aliases_with_one_label_one_wins(world: &World) {
     let one = world.create("one").await;
-    let rules = AliasRules { per_owner_max: 1000, quarantine_ms: 0 };
+    let rules = AliasRules { per_owner_max: 1000, quarantine_ms: 0, by_owner: true };
     let results = at_once(&world.store, |store, _| {
         let alias = alias(&one, "wanted");
         async move { store.create_alias(&alias, rules).await }
