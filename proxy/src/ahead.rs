@@ -18,7 +18,7 @@ use std::{
     },
 };
 
-use crate::config::Limits;
+use crate::{config::Limits, limits::Refused, metrics::Metrics};
 
 /// What a client may send ahead on one stream, in octets: once per round trip, so that this is the rate of
 /// an upload, 5 MiB/s at 50 ms. The default budget of 256 MiB has room for 1,024 bodies at the same time, each
@@ -45,17 +45,18 @@ const WINDOW_MAX: u32 = (1 << 31) - 1;
 pub(crate) struct Budget {
     /// The octets that are not granted.
     left: Rc<Cell<u64>>,
+    metrics: Arc<Metrics>,
 }
 
 impl Budget {
-    pub(crate) fn new(limits: &Limits) -> Self {
-        Self { left: Rc::new(Cell::new(limits.uploads_ahead_max)) }
+    pub(crate) fn new(limits: &Limits, metrics: Arc<Metrics>) -> Self {
+        Self { left: Rc::new(Cell::new(limits.uploads_ahead_max)), metrics }
     }
 
     /// The window of a connection that begins, `least` octets wide.
     pub(crate) fn window(&self, least: u32) -> Rc<Window> {
-        let left = Rc::clone(&self.left);
-        Rc::new(Window { least, ahead: Arc::default(), granted: Cell::new(0), left })
+        let (left, metrics) = (Rc::clone(&self.left), Arc::clone(&self.metrics));
+        Rc::new(Window { least, ahead: Arc::default(), granted: Cell::new(0), left, metrics })
     }
 }
 
@@ -69,6 +70,7 @@ pub(crate) struct Window {
     /// The octets beyond the least.
     granted: Cell<u32>,
     left: Rc<Cell<u64>>,
+    metrics: Arc<Metrics>,
 }
 
 /// A body that is under way until this is dropped, by whatever thread has read it.
@@ -89,15 +91,23 @@ impl Window {
         let ahead = length.map_or(STREAM_WINDOW, |length| length.min(STREAM_WINDOW));
         // There are at most 1,000 streams: their windows fit into 32 bits.
         self.ahead.fetch_add(ahead, Relaxed);
-        (Uploading { ahead, of_all: Arc::clone(&self.ahead) }, self.widen())
+        let wider = self.widen();
+        if self.granted.get() < self.wanted() {
+            self.metrics.refused(Refused::WorkerUploadsAhead);
+        }
+        (Uploading { ahead, of_all: Arc::clone(&self.ahead) }, wider)
+    }
+
+    /// What the bodies that are under way may have ahead beyond what is free, in octets.
+    fn wanted(&self) -> u32 {
+        self.ahead.load(Relaxed).saturating_sub(FREE)
     }
 
     /// Makes room for what is under way, as far as the budget has it.
     fn widen(&self) -> Option<u32> {
         let (granted, left) = (self.granted.get(), self.left.get());
-        let wanted = self.ahead.load(Relaxed).saturating_sub(FREE);
         let part = u32::try_from(left / PART).unwrap_or(u32::MAX).max(STREAM_WINDOW);
-        let wanted = wanted.min(part).min(WINDOW_MAX - self.least);
+        let wanted = self.wanted().min(part).min(WINDOW_MAX - self.least);
         let more = wanted.saturating_sub(granted).min(u32::try_from(left).unwrap_or(u32::MAX));
         if more == 0 {
             return None;
@@ -132,7 +142,8 @@ mod tests {
     }
 
     fn budget(octets: u32) -> Budget {
-        Budget::new(&Limits { uploads_ahead_max: octets.into(), ..Limits::default() })
+        let limits = Limits { uploads_ahead_max: octets.into(), ..Limits::default() };
+        Budget::new(&limits, Arc::default())
     }
 
     #[test]
@@ -213,7 +224,8 @@ mod tests {
 
     #[test]
     fn no_window_is_wider_than_there_can_be() {
-        let budget = Budget::new(&Limits { uploads_ahead_max: u64::MAX, ..Limits::default() });
+        let limits = Limits { uploads_ahead_max: u64::MAX, ..Limits::default() };
+        let budget = Budget::new(&limits, Arc::default());
         let window = budget.window(LEAST);
         window.ahead.store(u32::MAX, Relaxed);
         assert_eq!(window.widen(), Some(WINDOW_MAX));

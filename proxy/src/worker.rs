@@ -134,6 +134,7 @@ impl Worker {
             guard: Guard::new(guard),
             stream: RefCell::default(),
             lines,
+            ahead: Budget::new(&limits, Arc::clone(&metrics)),
             metrics,
             tasks: TaskTracker::new(),
             draining: Cell::new(false),
@@ -146,7 +147,6 @@ impl Worker {
             scratch: RefCell::new(vec![0; SCRATCH]),
             fields: RefCell::default(),
             quota: Quota::new(counts, &limits),
-            ahead: Budget::new(&limits),
             alt_svc,
             http3: Cell::new(false),
         }

@@ -68,10 +68,12 @@ pub(crate) enum Refused {
     BodyBytes,
     /// A request: its head is too large, or has too many fields.
     HeadSize,
+    /// Room to send a body ahead of what its container takes: the worker's is used up.
+    WorkerUploadsAhead,
 }
 
 impl Refused {
-    pub(crate) const ALL: [Self; 15] = [
+    pub(crate) const ALL: [Self; 16] = [
         Self::WorkerConnections,
         Self::AddressConnections,
         Self::WorkerHandshakes,
@@ -87,6 +89,7 @@ impl Refused {
         Self::LogBodies,
         Self::BodyBytes,
         Self::HeadSize,
+        Self::WorkerUploadsAhead,
     ];
 
     /// Its place in [`Refused::ALL`].
@@ -112,6 +115,7 @@ impl Refused {
             Self::LogBodies => "log_bodies",
             Self::BodyBytes => "body_bytes",
             Self::HeadSize => "head_size",
+            Self::WorkerUploadsAhead => "worker_uploads_ahead",
         }
     }
 }

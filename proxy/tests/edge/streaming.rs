@@ -2,7 +2,7 @@
 
 use std::{
     io::{Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::mpsc,
     time::Duration,
 };
@@ -203,6 +203,41 @@ fn a_websocket_passes_both_ways_until_one_side_ends() {
     let lines = bed.finish();
     let line = lines.iter().find(|line| line["status"] == 101).unwrap();
     assert_eq!((&line["received"], &line["sent"]), (&300_000.into(), &9.into()), "{line}");
+}
+
+#[test]
+fn a_side_of_a_tunnel_that_has_said_all_still_hears_the_other() {
+    let bed = Bed::new(179);
+    let streams = by_hand(&bed);
+    let name = host(CONTAINER, "http-3000");
+    for client_first in [true, false] {
+        let mut client = bed.tls_client(&name);
+        client.send(format!("GET /socket HTTP/1.1\r\nHost: {name}\r\n{WEBSOCKET}\r\n"));
+        let mut container = streams.recv_timeout(WAIT).unwrap();
+        read_until(&mut container, "\r\n\r\n");
+        send(
+            &mut container,
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+        );
+        assert!(client.head().starts_with("HTTP/1.1 101"));
+        let mut read = Vec::new();
+        if client_first {
+            client.send_last("all of mine");
+            container.read_to_end(&mut read).unwrap();
+            assert_eq!(read, b"all of mine");
+            send(&mut container, "an answer");
+            assert_eq!(client.exactly(9), b"an answer");
+            drop(container);
+            assert!(client.is_closed());
+        } else {
+            send(&mut container, "all of mine");
+            container.shutdown(Shutdown::Write).unwrap();
+            assert_eq!(client.exactly(11), b"all of mine");
+            client.send_last("an answer");
+            container.read_to_end(&mut read).unwrap();
+            assert_eq!(read, b"an answer");
+        }
+    }
 }
 
 #[test]

@@ -329,7 +329,10 @@ fn nothing_is_sent_ahead_that_the_worker_has_no_room_for() {
     let [mut of_one, mut of_two] = [65_535; 2];
     assert!(near(window(&mut one, &name, 1, &mut of_one), LEAST + room), "{of_one}");
     assert!(near(window(&mut one, &name, 3, &mut of_one), LEAST + room), "one at a time: {of_one}");
+    let refused = "gantry_proxy_refused_total{limit=\"worker_uploads_ahead\"}";
+    bed.wait_metric(refused, 0.0);
     assert!(near(window(&mut two, &name, 1, &mut of_two), LEAST), "{of_two}");
+    bed.wait_metric(refused, 1.0);
     drop(one);
     bed.wait_metric("gantry_proxy_connections_open", 1.0);
     assert!(near(window(&mut two, &name, 3, &mut of_two), LEAST + room), "given back: {of_two}");
