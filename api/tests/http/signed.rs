@@ -122,7 +122,7 @@ async fn a_claim_is_made_for_who_may_use_the_container_only() {
     // A claim does no more than the token that it is made with.
     let in_an_hour = gantry_control::Clock::system().now_ms() / 1000 + 3600;
     for (field, value, want) in
-        [("expires_at", json!(in_an_hour), 200), ("ip_whitelist", json!(["127.0.0.0/8"]), 403)]
+        [("expires_at", json!(in_an_hour), 200), ("ip_whitelist", json!(["192.0.2.0/24"]), 403)]
     {
         let body = json!({ "permission_template": "dev_team", (field): value });
         let made = Ask::new("POST", "/api/v1/auth/tokens").by(&session).body(&body);
