@@ -8,6 +8,25 @@ use gantry_model::{
     ssh::SshPublicKey,
 };
 
+/// An authority is refused, or is the name and the port that everybody reads in it; it says the same once
+/// more when it is printed, and nothing in it leads a reader elsewhere.
+pub(crate) fn authority(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let Ok((host, port)) = Hostname::parse_authority(text) else { return };
+    let (name, digits) = match text.split_once(':') {
+        Some((name, digits)) => (name, Some(digits)),
+        None => (text, None),
+    };
+    assert!(text.bytes().all(|octet| octet.is_ascii_graphic() && !b"@/\\?#,;%[]".contains(&octet)));
+    assert_eq!(digits.map(|digits| digits.parse().expect("digits, and not too many")), port);
+    assert_eq!(name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase(), host.as_str());
+    let printed = match port {
+        Some(port) => format!("{}:{port}", host.as_str()),
+        None => host.as_str().to_owned(),
+    };
+    assert_eq!(Hostname::parse_authority(&printed).as_ref(), Ok(&(host, port)));
+}
+
 /// An authority is refused, or names something that is read back from what it prints as.
 pub(crate) fn hostname(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };

@@ -16,6 +16,11 @@ fn replay(target: &str, law: fn(&[u8])) {
 }
 
 #[test]
+fn authority_seeds_hold_the_law() {
+    replay("authority", laws::authority);
+}
+
+#[test]
 fn hostname_seeds_hold_the_law() {
     replay("hostname", laws::hostname);
 }
