@@ -26,7 +26,8 @@ impl Store {
     /// the label; returns what was stored.
     ///
     /// [`Error::LabelTaken`] if another alias has the label, or if within the quarantine somebody else
-    /// had it, or the owner in another project, which a member of this one does not get; [`Error::AliasLimit`]; [`Error::NotFound`] if its container does not exist.
+    /// had it, or the owner in another project, which a member of this one does not get;
+    /// [`Error::AliasLimit`]; [`Error::NotFound`] if its container does not exist.
     pub async fn create_alias(&self, alias: &Alias, rules: AliasRules) -> Result<Alias> {
         let mut alias = alias.clone();
         self.write(move |tx| {
