@@ -102,9 +102,12 @@ impl Store {
         tasks: &TaskTracker,
     ) -> Result<String, Fault> {
         tracing::info!(image = name, "handing an image over to Incus");
+        // With the digest, so that two contents have two fingerprints even if what they unpack to is the
+        // same to the second.
         let metadata = format!(
-            "architecture: {}\ncreation_date: 1\nproperties:\n  description: {name:?}\n",
-            std::env::consts::ARCH
+            "architecture: {}\ncreation_date: 1\nproperties:\n  description: {name:?}\n  {CONTENT}: {:?}\n",
+            std::env::consts::ARCH,
+            rootfs.digest,
         );
         let (sender, pieces) = mpsc::channel(PIECES_MAX);
         let (path, mapping) = (rootfs.path.clone(), self.mapping);
