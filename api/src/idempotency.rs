@@ -98,7 +98,7 @@ async fn run(front: Front, claim: IdempotencyKey, request: Request, next: Next) 
         front.control.idempotency_abandon(&claim).await
     };
     if let Err(error) = kept {
-        // The request itself is done; the key stays taken until it expires.
+        // The request itself is done; the key is settled when it is used again.
         tracing::warn!(target: "api", %error, "an idempotency key could not be settled");
     }
     Response::from_parts(parts, Body::from(bytes))

@@ -14,6 +14,8 @@ use crate::{
 
 /// When to come back after a refusal that trying again cures, in seconds.
 const RETRY_AFTER_S: u64 = 1;
+/// The same where somebody must make room on a disk first.
+const ROOM_AFTER_S: u64 = 10;
 
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
@@ -69,6 +71,9 @@ impl From<Error> for Problem {
             Error::Conflict => Self::new(Kind::StateConflict, message).retry_after_s(RETRY_AFTER_S),
             Error::Unavailable(_) => {
                 Self::new(Kind::Unavailable, message).retry_after_s(RETRY_AFTER_S).caused_by(error)
+            }
+            Error::NoRoom(_) => {
+                Self::new(Kind::Unavailable, message).retry_after_s(ROOM_AFTER_S).caused_by(error)
             }
             Error::Runtime(_) => {
                 Self::new(Kind::Unavailable, message).retry_after_s(RETRY_AFTER_S).caused_by(error)

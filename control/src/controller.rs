@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use crate::{
     clock::Clock,
     error::Result,
+    idempotency::Unsettled,
     inside::Looks,
     names::Names,
     password::Passwords,
@@ -130,6 +131,8 @@ pub(crate) struct Inner {
     pub(crate) looks: Looks,
     /// Short sections only, never held across an await.
     pub(crate) throttle: Mutex<Throttle>,
+    /// What could not be written of requests with idempotency keys.
+    pub(crate) unsettled: Unsettled,
 }
 
 impl std::fmt::Debug for Controller {
@@ -186,6 +189,7 @@ impl Controller {
             passwords,
             looks: Looks::default(),
             throttle,
+            unsettled: Unsettled::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }

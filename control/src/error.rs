@@ -437,6 +437,9 @@ pub enum Error {
     /// The store does not answer now; trying again helps.
     #[error("the service is temporarily unavailable")]
     Unavailable(#[source] gantry_store::Error),
+    /// The store's disk is full; what was asked for was not begun.
+    #[error("there is no room on the server's disk: nothing was changed; try again later")]
+    NoRoom(#[source] gantry_store::Error),
     /// The runtime refused; its reason is safe to show.
     #[error("{}", .0.reason())]
     Runtime(#[source] gantry_runtime::Error),
@@ -458,6 +461,13 @@ impl Error {
     /// Nothing will change any more: the store was closed.
     pub(crate) fn store_closed(_: tokio::sync::watch::error::RecvError) -> Self {
         Self::Unavailable(gantry_store::Error::Unavailable(gantry_store::Outage::Closed))
+    }
+
+    /// What a store that cannot be used now means.
+    fn of_outage(error: gantry_store::Error) -> Self {
+        let full =
+            matches!(&error, gantry_store::Error::Unavailable(gantry_store::Outage::Full(_)));
+        if full { Self::NoRoom(error) } else { Self::Unavailable(error) }
     }
 
     pub(crate) fn internal(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
@@ -495,7 +505,7 @@ impl Error {
             Store::MembershipLimit { max } => Self::MembershipLimit { max },
             Store::ProjectGone => Self::NotFound(Thing::Project),
             Store::Stale => Self::Conflict,
-            Store::Unavailable(_) => Self::Unavailable(error),
+            Store::Unavailable(_) => Self::of_outage(error),
             Store::IdTaken | Store::NotEmpty | Store::Corrupt { .. } => Self::internal(error),
         }
     }
@@ -504,6 +514,6 @@ impl Error {
 /// For reads, and for writes that no rule of uniqueness governs.
 impl From<gantry_store::Error> for Error {
     fn from(error: gantry_store::Error) -> Self {
-        if error.is_retryable() { Self::Unavailable(error) } else { Self::internal(error) }
+        if error.is_retryable() { Self::of_outage(error) } else { Self::internal(error) }
     }
 }

@@ -111,7 +111,11 @@ impl Lab {
 
     /// The same with these limits, and signing what is said.
     pub(crate) async fn start_with(limits: Limits, signing: Signing) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::start_in(tempfile::tempdir().unwrap(), limits, signing).await
+    }
+
+    /// The same with its store in this directory.
+    pub(crate) async fn start_in(dir: TempDir, limits: Limits, signing: Signing) -> Self {
         let store = Store::open(&dir.path().join("gantry.db")).await.unwrap();
         let server =
             store.ensure_server(id(1), &"node-test".parse().unwrap(), 1_000).await.unwrap();

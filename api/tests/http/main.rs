@@ -15,6 +15,8 @@ mod environment;
 #[cfg(test)]
 mod events;
 #[cfg(test)]
+mod faults;
+#[cfg(test)]
 mod firewall;
 #[cfg(test)]
 mod inside;
@@ -38,6 +40,9 @@ mod replay;
 mod schemathesis;
 #[cfg(test)]
 mod signed;
+#[cfg(test)]
+#[path = "../../../store/tests/sqlite/small_disk.rs"]
+mod small_disk;
 #[cfg(test)]
 mod snapshots;
 #[cfg(test)]

@@ -5,6 +5,7 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stdout,
+    clippy::print_stderr,
     reason = "a test's helpers fail by panicking and talk to their parent by printing"
 )]
 
@@ -13,6 +14,7 @@
 mod contract;
 mod crash;
 mod full_disk;
+mod small_disk;
 
 use std::os::unix::fs::PermissionsExt as _;
 
