@@ -61,7 +61,7 @@ static LIST: [Param; 11] = [
     PERMISSIONS,
     Param::new("include_deleting", Holds::Flag, "Also those that are being deleted"),
     Param::new("include_expired", Holds::Flag, "Accepted; servers do not expire"),
-    Param::new("include_prespawn", Holds::Flag, "Accepted; there are no warm containers yet"),
+    Param::new("include_prespawn", Holds::Flag, "Also those that wait in the warm pool"),
 ];
 static SHOW: [Param; 3] = [RUNTIME, DOMAINS, PERMISSIONS];
 pub(crate) static WAITS: [Param; 2] = [query::WAIT, query::TIMEOUT];
@@ -209,10 +209,11 @@ async fn list_where(
     include.extras.is_listed = true;
     let include_deleting = query.flag("include_deleting").unwrap_or(false);
     query.flag("include_expired");
-    query.flag("include_prespawn");
+    let include_prespawn = query.flag("include_prespawn").unwrap_or(false);
     query.finish()?;
     let page_of = Page { page, limit, sort, descending };
-    let asked = ContainerQuery { project, realm, include_deleting, page: page_of };
+    let asked =
+        ContainerQuery { project, realm, include_deleting, include_prespawn, page: page_of };
     let listed = front.control.containers(actor, asked).await?;
     let until = Controller::inside_deadline();
     let prints = listed

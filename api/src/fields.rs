@@ -295,11 +295,6 @@ impl Fields {
         }
     }
 
-    /// Checks the type of a flag that means nothing here.
-    pub(crate) fn ignore_flag(&mut self, name: &str) {
-        self.flag(name).value();
-    }
-
     /// A flag that clients send although it is not offered: `neutral` and absence are accepted.
     pub(crate) fn only(&mut self, name: &str, neutral: bool) {
         if self.flag(name).value().is_some_and(|given| given != neutral) {
@@ -389,7 +384,7 @@ mod tests {
         fields.ignore_text("color");
         let comment = fields.text("comment");
         fields.count("count").value();
-        fields.ignore_flag("flag");
+        fields.flag("flag").value();
         fields.text_map("vars").value();
         let errors: Vec<_> =
             fields.errors.iter().map(|error| (error.field.clone(), error.rule.clone())).collect();

@@ -64,6 +64,9 @@ pub(crate) enum Kind {
     AliasReserved,
     HostnameInUse,
     Finalizing,
+    /// It waits in the warm pool.
+    Prespawned,
+    SnapshotOfPrespawned,
     StateConflict,
     Busy,
     RequestInProgress,
@@ -155,6 +158,10 @@ impl Kind {
             }
             Self::AliasReserved => (CONFLICT, "Conflict", "ALIAS_RESERVED"),
             Self::Finalizing => (CONFLICT, "container_finalizing", "CONTAINER_FINALIZING"),
+            Self::Prespawned => (CONFLICT, "CONTAINER_PRESPAWNED", "CONTAINER_PRESPAWNED"),
+            Self::SnapshotOfPrespawned => {
+                (BAD, "SNAPSHOT_PRESPAWN_FORBIDDEN", "SNAPSHOT_PRESPAWN_FORBIDDEN")
+            }
             Self::AliasInUse => (CONFLICT, "ALIAS_IN_USE", "ALIAS_IN_USE"),
             Self::HostnameInUse => (CONFLICT, "HOSTNAME_IN_USE", "HOSTNAME_IN_USE"),
             Self::StateConflict => (CONFLICT, "Conflict", "OPERATION_STATE_CONFLICT"),

@@ -256,7 +256,13 @@ async fn stats(
     let asked = Instant::now();
     let project = front.control.project(&actor, id).await?;
     let page = Page { page, limit, sort: ContainerSort::CreatedAt, descending: true };
-    let query = ContainerQuery { project: Some(id), realm: None, include_deleting: false, page };
+    let query = ContainerQuery {
+        project: Some(id),
+        realm: None,
+        include_deleting: false,
+        include_prespawn: false,
+        page,
+    };
     let stats = front.control.project_stats(&actor, query).await?;
     let took_ms = asked.elapsed().as_millis();
     let stats = wire::ProjectStats::new(&project, &stats, took_ms);

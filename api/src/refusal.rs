@@ -53,9 +53,10 @@ impl From<Error> for Problem {
                 operated(refused_kind(refused), operation, project, container, phase, message)
             }
             Error::MemberExists => named(Kind::MemberExists, "user_id", message),
-            Error::MemberLimit { .. } | Error::MembershipLimit { .. } => {
+            Error::MemberLimit { .. } | Error::MembershipLimit { .. } | Error::PoolFull { .. } => {
                 Self::new(Kind::Quota, message)
             }
+            Error::Prespawned => Self::new(Kind::Prespawned, message),
             Error::Deleting => Self::new(Kind::Busy, message),
             Error::Quota { .. } => Self::new(Kind::Quota, message),
             Error::ProjectNotEmpty { .. } => {
@@ -136,6 +137,7 @@ fn snapshot(error: &SnapshotError, message: String) -> Problem {
         SnapshotError::Finalizing => {
             Problem::new(Kind::Finalizing, message).retry_after_s(RETRY_AFTER_S)
         }
+        SnapshotError::Prespawned => Problem::new(Kind::SnapshotOfPrespawned, message),
         SnapshotError::NothingThere => Problem::new(Kind::StateConflict, message),
         SnapshotError::NameTaken { .. } => named(Kind::SnapshotNameTaken, "alias", message),
         SnapshotError::ContainerGone => Problem::new(Kind::ContainerNotFound, message),

@@ -378,6 +378,9 @@ pub(crate) struct ContainersList {
     /// Only those of this project.
     #[arg(long, value_name = "ID")]
     pub(crate) project: Option<ProjectId>,
+    /// Also those that wait in the warm pool.
+    #[arg(long, value_name = "true|false", num_args = 0..=1, default_missing_value = "true")]
+    pub(crate) include_prespawn: Option<bool>,
     #[command(flatten)]
     pub(crate) paging: Paging,
 }
@@ -397,6 +400,12 @@ pub(crate) struct ContainerCreate {
     pub(crate) fields: ContainerFields,
     #[command(flatten)]
     pub(crate) kit: KitSwitches,
+    /// Make one for later: it waits, hidden, until a creation like it claims it.
+    #[arg(long)]
+    pub(crate) prespawn: bool,
+    /// Make a new one even if one waits that is like it.
+    #[arg(long, conflicts_with = "prespawn")]
+    pub(crate) bypass_prespawn: bool,
     #[command(flatten)]
     pub(crate) wait: Wait,
 }
@@ -553,6 +562,9 @@ mod tests {
                  --hoody-kit --ssh-public-key key"
             ),
             format!("gantry containers get {id}"),
+            format!("gantry containers create --project {id} --server-id {id} --prespawn"),
+            "gantry containers list --include-prespawn true".to_owned(),
+            "gantry ps --include-prespawn".to_owned(),
             format!("gantry containers manage {id} stop"),
             format!("gantry containers manage {id} force-stop"),
             format!(

@@ -77,6 +77,10 @@ pub struct Limits {
     pub vault_keys_per_user_max: u32,
     /// Octets of values and metadata in the vault of one user, in all of its realms.
     pub vault_octets_per_user_max: u64,
+    /// Containers of one user that may wait in the warm pool.
+    pub prespawned_per_user_max: u32,
+    /// Containers of all users that may wait in the warm pool of one server.
+    pub prespawned_per_server_max: u32,
     /// How long the name of a removed alias waits for its last owner only, in milliseconds.
     pub alias_quarantine_ms: i64,
 }
@@ -97,6 +101,8 @@ impl Default for Limits {
             members_per_project_max: 100,
             vault_keys_per_user_max: 1000,
             vault_octets_per_user_max: 10 << 20,
+            prespawned_per_user_max: 10,
+            prespawned_per_server_max: 100,
             alias_quarantine_ms: 7 * 24 * 60 * 60 * 1000,
         }
     }

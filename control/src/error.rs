@@ -242,6 +242,9 @@ pub enum SnapshotError {
     /// The container is being made or deleted.
     #[error("the container is being created or deleted")]
     Finalizing,
+    /// It waits in the warm pool: nobody has it yet.
+    #[error("the container waits in the warm pool; what nobody has claimed has no snapshots")]
+    Prespawned,
     /// The creation of the container failed, so it has no files.
     #[error("the container was never made, so that it has no files")]
     NothingThere,
@@ -378,6 +381,18 @@ pub enum Error {
         /// Why not.
         refused: Refused,
     },
+    /// The container waits in the warm pool, where it can only be looked at and deleted.
+    #[error(
+        "the container waits in the warm pool, where it can only be looked at and deleted; create one \
+         like it to claim it"
+    )]
+    Prespawned,
+    /// As many containers wait in the warm pool as may.
+    #[error("at most {max} containers may wait in the warm pool; claim or delete some first")]
+    PoolFull {
+        /// How many may wait.
+        max: u32,
+    },
     /// The container is being deleted; nothing about it changes any more.
     #[error("the container is being deleted")]
     Deleting,
@@ -499,6 +514,7 @@ impl Error {
             Store::SnapshotQuota { max } => SnapshotError::Quota { max }.into(),
             Store::VaultKeyLimit { max } => VaultError::Keys { max }.into(),
             Store::VaultSizeLimit { max } => VaultError::Octets { max }.into(),
+            Store::PoolFull { max } => Self::PoolFull { max },
             Store::QuotaReached { max } => Self::Quota { max },
             Store::MemberExists => Self::MemberExists,
             Store::MemberLimit { max } => Self::MemberLimit { max },

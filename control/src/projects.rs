@@ -197,8 +197,9 @@ impl Controller {
             let left = self.containers_of_project(id).await?;
             for container in left.items {
                 let entry = (container.id, container.spec.name.clone());
+                let is_hidden = container.prespawn;
                 self.wish_deleted(container).await?;
-                if !deleted.containers.contains(&entry) {
+                if !is_hidden && !deleted.containers.contains(&entry) {
                     deleted.containers.push(entry);
                 }
             }
@@ -219,6 +220,7 @@ impl Controller {
         let filter = ContainerFilter {
             project: Some(id),
             include_deleting: true,
+            include_prespawn: true,
             ..ContainerFilter::default()
         };
         let page = Page { page: 1, limit: 200, sort: ContainerSort::CreatedAt, descending: false };

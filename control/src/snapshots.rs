@@ -151,7 +151,10 @@ impl Controller {
         new: NewSnapshot,
     ) -> Result<Snapshot> {
         actor.require(Leaf::FeatureSnapshots)?;
-        let container = self.container_for(actor, id, Level::Edit).await?;
+        let container = self.warm_or_not(actor, id, Level::Edit).await?;
+        if container.prespawn {
+            return Err(SnapshotError::Prespawned.into());
+        }
         match container.status.phase {
             Phase::Creating | Phase::Claiming | Phase::Deleting => {
                 return Err(SnapshotError::Finalizing.into());

@@ -86,7 +86,7 @@ impl Controller {
         timeout: Duration,
     ) -> Result<Waited> {
         actor.require(Leaf::ContainersRead)?;
-        self.container_for(actor, id, Level::Read).await?;
+        self.warm_or_not(actor, id, Level::Read).await?;
         self.wait_until(Some(actor), id, condition, timeout).await
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::{FieldError, RealmId, ssh::SshPublicKey};
+use crate::{ContainerId, FieldError, RealmId, ssh::SshPublicKey};
 
 /// Counts the starts of one container; a new one for each, never used twice. Connections to a
 /// container belong to a generation, because addresses are given to other tenants later.
@@ -74,6 +74,11 @@ impl ContainerName {
         } else {
             Err(FieldError::new(field, "must be 3 to 100 letters, digits, hyphens or underscores"))
         }
+    }
+
+    /// The name that a container has while it waits in a warm pool.
+    pub fn of_prespawned(id: ContainerId) -> Self {
+        Self(format!("prespawn-{id}"))
     }
 
     /// The name.

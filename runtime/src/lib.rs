@@ -11,6 +11,7 @@
 pub mod embedded;
 mod error;
 pub mod fake;
+mod hostname;
 pub mod incus;
 mod locks;
 mod network;
@@ -68,6 +69,10 @@ pub trait Runtime: Send + Sync + 'static {
         id: ContainerId,
         env: &BTreeMap<String, String>,
     ) -> Result<()>;
+
+    /// Makes this the name that the container sees as its own, from now on until its next start, which has
+    /// the name of its order. Nothing happens to a container that does not run or does not exist.
+    async fn ensure_hostname(&self, id: ContainerId, hostname: &str) -> Result<()>;
 
     /// Makes these the container's firewall rules, unless it has newer ones: the first enabled one that
     /// fits a connection, new or not, decides. Waits for no other call. Nothing happens to a container

@@ -140,6 +140,7 @@ async fn template(store: &Store) -> Result<Container, Box<dyn Error>> {
         wish: Wish::Running,
         wish_seq: 1,
         source: None,
+        prespawn: false,
         status,
         version: Version::FIRST,
         created_at_ms: 0,

@@ -80,6 +80,7 @@ pub(crate) fn of<K>(kind: &'static str, id: Id<K>) -> impl FnOnce(Error) -> Erro
         | Error::AliasLimit { .. }
         | Error::SnapshotLimit { .. }
         | Error::SnapshotQuota { .. }
+        | Error::PoolFull { .. }
         | Error::SnapshotBusy
         | Error::VaultKeyLimit { .. }
         | Error::VaultSizeLimit { .. }

@@ -3,7 +3,9 @@
 //! Every change raises the container's version by one and puts the container into the feed; a change
 //! of its phase adds an entry to its status log, in the same transaction.
 
-use gantry_model::{ContainerId, ContainerSpec, Generation, LogId, Phase, ServerId, Wish};
+use gantry_model::{
+    ContainerId, ContainerSpec, Generation, LogId, Phase, ProjectId, ServerId, Wish,
+};
 
 use crate::{
     Cause, Outage, Store, aliases,
@@ -23,7 +25,7 @@ use crate::{
 };
 
 /// What the first entry of a status log says about who caused it.
-const TRIGGERED_BY_CREATE: &str = "create";
+pub(crate) const TRIGGERED_BY_CREATE: &str = "create";
 
 impl Store {
     /// Adds a container as given, together with its name, its SSH key, its realms and the first
@@ -52,7 +54,8 @@ impl Store {
         filter: ContainerFilter,
         page: Page<ContainerSort>,
     ) -> Result<Listed<Container>> {
-        let ContainerFilter { seen_by, project, realm, server, include_deleting } = filter;
+        let ContainerFilter { seen_by, project, realm, server, include_deleting, include_prespawn } =
+            filter;
         let deleting = Phase::Deleting.as_str();
         let conditions: Vec<Condition> = [
             Condition::seen_by("project", seen_by),
@@ -60,6 +63,7 @@ impl Store {
             Condition::is("server", server),
             realm.map(|realm| Condition::InRealm(&listing::CONTAINER_REALMS, realm)),
             (!include_deleting).then_some(Condition::IsNot("phase", deleting)),
+            (!include_prespawn).then_some(Condition::Not("prespawn")),
         ]
         .into_iter()
         .flatten()
@@ -219,22 +223,37 @@ impl Store {
 }
 
 pub(crate) async fn create(tx: &mut Tx, container: Container, doc: &str) -> Result<Container> {
-    match projects::quota(tx, container.project).await? {
-        None => return Err(Error::ProjectGone),
-        Some(None) => {}
+    check_quota(tx, container.project).await?;
+    insert(tx, container, doc, TRIGGERED_BY_CREATE).await
+}
+
+/// Whether the project exists and may hold one more.
+pub(crate) async fn check_quota(tx: &mut Tx, project: ProjectId) -> Result<()> {
+    match projects::quota(tx, project).await? {
+        None => Err(Error::ProjectGone),
+        Some(None) => Ok(()),
         Some(Some(max)) => {
-            if projects::count_containers(tx, container.project).await? >= u64::from(max) {
-                return Err(Error::QuotaReached { max });
-            }
+            let count = projects::count_containers(tx, project).await?;
+            if count >= u64::from(max) { Err(Error::QuotaReached { max }) } else { Ok(()) }
         }
     }
+}
+
+/// Adds a container with its realms and the first entry of its status log.
+pub(crate) async fn insert(
+    tx: &mut Tx,
+    container: Container,
+    doc: &str,
+    triggered_by: &str,
+) -> Result<Container> {
     let status = &container.status;
     let key = container.spec.ssh_public_key.as_ref().map(|key| key.fingerprint().0.to_vec());
     sqlx::query(
         "INSERT INTO containers (id, project, owner, server, name, key_fingerprint, hoody_kit, \
          wish, wish_seq, phase, address, generation, why, done_seq, started_at_ms, boot_id, \
-         version, created_at_ms, updated_at_ms, doc, source, fill) VALUES ($1, $2, $3, $4, $5, \
-         $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)",
+         version, created_at_ms, updated_at_ms, doc, source, fill, prespawn) VALUES ($1, $2, $3, \
+         $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, \
+         $23)",
     )
     .bind(container.id.as_bytes().as_slice())
     .bind(container.project.as_bytes().as_slice())
@@ -258,13 +277,14 @@ pub(crate) async fn create(tx: &mut Tx, container: Container, doc: &str) -> Resu
     .bind(doc)
     .bind(container.source.map(|source| source.as_bytes().to_vec()))
     .bind(status.fill.map(snapshots::fill_text))
+    .bind(container.prespawn)
     .execute(&mut tx.connection)
     .await
     .map_err(failed)?;
     if !container.spec.realms.is_empty() {
         listing::set_container_realms(tx, container.id, &container.spec.realms).await?;
     }
-    log(tx, &container, None, TRIGGERED_BY_CREATE).await?;
+    log(tx, &container, None, triggered_by).await?;
     tx.changed(container.id, container.updated_at_ms);
     Ok(container)
 }
@@ -389,7 +409,7 @@ pub(crate) async fn log(
     told::phase_told(tx, container, from, triggered_by).await
 }
 
-fn container(row: &Row) -> Result<Container> {
+pub(crate) fn container(row: &Row) -> Result<Container> {
     let id = columns::id(row, "id")?;
     let read = || -> Result<Container> {
         let wish: &str = columns::get(row, "wish")?;
@@ -402,6 +422,7 @@ fn container(row: &Row) -> Result<Container> {
             wish: Wish::from_word(wish).ok_or_else(|| damaged("wish", "is no wish"))?,
             wish_seq: columns::count(row, "wish_seq")?,
             source: columns::optional_id(row, "source")?,
+            prespawn: columns::get(row, "prespawn")?,
             status: ContainerStatus {
                 phase: columns::phase(row, "phase")?,
                 address: columns::address(row, "address")?,

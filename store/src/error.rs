@@ -91,6 +91,12 @@ pub enum Error {
         /// How many it may have.
         max: u32,
     },
+    /// As many containers wait in the warm pool as may, of the account or on the server.
+    #[error("at most {max} containers may wait in the warm pool")]
+    PoolFull {
+        /// How many may wait.
+        max: u32,
+    },
     /// A snapshot of the container is being made, or its files are being replaced.
     #[error("another operation on snapshots is under way")]
     SnapshotBusy,
@@ -170,6 +176,7 @@ impl Error {
             | Self::NotEmpty
             | Self::SnapshotLimit { .. }
             | Self::SnapshotQuota { .. }
+            | Self::PoolFull { .. }
             | Self::SnapshotBusy
             | Self::VaultKeyLimit { .. }
             | Self::VaultSizeLimit { .. }

@@ -26,6 +26,8 @@ pub(crate) enum Condition {
     IsNot(&'static str, &'static str),
     /// A column holds this text.
     Text(&'static str, String),
+    /// A column holds false.
+    Not(&'static str),
     /// A column holds this number or a greater one.
     AtLeast(&'static str, i64),
     /// A column holds this number or a smaller one.
@@ -195,6 +197,9 @@ pub(crate) fn push_selection(
             }
             Condition::Text(column, text) => {
                 query.push(column).push(" = ").push_bind(text.clone());
+            }
+            Condition::Not(column) => {
+                query.push("NOT ").push(column);
             }
             Condition::AtLeast(column, min) => {
                 query.push(column).push(" >= ").push_bind(*min);

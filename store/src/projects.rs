@@ -114,8 +114,8 @@ impl Store {
         .await
     }
 
-    /// Removes a project. [`Error::NotEmpty`] while it holds containers, those being deleted
-    /// included.
+    /// Removes a project. [`Error::NotEmpty`] while it holds containers, those being deleted and those
+    /// that wait in a warm pool included.
     pub async fn delete_project(&self, id: ProjectId, now_ms: i64) -> Result<()> {
         self.write(move |tx| {
             Box::pin(async move {
@@ -123,7 +123,7 @@ impl Store {
                     return Err(Error::NotFound);
                 }
                 let gone = load(tx, id).await?.ok_or(Error::NotFound)?;
-                if count_containers(tx, id).await? > 0 {
+                if holds_any(tx, id).await? {
                     return Err(Error::NotEmpty);
                 }
                 sqlx::query("DELETE FROM projects WHERE id = $1")
@@ -149,13 +149,23 @@ pub(crate) async fn quota(tx: &mut Tx, id: ProjectId) -> Result<Option<Option<u3
     Ok(max.map(|max| max.and_then(|max| u32::try_from(max).ok())))
 }
 
-/// How many containers a project holds.
-pub(crate) async fn count_containers(tx: &mut Tx, id: ProjectId) -> Result<u64> {
-    let count: i64 = sqlx::query_scalar("SELECT count(*) FROM containers WHERE project = $1")
+/// Whether a project holds any container at all.
+async fn holds_any(tx: &mut Tx, id: ProjectId) -> Result<bool> {
+    sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM containers WHERE project = $1)")
         .bind(id.as_bytes().as_slice())
         .fetch_one(&mut tx.connection)
         .await
-        .map_err(failed)?;
+        .map_err(failed)
+}
+
+/// How many containers a project holds, those that wait in a warm pool not counted.
+pub(crate) async fn count_containers(tx: &mut Tx, id: ProjectId) -> Result<u64> {
+    let count: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM containers WHERE project = $1 AND NOT prespawn")
+            .bind(id.as_bytes().as_slice())
+            .fetch_one(&mut tx.connection)
+            .await
+            .map_err(failed)?;
     columns::natural(count, "count")
 }
 

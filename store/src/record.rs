@@ -160,6 +160,8 @@ pub struct Container {
     pub wish: Wish,
     /// The container that this is a copy of; it may be gone by now.
     pub source: Option<ContainerId>,
+    /// Whether it waits in its owner's warm pool: no list shows it unasked, no hostname leads to it.
+    pub prespawn: bool,
     /// Counts the wishes; `status.done_seq` follows it.
     pub wish_seq: u64,
     /// What is.
@@ -385,6 +387,8 @@ pub struct ContainerFilter {
     pub server: Option<ServerId>,
     /// Whether those in phase `deleting` are wanted, too.
     pub include_deleting: bool,
+    /// Whether those that wait in a warm pool are wanted, too.
+    pub include_prespawn: bool,
 }
 
 /// What a request with an idempotency key finds.
@@ -423,7 +427,7 @@ pub struct RouteRecord {
     pub container: ContainerId,
     /// Its project.
     pub project: ProjectId,
-    /// Whether hostnames lead to it.
+    /// Whether hostnames lead to it; they do not while it waits in a warm pool.
     pub hoody_kit: bool,
     /// Where it stands.
     pub phase: Phase,

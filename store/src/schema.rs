@@ -43,6 +43,11 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
     },
     Migration { number: 7, name: "members", text: include_str!("../migrations/0007_members.sql") },
     Migration { number: 8, name: "vault", text: include_str!("../migrations/0008_vault.sql") },
+    Migration {
+        number: 9,
+        name: "prespawn",
+        text: include_str!("../migrations/0009_prespawn.sql"),
+    },
 ];
 
 /// Brings the database to the newest schema of `migrations`.

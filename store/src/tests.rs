@@ -14,6 +14,7 @@ use crate::{
 const HOUR_MS: i64 = 60 * 60 * 1000;
 
 /// A store that looks every ten changes, with one container in it.
+#[expect(clippy::too_many_lines, reason = "one record after the other")]
 async fn world(dir: &tempfile::TempDir, rows: u64) -> (Store, Container) {
     let retention = Retention { age_ms: HOUR_MS, rows, every: 10, since: 0 };
     let store = Store::open_with(&dir.path().join("gantry.db"), retention).await.unwrap();
@@ -67,6 +68,7 @@ async fn world(dir: &tempfile::TempDir, rows: u64) -> (Store, Container) {
         wish: Wish::Running,
         wish_seq: 1,
         source: None,
+        prespawn: false,
         status: ContainerStatus {
             phase: Phase::Creating,
             address: None,

@@ -23,6 +23,10 @@ async fn container(
     more: impl IntoIterator<Item = (&'static str, Value)>,
     at_ms: i64,
 ) -> Result<()> {
+    // What waits in a pool is nobody's container yet.
+    if container.prespawn {
+        return Ok(());
+    }
     let mut payload = json!({
         "name": container.spec.name.as_str(),
         "project_id": container.project.to_string(),
@@ -62,7 +66,13 @@ pub(crate) async fn phase_told(
         ("triggered_by", json!(triggered_by)),
         ("error", json!(why)),
     ];
-    container(tx, changed, &format!("container.{now}"), more, changed.updated_at_ms).await
+    // For those who listen, a claim is a creation that is quick.
+    let kind = if changed.status.phase == Phase::Claiming {
+        "container.creating".to_owned()
+    } else {
+        format!("container.{now}")
+    };
+    container(tx, changed, &kind, more, changed.updated_at_ms).await
 }
 
 /// A container has another spec than this one.

@@ -228,6 +228,7 @@ fn unavailable(error: Error) -> Outage {
         | Error::AliasLimit { .. }
         | Error::SnapshotLimit { .. }
         | Error::SnapshotQuota { .. }
+        | Error::PoolFull { .. }
         | Error::SnapshotBusy
         | Error::HostnameTaken
         | Error::UsernameTaken

@@ -11,10 +11,8 @@ const SOON: Duration = Duration::from_mins(1);
 fn a_container_goes_through_its_life_by_client_commands() {
     walk(Options::embedded(), |gantry| {
         let project = gantry.create_project("life")?;
-        let more = ["--name", "one", "--environment-vars", "GREETING=hello"];
-        let container = gantry.create_running(&project, &more)?;
+        let container = a_warm_container_is_claimed(gantry, &project)?;
         let url = gantry.url(&container, "http-19800", "/");
-        gantry.wait_200(&url, SOON)?;
         gantry.inside(
             &container,
             &["sh", "-c", "echo kept > /ramdisk/note; echo kept > /root/note"],
@@ -50,6 +48,39 @@ fn a_container_goes_through_its_life_by_client_commands() {
         what_happened_is_logged(gantry, &container)?;
         deletion_leaves_nothing(gantry, &container)
     });
+}
+
+fn a_warm_container_is_claimed(gantry: &Gantry, project: &str) -> Result<Container> {
+    let warm = gantry.create_running(project, &["--prespawn"])?;
+    let url = gantry.url(&warm, "http-19800", "/");
+    let init = gantry.init_pid(&warm)?;
+    gantry_tests::wait_until("it serves its page", SOON, || {
+        let asked = gantry.inside(&warm, &["curl", "-sf", "http://localhost:19800/"]);
+        asked.is_ok_and(|output| output.status.success())
+    })?;
+    gantry.curl().fetch(&url)?.expect(404)?;
+    ensure!(gantry.json(&["ps"])?["containers"].as_array().is_some_and(Vec::is_empty));
+    let refused = gantry.cli(&["snapshots", "create", "-c", &warm.id])?;
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    ensure!(!refused.status.success() && said.contains("warm pool"), "{said}");
+
+    let more = ["--name", "one", "--environment-vars", "GREETING=hello"];
+    let args = [&["containers", "create", "--project", project], more.as_slice()].concat();
+    let claimed = gantry.json(&args)?;
+    ensure!(claimed["id"] == warm.id.as_str() && claimed["status"] == "running", "{claimed}");
+    gantry.curl().fetch(&url)?.expect(200)?;
+    ensure!(gantry.init_pid(&warm)? == init, "it was started again");
+    let inside = ["sh", "-c", "hostname; cat /etc/hostname; grep -c one /etc/hosts"];
+    let names = gantry.inside(&warm, &inside)?;
+    ensure!(names.stdout == b"one\none\n1\n", "{names:?}");
+
+    let listed = gantry.json(&["containers", "list", "--include-prespawn"])?;
+    let containers = listed["containers"].as_array().context("no containers")?;
+    let next = containers.iter().find(|one| one["prespawn"] == true).context("no refill")?;
+    let next = next["id"].as_str().context("no id")?;
+    let output = gantry.cli(&["containers", "delete", next, "--wait"])?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(warm)
 }
 
 fn variables_change_while_it_runs(gantry: &Gantry, container: &Container) -> Result<()> {

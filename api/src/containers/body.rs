@@ -70,8 +70,17 @@ pub(super) static CREATE: [Field; 20] = [
     SCOPE,
     Field::new("cache", Holds::Flag, "Whether an image built earlier may be used"),
     only_false("cache_image"),
-    only_false("prespawn"),
-    Field::new("bypass_prespawn", Holds::Flag, "Accepted; there are no warm containers yet"),
+    Field::new(
+        "prespawn",
+        Holds::Flag,
+        "Makes a container for later: it runs in the warm pool, hidden, until a creation with the same \
+         server, image, kit and ramdisk claims it and answers running; another one takes its place",
+    ),
+    Field::new(
+        "bypass_prespawn",
+        Holds::Flag,
+        "Whether none that waits in the warm pool is claimed",
+    ),
     only_false("kvm"),
     only_false("dev_kvm"),
     REALMS,
@@ -99,10 +108,9 @@ pub(super) static CHANGE: [Field; 16] = [
 /// Reads the body of a creation; every mistake at once.
 pub(super) fn create(body: JsonObject) -> Result<NewContainer, Problem> {
     let mut fields = body.fields(&CREATE);
-    for not_offered in ["cache_image", "prespawn", "kvm", "dev_kvm"] {
+    for not_offered in ["cache_image", "kvm", "dev_kvm"] {
         fields.only(not_offered, false);
     }
-    fields.ignore_flag("bypass_prespawn");
     scope(&mut fields);
     let server_id = fields.id::<gantry_model::id::kind::Server>("server_id").value();
     let new = NewContainer {
@@ -118,7 +126,8 @@ pub(super) fn create(body: JsonObject) -> Result<NewContainer, Problem> {
         autostart: fields.flag("autostart").value(),
         ramdisk: fields.flag("ramdisk").value(),
         cache: fields.flag("cache").value(),
-        prespawn: None,
+        prespawn: fields.flag("prespawn").value(),
+        bypass_prespawn: fields.flag("bypass_prespawn").value(),
         kvm: None,
         environment_vars: environment(&mut fields).unwrap_or_default(),
         realm_ids: fields.realms("realm_ids").value().unwrap_or_default(),

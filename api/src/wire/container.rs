@@ -255,6 +255,8 @@ impl Container {
         let status = &record.status;
         let key = spec.ssh_public_key.as_ref();
         let (id, project) = (record.id, record.project);
+        // None leads to one that waits in the warm pool.
+        let has_hostnames = spec.hoody_kit && !record.prespawn;
         Self {
             id: id.into(),
             project_id: project.into(),
@@ -263,8 +265,7 @@ impl Container {
             server_name: server_name.to_string(),
             subserver_name: server_name.to_string(),
             server: Some(ServerLite::new(server_name)),
-            ssh_hostname: spec
-                .hoody_kit
+            ssh_hostname: has_hostnames
                 .then(|| urls.hostname(server_name, project, id, Target::Ssh)),
             name: spec.name.as_str().to_owned(),
             color: spec.color.to_string(),
@@ -277,7 +278,7 @@ impl Container {
             ramdisk: spec.ramdisk,
             ramdisk_scope: "container",
             cache: spec.cache,
-            prespawn: false,
+            prespawn: record.prespawn,
             is_default: false,
             status: status.phase.api_status(),
             phase: status.phase.as_str(),
@@ -304,7 +305,7 @@ impl Container {
             proxy_permissions_scope: scope(of_project, of_container),
             has_proxy_domains: aliases > 0,
             proxy_domains_count: u32::try_from(aliases).unwrap_or(u32::MAX),
-            service_urls: spec.hoody_kit.then(|| urls.services(server_name, project, id)),
+            service_urls: has_hostnames.then(|| urls.services(server_name, project, id)),
             warnings: include.warnings.then_some([]),
             proxy_domains: None,
             proxy_permissions: None,

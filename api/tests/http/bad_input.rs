@@ -437,7 +437,6 @@ async fn tokens_refuse_wrong_values() {
 async fn what_is_understood_but_not_offered_is_501_and_makes_nothing() {
     let scene = Scene::set().await;
     for (change, field) in [
-        (json!({ "prespawn": true }), "prespawn"),
         (json!({ "cache_image": true }), "cache_image"),
         (json!({ "kvm": true }), "kvm"),
         (json!({ "dev_kvm": true }), "dev_kvm"),

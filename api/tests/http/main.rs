@@ -29,6 +29,8 @@ mod members;
 #[cfg(test)]
 mod names;
 #[cfg(test)]
+mod pool;
+#[cfg(test)]
 mod proxy;
 #[cfg(test)]
 mod realms;

@@ -106,7 +106,11 @@ impl Client {
             Some(project) => format!("projects/{project}/containers"),
             None => "containers".to_owned(),
         };
-        let data = self.api.get(&path, &projects::query(&list.paging)).await?;
+        let mut query = projects::query(&list.paging);
+        if let Some(include) = list.include_prespawn {
+            query.push(("include_prespawn", include.to_string()));
+        }
+        let data = self.api.get(&path, &query).await?;
         self.list(&data, view::field(&data, "containers"), view::CONTAINER)
     }
 
@@ -121,6 +125,13 @@ impl Client {
             body.insert("container_image".to_owned(), image.into());
         }
         insert_kit(&mut body, &create.kit);
+        for (name, is_asked) in
+            [("prespawn", create.prespawn), ("bypass_prespawn", create.bypass_prespawn)]
+        {
+            if is_asked {
+                body.insert(name.to_owned(), true.into());
+            }
+        }
         insert_fields(&mut body, create.fields)?;
         let path = format!("projects/{}/containers", create.project);
         let deadline = deadline(create.wait);

@@ -86,6 +86,7 @@ impl Controller {
                 spec: spec.clone(),
                 wish: Wish::Running,
                 source: Some(id),
+                prespawn: false,
                 wish_seq: 1,
                 status: ContainerStatus {
                     phase: Phase::Copying,
@@ -144,6 +145,9 @@ impl Controller {
             });
         }
         let record = record.ok_or(Error::NotFound(Thing::SourceContainer))?;
+        if record.prespawn {
+            return Err(Error::Prespawned);
+        }
         match record.status.phase {
             Phase::Creating | Phase::Claiming | Phase::Deleting => {
                 return Err(SnapshotError::Finalizing.into());

@@ -10,7 +10,10 @@ use gantry_model::{
 };
 use gantry_store::{Container, ContainerStatus, Version};
 
-use super::ContainerView;
+use super::{
+    ContainerView,
+    pool::{ClaimError, check_warm},
+};
 use crate::{
     actor::{Actor, Via},
     controller::Controller,
@@ -50,8 +53,10 @@ pub struct NewContainer {
     pub ramdisk: Option<bool>,
     /// Whether an image built earlier may be used; true when absent.
     pub cache: Option<bool>,
-    /// Whether to make a warm container for later; not implemented, so only false is accepted.
+    /// Whether it is one for later: it waits, hidden, until a creation like it claims it.
     pub prespawn: Option<bool>,
+    /// Whether it is made even if one waits that is like it.
+    pub bypass_prespawn: Option<bool>,
     /// Whether it gets hardware virtualisation; not implemented, so only false is accepted.
     pub kvm: Option<bool>,
     /// Its environment variables.
@@ -66,11 +71,25 @@ struct Checked {
     server: ServerId,
     /// Whether the name was generated and may be generated again.
     generated_name: bool,
+    pool: Pool,
+}
+
+/// What a creation has to do with the warm pool.
+#[derive(Clone, Copy)]
+enum Pool {
+    /// It makes one that waits.
+    Fill,
+    /// It takes one that waits, if there is one like it.
+    Claim,
+    /// Nothing.
+    Bypass,
 }
 
 impl Controller {
-    /// Records a container; the reconciler makes and starts it. When this returns an error, nothing
-    /// is left behind: neither name nor key nor quota is taken.
+    /// Records a container; the reconciler makes and starts it. If one waits in the warm pool that is
+    /// like it (server, image, kit, ramdisk), that becomes the container instead, and runs when this
+    /// returns. When this returns an error, nothing is left behind: neither name nor key nor quota is
+    /// taken.
     pub async fn create_container(
         &self,
         actor: &Actor,
@@ -79,7 +98,7 @@ impl Controller {
     ) -> Result<ContainerView> {
         actor.require(Leaf::ContainersCreate)?;
         let project = self.project_for(actor, project, Level::Edit).await?;
-        let Checked { mut spec, server, generated_name } = check(actor, new)?;
+        let Checked { mut spec, server, generated_name, pool } = check(actor, new)?;
         if !self.store().servers().await?.iter().any(|known| known.id == server) {
             return Err(Error::NotFound(Thing::Server));
         }
@@ -94,6 +113,7 @@ impl Controller {
                 spec: spec.clone(),
                 wish: Wish::Running,
                 source: None,
+                prespawn: false,
                 wish_seq: 1,
                 status: ContainerStatus {
                     phase: Phase::Creating,
@@ -110,12 +130,23 @@ impl Controller {
                 updated_at_ms: now_ms,
             };
             attempt += 1;
-            match self.store().create_container(&container).await {
+            let made = match pool {
+                Pool::Fill => return self.create_warm(container).await,
+                Pool::Claim => match self.claim(actor, &container).await {
+                    Ok(Some(view)) => return Ok(view),
+                    Ok(None) => self.store().create_container(&container).await,
+                    Err(ClaimError::Store(error)) => Err(error),
+                    Err(ClaimError::Other(error)) => return Err(error),
+                },
+                Pool::Bypass => self.store().create_container(&container).await,
+            };
+            match made {
                 Ok(container) => return self.view(container).await,
                 Err(gantry_store::Error::NameTaken) if generated_name && attempt < ATTEMPTS => {
                     spec.name = generate_name(attempt)?;
                 }
-                Err(gantry_store::Error::IdTaken) if attempt < ATTEMPTS => {}
+                Err(gantry_store::Error::IdTaken | gantry_store::Error::Stale)
+                    if attempt < ATTEMPTS => {}
                 Err(error) => {
                     return Err(Error::of_write(error, Thing::Project, During::Create));
                 }
@@ -126,12 +157,15 @@ impl Controller {
 
 /// Checks every field and reports every broken rule.
 fn check(actor: &Actor, new: NewContainer) -> Result<Checked> {
-    if new.prespawn == Some(true) {
-        return Err(Error::NotImplemented {
-            what: "prespawn: warm containers are not available yet; create the container with \
-                   prespawn false",
-        });
-    }
+    let pool = match (new.prespawn, new.bypass_prespawn, new.cache) {
+        (Some(true), _, _) => {
+            check_warm(&new)?;
+            Pool::Fill
+        }
+        // What waits was made of an image that was built earlier.
+        (_, Some(true), _) | (_, _, Some(false)) => Pool::Bypass,
+        _ => Pool::Claim,
+    };
     if new.kvm == Some(true) {
         return Err(Error::NotImplemented {
             what: "kvm: hardware virtualisation is not available; create the container without it",
@@ -186,7 +220,7 @@ fn check(actor: &Actor, new: NewContainer) -> Result<Checked> {
         comment,
         realms: actor.realms_of_new(realms),
     };
-    Ok(Checked { spec, server, generated_name: chosen.is_none() })
+    Ok(Checked { spec, server, generated_name: chosen.is_none(), pool })
 }
 
 fn parse_server(id: Option<&str>, errors: &mut Vec<FieldError>) -> Option<ServerId> {

@@ -3,6 +3,7 @@
 mod copy;
 mod create;
 mod environment;
+mod pool;
 mod update;
 
 use std::{collections::HashMap, sync::Arc};
@@ -74,6 +75,8 @@ pub struct ContainerQuery {
     pub realm: Option<RealmId>,
     /// Whether those being deleted are shown.
     pub include_deleting: bool,
+    /// Whether those that wait in the warm pool are shown.
+    pub include_prespawn: bool,
     /// Which page.
     pub page: Page<ContainerSort>,
 }
@@ -104,6 +107,7 @@ impl Controller {
             realm: actor.realm_filter(query.realm)?,
             server: None,
             include_deleting: query.include_deleting,
+            include_prespawn: query.include_prespawn,
         };
         let listed = self.store().containers(filter, query.page).await?;
         let mut aliases = HashMap::new();
@@ -135,7 +139,7 @@ impl Controller {
     /// One container.
     pub async fn container(&self, actor: &Actor, id: ContainerId) -> Result<ContainerView> {
         actor.require(Leaf::ContainersRead)?;
-        let container = self.container_for(actor, id, Level::Read).await?;
+        let container = self.warm_or_not(actor, id, Level::Read).await?;
         self.view(container).await
     }
 
@@ -143,7 +147,7 @@ impl Controller {
     /// that belongs to it. Asking twice is the same wish.
     pub async fn delete_container(&self, actor: &Actor, id: ContainerId) -> Result<()> {
         actor.require(Leaf::ContainersDelete)?;
-        let container = self.container_for(actor, id, Level::Delete).await?;
+        let container = self.warm_or_not(actor, id, Level::Delete).await?;
         self.wish_deleted(container).await
     }
 
@@ -155,7 +159,7 @@ impl Controller {
         page: Page<LogSort>,
     ) -> Result<Listed<StatusLog>> {
         actor.require(Leaf::ContainersRead)?;
-        self.container_for(actor, id, Level::Read).await?;
+        self.warm_or_not(actor, id, Level::Read).await?;
         Ok(self.store().status_logs(id, page).await?)
     }
 
@@ -174,7 +178,7 @@ impl Controller {
     /// What a container uses now.
     pub async fn container_stats(&self, actor: &Actor, id: ContainerId) -> Result<ContainerStats> {
         actor.require(Leaf::ContainersRead)?;
-        let container = self.container_for(actor, id, Level::Read).await?;
+        let container = self.warm_or_not(actor, id, Level::Read).await?;
         self.stats_of(self.view(container).await?).await
     }
 
@@ -217,8 +221,20 @@ impl Controller {
         Ok(ContainerStats { container: view, stats })
     }
 
-    /// The container, if it exists for the actor, who may do what needs this level.
+    /// The container, if it exists for the actor, who may do what needs this level, and does not wait in
+    /// the warm pool.
     pub(crate) async fn container_for(
+        &self,
+        actor: &Actor,
+        id: ContainerId,
+        level: Level,
+    ) -> Result<Container> {
+        let container = self.warm_or_not(actor, id, level).await?;
+        if container.prespawn { Err(Error::Prespawned) } else { Ok(container) }
+    }
+
+    /// The container, if it exists for the actor, who may do what needs this level.
+    pub(crate) async fn warm_or_not(
         &self,
         actor: &Actor,
         id: ContainerId,

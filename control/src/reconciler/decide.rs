@@ -29,6 +29,8 @@ pub(super) enum Step {
     Start,
     /// Make its init end.
     Stop(Stop),
+    /// Give it the name and the variables of who has claimed it; record that it is theirs.
+    Adopt,
     /// Freeze it.
     Pause,
     /// Thaw it.
@@ -59,6 +61,8 @@ pub(super) enum Finding {
     Filled,
     /// It was started.
     Started,
+    /// It was given to who has claimed it.
+    Claimed,
     /// It runs, at another address or under another boot than recorded.
     Moved,
     /// It does not run, as was asked.
@@ -88,6 +92,7 @@ impl Step {
             Phase::Deleting => Self::Delete,
             Phase::Creating | Phase::Claiming | Phase::Starting => {
                 match state {
+                    Some(State::Running) if status.phase == Phase::Claiming => Self::Adopt,
                     // A copy whose image alone would start is not what its owner asked for.
                     None if container.source.is_some() => Self::Record(Finding::NotCopied),
                     None => Self::Create,
@@ -144,6 +149,7 @@ impl Finding {
             Self::Done
             | Self::Filled
             | Self::Started
+            | Self::Claimed
             | Self::Moved
             | Self::Stopped
             | Self::Restart
@@ -187,6 +193,12 @@ impl Finding {
             }
             Self::Filled => idle(old.phase.filled(), seq),
             Self::Started => running(old.phase.booted(), Some(look.now_ms)),
+            Self::Claimed => ContainerStatus {
+                phase: old.phase.booted(),
+                why: None,
+                done_seq: seq,
+                ..old.clone()
+            },
             Self::Moved => running(old.phase, old.started_at_ms.or(Some(look.now_ms))),
             // On the way of a restart: the wish is still open.
             Self::Stopped if container.wish == Wish::Running => {
@@ -282,6 +294,7 @@ mod tests {
             },
             wish,
             source: None,
+            prespawn: false,
             wish_seq: 7,
             status: ContainerStatus {
                 phase,
@@ -361,6 +374,7 @@ mod tests {
                     *state = Some(State::Running);
                     Finding::Started
                 }
+                Step::Adopt => Finding::Claimed,
                 Step::Stop(_) => {
                     *state = Some(State::Stopped);
                     continue;

@@ -39,6 +39,8 @@ pub struct ReconcilerConfig {
     pub resync: Duration,
     /// The pause after a first failure; each further one doubles it.
     pub backoff_min: Duration,
+    /// How long a container of the warm pool waits before it is made.
+    pub refill_rest: Duration,
     /// The longest pause after a failure.
     pub backoff_max: Duration,
     /// How often a creation or start is tried before the container is failed.
@@ -63,6 +65,7 @@ impl Default for ReconcilerConfig {
             concurrency: 8,
             resync: Duration::from_secs(10),
             backoff_min: Duration::from_millis(500),
+            refill_rest: Duration::from_secs(1),
             backoff_max: Duration::from_secs(30),
             attempts_max: 4,
             stop_grace: Duration::from_secs(15),
@@ -367,7 +370,8 @@ impl Work {
         match ending {
             Ending::Interrupted => {}
             // Even after a failure: what happened may be a new wish, which the pass did not see.
-            Ending::Settled | Ending::Failed if dirty => self.wake(id),
+            Ending::Settled | Ending::Rests | Ending::Failed if dirty => self.wake(id),
+            Ending::Rests => slot.due = Some(Instant::now() + self.shared.config.refill_rest),
             Ending::Settled => {
                 self.slots.remove(&id);
             }

@@ -41,6 +41,8 @@ pub(super) struct Memory {
     /// How often the step at hand has failed while working on wish `seq`.
     attempts: u32,
     seq: u64,
+    /// Whether it has let others go first.
+    rested: bool,
 }
 
 impl Memory {
@@ -60,6 +62,8 @@ impl Memory {
 pub(super) enum Ending {
     /// Nothing is left to do, or the container is gone.
     Settled,
+    /// It lets others go first; try again after [`ReconcilerConfig::refill_rest`].
+    Rests,
     /// It did not work; try again after the pause that the failures call for.
     Failed,
     /// The process ends; the rest is for the next one.
@@ -97,7 +101,7 @@ impl Class {
             Step::Nothing => None,
             Step::Create => Some(Self::Creation),
             Step::Copy(_) | Step::Refill(_) => Some(Self::Filling),
-            Step::Start | Step::Pause | Step::Resume | Step::Delete | Step::Sweep => {
+            Step::Start | Step::Adopt | Step::Pause | Step::Resume | Step::Delete | Step::Sweep => {
                 Some(Self::Other)
             }
         }
@@ -174,6 +178,12 @@ impl Pass<'_> {
                     return self.settle(&container, observed.as_ref()).await;
                 }
             };
+            // One for the pool is made when somebody has just claimed another, whose first requests have
+            // the machine now.
+            if container.prespawn && step == Step::Create && !self.memory.rested {
+                self.memory.rested = true;
+                return Ok(Ending::Rests);
+            }
             // The wait for a turn may be long: with the turn in hand, look again.
             if held.as_ref().is_none_or(|(held, _)| *held != class) {
                 drop(held.take());
@@ -304,6 +314,7 @@ impl Pass<'_> {
                     Err(trouble) => Err(trouble),
                 }
             }
+            Step::Adopt => self.adopt(container).await?,
             Step::Stop(manner) => {
                 let grace = match manner {
                     Stop::Ordered if self.memory.attempts == 0 => config.stop_grace,
@@ -358,6 +369,28 @@ impl Pass<'_> {
         }
         let status = Finding::Filled.apply(container, &self.look(None));
         self.write(container, Finding::Filled.cause(), status).await?;
+        Ok(Ok(()))
+    }
+
+    /// Gives a container that ran before anybody wanted it what its owner has set, and records that it is
+    /// theirs.
+    async fn adopt(
+        &self,
+        container: &Container,
+    ) -> Result<Result<(), Trouble>, gantry_store::Error> {
+        let (seq, timeout) = (container.wish_seq, self.shared.config.call_timeout);
+        let (runtime, spec) = (&self.shared.runtime, &container.spec);
+        let name = hostname(spec.name.as_str());
+        if let Err(trouble) = self.call(seq, timeout, runtime.ensure_hostname(self.id, &name)).await
+        {
+            return Ok(Err(trouble));
+        }
+        let variables = runtime.ensure_environment(self.id, spec.environment.vars());
+        if let Err(trouble) = self.call(seq, timeout, variables).await {
+            return Ok(Err(trouble));
+        }
+        let status = Finding::Claimed.apply(container, &self.look(None));
+        self.write(container, Finding::Claimed.cause(), status).await?;
         Ok(Ok(()))
     }
 
@@ -425,7 +458,7 @@ impl Pass<'_> {
         let mut status = container.status.clone();
         status.why = Some(reason.to_owned());
         match step {
-            Step::Create | Step::Copy(_) | Step::Refill(_) | Step::Start => {
+            Step::Create | Step::Copy(_) | Step::Refill(_) | Step::Start | Step::Adopt => {
                 // What has all files of a copy keeps them: their source may be gone.
                 let is_made = matches!(step, Step::Create | Step::Copy(_));
                 let is_void = is_made || (step == Step::Start && container.source.is_none());

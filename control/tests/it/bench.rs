@@ -65,6 +65,7 @@ pub(crate) fn quick() -> ReconcilerConfig {
     ReconcilerConfig {
         resync: Duration::from_hours(1),
         backoff_min: Duration::from_millis(1),
+        refill_rest: Duration::from_millis(1),
         backoff_max: Duration::from_millis(20),
         shutdown_grace: PATIENCE,
         ..ReconcilerConfig::default()
@@ -223,6 +224,7 @@ impl Bench {
             project: None,
             realm: None,
             include_deleting: true,
+            include_prespawn: false,
             page: first_page(),
         };
         self.control.containers(&self.actor, query).await.unwrap().items

@@ -13,6 +13,8 @@ mod lifecycle;
 #[cfg(test)]
 mod names;
 #[cfg(test)]
+mod pool;
+#[cfg(test)]
 mod recovery;
 #[cfg(test)]
 mod rules;

@@ -98,6 +98,7 @@ impl World {
             wish: Wish::Running,
             wish_seq: 1,
             source: None,
+            prespawn: false,
             status: ContainerStatus {
                 phase: Phase::Creating,
                 address: None,

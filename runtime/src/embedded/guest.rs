@@ -69,12 +69,15 @@ impl Guest {
     /// keep it from starting, so that is only reported.
     pub(super) fn identify(&self, identity: &Identity<'_>) {
         let order = identity.order;
-        let hosts = hosts(identity);
-        let report = |path, result| report(order.id, path, result);
-        report("/etc/hostname", self.write("etc", "hostname", format!("{}\n", order.hostname)));
-        report("/etc/hosts", self.write_block("etc", "hosts", &hosts));
-        report("/etc/resolv.conf", self.write_resolver(identity.nameservers));
+        self.set_hostname(order.id, &order.hostname, identity.address);
+        report(order.id, "/etc/resolv.conf", self.write_resolver(identity.nameservers));
         self.set_environment(order.id, &order.env);
+    }
+
+    /// Writes the name that the container has, and the address that belongs to it.
+    pub(super) fn set_hostname(&self, id: ContainerId, hostname: &str, address: Ipv4Addr) {
+        report(id, "/etc/hostname", self.write("etc", "hostname", format!("{hostname}\n")));
+        report(id, "/etc/hosts", self.write_block("etc", "hosts", &hosts(address, hostname)));
     }
 
     /// Writes the variables where logins and, at their next start, services take them from. The
@@ -204,10 +207,9 @@ pub(crate) fn is_owners(present: &[u8]) -> bool {
 }
 
 /// The container's names for addresses.
-pub(crate) fn hosts(identity: &Identity<'_>) -> String {
+pub(crate) fn hosts(address: Ipv4Addr, hostname: &str) -> String {
     format!(
-        "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n{}\t{}\n",
-        identity.address, identity.order.hostname
+        "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n{address}\t{hostname}\n"
     )
 }
 

@@ -33,7 +33,7 @@ use super::{
     usage::Usage,
 };
 use crate::{
-    Error, Observed, Order, Result, Running, State,
+    Error, Observed, Order, Result, Running, State, hostname,
     locks::{Busy, Held, Locks},
     network::Network,
 };
@@ -224,6 +224,27 @@ impl Inner {
         blocking_while("changing the container's environment", busy, move || {
             Guest::open(&home.rootfs(), owner)?.set_environment(id, &run.env);
             home.started(&run)
+        })
+        .await
+    }
+
+    /// Gives the container another name.
+    pub(super) async fn set_hostname(
+        &self,
+        id: ContainerId,
+        hostname: &str,
+        busy: &Busy,
+    ) -> Result<()> {
+        const WHAT: &str = "changing the container's hostname";
+        let home = self.disk.home(id);
+        let (Some(run), Some(record)) = (self.live(id), home.record()) else { return Ok(()) };
+        let (owner, name) = (self.config.mapping.base, hostname.to_owned());
+        hostname::set(run.init.namespace("uts"), name.clone())
+            .await
+            .map_err(|error| Error::failed(WHAT, error))?;
+        blocking_while(WHAT, busy, move || {
+            Guest::open(&home.rootfs(), owner)?.set_hostname(id, &name, record.address);
+            Ok(())
         })
         .await
     }

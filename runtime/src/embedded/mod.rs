@@ -256,6 +256,11 @@ impl Runtime for Embedded {
         self.inner.set_environment(id, env, &busy).await
     }
 
+    async fn ensure_hostname(&self, id: ContainerId, hostname: &str) -> Result<()> {
+        let busy = self.inner.locks.lock(id).await;
+        self.inner.set_hostname(id, hostname, &busy).await
+    }
+
     async fn ensure_firewall(&self, id: ContainerId, firewall: &Firewall) -> Result<()> {
         self.inner.network.rule(id, firewall).await.map(drop)
     }

@@ -102,6 +102,13 @@ impl Runtime for Fake {
         Ok(())
     }
 
+    async fn ensure_hostname(&self, id: ContainerId, hostname: &str) -> Result<()> {
+        let _busy = self.world.lock(id).await;
+        self.world.enter(Call::Hostname, id).await?;
+        self.world.set_hostname(id, hostname);
+        Ok(())
+    }
+
     async fn ensure_firewall(&self, id: ContainerId, firewall: &Firewall) -> Result<()> {
         self.world.enter(Call::Firewall, id).await?;
         self.world.set_firewall(id, firewall);

@@ -21,8 +21,8 @@ pub(super) fn check(command: &Exec) -> Result<()> {
     }
 }
 
-/// Answers a command; `env` already holds the container's variables.
-pub(super) async fn run(command: Exec) -> Result<ExecOutput> {
+/// Answers a command in a container of this name; `env` already holds its variables.
+pub(super) async fn run(command: Exec, hostname: String) -> Result<ExecOutput> {
     check(&command)?;
     let words: Vec<&str> = command.argv.iter().map(String::as_str).collect();
     let mut code = 0;
@@ -34,6 +34,7 @@ pub(super) async fn run(command: Exec) -> Result<ExecOutput> {
         }
         ["echo", rest @ ..] => format!("{}\n", rest.join(" ")),
         ["cat"] => return Ok(output(0, command.stdin)),
+        ["uname", "-n"] => format!("{hostname}\n"),
         ["pwd"] => format!("{}\n", command.cwd),
         ["id", "-u"] => format!("{}\n", command.user.uid),
         ["printenv", key] => {

@@ -40,6 +40,8 @@ pub enum Call {
     Resume,
     /// `ensure_environment`.
     Environment,
+    /// `ensure_hostname`.
+    Hostname,
     /// `ensure_firewall`.
     Firewall,
     /// `ensure_deleted`.
@@ -329,6 +331,14 @@ impl World {
         }
     }
 
+    pub(super) fn set_hostname(&self, id: ContainerId, hostname: &str) {
+        if let Some(container) = self.inner().boxes.get_mut(&id)
+            && matches!(container.state, State::Running | State::Paused)
+        {
+            hostname.clone_into(&mut container.order.hostname);
+        }
+    }
+
     pub(super) fn set_firewall(&self, id: ContainerId, firewall: &Firewall) {
         if let Some(container) = self.inner().boxes.get_mut(&id)
             && container.order.firewall.version < firewall.version
@@ -380,7 +390,7 @@ impl World {
         let container = inner.boxes.get_mut(&id).ok_or(Error::NotFound { id })?;
         Ok(match files::run(&mut container.files, &command) {
             Some(output) => std::future::ready(Ok(output)).boxed(),
-            None => shell::run(command).boxed(),
+            None => shell::run(command, container.order.hostname.clone()).boxed(),
         })
     }
 

@@ -24,7 +24,7 @@ impl Texts {
     pub(super) fn new(identity: &Identity<'_>) -> Self {
         Self {
             hostname: format!("{}\n", identity.order.hostname),
-            hosts: hosts(identity),
+            hosts: hosts(identity.address, &identity.order.hostname),
             resolver: resolver(identity.nameservers),
             pam: pam(&identity.order.env),
             systemd: systemd(&identity.order.env),
@@ -40,8 +40,7 @@ impl Texts {
     /// Writes everything, and tells what the init is. What the container's own doing keeps from
     /// being written must not keep it from starting, so that is only reported.
     pub(super) async fn write(&self, guest: &Guest<'_>) -> Result<Init, Fault> {
-        guest.replace("/etc/hostname", self.hostname.as_bytes()).await?;
-        guest.replace_block("/etc/hosts", &self.hosts).await?;
+        guest.set_hostname(&self.hostname, &self.hosts).await?;
         let path = "/etc/resolv.conf";
         if guest.content(path).await?.is_some_and(|present| !is_owners(&present)) {
             guest.replace(path, &block(b"", &self.resolver)).await?;
@@ -62,6 +61,12 @@ pub(super) struct Guest<'a> {
 }
 
 impl Guest<'_> {
+    /// Writes the name that the container has, and the addresses of names.
+    pub(super) async fn set_hostname(&self, hostname: &str, hosts: &str) -> Result<(), Fault> {
+        self.replace("/etc/hostname", hostname.as_bytes()).await?;
+        self.replace_block("/etc/hosts", hosts).await
+    }
+
     /// Writes the variables where logins and, at their next start, services take them from.
     pub(super) async fn set_environment(&self, pam: &str, systemd: &str) -> Result<(), Fault> {
         self.replace_block("/etc/environment", pam).await?;

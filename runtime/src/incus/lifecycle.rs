@@ -7,7 +7,7 @@
 use std::{
     collections::BTreeMap,
     io,
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
     os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
     path::PathBuf,
     sync::Arc,
@@ -26,14 +26,15 @@ use super::{
     guest::{Guest, Texts},
     images::Store,
     instance::{self, IDENTITY, INIT, Init, MADE},
-    wire::{Change, Instance, NewInstance, NewState, Origin, Patch},
+    wire::{Change, Instance, NewInstance, NewState, Origin, Patch, Usage},
 };
 use crate::{
     Error, Observed, Order, Result, Running, State,
     embedded::{
-        guest::{Identity, pam, systemd},
+        guest::{Identity, hosts, pam, systemd},
         rootfs,
     },
+    hostname,
     locks::{Held, Locks},
     network::Network,
 };
@@ -256,6 +257,24 @@ impl Inner {
             self.client.change(Method::PATCH, &path(id), Some(&patch), CHANGE_TIMEOUT).await
         };
         changed.await.map_err(|fault| fault.during(WHAT))
+    }
+
+    /// Gives the container another name.
+    pub(super) async fn set_hostname(&self, id: ContainerId, hostname: &str) -> Result<()> {
+        const WHAT: &str = "changing the container's hostname";
+        let Some(instance) = self.instance(id).await? else { return Ok(()) };
+        let usage = self.client.find::<Usage>(&format!("{}/state", path(id))).await;
+        let pid = usage.map_err(|fault| fault.during(WHAT))?.map_or(0, |usage| usage.pid);
+        let address = instance::observed(&instance).and_then(|observed| observed.address);
+        let (1.., Some(IpAddr::V4(address))) = (pid, address) else { return Ok(()) };
+        hostname::set(format!("/proc/{pid}/ns/uts"), hostname.to_owned())
+            .await
+            .map_err(|error| Error::failed(WHAT, error))?;
+        let guest = Guest { client: &self.client, name: &instance.name };
+        guest
+            .set_hostname(&format!("{hostname}\n"), &hosts(address, hostname))
+            .await
+            .map_err(|fault| fault.during(WHAT))
     }
 
     /// Mounts the ramdisk, or removes it.

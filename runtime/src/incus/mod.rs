@@ -302,6 +302,16 @@ impl Runtime for Incus {
         self.inner.detached(work).await
     }
 
+    async fn ensure_hostname(&self, id: ContainerId, hostname: &str) -> Result<()> {
+        let busy = self.inner.locks.lock(id).await;
+        let (inner, hostname) = (Arc::clone(&self.inner), hostname.to_owned());
+        let work = async move {
+            let _busy = busy;
+            inner.set_hostname(id, &hostname).await
+        };
+        self.inner.detached(work).await
+    }
+
     async fn ensure_firewall(&self, id: ContainerId, firewall: &Firewall) -> Result<()> {
         self.inner.network.rule(id, firewall).await.map(drop)
     }

@@ -154,6 +154,9 @@ pub(super) struct Control {
 #[derive(Debug, Deserialize)]
 pub(super) struct Usage {
     pub(super) status: String,
+    /// The init's number on the host; 0 or less while there is none.
+    #[serde(default)]
+    pub(super) pid: i64,
     #[serde(default)]
     pub(super) disk: Option<BTreeMap<String, DiskUsage>>,
     #[serde(default)]

@@ -33,6 +33,7 @@ macro_rules! contract {
             many_callers_at_once_start_one_container
             a_command_sees_its_input_environment_and_directory
             changed_variables_are_those_of_the_next_command
+            a_running_container_can_be_given_another_name
             a_command_that_does_not_exist_is_told_from_one_that_fails
             a_command_that_takes_too_long_is_ended
             output_beyond_the_bound_is_dropped
@@ -259,6 +260,18 @@ pub(crate) async fn changed_variables_are_those_of_the_next_command(host: &mut i
     runtime.ensure_running(&order).await.unwrap();
     assert_eq!(variable(&runtime, "GREETING").await, "good day", "a start has what its order says");
     assert_eq!(variable(&runtime, "VERSE").await, verse);
+}
+
+pub(crate) async fn a_running_container_can_be_given_another_name(host: &mut impl Host) {
+    let (runtime, order) = (host.runtime(), order(host, 1));
+    runtime.ensure_hostname(order.id, "early").await.unwrap();
+    assert_eq!(seen(&runtime, order.id).await, None, "it is not made by that");
+    runtime.ensure_running(&order).await.unwrap();
+    for name in ["claimed", "claimed", "again"] {
+        runtime.ensure_hostname(order.id, name).await.unwrap();
+        let output = runtime.exec(order.id, &Exec::new(["uname", "-n"])).await.unwrap();
+        assert_eq!(output.stdout, format!("{name}\n"), "{output:?}");
+    }
 }
 
 pub(crate) async fn a_command_that_does_not_exist_is_told_from_one_that_fails(

@@ -28,6 +28,7 @@ pub(crate) const EVERY: ContainerFilter = ContainerFilter {
     realm: None,
     server: None,
     include_deleting: true,
+    include_prespawn: true,
 };
 
 /// A store with a user, a server and a project in it.
@@ -65,6 +66,7 @@ impl World {
             wish: Wish::Running,
             wish_seq: 1,
             source: None,
+            prespawn: false,
             status: ContainerStatus {
                 phase: Phase::Creating,
                 address: None,

@@ -9,6 +9,7 @@ pub(crate) mod fixture;
 pub(crate) mod history;
 pub(crate) mod idempotency;
 pub(crate) mod members;
+pub(crate) mod pool;
 pub(crate) mod projects;
 pub(crate) mod races;
 pub(crate) mod roundtrip;
@@ -88,7 +89,12 @@ macro_rules! contract {
             routes_are_loaded_with_their_revision,
             route_records_say_what_is_gone,
             two_watchers_see_every_change_of_sixteen_writers);
+        contract!(@cases $open, pool:
+            a_claim_takes_the_oldest_that_is_alike_and_another_takes_its_place,
+            what_waits_is_claimed_by_its_owner_in_its_realm_and_when_it_runs,
+            the_pool_has_bounds_and_counts_for_no_quota);
         contract!(@cases $open, races:
+            of_64_claims_of_one_container_one_wins,
             of_64_creations_with_one_name_one_wins,
             of_64_creations_with_one_key_one_wins,
             of_64_updates_of_one_version_one_wins,

@@ -8,6 +8,7 @@ use tokio::{sync::Barrier, task::JoinSet, time::timeout};
 use super::{
     edge::{alias, document},
     fixture::{ALL, EVERY, NOW_MS, World, key, spec},
+    pool,
 };
 
 const TASKS: usize = 64;
@@ -46,6 +47,17 @@ pub(crate) async fn of_64_creations_with_one_name_one_wins(world: &World) {
     });
     one_wins(results.await, |refused| matches!(refused, Error::NameTaken));
     assert_eq!(world.store.containers(EVERY, ALL).await.unwrap().total, 1);
+}
+
+pub(crate) async fn of_64_claims_of_one_container_one_wins(world: &World) {
+    let waits = pool::waiting(world, |_| {}).await;
+    let results = at_once(&world.store, |store, number| {
+        let claim = pool::claim(world, &format!("number-{number}"));
+        async move { store.claim(&claim).await.unwrap() }
+    });
+    let claimed: Vec<_> = results.await.into_iter().flatten().collect();
+    assert_eq!(claimed.len(), 1, "{claimed:?}");
+    assert_eq!(claimed[0].id, waits.id);
 }
 
 pub(crate) async fn of_64_creations_with_one_key_one_wins(world: &World) {
