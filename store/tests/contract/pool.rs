@@ -9,7 +9,7 @@ const MAX: PrespawnMax = PrespawnMax { owner: 3, server: 100 };
 
 /// A container that waits and runs.
 pub(crate) async fn waiting(world: &World, change: impl FnOnce(&mut Container)) -> Container {
-    let mut container = world.container("x");
+    let mut container = world.container("warm");
     container.prespawn = true;
     container.spec.name = ContainerName::of_prespawned(container.id);
     container.spec.ssh_public_key = None;
