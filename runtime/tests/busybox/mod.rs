@@ -17,7 +17,7 @@ const APPLETS: &[&str] = &[
     "arping", "cat", "chmod", "dd", "echo", "env", "false", "find", "grep", "head", "hostname",
     "httpd", "id", "kill", "ln", "mkdir", "mknod", "ip", "ls", "mount", "nc", "ps", "seq", "stat",
     "test", "touch", "umount", "unshare", "ping", "pwd", "readlink", "rm", "sh", "sleep", "stty",
-    "tee", "true", "wget",
+    "tee", "true", "uname", "wget",
 ];
 
 /// A root file system of one program.
