@@ -198,8 +198,8 @@ impl Controller {
             for container in left.items {
                 let entry = (container.id, container.spec.name.clone());
                 let is_hidden = container.prespawn;
-                self.wish_deleted(container).await?;
-                if !is_hidden && !deleted.containers.contains(&entry) {
+                let is_deleted = self.wish_deleted(container).await?;
+                if is_deleted && !is_hidden && !deleted.containers.contains(&entry) {
                     deleted.containers.push(entry);
                 }
             }
@@ -227,11 +227,14 @@ impl Controller {
         Ok(self.store().containers(filter, page).await?)
     }
 
-    /// Asks for the end of a container, whatever it does now; asking twice changes nothing.
-    pub(crate) async fn wish_deleted(&self, mut container: Container) -> Result<()> {
+    /// Asks for the end of a container, whatever it does now; asking twice changes nothing. One that
+    /// waited in the warm pool and has been claimed meanwhile is left alone, maybe in a project where the
+    /// actor may delete nothing: then it returns false.
+    pub(crate) async fn wish_deleted(&self, mut container: Container) -> Result<bool> {
+        let was_waiting = container.prespawn;
         for _ in 0..CAS_ATTEMPTS {
             if container.status.phase == Phase::Deleting {
-                return Ok(());
+                return Ok(true);
             }
             let phase = container.status.phase.delete();
             let (id, version) = (container.id, container.version);
@@ -240,13 +243,14 @@ impl Controller {
                 .set_wish(id, version, Wish::Deleted, phase, BY_CLIENT, self.now_ms())
                 .await;
             match wished {
-                Ok(_) | Err(gantry_store::Error::NotFound) => return Ok(()),
+                Ok(_) | Err(gantry_store::Error::NotFound) => return Ok(true),
                 Err(gantry_store::Error::Stale) => {}
                 Err(error) => return Err(error.into()),
             }
             match self.store().container(id).await? {
+                Some(newer) if newer.prespawn != was_waiting => return Ok(false),
                 Some(newer) => container = newer,
-                None => return Ok(()),
+                None => return Ok(true),
             }
         }
         Err(Error::Conflict)

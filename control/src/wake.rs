@@ -77,7 +77,8 @@ impl Controller {
     pub async fn put_to_sleep(&self, id: ContainerId) -> Result<bool> {
         let Some(container) = self.store().container(id).await? else { return Ok(false) };
         let settled = container.status.done_seq >= container.wish_seq;
-        if container.status.phase != Phase::Running || container.wish != Wish::Running || !settled {
+        let wanted = container.wish == Wish::Running && !container.prespawn;
+        if container.status.phase != Phase::Running || !wanted || !settled {
             return Ok(false);
         }
         match self.record_wish(None, id, Operation::Pause, BY_IDLENESS).await {

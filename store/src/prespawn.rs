@@ -68,8 +68,8 @@ impl Store {
 
     /// Makes the oldest waiting container that is like the wanted one (server, image, kit, ramdisk)
     /// and runs that container: name, project, realms and everything else that its owner sets are
-    /// exchanged, its phase is `claiming`, and another one like it begins to be made for the pool, unless
-    /// its project has gone. `None` when there is none like it; then nothing has happened.
+    /// exchanged, its phase is `claiming`, its status log is empty before that, and another one like it
+    /// begins to be made for the pool. `None` when there is none like it; then nothing has happened.
     ///
     /// Fails as [`Store::create_container`] does.
     pub async fn claim(&self, claim: &Claim) -> Result<Option<Container>> {
@@ -143,7 +143,12 @@ async fn exchange(
         id: waiting.id,
         wish: Wish::Running,
         wish_seq: waiting.wish_seq + 1,
-        status: ContainerStatus { phase: Phase::Claiming, ..waiting.status.clone() },
+        // Its owner's time begins now, and so does that after which it is idle.
+        status: ContainerStatus {
+            phase: Phase::Claiming,
+            started_at_ms: Some(wanted.created_at_ms),
+            ..waiting.status.clone()
+        },
         version: Version(waiting.version.0 + 1),
         prespawn: false,
         ..wanted
@@ -152,7 +157,7 @@ async fn exchange(
     let done = sqlx::query(
         "UPDATE containers SET prespawn = FALSE, project = $3, name = $4, key_fingerprint = $5, \
          doc = $6, wish = $7, wish_seq = $8, phase = $9, created_at_ms = $10, \
-         updated_at_ms = $10, version = $11 WHERE id = $1 AND version = $2 AND prespawn",
+         updated_at_ms = $10, started_at_ms = $10, version = $11 WHERE id = $1 AND version = $2 AND prespawn",
     )
     .bind(claimed.id.as_bytes().as_slice())
     .bind(integer(waiting.version.0))
@@ -172,7 +177,13 @@ async fn exchange(
         return Err(Error::Stale);
     }
     listing::set_container_realms(tx, claimed.id, &claimed.spec.realms).await?;
-    log(tx, &claimed, Some(waiting.status.phase), BY_CLAIM).await?;
+    // What happened before belongs to nobody; it may name another project's members.
+    sqlx::query("DELETE FROM status_logs WHERE container = $1")
+        .bind(claimed.id.as_bytes().as_slice())
+        .execute(&mut tx.connection)
+        .await
+        .map_err(failed)?;
+    log(tx, &claimed, None, BY_CLAIM).await?;
     tx.changed(claimed.id, claimed.updated_at_ms);
     load(tx, claimed.id).await
 }

@@ -18,7 +18,7 @@ use crate::{
 pub struct RealmUse {
     /// Projects.
     pub projects: u64,
-    /// Containers, without those being deleted.
+    /// Containers, without those being deleted and those that wait in a warm pool.
     pub containers: u64,
 }
 
@@ -58,7 +58,7 @@ async fn count(
         joint = " AND ";
     }
     if let Some(phase) = without {
-        query.push(joint).push("r.phase <> ").push_bind(phase);
+        query.push(joint).push("NOT r.prespawn AND r.phase <> ").push_bind(phase);
     }
     query.push(" GROUP BY m.realm");
     let rows: Vec<Row> = query.build().fetch_all(connection).await.map_err(failed)?;

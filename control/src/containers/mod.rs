@@ -148,7 +148,7 @@ impl Controller {
     pub async fn delete_container(&self, actor: &Actor, id: ContainerId) -> Result<()> {
         actor.require(Leaf::ContainersDelete)?;
         let container = self.warm_or_not(actor, id, Level::Delete).await?;
-        self.wish_deleted(container).await
+        if self.wish_deleted(container).await? { Ok(()) } else { Err(Error::Conflict) }
     }
 
     /// One page of the phases that a container went through.

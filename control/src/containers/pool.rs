@@ -48,6 +48,8 @@ impl Controller {
             server: limits.prespawned_per_server_max,
         };
         container.prespawn = true;
+        // Nobody could start it after a reboot of the host.
+        container.spec.autostart = true;
         container.spec.name = ContainerName::of_prespawned(container.id);
         let stored = self.store().create_prespawned(&container, max).await;
         let stored =
@@ -72,7 +74,8 @@ impl Controller {
     }
 
     async fn claimed(&self, actor: &Actor, claimed: Container) -> Result<ContainerView> {
-        let waited = self.wait_until(Some(actor), claimed.id, Condition::Running, CLAIM_TIMEOUT).await?;
+        let waited =
+            self.wait_until(Some(actor), claimed.id, Condition::Running, CLAIM_TIMEOUT).await?;
         // The client's next request goes to its URL.
         self.propagation().await;
         match waited.container {

@@ -224,6 +224,10 @@ impl Pass<'_> {
         if observed.is_some() {
             let firewall = self.firewall().await?;
             let done = self.call(seq, timeout, runtime.ensure_firewall(self.id, &firewall)).await;
+            // Whoever wishes something else said so only once: the next call would not hear of it.
+            if matches!(done, Err(Trouble::Overtaken)) {
+                return Ok(Ending::Settled);
+            }
             closed = self.brought("changing the firewall", done);
         }
         if observed.is_some_and(runs) {

@@ -118,6 +118,47 @@ async fn a_project_takes_with_it_what_waits_in_it() {
     assert!(bench.world.order(waits).is_none());
 }
 
+/// The deletion has read the record before the claim, and finds it changed.
+#[tokio::test]
+async fn a_claimed_container_outlives_the_project_that_it_waited_in() {
+    let bench = Bench::running().await;
+    let mut survivors = 0;
+    for turn in 0..8 {
+        let from = bench.project_named(&format!("from-{turn}")).await;
+        let to = bench.project_named(&format!("to-{turn}")).await;
+        bench.waiting(&from).await;
+        let delete = bench.control.delete_project(&bench.actor, from.id);
+        let create = bench.create(&to, bench.plain());
+        let (deleted, made) = if turn % 2 == 0 {
+            tokio::join!(delete, create)
+        } else {
+            let (made, deleted) = tokio::join!(create, delete);
+            (deleted, made)
+        };
+        assert!(deleted.unwrap().containers.is_empty());
+        let id = made.record.id;
+        survivors += usize::from(bench.reach(id, Condition::Running).await.record.project == to.id);
+        bench.control.delete_container(&bench.actor, id).await.unwrap();
+    }
+    assert_eq!(survivors, 8);
+}
+
+#[tokio::test]
+async fn one_that_cannot_be_made_is_given_up_after_some_tries_and_not_replaced() {
+    let bench = Bench::running().await;
+    let project = bench.project().await;
+    for _ in 0..quick().attempts_max {
+        let error = gantry_runtime::Error::failed("starting the container", "no such luck");
+        bench.world.fail_next(Call::Run, error);
+    }
+    let id = bench.create(&project, bench.warm()).await.record.id;
+    bench.phase(id, Phase::Failed).await;
+    assert_eq!(bench.pool().await.len(), 1);
+    assert_ne!(bench.create(&project, bench.plain()).await.record.id, id, "nobody gets it");
+    bench.control.delete_container(&bench.actor, id).await.unwrap();
+    until("it is gone", || bench.world.order(id).is_none()).await;
+}
+
 #[tokio::test]
 async fn a_pool_has_bounds_and_what_waits_has_nothing_of_its_own() {
     let limits = Limits { prespawned_per_user_max: 1, password_hashes_max: 2, ..Limits::default() };

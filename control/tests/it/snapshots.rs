@@ -364,6 +364,10 @@ async fn what_is_brought_into_a_settled_container_keeps_nobody_from_stopping() {
     bench.world.delay(Call::Environment, HOUR);
     bench.operate(first, Operation::Pause).await;
     bench.operate(second, Operation::Stop).await;
+    // Nor while a pass that began earlier is at it.
+    for operation in [Operation::Resume, Operation::Pause, Operation::Resume, Operation::Pause] {
+        bench.operate(first, operation).await;
+    }
 }
 
 /// What was promised is kept: the snapshot was asked for first and outlives the container.

@@ -1,7 +1,7 @@
 //! The warm pool.
 
 use gantry_model::{Phase, RealmId, container::ContainerName};
-use gantry_store::{Claim, Container, ContainerFilter, Error, PrespawnMax};
+use gantry_store::{Claim, Container, ContainerFilter, Error, LogSort, Page, PrespawnMax};
 
 use super::fixture::{ALL, EVERY, NOW_MS, World, id, key, project};
 
@@ -49,11 +49,20 @@ pub(crate) async fn a_claim_takes_the_oldest_that_is_alike_and_another_takes_its
     let want = Container {
         id: oldest.id,
         wish_seq: oldest.wish_seq + 1,
-        status: gantry_store::ContainerStatus { phase: Phase::Claiming, ..oldest.status.clone() },
+        status: gantry_store::ContainerStatus {
+            phase: Phase::Claiming,
+            started_at_ms: Some(NOW_MS + 5),
+            ..oldest.status.clone()
+        },
         version: gantry_store::Version(oldest.version.0 + 1),
         ..claim.wanted.clone()
     };
     assert_eq!(claimed, want);
+    assert_eq!(world.read(oldest.id).await, want);
+    let page = Page { page: 1, limit: 9, sort: LogSort::At, descending: false };
+    let logs = world.store.status_logs(oldest.id, page).await.unwrap().items;
+    assert_eq!(logs.len(), 1, "it has no past: {logs:?}");
+    assert_eq!((logs[0].from, logs[0].to, logs[0].at_ms), (None, Phase::Claiming, NOW_MS + 5));
     let next = world.read(claim.refill).await;
     assert!(next.prespawn && next.status.phase == Phase::Creating, "{next:?}");
     assert_eq!((next.project, next.spec.image), (world.project.id, oldest.spec.image));
@@ -67,6 +76,10 @@ pub(crate) async fn what_waits_is_claimed_by_its_owner_in_its_realm_and_when_it_
 ) {
     let realm = RealmId::from_bytes([6; 12]);
     let waits = waiting(world, |container| container.spec.realms = vec![realm]).await;
+    assert!(
+        world.store.realms(None).await.unwrap().is_empty(),
+        "a realm of which nothing is shown"
+    );
     let stranger = super::fixture::user("stranger");
     world.store.create_user(&stranger).await.unwrap();
     let theirs = project(&stranger, "theirs");
