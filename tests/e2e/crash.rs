@@ -1,29 +1,37 @@
 //! Many containers, and Gantry dying among them.
 
 use std::{
-    collections::BTreeMap,
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    collections::{BTreeMap, BTreeSet},
+    sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     thread,
     time::Duration,
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use gantry_tests::{Container, Gantry, Options, wait_until, walk};
+use gantry_tests::{Container, Curl, Gantry, Options, wait_for, wait_until, walk};
+use serde_json::Value;
 
 const RUNNING: usize = 20;
 const AT_ONCE: usize = 100;
 
 #[test]
-fn twenty_containers_outlive_a_killed_gantry_and_nothing_acknowledged_is_lost() {
+fn twenty_containers_survive_two_kills_of_gantry_and_nothing_acknowledged_is_lost() {
     walk(Options::embedded(), |gantry| {
         let project = gantry.create_project("many")?;
-        let containers = create_many(gantry, &project, RUNNING)?;
+        let containers = create_through_a_kill(gantry, &project)?;
         wait_all_running(gantry, &containers)?;
         let mut inits = BTreeMap::new();
+        let mut addresses = BTreeSet::new();
         for container in &containers {
             gantry.wait_200(&welcome(gantry, container), Duration::from_mins(1))?;
-            inits.insert(container.clone(), gantry.init_pid(container)?);
+            let init = gantry.init_pid(container)?;
+            addresses.insert(address_of(init)?);
+            inits.insert(container.clone(), init);
         }
+        ensure!(addresses.len() == RUNNING, "shared addresses: {addresses:?}");
+        let there: BTreeSet<String> = gantry.runc_list()?.into_iter().collect();
+        let wanted: BTreeSet<String> = containers.iter().map(|one| one.id.clone()).collect();
+        ensure!(there == wanted, "{there:?} instead of {wanted:?}");
 
         let acknowledged = kill_under_load(gantry, &containers)?;
         gantry.start_again()?;
@@ -38,6 +46,83 @@ fn twenty_containers_outlive_a_killed_gantry_and_nothing_acknowledged_is_lost() 
         }
         Ok(())
     });
+}
+
+/// Asks for containers and kills Gantry in the middle of that; clients ask again with the same keys
+/// until they are answered.
+fn create_through_a_kill(gantry: &mut Gantry, project: &str) -> Result<Vec<Container>> {
+    let servers = gantry.json(&["servers", "list"])?;
+    let server = servers[0]["server_id"].as_str().context("no server")?.to_owned();
+    let url = gantry.api_url(&format!("projects/{project}/containers"));
+    let post = gantry.curl_api().with(["-H", "Content-Type: application/json"]);
+    let answered = AtomicUsize::new(0);
+    let acknowledged = thread::scope(|scope| -> Result<Vec<Vec<String>>> {
+        let lanes: Vec<_> = (0..4)
+            .map(|lane| {
+                let (post, url, server, answered) = (&post, &url, &server, &answered);
+                scope.spawn(move || -> Result<Vec<String>> {
+                    let mut ids = Vec::new();
+                    for number in (lane..RUNNING).step_by(4) {
+                        ids.extend(insist(post, url, server, number)?);
+                        answered.fetch_add(1, Ordering::SeqCst);
+                    }
+                    Ok(ids)
+                })
+            })
+            .collect();
+        let middle = wait_until("some are being made", Duration::from_mins(1), || {
+            answered.load(Ordering::SeqCst) >= 5
+                && gantry.runc_list().is_ok_and(|ids| !ids.is_empty())
+        });
+        let again = gantry.kill().and_then(|()| gantry.start_again());
+        let lanes = lanes.into_iter().map(|lane| {
+            lane.join().map_err(|panic| anyhow::anyhow!("a client panicked: {panic:?}"))?
+        });
+        let ids = lanes.collect();
+        middle.and(again)?;
+        ids
+    })?;
+    let listed = gantry.json(&["containers", "list", "--limit", "100"])?;
+    let listed = listed["containers"].as_array().context("no list")?;
+    let field = |one: &Value, name: &str| one[name].as_str().unwrap_or_default().to_owned();
+    let names: BTreeSet<String> = listed.iter().map(|one| field(one, "name")).collect();
+    let wanted = (0..RUNNING).map(|number| format!("box-{number}")).collect();
+    ensure!(listed.len() == RUNNING && names == wanted, "{} made: {names:?}", listed.len());
+    let ids: BTreeSet<String> = listed.iter().map(|one| field(one, "id")).collect();
+    for id in acknowledged.iter().flatten() {
+        ensure!(ids.contains(id), "{id} was acknowledged and is lost");
+    }
+    Ok(ids.into_iter().map(|id| Container { project: project.to_owned(), id }).collect())
+}
+
+/// Asks for a container until it is there; gives its id, unless an answer that is lost had it.
+fn insist(post: &Curl, url: &str, server: &str, number: usize) -> Result<Option<String>> {
+    let body = format!("{{\"server_id\": \"{server}\", \"name\": \"box-{number}\"}}");
+    let key = format!("Idempotency-Key: create-{number}");
+    let post = post.with(["-d", &body, "-H", &key]);
+    wait_for("a container is accepted", Duration::from_mins(1), || {
+        let answer = post.fetch(url).ok()?;
+        let json = answer.json().unwrap_or_default();
+        match answer.status {
+            201 => json["data"]["id"].as_str().map(|id| Some(id.to_owned())),
+            409 if json["code"] == "CONTAINER_NAME_IN_USE" => Some(None),
+            _ => None,
+        }
+    })
+}
+
+/// The address in the network namespace of a process.
+fn address_of(pid: u64) -> Result<String> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/net/fib_trie"))?;
+    let mut last = "";
+    for line in text.lines().map(str::trim) {
+        if let Some(address) = line.strip_prefix("|-- ") {
+            last = address;
+        } else if line.starts_with("/32 host LOCAL") && !last.starts_with("127.") {
+            return Ok(last.to_owned());
+        }
+    }
+    bail!("process {pid} has no address: {text}")
 }
 
 fn welcome(gantry: &Gantry, container: &Container) -> String {
@@ -156,7 +241,7 @@ fn wait_all_running(gantry: &Gantry, containers: &[Container]) -> Result<()> {
 
 fn statuses_of(gantry: &Gantry) -> Result<BTreeMap<String, String>> {
     let list = gantry.json(&["containers", "list", "--limit", "100"])?;
-    let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let list = list["containers"].as_array().context("no list")?.iter();
     Ok(list.map(|one| (text(&one["id"]), text(&one["status"]))).collect())
 }
