@@ -40,8 +40,6 @@ const FAMILIES: [Family; 5] = [
     Family {
         what: "This part of accounts and tokens is",
         paths: &[
-            "/api/v1/auth/tokens/me/public-profile",
-            "/api/v1/auth/tokens/public-profiles/{key}",
             "/api/v1/users/auth/identity-claim",
             "/api/v1/users/auth/2fa",
             "/api/v1/users/auth/2fa/{step}",

@@ -143,6 +143,7 @@ fn surface() -> Surface {
         accounts::surface,
         tokens::surface,
         tokens::derived_surface,
+        tokens::profile_surface,
         projects::surface,
         members::surface,
         containers::surface,

@@ -43,6 +43,9 @@ impl From<Error> for Problem {
             .caused_by(error),
             Error::Sealed(Unopened::Damaged) => inside(error),
             Error::SigningNotConfigured => Self::new(Kind::SigningNotConfigured, message),
+            Error::TokenLimit { .. } => named(Kind::Quota, "tokens", message),
+            Error::PublicKeyTaken => named(Kind::PublicKeyInUse, "public_key", message),
+            Error::PublicStorageLimit { .. } => named(Kind::Quota, "public_storage", message),
             Error::UsernameTaken => named(Kind::AliasTaken, "username", message),
             Error::Immutable { field } => named(Kind::Immutable, field, message),
             Error::MustStop { field } => named(Kind::MustStop, field, message),
@@ -179,6 +182,7 @@ fn missing(thing: Thing) -> Kind {
         | Thing::Hook
         | Thing::Hostname
         | Thing::VaultKey
+        | Thing::PublicProfile
         | Thing::Event => Kind::ResourceNotFound,
     }
 }

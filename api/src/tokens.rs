@@ -5,7 +5,7 @@ use axum::{
     extract::State,
     response::{IntoResponse as _, Response},
 };
-use gantry_control::{Error, ExpiresAt, NewToken, Permissions, Token, TokenChange};
+use gantry_control::{Error, ExpiresAt, NewToken, Permissions, ProfileChange, Token, TokenChange};
 use gantry_model::{RealmId, id::kind};
 use serde_json::Value;
 
@@ -17,6 +17,7 @@ use crate::{
     fields::{Field, Fields, Given, Holds},
     idempotency::KeptInstead,
     problem::Problem,
+    proxy::Segments,
     surface::{Method, Operation, Surface, UPDATE},
     wire,
 };
@@ -54,9 +55,13 @@ const EXPIRES: Field = Field::new(
 const OTP: Field =
     Field::new("otp_code", Holds::Text { min: 0, max: 12 }, "Accepted; there is no second factor");
 const KEY: Field =
-    Field::new("public_key", Holds::Text { min: 0, max: 64 }, "Not offered yet").nullable();
-const STORAGE: Field =
-    Field::new("public_storage", Holds::Text { min: 0, max: 65_536 }, "Not offered yet").nullable();
+    Field::new("public_key", Holds::Text { min: 64, max: 64 }, "64 lower-case hexadecimal digits under which others see what it shows; no other token has the same").nullable();
+const STORAGE: Field = Field::new(
+    "public_storage",
+    Holds::Text { min: 0, max: 65_536 },
+    "What it shows under its public key: at most 65536 octets, 1 MiB for all tokens of the account",
+)
+.nullable();
 
 static CREATE: [Field; 13] = [
     ALIAS,
@@ -71,7 +76,11 @@ static CREATE: [Field; 13] = [
     OTP,
     KEY,
     STORAGE,
-    Field::new("deny_reauthorization", Holds::Flag, "Not offered yet; only false"),
+    Field::new(
+        "deny_reauthorization",
+        Holds::Flag,
+        "Whether it can neither make tokens nor read the vault; it needs expires_at then",
+    ),
 ];
 
 static CHANGE: [Field; 13] = [
@@ -103,6 +112,8 @@ static COPY: [Field; 3] = [
     ),
     OTP,
 ];
+
+static PROFILE: [Field; 2] = [KEY, STORAGE];
 
 static REALM: [Field; 2] = [Field::new("realm_id", Holds::Id, "The realm").required(), OTP];
 
@@ -198,6 +209,34 @@ pub(crate) fn derived_surface(surface: Surface) -> Surface {
         )
 }
 
+/// What tokens show of themselves.
+pub(crate) fn profile_surface(surface: Surface) -> Surface {
+    surface
+        .serve(
+            &UPDATE,
+            &["/api/v1/auth/tokens/me/public-profile"],
+            update_profile,
+            &Operation::new(
+                "updateOwnPublicProfile",
+                TAG,
+                "Changes what the token that the request came with shows of itself",
+            )
+            .takes(&PROFILE)
+            .answers::<wire::Token>(200),
+        )
+        .serve(
+            &[Method::Get],
+            &["/api/v1/auth/tokens/public-profiles/{key}"],
+            profile,
+            &Operation::new(
+                "getPublicProfile",
+                TAG,
+                "Shows what a token of any account shows under its public key",
+            )
+            .answers::<wire::PublicProfile>(200),
+        )
+}
+
 /// The fields that creation and change have in common.
 struct Common {
     alias: Option<String>,
@@ -209,16 +248,12 @@ struct Common {
     vault_access: Option<bool>,
     event_access: Option<bool>,
     expires_at: Given<ExpiresAt>,
+    profile: ProfileChange,
 }
 
 impl Common {
     fn take(fields: &mut Fields) -> Self {
         fields.ignore_text("otp_code");
-        for later in ["public_key", "public_storage"] {
-            if let Given::Value(_) = fields.text(later) {
-                fields.unsupported(later, "public profiles of tokens are not offered yet");
-            }
-        }
         Self {
             alias: fields.text("alias").value(),
             ip_whitelist: fields.mixed("ip_whitelist", addresses).value(),
@@ -229,7 +264,15 @@ impl Common {
             vault_access: fields.flag("vault_access").value(),
             event_access: fields.flag("event_access").value(),
             expires_at: fields.expires_at("expires_at"),
+            profile: profile_change(fields),
         }
+    }
+}
+
+fn profile_change(fields: &mut Fields) -> ProfileChange {
+    ProfileChange {
+        public_key: fields.text("public_key").patch(),
+        public_storage: fields.text("public_storage").patch(),
     }
 }
 
@@ -279,7 +322,7 @@ fn shown_once(token: &Token, secret: String) -> Response {
 
 fn new_token(body: JsonObject) -> Result<NewToken, Problem> {
     let mut fields = body.fields(&CREATE);
-    fields.only("deny_reauthorization", false);
+    let deny_reauthorization = fields.flag("deny_reauthorization").value().unwrap_or(false);
     let common = Common::take(&mut fields);
     fields.finish(Some(NewToken {
         alias: common.alias,
@@ -292,6 +335,8 @@ fn new_token(body: JsonObject) -> Result<NewToken, Problem> {
         vault_access: common.vault_access,
         expires_at: common.expires_at.value(),
         is_enabled: None,
+        profile: common.profile,
+        deny_reauthorization,
     }))
 }
 
@@ -338,6 +383,7 @@ fn token_change(body: JsonObject) -> Result<TokenChange, Problem> {
         vault_access: common.vault_access,
         expires_at: common.expires_at.patch(),
         is_enabled,
+        profile: common.profile,
     }))
 }
 
@@ -390,6 +436,28 @@ async fn remove_realm(
 ) -> Result<Answer<wire::Token>, Problem> {
     let token = front.control.remove_token_realm(&actor, id, realm(body)?).await?;
     Ok(Answer::ok("Realm removed successfully", wire::Token::new(&token)))
+}
+
+async fn update_profile(
+    State(front): State<Front>,
+    Caller(actor): Caller,
+    body: JsonObject,
+) -> Result<Answer<wire::Token>, Problem> {
+    let mut fields = body.fields(&PROFILE);
+    let change = profile_change(&mut fields);
+    let change = fields.finish(Some(change))?;
+    let token = front.control.update_own_profile(&actor, change).await?;
+    Ok(Answer::ok("Public profile updated successfully", wire::Token::new(&token)))
+}
+
+async fn profile(
+    State(front): State<Front>,
+    Caller(actor): Caller,
+    segments: Segments,
+) -> Result<Answer<wire::PublicProfile>, Problem> {
+    let profile = front.control.public_profile(&actor, segments.get("key")).await?;
+    let profile = wire::PublicProfile::new(profile);
+    Ok(Answer::ok("Public profile retrieved successfully", profile))
 }
 
 async fn templates(Caller(actor): Caller) -> Result<Answer<Vec<wire::TokenTemplate>>, Problem> {

@@ -17,7 +17,7 @@ pub(crate) use self::{
     access::{At, HookName, HooksCommand, HostnamesCommand, Owner, PermissionsCommand},
     accounts::{
         ActivityCommand, AuthCommand, EventsCommand, EventsRemoved, Login, RealmsCommand,
-        TokenChange, TokenCreate, TokensCommand, UserChange, UsersCommand,
+        TokenChange, TokenCreate, TokenProfile, TokensCommand, UserChange, UsersCommand,
     },
     firewall::{Filter, FirewallCommand, Parts, Place, word},
     members::MembersCommand,

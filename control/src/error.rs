@@ -50,6 +50,8 @@ pub enum Thing {
     Member,
     /// A key of a vault.
     VaultKey,
+    /// What a token shows under a public key.
+    PublicProfile,
     /// The container that another is a copy of, or is to be.
     SourceContainer,
 }
@@ -73,6 +75,7 @@ impl fmt::Display for Thing {
             Self::Rule => "Firewall rule",
             Self::Member => "Project permission",
             Self::VaultKey => "Vault key",
+            Self::PublicProfile => "Public profile",
             Self::SourceContainer => "Source container",
         })
     }
@@ -340,6 +343,21 @@ pub enum Error {
     /// Nothing is signed here.
     #[error("the signing of claims is switched off on this installation")]
     SigningNotConfigured,
+    /// The account has as many tokens as it may.
+    #[error("there are too many tokens: an account may have at most {max}; delete some first")]
+    TokenLimit {
+        /// How many it may have.
+        max: usize,
+    },
+    /// Another token shows itself under this public key.
+    #[error("another token has this public key")]
+    PublicKeyTaken,
+    /// The tokens of the account show as much as they may, or would show more.
+    #[error("the tokens of an account may have at most {max} octets of public_storage together")]
+    PublicStorageLimit {
+        /// How many octets they may show.
+        max: u64,
+    },
     /// There is a user of this name already.
     #[error("the user name is taken")]
     UsernameTaken,
@@ -515,6 +533,8 @@ impl Error {
             Store::VaultKeyLimit { max } => VaultError::Keys { max }.into(),
             Store::VaultSizeLimit { max } => VaultError::Octets { max }.into(),
             Store::PoolFull { max } => Self::PoolFull { max },
+            Store::PublicKeyTaken => Self::PublicKeyTaken,
+            Store::PublicStorageLimit { max } => Self::PublicStorageLimit { max },
             Store::QuotaReached { max } => Self::Quota { max },
             Store::MemberExists => Self::MemberExists,
             Store::MemberLimit { max } => Self::MemberLimit { max },

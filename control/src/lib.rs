@@ -71,7 +71,7 @@ pub use gantry_store::{
     Access, Activity, ActivityTotals, Alias, Container, ContainerSort, ContainerStatus,
     CustomHostname, Event, EventTotals, HookRecord, HostnameProof, Idempotency, Listed, LogSort,
     Member, MemberSort, Page, Profile, Project, ProjectSort, Scope, Server, Snapshot, SnapshotSort,
-    SnapshotSummary, Span, StatusLog, Version, event_number,
+    SnapshotSummary, Span, StatusLog, TokenProfile, Version, event_number,
 };
 pub use hostnames::HostnameView;
 pub use idempotency::IdempotencyKey;
@@ -95,7 +95,7 @@ pub use signing::{
 };
 pub use snapshots::{ContainerSnapshots, NewSnapshot, Restored, SnapshotQuery};
 pub use starter::{StartCommand, StartError, Starter, StarterConfig};
-pub use tokens::{ExpiresAt, NewToken, Token, TokenChange};
+pub use tokens::{ExpiresAt, NewToken, ProfileChange, Token, TokenChange};
 pub use vault::{METADATA_MAX, VALUE_MAX, VaultKey, VaultStats, VaultValue, VaultWrite};
 pub use wait::{Condition, Waited};
 pub use wake::NotWoken;

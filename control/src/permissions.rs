@@ -218,6 +218,12 @@ impl Permissions {
         Self(self.0 & other.0)
     }
 
+    /// What it allows and `other` does not.
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
     /// Reads the tree that a client sends; every mistake is reported with its path.
     pub fn parse(field: &str, tree: &Value) -> Result<Self, Vec<FieldError>> {
         let mut found = Self::default();

@@ -1,15 +1,18 @@
 //! Long-lived API tokens: `hdy_` and 256 random bits, kept as a keyed hash only.
 
+mod addresses;
 mod derive;
+mod profile;
 
 use std::net::IpAddr;
 
 use gantry_model::{FieldError, RealmId, TokenId, container::parse_realms};
+use gantry_store::TokenProfile;
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use ipnet::IpNet;
 use serde_json::Value;
 use sha2::Sha256;
 
+use self::addresses::{addresses_wider, allows_address, parse_addresses};
 use crate::{
     Patch,
     actor::{Actor, Via},
@@ -19,14 +22,14 @@ use crate::{
     random,
 };
 
+pub use self::profile::ProfileChange;
+
 /// What tells a token from a session.
 const PREFIX: &str = "hdy_";
 /// How much of a token is kept to recognise it by, in octets.
 const SHOWN_LEN: usize = PREFIX.len() + 8;
 /// Uses within this time of the last recorded one, from the same address, are not recorded.
 const TOUCH_MS: i64 = 60_000;
-/// The most entries of an address list.
-const ADDRESSES_MAX: usize = 64;
 
 /// Whether a text claims to be a token.
 pub(crate) fn looks_like(text: &str) -> bool {
@@ -67,11 +70,21 @@ pub struct Token {
     pub created_at_ms: i64,
     /// When it was last changed, in milliseconds since the epoch.
     pub updated_at_ms: i64,
+    /// The token that it was made with, if it was one; that may be gone.
+    pub created_by: Option<TokenId>,
+    /// How many tokens stand between it and a login.
+    pub depth: u32,
+    /// What it shows of itself.
+    pub profile: TokenProfile,
 }
 
 impl Token {
-    /// Permissions that do not read any more permit nothing.
     fn of(record: gantry_store::Token) -> Self {
+        Self::with(record, TokenProfile::default())
+    }
+
+    /// Permissions that do not read any more permit nothing.
+    fn with(record: gantry_store::Token, profile: TokenProfile) -> Self {
         let permissions = serde_json::from_str(&record.permissions)
             .ok()
             .and_then(|tree: Value| Permissions::parse("permissions", &tree).ok())
@@ -92,6 +105,9 @@ impl Token {
             last_used_ip: record.last_used_ip,
             created_at_ms: record.created_at_ms,
             updated_at_ms: record.updated_at_ms,
+            created_by: record.created_by,
+            depth: record.depth,
+            profile,
         }
     }
 }
@@ -171,6 +187,10 @@ pub struct NewToken {
     pub expires_at: Option<ExpiresAt>,
     /// Whether it may be used at all; true when absent.
     pub is_enabled: Option<bool>,
+    /// What it shows of itself; nothing when left out.
+    pub profile: ProfileChange,
+    /// Whether it can neither make tokens nor read the vault, and must end; false when left out.
+    pub deny_reauthorization: bool,
 }
 
 /// A change of a token; what is left out stays.
@@ -196,6 +216,8 @@ pub struct TokenChange {
     pub expires_at: Patch<ExpiresAt>,
     /// Whether it may be used at all.
     pub is_enabled: Option<bool>,
+    /// What it shows of itself.
+    pub profile: ProfileChange,
 }
 
 impl Controller {
@@ -203,9 +225,12 @@ impl Controller {
     /// if it has `resources.create_tokens`, but none that can do more than itself.
     pub async fn create_token(&self, actor: &Actor, new: NewToken) -> Result<(Token, String)> {
         actor.require(Leaf::ResourcesCreateTokens)?;
-        if self.store().tokens(actor.user).await?.len() >= self.inner.limits.tokens_per_user_max {
-            return Err(Error::invalid("alias", "there are too many tokens; delete some first"));
+        let max = self.inner.limits.tokens_per_user_max;
+        if self.store().tokens(actor.user).await?.len() >= max {
+            return Err(Error::TokenLimit { max });
         }
+        let profile = new.profile.of(actor, TokenProfile::default())?;
+        let (created_by, depth) = self.maker(actor).await?;
         let now_ms = self.now_ms();
         let secret = format!("{PREFIX}{}", hex::encode(random::bytes::<32>()?));
         let mut token = gantry_store::Token {
@@ -226,6 +251,8 @@ impl Controller {
             last_used_ip: None,
             created_at_ms: now_ms,
             updated_at_ms: now_ms,
+            created_by,
+            depth,
         };
         inherit(actor, &mut token);
         let change = TokenChange {
@@ -239,19 +266,32 @@ impl Controller {
             vault_access: new.vault_access,
             expires_at: new.expires_at.map_or(Patch::Keep, Patch::Set),
             is_enabled: new.is_enabled,
+            profile: ProfileChange::default(),
         };
+        let by_name = change.permissions.is_some() && change.permission_template.is_none();
         apply(&mut token, change, now_ms)?;
+        if new.deny_reauthorization {
+            profile::deny_reauthorization(&mut token, by_name)?;
+        }
         check_not_wider(actor, &Token::of(token.clone()))?;
-        self.store().create_token(&token).await?;
-        Ok((Token::of(token), secret))
+        let shown = profile.clone().unwrap_or_default();
+        let written = self.store().create_token_with(&token, profile.map(profile::write)).await;
+        written.map_err(|error| Error::of_write(error, Thing::User, crate::During::Create))?;
+        Ok((Token::with(token, shown), secret))
     }
 
     /// The actor's tokens, newest first.
     pub async fn tokens(&self, actor: &Actor) -> Result<Vec<Token>> {
         actor.require(Leaf::ResourcesReadAccount)?;
         let tokens = self.store().tokens(actor.user).await?.into_iter();
-        let mut tokens: Vec<Token> =
-            tokens.filter(|token| is_visible(actor, token)).map(Token::of).collect();
+        let mut profiles = self.store().token_profiles(actor.user).await?;
+        let mut tokens: Vec<Token> = tokens
+            .filter(|token| is_visible(actor, token))
+            .map(|token| {
+                let profile = profiles.remove(&token.id).unwrap_or_default();
+                Token::with(token, profile)
+            })
+            .collect();
         tokens.sort_by_key(|token| std::cmp::Reverse((token.created_at_ms, token.id)));
         Ok(tokens)
     }
@@ -259,13 +299,23 @@ impl Controller {
     /// One of the actor's tokens.
     pub async fn token(&self, actor: &Actor, id: TokenId) -> Result<Token> {
         actor.require(Leaf::ResourcesReadAccount)?;
-        self.token_record(actor, id).await.map(Token::of)
+        let token = self.token_record(actor, id).await?;
+        self.shown(token).await
+    }
+
+    /// A token with its profile.
+    async fn shown(&self, token: gantry_store::Token) -> Result<Token> {
+        let profile = self.store().token_profile(token.id).await?;
+        Ok(Token::with(token, profile))
     }
 
     /// The token that the actor came with; needs no permission and no realm.
     pub async fn own_token(&self, actor: &Actor) -> Result<Token> {
         match actor.via {
-            Via::Token { id, .. } => self.token_record(actor, id).await.map(Token::of),
+            Via::Token { id, .. } => {
+                let token = self.token_record(actor, id).await?;
+                self.shown(token).await
+            }
             Via::Session { .. } | Via::Password => Err(Error::NotFound(Thing::Token)),
         }
     }
@@ -287,10 +337,14 @@ impl Controller {
             let realms = parse_realms("realm_ids", realms).map_err(one)?;
             actor.may_change_realms(&token.realms, &realms)?;
         }
+        let shown = self.store().token_profile(id).await?;
+        let profile = change.profile.clone().of(actor, shown.clone())?;
         apply(&mut token, change, self.now_ms())?;
         check_not_wider(actor, &Token::of(token.clone()))?;
-        self.store().update_token(&seen, &token).await.map_err(token_gone)?;
-        Ok(Token::of(token))
+        let shown = profile.clone().unwrap_or(shown);
+        let profile = profile.map(profile::write);
+        self.store().update_token_with(&seen, &token, profile).await.map_err(token_gone)?;
+        Ok(Token::with(token, shown))
     }
 
     /// Deletes a token; the next request with it is refused.
@@ -512,51 +566,6 @@ fn check_alias(alias: &str) -> Option<FieldError> {
         && alias.bytes().all(|octet| octet.is_ascii_alphanumeric() || b" _-".contains(&octet));
     let rule = "must be 1 to 254 letters, digits, spaces, underscores or hyphens";
     (!valid).then(|| FieldError::new("alias", rule))
-}
-
-/// Checks every entry and writes networks in their canonical form; `*` among them means any.
-fn parse_addresses(list: &[String]) -> Result<Vec<String>, FieldError> {
-    if list.len() > ADDRESSES_MAX {
-        return Err(FieldError::new("ip_whitelist", "must hold at most 64 entries"));
-    }
-    let mut parsed = Vec::new();
-    for (at, text) in list.iter().map(|text| text.trim()).enumerate() {
-        if text == "*" {
-            return Ok(Vec::new());
-        }
-        let address = text.parse::<IpAddr>().map(|address| address.to_canonical().to_string());
-        let entry = address.or_else(|_| text.parse().map(|net: IpNet| net.trunc().to_string()));
-        parsed.push(entry.map_err(|_why| {
-            FieldError::new(
-                format!("ip_whitelist[{at}]"),
-                "must be an IP address, a network such as 192.0.2.0/24, or *",
-            )
-        })?);
-    }
-    Ok(parsed)
-}
-
-/// Whether the list `new` lets in an address that `own` does not; an empty list lets in all.
-fn addresses_wider(own: &[String], new: &[String]) -> bool {
-    let network = |entry: &String| {
-        entry.parse::<IpAddr>().map(IpNet::from).or_else(|_| entry.parse::<IpNet>()).ok()
-    };
-    let own: Vec<IpNet> = own.iter().filter_map(network).collect();
-    let within =
-        |entry: &String| network(entry).is_some_and(|net| own.iter().any(|own| own.contains(&net)));
-    !own.is_empty() && (new.is_empty() || !new.iter().all(within))
-}
-
-/// A client whose address is not known is on no list.
-fn allows_address(list: &[String], client: Option<IpAddr>) -> bool {
-    if list.is_empty() {
-        return true;
-    }
-    let Some(client) = client.map(|client| client.to_canonical()) else { return false };
-    list.iter().any(|entry| match entry.parse::<IpAddr>() {
-        Ok(address) => address.to_canonical() == client,
-        Err(_) => entry.parse::<IpNet>().is_ok_and(|net| net.contains(&client)),
-    })
 }
 
 fn one(error: FieldError) -> Error {

@@ -84,6 +84,8 @@ pub(crate) fn of<K>(kind: &'static str, id: Id<K>) -> impl FnOnce(Error) -> Erro
         | Error::SnapshotBusy
         | Error::VaultKeyLimit { .. }
         | Error::VaultSizeLimit { .. }
+        | Error::PublicKeyTaken
+        | Error::PublicStorageLimit { .. }
         | Error::HostnameTaken
         | Error::UsernameTaken
         | Error::IdTaken

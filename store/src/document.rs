@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use gantry_model::{
-    ContainerSpec, FieldError, InvalidId, RealmId,
+    ContainerSpec, FieldError, InvalidId, RealmId, TokenId,
     access::{Document, Program},
     alias::AliasTarget,
     container::{Color, Comment, ContainerName, Environment, ImageName},
@@ -123,6 +123,12 @@ pub(crate) struct TokenDocument {
     pub(crate) vault_access: bool,
     pub(crate) ip_whitelist: Vec<String>,
     pub(crate) permissions: String,
+    /// Absent from documents of tokens that were made before it was known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    created_by: Option<String>,
+    /// The same.
+    #[serde(default)]
+    pub(crate) depth: u32,
 }
 
 /// The stored form of a container's spec.
@@ -206,6 +212,8 @@ pub(crate) fn write_token(token: &Token) -> Result<String> {
         vault_access: token.vault_access,
         ip_whitelist: token.ip_whitelist.clone(),
         permissions: token.permissions.clone(),
+        created_by: token.created_by.map(|id| id.to_string()),
+        depth: token.depth,
     })
 }
 
@@ -218,6 +226,16 @@ impl TokenDocument {
     /// The realms that it is limited to.
     pub(crate) fn realms(&self) -> Result<Vec<RealmId>> {
         realms(&self.realms)
+    }
+
+    /// The token that it was made with.
+    pub(crate) fn created_by(&self) -> Result<Option<TokenId>> {
+        let parse = |text: &String| {
+            text.parse().map_err(|error: InvalidId| Error::Corrupt {
+                what: format!("document: created_by: {error}"),
+            })
+        };
+        self.created_by.as_ref().map(parse).transpose()
     }
 }
 

@@ -112,6 +112,15 @@ pub enum Error {
         /// How many octets it may hold.
         max: u64,
     },
+    /// Another token has this public key.
+    #[error("another token has this public key")]
+    PublicKeyTaken,
+    /// The tokens of the account would show more than they may.
+    #[error("the tokens of an account may show at most {max} octets")]
+    PublicStorageLimit {
+        /// How many octets they may show.
+        max: u64,
+    },
     /// The database cannot be used now.
     #[error("the store is unavailable")]
     Unavailable(#[source] Outage),
@@ -180,6 +189,8 @@ impl Error {
             | Self::SnapshotBusy
             | Self::VaultKeyLimit { .. }
             | Self::VaultSizeLimit { .. }
+            | Self::PublicKeyTaken
+            | Self::PublicStorageLimit { .. }
             | Self::Corrupt { .. } => false,
         }
     }

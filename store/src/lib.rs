@@ -40,6 +40,7 @@ mod snapshots;
 mod sqlite;
 #[cfg(test)]
 mod tests;
+mod token_profiles;
 mod tokens;
 mod told;
 mod users;
@@ -63,6 +64,7 @@ pub use profiles::Profile;
 pub use realms::RealmUse;
 pub use record::*;
 pub use snapshots::SnapshotMax;
+pub use token_profiles::{ProfileWrite, TokenProfile};
 pub use vault::{Sealed, SealedChange, VaultEntry, VaultMax, VaultPlace, VaultUse};
 
 use crate::{

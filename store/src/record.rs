@@ -112,6 +112,10 @@ pub struct Token {
     pub created_at_ms: i64,
     /// When it was last changed; uses do not count.
     pub updated_at_ms: i64,
+    /// The token that it was made with, if it was one; that may be gone.
+    pub created_by: Option<TokenId>,
+    /// How many tokens stand between it and a login.
+    pub depth: u32,
 }
 
 impl fmt::Debug for Token {

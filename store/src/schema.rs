@@ -48,6 +48,11 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         name: "prespawn",
         text: include_str!("../migrations/0009_prespawn.sql"),
     },
+    Migration {
+        number: 10,
+        name: "token_profiles",
+        text: include_str!("../migrations/0010_token_profiles.sql"),
+    },
 ];
 
 /// Brings the database to the newest schema of `migrations`.

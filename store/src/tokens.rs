@@ -3,11 +3,11 @@
 use gantry_model::{TokenId, UserId};
 
 use crate::{
-    Store, columns, document,
+    ProfileWrite, Store, columns, document,
     error::{Error, Result, failed},
     record::Token,
     sqlite::Row,
-    told,
+    token_profiles, told,
     writer::Tx,
 };
 
@@ -19,6 +19,16 @@ impl Store {
     /// Adds a token. [`Error::NotFound`] if its owner does not exist, [`Error::IdTaken`] if there
     /// is one of this id or hash.
     pub async fn create_token(&self, token: &Token) -> Result<()> {
+        self.create_token_with(token, None).await
+    }
+
+    /// The same with a profile; [`Error::PublicKeyTaken`] and [`Error::PublicStorageLimit`] besides, and
+    /// then there is no token either.
+    pub async fn create_token_with(
+        &self,
+        token: &Token,
+        profile: Option<ProfileWrite>,
+    ) -> Result<()> {
         let (token, doc) = (token.clone(), document::write_token(token)?);
         self.write(move |tx| {
             Box::pin(async move {
@@ -40,6 +50,9 @@ impl Store {
                 .execute(&mut tx.connection)
                 .await
                 .map_err(failed)?;
+                if let Some(write) = &profile {
+                    token_profiles::put(tx, &token, write).await?;
+                }
                 let at_ms = token.created_at_ms;
                 told::token_told(tx, &token, "auth.token.created", at_ms).await
             })
@@ -82,6 +95,17 @@ impl Store {
     /// use. [`Error::Stale`] when it is not as it was `seen` any more, uses aside: an update that was made
     /// from what no longer holds could undo what matters most, that it was switched off.
     pub async fn update_token(&self, seen: &Token, token: &Token) -> Result<()> {
+        self.update_token_with(seen, token, None).await
+    }
+
+    /// The same with another profile; [`Error::PublicKeyTaken`] and [`Error::PublicStorageLimit`]
+    /// besides, and then nothing has changed.
+    pub async fn update_token_with(
+        &self,
+        seen: &Token,
+        token: &Token,
+        profile: Option<ProfileWrite>,
+    ) -> Result<()> {
         let (token, doc) = (token.clone(), document::write_token(token)?);
         let seen = unused(seen.clone());
         self.write(move |tx| {
@@ -106,6 +130,9 @@ impl Store {
                 .map_err(failed)?;
                 if done.rows_affected() == 0 {
                     return Err(Error::NotFound);
+                }
+                if let Some(write) = &profile {
+                    token_profiles::put(tx, &token, write).await?;
                 }
                 let kind = match (old.enabled, token.enabled) {
                     (false, true) => "auth.token.enabled",
@@ -183,6 +210,8 @@ fn token(row: &Row) -> Result<Token> {
             id,
             owner: columns::id(row, "owner")?,
             realms: doc.realms()?,
+            created_by: doc.created_by()?,
+            depth: doc.depth,
             alias: doc.alias,
             prefix: doc.prefix,
             hash: columns::octets(row, "hash")?,

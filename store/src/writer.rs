@@ -241,6 +241,8 @@ fn unavailable(error: Error) -> Outage {
         | Error::NotEmpty
         | Error::VaultKeyLimit { .. }
         | Error::VaultSizeLimit { .. }
+        | Error::PublicKeyTaken
+        | Error::PublicStorageLimit { .. }
         | Error::Corrupt { .. }) => Outage::Refused(crate::Cause::new(error)),
     }
 }

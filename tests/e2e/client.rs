@@ -56,6 +56,14 @@ fn a_token_works_until_it_is_deleted_and_no_list_shows_it() {
         expect(&gantry.cli(&with_token)?, 3, "401")?;
         expect(&gantry.cli(&["tokens", "update", id, "--enabled", "true"])?, 0, "")?;
         expect(&gantry.cli(&with_token)?, 0, "")?;
+        let key = "ab".repeat(32);
+        let shown = ["tokens", "profile", "--public-key", &key, "--public-storage", "hello"];
+        let shown = gantry.json(&[&["--token", &secret], &shown[..]].concat());
+        ensure!(shown.is_err(), "a token that only reads shows nothing of itself");
+        let shown = gantry.json(&["tokens", "profile", "--id", id, "--public-key", &key])?;
+        ensure!(shown["public_key"] == key.as_str(), "{shown}");
+        let shown = gantry.json(&["tokens", "profile", "--of", &key])?;
+        ensure!(shown["public_key"] == key.as_str() && shown["public_storage"].is_null());
         let list = gantry.json(&["tokens", "list"])?;
         ensure!(!list.to_string().contains(&secret), "a list shows a secret: {list}");
         expect(&gantry.cli(&["auth", "delete", id])?, 0, "Deleted")?;

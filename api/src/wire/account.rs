@@ -89,7 +89,9 @@ pub(crate) struct Token {
     alias: String,
     /// The first characters of the secret.
     prefix: String,
+    /// Under which others see what it shows; 64 hexadecimal digits.
     public_key: Option<String>,
+    /// What it shows.
     public_storage: Option<String>,
     /// Addresses and networks that it may be used from; any when empty.
     ip_whitelist: Vec<String>,
@@ -103,12 +105,21 @@ pub(crate) struct Token {
     is_enabled: bool,
     vault_access: bool,
     event_access: bool,
+    /// The token that it was made with, if it was one; that may be gone.
     created_by_token_id: Option<Hex>,
+    /// How many tokens stand between it and a login.
     delegation_depth: u32,
     last_used_at: Option<Timestamp>,
     last_used_ip: Option<String>,
     created_at: Timestamp,
     updated_at: Timestamp,
+}
+
+/// What a token shows of itself.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct PublicProfile {
+    public_key: Option<String>,
+    public_storage: Option<String>,
 }
 
 /// A token that was just made.
@@ -236,8 +247,8 @@ impl Token {
             id: token.id.into(),
             alias: token.alias.clone(),
             prefix: token.prefix.clone(),
-            public_key: None,
-            public_storage: None,
+            public_key: token.profile.public_key.clone(),
+            public_storage: token.profile.public_storage.clone(),
             ip_whitelist: token.ip_whitelist.clone(),
             realm_ids: token.realms.iter().copied().map(Hex::from).collect(),
             allow_no_realm: token.allow_no_realm,
@@ -246,13 +257,20 @@ impl Token {
             is_enabled: token.enabled,
             vault_access: token.vault_access,
             event_access: token.event_access,
-            created_by_token_id: None,
-            delegation_depth: 0,
+            created_by_token_id: token.created_by.map(Hex::from),
+            delegation_depth: token.depth,
             last_used_at: token.last_used_at_ms.map(Timestamp),
             last_used_ip: token.last_used_ip.clone(),
             created_at: Timestamp(token.created_at_ms),
             updated_at: Timestamp(token.updated_at_ms),
         }
+    }
+}
+
+impl PublicProfile {
+    pub(crate) fn new(profile: control::TokenProfile) -> Self {
+        let control::TokenProfile { public_key, public_storage } = profile;
+        Self { public_key, public_storage }
     }
 }
 

@@ -30,7 +30,7 @@ pub(crate) use access::{
     ProxySettings, RemovedHooks, ServiceHooks,
 };
 pub(crate) use account::{
-    CreatedToken, Me, Renewed, Session, Token, TokenInUse, TokenTemplate, User,
+    CreatedToken, Me, PublicProfile, Renewed, Session, Token, TokenInUse, TokenTemplate, User,
 };
 pub(crate) use activity::{Activity, ActivityTotals, Metadata};
 pub(crate) use alias::{Alias, AliasLite, Aliases, EdgeSettings, Hostname, Hostnames};

@@ -48,4 +48,6 @@ mod small_disk;
 #[cfg(test)]
 mod snapshots;
 #[cfg(test)]
+mod token_profiles;
+#[cfg(test)]
 mod vault;

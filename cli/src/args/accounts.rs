@@ -74,6 +74,8 @@ pub(crate) enum TokensCommand {
         #[arg(long, value_name = "TIME")]
         expires_at: Option<String>,
     },
+    /// Show or change what a token shows of itself to whoever knows its public key.
+    Profile(TokenProfile),
     /// Bind a token to one realm more.
     AddRealm {
         /// The token's id.
@@ -88,6 +90,22 @@ pub(crate) enum TokensCommand {
         /// The realm.
         realm: RealmId,
     },
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct TokenProfile {
+    /// Shows what a token of any account shows under this public key.
+    #[arg(long, value_name = "HEX", conflicts_with_all = ["public_key", "public_storage"])]
+    pub(crate) of: Option<String>,
+    /// The token to change; the one that is used when left out.
+    #[arg(long, value_name = "ID", conflicts_with = "of")]
+    pub(crate) id: Option<TokenId>,
+    /// 64 hexadecimal digits; `null` takes it away.
+    #[arg(long, value_name = "HEX|null")]
+    pub(crate) public_key: Option<String>,
+    /// What it shows; `null` takes it away.
+    #[arg(long, value_name = "TEXT|null")]
+    pub(crate) public_storage: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -7,7 +7,7 @@ use std::{
 
 use gantry_model::{RealmId, TokenId};
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{
     Client,
@@ -15,7 +15,9 @@ use super::{
     view,
 };
 use crate::{
-    args::{AuthCommand, Login, RealmsCommand, TokenChange, TokenCreate, TokensCommand},
+    args::{
+        AuthCommand, Login, RealmsCommand, TokenChange, TokenCreate, TokenProfile, TokensCommand,
+    },
     exit::{Class, Failure},
     output::{self, Format},
 };
@@ -118,9 +120,43 @@ impl Client {
                 let made = self.api.post(&path, &[], Some(&Value::Object(body))).await?;
                 self.show_secret(&made)
             }
+            TokensCommand::Profile(profile) => self.token_profile(profile).await,
             TokensCommand::AddRealm { id, realm } => self.token_realm(id, "add", realm).await,
             TokensCommand::RemoveRealm { id, realm } => self.token_realm(id, "remove", realm).await,
         }
+    }
+
+    async fn token_profile(&self, profile: TokenProfile) -> Result<(), Failure> {
+        if let Some(key) = profile.of {
+            if key.len() != 64 || !key.bytes().all(|octet| octet.is_ascii_hexdigit()) {
+                let message = "--of must be 64 hexadecimal digits";
+                return Err(Failure::new(Class::Usage, message));
+            }
+            let path = format!("auth/tokens/public-profiles/{}", key.to_lowercase());
+            return self.show(&self.api.get(&path, &[]).await?);
+        }
+        let mut body = Map::new();
+        for (name, value) in
+            [("public_key", profile.public_key), ("public_storage", profile.public_storage)]
+        {
+            let value = value.map(|text| if text == "null" { Value::Null } else { text.into() });
+            body.extend(value.map(|value| (name.to_owned(), value)));
+        }
+        let path = match profile.id {
+            Some(id) => format!("auth/tokens/{id}"),
+            None if body.is_empty() => "auth/tokens/me".to_owned(),
+            None => "auth/tokens/me/public-profile".to_owned(),
+        };
+        let token = if body.is_empty() {
+            self.api.get(&path, &[]).await?
+        } else {
+            self.api.patch(&path, &Value::Object(body)).await?
+        };
+        // Where it is asked for itself, the token stands beside its restrictions.
+        let token = token.get("token").filter(|token| token.is_object()).unwrap_or(&token);
+        let shown = |name| (name, view::field(token, name).clone());
+        let shown = ["public_key", "public_storage"].map(shown);
+        self.show(&json!(shown.into_iter().collect::<std::collections::BTreeMap<_, _>>()))
     }
 
     async fn token_realm(&self, id: TokenId, verb: &str, realm: RealmId) -> Result<(), Failure> {

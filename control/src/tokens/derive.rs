@@ -2,7 +2,7 @@
 
 use gantry_model::{RealmId, TokenId};
 
-use super::{ExpiresAt, NewToken, Token, TokenChange};
+use super::{ExpiresAt, NewToken, ProfileChange, Token, TokenChange};
 use crate::{
     actor::Actor,
     controller::Controller,
@@ -42,6 +42,9 @@ impl Controller {
             vault_access: Some(source.vault_access),
             expires_at: ends,
             is_enabled: Some(source.enabled),
+            // A public key leads to one token only.
+            profile: ProfileChange::default(),
+            deny_reauthorization: false,
         };
         self.create_token(actor, new).await
     }

@@ -136,6 +136,8 @@ pub(crate) fn token(owner: &User, alias: &str) -> Token {
         last_used_ip: None,
         created_at_ms: NOW_MS,
         updated_at_ms: NOW_MS,
+        created_by: Some(TokenId::from_bytes([5; 12])),
+        depth: 2,
     }
 }
 

@@ -14,6 +14,7 @@ pub(crate) mod projects;
 pub(crate) mod races;
 pub(crate) mod roundtrip;
 pub(crate) mod snapshots;
+pub(crate) mod token_profiles;
 pub(crate) mod vault;
 
 /// Makes the tests. `$open` is an async function that returns an empty store and something to keep
@@ -118,6 +119,9 @@ macro_rules! contract {
             any_container_spec_is_read_as_it_was_written,
             any_project_spec_is_read_as_it_was_written,
             any_token_is_read_as_it_was_written);
+        contract!(@cases $open, token_profiles:
+            a_profile_is_found_by_its_key_and_goes_with_its_token,
+            tokens_of_an_account_show_no_more_than_they_may);
     };
     (@cases $open:path, $module:ident: $($case:ident),+) => {
         mod $module {
