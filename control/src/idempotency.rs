@@ -1,7 +1,7 @@
 //! Requests that may be sent twice: the first answer is kept for a day and given again.
 
 use std::{
-    collections::HashMap,
+    collections::VecDeque,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -25,7 +25,7 @@ const UNSETTLED_BODY_MAX: usize = 64 << 10;
 
 /// A claim on an idempotency key, from [`Controller::idempotency_begin`]. Whoever got
 /// [`Idempotency::Fresh`] with it finishes or abandons it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdempotencyKey {
     scope: String,
     key: String,
@@ -86,10 +86,15 @@ impl Controller {
             }
             End::Abandoned => self.store().idempotency_abandon(&claim.scope, &claim.key).await,
         };
-        if let Err(gantry_store::Error::Unavailable(_)) = &written {
-            self.inner.unsettled.put(claim.clone(), end);
+        match written {
+            Err(error @ gantry_store::Error::Unavailable(_)) => {
+                self.inner.unsettled.put(claim.clone(), end);
+                Err(error.into())
+            }
+            // It was under way for so long that it was forgotten.
+            Err(gantry_store::Error::NotFound) => Ok(()),
+            written => Ok(written?),
         }
-        Ok(written?)
     }
 
     /// Writes how the last request with this key has ended, and another one's end that could not be
@@ -117,9 +122,10 @@ enum End {
     Abandoned,
 }
 
-/// Ends that could not be written. A new process needs none of them: it frees all keys under way.
+/// Ends that could not be written, the oldest first. A new process needs none of them: it frees all keys
+/// under way.
 #[derive(Debug, Default)]
-pub(crate) struct Unsettled(Mutex<HashMap<IdempotencyKey, End>>);
+pub(crate) struct Unsettled(Mutex<VecDeque<(IdempotencyKey, End)>>);
 
 impl Unsettled {
     /// Remembers an end. Beyond the bounds it is forgotten, and its key stays taken for a day or until
@@ -130,22 +136,23 @@ impl Unsettled {
             End::Abandoned => true,
         };
         let mut ends = self.lock();
+        ends.retain(|(other, _)| *other != claim);
         if fits && ends.len() < UNSETTLED_MAX {
-            ends.insert(claim, end);
+            ends.push_back((claim, end));
         }
     }
 
     fn take(&self, claim: &IdempotencyKey) -> Option<End> {
-        self.lock().remove(claim)
+        let mut ends = self.lock();
+        let at = ends.iter().position(|(other, _)| other == claim)?;
+        ends.remove(at).map(|(_, end)| end)
     }
 
     fn take_any(&self) -> Option<(IdempotencyKey, End)> {
-        let mut ends = self.lock();
-        let claim = ends.keys().next()?.clone();
-        ends.remove_entry(&claim)
+        self.lock().pop_front()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<IdempotencyKey, End>> {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<(IdempotencyKey, End)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -181,7 +181,10 @@ impl Controller {
         let mut deleted = DeletedProject { aliases, members, ..DeletedProject::default() };
         let limit = Duration::from_millis(self.inner.limits.project_delete_timeout_ms);
         match tokio::time::timeout(limit, self.empty_and_delete(id, &mut deleted)).await {
-            Ok(done) => done.map(|()| deleted),
+            Ok(Ok(())) => Ok(deleted),
+            // Some of its containers may be on their way out by now.
+            Ok(Err(Error::NoRoom(source))) => Err(Error::Unavailable(source)),
+            Ok(Err(error)) => Err(error),
             Err(_over) => {
                 let left = self.containers_of_project(id).await?.total;
                 Err(Error::ProjectNotEmpty { left })

@@ -1,6 +1,10 @@
 //! The name that a running container sees as its own.
 
-use std::{fs::File, io, os::fd::AsFd as _};
+use std::{
+    fs::File,
+    io,
+    os::{fd::AsFd as _, unix::fs::MetadataExt as _},
+};
 
 use rustix::{
     system::sethostname,
@@ -24,6 +28,13 @@ pub(crate) async fn set(path: String, hostname: String) -> io::Result<()> {
 
 fn enter(path: &str, hostname: &str) -> io::Result<()> {
     let namespace = File::open(path)?;
+    // The number of a process that has ended may be another one's by now, and the host's name nobody's
+    // but the operator's.
+    let own = std::fs::metadata("/proc/self/ns/uts")?;
+    let found = namespace.metadata()?;
+    if (found.dev(), found.ino()) == (own.dev(), own.ino()) {
+        return Err(io::Error::other("the container's init has ended"));
+    }
     let kind = LinkNameSpaceType::HostNameAndNISDomainName;
     move_into_link_name_space(namespace.as_fd(), Some(kind))?;
     Ok(sethostname(hostname.as_bytes())?)

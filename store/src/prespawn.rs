@@ -115,7 +115,14 @@ async fn like(tx: &mut Tx, claim: &Claim) -> Result<Option<Container>> {
     .await
     .map_err(failed)?;
     for row in &rows {
-        let waiting = containers::container(row)?;
+        let waiting = match containers::container(row) {
+            Ok(waiting) => waiting,
+            // It would be in the way of all creations, also of those that want another image.
+            Err(error) => {
+                tracing::error!(%error, "a warm container cannot be read; none claims it");
+                continue;
+            }
+        };
         let done = waiting.status.done_seq >= waiting.wish_seq;
         if done && is_like(&waiting.spec, &wanted.spec) {
             return Ok(Some(waiting));
@@ -210,6 +217,8 @@ async fn refill(tx: &mut Tx, claimed: Container, id: ContainerId, now_ms: i64) -
         ..claimed
     };
     next.spec.name = gantry_model::container::ContainerName::of_prespawned(id);
+    // Not every claim is to build an image.
+    next.spec.cache = true;
     let doc = document::write_container(&next.spec)?;
     insert(tx, next, &doc, BY_REFILL).await.map(drop)
 }

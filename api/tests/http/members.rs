@@ -209,6 +209,21 @@ async fn what_a_member_makes_belongs_to_the_owner_and_lists_show_it_until_the_gr
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_may_not_delete_takes_none_of_the_owners_places_for_warm_containers() {
+    let shared = Shared::start().await;
+    shared.grant("edit").await;
+    let path = format!("/api/v1/projects/{}/containers", shared.project);
+    let warm = json!({ "server_id": shared.lab.server.to_string(), "prespawn": true });
+    let refused = shared.ask(&shared.bob, "POST", &path, &warm).await;
+    assert_eq!(refused.status, 403, "{}", refused.text);
+    let listed = format!("{path}?include_prespawn=true");
+    let left = shared.ask(&shared.alice, "GET", &listed, &Value::Null).await;
+    assert_eq!(left.json["data"]["pagination"]["total"], json!(1), "{}", left.text);
+    let by_owner = shared.ask(&shared.alice, "POST", &path, &warm).await;
+    assert_eq!(by_owner.status, 201, "{}", by_owner.text);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_grants_or_takes_more_than_they_have_themselves() {
     let shared = Shared::start().await;
     let all = shared.permissions();

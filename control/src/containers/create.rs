@@ -97,7 +97,10 @@ impl Controller {
         new: NewContainer,
     ) -> Result<ContainerView> {
         actor.require(Leaf::ContainersCreate)?;
-        let project = self.project_for(actor, project, Level::Edit).await?;
+        // A warm container takes one of its owner's few places until somebody deletes it, so that who makes
+        // one may delete it, too.
+        let level = if new.prespawn == Some(true) { Level::Delete } else { Level::Edit };
+        let project = self.project_for(actor, project, level).await?;
         let Checked { mut spec, server, generated_name, pool } = check(actor, new)?;
         if !self.store().servers().await?.iter().any(|known| known.id == server) {
             return Err(Error::NotFound(Thing::Server));

@@ -73,14 +73,21 @@ impl Controller {
         self.claimed(actor, claimed).await.map(Some).map_err(ClaimError::Other)
     }
 
+    /// The claim is written: whatever goes wrong with the waiting, the container is the creation's.
     async fn claimed(&self, actor: &Actor, claimed: Container) -> Result<ContainerView> {
         let waited =
-            self.wait_until(Some(actor), claimed.id, Condition::Running, CLAIM_TIMEOUT).await?;
+            self.wait_until(Some(actor), claimed.id, Condition::Running, CLAIM_TIMEOUT).await;
         // The client's next request goes to its URL.
         self.propagation().await;
-        match waited.container {
-            Some(view) => Ok(view),
-            None => self.view(claimed).await,
+        match waited {
+            Ok(waited) => match waited.container {
+                Some(view) => Ok(view),
+                None => self.view(claimed).await,
+            },
+            Err(error) => {
+                tracing::warn!(container = %claimed.id, %error, "a claimed container was not waited for");
+                self.view(claimed).await
+            }
         }
     }
 }
