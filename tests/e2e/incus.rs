@@ -1,9 +1,18 @@
 //! The same product with Incus as its runtime.
 
-use std::time::Duration;
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::Path,
+    process::{Child, Command, Stdio},
+    thread,
+    time::Duration,
+};
 
-use anyhow::{Result, ensure};
-use gantry_tests::{Container, Gantry, Options, walk};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use gantry_tests::{Container, Gantry, Options, wait_until, walk};
+use serde_json::{Value, json};
+use tempfile::TempDir;
 
 /// Names the socket of the Incus that tests may use; `scripts/incus run` sets it.
 const SOCKET: &str = "GANTRY_TEST_INCUS";
@@ -72,4 +81,172 @@ fn gantry_says_what_it_lacks_where_no_incus_listens() -> Result<()> {
         ensure!(said.contains(want), "{want} in {said}");
     }
     Ok(())
+}
+
+/// Says how many containers are asked for while Incus dies; an even number.
+const CREATIONS: &str = "GANTRY_TEST_CREATIONS";
+/// How many unless that says so: 20 take half a minute where the cores are busy.
+const CREATIONS_DEFAULT: usize = 8;
+
+#[expect(clippy::disallowed_methods, reason = "who runs the test says how much it shall do")]
+fn creations() -> usize {
+    let said = std::env::var(CREATIONS).ok();
+    said.and_then(|count| count.parse().ok()).unwrap_or(CREATIONS_DEFAULT)
+}
+
+#[test]
+fn all_creations_come_to_their_end_although_incus_is_killed_in_the_middle() {
+    // Where the shared one cannot be had, this cannot either.
+    if socket().is_none() {
+        return;
+    }
+    let mut incus = Incus::start().expect("an Incus of its own");
+    let options = Options::incus(&incus.socket()).set("runtime.incus_pool=plain");
+    let half = creations() / 2;
+    walk(options, |gantry| {
+        small_image(&gantry.state().join("images/busybox"))?;
+        let project = gantry.create_project("many")?;
+        let mut made = create(gantry, &project, half)?;
+        wait_until("some run", SOON, || running(gantry).is_ok_and(|ids| ids.len() >= 2))?;
+        incus.kill()?;
+        // The API takes wishes while there is no Incus.
+        made.extend(create(gantry, &project, half)?);
+        incus.run()?;
+        let failed = || gantry.json(&["containers", "list", "--limit", "100"]);
+        wait_until("all run", SOON, || running(gantry).is_ok_and(|ids| ids == made))
+            .with_context(|| format!("{:?}", failed()))?;
+        let addresses = incus.addresses()?;
+        ensure!(addresses.len() == made.len(), "{addresses:?} instead of {made:?}");
+        let unlike: BTreeSet<&String> = addresses.iter().collect();
+        ensure!(unlike.len() == made.len(), "shared addresses: {addresses:?}");
+        Ok(())
+    });
+}
+
+/// Asks for containers from several clients at once; gives their ids.
+fn create(gantry: &Gantry, project: &str, count: usize) -> Result<BTreeSet<String>> {
+    let image = ["--container-image", "busybox/1", "--no-hoody-kit"];
+    thread::scope(|scope| {
+        let clients: Vec<_> =
+            (0..count).map(|_| scope.spawn(|| gantry.create(project, &image))).collect();
+        let made = clients.into_iter().map(|client| {
+            let made = client.join();
+            Ok(made.map_err(|panic| anyhow!("a client panicked: {panic:?}"))??.id)
+        });
+        made.collect()
+    })
+}
+
+/// The ids of the containers that run.
+fn running(gantry: &Gantry) -> Result<BTreeSet<String>> {
+    let list = gantry.json(&["containers", "list", "--limit", "100"])?;
+    let list = list["containers"].as_array().context("no list")?;
+    let run = list.iter().filter(|one| one["status"] == "running");
+    Ok(run.filter_map(|one| one["id"].as_str().map(str::to_owned)).collect())
+}
+
+/// An image of one program and an init that sleeps.
+fn small_image(dir: &Path) -> Result<()> {
+    fs::create_dir_all(dir)?;
+    let script = "set -e; cd \"$(mktemp -d)\"
+        mkdir bin sbin etc proc sys dev run root ramdisk tmp; cp /bin/busybox bin
+        for name in sh sleep cat ip; do ln -s busybox bin/$name; done
+        echo 'root:x:0:0::/root:/bin/sh' > etc/passwd
+        printf '#!/bin/sh\ntrap \"exit 0\" TERM\nwhile :; do sleep 1000 & wait $!; done\n' > sbin/init
+        chmod 755 sbin/init; tar -cf \"$1\" *; rm -r \"$PWD\"";
+    let tar = dir.join("1.tar");
+    let output = Command::new("sh").args(["-c", script, "sh"]).arg(&tar).output()?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
+}
+
+/// An Incus that a test may kill: all others use the one of `scripts/incus`.
+struct Incus {
+    dir: TempDir,
+    child: Option<Child>,
+}
+
+impl Incus {
+    /// Starts it, with a pool of directories.
+    fn start() -> Result<Self> {
+        let dir = tempfile::Builder::new().prefix("gantry-incus-").tempdir_in("/var/lib")?;
+        let mut incus = Self { dir, child: None };
+        incus.run()?;
+        incus.call("POST", "/1.0/storage-pools", &json!({ "name": "plain", "driver": "dir" }))?;
+        Ok(incus)
+    }
+
+    fn socket(&self) -> String {
+        self.dir.path().join("unix.socket").display().to_string()
+    }
+
+    /// Starts the daemon and waits until it answers.
+    fn run(&mut self) -> Result<()> {
+        let places = ["/usr/libexec/incus", "/usr/lib/incus", "/opt/incus/bin"];
+        let program = places.iter().map(|place| Path::new(place).join("incusd"));
+        let program = program.into_iter().find(|path| path.exists()).context("no incusd")?;
+        let log = self.dir.path().join("incusd.log");
+        let child = Command::new(&program)
+            .args(["--group", "root", "--logfile"])
+            .arg(log)
+            .env("INCUS_DIR", self.dir.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
+        self.child = Some(child);
+        let ready = Command::new(&program)
+            .args(["waitready", "--timeout=60"])
+            .env("INCUS_DIR", self.dir.path())
+            .output()?;
+        ensure!(ready.status.success(), "{}", String::from_utf8_lossy(&ready.stderr));
+        Ok(())
+    }
+
+    fn kill(&mut self) -> Result<()> {
+        let mut child = self.child.take().context("Incus does not run")?;
+        child.kill()?;
+        child.wait()?;
+        Ok(())
+    }
+
+    fn call(&self, method: &str, path: &str, body: &Value) -> Result<Value> {
+        let output = Command::new("curl")
+            .args(["--silent", "--show-error", "--max-time", "30", "--request", method])
+            .args(["--unix-socket", &self.socket(), "--data", &body.to_string()])
+            .arg(format!("http://incus{path}"))
+            .output()?;
+        let answer: Value = serde_json::from_slice(&output.stdout)
+            .with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
+        if answer["type"] == "error" {
+            bail!("{method} {path}: {answer}");
+        }
+        Ok(answer["metadata"].clone())
+    }
+
+    /// The addresses of all of its instances.
+    fn addresses(&self) -> Result<Vec<String>> {
+        let path = "/1.0/instances?recursion=1&all-projects=true";
+        let list = self.call("GET", path, &Value::Null)?;
+        let list = list.as_array().context("no list")?.iter();
+        let address =
+            |one: &Value| one["devices"]["eth0"]["ipv4.address"].as_str().map(str::to_owned);
+        list.map(|one| address(one).context("no address")).collect()
+    }
+}
+
+impl Drop for Incus {
+    /// Best effort: a test has its result by now.
+    fn drop(&mut self) {
+        if self.child.is_some() {
+            drop(self.kill());
+        }
+        let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
+        let dir = self.dir.path().display().to_string();
+        for line in mounts.lines().rev() {
+            if let Some(point) = line.split(' ').nth(1).filter(|point| point.starts_with(&dir)) {
+                drop(Command::new("umount").args(["--lazy", point]).status());
+            }
+        }
+    }
 }

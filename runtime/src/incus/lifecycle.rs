@@ -198,6 +198,8 @@ impl Inner {
         let ramdisk = self.ramdisk(order).await?;
         let prepared = self.prepare(order, &instance, address, ramdisk).await;
         prepared.map_err(|fault| fault.during("preparing the container"))?;
+        // An Incus that was killed while it started the container leaves the link, whose name the next needs.
+        self.network.unplug(order.id, address).await?;
         self.act(order.id, "start", false, CHANGE_TIMEOUT).await.map_err(|f| f.during(WHAT))?;
         self.known.runs(order.id);
         self.network.seal(address).await?;
