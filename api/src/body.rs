@@ -11,6 +11,7 @@ use http::{HeaderMap, header};
 use serde_json::{Map, Value};
 
 use crate::{
+    caller::Caller,
     fields::{Field, Fields},
     problem::{Kind, Problem},
 };
@@ -20,7 +21,8 @@ pub(crate) const BODY_BYTES_MAX: usize = 1024 * 1024;
 /// How long a client may take to send a body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A body that was read and is a JSON object, or is empty.
+/// A body that was read and is a JSON object, or is empty. Whoever sent it still is who it was when its first
+/// octet was waited for, and may do the same.
 ///
 /// The clients send `Content-Type: application/json` with nothing behind it on every call, so an
 /// empty body is never a syntax error; a call that needs fields names the missing ones instead.
@@ -65,6 +67,7 @@ impl<S: Send + Sync> FromRequest<S> for JsonObject {
         if bytes.is_empty() {
             return Ok(Self(Map::new()));
         }
+        Caller::check_still(&parts).await?;
         check_type(&parts.headers)?;
         parse(&bytes).map(Self)
     }

@@ -94,18 +94,38 @@ impl Credential {
     }
 }
 
+/// What the caller of a request was let in by, for when the rest of the request has arrived.
+#[derive(Clone)]
+struct Admission {
+    front: Front,
+    credential: Credential,
+}
+
 impl Caller {
+    /// Refuses a request whose caller has lost, while the body arrived, what it was let in by, or may do
+    /// other things by now: who holds a body back does not keep rights.
+    pub(crate) async fn check_still(parts: &Parts) -> Result<(), Problem> {
+        let known = (parts.extensions.get::<Self>(), parts.extensions.get::<Admission>());
+        let (Some(Self(actor)), Some(Admission { front, credential })) = known else {
+            return Ok(());
+        };
+        let now = credential.check(front).await?;
+        if now == *actor { Ok(()) } else { Err(gantry_control::Error::Conflict.into()) }
+    }
+
     /// Authenticates once for each request, however often it is asked.
     pub(crate) async fn authenticate(parts: &mut Parts, front: &Front) -> Result<Self, Problem> {
         if let Some(caller) = parts.extensions.get::<Self>() {
             return Ok(caller.clone());
         }
-        let actor = Credential::of(parts)?.check(front).await?;
+        let credential = Credential::of(parts)?;
+        let actor = credential.check(front).await?;
         if let Some(Signature(slot)) = parts.extensions.get() {
             slot.get_or_init(|| Signed::new(&actor));
         }
         let caller = Self(actor);
         parts.extensions.insert(caller.clone());
+        parts.extensions.insert(Admission { front: front.clone(), credential });
         Ok(caller)
     }
 }

@@ -55,7 +55,7 @@ const EXPIRES: Field = Field::new(
 const OTP: Field =
     Field::new("otp_code", Holds::Text { min: 0, max: 12 }, "Accepted; there is no second factor");
 const KEY: Field =
-    Field::new("public_key", Holds::Text { min: 64, max: 64 }, "64 lower-case hexadecimal digits under which others see what it shows; no other token has the same").nullable();
+    Field::new("public_key", Holds::Text { min: 64, max: 64 }, "64 lower-case hexadecimal digits under which others see what it shows; no other token has the same, and nobody checks who has the private key").nullable();
 const STORAGE: Field = Field::new(
     "public_storage",
     Holds::Text { min: 0, max: 65_536 },
@@ -79,7 +79,7 @@ static CREATE: [Field; 13] = [
     Field::new(
         "deny_reauthorization",
         Holds::Flag,
-        "Whether it can neither make tokens nor read the vault; it needs expires_at then",
+        "Whether it can neither make tokens nor read the vault; it needs expires_at then. Who may change it later may also give it these",
     ),
 ];
 

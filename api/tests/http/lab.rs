@@ -18,7 +18,7 @@ use http::{HeaderMap, Method, Request, StatusCode, header};
 use http_body_util::BodyExt as _;
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::task::JoinSet;
+use tokio::{sync::oneshot, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
@@ -180,13 +180,39 @@ impl Lab {
         self.dir.path()
     }
 
-    pub(crate) async fn send(&self, ask: Ask) -> Reply {
+    pub(crate) async fn send(&self, mut ask: Ask) -> Reply {
+        let body = Body::from(std::mem::take(&mut ask.body));
+        self.send_body(ask, body).await
+    }
+
+    /// Sends a request whose body arrives once `meanwhile` is over, which begins when the body is waited for.
+    pub(crate) async fn send_while(
+        &self,
+        mut ask: Ask,
+        meanwhile: impl Future<Output = ()>,
+    ) -> Reply {
+        let (wanted, is_wanted) = oneshot::channel();
+        let (arrives, has_arrived) = oneshot::channel();
+        let text = std::mem::take(&mut ask.body);
+        let body = Body::from_stream(futures_util::stream::once(async move {
+            wanted.send(()).unwrap();
+            has_arrived.await.map(|()| text)
+        }));
+        let (reply, ()) = tokio::join!(self.send_body(ask, body), async {
+            is_wanted.await.unwrap();
+            meanwhile.await;
+            arrives.send(()).unwrap();
+        });
+        reply
+    }
+
+    async fn send_body(&self, ask: Ask, body: Body) -> Reply {
         let (method, path) = (ask.method.to_string(), ask.path.clone());
         let mut request = Request::builder().method(ask.method).uri(ask.path);
         for (name, value) in ask.headers {
             request = request.header(name, value);
         }
-        let mut request = request.body(Body::from(ask.body)).unwrap();
+        let mut request = request.body(body).unwrap();
         let address: SocketAddr = "192.0.2.7:4711".parse().unwrap();
         request.extensions_mut().insert(ClientAddress(address));
         request.extensions_mut().insert(Realm(ask.realm));

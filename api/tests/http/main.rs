@@ -19,6 +19,7 @@ mod faults;
 #[cfg(test)]
 mod firewall;
 #[cfg(test)]
+mod held_back;
 mod inside;
 #[cfg(test)]
 mod lab;

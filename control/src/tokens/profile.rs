@@ -36,7 +36,6 @@ impl ProfileChange {
         if self == Self::default() {
             return Ok(None);
         }
-        actor.require(Leaf::ResourcesPublicProfile)?;
         let before = profile.clone();
         let mut errors = Vec::new();
         if let Patch::Set(key) = &self.public_key {
@@ -60,7 +59,11 @@ impl ProfileChange {
                 Patch::Set(value) => *field = Some(value),
             }
         }
-        Ok((profile != before).then_some(profile))
+        if profile == before {
+            return Ok(None);
+        }
+        actor.require(Leaf::ResourcesPublicProfile)?;
+        Ok(Some(profile))
     }
 }
 
