@@ -20,6 +20,7 @@ mod faults;
 mod firewall;
 #[cfg(test)]
 mod held_back;
+#[cfg(test)]
 mod inside;
 #[cfg(test)]
 mod lab;
