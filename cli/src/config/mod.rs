@@ -20,6 +20,7 @@ use figment::{
 use gantry_control::Signing;
 use gantry_model::{Domain, ServerName};
 use gantry_proxy::UpstreamSource;
+use reqwest::Url;
 use serde_json::json;
 
 use self::reader::{DEFAULT_ORIGIN, FLAG_ORIGIN, Reader};
@@ -100,6 +101,8 @@ pub(crate) enum RuntimeKind {
 pub(crate) struct RuntimeConfig {
     pub(crate) kind: RuntimeKind,
     pub(crate) images: PathBuf,
+    /// The simplestreams server, if one is named.
+    pub(crate) image_server: Option<Url>,
     pub(crate) bridge: String,
     pub(crate) subnet: ipnet::Ipv4Net,
     pub(crate) cgroup: String,
@@ -378,6 +381,7 @@ fn read_runtime(reader: &mut Reader<'_>) -> Option<RuntimeConfig> {
     let kind = reader.word("runtime.kind", &kinds);
     let incus = read_incus(reader);
     let images = reader.path("runtime.images");
+    let image_server = reader.key("runtime.image_server", image_server);
     let bridge = reader.key("runtime.bridge", |value| {
         let name = value.as_str().unwrap_or_default();
         // 15 is the kernel's limit for interface names.
@@ -399,6 +403,7 @@ fn read_runtime(reader: &mut Reader<'_>) -> Option<RuntimeConfig> {
     Some(RuntimeConfig {
         kind: kind?,
         images: images?,
+        image_server: image_server?,
         bridge: bridge?,
         subnet: subnet?,
         cgroup: cgroup?,
@@ -409,6 +414,22 @@ fn read_runtime(reader: &mut Reader<'_>) -> Option<RuntimeConfig> {
         pids: u32::try_from(pids?).ok()?,
         incus: incus?,
     })
+}
+
+/// The address of a simplestreams server; empty for none.
+fn image_server(value: &Value) -> Result<Option<Url>, String> {
+    let rule = || "must be an address such as \"https://images.example.com\", or empty".to_owned();
+    let text = value.as_str().ok_or_else(rule)?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let plain = |url: &Url| {
+        matches!(url.scheme(), "https" | "http")
+            && url.has_host()
+            && url.query().is_none()
+            && url.fragment().is_none()
+    };
+    Url::parse(text).ok().filter(plain).map(Some).ok_or_else(rule)
 }
 
 fn read_incus(reader: &mut Reader<'_>) -> Option<IncusConfig> {

@@ -253,7 +253,7 @@ fn all_errors_are_reported_at_once_with_file_and_key() {
     let file = write(
         "loose = 1\n[server]\ndomain = \"127.0.0.1\"\nname = \"a.b\"\nstate = \"here\"\n\
          [edge]\nhttps = []\nhttpz = \"x\"\nadmin = \"0.0.0.0:1\"\nworkers = 0\n\
-         [runtime]\nkind = \"podman\"\nsubnet = \"10.88.0.1/16\"\nmemory_mib = \"much\"\n\
+         [runtime]\nkind = \"podman\"\nsubnet = \"10.88.0.1/16\"\nimage_server = \"images.example.com\"\nmemory_mib = \"much\"\n\
          [log]\nlevel = 5\n[nowhere]\nat = 1\n",
     );
     let flags = ["edge.idle_timeout_s=never", "no key"];
@@ -269,6 +269,7 @@ fn all_errors_are_reported_at_once_with_file_and_key() {
         (&name, "edge.workers", "\"auto\""),
         (&name, "runtime.kind", "\"embedded\" or \"incus\" or \"fake\""),
         (&name, "runtime.subnet", "IPv4 network"),
+        (&name, "runtime.image_server", "https://images.example.com"),
         (&name, "runtime.memory_mib", "whole number"),
         (&name, "log.level", "level"),
         (&name, "nowhere.at", "no such key"),

@@ -72,6 +72,7 @@ pub(super) async fn open_embedded(config: &Config, files: &Files) -> anyhow::Res
     settings.dir = files.runtime_dir();
     settings.image_dir = images.dir;
     settings.tarballs = images.tarballs;
+    settings.image_server = images.server;
     settings.cgroup.clone_from(&chosen.cgroup);
     settings.mapping = images.mapping;
     settings.network = network(config);
@@ -97,6 +98,7 @@ fn images(config: &Config, files: &Files) -> ImagesConfig {
     let mut images = ImagesConfig::new(kit::recipes());
     images.dir.clone_from(&chosen.images);
     images.tarballs = files.dir().join("images");
+    images.server.clone_from(&chosen.image_server);
     images.mapping.base = chosen.id_base;
     images.mapping.size = chosen.id_count;
     images

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use reqwest::Url;
+
 use super::{
     Recipe,
     image::{DIR_DEFAULT, ImagesConfig, Mapping, TARBALLS_DEFAULT},
@@ -18,6 +20,8 @@ pub struct Config {
     pub image_dir: PathBuf,
     /// Where the operator's tarballs are looked for; need not exist.
     pub tarballs: PathBuf,
+    /// The simplestreams server that has images of other names, if there is one.
+    pub image_server: Option<Url>,
     /// What images can be made.
     pub recipes: Vec<Recipe>,
     /// The OCI runtime, by name or by path; `crun` is possible.
@@ -39,6 +43,7 @@ impl Config {
             dir: "/var/lib/gantry/runtime".into(),
             image_dir: DIR_DEFAULT.into(),
             tarballs: TARBALLS_DEFAULT.into(),
+            image_server: None,
             recipes,
             runc: "runc".into(),
             nft: "nft".into(),
@@ -52,6 +57,7 @@ impl Config {
         ImagesConfig {
             dir: self.image_dir.clone(),
             tarballs: self.tarballs.clone(),
+            server: self.image_server.clone(),
             recipes: self.recipes.clone(),
             mapping: self.mapping,
         }

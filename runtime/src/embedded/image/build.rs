@@ -25,6 +25,7 @@ use super::{
     log::Log,
     script::{self, COMMAND_MARK, Script},
     source::{Archive, Packing, Part, Plan, Source},
+    streams::{Fault, Remote, Streams},
     tarball::{self, Release},
     unpack::{Unpacked, unpack},
 };
@@ -71,6 +72,11 @@ enum Cause {
     NoArchive,
     #[error("the Kit needs the release of Debian that it was made for, and this is {found}")]
     NotForTheKit { found: String },
+    #[error("the image server did not give it")]
+    ImageServer {
+        #[source]
+        source: Fault,
+    },
     #[error("the build did not come to its end")]
     Lost {
         #[source]
@@ -91,6 +97,11 @@ impl Failure {
 
     fn lost_by(source: impl Into<BoxError>) -> Self {
         Self::new("building it", Cause::Lost { source: Some(source.into()) })
+    }
+
+    /// An image server that did not give what was asked of it.
+    pub(super) fn image_server(step: &'static str, source: Fault) -> Self {
+        Self::new(step, Cause::ImageServer { source })
     }
 
     /// A tarball that the Kit cannot be added to.
@@ -131,6 +142,7 @@ pub(super) struct Builder {
     mapping: Mapping,
     /// How the host's apt reaches its archive, beside the sources.
     apt_options: Arc<[String]>,
+    streams: Option<Arc<Streams>>,
     progress: watch::Sender<Option<Progress>>,
     slots: Arc<Semaphore>,
 }
@@ -156,6 +168,7 @@ struct Stage {
 const STARTING: Stage = Stage { step: "preparing the build", fraction: 0.0 };
 const READING: Stage = Stage { step: "reading the package lists", fraction: 0.02 };
 const FETCHING: Stage = Stage { step: "fetching packages", fraction: 0.08 };
+const DOWNLOADING: Stage = Stage { step: "downloading the image", fraction: 0.02 };
 const INSTALLING: Stage = Stage { step: "installing packages", fraction: 0.25 };
 const CONFIGURING: Stage = Stage { step: "setting up services", fraction: 0.8 };
 const UNPACKING: Stage = Stage { step: "unpacking the image", fraction: 0.85 };
@@ -167,10 +180,11 @@ impl Builder {
         cache: Cache,
         mapping: Mapping,
         apt_options: Vec<String>,
+        streams: Option<Arc<Streams>>,
         progress: watch::Sender<Option<Progress>>,
     ) -> Self {
         let (apt_options, slots) = (apt_options.into(), Arc::new(Semaphore::new(BUILDS_MAX)));
-        Self { cache, mapping, apt_options, progress, slots }
+        Self { cache, mapping, apt_options, streams, progress, slots }
     }
 
     /// Makes the image of the plan, or takes the one that another process made meanwhile. Whatever
@@ -249,25 +263,55 @@ impl Build<'_> {
                 let command = debian::command(self.work.path(), recipe, archives, &script, options);
                 self.unpack_output("mmdebstrap", command).await
             }
-            Source::Tarball { path, packing, recipe: None, .. } => {
-                self.unpack_tarball(path, *packing, "rootfs", self.builder.mapping).await
+            Source::Tarball { path, packing, recipe, archives, .. } => {
+                self.tarball(path, *packing, recipe.as_ref(), archives).await
             }
-            Source::Tarball { path, packing, recipe: Some(recipe), archives, .. } => {
-                self.check(path, *packing, recipe).await?;
-                let script = self.script(recipe, archives)?;
-                let options = &self.builder.apt_options;
-                let text = tarball::install_text(recipe, archives, &script, options);
-                let install = self.work.path().join("install");
-                fs::write(&install, text).map_err(Failure::io(self.at.step, "writing a script"))?;
-                let stage = Mapping { base: 0, size: u32::MAX };
-                self.unpack_tarball(path, *packing, "stage", stage).await?;
-                let mut command = debian::contained("sh", self.work.path());
-                command.arg(install).arg(self.work.path().join("stage"));
-                let unpacked = self.unpack_output("apt-get", command).await?;
-                self.remove("stage").await?;
-                Ok(unpacked)
+            Source::Remote { file, recipe, archives } => {
+                let path = self.download(file).await?;
+                let made = self.tarball(&path, Packing::Xz, recipe.as_ref(), archives).await?;
+                let removed = tokio::fs::remove_file(&path).await;
+                removed.map_err(Failure::io(WRITING.step, "removing the download"))?;
+                Ok(made)
             }
         }
+    }
+
+    /// Unpacks a tarball as it is, or with a recipe applied to it.
+    async fn tarball(
+        &mut self,
+        path: &Path,
+        packing: Packing,
+        recipe: Option<&Recipe>,
+        archives: &[Archive],
+    ) -> Result<Unpacked, Failure> {
+        let Some(recipe) = recipe else {
+            return self.unpack_tarball(path, packing, "rootfs", self.builder.mapping).await;
+        };
+        self.check(path, packing, recipe).await?;
+        let script = self.script(recipe, archives)?;
+        let options = &self.builder.apt_options;
+        let text = tarball::install_text(recipe, archives, &script, options);
+        let install = self.work.path().join("install");
+        fs::write(&install, text).map_err(Failure::io(self.at.step, "writing a script"))?;
+        let stage = Mapping { base: 0, size: u32::MAX };
+        self.unpack_tarball(path, packing, "stage", stage).await?;
+        let mut command = debian::contained("sh", self.work.path());
+        command.arg(install).arg(self.work.path().join("stage"));
+        let unpacked = self.unpack_output("apt-get", command).await?;
+        self.remove("stage").await?;
+        Ok(unpacked)
+    }
+
+    /// Fetches a file of the image server.
+    async fn download(&mut self, file: &Remote) -> Result<PathBuf, Failure> {
+        self.enter(DOWNLOADING, &file.url);
+        let path = self.work.path().join("download");
+        let span = UNPACKING.fraction - DOWNLOADING.fraction;
+        let Some(streams) = self.builder.streams.clone() else { return Err(Failure::lost()) };
+        let show = |share| self.show(DOWNLOADING.fraction + share * span, &file.url);
+        let downloaded = streams.download(file, &path, show).await;
+        downloaded.map_err(|fault| Failure::image_server(DOWNLOADING.step, fault))?;
+        Ok(path)
     }
 
     fn script(&self, recipe: &Recipe, archives: &[Archive]) -> Result<Script, Failure> {

@@ -1,8 +1,9 @@
 //! Turns image names into root file systems.
 //!
-//! An image comes from one of two sources: a tarball that the operator laid into a directory
-//! (`<os>/<release>.tar`, `.tar.gz` or `.tar.zst`), or `mmdebstrap` run against the Debian archive
-//! that the host's own apt uses. Either way it is unpacked once, with every owner shifted by the
+//! An image comes from one of three sources: a tarball that the operator laid into a directory
+//! (`<os>/<release>.tar`, `.tar.gz`, `.tar.xz` or `.tar.zst`), `mmdebstrap` run against the Debian
+//! archive that the host's own apt uses, or the simplestreams server that the operator named, in this
+//! order. Whichever it is, it is unpacked once, with every owner shifted by the
 //! mapping of the user namespace, into a cache that is keyed by what went into it. The result is
 //! the read-only lower layer of any number of containers.
 //!
@@ -21,9 +22,12 @@ mod flight;
 mod log;
 mod script;
 mod source;
+mod streams;
 mod tarball;
 mod unpack;
 
+#[cfg(test)]
+mod streams_tests;
 #[cfg(test)]
 mod tests;
 
@@ -33,6 +37,7 @@ use std::{
 };
 
 use gantry_model::container::ImageName;
+use reqwest::Url;
 use tokio::sync::watch;
 
 use self::{
@@ -71,8 +76,10 @@ impl Default for Mapping {
 pub struct ImagesConfig {
     /// The cache; made when missing. Must be on a disk that overlayfs can use as lower layer.
     pub dir: PathBuf,
-    /// The operator's tarballs, `<os>/<release>.tar[.gz|.zst]`; need not exist.
+    /// The operator's tarballs, `<os>/<release>.tar[.gz|.xz|.zst]`; need not exist.
     pub tarballs: PathBuf,
+    /// The simplestreams server that has images of other names, if there is one.
+    pub server: Option<Url>,
     /// What can be built, each (image, kit) at most once.
     pub recipes: Vec<Recipe>,
     /// The mapping that all containers share.
@@ -85,6 +92,7 @@ impl ImagesConfig {
         Self {
             dir: DIR_DEFAULT.into(),
             tarballs: TARBALLS_DEFAULT.into(),
+            server: None,
             recipes,
             mapping: Mapping::default(),
         }
@@ -133,7 +141,10 @@ impl Images {
         let cache = Cache::open(config.dir.clone()).await?;
         let (sources, options) = tokio::join!(Sources::open(&config), source::host_apt_options());
         let (progress, _) = watch::channel(None);
-        let builder = Builder::new(cache.clone(), config.mapping, options, progress.clone());
+        let sources = sources?;
+        let streams = sources.streams();
+        let builder =
+            Builder::new(cache.clone(), config.mapping, options, streams, progress.clone());
         let flights = Flights::default();
         Ok(Self { inner: Arc::new(Inner { sources, cache, flights, builder, progress }) })
     }

@@ -1,5 +1,5 @@
-//! Which source an image name leads to: a tarball of the operator's, or a recipe and the Debian
-//! archive that the host's own apt uses.
+//! Which source an image name leads to: a tarball of the operator's, a recipe and the Debian archive
+//! that the host's own apt uses, or a file of an image server.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -15,14 +15,21 @@ use gantry_model::container::ImageName;
 use sha2::{Digest as _, Sha256};
 use tokio::process::Command;
 
-use super::{ImagesConfig, Mapping, build::Failure, cache};
+use super::{
+    ImagesConfig, Mapping,
+    build::Failure,
+    cache,
+    streams::{Remote, Streams},
+    tarball::Release,
+};
 use crate::{Error, Kit, Result, embedded::Recipe};
 
 /// The endings of tarballs, and how each is packed.
-const ENDINGS: [(&str, Packing); 4] = [
+const ENDINGS: [(&str, Packing); 5] = [
     ("tar", Packing::Plain),
     ("tar.gz", Packing::Gzip),
     ("tgz", Packing::Gzip),
+    ("tar.xz", Packing::Xz),
     ("tar.zst", Packing::Zstd),
 ];
 
@@ -33,6 +40,8 @@ pub(super) enum Packing {
     Plain,
     /// With gzip.
     Gzip,
+    /// With xz.
+    Xz,
     /// With Zstandard.
     Zstd,
 }
@@ -91,6 +100,15 @@ pub(super) enum Source {
         /// Where packages come from.
         archives: Vec<Archive>,
     },
+    /// Fetched from the image server, then like a tarball.
+    Remote {
+        /// The file.
+        file: Remote,
+        /// What to add.
+        recipe: Option<Recipe>,
+        /// Where packages come from.
+        archives: Vec<Archive>,
+    },
 }
 
 /// How one image is made on this host: all that its cache key depends on.
@@ -120,7 +138,8 @@ impl Plan {
         part(&self.mapping.size.to_le_bytes());
         let (recipe, archives) = match &self.source {
             Source::Debian { recipe, archives } => (Some(recipe), archives),
-            Source::Tarball { digest, recipe, archives, .. } => {
+            Source::Tarball { digest, recipe, archives, .. }
+            | Source::Remote { file: Remote { sha256: digest, .. }, recipe, archives } => {
                 part(digest.as_bytes());
                 (recipe.as_ref(), archives)
             }
@@ -161,6 +180,7 @@ pub(super) struct Sources {
     tarballs: PathBuf,
     mapping: Mapping,
     archives: Vec<Archive>,
+    streams: Option<Arc<Streams>>,
     /// Digests of tarballs by what changes when the file does.
     digests: Digests,
 }
@@ -169,21 +189,32 @@ pub(super) struct Sources {
 type Digests = Arc<Mutex<HashMap<(PathBuf, u64, i64, u64), String>>>;
 
 impl Sources {
-    /// Reads the host's apt configuration.
-    pub(super) async fn open(config: &ImagesConfig) -> Self {
+    /// Reads the host's apt configuration. Fails where no request can be made to the image server, as
+    /// without any certificates.
+    pub(super) async fn open(config: &ImagesConfig) -> Result<Self> {
+        let streams = config.server.as_ref().map(|server| Streams::open(server, &config.dir));
+        let streams = streams
+            .transpose()
+            .map_err(|fault| Error::failed("setting up requests to the image server", fault))?;
         // Tarballs as they are need none, and asking takes most of a second.
         let known = if config.recipes.is_empty() { Ok(Vec::new()) } else { host_archives().await };
         let archives = known.unwrap_or_else(|error| {
             tracing::warn!(%error, "no Debian archive is known: images come from tarballs only");
             Vec::new()
         });
-        Self {
+        Ok(Self {
             recipes: config.recipes.clone(),
             tarballs: config.tarballs.clone(),
             mapping: config.mapping,
             archives,
+            streams: streams.map(Arc::new),
             digests: Digests::default(),
-        }
+        })
+    }
+
+    /// The image server, if there is one.
+    pub(super) fn streams(&self) -> Option<Arc<Streams>> {
+        self.streams.clone()
     }
 
     /// Takes these for the archives of the host.
@@ -192,7 +223,8 @@ impl Sources {
         self.archives = archives;
     }
 
-    /// How the image is made. A tarball goes before the archive, because the operator put it there.
+    /// How the image is made. A tarball goes before the archive, because the operator put it there; the
+    /// image server is asked last, because it is the farthest.
     pub(super) async fn plan(&self, image: &ImageName, kit: Kit) -> Result<Plan> {
         let recipe = self.recipes.iter().find(|recipe| recipe.image == *image && recipe.kit == kit);
         let tarball = self.tarball(image).await?;
@@ -212,9 +244,7 @@ impl Sources {
             (None, Some(recipe)) => {
                 Source::Debian { recipe: recipe.clone(), archives: self.archives.clone() }
             }
-            (None, None) => {
-                return Err(Error::UnknownImage { name: image.as_str().to_owned() });
-            }
+            (None, None) => self.remote(image, kit).await?,
         };
         Ok(Plan { image: image.clone(), kit, source, mapping: self.mapping })
     }
@@ -229,7 +259,56 @@ impl Sources {
             offered.insert((name.clone(), Kit::None));
             offered.insert((name, Kit::Base));
         }
+        if let Some(streams) = &self.streams {
+            let found = streams.offered().await.unwrap_or_else(|fault| {
+                tracing::warn!(
+                    error = &fault as &dyn std::error::Error,
+                    "the image server's images are not offered"
+                );
+                Vec::new()
+            });
+            for (name, remote) in found {
+                if self.recipe_of_release(Kit::Base, &remote).is_some() {
+                    offered.insert((name.clone(), Kit::Base));
+                }
+                offered.insert((name, Kit::None));
+            }
+        }
         offered.into_iter().collect()
+    }
+
+    /// The file of the image server that an image is made from.
+    async fn remote(&self, image: &ImageName, kit: Kit) -> Result<Source> {
+        let name = || image.as_str().to_owned();
+        let failed = |failure: Failure| Error::ImageBuild {
+            name: name(),
+            step: failure.step().to_owned(),
+            source: Box::new(failure),
+        };
+        let found = match &self.streams {
+            Some(streams) => streams.find(image).await,
+            None => Ok(None),
+        };
+        let found = found.map_err(|fault| {
+            failed(Failure::image_server("asking the image server for it", fault))
+        })?;
+        let file = found.ok_or_else(|| Error::UnknownImage { name: name() })?;
+        let recipe = match kit {
+            Kit::None => None,
+            Kit::Base | Kit::Dev => {
+                let recipe = self.recipe_of_release(kit, &file).cloned();
+                let (id, codename) = (file.os.clone(), file.release.clone());
+                let not = || failed(Failure::not_for_the_kit(Some(&Release { id, codename })));
+                Some(recipe.ok_or_else(not)?)
+            }
+        };
+        Ok(Source::Remote { file, recipe, archives: self.archives.clone() })
+    }
+
+    /// The recipe for the release of Debian that a file of the image server is of.
+    fn recipe_of_release(&self, kit: Kit, file: &Remote) -> Option<&Recipe> {
+        let fits = |recipe: &&Recipe| recipe.kit == kit && recipe.suite == file.release;
+        self.recipes.iter().find(fits).filter(|_| file.os == "debian")
     }
 
     /// The tarball of an image, if the operator has laid one, with its digest.

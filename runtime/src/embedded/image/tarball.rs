@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use lzma_rust2::XzReader;
 use tar::Archive as Tar;
 
 use super::{
@@ -16,6 +17,9 @@ use crate::embedded::Recipe;
 
 /// The most that a compressed tarball may become, in bytes.
 const UNPACKED_BYTES_MAX: u64 = 64 << 30;
+
+/// What unpacking of xz may take of memory, in KiB; its strongest preset takes 65 MiB.
+const XZ_KIB_MAX: u32 = 128 << 10;
 
 /// How long the file that names a release may be, in bytes.
 const OS_RELEASE_BYTES_MAX: u64 = 1 << 16;
@@ -36,6 +40,10 @@ pub(super) fn open(path: &Path, packing: Packing) -> io::Result<Box<dyn Read + S
         Packing::Plain => Box::new(file),
         Packing::Gzip => {
             Box::new(flate2::bufread::MultiGzDecoder::new(file).take(UNPACKED_BYTES_MAX))
+        }
+        // Several streams, one after the other, as programs with threads write them.
+        Packing::Xz => {
+            Box::new(XzReader::new_mem_limit(file, true, XZ_KIB_MAX).take(UNPACKED_BYTES_MAX))
         }
         Packing::Zstd => Box::new(zstd::Decoder::with_buffer(file)?.take(UNPACKED_BYTES_MAX)),
     })

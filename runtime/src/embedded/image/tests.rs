@@ -30,6 +30,7 @@ impl Place {
         let config = ImagesConfig {
             dir: self.cache.path().to_owned(),
             tarballs: self.tarballs.path().to_owned(),
+            server: None,
             recipes,
             mapping: Mapping::default(),
         };
@@ -53,6 +54,12 @@ impl Place {
         let plain = tar.into_inner().unwrap();
         let packed = match path.extension().and_then(std::ffi::OsStr::to_str) {
             Some("zst") => zstd::encode_all(&*plain, 1).unwrap(),
+            Some("xz") => {
+                let options = lzma_rust2::XzOptions::with_preset(1);
+                let mut xz = lzma_rust2::XzWriter::new(Vec::new(), options).unwrap();
+                std::io::Write::write_all(&mut xz, &plain).unwrap();
+                xz.finish().unwrap()
+            }
             Some("gz") => {
                 let level = flate2::Compression::fast();
                 let mut gzip = flate2::write::GzEncoder::new(Vec::new(), level);
@@ -104,11 +111,11 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
 async fn a_tarball_is_unpacked_once_in_any_packing() {
     let Some(place) = Place::new() else { return };
     let files: [(&str, &[u8]); 2] = [("bin/sh", b"ELF"), ("etc/os-release", b"ID=alpine\n")];
-    for ending in ["tar", "tar.gz", "tar.zst"] {
+    for ending in ["tar", "tar.gz", "tar.xz", "tar.zst"] {
         place.lay(&format!("alpine/{}.{ending}", ending.len()), &files);
     }
     let images = place.open(Vec::new()).await;
-    for release in ["3", "6", "7"] {
+    for release in ["3", "6", "6", "7"] {
         let image = name(&format!("alpine/{release}"));
         let first = images.ensure(&image, Kit::None, Freshness::Cached).await.unwrap();
         let stat = fs::metadata(first.path.join("bin/sh")).unwrap();
