@@ -3,7 +3,7 @@
 //! Nobody can reach what waits here and no event tells of it, so that a claimed container is as good as
 //! a new one. One write decides who gets it.
 
-use gantry_model::{ContainerId, ContainerSpec, Generation, Phase, RealmId, Wish};
+use gantry_model::{ContainerId, ContainerSpec, Phase, RealmId, Wish};
 
 use crate::{
     Store,
@@ -201,16 +201,7 @@ async fn refill(tx: &mut Tx, claimed: Container, id: ContainerId, now_ms: i64) -
         id,
         wish: Wish::Running,
         wish_seq: 1,
-        status: ContainerStatus {
-            phase: Phase::Creating,
-            address: None,
-            generation: Generation(0),
-            why: None,
-            done_seq: 0,
-            started_at_ms: None,
-            boot_id: None,
-            fill: None,
-        },
+        status: ContainerStatus::first(Phase::Creating),
         version: Version::FIRST,
         created_at_ms: now_ms,
         updated_at_ms: now_ms,

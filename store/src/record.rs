@@ -199,6 +199,22 @@ pub struct ContainerStatus {
     pub fill: Option<Fill>,
 }
 
+impl ContainerStatus {
+    /// The status of a container that has never run.
+    pub fn first(phase: Phase) -> Self {
+        Self {
+            phase,
+            address: None,
+            generation: Generation(0),
+            why: None,
+            done_seq: 0,
+            started_at_ms: None,
+            boot_id: None,
+            fill: None,
+        }
+    }
+}
+
 /// Files that a container is to get.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fill {

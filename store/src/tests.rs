@@ -2,7 +2,7 @@
 //! records, statements that are refused.
 
 use gantry_model::{
-    ContainerSpec, Generation, Id, Phase, Wish,
+    ContainerSpec, Id, Phase, Wish,
     container::{Color, ContainerName, Environment, ImageName},
     project::{ProjectAlias, ProjectSpec},
 };
@@ -14,7 +14,6 @@ use crate::{
 const HOUR_MS: i64 = 60 * 60 * 1000;
 
 /// A store that looks every ten changes, with one container in it.
-#[expect(clippy::too_many_lines, reason = "one record after the other")]
 async fn world(dir: &tempfile::TempDir, rows: u64) -> (Store, Container) {
     let retention = Retention { age_ms: HOUR_MS, rows, every: 10, since: 0 };
     let store = Store::open_with(&dir.path().join("gantry.db"), retention).await.unwrap();
@@ -69,16 +68,7 @@ async fn world(dir: &tempfile::TempDir, rows: u64) -> (Store, Container) {
         wish_seq: 1,
         source: None,
         prespawn: false,
-        status: ContainerStatus {
-            phase: Phase::Creating,
-            address: None,
-            generation: Generation(0),
-            why: None,
-            done_seq: 0,
-            started_at_ms: None,
-            boot_id: None,
-            fill: None,
-        },
+        status: ContainerStatus::first(Phase::Creating),
         version: Version::FIRST,
         created_at_ms: 0,
         updated_at_ms: 0,

@@ -89,14 +89,8 @@ impl Controller {
                 prespawn: false,
                 wish_seq: 1,
                 status: ContainerStatus {
-                    phase: Phase::Copying,
-                    address: None,
-                    generation: Generation(0),
-                    why: None,
-                    done_seq: 0,
-                    started_at_ms: None,
-                    boot_id: None,
                     fill: Some(Fill { source: origin.source, is_new: true }),
+                    ..ContainerStatus::first(Phase::Copying)
                 },
                 version: Version::FIRST,
                 created_at_ms: now_ms,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use gantry_model::{
-    ContainerSpec, FieldError, Generation, Phase, ProjectId, ServerId, Wish,
+    ContainerSpec, FieldError, Phase, ProjectId, ServerId, Wish,
     container::{Color, Comment, ContainerName, Environment, ImageName, parse_realms},
     project::Level,
     ssh::SshPublicKey,
@@ -118,16 +118,7 @@ impl Controller {
                 source: None,
                 prespawn: false,
                 wish_seq: 1,
-                status: ContainerStatus {
-                    phase: Phase::Creating,
-                    address: None,
-                    generation: Generation(0),
-                    why: None,
-                    done_seq: 0,
-                    started_at_ms: None,
-                    boot_id: None,
-                    fill: None,
-                },
+                status: ContainerStatus::first(Phase::Creating),
                 version: Version::FIRST,
                 created_at_ms: now_ms,
                 updated_at_ms: now_ms,

@@ -3,8 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use gantry_model::{
-    AliasId, ContainerId, ContainerSpec, Generation, Phase, ProjectId, Scheme, ServerId, UserId,
-    Wish,
+    AliasId, ContainerId, ContainerSpec, Phase, ProjectId, Scheme, ServerId, UserId, Wish,
     access::Document,
     alias::AliasTarget,
     container::{Color, ContainerName, Environment, ImageName},
@@ -99,16 +98,7 @@ impl World {
             wish_seq: 1,
             source: None,
             prespawn: false,
-            status: ContainerStatus {
-                phase: Phase::Creating,
-                address: None,
-                generation: Generation(0),
-                why: None,
-                done_seq: 0,
-                started_at_ms: None,
-                boot_id: None,
-                fill: None,
-            },
+            status: ContainerStatus::first(Phase::Creating),
             version: Version::FIRST,
             created_at_ms: NOW_MS,
             updated_at_ms: NOW_MS,

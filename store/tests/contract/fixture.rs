@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use gantry_model::{
-    ContainerId, ContainerSpec, Generation, Id, Phase, ProjectId, RealmId, TokenId, Wish,
+    ContainerId, ContainerSpec, Id, Phase, ProjectId, RealmId, TokenId, Wish,
     container::{Color, ContainerName, Environment, ImageName},
     project::{ProjectAlias, ProjectSpec},
     ssh::SshPublicKey,
@@ -67,16 +67,7 @@ impl World {
             wish_seq: 1,
             source: None,
             prespawn: false,
-            status: ContainerStatus {
-                phase: Phase::Creating,
-                address: None,
-                generation: Generation(0),
-                why: None,
-                done_seq: 0,
-                started_at_ms: None,
-                boot_id: None,
-                fill: None,
-            },
+            status: ContainerStatus::first(Phase::Creating),
             version: Version::FIRST,
             created_at_ms: NOW_MS,
             updated_at_ms: NOW_MS,
