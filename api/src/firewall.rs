@@ -333,9 +333,18 @@ fn state(fields: &mut Fields) -> Option<bool> {
     }
 }
 
-/// The fields that rules must have.
+/// The fields that rules must have. What no rule can have is a mistake; another spelling of what one can
+/// have is not.
 fn filter(fields: &mut Fields, all: bool) -> RuleFilter {
-    RuleFilter { fields: fields.known(), all }
+    let mut wanted = fields.known();
+    for (name, value) in &mut wanted {
+        let Value::String(text) = value else { continue };
+        match Rule::canonical(name, text) {
+            Ok(spelt) => *text = spelt,
+            Err(rule) => fields.refuse_all([FieldError::new(name, rule)]),
+        }
+    }
+    RuleFilter { fields: wanted, all }
 }
 
 fn nothing_named(rule: &str) -> Problem {

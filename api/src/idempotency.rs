@@ -23,6 +23,8 @@ use crate::{
 };
 
 const KEY: HeaderName = HeaderName::from_static("idempotency-key");
+/// The same as people write it.
+const SHOWN: &str = "Idempotency-Key";
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 /// The longest key, in octets.
 const KEY_LEN_MAX: usize = 255;
@@ -65,13 +67,15 @@ async fn replay_or_run(front: Front, request: Request, next: Next) -> Result<Res
                 Kind::RequestInProgress,
                 "A request with this Idempotency-Key is still under way",
             )
+            .about(SHOWN)
             .retry_after_s(1));
         }
         Idempotency::Mismatch => {
             return Err(Problem::new(
                 Kind::IdempotencyMismatch,
                 "This Idempotency-Key was used with another body",
-            ));
+            )
+            .about(SHOWN));
         }
         Idempotency::Done { status, body } => return Ok(replayed(status, body)),
     }
@@ -112,7 +116,7 @@ fn key(headers: &HeaderMap) -> Result<String, Problem> {
         Ok(key.to_owned())
     } else {
         let rule = format!("must be one header of 1 to {KEY_LEN_MAX} visible ASCII characters");
-        Err(Problem::fields(Kind::Invalid, &[FieldError::new("Idempotency-Key", rule)]))
+        Err(Problem::fields(Kind::Invalid, &[FieldError::new(SHOWN, rule)]))
     }
 }
 

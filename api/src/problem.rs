@@ -300,6 +300,14 @@ impl Problem {
         self
     }
 
+    /// Names the part of the request that the refusal is about, as those of wrong values are named, unless its
+    /// data says more already.
+    pub(crate) fn about(mut self, field: &str) -> Self {
+        let named = || serde_json::json!([{ "field": field, "message": self.message }]);
+        self.data = Some(self.data.take().unwrap_or_else(named));
+        self
+    }
+
     pub(crate) fn with_data(mut self, data: Value) -> Self {
         self.data = Some(data);
         self

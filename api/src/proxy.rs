@@ -43,7 +43,7 @@ impl IfMatch {
             Self::Absent => {
                 let message = "The header If-Match is required: send the etag of the document as \
                                you read it, as file:v0";
-                Err(Problem::new(Kind::PreconditionRequired, message))
+                Err(Problem::new(Kind::PreconditionRequired, message).about("If-Match"))
             }
         }
     }

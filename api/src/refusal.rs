@@ -20,17 +20,29 @@ const ROOM_AFTER_S: u64 = 10;
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
         let message = error.to_string();
+        let subject = error.subject();
+        let problem = Self::of(error, message);
+        match subject {
+            Some(subject) => problem.about(subject.as_str()),
+            None => problem,
+        }
+    }
+}
+
+impl Problem {
+    /// Of which kind a refusal is, and what it tells beside its subject.
+    fn of(error: Error, message: String) -> Self {
         match error {
             Error::NotFound(thing) => Self::new(missing(thing), message),
             Error::Invalid(errors) => Self::fields(Kind::Invalid, &errors),
             Error::NameTaken(during) => {
-                on_field(during, Kind::NameTaken, Kind::NameTakenOnUpdate, "name", message)
+                Self::new(during_kind(during, Kind::NameTaken, Kind::NameTakenOnUpdate), message)
             }
             Error::KeyTaken(during) => {
-                on_field(during, Kind::KeyTaken, Kind::KeyTakenOnUpdate, "ssh_public_key", message)
+                Self::new(during_kind(during, Kind::KeyTaken, Kind::KeyTakenOnUpdate), message)
             }
             Error::AliasTaken(during) => {
-                on_field(during, Kind::AliasTaken, Kind::AliasTakenOnUpdate, "alias", message)
+                Self::new(during_kind(during, Kind::AliasTaken, Kind::AliasTakenOnUpdate), message)
             }
             Error::Edge(error) => edge(error, message),
             Error::Snapshot(error) => snapshot(&error, message),
@@ -43,19 +55,19 @@ impl From<Error> for Problem {
             .caused_by(error),
             Error::Sealed(Unopened::Damaged) => inside(error),
             Error::SigningNotConfigured => Self::new(Kind::SigningNotConfigured, message),
-            Error::TokenLimit { .. } => named(Kind::Quota, "tokens", message),
-            Error::PublicKeyTaken => named(Kind::PublicKeyInUse, "public_key", message),
-            Error::PublicStorageLimit { .. } => named(Kind::Quota, "public_storage", message),
-            Error::UsernameTaken => named(Kind::AliasTaken, "username", message),
-            Error::Immutable { field } => named(Kind::Immutable, field, message),
-            Error::MustStop { field } => named(Kind::MustStop, field, message),
+            Error::TokenLimit { .. } => Self::new(Kind::Quota, message),
+            Error::PublicKeyTaken => Self::new(Kind::PublicKeyInUse, message),
+            Error::PublicStorageLimit { .. } => Self::new(Kind::Quota, message),
+            Error::UsernameTaken => Self::new(Kind::AliasTaken, message),
+            Error::Immutable { .. } => Self::new(Kind::Immutable, message),
+            Error::MustStop { .. } => Self::new(Kind::MustStop, message),
             Error::AlreadyThere { operation, project, container, phase } => {
                 operated(Kind::AlreadyThere, operation, project, container, phase, message)
             }
             Error::Refused { operation, project, container, phase, refused } => {
                 operated(refused_kind(refused), operation, project, container, phase, message)
             }
-            Error::MemberExists => named(Kind::MemberExists, "user_id", message),
+            Error::MemberExists => Self::new(Kind::MemberExists, message),
             Error::MemberLimit { .. } | Error::MembershipLimit { .. } | Error::PoolFull { .. } => {
                 Self::new(Kind::Quota, message)
             }
@@ -111,17 +123,17 @@ fn edge(error: EdgeError, message: String) -> Problem {
             let data = json!({ "field": "alias", "value": alias, "scope": scope });
             Problem::new(Kind::AliasInUse, message).with_data(data)
         }
-        EdgeError::AliasReserved => named(Kind::AliasReserved, "alias", message),
-        EdgeError::PortRequired => named(Kind::PortRequired, "port", message),
+        EdgeError::AliasReserved => Problem::new(Kind::AliasReserved, message),
+        EdgeError::PortRequired => Problem::new(Kind::PortRequired, message),
         EdgeError::Finalizing => Problem::new(Kind::Finalizing, message),
         EdgeError::AliasLimit { .. } => Problem::new(Kind::AliasLimit, message),
-        EdgeError::HostnameInUse => named(Kind::HostnameInUse, "hostname", message),
-        EdgeError::HostnameNotProven { .. } => named(Kind::HostnameNotProven, "hostname", message),
+        EdgeError::HostnameInUse => Problem::new(Kind::HostnameInUse, message),
+        EdgeError::HostnameNotProven { .. } => Problem::new(Kind::HostnameNotProven, message),
         EdgeError::Names(_) => {
             Problem::new(Kind::Unavailable, message).retry_after_s(RETRY_AFTER_S).caused_by(error)
         }
         EdgeError::Stale => Problem::new(Kind::PreconditionFailed, message),
-        EdgeError::HooksOfProject => named(Kind::HooksOfProject, "hooks", message),
+        EdgeError::HooksOfProject => Problem::new(Kind::HooksOfProject, message),
         EdgeError::HookLimit => Problem::new(Kind::HookLimit, message),
     }
 }
@@ -142,7 +154,7 @@ fn snapshot(error: &SnapshotError, message: String) -> Problem {
         }
         SnapshotError::Prespawned => Problem::new(Kind::SnapshotOfPrespawned, message),
         SnapshotError::NothingThere => Problem::new(Kind::StateConflict, message),
-        SnapshotError::NameTaken { .. } => named(Kind::SnapshotNameTaken, "alias", message),
+        SnapshotError::NameTaken { .. } => Problem::new(Kind::SnapshotNameTaken, message),
         SnapshotError::ContainerGone => Problem::new(Kind::ContainerNotFound, message),
         SnapshotError::Refused(refused) => Problem::new(refused_kind(refused), message),
         SnapshotError::NotACopy => Problem::new(Kind::NotACopy, message),
@@ -228,18 +240,11 @@ fn refused_kind(refused: Refused) -> Kind {
     }
 }
 
-fn on_field(during: During, create: Kind, update: Kind, field: &str, message: String) -> Problem {
-    let kind = match during {
+fn during_kind(during: During, create: Kind, update: Kind) -> Kind {
+    match during {
         During::Create => create,
         During::Update => update,
-    };
-    named(kind, field, message)
-}
-
-/// A refusal about one field, named in `data` like those of a wrong value.
-fn named(kind: Kind, field: &str, message: String) -> Problem {
-    let data = serde_json::json!([{ "field": field, "message": message }]);
-    Problem::new(kind, message).with_data(data)
+    }
 }
 
 fn operated(

@@ -3,6 +3,8 @@
 //! Every refusal is a variant with what a front needs for its answer; no variant knows a status
 //! code. `Display` is for the client and says what would help. Causes are for the log.
 
+mod subject;
+
 use std::{fmt, time::Duration};
 
 use gantry_model::{
@@ -10,6 +12,7 @@ use gantry_model::{
     firewall::Rules, hook, project::Level,
 };
 
+pub use self::subject::Subject;
 use crate::{names::LookUpFailed, operate::Operation, permissions::Leaf, seal::Unopened};
 
 /// The result of a use case.
@@ -150,8 +153,8 @@ pub enum Forbidden {
     #[error("the token has no vault_access")]
     VaultAccess,
     /// A token may not make one that can do more than itself, nor let a user do that.
-    #[error("a token cannot grant what it does not have: {0}")]
-    Wider(&'static str),
+    #[error("a token cannot grant what it does not have: {}", .0.as_str())]
+    Wider(Subject),
 }
 
 /// Why what is asked about aliases, hostnames, permission documents or hooks cannot be.
@@ -362,16 +365,16 @@ pub enum Error {
     #[error("the user name is taken")]
     UsernameTaken,
     /// This field cannot change after creation.
-    #[error("{field} cannot be changed after creation")]
+    #[error("{} cannot be changed after creation", field.as_str())]
     Immutable {
-        /// The field, in the spelling of the API.
-        field: &'static str,
+        /// The field.
+        field: Subject,
     },
     /// This field changes only while the container is stopped.
-    #[error("{field} can only be changed while the container is stopped; stop it first")]
+    #[error("{} can only be changed while the container is stopped; stop it first", field.as_str())]
     MustStop {
-        /// The field, in the spelling of the API.
-        field: &'static str,
+        /// The field.
+        field: Subject,
     },
     /// The container is in the wanted state already.
     #[error("the container is {phase} already")]
@@ -533,6 +536,7 @@ impl Error {
             Store::VaultKeyLimit { max } => VaultError::Keys { max }.into(),
             Store::VaultSizeLimit { max } => VaultError::Octets { max }.into(),
             Store::PoolFull { max } => Self::PoolFull { max },
+            Store::TokenLimit { max } => Self::TokenLimit { max },
             Store::PublicKeyTaken => Self::PublicKeyTaken,
             Store::PublicStorageLimit { max } => Self::PublicStorageLimit { max },
             Store::QuotaReached { max } => Self::Quota { max },

@@ -38,6 +38,16 @@ pub struct Image {
     pub disk_bytes: Option<u64>,
 }
 
+impl Image {
+    /// The id of the image of this name, whether it is offered here or not.
+    pub fn id_of(name: &ImageName) -> ImageId {
+        let digest: [u8; 32] = Sha256::digest(name.as_str()).into();
+        let mut id = [0; 12];
+        id.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
+        ImageId::from_bytes(id)
+    }
+}
+
 impl Controller {
     /// Every server of the installation.
     pub async fn servers(&self, _actor: &Actor) -> Result<Vec<ServerView>> {
@@ -76,7 +86,7 @@ impl Controller {
                 known.disk_bytes = known.disk_bytes.max(info.disk_bytes);
             } else {
                 images.push(Image {
-                    id: image_id(&info.name),
+                    id: Image::id_of(&info.name),
                     name: info.name,
                     cached: info.cached,
                     disk_bytes: info.disk_bytes,
@@ -86,11 +96,4 @@ impl Controller {
         images.sort_by(|one, other| one.name.cmp(&other.name));
         Ok(images)
     }
-}
-
-fn image_id(name: &ImageName) -> ImageId {
-    let digest: [u8; 32] = Sha256::digest(name.as_str()).into();
-    let mut id = [0; 12];
-    id.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
-    ImageId::from_bytes(id)
 }

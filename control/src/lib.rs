@@ -61,7 +61,7 @@ pub use containers::{
 };
 pub use controller::{Controller, Deps, Limits};
 pub use error::{
-    During, EdgeError, Error, FirewallError, Forbidden, Result, SnapshotError, Thing,
+    During, EdgeError, Error, FirewallError, Forbidden, Result, SnapshotError, Subject, Thing,
     Unauthenticated, VaultError,
 };
 pub use events::EventQuery;

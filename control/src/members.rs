@@ -9,7 +9,7 @@ use gantry_store::{
 use crate::{
     actor::{Actor, Via},
     controller::{CAS_ATTEMPTS, Controller},
-    error::{During, Error, Forbidden, Result, Thing},
+    error::{During, Error, Forbidden, Result, Subject, Thing},
     permissions::Leaf,
     random,
 };
@@ -245,11 +245,11 @@ fn not_wider(actor: &Actor, level: Level) -> Result<(), Forbidden> {
         ],
     };
     for (wider, what) in [
-        (!leaves.iter().all(|leaf| permissions.allows(*leaf)), "permissions"),
-        (!realms.is_empty(), "realm_ids"),
-        (realms.is_empty() && !allow_no_realm, "allow_no_realm"),
-        (!ip_whitelist.is_empty(), "ip_whitelist"),
-        (expires_at_ms.is_some(), "expires_at"),
+        (!leaves.iter().all(|leaf| permissions.allows(*leaf)), Subject::Permissions),
+        (!realms.is_empty(), Subject::RealmIds),
+        (realms.is_empty() && !allow_no_realm, Subject::AllowNoRealm),
+        (!ip_whitelist.is_empty(), Subject::IpWhitelist),
+        (expires_at_ms.is_some(), Subject::ExpiresAt),
     ] {
         if wider {
             return Err(Forbidden::Wider(what));

@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 use crate::{
     actor::{Actor, Via},
     controller::Controller,
-    error::{Error, Forbidden, Result},
+    error::{Error, Forbidden, Result, Subject},
     permissions::Leaf,
 };
 
@@ -126,7 +126,7 @@ impl Controller {
         let exp = iat.saturating_add(CONTAINER_CLAIM_SECS);
         let exp = match &actor.via {
             Via::Token { ip_whitelist, .. } if !ip_whitelist.is_empty() => {
-                return Err(Forbidden::Wider("ip_whitelist").into());
+                return Err(Forbidden::Wider(Subject::IpWhitelist).into());
             }
             Via::Token { expires_at_ms: Some(at), .. } => exp.min(at.div_euclid(1000)),
             Via::Token { .. } | Via::Session { .. } | Via::Password => exp,

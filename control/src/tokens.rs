@@ -17,7 +17,7 @@ use crate::{
     Patch,
     actor::{Actor, Via},
     controller::Controller,
-    error::{Error, Forbidden, Result, Thing, Unauthenticated},
+    error::{Error, Forbidden, Result, Subject, Thing, Unauthenticated},
     permissions::{Leaf, Permissions},
     random,
 };
@@ -225,10 +225,6 @@ impl Controller {
     /// if it has `resources.create_tokens`, but none that can do more than itself.
     pub async fn create_token(&self, actor: &Actor, new: NewToken) -> Result<(Token, String)> {
         actor.require(Leaf::ResourcesCreateTokens)?;
-        let max = self.inner.limits.tokens_per_user_max;
-        if self.store().tokens(actor.user).await?.len() >= max {
-            return Err(Error::TokenLimit { max });
-        }
         let profile = new.profile.of(actor, TokenProfile::default())?;
         let (created_by, depth) = self.maker(actor).await?;
         let now_ms = self.now_ms();
@@ -275,7 +271,8 @@ impl Controller {
         }
         check_not_wider(actor, &Token::of(token.clone()))?;
         let shown = profile.clone().unwrap_or_default();
-        let written = self.store().create_token_with(&token, profile.map(profile::write)).await;
+        let (profile, max) = (profile.map(profile::write), self.limits().tokens_per_user_max);
+        let written = self.store().create_token_with(&token, profile, max).await;
         written.map_err(|error| Error::of_write(error, Thing::User, crate::During::Create))?;
         Ok((Token::with(token, shown), secret))
     }
@@ -339,7 +336,9 @@ impl Controller {
         }
         let shown = self.store().token_profile(id).await?;
         let profile = change.profile.clone().of(actor, shown.clone())?;
-        apply(&mut token, change, self.now_ms())?;
+        let now_ms = self.now_ms();
+        apply(&mut token, change, now_ms)?;
+        token.updated_at_ms = later(now_ms, &seen);
         check_not_wider(actor, &Token::of(token.clone()))?;
         let shown = profile.clone().unwrap_or(shown);
         let profile = profile.map(profile::write);
@@ -492,13 +491,13 @@ fn check_not_wider(actor: &Actor, new: &Token) -> Result<(), Forbidden> {
     let ends_later = expires_at_ms.is_some_and(|own| new.expires_at_ms.is_none_or(|at| at > own));
     let unscoped = realms.is_empty() && !allow_no_realm && new.realms.is_empty();
     for (wider, what) in [
-        (!permissions.covers(new.permissions), "permissions"),
-        (realms_wider, "realm_ids"),
-        (unscoped && new.allow_no_realm, "allow_no_realm"),
-        (new.event_access && !event_access, "event_access"),
-        (new.vault_access && !vault_access, "vault_access"),
-        (addresses_wider(ip_whitelist, &new.ip_whitelist), "ip_whitelist"),
-        (ends_later, "expires_at"),
+        (!permissions.covers(new.permissions), Subject::Permissions),
+        (realms_wider, Subject::RealmIds),
+        (unscoped && new.allow_no_realm, Subject::AllowNoRealm),
+        (new.event_access && !event_access, Subject::EventAccess),
+        (new.vault_access && !vault_access, Subject::VaultAccess),
+        (addresses_wider(ip_whitelist, &new.ip_whitelist), Subject::IpWhitelist),
+        (ends_later, Subject::ExpiresAt),
     ] {
         if wider {
             return Err(Forbidden::Wider(what));
@@ -557,7 +556,6 @@ fn apply(token: &mut gantry_store::Token, change: TokenChange, now_ms: i64) -> R
     token.event_access = change.event_access.unwrap_or(token.event_access);
     token.vault_access = change.vault_access.unwrap_or(token.vault_access);
     token.enabled = change.is_enabled.unwrap_or(token.enabled);
-    token.updated_at_ms = now_ms;
     if errors.is_empty() { Ok(()) } else { Err(Error::Invalid(errors)) }
 }
 
@@ -570,6 +568,12 @@ fn check_alias(alias: &str) -> Option<FieldError> {
 
 fn one(error: FieldError) -> Error {
     Error::Invalid(vec![error])
+}
+
+/// When a change of a token that was seen so is made: never when it was changed last, since that tells a write that
+/// was made from what no longer holds, a profile's, too.
+fn later(now_ms: i64, seen: &gantry_store::Token) -> i64 {
+    now_ms.max(seen.updated_at_ms.saturating_add(1))
 }
 
 fn token_gone(error: gantry_store::Error) -> Error {

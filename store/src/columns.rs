@@ -84,6 +84,7 @@ pub(crate) fn of<K>(kind: &'static str, id: Id<K>) -> impl FnOnce(Error) -> Erro
         | Error::SnapshotBusy
         | Error::VaultKeyLimit { .. }
         | Error::VaultSizeLimit { .. }
+        | Error::TokenLimit { .. }
         | Error::PublicKeyTaken
         | Error::PublicStorageLimit { .. }
         | Error::HostnameTaken

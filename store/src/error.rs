@@ -112,6 +112,12 @@ pub enum Error {
         /// How many octets it may hold.
         max: u64,
     },
+    /// The account has as many tokens as it may.
+    #[error("an account may have at most {max} tokens")]
+    TokenLimit {
+        /// How many it may have.
+        max: usize,
+    },
     /// Another token has this public key.
     #[error("another token has this public key")]
     PublicKeyTaken,
@@ -189,6 +195,7 @@ impl Error {
             | Self::SnapshotBusy
             | Self::VaultKeyLimit { .. }
             | Self::VaultSizeLimit { .. }
+            | Self::TokenLimit { .. }
             | Self::PublicKeyTaken
             | Self::PublicStorageLimit { .. }
             | Self::Corrupt { .. } => false,

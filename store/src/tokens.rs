@@ -19,19 +19,29 @@ impl Store {
     /// Adds a token. [`Error::NotFound`] if its owner does not exist, [`Error::IdTaken`] if there
     /// is one of this id or hash.
     pub async fn create_token(&self, token: &Token) -> Result<()> {
-        self.create_token_with(token, None).await
+        self.create_token_with(token, None, usize::MAX).await
     }
 
-    /// The same with a profile; [`Error::PublicKeyTaken`] and [`Error::PublicStorageLimit`] besides, and
-    /// then there is no token either.
+    /// The same with a profile and for an owner who may have at most `max` tokens; [`Error::TokenLimit`],
+    /// [`Error::PublicKeyTaken`] and [`Error::PublicStorageLimit`] besides, and then there is no token either.
     pub async fn create_token_with(
         &self,
         token: &Token,
         profile: Option<ProfileWrite>,
+        max: usize,
     ) -> Result<()> {
         let (token, doc) = (token.clone(), document::write_token(token)?);
         self.write(move |tx| {
             Box::pin(async move {
+                let (count,): (i64,) =
+                    sqlx::query_as("SELECT COUNT(*) FROM tokens WHERE owner = $1")
+                        .bind(token.owner.as_bytes().as_slice())
+                        .fetch_one(&mut tx.connection)
+                        .await
+                        .map_err(failed)?;
+                if usize::try_from(count).unwrap_or(usize::MAX) >= max {
+                    return Err(Error::TokenLimit { max });
+                }
                 sqlx::query(
                     "INSERT INTO tokens (id, owner, hash, enabled, expires_at_ms, \
                      last_used_at_ms, last_used_ip, created_at_ms, updated_at_ms, doc) \

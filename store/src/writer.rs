@@ -241,6 +241,7 @@ fn unavailable(error: Error) -> Outage {
         | Error::NotEmpty
         | Error::VaultKeyLimit { .. }
         | Error::VaultSizeLimit { .. }
+        | Error::TokenLimit { .. }
         | Error::PublicKeyTaken
         | Error::PublicStorageLimit { .. }
         | Error::Corrupt { .. }) => Outage::Refused(crate::Cause::new(error)),

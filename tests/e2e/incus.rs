@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    env::VarError,
     fs,
     path::Path,
     process::{Child, Command, Stdio},
@@ -89,20 +90,24 @@ const CREATIONS: &str = "GANTRY_TEST_CREATIONS";
 const CREATIONS_DEFAULT: usize = 8;
 
 #[expect(clippy::disallowed_methods, reason = "who runs the test says how much it shall do")]
-fn creations() -> usize {
-    let said = std::env::var(CREATIONS).ok();
-    said.and_then(|count| count.parse().ok()).unwrap_or(CREATIONS_DEFAULT)
+fn creations() -> Result<usize> {
+    let said = match std::env::var(CREATIONS) {
+        Err(VarError::NotPresent) => return Ok(CREATIONS_DEFAULT),
+        said => said?,
+    };
+    let count = said.parse().ok().filter(|count| *count > 0 && count % 2 == 0);
+    count.with_context(|| format!("{CREATIONS} must be an even number from 2, not {said:?}"))
 }
 
 #[test]
 fn all_creations_come_to_their_end_although_incus_is_killed_in_the_middle() {
+    let half = creations().expect("how many to create") / 2;
     // Where the shared one cannot be had, this cannot either.
     if socket().is_none() {
         return;
     }
     let mut incus = Incus::start().expect("an Incus of its own");
     let options = Options::incus(&incus.socket()).set("runtime.incus_pool=plain");
-    let half = creations() / 2;
     walk(options, |gantry| {
         small_image(&gantry.state().join("images/busybox"))?;
         let project = gantry.create_project("many")?;

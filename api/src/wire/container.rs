@@ -100,10 +100,9 @@ pub(crate) struct Container {
     /// Only in the answer to a copy.
     #[serde(skip_serializing_if = "Option::is_none")]
     copy_network_rules: Option<bool>,
-    /// Only in the answer to a copy; `null`, because images are known by their names.
+    /// Only in the answer to a copy: the id that the catalogue has the image of the container under.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Value>)]
-    container_image_id: Option<Value>,
+    container_image_id: Option<Hex>,
     /// Only in the answer to a copy: 32 hexadecimal digits for logs.
     #[serde(skip_serializing_if = "Option::is_none")]
     operation_id: Option<String>,
@@ -328,7 +327,7 @@ impl Container {
         Self {
             copy_firewall_rules: Some(firewall_rules),
             copy_network_rules: Some(network_rules),
-            container_image_id: Some(Value::Null),
+            container_image_id: Some(control::Image::id_of(&record.spec.image).into()),
             operation_id: Some(operation_id(record)),
             ..self
         }

@@ -61,6 +61,21 @@ impl Document {
         operations
     }
 
+    /// Every operation with a body that has no fields: method and path.
+    pub(crate) fn without_fields(&self) -> Vec<(String, String)> {
+        let mut bare = Vec::new();
+        for (path, item) in self.0["paths"].as_object().unwrap() {
+            for (method, operation) in item.as_object().unwrap() {
+                let schema = &operation["requestBody"]["content"]["application/json"]["schema"];
+                let none = schema["properties"].as_object().is_none_or(serde_json::Map::is_empty);
+                if none && schema["additionalProperties"] == json!(false) {
+                    bare.push((method.to_uppercase(), path.clone()));
+                }
+            }
+        }
+        bare
+    }
+
     /// Every operation with a body: method, path and the names of its fields with their schemas.
     pub(crate) fn bodies(&self) -> Vec<(String, String, Fields)> {
         let mut bodies = Vec::new();

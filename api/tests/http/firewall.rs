@@ -137,6 +137,7 @@ async fn wrong_rules_are_named_field_by_field_and_change_nothing() {
     let reply = call(&lab, &token, "POST", &ingress, &tcp("drop", "9999")).await;
     assert_eq!(reply.status, 422, "{}", reply.text);
     assert_eq!(reply.json["code"], "FIREWALL_LIMIT_REACHED");
+    assert_eq!(reply.json["data"][0]["field"], "rules", "{}", reply.text);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

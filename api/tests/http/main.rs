@@ -39,6 +39,8 @@ mod realms;
 #[cfg(test)]
 mod recheck;
 #[cfg(test)]
+mod refusals;
+#[cfg(test)]
 mod replay;
 #[cfg(test)]
 mod schemathesis;

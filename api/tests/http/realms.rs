@@ -233,8 +233,10 @@ async fn a_token_is_copied_and_bound_to_realms_one_by_one() {
         assert_eq!(lab.send(post(tail, body).by(&bob)).await.status, 404, "{tail}");
     }
     let templates = Ask::new("GET", "/api/v1/auth/tokens/templates");
-    let by_token = templates.by(first["token"].as_str().unwrap());
-    assert_eq!(lab.send(by_token).await.status, 403, "templates are for sessions");
+    let by_token = templates.by(second["token"].as_str().unwrap());
+    let refused = lab.send(by_token).await;
+    assert_eq!(refused.status, 403, "templates are for sessions");
+    assert!(refused.text.contains("auth tokens are not allowed here"), "{}", refused.text);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

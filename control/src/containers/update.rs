@@ -15,7 +15,7 @@ use crate::{
     Patch,
     actor::Actor,
     controller::{CAS_ATTEMPTS, Controller},
-    error::{During, Error, Result, Thing},
+    error::{During, Error, Result, Subject, Thing},
     permissions::Leaf,
     projects::ok,
 };
@@ -128,10 +128,10 @@ fn check_immutable(container: &Container, change: &ContainerChange) -> Result<()
     let differs = |new: Option<bool>, old: bool| new.is_some_and(|new| new != old);
     let image = &change.container_image;
     for (differs, field) in [
-        (image.as_ref().is_some_and(|new| new != spec.image.as_str()), "container_image"),
-        (differs(change.hoody_kit, spec.hoody_kit), "hoody_kit"),
-        (differs(change.dev_kit, spec.dev_kit), "dev_kit"),
-        (change.server_id.as_ref().is_some_and(|new| *new != server), "server_id"),
+        (image.as_ref().is_some_and(|new| new != spec.image.as_str()), Subject::ContainerImage),
+        (differs(change.hoody_kit, spec.hoody_kit), Subject::HoodyKit),
+        (differs(change.dev_kit, spec.dev_kit), Subject::DevKit),
+        (change.server_id.as_ref().is_some_and(|new| *new != server), Subject::ServerId),
     ] {
         if differs {
             return Err(Error::Immutable { field });
@@ -159,9 +159,9 @@ fn check_change(actor: &Actor, container: &Container, new: &ContainerSpec) -> Re
         | Phase::Stopping => {}
     }
     for (differs, field) in [
-        (old.name != new.name, "name"),
-        (old.environment != new.environment, "environment_vars"),
-        (old.ramdisk != new.ramdisk, "ramdisk"),
+        (old.name != new.name, Subject::Name),
+        (old.environment != new.environment, Subject::EnvironmentVars),
+        (old.ramdisk != new.ramdisk, Subject::Ramdisk),
     ] {
         if differs {
             return Err(Error::MustStop { field });

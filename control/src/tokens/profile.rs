@@ -3,7 +3,7 @@
 use gantry_model::{FieldError, TokenId};
 use gantry_store::{ProfileWrite, TokenProfile};
 
-use super::{Token, check_unchanged, token_gone};
+use super::{Token, check_unchanged, later, token_gone};
 use crate::{
     Patch,
     actor::{Actor, Via},
@@ -81,7 +81,7 @@ impl Controller {
             return Ok(Token::with(seen, shown));
         };
         let mut token = seen.clone();
-        token.updated_at_ms = self.now_ms();
+        token.updated_at_ms = later(self.now_ms(), &seen);
         let written = Some(write(profile.clone()));
         self.store().update_token_with(&seen, &token, written).await.map_err(token_gone)?;
         Ok(Token::with(token, profile))
@@ -149,4 +149,51 @@ fn check_key(field: &str, key: &str) -> Result<(), FieldError> {
         return Ok(());
     }
     Err(FieldError::new(field, "must be 64 lower-case hexadecimal digits"))
+}
+
+#[cfg(test)]
+mod tests {
+    use gantry_model::UserId;
+
+    use super::*;
+
+    /// As a template that has everything, or a token that may pass everything on, would make one.
+    fn wide() -> gantry_store::Token {
+        gantry_store::Token {
+            id: TokenId::from_bytes([1; 12]),
+            owner: UserId::from_bytes([2; 12]),
+            alias: "wide".to_owned(),
+            prefix: "hdy_".to_owned(),
+            hash: [0; 32],
+            realms: Vec::new(),
+            allow_no_realm: true,
+            event_access: true,
+            vault_access: false,
+            ip_whitelist: Vec::new(),
+            permissions: Permissions::all().to_tree().to_string(),
+            expires_at_ms: Some(1),
+            enabled: true,
+            last_used_at_ms: None,
+            last_used_ip: None,
+            created_at_ms: 0,
+            updated_at_ms: 0,
+            created_by: None,
+            depth: 0,
+        }
+    }
+
+    #[test]
+    fn what_would_outlive_a_token_is_left_out_unless_it_was_asked_for_by_name() {
+        let denied = [Leaf::ResourcesCreateTokens, Leaf::ResourcesVault];
+        let mut token = wide();
+        deny_reauthorization(&mut token, false).unwrap();
+        let want = Permissions::all().without(Permissions::of(&denied));
+        assert_eq!(Token::of(token).permissions, want);
+
+        let Err(Error::Invalid(errors)) = deny_reauthorization(&mut wide(), true) else {
+            panic!("asked for by name")
+        };
+        let fields: Vec<&str> = errors.iter().map(|error| error.field.as_str()).collect();
+        assert_eq!(fields, denied.map(|leaf| format!("permissions.{}", leaf.path())));
+    }
 }

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use gantry_control::{
     Actor, Error, ExpiresAt, Forbidden, Leaf, Limits, NewProject, NewToken, Operation, Page, Patch,
-    Permissions, ProjectChange, ProjectSort, Thing, TokenChange, Unauthenticated, Via,
+    Permissions, ProjectChange, ProjectSort, Subject, Thing, TokenChange, Unauthenticated, Via,
 };
 use gantry_model::RealmId;
 use serde_json::json;
@@ -315,22 +315,22 @@ async fn a_token_makes_none_that_can_do_more() {
     for (new, what) in [
         (
             NewToken { permission_template: Some("full_access".into()), ..NewToken::default() },
-            "permissions",
+            Subject::Permissions,
         ),
-        (NewToken { realm_ids: vec![OTHER.into()], ..NewToken::default() }, "realm_ids"),
-        (NewToken { vault_access: Some(true), ..NewToken::default() }, "vault_access"),
+        (NewToken { realm_ids: vec![OTHER.into()], ..NewToken::default() }, Subject::RealmIds),
+        (NewToken { vault_access: Some(true), ..NewToken::default() }, Subject::VaultAccess),
         (
             NewToken {
                 expires_at: Some(ExpiresAt::AtMs(START_MS + 3 * 86_400_000)),
                 ..NewToken::default()
             },
-            "expires_at",
+            Subject::ExpiresAt,
         ),
     ] {
         let error = control.create_token(&actor, new).await.unwrap_err();
         assert!(
             matches!(error, Error::Forbidden(Forbidden::Wider(found)) if found == what),
-            "{what}: {error}"
+            "{what:?}: {error}"
         );
     }
     let change = TokenChange { realm_ids: Some(Vec::new()), ..TokenChange::default() };
@@ -359,7 +359,7 @@ async fn a_token_for_some_addresses_makes_and_ends_none_for_others() {
         let change = TokenChange { ip_whitelist: Some(list.clone()), ..TokenChange::default() };
         let error = control.update_token(&actor, own.id, change).await.unwrap_err();
         assert!(
-            matches!(error, Error::Forbidden(Forbidden::Wider("ip_whitelist"))),
+            matches!(error, Error::Forbidden(Forbidden::Wider(Subject::IpWhitelist))),
             "{list:?}: {error}"
         );
     }

@@ -23,5 +23,7 @@ mod snapshots;
 #[cfg(test)]
 mod starting;
 #[cfg(test)]
+mod tokens;
+#[cfg(test)]
 mod vault;
 mod waking;

@@ -197,8 +197,8 @@ async fn an_update_changes_what_may_change_when_it_may() {
             let done = bench.control.update_container(&bench.actor, id, change.clone()).await;
             let got = match done {
                 Ok(_) => Want::Done,
-                Err(Error::MustStop { field }) => Want::MustStop(field),
-                Err(Error::Immutable { field }) => Want::Immutable(field),
+                Err(Error::MustStop { field }) => Want::MustStop(field.as_str()),
+                Err(Error::Immutable { field }) => Want::Immutable(field.as_str()),
                 Err(Error::Invalid(errors)) if errors.len() == 1 => {
                     let known = ["color", "ssh_public_key"];
                     let found = known.into_iter().find(|field| *field == errors[0].field);

@@ -63,6 +63,11 @@ pub struct PortPair {
     pub destination: Ports,
 }
 
+const ACTIONS: &str = "must be allow, reject or drop";
+const PROTOCOLS: &str = "must be tcp, udp or icmp4";
+const DESCRIPTIONS: &str = "must be a text of at most 255 characters";
+const STATES: &str = "must be enabled or disabled";
+
 /// One rule.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Rule {
@@ -165,7 +170,7 @@ impl Rule {
             Some("allow") => Some(Action::Allow),
             Some("reject") => Some(Action::Reject),
             Some("drop") => Some(Action::Drop),
-            Some(_) | None => errors.note("action", "must be allow, reject or drop"),
+            Some(_) | None => errors.note("action", ACTIONS),
         };
         let description = match map.get("description").and_then(Value::as_str) {
             Some(text) if text.chars().count() <= Self::DESCRIPTION_MAX => {
@@ -175,15 +180,13 @@ impl Rule {
                     Some(text.to_owned())
                 }
             }
-            Some(_) | None => {
-                errors.note("description", "must be a text of at most 255 characters")
-            }
+            Some(_) | None => errors.note("description", DESCRIPTIONS),
         };
         let enabled = match map.get("state").and_then(Value::as_str) {
             None if map.get("state").is_none_or(Value::is_null) => Some(true),
             Some("enabled") => Some(true),
             Some("disabled") => Some(false),
-            Some(_) | None => errors.note("state", "must be enabled or disabled"),
+            Some(_) | None => errors.note("state", STATES),
         };
         let wrong_side = match direction {
             Direction::Ingress => "destination",
@@ -200,6 +203,23 @@ impl Rule {
             return errors.finish(None);
         };
         errors.finish(Some(Self { action, protocol, other_side, description, enabled }))
+    }
+
+    /// The text that [`Rule::json`] has for what a client writes in this field, if a rule can have that.
+    pub fn canonical(field: &str, text: &str) -> Result<String, &'static str> {
+        let one_of = |known: &[&str], rule| {
+            if known.contains(&text) { Ok(text.to_owned()) } else { Err(rule) }
+        };
+        match field {
+            "action" => one_of(&["allow", "reject", "drop"], ACTIONS),
+            "protocol" => one_of(&["tcp", "udp", "icmp4"], PROTOCOLS),
+            "state" => one_of(&["enabled", "disabled"], STATES),
+            "source" | "destination" => Addresses::parse(text).map(|found| found.to_string()),
+            "source_port" | "destination_port" => Ports::parse(text).map(|found| found.to_string()),
+            "icmp_type" | "icmp_code" => number(text).map(|found| found.to_string()),
+            _ if text.chars().count() > Self::DESCRIPTION_MAX => Err(DESCRIPTIONS),
+            _ => Ok(text.to_owned()),
+        }
     }
 
     /// The form that clients know; what is not set is left out.
@@ -258,7 +278,7 @@ fn protocol(map: &Map<String, Value>, errors: &mut Errors) -> Option<Protocol> {
     let strangers: &[&str] = match name {
         Some("tcp" | "udp") => &["icmp_type", "icmp_code"],
         Some("icmp4") => &["source_port", "destination_port"],
-        Some(_) | None => return errors.note("protocol", "must be tcp, udp or icmp4"),
+        Some(_) | None => return errors.note("protocol", PROTOCOLS),
     };
     for stranger in strangers.iter().filter(|stranger| set(map, stranger)) {
         let rule = format!("does not belong to a rule of {}", name.unwrap_or_default());
@@ -368,6 +388,28 @@ mod tests {
     fn wrong(direction: Direction, value: &Value) -> Vec<(String, String)> {
         let errors = Rule::read(direction, value).unwrap_err();
         errors.into_iter().map(|error| (error.field, error.rule)).collect()
+    }
+
+    #[test]
+    fn what_a_rule_can_have_is_looked_for_in_any_spelling() {
+        for (field, text, want) in [
+            ("destination_port", "80-80,443", Ok("80,443")),
+            ("source_port", "0", Err("ports from 1 to 65535")),
+            ("source", "192.0.2.0/24", Ok("192.0.2.0/24")),
+            ("destination", "::1", Err("IPv4")),
+            ("protocol", "sctp", Err("tcp, udp or icmp4")),
+            ("action", "Allow", Err("allow, reject or drop")),
+            ("icmp_type", "256", Err("0 to 255")),
+            ("state", "half", Err("enabled or disabled")),
+            ("description", "Web", Ok("Web")),
+        ] {
+            match (Rule::canonical(field, text), want) {
+                (Ok(got), Ok(want)) => assert_eq!(got, want, "{field} {text}"),
+                (Err(rule), Err(want)) => assert!(rule.contains(want), "{field} {text}: {rule}"),
+                (got, want) => panic!("{field} {text}: {got:?} instead of {want:?}"),
+            }
+        }
+        assert!(Rule::canonical("description", &"d".repeat(256)).is_err());
     }
 
     #[test]

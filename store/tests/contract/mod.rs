@@ -121,7 +121,8 @@ macro_rules! contract {
             any_token_is_read_as_it_was_written);
         contract!(@cases $open, token_profiles:
             a_profile_is_found_by_its_key_and_goes_with_its_token,
-            tokens_of_an_account_show_no_more_than_they_may);
+            tokens_of_an_account_show_no_more_than_they_may,
+            an_account_has_no_more_tokens_than_it_may);
     };
     (@cases $open:path, $module:ident: $($case:ident),+) => {
         mod $module {
