@@ -42,7 +42,7 @@ static COPY: [Field; 9] = [
     )
     .nullable(),
     Field::new("copy_firewall_rules", Holds::Flag, "Whether its firewall rules are copied"),
-    Field::new("copy_network_rules", Holds::Flag, "Whether its network rules are copied"),
+    Field::new("copy_network_rules", Holds::Flag, "Whether its outbound network is copied"),
     Field::new("kvm", Holds::Flag, "Only false is offered yet"),
     Field::new("dev_kvm", Holds::Flag, "Only false is offered yet"),
 ];
@@ -98,6 +98,7 @@ async fn copy(
         ssh_public_key: fields.checked("ssh_public_key", key).value(),
         source_snapshot: fields.text("source_snapshot").value(),
         copy_firewall_rules: firewall,
+        copy_network_rules: network,
     };
     let new = fields.finish(Some(new))?;
     if wait.is_some() {

@@ -15,16 +15,8 @@ struct Family {
     paths: &'static [&'static str],
 }
 
-const FAMILIES: [Family; 5] = [
+const FAMILIES: [Family; 4] = [
     Family { what: "KVM is", paths: &["/api/v1/containers/{id}/kvm"] },
-    Family {
-        what: "Outbound network configuration is",
-        paths: &[
-            "/api/v1/containers/{id}/network",
-            "/api/v1/containers/{id}/network/start",
-            "/api/v1/containers/{id}/network/stop",
-        ],
-    },
     Family {
         what: "Storage shares are",
         paths: &[

@@ -28,6 +28,7 @@ mod later;
 mod logs;
 mod members;
 mod meta;
+mod network;
 mod operations;
 mod places;
 mod problem;
@@ -150,6 +151,7 @@ fn surface() -> Surface {
         environment::surface,
         events::surface,
         firewall::surface,
+        network::surface,
         snapshots::surface,
         copies::surface,
         logs::surface,

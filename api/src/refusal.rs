@@ -183,6 +183,7 @@ fn missing(thing: Thing) -> Kind {
         Thing::SourceContainer => Kind::SourceNotFound,
         Thing::Snapshot
         | Thing::Rule
+        | Thing::Outbound
         | Thing::Member
         | Thing::Server
         | Thing::Token

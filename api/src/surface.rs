@@ -398,6 +398,7 @@ impl Surface {
             "Environment",
             "Snapshots",
             "Firewall",
+            "Network",
             "Proxy permissions",
             "Proxy hooks",
             "Proxy aliases",

@@ -4,6 +4,7 @@ mod access;
 mod accounts;
 mod firewall;
 mod members;
+mod network;
 mod proxy;
 mod snapshots;
 mod vault;
@@ -21,6 +22,7 @@ pub(crate) use self::{
     },
     firewall::{Filter, FirewallCommand, Parts, Place, word},
     members::MembersCommand,
+    network::{NetworkCommand, NetworkSet, NetworkType},
     proxy::{AliasFields, EdgeSettings, ProxyCommand, Tap},
     snapshots::{ContainerCopy, SnapshotsCommand},
     vault::{VaultCommand, VaultSet},
@@ -102,6 +104,9 @@ pub(crate) enum Command {
     /// Which connections a container may have.
     #[command(subcommand)]
     Firewall(FirewallCommand),
+    /// How what a container begins leaves the host: not at all, or through a proxy.
+    #[command(subcommand)]
+    Network(NetworkCommand),
     /// Aliases: names of your own that lead to services of containers.
     #[command(subcommand)]
     Proxy(ProxyCommand),

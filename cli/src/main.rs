@@ -76,6 +76,7 @@ fn run(cli: Cli, out: Format) -> Result<(), Failure> {
         | Command::Edge(_)
         | Command::Snapshots(_)
         | Command::Firewall(_)
+        | Command::Network(_)
         | Command::Vault(_)
         | Command::PublicKey
         | Command::Tap(_)) => runtime()?.block_on(client::run(cli.connection, out, command)),

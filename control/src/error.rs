@@ -49,6 +49,8 @@ pub enum Thing {
     Snapshot,
     /// A rule of a firewall.
     Rule,
+    /// The outbound network of a container.
+    Outbound,
     /// A member of a project.
     Member,
     /// A key of a vault.
@@ -76,6 +78,7 @@ impl fmt::Display for Thing {
             Self::Event => "Event",
             Self::Snapshot => "Snapshot",
             Self::Rule => "Firewall rule",
+            Self::Outbound => "Network configuration",
             Self::Member => "Project permission",
             Self::VaultKey => "Vault key",
             Self::PublicProfile => "Public profile",

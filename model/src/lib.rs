@@ -15,6 +15,7 @@ pub mod hook;
 pub mod id;
 mod json;
 pub mod name;
+pub mod outbound;
 pub mod phase;
 pub mod project;
 mod query;

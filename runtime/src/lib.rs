@@ -27,8 +27,9 @@ use tokio::sync::broadcast;
 pub use error::{BoxError, Error};
 pub use network::NetworkConfig;
 pub use types::{
-    Attached, Exec, ExecOutput, ExecUser, ExitStatus, Firewall, ImageInfo, Kit, Limits, Network,
-    Observed, Order, PtyControl, PtyIo, PtySize, Running, SnapshotInfo, Source, State, Stats,
+    Attached, Enforced, Exec, ExecOutput, ExecUser, ExitStatus, Firewall, ImageInfo, Kit, Limits,
+    Network, Observed, Order, Outbound, PtyControl, PtyIo, PtySize, Running, SnapshotInfo, Source,
+    State, Stats, Way,
 };
 
 /// The result of a call to a runtime.
@@ -48,7 +49,8 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// Starts the init if it does not run, creating the container first where that is missing, and
     /// returns once the address is set up (services inside may need longer). A paused container is
-    /// resumed. The order's environment, limits, firewall rules and hostname take effect at each start.
+    /// resumed. The order's environment, limits, firewall rules, outbound
+    /// network and hostname take effect at each start.
     async fn ensure_running(&self, order: &Order) -> Result<Running>;
 
     /// Asks the init to end, and kills everything in the container when `grace` is over; zero kills
@@ -78,6 +80,14 @@ pub trait Runtime: Send + Sync + 'static {
     /// fits a connection, new or not, decides. Waits for no other call. Nothing happens to a container
     /// that does not exist; its order has the rules that are in force before its first process runs.
     async fn ensure_firewall(&self, id: ContainerId, firewall: &Firewall) -> Result<()>;
+
+    /// Makes this the container's outbound network, unless it has a newer one: in one step, and of
+    /// connections that exist, too. Waits for no other call. Nothing happens to a container that does
+    /// not exist; that of its order is in force before its first process runs.
+    async fn ensure_outbound(&self, id: ContainerId, outbound: &Outbound) -> Result<()>;
+
+    /// What is in force of a container's outbound network, as far as this process knows.
+    async fn outbound(&self, id: ContainerId) -> Result<Option<Enforced>>;
 
     /// Kills and removes the container with everything that belongs to it: file system, ramdisk,
     /// address. Succeeds when there is nothing to remove.

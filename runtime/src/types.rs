@@ -50,6 +50,8 @@ pub struct Order {
     pub limits: Limits,
     /// Which connections it may have.
     pub firewall: Firewall,
+    /// How what it begins leaves the host.
+    pub outbound: Outbound,
 }
 
 /// The firewall rules of a container.
@@ -60,6 +62,33 @@ pub struct Firewall {
     pub version: u64,
     /// The rules.
     pub rules: Rules,
+}
+
+/// How what a container begins leaves the host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outbound {
+    /// Which it is: it rises with each change, and a runtime that has had a higher version ignores it.
+    /// 0 for a container that never had one.
+    pub version: u64,
+    /// The way.
+    pub way: Way,
+}
+
+/// A way out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Way {
+    /// That of the host, as far as the firewall rules allow.
+    #[default]
+    Direct,
+    /// None: only what answers a connection to the container leaves it.
+    Blocked,
+}
+
+/// What is in force of the outbound network of a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Enforced {
+    /// Of which version it is.
+    pub version: u64,
 }
 
 /// What a container may use at most; 0 is no limit.

@@ -15,6 +15,7 @@ use gantry_model::{
     edge::EdgeSettings,
     firewall::Rules,
     hook::Hook,
+    outbound::Outbound,
     project::{ProjectAlias, ProjectSpec},
     ssh::SshPublicKey,
 };
@@ -97,6 +98,13 @@ struct FirewallDocument {
     schema: u32,
     /// In the form that clients know.
     rules: Value,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OutboundDocument {
+    schema: u32,
+    outbound: Value,
 }
 
 /// What of an alias is in no column of its own.
@@ -289,6 +297,17 @@ pub(crate) fn write_firewall(rules: &Rules) -> Result<String> {
 pub(crate) fn read_firewall(text: &str) -> Result<Rules> {
     let doc: FirewallDocument = read(text)?;
     Rules::read(&doc.rules).map_err(|all| fields(&all))
+}
+
+/// The stored form of an outbound network.
+pub(crate) fn write_outbound(outbound: &Outbound) -> Result<String> {
+    write(&OutboundDocument { schema: SCHEMA, outbound: outbound.json() })
+}
+
+/// Reads an outbound network.
+pub(crate) fn read_outbound(text: &str) -> Result<Outbound> {
+    let doc: OutboundDocument = read(text)?;
+    Outbound::read(&doc.outbound).map_err(|error| fields(&[error]))
 }
 
 /// The stored form of an alias's target.

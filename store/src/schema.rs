@@ -53,6 +53,11 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         name: "token_profiles",
         text: include_str!("../migrations/0010_token_profiles.sql"),
     },
+    Migration {
+        number: 11,
+        name: "outbound",
+        text: include_str!("../migrations/0011_outbound.sql"),
+    },
 ];
 
 /// Brings the database to the newest schema of `migrations`.

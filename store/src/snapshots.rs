@@ -16,6 +16,7 @@ use crate::{
     error::{Error, Result, failed},
     firewall,
     listing::{self, Condition, List},
+    outbound::{self, CopiedRules},
     record::{
         Container, Fill, FillSource, Listed, Page, Snapshot, SnapshotFilter, SnapshotSort,
         SnapshotSummary, Version,
@@ -302,13 +303,14 @@ impl Store {
     /// A copy of a container gets its snapshots, too (those that are ready); one of the snapshot
     /// `used` does not, and that snapshot must exist. [`Error::SnapshotQuota`] if its owner would have
     /// more than `owner_max`.
-    /// With `with_firewall` it gets the rules that the container in `source` has now.
+    /// It gets the `rules` that the container in `source` has now; [`Error::Stale`] if its outbound
+    /// network is another one meanwhile.
     pub async fn create_copy(
         &self,
         container: &Container,
         used: Option<SnapshotId>,
         owner_max: u32,
-        with_firewall: bool,
+        rules: CopiedRules,
     ) -> Result<Container> {
         let (container, doc) = (container.clone(), document::write_container(&container.spec)?);
         self.write(move |tx| {
@@ -321,8 +323,11 @@ impl Store {
                     }
                     (None, _) => {}
                 }
-                if let (true, Some(source)) = (with_firewall, container.source) {
+                if let (true, Some(source)) = (rules.firewall, container.source) {
                     firewall::copy(tx, source, &container).await?;
+                }
+                if let (Some(record), Some(source)) = (&rules.outbound, container.source) {
+                    outbound::copy(tx, source, record, &container).await?;
                 }
                 Ok(container)
             })

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use gantry_model::{
     ContainerSpec, Phase, ProjectId, RealmId, UserId, access::Fallback, firewall::Direction,
+    outbound::Outbound,
 };
 use serde_json::{Value, json};
 
@@ -11,6 +12,7 @@ use crate::{
     error::Result,
     events::{NewEvent, add},
     firewall::RuleChange,
+    outbound::OutboundChange,
     record::{Access, Alias, Container, Fill, FillSource, Project, Scope, Snapshot, Token},
     vault::VaultPlace,
     writer::Tx,
@@ -275,6 +277,29 @@ pub(crate) async fn rules_told(
         project: Some(container.project),
         container: Some(container.id),
         payload: json!({ "direction": direction.as_str(), "count": count }),
+        realms: &container.spec.realms,
+        at_ms,
+    };
+    add(tx, event).await
+}
+
+/// Something happened to the outbound network of a container. Where its proxy is, is for those who may
+/// read it.
+pub(crate) async fn network_told(
+    tx: &mut Tx,
+    container: &Container,
+    change: OutboundChange,
+    outbound: Option<&Outbound>,
+    at_ms: i64,
+) -> Result<()> {
+    let event = NewEvent {
+        owner: container.owner,
+        kind: change.kind(),
+        resource_type: "container",
+        resource_id: container.id.to_string(),
+        project: Some(container.project),
+        container: Some(container.id),
+        payload: json!({ "type": outbound.map(Outbound::kind) }),
         realms: &container.spec.realms,
         at_ms,
     };

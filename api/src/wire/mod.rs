@@ -16,6 +16,7 @@ mod container;
 mod event;
 mod firewall;
 mod list;
+mod network;
 mod place;
 mod project;
 mod realm;
@@ -41,6 +42,7 @@ pub(crate) use firewall::{
     DuplicateRule, Firewall, FirewallRules, RemovedRules, ResetFirewall, SwitchedRules,
 };
 pub(crate) use list::Pagination;
+pub(crate) use network::{OutboundNetwork, OutboundState};
 pub(crate) use place::{Available, Health, Image, Images, Ip, Rental};
 pub(crate) use project::{
     DeletedProject, Project, ProjectPermission, ProjectPermissions, Projects,

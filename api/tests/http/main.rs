@@ -30,6 +30,7 @@ mod logs;
 mod members;
 #[cfg(test)]
 mod names;
+mod network;
 #[cfg(test)]
 mod pool;
 #[cfg(test)]

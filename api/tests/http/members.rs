@@ -69,6 +69,7 @@ fn deeds(shared: &Shared) -> Vec<(&'static str, &'static str, String, Value)> {
         get(format!("{container}/status-logs")),
         get(format!("{container}/snapshots")),
         get(format!("{container}/firewall/rules")),
+        get(format!("{container}/network")),
         get(format!("{container}/proxy/edge")),
         get(format!("/api/v1/proxy/aliases?container_id={}", shared.container)),
         ("edit", "PATCH", project.clone(), json!({ "color": "#112233" })),
@@ -77,6 +78,9 @@ fn deeds(shared: &Shared) -> Vec<(&'static str, &'static str, String, Value)> {
         ("edit", "POST", format!("{container}/restart"), Value::Null),
         ("edit", "POST", format!("{container}/snapshots"), json!({ "alias": "kept" })),
         ("edit", "POST", format!("{container}/firewall/reset"), Value::Null),
+        ("edit", "PUT", format!("{container}/network"), json!({ "type": "block" })),
+        ("edit", "POST", format!("{container}/network/stop"), Value::Null),
+        ("edit", "DELETE", format!("{container}/network"), Value::Null),
         ("edit", "PATCH", format!("{container}/proxy/edge"), json!({})),
         // They hold credentials.
         ("edit", "GET", format!("{container}/proxy/permissions"), Value::Null),

@@ -39,6 +39,7 @@ async fn a_warm_container_is_hidden_refuses_and_is_claimed_by_a_creation_like_it
         ("PATCH", "", 409, json!("CONTAINER_PRESPAWNED")),
         ("PATCH", "/env", 409, json!("CONTAINER_PRESPAWNED")),
         ("GET", "/firewall/rules", 409, json!("CONTAINER_PRESPAWNED")),
+        ("GET", "/network", 409, json!("CONTAINER_PRESPAWNED")),
         ("GET", "/proxy/permissions", 409, json!("CONTAINER_PRESPAWNED")),
     ] {
         let body = if method == "GET" || path == "/stop" { Value::Null } else { json!({}) };

@@ -86,7 +86,7 @@ pub(crate) struct ContainerCopy {
     /// Copy its firewall rules, too.
     #[arg(long)]
     pub(crate) copy_firewall_rules: bool,
-    /// Copy its network rules, too.
+    /// Copy its outbound network, too.
     #[arg(long)]
     pub(crate) copy_network_rules: bool,
     #[command(flatten)]

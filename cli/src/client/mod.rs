@@ -8,6 +8,7 @@ mod containers;
 mod credentials;
 mod events;
 mod firewall;
+mod network;
 mod projects;
 mod proxy;
 mod snapshots;
@@ -51,6 +52,7 @@ pub(crate) async fn run(
         Command::Ps(list) => client.list_containers(list).await,
         Command::Snapshots(command) => client.snapshots(command).await,
         Command::Firewall(command) => client.firewall(command).await,
+        Command::Network(command) => client.network(command).await,
         Command::Proxy(command) => client.proxy(command).await,
         Command::Hostnames(command) => client.hostnames(command).await,
         Command::Hooks(command) => client.hooks(command).await,

@@ -6,7 +6,7 @@ use gantry_model::{
     ContainerId, ContainerSpec, FieldError, Generation, Phase, ProjectId, ServerId, Wish,
     container::ContainerName, project::Level, ssh::SshPublicKey,
 };
-use gantry_store::{Container, ContainerStatus, Fill, FillSource, Snapshot, Version};
+use gantry_store::{Container, ContainerStatus, CopiedRules, Fill, FillSource, Snapshot, Version};
 
 use super::{ContainerView, create::generate_name};
 use crate::{
@@ -38,6 +38,8 @@ pub struct NewCopy {
     pub source_snapshot: Option<String>,
     /// Whether it gets the firewall rules that the source has now.
     pub copy_firewall_rules: bool,
+    /// Whether it gets the outbound network that the source has now.
+    pub copy_network_rules: bool,
 }
 
 /// What a copy is made from.
@@ -64,13 +66,20 @@ impl Controller {
         if new.copy_firewall_rules {
             actor.require(Leaf::ResourcesFirewalls)?;
         }
+        if new.copy_network_rules {
+            actor.require(Leaf::FeatureNetworking)?;
+        }
         let origin = self.origin(actor, id, new.source_snapshot.as_deref()).await?;
-        if new.copy_firewall_rules && !origin.is_there {
+        let copied = [
+            ("copy_firewall_rules", new.copy_firewall_rules),
+            ("copy_network_rules", new.copy_network_rules),
+        ];
+        if let Some((field, _)) = copied.iter().find(|(_, is_copied)| *is_copied)
+            && !origin.is_there
+        {
             // The copy would be open, which is not what was meant.
-            return Err(Error::invalid(
-                "copy_firewall_rules",
-                "must be left out: the source was deleted, and its rules with it",
-            ));
+            let rule = "must be left out: the source was deleted, and its rules with it";
+            return Err(Error::invalid(*field, rule));
         }
         let (project, mut spec, generated) = check(actor, &new, origin.spec)?;
         let project = self.project_for(actor, project, Level::Edit).await?;
@@ -99,19 +108,34 @@ impl Controller {
             attempt += 1;
             let used = origin.snapshot.as_ref().map(|snapshot| snapshot.id);
             let max = self.limits().snapshots_per_user_max;
-            let firewall = new.copy_firewall_rules;
-            match self.store().create_copy(&container, used, max, firewall).await {
+            let rules = self.copied_rules(&new, id, container.id).await?;
+            match self.store().create_copy(&container, used, max, rules).await {
                 Ok(container) => return self.view(container).await,
                 Err(gantry_store::Error::NameTaken) if generated && attempt < ATTEMPTS => {
                     spec.name = generate_name(attempt)?;
                 }
-                Err(gantry_store::Error::IdTaken) if attempt < ATTEMPTS => {}
+                Err(gantry_store::Error::IdTaken | gantry_store::Error::Stale)
+                    if attempt < ATTEMPTS => {}
                 Err(error @ gantry_store::Error::SnapshotBusy) => {
                     return Err(of_snapshot(error, Thing::Snapshot));
                 }
                 Err(error) => return Err(Error::of_write(error, Thing::Snapshot, During::Create)),
             }
         }
+    }
+
+    /// Which rules of its source a copy gets.
+    async fn copied_rules(
+        &self,
+        new: &NewCopy,
+        source: ContainerId,
+        copy: ContainerId,
+    ) -> Result<CopiedRules> {
+        let mut rules = CopiedRules { firewall: new.copy_firewall_rules, outbound: None };
+        if new.copy_network_rules {
+            rules.outbound = Some(self.outbound_for_copy(source, copy).await?);
+        }
+        Ok(rules)
     }
 
     /// Where the files and the settings of a copy come from.

@@ -4,6 +4,7 @@
 //! containers have a pass, and when.
 
 mod decide;
+mod order;
 mod orphans;
 mod pass;
 mod snapshot;

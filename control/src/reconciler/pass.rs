@@ -3,7 +3,7 @@
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use gantry_model::{Chain, ContainerId, Generation, Phase, ServerId};
-use gantry_runtime::{Firewall, Kit, Observed, Order, Runtime, Source, State};
+use gantry_runtime::{Observed, Runtime, Source, State};
 use gantry_store::{Container, ContainerStatus, FillSource, Store};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     ReconcilerConfig,
     decide::{BY_RECONCILER, Finding, Look, Step, Stop},
+    order::hostname,
 };
 use crate::clock::Clock;
 
@@ -211,8 +212,8 @@ impl Pass<'_> {
         Ok(Ending::Failed)
     }
 
-    /// All is as it should be; what may still differ are the firewall rules, and in a container that
-    /// runs its variables.
+    /// All is as it should be; what may still differ are the way out and the firewall rules, and in a
+    /// container that runs its variables.
     async fn settle(
         &mut self,
         container: &Container,
@@ -222,13 +223,19 @@ impl Pass<'_> {
         let runtime = Arc::clone(&self.shared.runtime);
         let mut closed = Ok(());
         if observed.is_some() {
+            let outbound = self.outbound().await?;
+            let led = self.call(seq, timeout, runtime.ensure_outbound(self.id, &outbound)).await;
+            if matches!(led, Err(Trouble::Overtaken)) {
+                return Ok(Ending::Settled);
+            }
             let firewall = self.firewall().await?;
             let done = self.call(seq, timeout, runtime.ensure_firewall(self.id, &firewall)).await;
             // Whoever wishes something else said so only once: the next call would not hear of it.
             if matches!(done, Err(Trouble::Overtaken)) {
                 return Ok(Ending::Settled);
             }
-            closed = self.brought("changing the firewall", done);
+            let led = self.brought("changing the outbound network", led);
+            closed = self.brought("changing the firewall", done).and(led);
         }
         if observed.is_some_and(runs) {
             let env = container.spec.environment.vars();
@@ -256,16 +263,6 @@ impl Pass<'_> {
                 Err(Ending::Failed)
             }
         }
-    }
-
-    /// What the runtime is to make of the record.
-    async fn order(&self, container: &Container) -> Result<Order, gantry_store::Error> {
-        Ok(order(container, &self.shared.config, self.firewall().await?))
-    }
-
-    async fn firewall(&self) -> Result<Firewall, gantry_store::Error> {
-        let (version, rules) = self.shared.store.firewall(self.id).await?;
-        Ok(Firewall { version: version.0, rules })
     }
 
     async fn turn(&self, class: Class, seq: u64) -> Turn {
@@ -542,53 +539,5 @@ fn source(from: FillSource) -> Source {
     match from {
         FillSource::Container(id) => Source::Container(id),
         FillSource::Snapshot(id) => Source::Snapshot(id),
-    }
-}
-
-/// What the runtime is to make of a record.
-fn order(container: &Container, config: &ReconcilerConfig, firewall: Firewall) -> Order {
-    let spec = &container.spec;
-    Order {
-        id: container.id,
-        hostname: hostname(spec.name.as_str()),
-        image: spec.image.clone(),
-        kit: match (spec.hoody_kit, spec.dev_kit) {
-            (false, _) => Kit::None,
-            (true, false) => Kit::Base,
-            (true, true) => Kit::Dev,
-        },
-        cache: spec.cache,
-        env: spec.environment.vars().clone(),
-        ramdisk: spec.ramdisk,
-        limits: config.limits,
-        firewall,
-    }
-}
-
-/// The container's name as a DNS label: lower-case, hyphens inside only, at most 63 octets.
-fn hostname(name: &str) -> String {
-    let label: String = name
-        .chars()
-        .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' })
-        .take(63)
-        .collect();
-    match label.trim_matches('-') {
-        "" => "container".to_owned(),
-        label => label.to_owned(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::hostname;
-
-    #[test]
-    fn a_hostname_is_one_label() {
-        for (name, label) in
-            [("web", "web"), ("My_Box-1", "my-box-1"), ("_-_", "container"), ("-edge-", "edge")]
-        {
-            assert_eq!(hostname(name), label, "{name}");
-        }
-        assert_eq!(hostname(&"a".repeat(100)).len(), 63);
     }
 }

@@ -109,6 +109,7 @@ async fn in_container(runtime: Embedded, image: &str, number: u8, test: impl Asy
         ramdisk: false,
         limits: Limits { memory_bytes: 1 << 30, cpu_millis: 2000, pids: 500 },
         firewall: gantry_runtime::Firewall::default(),
+        outbound: gantry_runtime::Outbound::default(),
     };
     let made = tokio::time::timeout(BUILD_TIME_MAX, runtime.ensure_created(&order)).await;
     if let Err(error) = made.expect("it is made in time") {

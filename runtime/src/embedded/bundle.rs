@@ -307,6 +307,7 @@ mod tests {
             ramdisk: true,
             limits: Limits { memory_bytes: 256 << 20, cpu_millis: 1500, pids: 400 },
             firewall: crate::Firewall::default(),
+            outbound: crate::Outbound::default(),
         }
     }
 

@@ -143,7 +143,7 @@ impl Inner {
     pub(super) async fn run(&self, order: &Order, busy: &Busy) -> Result<Running> {
         let record = self.create(order, busy).await?;
         let running = Running { address: record.address.into() };
-        self.network.close(order.id, &order.firewall).await?;
+        self.network.close(order).await?;
         if self.live(order.id).is_some() {
             if self.cgroups.is_frozen(order.id) {
                 self.runc.resume(order.id).await?;

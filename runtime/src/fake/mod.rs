@@ -22,8 +22,8 @@ use tokio::{
 };
 
 use crate::{
-    Attached, Error, Exec, ExecOutput, Firewall, ImageInfo, Observed, Order, PtyControl, PtySize,
-    Result, Running, Runtime, SnapshotInfo, Source, State, Stats,
+    Attached, Enforced, Error, Exec, ExecOutput, Firewall, ImageInfo, Observed, Order, Outbound,
+    PtyControl, PtySize, Result, Running, Runtime, SnapshotInfo, Source, State, Stats,
 };
 
 pub use world::{Call, World};
@@ -113,6 +113,17 @@ impl Runtime for Fake {
         self.world.enter(Call::Firewall, id).await?;
         self.world.set_firewall(id, firewall);
         Ok(())
+    }
+
+    async fn ensure_outbound(&self, id: ContainerId, outbound: &Outbound) -> Result<()> {
+        self.world.enter(Call::Outbound, id).await?;
+        self.world.set_outbound(id, outbound);
+        Ok(())
+    }
+
+    async fn outbound(&self, id: ContainerId) -> Result<Option<Enforced>> {
+        let order = self.world.order(id);
+        Ok(order.map(|order| Enforced { version: order.outbound.version }))
     }
 
     async fn ensure_deleted(&self, id: ContainerId) -> Result<()> {

@@ -19,8 +19,8 @@ use super::{
     shell,
 };
 use crate::{
-    Error, Exec, ExecOutput, Firewall, ImageInfo, Kit, Observed, Order, PtySize, Result, Source,
-    State, Stats,
+    Error, Exec, ExecOutput, Firewall, ImageInfo, Kit, Observed, Order, Outbound, PtySize, Result,
+    Source, State, Stats,
     locks::{Busy, Locks},
     pool::Pool,
 };
@@ -44,6 +44,8 @@ pub enum Call {
     Hostname,
     /// `ensure_firewall`.
     Firewall,
+    /// `ensure_outbound`.
+    Outbound,
     /// `ensure_deleted`.
     Delete,
     /// `ensure_copied`.
@@ -344,6 +346,14 @@ impl World {
             && container.order.firewall.version < firewall.version
         {
             container.order.firewall.clone_from(firewall);
+        }
+    }
+
+    pub(super) fn set_outbound(&self, id: ContainerId, outbound: &Outbound) {
+        if let Some(container) = self.inner().boxes.get_mut(&id)
+            && container.order.outbound.version < outbound.version
+        {
+            container.order.outbound.clone_from(outbound);
         }
     }
 

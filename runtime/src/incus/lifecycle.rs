@@ -186,7 +186,7 @@ impl Inner {
         let address = instance::address(&instance)
             .ok_or_else(|| Error::failed(WHAT, "the key of its address is gone"))?;
         let running = Running { address: address.into() };
-        self.network.close(order.id, &order.firewall).await?;
+        self.network.close(order).await?;
         match instance::observed(&instance).map(|observed| observed.state) {
             Some(State::Running) => return Ok(running),
             Some(State::Paused) => {

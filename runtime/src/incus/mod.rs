@@ -40,8 +40,8 @@ use self::{
     wire::{Image, Map, Pool, Project, Server},
 };
 use crate::{
-    Attached, Error, Exec, ExecOutput, Firewall, ImageInfo, Observed, Order, PtySize, Result,
-    Running, Runtime, SnapshotInfo, Source, Stats,
+    Attached, Enforced, Error, Exec, ExecOutput, Firewall, ImageInfo, Observed, Order, Outbound,
+    PtySize, Result, Running, Runtime, SnapshotInfo, Source, Stats,
     embedded::{image::Images, preflight},
     locks::{Busy, Held, Locks},
     network::Network,
@@ -314,6 +314,14 @@ impl Runtime for Incus {
 
     async fn ensure_firewall(&self, id: ContainerId, firewall: &Firewall) -> Result<()> {
         self.inner.network.rule(id, firewall).await.map(drop)
+    }
+
+    async fn ensure_outbound(&self, id: ContainerId, outbound: &Outbound) -> Result<()> {
+        self.inner.network.lead(id, outbound).await.map(drop)
+    }
+
+    async fn outbound(&self, id: ContainerId) -> Result<Option<Enforced>> {
+        Ok(self.inner.network.led(id))
     }
 
     async fn ensure_deleted(&self, id: ContainerId) -> Result<()> {

@@ -11,8 +11,8 @@ use std::{
 
 use tokio::{io::AsyncWriteExt as _, process::Command, sync::Mutex as AsyncMutex};
 
-use super::{NetworkConfig, rules};
-use crate::{BoxError, Error, Firewall as Wanted, Result};
+use super::{NetworkConfig, outbound, rules};
+use crate::{BoxError, Enforced, Error, Firewall as Wanted, Outbound, Result};
 
 /// No change of rules takes longer.
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -31,6 +31,8 @@ pub(super) struct Firewall {
     /// The owners' rules that are in force, as far as this process knows: it does not know what
     /// another one before it has left.
     in_force: Mutex<HashMap<Ipv4Addr, Wanted>>,
+    /// The ways out that are in force, as far as this process knows.
+    ways: Mutex<HashMap<Ipv4Addr, Outbound>>,
 }
 
 impl Firewall {
@@ -51,6 +53,7 @@ impl Firewall {
             nameservers: nameservers.collect(),
             turn: AsyncMutex::default(),
             in_force: Mutex::default(),
+            ways: Mutex::default(),
         }
     }
 
@@ -65,6 +68,10 @@ impl Firewall {
         let mut in_force = self.in_force();
         for (address, _) in pairs.iter().filter(|(address, _)| !rules::has(&listed, *address)) {
             in_force.insert(*address, Wanted::default());
+        }
+        let (mut ways, led) = (self.ways(), outbound::addresses(&listed));
+        for (address, _) in pairs.iter().filter(|(address, _)| !led.contains(address)) {
+            ways.insert(*address, Outbound::default());
         }
         Ok(())
     }
@@ -85,6 +92,9 @@ impl Firewall {
         for (address, wanted) in self.in_force().iter() {
             script += &rules::replace(&of_owners, self.gateway, *address, &wanted.rules);
         }
+        for (address, wanted) in self.ways().iter() {
+            script += &outbound::replace(&of_owners, *address, &wanted.way);
+        }
         self.run(&script).await
     }
 
@@ -94,7 +104,7 @@ impl Firewall {
         let _turn = self.turn.lock().await;
         let (table, pair) = (self.name(), pair(address, hardware));
         let admission = format!("add element inet {table} senders {{ {pair} }}\n");
-        self.replace(address, &Wanted::default(), &admission).await
+        self.clear(address, &admission).await
     }
 
     /// Lets it send no more. Idempotent.
@@ -106,7 +116,44 @@ impl Firewall {
             "add element inet {table} senders {{ {pair} }}\n\
              delete element inet {table} senders {{ {pair} }}\n"
         );
-        self.replace(address, &Wanted::default(), &dismissal).await
+        self.clear(address, &dismissal).await
+    }
+
+    /// Leaves an address neither rules nor a way of its own, together with something else.
+    async fn clear(&self, address: Ipv4Addr, more: &str) -> Result<()> {
+        let direct = Outbound::default();
+        self.ways().remove(&address);
+        let more = outbound::replace(&self.name_of_owners(), address, &direct.way) + more;
+        self.replace(address, &Wanted::default(), &more).await?;
+        self.ways().insert(address, direct);
+        Ok(())
+    }
+
+    /// Gives the address that `address` tells, once it is our turn, the way out that its owner wants,
+    /// unless it has a newer one; says whether there is an address.
+    pub(super) async fn lead(
+        &self,
+        address: impl FnOnce() -> Option<Ipv4Addr> + Send,
+        wanted: &Outbound,
+    ) -> Result<bool> {
+        let _turn = self.turn.lock().await;
+        let Some(address) = address() else { return Ok(false) };
+        if let Some(known) = self.ways().get_mut(&address)
+            && (known.way == wanted.way || known.version >= wanted.version)
+        {
+            known.version = known.version.max(wanted.version);
+            return Ok(true);
+        }
+        // Should it fail, or be given up, nobody knows what is in force.
+        self.ways().remove(&address);
+        self.run(&outbound::replace(&self.name_of_owners(), address, &wanted.way)).await?;
+        self.ways().insert(address, wanted.clone());
+        Ok(true)
+    }
+
+    /// Which way out of an address is in force, as far as this process knows.
+    pub(super) fn led(&self, address: Ipv4Addr) -> Option<Enforced> {
+        self.ways().get(&address).map(|known| Enforced { version: known.version })
     }
 
     /// Gives the address that `address` tells, once it is our turn, the rules that its owner wants,
@@ -153,6 +200,10 @@ impl Firewall {
     /// No bridge has a name that makes this one of our own tables.
     fn name_of_owners(&self) -> String {
         format!("gantryowners_{}", self.config.bridge)
+    }
+
+    fn ways(&self) -> MutexGuard<'_, HashMap<Ipv4Addr, Outbound>> {
+        self.ways.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn in_force(&self) -> MutexGuard<'_, HashMap<Ipv4Addr, Wanted>> {

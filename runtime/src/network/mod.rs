@@ -10,6 +10,7 @@ mod config;
 mod firewall;
 mod inside;
 mod link;
+mod outbound;
 mod rules;
 
 use std::{
@@ -24,7 +25,7 @@ use tokio_util::task::TaskTracker;
 pub use self::config::NetworkConfig;
 pub(crate) use self::config::plain;
 use self::{firewall::Firewall, link::Links};
-use crate::{Error, Firewall as Wanted, Result, pool::Pool};
+use crate::{Enforced, Error, Firewall as Wanted, Order, Outbound, Result, pool::Pool};
 
 /// The container network of this host.
 #[derive(Debug)]
@@ -103,9 +104,21 @@ impl Network {
         self.firewall.rule(|| self.address(id), wanted).await
     }
 
-    /// Gives a container that is about to start its rules: without them it must not.
-    pub(crate) async fn close(&self, id: ContainerId, wanted: &Wanted) -> Result<()> {
-        if self.rule(id, wanted).await? {
+    /// Gives a container the way out that its owner wants; says whether it has an address that it holds
+    /// for. Idempotent; the container need not be locked.
+    pub(crate) async fn lead(&self, id: ContainerId, wanted: &Outbound) -> Result<bool> {
+        self.firewall.lead(|| self.address(id), wanted).await
+    }
+
+    /// Which way out of a container is in force, as far as this process knows.
+    pub(crate) fn led(&self, id: ContainerId) -> Option<Enforced> {
+        self.firewall.led(self.address(id)?)
+    }
+
+    /// Gives a container that is about to start its way out and its rules: without them it must not.
+    pub(crate) async fn close(&self, order: &Order) -> Result<()> {
+        let is_led = self.lead(order.id, &order.outbound).await?;
+        if is_led && self.rule(order.id, &order.firewall).await? {
             return Ok(());
         }
         Err(Error::failed("setting up the packet filter", "the container has no address here"))

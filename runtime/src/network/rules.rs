@@ -8,16 +8,19 @@ use std::{fmt::Display, net::Ipv4Addr, ops::RangeInclusive};
 
 use gantry_model::firewall::{Action, Direction, Protocol, Rule, Rules};
 
+use super::outbound;
+
 /// Makes the table with its maps and hooks; what containers have in it stays. What goes back to
 /// whoever began a connection passes; what he sends is looked at each time, so that a new rule ends
 /// connections that exist, such as those that the edge keeps for its next request.
 pub(super) fn table(table: &str, bridge: &str) -> String {
     let mut lines = vec![format!("add table inet {table}")];
+    lines.push(outbound::sets(table));
     for direction in Direction::ALL {
         lines.push(format!("add map inet {table} {direction} {{ type ipv4_addr : verdict; }}"));
     }
-    let ingress = (format!("oifname \"{bridge}\""), "ip daddr vmap @ingress");
-    let egress = (format!("iifname \"{bridge}\""), "ip saddr vmap @egress");
+    let ingress = (format!("oifname \"{bridge}\""), None, "ip daddr vmap @ingress");
+    let egress = (format!("iifname \"{bridge}\""), Some(outbound::LOOKUP), "ip saddr vmap @egress");
     // The edge's own connections go out from the host.
     let hooks = [
         ("input", vec![&egress]),
@@ -28,9 +31,10 @@ pub(super) fn table(table: &str, bridge: &str) -> String {
         let place = format!("type filter hook {hook} priority filter + 10; policy accept;");
         lines.push(format!("add chain inet {table} {hook} {{ {place} }}"));
         lines.push(format!("flush chain inet {table} {hook}"));
-        for (interface, lookup) in lookups {
+        for (interface, way, lookup) in lookups {
             let rule = format!("add rule inet {table} {hook} {interface}");
             lines.push(format!("{rule} ct direction reply accept"));
+            lines.extend(way.map(|way| format!("{rule} {way}")));
             lines.push(format!("{rule} ct state related accept"));
             lines.push(format!("{rule} {lookup}"));
         }

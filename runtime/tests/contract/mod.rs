@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, net::IpAddr, pin::pin, sync::Arc, time::Duratio
 use bytes::Bytes;
 use gantry_model::{ContainerId, SnapshotId, container::ImageName};
 use gantry_runtime::{
-    Error, Exec, ExecUser, ExitStatus, Firewall, Kit, Limits, Observed, Order, PtySize, Runtime,
-    SnapshotInfo, Source, State,
+    Error, Exec, ExecUser, ExitStatus, Firewall, Kit, Limits, Observed, Order, Outbound, PtySize,
+    Runtime, SnapshotInfo, Source, State,
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -86,6 +86,7 @@ pub(crate) fn order(host: &impl Host, n: u8) -> Order {
         ramdisk: false,
         limits: Limits { memory_bytes: 256 << 20, cpu_millis: 1000, pids: 100 },
         firewall: Firewall::default(),
+        outbound: Outbound::default(),
     }
 }
 

@@ -22,8 +22,12 @@ mod firewall;
 mod inside;
 mod machine;
 mod network;
+#[path = "../outbound/mod.rs"]
+mod outbound;
 mod snapshots;
 mod system;
+#[path = "../world/mod.rs"]
+mod world;
 
 use machine::run;
 
@@ -54,6 +58,7 @@ tests! {
     inside::a_dropped_command_is_killed_with_its_children
     inside::a_dropped_terminal_hangs_up
     firewall::rules_decide_about_connections
+    outbound::a_shut_container_answers_and_begins_nothing
     network::the_host_reaches_a_container_on_its_address
     network::containers_reach_the_hosts_chosen_ports_only
     network::the_world_is_reached_through_the_hosts_address_and_does_not_reach_in

@@ -1,22 +1,21 @@
 //! Who reaches whom.
 
-use std::{io::Write as _, net::IpAddr, os::fd::AsFd as _, time::Duration};
+use std::{net::IpAddr, time::Duration};
 
 use gantry_model::firewall::Rules;
 use gantry_runtime::Firewall;
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
     process::Command,
-    sync::oneshot,
     time::timeout,
 };
 
 use crate::{
     contract::{Host as _, order, until},
     machine::{Machine, OPEN_PORT},
+    world::World,
 };
 
 const BOUND: Duration = Duration::from_secs(10);
@@ -73,59 +72,6 @@ pub(crate) async fn containers_reach_the_hosts_chosen_ports_only(machine: &mut M
     }
     let metadata = machine.shell(1, "nc -w 3 169.254.169.254 80 </dev/null; echo $?").await;
     assert_ne!(metadata, "0", "link-local addresses are not reached");
-}
-
-/// A network namespace that plays the world outside: one link to the host, one server.
-struct World {
-    name: String,
-    host: String,
-    own: String,
-}
-
-impl World {
-    async fn new() -> Self {
-        let pid = std::process::id();
-        let (high, low) = (pid >> 6 & 255, (pid & 63) * 4);
-        let name = format!("gantrytest{pid}");
-        let (host, own) =
-            (format!("198.18.{high}.{}", low + 1), format!("198.18.{high}.{}", low + 2));
-        let link = format!("gw{pid}");
-        for line in [
-            format!("netns add {name}"),
-            format!("link add {link} type veth peer name eth0 netns {name}"),
-            format!("addr add {host}/30 dev {link}"),
-            format!("link set {link} up"),
-            format!("-n {name} addr add {own}/30 dev eth0"),
-            format!("-n {name} link set eth0 up"),
-            format!("-n {name} route add default via {host}"),
-        ] {
-            let status = Command::new("ip").args(line.split(' ')).status().await.unwrap();
-            assert!(status.success(), "ip {line}");
-        }
-        let (namespace, address) = (format!("/run/netns/{name}"), format!("{own}:9000"));
-        let (ready, listening) = oneshot::channel();
-        // A thread of its own, because it stays in that namespace.
-        std::thread::spawn(move || {
-            let namespace = std::fs::File::open(namespace).unwrap();
-            let kind = Some(LinkNameSpaceType::Network);
-            move_into_link_name_space(namespace.as_fd(), kind).unwrap();
-            let listener = std::net::TcpListener::bind(address).unwrap();
-            ready.send(()).unwrap();
-            // Ends with the test's process.
-            while let Ok((mut stream, peer)) = listener.accept() {
-                stream.write_all(format!("seen from {}\n", peer.ip()).as_bytes()).unwrap();
-            }
-        });
-        listening.await.unwrap();
-        Self { name, host, own }
-    }
-}
-
-impl Drop for World {
-    fn drop(&mut self) {
-        let deleted = std::process::Command::new("ip").args(["netns", "del", &self.name]).status();
-        assert!(deleted.is_ok_and(|status| status.success()) || std::thread::panicking());
-    }
 }
 
 pub(crate) async fn the_world_is_reached_through_the_hosts_address_and_does_not_reach_in(

@@ -23,6 +23,10 @@ mod inside;
 mod installations;
 mod machine;
 mod network;
+#[path = "../outbound/mod.rs"]
+mod outbound;
+#[path = "../world/mod.rs"]
+mod world;
 
 /// Every file system in a directory.
 mod dir {
@@ -56,6 +60,7 @@ tests! {
     inside::a_dropped_terminal_hangs_up
     inside::an_init_that_ends_alone_is_told_and_can_start_again
     firewall::rules_decide_about_connections
+    outbound::a_shut_container_answers_and_begins_nothing
     network::containers_reach_neither_each_other_nor_the_host_nor_take_addresses
     installations::two_of_them_do_not_see_each_other
     installations::an_image_is_handed_over_once

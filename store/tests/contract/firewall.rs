@@ -4,7 +4,7 @@ use gantry_model::{
     RealmId,
     firewall::{Direction, Rules},
 };
-use gantry_store::{Error, EventFilter, Fill, FillSource, RuleChange, Version};
+use gantry_store::{CopiedRules, Error, EventFilter, Fill, FillSource, RuleChange, Version};
 use serde_json::json;
 
 use super::fixture::{NOW_MS, World, id};
@@ -51,7 +51,8 @@ pub(crate) async fn a_copy_has_the_rules_of_its_source_if_it_is_asked_for(world:
         copy.status.fill = Some(Fill { source, is_new: true });
         copy.source = Some(one.id);
         copy.spec.realms = vec![RealmId::from_bytes([1; 12])];
-        let copy = store.create_copy(&copy, None, 10, with_firewall).await.unwrap();
+        let rules = CopiedRules { firewall: with_firewall, outbound: None };
+        let copy = store.create_copy(&copy, None, 10, rules).await.unwrap();
         assert_eq!(store.firewall(copy.id).await.unwrap().1, want, "{name}");
     }
 }

@@ -9,6 +9,7 @@ pub(crate) mod fixture;
 pub(crate) mod history;
 pub(crate) mod idempotency;
 pub(crate) mod members;
+pub(crate) mod outbound;
 pub(crate) mod pool;
 pub(crate) mod projects;
 pub(crate) mod races;
@@ -68,6 +69,9 @@ macro_rules! contract {
         contract!(@cases $open, firewall:
             rules_change_with_their_version_only,
             a_copy_has_the_rules_of_its_source_if_it_is_asked_for);
+        contract!(@cases $open, outbound:
+            a_network_changes_with_its_version_only,
+            a_copy_has_the_network_that_its_source_still_has);
         contract!(@cases $open, members:
             a_member_is_stored_as_given_once_and_up_to_the_limit,
             lists_hold_what_a_member_sees,

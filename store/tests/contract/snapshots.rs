@@ -2,8 +2,8 @@
 
 use gantry_model::{ContainerId, Phase, RealmId, SnapshotId, Wish};
 use gantry_store::{
-    Container, Error, EventFilter, Fill, FillSource, Page, Snapshot, SnapshotFilter, SnapshotMax,
-    SnapshotSort, SnapshotSummary,
+    Container, CopiedRules, Error, EventFilter, Fill, FillSource, Page, Snapshot, SnapshotFilter,
+    SnapshotMax, SnapshotSort, SnapshotSummary,
 };
 
 use super::fixture::{NOW_MS, World, id, key};
@@ -102,10 +102,10 @@ pub(crate) async fn an_account_has_so_many_snapshots(world: &World) {
     copy.status.fill = Some(Fill { source, is_new: true });
     copy.status.phase = Phase::Copying;
     copy.source = Some(container.id);
-    let refused = world.store.create_copy(&copy, None, 1, false).await;
+    let refused = world.store.create_copy(&copy, None, 1, CopiedRules::default()).await;
     assert!(matches!(refused, Err(Error::SnapshotQuota { max: 1 })), "{refused:?}");
     assert_eq!(world.store.container(copy.id).await.unwrap(), None, "nothing is left of it");
-    let copy = world.store.create_copy(&copy, None, 2, false).await.unwrap();
+    let copy = world.store.create_copy(&copy, None, 2, CopiedRules::default()).await.unwrap();
     let shared = world.store.snapshot_named(copy.id, "one").await.unwrap().unwrap();
     assert_eq!((shared.spec, shared.last_used_at_ms), (copy.spec, None));
 }
@@ -142,7 +142,10 @@ pub(crate) async fn a_removed_snapshot_is_discarded_with_its_last_reference(worl
     copy.status.fill = Some(Fill { source, is_new: true });
     copy.status.phase = Phase::Copying;
     copy.source = Some(container.id);
-    let copy = store.create_copy(&copy, None, 10, true).await.unwrap();
+    let copy = store
+        .create_copy(&copy, None, 10, CopiedRules { firewall: true, outbound: None })
+        .await
+        .unwrap();
     let shared = store.snapshot_named(copy.id, "one").await.unwrap().unwrap();
     assert_ne!(shared.id, snapshot.id);
     assert_eq!((shared.data, shared.container), (snapshot.data, copy.id));
