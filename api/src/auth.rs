@@ -61,8 +61,12 @@ pub(crate) fn surface(surface: Surface) -> Surface {
             post,
             &["/api/v1/users/auth/logout"],
             logout,
-            &Operation::new("logout", TAG, "Ends every session of the account; tokens stay")
-                .takes(&LOGOUT),
+            &Operation::new(
+                "logout",
+                TAG,
+                "Ends every session of the account; tokens stay, and may not ask for it",
+            )
+            .takes(&LOGOUT),
         )
         .serve(
             &[Method::Get],

@@ -179,8 +179,13 @@ impl Controller {
         self.inner.sessions.open(account, user.session_generation, self.now_ms())
     }
 
-    /// Ends every session of the actor's account; its tokens stay good.
+    /// Ends every session of the actor's account; its tokens stay good. A token, which may be made for one realm
+    /// or to read only, ends no sessions.
     pub async fn logout(&self, actor: &Actor) -> Result<()> {
+        match actor.via {
+            Via::Session { .. } | Via::Password => {}
+            Via::Token { .. } => return Err(Forbidden::SessionOnly.into()),
+        }
         self.store().bump_session_generation(actor.user, self.now_ms()).await?;
         Ok(())
     }

@@ -1,16 +1,23 @@
 //! The `OpenAPI` document as a judge: every answer that a test sees must be as it says.
 
+use std::{collections::HashMap, sync::Mutex};
+
+use jsonschema::Validator;
 use serde_json::{Value, json};
 
 /// The fields of a body with their schemas.
 type Fields = Vec<(String, Value)>;
 
 /// The document of one router.
-pub(crate) struct Document(Value);
+pub(crate) struct Document {
+    text: Value,
+    /// One for each schema that an answer has been judged by.
+    validators: Mutex<HashMap<String, Validator>>,
+}
 
 impl Document {
     pub(crate) fn new(document: Value) -> Self {
-        Self(document)
+        Self { text: document, validators: Mutex::default() }
     }
 
     /// Panics if the document does not allow this answer. Paths that it does not list are those
@@ -22,20 +29,25 @@ impl Document {
         let response = responses.get(status.to_string()).or_else(|| responses.get(&class));
         let response =
             response.unwrap_or_else(|| panic!("{method} {path}: {status} is not in the document"));
-        let mut schema = response["content"]["application/json"]["schema"].clone();
-        schema["components"] = self.0["components"].clone();
-        let validator = jsonschema::draft202012::new(&schema)
-            .unwrap_or_else(|error| panic!("{method} {path}: no schema: {error}"));
+        let schema = &response["content"]["application/json"]["schema"];
+        let mut validators = self.validators.lock().unwrap();
+        let validator = validators.entry(schema.to_string()).or_insert_with(|| {
+            let mut schema = schema.clone();
+            schema["components"] = self.text["components"].clone();
+            jsonschema::draft202012::new(&schema)
+                .unwrap_or_else(|error| panic!("{method} {path}: no schema: {error}"))
+        });
         let errors: Vec<String> = validator
             .iter_errors(body)
             .map(|error| format!("{} at {}", error, error.instance_path()))
             .collect();
+        drop(validators);
         assert!(errors.is_empty(), "{method} {path} {status}: {errors:#?}\nanswer: {body}");
     }
 
     fn operation(&self, method: &str, path: &str) -> Option<&Value> {
         let path = path.split('?').next().unwrap_or(path);
-        let paths = self.0["paths"].as_object().unwrap();
+        let paths = self.text["paths"].as_object().unwrap();
         let item = paths.get(path).or_else(|| {
             let (_, item) = paths.iter().find(|(template, _)| matches(template, path))?;
             Some(item)
@@ -47,7 +59,7 @@ impl Document {
     /// tell what would do.
     pub(crate) fn operations(&self) -> Vec<(String, String, Value)> {
         let mut operations = Vec::new();
-        for (path, item) in self.0["paths"].as_object().unwrap() {
+        for (path, item) in self.text["paths"].as_object().unwrap() {
             for (method, operation) in item.as_object().unwrap() {
                 let schema = &operation["requestBody"]["content"]["application/json"]["schema"];
                 let needed = schema["required"].as_array().into_iter().flatten();
@@ -64,7 +76,7 @@ impl Document {
     /// Every operation with a body that has no fields: method and path.
     pub(crate) fn without_fields(&self) -> Vec<(String, String)> {
         let mut bare = Vec::new();
-        for (path, item) in self.0["paths"].as_object().unwrap() {
+        for (path, item) in self.text["paths"].as_object().unwrap() {
             for (method, operation) in item.as_object().unwrap() {
                 let schema = &operation["requestBody"]["content"]["application/json"]["schema"];
                 let none = schema["properties"].as_object().is_none_or(serde_json::Map::is_empty);
@@ -79,7 +91,7 @@ impl Document {
     /// Every operation with a body: method, path and the names of its fields with their schemas.
     pub(crate) fn bodies(&self) -> Vec<(String, String, Fields)> {
         let mut bodies = Vec::new();
-        for (path, item) in self.0["paths"].as_object().unwrap() {
+        for (path, item) in self.text["paths"].as_object().unwrap() {
             for (method, operation) in item.as_object().unwrap() {
                 let schema = &operation["requestBody"]["content"]["application/json"]["schema"];
                 let Some(fields) = schema["properties"].as_object() else { continue };

@@ -120,7 +120,7 @@ async fn a_cursor_leads_through_all_events_and_outlives_what_it_points_at() {
 }
 
 /// Reads a stream until it has said all of `texts`.
-async fn read_until(body: &mut Body, texts: &[&str]) -> String {
+pub(crate) async fn read_until(body: &mut Body, texts: &[&str]) -> String {
     let mut said = String::new();
     let reading = async {
         while !texts.iter().all(|text| said.contains(text)) {
@@ -135,7 +135,12 @@ async fn read_until(body: &mut Body, texts: &[&str]) -> String {
     said
 }
 
-async fn stream(lab: &Lab, token: &str, last: Option<&str>, realm: Option<&str>) -> (u16, Body) {
+pub(crate) async fn stream(
+    lab: &Lab,
+    token: &str,
+    last: Option<&str>,
+    realm: Option<&str>,
+) -> (u16, Body) {
     let mut request =
         Request::get("/api/v1/events/stream").header("authorization", format!("Bearer {token}"));
     if let Some(last) = last {

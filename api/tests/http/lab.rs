@@ -92,11 +92,6 @@ impl Ask {
         self
     }
 
-    pub(crate) fn without_realm(mut self) -> Self {
-        self.realm = None;
-        self
-    }
-
     pub(crate) fn realm(mut self, realm: &str) -> Self {
         self.realm = Some(realm.parse().unwrap());
         self

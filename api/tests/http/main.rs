@@ -36,6 +36,8 @@ mod pool;
 #[cfg(test)]
 mod proxy;
 #[cfg(test)]
+mod realm_walk;
+#[cfg(test)]
 mod realms;
 #[cfg(test)]
 mod recheck;
