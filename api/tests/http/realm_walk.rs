@@ -74,6 +74,7 @@ impl Other {
             ("POST", format!("{of}/firewall/ingress"), rule()),
             ("POST", format!("{of}/firewall/egress"), rule()),
             ("PATCH", format!("{of}/env"), json!({ "A": "other-thing" })),
+            ("PUT", format!("{of}/network"), shut()),
             ("PATCH", format!("auth/tokens/{token}"), profile),
             ("PUT", key, json!({ "value": "other-thing" })),
         ] {
@@ -188,6 +189,7 @@ impl Other {
             "containers/{id}/proxy/edge",
             "containers/{id}/env",
             "containers/{id}/firewall/rules",
+            "containers/{id}/network",
             "containers/{id}/snapshots",
             "containers/{id}/status-logs",
             "proxy/aliases/{id}",
@@ -197,7 +199,13 @@ impl Other {
             "events/{id}",
         ] {
             let path = self.fill(&format!("/api/v1/{path}"));
-            seen.push(done(lab, Ask::new("GET", &path).by(&self.session)).await);
+            let mut shown = done(lab, Ask::new("GET", &path).by(&self.session)).await;
+            if path.ends_with("/network") {
+                // When it was looked at.
+                shown["last_status_check"] = Value::Null;
+                shown["remote_status"] = Value::Null;
+            }
+            seen.push(shown);
         }
         let listed = done(
             lab,
@@ -207,6 +215,10 @@ impl Other {
         seen.push(listed["pagination"]["total"].clone());
         seen
     }
+}
+
+fn shut() -> Value {
+    json!({ "type": "block", "comment": "other-thing" })
 }
 
 fn rule() -> Value {
@@ -253,6 +265,10 @@ fn changes(other: &Other) -> Vec<(&'static str, &'static str, Value)> {
         ("DELETE", "containers/{id}/firewall/ingress", json!({ "all": true })),
         ("DELETE", "containers/{id}/firewall/egress", json!({ "all": true })),
         ("POST", "containers/{id}/firewall/reset", json!({})),
+        ("PUT PATCH", "containers/{id}/network", shut()),
+        ("POST", "containers/{id}/network/stop", json!({})),
+        ("POST", "containers/{id}/network/start", json!({})),
+        ("DELETE", "containers/{id}/network", Value::Null),
         ("PATCH", "containers/{id}/proxy/edge", json!({ "wake": "any" })),
         (
             "POST",
@@ -333,11 +349,12 @@ const ENDS: [&str; 8] = [
 ];
 
 /// What is about no thing of a realm, although its path names one.
-const OF_NO_REALM: [(&str, &str); 6] = [
+const OF_NO_REALM: [(&str, &str); 7] = [
     ("users/", "an account is in all realms or none"),
     ("servers/", "servers are everybody's"),
     ("rentals/", "the same as servers"),
     ("images/", "images are everybody's"),
+    ("meta/", "the installation is everybody's"),
     // Whoever is bound to realms changes those of nothing, not even in its own.
     ("auth/tokens/{id}/add-realm", "no token of a realm may"),
     ("auth/tokens/{id}/remove-realm", "no token of a realm may"),

@@ -261,6 +261,7 @@ fn of_containers() -> Vec<Row> {
             "destination",
             "IPv4",
         ),
+        ("PUT PATCH", "containers/{id}/network", json!({ "type": "tunnel" }), "type", "block"),
         ("POST", "containers/{id}/snapshots", json!({ "expiry": 0 }), "expiry", "1 to 3650"),
         (
             "PUT PATCH",
