@@ -222,7 +222,9 @@ const FILES_KIT: &[Source] = &[
     ("/usr/lib/gantry/session", 0o755, include_str!("../image/terminal/session.sh")),
     ("/usr/lib/gantry/shell", 0o755, include_str!("../image/terminal/shell.bash")),
     ("/usr/lib/gantry/terminal", 0o755, include_str!("../image/terminal/terminal.sh")),
+    ("/usr/lib/gantry/command", 0o755, include_str!("../image/terminal/command.bash")),
     ("/usr/lib/gantry/terminal_server.py", 0o644, include_str!("../image/terminal/server.py")),
+    ("/usr/lib/gantry/terminal_commands.py", 0o644, include_str!("../image/terminal/commands.py")),
     ("/usr/share/gantry/terminal/index.html", 0o644, include_str!("../image/terminal/index.html")),
     (
         "/usr/share/gantry/terminal/terminal.css",

@@ -146,6 +146,8 @@ async fn terminal(machine: &Machine) {
         assert!(["403", "404"].contains(&got.as_str()), "{path}: {got}");
     }
 
+    commands(machine).await;
+
     let mut browser = open(machine, 1).await;
     send(&mut browser, r#"["set_size", 30, 100]"#).await;
     send(&mut browser, r#"["stdin", "echo $((6*7))=; id -un; echo \"$PWD $KIT_TEST\"\r"]"#).await;
@@ -203,6 +205,59 @@ async fn one_session_for_all_who_look(machine: &Machine) {
     shows(&mut next, "new:.").await;
 }
 
+/// Runs commands without a session, as the official client does.
+async fn commands(machine: &Machine) {
+    let port = entry(Service::Terminal).port(1);
+    let ask = async |path: &str, more: &[&str]| -> serde_json::Value {
+        let url = machine.url(port, &format!("/api/v1/terminal/{path}"));
+        let json = ["--header", "Content-Type: application/json", &url];
+        let answer = curl(&[&json[..], more].concat()).await;
+        serde_json::from_str(&answer).unwrap_or_else(|_| panic!("{path}: {answer}"))
+    };
+    let run = async |body: &str| ask("execute?ephemeral=true", &["--data", body]).await;
+
+    // What a command leaves behind keeps nobody waiting for it.
+    let left = r#"{"command": "sleep 1000 & echo $KIT_TEST $A in $PWD; echo no >&2; exit 3", "cwd": "/tmp", "env": {"A": "b c"}}"#;
+    let done = run(left).await;
+    assert_eq!(done["stdout"], "seen by shells b c in /tmp\n", "{done}");
+    assert_eq!((&done["stderr"], &done["exit_code"]), (&"no\n".into(), &3.into()), "{done}");
+    assert_eq!(done["status"], "completed");
+    let known = ask(&format!("result/{}", done["command_id"].as_str().unwrap()), &[]).await;
+    assert_eq!(known, done);
+
+    let begun = run(r#"{"command": "sleep 1000", "wait": false, "id": "long"}"#).await;
+    assert_eq!((&begun["status"], &begun["command_id"]), (&"running".into(), &"long".into()));
+    assert_eq!(run(r#"{"command": "true", "id": "long"}"#).await["statusCode"], 409);
+    let ended = ask("execute/long/abort", &["--request", "POST"]).await;
+    assert_eq!((&ended["status"], &ended["exit_code"]), (&"aborted".into(), &137.into()));
+    let late = run(r#"{"command": "sleep 1000", "timeout": 0.2}"#).await;
+    assert_eq!(late["status"], "timeout");
+    let long = run(r#"{"command": "yes | head -c 2000000"}"#).await;
+    assert_eq!((&long["truncated"], &long["exit_code"]), (&true.into(), &0.into()));
+    assert_eq!(long["stdout"].as_str().map(str::len), Some(1 << 20));
+
+    for (body, status, says) in [
+        (r#"{"cmd": "true"}"#, 400, "Missing 'command' field"),
+        (r#"{"command": "true", "cwd": "/nowhere"}"#, 400, "cwd"),
+        (r#"{"command": "true", "env": {"A B": "c"}}"#, 400, "env"),
+        (r#"{"command": "true", "timeout": 0}"#, 400, "timeout"),
+        (r#"{"command": "true", "wait": "yes"}"#, 400, "wait"),
+        ("{", 400, "JSON"),
+    ] {
+        let refused = run(body).await;
+        let message = refused["message"].as_str().unwrap_or_default();
+        assert!(refused["statusCode"] == status && message.contains(says), "{body}: {refused}");
+    }
+    // Pages of others run nothing, and neither do forms.
+    let body = r#"{"command": "true"}"#;
+    let strange = ["--data", body, "--header", "Origin: https://other.test"];
+    assert_eq!(ask("execute?ephemeral=true", &strange).await["statusCode"], 403);
+    let form = ["--data", body, "--header", "Content-Type: text/plain"];
+    assert_eq!(ask("execute?ephemeral=true", &form).await["statusCode"], 415);
+    assert_eq!(ask("execute?terminal_id=1", &["--data", body]).await["statusCode"], 501);
+    assert_eq!(ask("result/unknown", &[]).await["statusCode"], 404);
+}
+
 async fn files(machine: &Machine) {
     start(machine, Service::Files, 1).await;
     let files = entry(Service::Files);
@@ -224,6 +279,16 @@ async fn files(machine: &Machine) {
     assert!(std::fs::read(to).unwrap() == sent, "what comes back is what was sent");
     assert_eq!(curl(&["--range", "250-252", "--output", to, &file]).await, "");
     assert_eq!(std::fs::read(to).unwrap(), [250, 0, 1]);
+
+    // As programs name files: a whole path in one segment.
+    let whole = url("/api/v1/files/%2Froot%2Fwhole.bin");
+    assert_eq!(status(&["--upload-file", from, &whole]).await, "201");
+    curl(&["--output", to, &whole]).await;
+    assert!(std::fs::read(to).unwrap() == sent, "what comes back is what was sent");
+    for path in ["%2Fproc%2Fself%2Fcomm", "/proc/self/comm", "%2Froot%2F..%2Fproc%2Fself%2Fcomm"] {
+        let url = url(&format!("/api/v1/files/{path}"));
+        assert_eq!(status(&["--path-as-is", "--upload-file", from, &url]).await, "501", "{path}");
+    }
 
     // As a client behind the edge speaks: whole URLs with the scheme and port of the edge.
     let behind = ["--header", "Host: one.test:8443", "--header", "X-Forwarded-Proto: https"];

@@ -1,4 +1,4 @@
-"""The web terminal of one index: a page, and a WebSocket to a persistent session.
+"""The web terminal of one index: a page, a WebSocket to a persistent session, and commands.
 
 usage: server.py INDEX PORT
 
@@ -18,6 +18,10 @@ import tornado.routing
 import tornado.web
 import tornado.websocket
 from terminado import TermSocket, UniqueTermManager
+
+# The interpreter looks beside this file for nothing of itself.
+sys.path.append("/usr/lib/gantry")
+import terminal_commands
 
 PAGE = "/usr/share/gantry/terminal"
 XTERM = "/usr/share/javascript/xterm"
@@ -145,6 +149,7 @@ async def main(index, port):
             (DesktopIsMeant(), NoDesktop),
             (r"/ws", Socket, {"term_manager": sessions}),
             (r"/api/v1/terminal/health", Health, {"index": index}),
+            *terminal_commands.routes(),
             (r"/xterm/(xterm\.js|xterm\.css)", Page, {"path": XTERM}),
             (r"/(.*)", Page, {"path": PAGE, "default_filename": "index.html"}),
         ],
