@@ -13,21 +13,25 @@ use std::{
 
 use bytes::Bytes;
 use gantry_model::RealmId;
-use http::{HeaderValue, Request, Response};
+use http::{HeaderValue, Request, Response, StatusCode, header, request::Parts};
 use http_body::Body as _;
 use http_body_util::{BodyExt, Empty};
-use tokio::task::JoinHandle;
+use tokio::{io::DuplexStream, task::JoinHandle};
 use tower::ServiceExt;
 
 use crate::{
     answer::{Failure, X_REQUEST_ID},
     body::{EdgeBody, TimedBody},
-    deps::{ApiRealm, Body, ClientAddress},
-    forward::Downstreams,
+    deps::{ApiRealm, ApiUpgrade, Body, ClientAddress},
+    forward::{self, Downstreams},
     headers::clean_response,
     limits::CutBy,
     pipeline::Ask,
+    tunnel::UpstreamEnd,
 };
+
+/// The octets on their way to or from the API in a tunnel, each.
+const TUNNEL: usize = 16 * 1024;
 
 /// Asks the API.
 pub(crate) async fn call(
@@ -42,6 +46,7 @@ pub(crate) async fn call(
     parts.extensions.insert(ClientAddress(ask.downstream.peer));
     parts.extensions.insert(ApiRealm(realm));
     parts.extensions.insert(ask.id);
+    let tunnel = ask.survey.upgrade.as_ref().map(|protocol| offer(ask, protocol, &mut parts));
     let late = Arc::<AtomicBool>::default();
     let body = match incoming.filter(|incoming| !incoming.is_end_stream()) {
         Some(incoming) => {
@@ -73,6 +78,21 @@ pub(crate) async fn call(
         ask.worker.metrics().cut(CutBy::BodyPause);
     }
     let response = response?;
+    let is_left = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    match tunnel {
+        Some(tunnel) if is_left => {
+            let (parts, _) = response.into_parts();
+            let id = HeaderValue::try_from(ask.id.to_string()).or(Err(Failure::ApiUnavailable))?;
+            return forward::leave(ask, parts, UpstreamEnd::api(tunnel), id);
+        }
+        // Over HTTP/2 any success would open the tunnel.
+        Some(_) if ask.handshake.is_some() && response.status().is_success() => {
+            return Err(Failure::MethodNotSupported);
+        }
+        // Nobody asked for it.
+        None if is_left => return Err(Failure::ApiUnavailable),
+        Some(_) | None => {}
+    }
 
     let mut response = response.map(EdgeBody::api);
     let headers = response.headers_mut();
@@ -81,6 +101,18 @@ pub(crate) async fn call(
         headers.insert(&X_REQUEST_ID, id);
     }
     Ok(response)
+}
+
+/// Offers the API to leave HTTP with this request; returns the client's end of what it may go on over.
+fn offer(ask: &Ask<'_>, protocol: &HeaderValue, parts: &mut Parts) -> DuplexStream {
+    parts.headers.insert(header::UPGRADE, protocol.clone());
+    parts.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    if let Some(handshake) = ask.handshake {
+        handshake.ask(&mut parts.headers);
+    }
+    let (ours, end) = tokio::io::duplex(TUNNEL);
+    parts.extensions.insert(ApiUpgrade::new(end));
+    ours
 }
 
 /// A task that ends when nobody waits for it any more: the client has left.

@@ -1,6 +1,12 @@
 //! What the edge is given: the few things that other crates answer for.
 
-use std::{convert::Infallible, fmt, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    fmt,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -8,6 +14,7 @@ use gantry_model::{ContainerId, RealmId, Scheme, Service, Target, access::Demand
 use gantry_router::Routes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
+use tokio::io::DuplexStream;
 use tower::{ServiceExt, util::BoxCloneService};
 
 use crate::{Activity, Logs};
@@ -44,6 +51,22 @@ pub struct ClientAddress(pub SocketAddr);
 /// Extension of requests to the API: the realm of the hostname, if it named one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ApiRealm(pub Option<RealmId>);
+
+/// Extension of requests to the API that ask to leave HTTP: what an answer with the status 101 goes on
+/// over. Its other end is the client's.
+#[derive(Clone, Debug)]
+pub struct ApiUpgrade(Arc<Mutex<Option<DuplexStream>>>);
+
+impl ApiUpgrade {
+    pub(crate) fn new(end: DuplexStream) -> Self {
+        Self(Arc::new(Mutex::new(Some(end))))
+    }
+
+    /// The API's end; once only. Whoever takes it answers with 101.
+    pub fn take(&self) -> Option<DuplexStream> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
 
 /// The id of one request, in access lines, error answers and `X-Request-Id`; also the trace id of
 /// requests that came without one. An extension of requests to the API.

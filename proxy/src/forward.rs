@@ -8,7 +8,9 @@ use std::{
 };
 
 use gantry_model::{Scheme, Service};
-use http::{Extensions, HeaderValue, Request, Response, StatusCode, Version, header};
+use http::{
+    Extensions, HeaderValue, Request, Response, StatusCode, Version, header, response::Parts,
+};
 use http_body::Body as _;
 use tokio::time::{Instant, timeout};
 
@@ -451,12 +453,22 @@ async fn upgrade(
         let lease = Lease::Http1(channel);
         return respond(ask, to, by_channel(response), lease, wait, outgoing.id());
     }
-    let (mut parts, ()) = response.into_parts();
+    let (parts, ()) = response.into_parts();
+    let (io, read) = channel.into_stream();
+    let end = UpstreamEnd::new(io, read, to.endpoint.origin, ask.pass.clone());
+    leave(ask, parts, end, outgoing.id())
+}
+
+/// The answer that opens a tunnel to `end`, made of an upstream's 101.
+pub(crate) fn leave(
+    ask: &Ask<'_>,
+    mut parts: Parts,
+    end: UpstreamEnd,
+    request_id: HeaderValue,
+) -> Result<Response<EdgeBody>, Failure> {
     let protocol = parts.headers.get(header::UPGRADE).cloned();
     let protocol = protocol.filter(|protocol| is_asked_for(ask, protocol));
     let protocol = protocol.ok_or(Failure::UpstreamBroken)?;
-    let (io, read) = channel.into_stream();
-    let tunnel = UpstreamEnd::new(io, read, to.endpoint.origin, ask.pass.clone());
     clean_response(&mut parts.headers, ask.hostname.as_str());
     if let Some(handshake) = ask.handshake {
         if !handshake.is_accepted(&mut parts.headers) {
@@ -467,11 +479,11 @@ async fn upgrade(
         parts.headers.insert(header::UPGRADE, protocol);
         parts.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     }
-    parts.headers.insert(&X_REQUEST_ID, outgoing.id());
-    Ok(Response::from_parts(parts, EdgeBody::tunnel(tunnel)))
+    parts.headers.insert(&X_REQUEST_ID, request_id);
+    Ok(Response::from_parts(parts, EdgeBody::tunnel(end)))
 }
 
-/// Whether the protocol that a container switched to is one that the client had named.
+/// Whether the protocol that an upstream switched to is one that the client had named.
 fn is_asked_for(ask: &Ask<'_>, protocol: &HeaderValue) -> bool {
     let asked = ask.survey.upgrade.as_ref().map_or(&b""[..], HeaderValue::as_bytes);
     asked

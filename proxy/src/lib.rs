@@ -93,9 +93,9 @@ mod worker;
 
 pub use config::{AccessLog, Config, Limits, Rate, UpstreamSource};
 pub use deps::{
-    ApiRealm, ApiService, Body, BoxError, ClientAddress, Deps, KitPort, KitPorts, MetricsSource,
-    Readiness, RequestId, SessionKey, StartFailed, StartService, WakeContainer, WakeFailed,
-    api_service,
+    ApiRealm, ApiService, ApiUpgrade, Body, BoxError, ClientAddress, Deps, KitPort, KitPorts,
+    MetricsSource, Readiness, RequestId, SessionKey, StartFailed, StartService, WakeContainer,
+    WakeFailed, api_service,
 };
 pub use edge::{Addresses, Edge, StartError};
 pub use http1::HeadReader;

@@ -236,7 +236,6 @@ async fn serve(
         interims,
     };
     match key {
-        RouteKey::Api { .. } if handshake.is_some() => Err(Failure::MethodNotSupported),
         RouteKey::Api { realm } => {
             account.kind_is(RouteKind::Api);
             Box::pin(api::call(&ask, realm, request)).await

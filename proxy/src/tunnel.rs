@@ -1,5 +1,5 @@
 //! Connections that have left HTTP, such as `WebSocket`s: octets both ways until one side ends, both
-//! are silent for too long, or the container stops.
+//! are silent for too long, or the container stops. The other side may be the API instead.
 //!
 //! A silent tunnel holds no buffers. All tunnels of a worker read into one, and only what the other
 //! side does not take at once is kept.
@@ -10,31 +10,52 @@ use std::{
     pin::Pin,
     rc::Rc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::{Buf, Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 
 use crate::{
-    account::Account, frames::Frames, guard::Pass, traffic::Flow, upstream::UpstreamIo,
-    watch::Origin, worker::Worker,
+    account::Account,
+    frames::Frames,
+    guard::Pass,
+    traffic::Flow,
+    upstream::UpstreamIo,
+    watch::{Origin, Wait},
+    worker::Worker,
 };
 
-/// The container's end of a tunnel. It travels with the answer that opens the tunnel, to whoever has
-/// the client's end.
+/// How long a tunnel to the API may be silent: what the API tells by it asks its clients more often than
+/// that whether they are there.
+const API_IDLE: Duration = Duration::from_mins(1);
+
+/// The container's end of a tunnel, or the API's. It travels with the answer that opens the tunnel, to
+/// whoever has the client's end.
 #[derive(Debug)]
 pub(crate) struct UpstreamEnd {
-    io: UpstreamIo,
+    io: Io,
     read: Bytes,
-    origin: Origin,
+    origin: Option<Origin>,
     pass: Option<Rc<Pass>>,
     account: Option<Box<Account>>,
+}
+
+#[derive(Debug)]
+enum Io {
+    Container(UpstreamIo),
+    Api(DuplexStream),
 }
 
 impl UpstreamEnd {
     /// An end from which `read` was read already, for a request that `pass` let in.
     pub(crate) fn new(io: UpstreamIo, read: Bytes, origin: Origin, pass: Option<Rc<Pass>>) -> Self {
-        Self { io, read, origin, pass, account: None }
+        Self { io: Io::Container(io), read, origin: Some(origin), pass, account: None }
+    }
+
+    /// An end whose other side the API has.
+    pub(crate) fn api(io: DuplexStream) -> Self {
+        Self { io: Io::Api(io), read: Bytes::new(), origin: None, pass: None, account: None }
     }
 
     /// Has the request's account end with the tunnel.
@@ -140,28 +161,54 @@ impl Direction {
 /// Moves octets between `downstream`, from which `read` was read already, and `upstream`.
 pub(crate) async fn run<S>(
     worker: &Rc<Worker>,
-    mut downstream: S,
+    downstream: S,
     read: BytesMut,
-    mut upstream: UpstreamEnd,
+    upstream: UpstreamEnd,
 ) where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let wait = worker.watch().wait(Some(upstream.origin));
-    if let Some(pass) = upstream.pass.take() {
+    let UpstreamEnd { io, read: came, origin, pass, mut account } = upstream;
+    let wait = worker.watch().wait(origin);
+    if let Some(pass) = pass {
         worker.rests(&wait, pass);
     }
-    let idle = worker.limits().stream_idle;
-    wait.within(idle);
-    let flow = upstream.account.as_ref().and_then(|account| account.flow().cloned());
+    let flow = account.as_ref().and_then(|account| account.flow().cloned());
     let tap = |frames| flow.clone().map(|flow| Tap { flow, frames });
     let mut up = Direction::new(read, tap(Some(Frames::default())));
-    let mut down = Direction::new(BytesMut::from(upstream.read.as_ref()), tap(None));
+    let mut down = Direction::new(BytesMut::from(came.as_ref()), tap(None));
+    let idle = worker.limits().stream_idle;
+    match io {
+        Io::Container(io) => {
+            relay(worker, downstream, io, (&mut up, &mut down), (&wait, idle)).await;
+        }
+        Io::Api(io) => {
+            let idle = idle.min(API_IDLE);
+            relay(worker, downstream, io, (&mut up, &mut down), (&wait, idle)).await;
+        }
+    }
+    if let Some(account) = &mut account {
+        account.tunnelled(up.moved, down.moved);
+    }
+}
+
+/// Moves octets both ways until the end.
+async fn relay<S, U>(
+    worker: &Rc<Worker>,
+    mut downstream: S,
+    mut upstream: U,
+    (up, down): (&mut Direction, &mut Direction),
+    (wait, idle): (&Wait, Duration),
+) where
+    S: AsyncRead + AsyncWrite + Unpin,
+    U: AsyncRead + AsyncWrite + Unpin,
+{
+    wait.within(idle);
     worker.metrics().tunnels_open.add(1);
     let _open = Open(worker);
     poll_fn(|cx| {
         let mut scratch = worker.scratch();
-        let moved_up = up.poll_move(cx, &mut downstream, &mut upstream.io, &mut scratch);
-        let moved_down = down.poll_move(cx, &mut upstream.io, &mut downstream, &mut scratch);
+        let moved_up = up.poll_move(cx, &mut downstream, &mut upstream, &mut scratch);
+        let moved_down = down.poll_move(cx, &mut upstream, &mut downstream, &mut scratch);
         let (Ok(moved_up), Ok(moved_down)) = (moved_up, moved_down) else {
             return Poll::Ready(());
         };
@@ -174,9 +221,6 @@ pub(crate) async fn run<S>(
         if wait.poll_over(cx).is_some() { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;
-    if let Some(account) = &mut upstream.account {
-        account.tunnelled(up.moved, down.moved);
-    }
 }
 
 /// Counts an open tunnel, also when its task is dropped.

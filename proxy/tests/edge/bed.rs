@@ -15,9 +15,9 @@ use futures_util::future::BoxFuture;
 use gantry_certs::{DevCa, Leaf, Resolver};
 use gantry_model::{ContainerId, Generation, Phase, Scheme, Service, access::Document};
 use gantry_proxy::{
-    AccessLog, Activity, ApiRealm, Body, ClientAddress, Config, Deps, Edge, KitPort, KitPorts,
-    Limits, Logs, LogsConfig, Readiness, RequestId, SessionKey, StartFailed, StartService,
-    UpstreamSource, WakeContainer, WakeFailed, api_service,
+    AccessLog, Activity, ApiRealm, ApiUpgrade, Body, ClientAddress, Config, Deps, Edge, KitPort,
+    KitPorts, Limits, Logs, LogsConfig, Readiness, RequestId, SessionKey, StartFailed,
+    StartService, UpstreamSource, WakeContainer, WakeFailed, api_service,
 };
 use gantry_router::{RouteTable, Routes};
 use gantry_store::{EdgeRecord, Epoch, Revision, RouteRecord, RouteSnapshot};
@@ -26,7 +26,7 @@ use http_body_util::{BodyExt, Full};
 use ipnet::IpNet;
 use time::OffsetDateTime;
 
-use crate::{client::Client, origin::Origin};
+use crate::{client::Client, origin::Origin, websocket};
 
 /// The id of the project in all tests.
 pub(crate) const PROJECT: &str = "aaaaaaaaaaaaaaaaaaaaaaaa";
@@ -557,6 +557,11 @@ async fn api(request: Request<Body>) -> Result<Response<Full<Bytes>>, Infallible
     let (parts, body) = request.into_parts();
     assert!(parts.uri.path() != "/panic", "as the test wants");
     let extensions = &parts.extensions;
+    if parts.uri.path() == "/live"
+        && let Some(end) = extensions.get::<ApiUpgrade>().and_then(ApiUpgrade::take)
+    {
+        return Ok(websocket::leave(&parts.headers, end));
+    }
     let body = match body.collect().await {
         Ok(body) => String::from_utf8_lossy(&body.to_bytes()).into_owned(),
         Err(error) => format!("error: {error}"),

@@ -2,7 +2,13 @@
 
 use std::net::SocketAddr;
 
+use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use bytes::Bytes;
 use gantry_model::Phase;
+use http::{HeaderMap, Response, StatusCode};
+use http_body_util::Full;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 
 use crate::{
     bed::{Bed, CONTAINER, host},
@@ -67,4 +73,51 @@ fn a_container_that_has_not_read_the_key_gets_no_tunnel() {
     let name = host(CONTAINER, "http-3000");
     let Some(client) = python::ask(&bed, "websocket_h2.py", &name, &["unproven"]) else { return };
     client.ends();
+}
+
+const API: &str = "api.gantry.localhost";
+
+#[test]
+fn the_api_leaves_http_like_a_container() {
+    let bed = Bed::new(134);
+    let Some(client) = python::ask(&bed, "websocket_api.py", API, &[]) else { return };
+    client.ends();
+    python::ask(&bed, "websocket_h2.py", API, &["api"]).unwrap().ends();
+    bed.wait_metric("gantry_proxy_tunnels_open", 0.0);
+    let lines = bed.finish();
+    let left: Vec<_> = lines.iter().filter(|line| line["path"] == "/live").collect();
+    let statuses: Vec<_> = left.iter().map(|line| line["status"].as_u64()).collect();
+    assert_eq!(statuses, [Some(101), Some(200), Some(200)], "{lines:?}");
+    for line in left {
+        assert!(line["received"].as_u64() > Some(10) && line["sent"].as_u64() > Some(10), "{line}");
+    }
+}
+
+/// Leaves HTTP for the API: says `hello` and the text of one short frame, then closes.
+#[expect(clippy::disallowed_methods, reason = "it ends with its tunnel")]
+pub(crate) fn leave(headers: &HeaderMap, mut end: DuplexStream) -> Response<Full<Bytes>> {
+    assert_eq!(headers["upgrade"], "websocket");
+    assert_eq!(headers["connection"], "upgrade");
+    let guid: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+    let key = [headers["sec-websocket-key"].as_bytes(), guid].concat();
+    let proof = digest(&SHA1_FOR_LEGACY_USE_ONLY, &key);
+    tokio::spawn(async move {
+        end.write_all(b"\x81\x05hello").await.unwrap();
+        let mut head = [0; 6];
+        end.read_exact(&mut head).await.unwrap();
+        let mut text = vec![0; usize::from(head[1] & 0x7f)];
+        end.read_exact(&mut text).await.unwrap();
+        for (at, octet) in text.iter_mut().enumerate() {
+            *octet ^= head[2 + at % 4];
+        }
+        end.write_all(&[&[0x81, head[1] & 0x7f], &text[..]].concat()).await.unwrap();
+        end.write_all(b"\x88\x02\x03\xe8").await.unwrap();
+    });
+    let mut response = Response::new(Full::default());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert("connection", "Upgrade".parse().unwrap());
+    headers.insert("upgrade", "websocket".parse().unwrap());
+    headers.insert("sec-websocket-accept", STANDARD.encode(proof).parse().unwrap());
+    response
 }

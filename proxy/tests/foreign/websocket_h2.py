@@ -278,7 +278,22 @@ def cases():
             file.write(b"%d\n%b" % (len(octets), octets))
 
 
+def api():
+    client = Client()
+    # Only what leaves HTTP is no common request any more.
+    assert client.connect(path="/page")[1][":status"] == "501"
+    one, two = (Socket.open(client, path="/live") for _ in range(2))
+    for socket in (two, one):
+        assert socket.receive() == "hello"
+    assert client.get("/page") == "200"
+    for socket in (two, one):
+        socket.send(wsproto.events.TextMessage(data="over HTTP/2"))
+        assert socket.receive() == "over HTTP/2"
+        assert socket.receive().code == 1000
+
+
 MODES = {
+    "api": api,
     "echo": echo,
     "refused": refused,
     "unproven": unproven,
