@@ -9,9 +9,8 @@ use axum::{
 };
 use futures_util::{StreamExt, stream};
 use gantry_control::{Actor, EventQuery, Span, Via, event_number};
-use gantry_model::{EventId, FieldError, RealmId, id::kind};
+use gantry_model::{EventId, FieldError, UserId, id::kind};
 use http::{HeaderValue, Uri, header};
-use tokio::sync::watch;
 
 use crate::{
     Front,
@@ -20,6 +19,8 @@ use crate::{
     body::JsonObject,
     caller::{Caller, Credential, PathId},
     fields::{Field, Holds},
+    following::{Following, may_follow},
+    live,
     logs::{LOOK, LOOK_AT_PASSWORD, MayRead, watched},
     problem::{Kind, Problem},
     query::{self, Holds as Asks, Param, Query},
@@ -32,8 +33,6 @@ const TAG: &str = "Events";
 /// How many events a list has unless asked otherwise, and at most.
 const LIMIT: u32 = 100;
 const LIMIT_MAX: u32 = 500;
-/// How many events are read at once for a stream.
-const BATCH: u32 = 100;
 /// How often a stream without events shows that it lives.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
@@ -84,6 +83,13 @@ static CLEANUP: [Field; 1] =
 const DELETES: &str = "Removes events, by filters in the body or the query; without any, all. A token \
                        needs containers.delete as well, as for every removal of events";
 
+const FEED: &str = "With `EIO=4` and `transport=websocket` in the query, and an upgrade to WebSocket (or an \
+                    extended CONNECT of HTTP/2), the same path is the live feed: Socket.IO, for which \
+                    the caller proves itself by `auth: {token}`. Each `message` has a `type`: first \
+                    `welcome`, then `event` for each event as it happens; `error` says why nobody was \
+                    let in, `revoked` why nothing more is told. `subscribe` with `{type: \"activity\"}` \
+                    adds `activity.logged`. There is no other transport.";
+
 pub(crate) fn surface(surface: Surface) -> Surface {
     let get = &[Method::Get];
     let all = &["/api/v1/events", "/api/v1/events/"];
@@ -92,8 +98,9 @@ pub(crate) fn surface(surface: Surface) -> Surface {
         .serve(
             get,
             all,
-            list,
+            list_or_follow,
             &Operation::new("listEvents", TAG, "Lists what happened to the caller's things")
+                .described(FEED)
                 .params(&LIST)
                 .answers::<wire::Events>(200),
         )
@@ -211,12 +218,18 @@ fn asked(uri: &Uri) -> Result<Asked, Problem> {
     })
 }
 
-async fn list(
-    State(front): State<Front>,
-    Caller(actor): Caller,
-    OriginalUri(uri): OriginalUri,
-) -> Result<Answer<wire::Events>, Problem> {
-    let Asked { query, by_kind, span, way } = asked(&uri)?;
+/// The official clients ask for the list and for the live feed at the same path.
+async fn list_or_follow(State(front): State<Front>, request: Request) -> Result<Response, Problem> {
+    let (mut parts, _) = request.into_parts();
+    if live::is_asked_for(&parts) {
+        return live::open(&front, parts).await;
+    }
+    let Caller(actor) = Caller::from_request_parts(&mut parts, &front).await?;
+    Ok(list(&front, actor, &parts.uri).await?.into_response())
+}
+
+async fn list(front: &Front, actor: Actor, uri: &Uri) -> Result<Answer<wire::Events>, Problem> {
+    let Asked { query, by_kind, span, way } = asked(uri)?;
     let (control, realm) = (&front.control, query.realm);
     let events = match way {
         Way::Part => {
@@ -337,14 +350,9 @@ async fn cleanup(
 
 /// A stream of events to one reader.
 struct Telling {
-    front: Front,
-    actor: Actor,
-    realm: Option<RealmId>,
-    /// The number of the last event that was told or passed over.
-    seq: u64,
-    head: watch::Receiver<u64>,
+    following: Following,
     greeted: bool,
-    _place: Place,
+    _place: Place<UserId>,
 }
 
 async fn stream_events(State(front): State<Front>, request: Request) -> Result<Response, Problem> {
@@ -362,58 +370,41 @@ async fn stream_events(State(front): State<Front>, request: Request) -> Result<R
         }
     }
     query.finish()?;
-    let head = front.control.event_head();
-    let seq = after.map_or_else(|| *head.borrow(), event_number);
-    // Refuses whoever may not read, before the stream begins.
-    front.control.events_after(&actor, realm, seq, 1).await?;
-    if !front.control.has_happened(seq).await? {
+    let (user, via_password) = (actor.user, matches!(actor.via, Via::Password));
+    let following = Following::begin(&front, actor, realm, after.map(event_number)).await?;
+    if !front.control.has_happened(following.seq()).await? {
         return Err(never_happened(field));
     }
-    let place = front.event_streams.take(actor.user)?;
+    let place = front.event_streams.take(user)?;
     let credential = Credential::of(&parts)?;
-    let look = if matches!(actor.via, Via::Password) { LOOK_AT_PASSWORD } else { LOOK };
-    let again = front.clone();
+    let look = if via_password { LOOK_AT_PASSWORD } else { LOOK };
+    let closing = front.config.closing.clone();
     let may_read: MayRead = Box::new(move || {
-        let (front, credential) = (again.clone(), credential.clone());
-        Box::pin(async move {
-            let Ok(actor) = credential.check(&front).await else { return false };
-            front.control.events_after(&actor, realm, u64::MAX, 1).await.is_ok()
-        })
+        let (front, credential) = (front.clone(), credential.clone());
+        Box::pin(async move { may_follow(&front, &credential, realm).await.is_ok() })
     });
-    let telling = Telling { front, actor, realm, seq, head, greeted: false, _place: place };
+    let telling = Telling { following, greeted: false, _place: place };
     let events = stream::unfold(telling, tell).boxed();
-    let events = watched(events, may_read, look).map(Ok::<_, Infallible>);
-    let mut response = Body::from_stream(events).into_response();
+    let events = watched(events, may_read, look).take_until(closing.cancelled_owned());
+    let mut response = Body::from_stream(events.map(Ok::<_, Infallible>)).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)
 }
 
-/// The next piece of a stream; its end when the store does not answer, so that the reader comes again.
+/// The next piece of a stream.
 async fn tell(mut telling: Telling) -> Option<(Bytes, Telling)> {
     if !telling.greeted {
         telling.greeted = true;
         return Some((Bytes::from_static(b"retry: 2000\n\n"), telling));
     }
-    loop {
-        // Before the reading: what happens after it is told by the next one.
-        let newest = *telling.head.borrow_and_update();
-        let Telling { front, actor, realm, seq, .. } = &telling;
-        let events = front.control.events_after(actor, *realm, *seq, BATCH).await;
-        let events = events.inspect_err(|error| tracing::debug!(%error, "a stream ends")).ok()?;
-        if let Some(last) = events.last() {
-            telling.seq = event_number(last.id);
+    match tokio::time::timeout(KEEP_ALIVE, telling.following.next()).await {
+        Ok(events) => {
             let text: Vec<String> =
-                events.iter().map(|event| wire::Event::new(event).told()).collect();
-            return Some((Bytes::from(text.concat()), telling));
+                events?.iter().map(|event| wire::Event::new(event).told()).collect();
+            Some((Bytes::from(text.concat()), telling))
         }
-        telling.seq = telling.seq.max(newest);
-        match tokio::time::timeout(KEEP_ALIVE, telling.head.changed()).await {
-            Ok(Ok(())) => {}
-            // The store was closed.
-            Ok(Err(_)) => return None,
-            Err(_elapsed) => return Some((Bytes::from_static(b": still here\n\n"), telling)),
-        }
+        Err(_elapsed) => Some((Bytes::from_static(b": still here\n\n"), telling)),
     }
 }

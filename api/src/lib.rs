@@ -23,8 +23,10 @@ mod environment;
 mod events;
 mod fields;
 mod firewall;
+mod following;
 mod idempotency;
 mod later;
+mod live;
 mod logs;
 mod members;
 mod meta;
@@ -55,10 +57,11 @@ use axum::{
 use gantry_control::Controller;
 use http::{HeaderValue, Method, Uri};
 use sha2::{Digest as _, Sha256};
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use crate::{
     caller::{ClientAddress, Realm, RequestId},
+    live::Upgrade,
     logs::{Events, NoTail, RequestLog, Tail},
 };
 use crate::{
@@ -76,6 +79,8 @@ pub struct ApiConfig {
     /// Requests that are no reads run here, to their end even if their client has gone.
     /// Whoever stops the process closes this and waits for it, within a bound.
     pub tasks: TaskTracker,
+    /// Cancelled when the server is about to stop: streams of events end, and their clients come again.
+    pub closing: CancellationToken,
     /// How many streams of events there may be at once.
     pub event_streams_max: u32,
     /// How many of them may be one account's; more are refused with 429.
@@ -87,6 +92,7 @@ impl Default for ApiConfig {
         Self {
             settle_timeout: Duration::from_secs(10),
             tasks: TaskTracker::new(),
+            closing: CancellationToken::new(),
             event_streams_max: 256,
             event_streams_per_account_max: 16,
         }
@@ -100,6 +106,7 @@ pub(crate) struct Front {
     pub(crate) config: ApiConfig,
     pub(crate) logs: Arc<dyn RequestLog>,
     pub(crate) event_streams: Streams,
+    pub(crate) live: live::Live,
     pub(crate) document: Arc<Document>,
 }
 
@@ -125,7 +132,8 @@ pub fn service(control: Controller, config: ApiConfig, logs: Arc<dyn RequestLog>
     let document = Arc::new(Document::new(&document));
     let event_streams =
         Streams::new(config.event_streams_max, config.event_streams_per_account_max);
-    let front = Front { control, config, logs, event_streams, document };
+    let live = live::Live::new(&config);
+    let front = Front { control, config, logs, event_streams, live, document };
     routes
         .merge(later::routes())
         .fallback(no_such_route)

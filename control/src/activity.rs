@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use gantry_model::{RealmId, TokenId, UserId};
 use gantry_store::{Activity, ActivityFilter, ActivityTotals, Listed, Page};
+use tokio::sync::broadcast;
 
 use crate::{actor::Actor, controller::Controller, error::Result, permissions::Leaf, random};
 
@@ -11,6 +12,8 @@ use crate::{actor::Actor, controller::Controller, error::Result, permissions::Le
 pub const RETENTION_DAYS: u32 = 90;
 /// The same in milliseconds.
 pub(crate) const KEPT_MS: i64 = RETENTION_DAYS as i64 * 86_400_000;
+/// The entries that wait for whoever hears of them as they are written, at most.
+pub(crate) const HEARD_MAX: usize = 256;
 /// The longest text of an entry, in characters.
 const TEXT_MAX: usize = 512;
 
@@ -62,6 +65,33 @@ pub struct ActivityQuery {
     pub descending: bool,
 }
 
+/// The entries of one user, as they are written. Who is too slow misses some: they can be listed.
+#[derive(Debug)]
+pub struct ActivityFeed {
+    entries: broadcast::Receiver<Activity>,
+    owner: UserId,
+    realm: Option<RealmId>,
+}
+
+impl ActivityFeed {
+    /// The next entry; nothing once the control plane has ended. Cancel-safe.
+    pub async fn next(&mut self) -> Option<Activity> {
+        loop {
+            match self.entries.recv().await {
+                Ok(entry) if entry.owner == self.owner && self.is_in_realm(&entry) => {
+                    return Some(entry);
+                }
+                Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
+                Err(broadcast::error::RecvError::Closed) => return None,
+            }
+        }
+    }
+
+    fn is_in_realm(&self, entry: &Activity) -> bool {
+        self.realm.is_none() || self.realm == entry.realm
+    }
+}
+
 impl Controller {
     /// Keeps an entry about a request. A failure costs the entry and is logged: the request has had its
     /// effect by then.
@@ -86,7 +116,17 @@ impl Controller {
             security: written.security,
             at_ms: self.now_ms(),
         };
-        Ok(self.store().add_activity(&entry).await?)
+        self.store().add_activity(&entry).await?;
+        // It fails where nobody listens.
+        drop(self.inner.written.send(entry));
+        Ok(())
+    }
+
+    /// What the actor's user writes from now on.
+    pub fn activity_feed(&self, actor: &Actor) -> Result<ActivityFeed> {
+        actor.require(Leaf::ResourcesReadAccount)?;
+        let entries = self.inner.written.subscribe();
+        Ok(ActivityFeed { entries, owner: actor.user, realm: actor.realm })
     }
 
     /// One page of what the actor's user has written.

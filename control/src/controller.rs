@@ -5,9 +5,10 @@ use std::sync::{Arc, Mutex};
 use gantry_model::{Domain, ServerId, ServerName};
 use gantry_runtime::Runtime;
 use gantry_store::{Revision, Server, Store};
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 
 use crate::{
+    activity::HEARD_MAX,
     clock::Clock,
     error::Result,
     idempotency::Unsettled,
@@ -139,6 +140,8 @@ pub(crate) struct Inner {
     pub(crate) throttle: Mutex<Throttle>,
     /// What could not be written of requests with idempotency keys.
     pub(crate) unsettled: Unsettled,
+    /// Tells of what is written through the API.
+    pub(crate) written: broadcast::Sender<gantry_store::Activity>,
 }
 
 impl std::fmt::Debug for Controller {
@@ -196,6 +199,7 @@ impl Controller {
             looks: Looks::default(),
             throttle,
             unsettled: Unsettled::default(),
+            written: broadcast::Sender::new(HEARD_MAX),
         };
         Ok(Self { inner: Arc::new(inner) })
     }

@@ -51,7 +51,7 @@ mod wake;
 
 pub use access::{AccessChange, AccessView};
 pub use accounts::AccountChange;
-pub use activity::{ActivityQuery, RETENTION_DAYS, Written};
+pub use activity::{ActivityFeed, ActivityQuery, RETENTION_DAYS, Written};
 pub use actor::{Actor, Via};
 pub use aliases::{AliasChange, AliasOwners, AliasQuery, AliasView, NewAlias};
 pub use auth::{Account, Credential};

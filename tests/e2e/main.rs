@@ -14,6 +14,7 @@ mod firewall;
 mod hooks;
 mod incus;
 mod lifecycle;
+mod live;
 mod network;
 mod revocation;
 mod sealed;

@@ -16,6 +16,7 @@ mod container;
 mod event;
 mod firewall;
 mod list;
+mod live;
 mod network;
 mod place;
 mod project;
@@ -42,6 +43,7 @@ pub(crate) use firewall::{
     DuplicateRule, Firewall, FirewallRules, RemovedRules, ResetFirewall, SwitchedRules,
 };
 pub(crate) use list::Pagination;
+pub(crate) use live::Frame;
 pub(crate) use network::{OutboundNetwork, OutboundState};
 pub(crate) use place::{Available, Health, Image, Images, Ip, Rental};
 pub(crate) use project::{

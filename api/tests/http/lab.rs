@@ -37,6 +37,8 @@ pub(crate) struct Lab {
     pub(crate) document: Document,
     pub(crate) names: FakeNames,
     pub(crate) logs: FakeLog,
+    /// Says that the server is about to stop.
+    pub(crate) closing: CancellationToken,
     _tasks: JoinSet<()>,
     dir: TempDir,
 }
@@ -145,7 +147,9 @@ impl Lab {
         let logs = FakeLog::default();
         let admin = control.bootstrap_admin().await.unwrap().unwrap();
         let shared = Arc::new(logs.clone());
-        let router = gantry_api::service(control.clone(), ApiConfig::default(), shared);
+        let config = ApiConfig::default();
+        let closing = config.closing.clone();
+        let router = gantry_api::service(control.clone(), config, shared);
         let document = Document::new(document_of(&router).await);
         let server = server.id;
         let mut lab = Self {
@@ -157,6 +161,7 @@ impl Lab {
             document,
             names,
             logs,
+            closing,
             _tasks: tasks,
             dir,
         };

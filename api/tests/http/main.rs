@@ -25,6 +25,8 @@ mod inside;
 #[cfg(test)]
 mod lab;
 #[cfg(test)]
+mod live;
+#[cfg(test)]
 mod logs;
 #[cfg(test)]
 mod members;

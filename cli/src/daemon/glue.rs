@@ -97,6 +97,10 @@ pub(super) fn api(
             let realm = gantry_api::Realm(realm.0);
             parts.extensions.insert(realm);
         }
+        let upgrade = parts.extensions.get::<gantry_proxy::ApiUpgrade>();
+        if let Some(end) = upgrade.and_then(gantry_proxy::ApiUpgrade::take) {
+            parts.extensions.insert(gantry_api::Upgrade::new(end));
+        }
         if let Some(id) = parts.extensions.get::<gantry_proxy::RequestId>() {
             let id = gantry_api::RequestId(id.to_string().into());
             parts.extensions.insert(id);

@@ -14,7 +14,7 @@ use gantry_router::Routes;
 use gantry_runtime::Runtime;
 use gantry_store::{Server, Store};
 use tokio::task::JoinSet;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     explain,
@@ -111,14 +111,23 @@ pub(super) fn run(
     Ok(result?)
 }
 
+fn api_config(config: &Config) -> gantry_api::ApiConfig {
+    gantry_api::ApiConfig {
+        event_streams_max: config.control.event_streams,
+        event_streams_per_account_max: config.control.event_streams_per_user,
+        ..gantry_api::ApiConfig::default()
+    }
+}
+
 /// Everything that runs.
 struct Daemon {
     store: Store,
     edge: Edge,
     starter: Starter,
     control: Controller,
-    /// Requests of the API that run to their end even if their client has gone.
-    keyed_requests: TaskTracker,
+    /// Has the API's requests that run to their end even if their client has gone, and ends its streams,
+    /// which would otherwise last as long as their clients.
+    api_config: gantry_api::ApiConfig,
     tasks: JoinSet<&'static str>,
     shutdown: CancellationToken,
     run_file: RunFile,
@@ -169,13 +178,8 @@ impl Daemon {
         let waker = glue::WakeContainers(control.clone());
         let edge_config = edge_config(config, files);
         let logs = gantry_proxy::Logs::new(&edge_config);
-        let api_config = gantry_api::ApiConfig {
-            event_streams_max: config.control.event_streams,
-            event_streams_per_account_max: config.control.event_streams_per_user,
-            ..gantry_api::ApiConfig::default()
-        };
-        let keyed_requests = api_config.tasks.clone();
-        let api = glue::api(control.clone(), api_config, logs.clone());
+        let api_config = api_config(config);
+        let api = glue::api(control.clone(), api_config.clone(), logs.clone());
         let key = files.session_key().context("cannot read or make the key of sessions")?;
         let session_key = gantry_proxy::SessionKey::new(key);
         let made = Made {
@@ -191,8 +195,7 @@ impl Daemon {
         };
         let edge = Edge::start(edge_config, edge_deps(made)).context("cannot start the edge")?;
         let run_file = run_file(config, ca_path);
-        let daemon =
-            Self { store, edge, starter, control, keyed_requests, tasks, shutdown, run_file };
+        let daemon = Self { store, edge, starter, control, api_config, tasks, shutdown, run_file };
         Ok((daemon, admin))
     }
 
@@ -211,11 +214,12 @@ impl Daemon {
     /// Ends everything: no new connections, running requests to their end or the deadline, then the
     /// tasks, then the store. Containers stay as they are.
     async fn stop(mut self, drain: Duration) {
+        self.api_config.closing.cancel();
         self.edge.drain(drain).await;
-        self.keyed_requests.close();
+        self.api_config.tasks.close();
         // Before the reconciler ends: they may wait for what it does.
         let (requests, looks) = tokio::join!(
-            tokio::time::timeout(TASKS_GRACE, self.keyed_requests.wait()),
+            tokio::time::timeout(TASKS_GRACE, self.api_config.tasks.wait()),
             tokio::time::timeout(TASKS_GRACE, self.control.close_looks()),
         );
         if requests.is_err() {
