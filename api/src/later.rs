@@ -15,20 +15,8 @@ struct Family {
     paths: &'static [&'static str],
 }
 
-const FAMILIES: [Family; 4] = [
+const FAMILIES: [Family; 3] = [
     Family { what: "KVM is", paths: &["/api/v1/containers/{id}/kvm"] },
-    Family {
-        what: "Storage shares are",
-        paths: &[
-            "/api/v1/storage/shares",
-            "/api/v1/storage/shares/{id}",
-            "/api/v1/storage/incoming",
-            "/api/v1/containers/{id}/storage/shares",
-            "/api/v1/containers/{id}/storage/shares/{share_id}",
-            "/api/v1/containers/{id}/storage/incoming",
-            "/api/v1/containers/{id}/storage/incoming/{share_id}/mount",
-        ],
-    },
     Family {
         what: "This part of accounts and tokens is",
         paths: &[

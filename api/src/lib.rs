@@ -39,6 +39,7 @@ mod proxy;
 mod query;
 mod realms;
 mod refusal;
+mod shares;
 mod signed;
 mod snapshots;
 mod streams;
@@ -160,6 +161,7 @@ fn surface() -> Surface {
         events::surface,
         firewall::surface,
         network::surface,
+        shares::surface,
         snapshots::surface,
         copies::surface,
         logs::surface,

@@ -47,6 +47,7 @@ impl Problem {
             Error::Edge(error) => edge(error, message),
             Error::Snapshot(error) => snapshot(&error, message),
             Error::Firewall(error) => firewall(error, message),
+            Error::ShareLimit { .. } => Self::new(Kind::Quota, message),
             Error::Vault(_) => Self::new(Kind::Quota, message),
             Error::Sealed(Unopened::UnknownKey { .. }) => Self::new(
                 Kind::SealingKeyMissing,
@@ -196,6 +197,8 @@ fn missing(thing: Thing) -> Kind {
         | Thing::Hostname
         | Thing::VaultKey
         | Thing::PublicProfile
+        | Thing::Share
+        | Thing::ShareTarget
         | Thing::Event => Kind::ResourceNotFound,
     }
 }

@@ -399,6 +399,7 @@ impl Surface {
             "Snapshots",
             "Firewall",
             "Network",
+            "Storage shares",
             "Proxy permissions",
             "Proxy hooks",
             "Proxy aliases",
@@ -437,7 +438,7 @@ fn id_schema() -> RefOr<Schema> {
 
 /// What a part of a path holds, by its name.
 fn path_schema(name: &str) -> RefOr<Schema> {
-    let id = matches!(name, "id" | "permission_id" | "hook");
+    let id = matches!(name, "id" | "permission_id" | "share_id" | "hook");
     if id { id_schema() } else { typed(Type::String).into() }
 }
 

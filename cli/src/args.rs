@@ -5,7 +5,9 @@ mod accounts;
 mod firewall;
 mod members;
 mod network;
+mod projects;
 mod proxy;
+mod shares;
 mod snapshots;
 mod vault;
 
@@ -23,7 +25,9 @@ pub(crate) use self::{
     firewall::{Filter, FirewallCommand, Parts, Place, word},
     members::MembersCommand,
     network::{NetworkCommand, NetworkSet, NetworkType},
+    projects::{ProjectFields, ProjectsCommand},
     proxy::{AliasFields, EdgeSettings, ProxyCommand, Tap},
+    shares::{ShareFields, ShareFilter, SharesCommand},
     snapshots::{ContainerCopy, SnapshotsCommand},
     vault::{VaultCommand, VaultSet},
 };
@@ -107,6 +111,9 @@ pub(crate) enum Command {
     /// How what a container begins leaves the host: not at all, or through a proxy.
     #[command(subcommand)]
     Network(NetworkCommand),
+    /// Directories of containers that others see.
+    #[command(subcommand)]
+    Shares(SharesCommand),
     /// Aliases: names of your own that lead to services of containers.
     #[command(subcommand)]
     Proxy(ProxyCommand),
@@ -194,55 +201,6 @@ pub(crate) struct Explain {
     pub(crate) state: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) settings: Settings,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum ProjectsCommand {
-    /// Make a project.
-    Create(ProjectFields),
-    /// List projects.
-    List(Paging),
-    /// Show a project.
-    Get {
-        /// Its id.
-        id: ProjectId,
-    },
-    /// Change a project.
-    Update {
-        /// Its id.
-        id: ProjectId,
-        #[command(flatten)]
-        fields: ProjectFields,
-    },
-    /// Delete a project with all its containers.
-    Delete {
-        /// Its id.
-        id: ProjectId,
-    },
-    /// What the containers of a project use.
-    Stats {
-        /// Its id.
-        id: ProjectId,
-    },
-    /// Who else may do what with a project.
-    #[command(subcommand)]
-    Members(MembersCommand),
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct ProjectFields {
-    /// Its name for people.
-    #[arg(long)]
-    pub(crate) alias: Option<String>,
-    /// Its colour, such as `#e74c3c`.
-    #[arg(long)]
-    pub(crate) color: Option<String>,
-    /// The most containers that it may hold; `null` lifts the limit.
-    #[arg(long, value_name = "N|null")]
-    pub(crate) max_containers: Option<String>,
-    /// The realms that it is visible in.
-    #[arg(long, value_name = "ID", value_delimiter = ',')]
-    pub(crate) realm_ids: Vec<gantry_model::RealmId>,
 }
 
 #[derive(Args, Debug)]

@@ -77,6 +77,7 @@ fn run(cli: Cli, out: Format) -> Result<(), Failure> {
         | Command::Snapshots(_)
         | Command::Firewall(_)
         | Command::Network(_)
+        | Command::Shares(_)
         | Command::Vault(_)
         | Command::PublicKey
         | Command::Tap(_)) => runtime()?.block_on(client::run(cli.connection, out, command)),

@@ -78,6 +78,10 @@ pub struct Limits {
     pub vault_keys_per_user_max: u32,
     /// Octets of values and metadata in the vault of one user, in all of its realms.
     pub vault_octets_per_user_max: u64,
+    /// Storage shares from one container, and as many to one container or project.
+    pub shares_per_container_max: u32,
+    /// Storage shares from all containers of one user.
+    pub shares_per_user_max: u32,
     /// Containers of one user that may wait in the warm pool.
     pub prespawned_per_user_max: u32,
     /// Containers of all users that may wait in the warm pool of one server.
@@ -102,6 +106,8 @@ impl Default for Limits {
             members_per_project_max: 100,
             vault_keys_per_user_max: 1000,
             vault_octets_per_user_max: 10 << 20,
+            shares_per_container_max: 100,
+            shares_per_user_max: 1000,
             prespawned_per_user_max: 10,
             prespawned_per_server_max: 100,
             alias_quarantine_ms: 7 * 24 * 60 * 60 * 1000,

@@ -57,6 +57,10 @@ pub enum Thing {
     VaultKey,
     /// What a token shows under a public key.
     PublicProfile,
+    /// A storage share.
+    Share,
+    /// What is to receive a storage share.
+    ShareTarget,
     /// The container that another is a copy of, or is to be.
     SourceContainer,
 }
@@ -82,6 +86,8 @@ impl fmt::Display for Thing {
             Self::Member => "Project permission",
             Self::VaultKey => "Vault key",
             Self::PublicProfile => "Public profile",
+            Self::Share => "Storage share",
+            Self::ShareTarget => "Target container or project",
             Self::SourceContainer => "Source container",
         })
     }
@@ -343,6 +349,14 @@ pub enum Error {
     /// Nothing more can be put into the vault.
     #[error(transparent)]
     Vault(#[from] VaultError),
+    /// There are as many storage shares as there may be.
+    #[error("{what} may have at most {max} storage shares; delete some first")]
+    ShareLimit {
+        /// What has too many.
+        what: &'static str,
+        /// How many it may have.
+        max: u32,
+    },
     /// What lies sealed in the store cannot be read.
     #[error("what was sealed cannot be opened: {0}")]
     Sealed(#[from] Unopened),
@@ -538,6 +552,7 @@ impl Error {
             Store::SnapshotQuota { max } => SnapshotError::Quota { max }.into(),
             Store::VaultKeyLimit { max } => VaultError::Keys { max }.into(),
             Store::VaultSizeLimit { max } => VaultError::Octets { max }.into(),
+            Store::ShareLimit { what, max } => Self::ShareLimit { what, max },
             Store::PoolFull { max } => Self::PoolFull { max },
             Store::TokenLimit { max } => Self::TokenLimit { max },
             Store::PublicKeyTaken => Self::PublicKeyTaken,

@@ -40,6 +40,7 @@ mod reconciler;
 mod seal;
 mod secrets;
 mod session;
+mod shares;
 mod signing;
 mod snapshots;
 mod starter;
@@ -71,8 +72,9 @@ pub use gantry_runtime::Stats;
 pub use gantry_store::{
     Access, Activity, ActivityTotals, Alias, Container, ContainerSort, ContainerStatus,
     CustomHostname, Event, EventTotals, HookRecord, HostnameProof, Idempotency, Listed, LogSort,
-    Member, MemberSort, Page, Profile, Project, ProjectSort, Scope, Server, Snapshot, SnapshotSort,
-    SnapshotSummary, Span, StatusLog, TokenProfile, Version, event_number,
+    Member, MemberSort, Page, Profile, Project, ProjectSort, Scope, Server, Share, ShareMount,
+    ShareTarget, Snapshot, SnapshotSort, SnapshotSummary, Span, StatusLog, TokenProfile, Version,
+    event_number,
 };
 pub use hostnames::HostnameView;
 pub use idempotency::IdempotencyKey;
@@ -92,6 +94,7 @@ pub use recheck::{RecheckConfig, Rechecker};
 pub use reconciler::{Reconciler, ReconcilerConfig};
 pub use seal::{SealingKeys, Unopened};
 pub use session::Session;
+pub use shares::{IncomingView, NewShare, ShareChange, ShareQuery, ShareView};
 pub use signing::{
     CONTAINER_CLAIM_SECS, Claim, ContainerClaim, PublicKey, REPLAY_TOLERANCE_SECS, Signing,
 };

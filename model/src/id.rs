@@ -59,6 +59,12 @@ pub mod kind {
     /// Names what a user may do with a project of another one.
     #[derive(Debug)]
     pub enum Member {}
+    /// Names a storage share.
+    #[derive(Debug)]
+    pub enum Share {}
+    /// Names what the side that receives a share says of it.
+    #[derive(Debug)]
+    pub enum ShareMount {}
 }
 
 /// The id of a container.
@@ -79,6 +85,10 @@ pub type ImageId = Id<kind::Image>;
 pub type LogId = Id<kind::Log>;
 /// The id of an alias.
 pub type AliasId = Id<kind::Alias>;
+/// The id of a storage share.
+pub type ShareId = Id<kind::Share>;
+/// The id of what the side that receives a share says of it.
+pub type ShareMountId = Id<kind::ShareMount>;
 /// The id of an event.
 pub type EventId = Id<kind::Event>;
 /// The id of a hook.

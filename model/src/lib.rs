@@ -22,13 +22,14 @@ mod query;
 pub mod route;
 pub mod selector;
 pub mod service;
+pub mod share;
 pub mod ssh;
 
 pub use chain::Chain;
 pub use container::{ContainerSpec, Generation};
 pub use id::{
     AliasId, ContainerId, EventId, HookId, Id, ImageId, InvalidId, LogId, MemberId, ProjectId,
-    RealmId, ServerId, SnapshotId, TokenId, UserId,
+    RealmId, ServerId, ShareId, ShareMountId, SnapshotId, TokenId, UserId,
 };
 pub use name::{Domain, Hostname, InvalidName, ServerName};
 pub use phase::{Event, Phase, Refused, Wish};

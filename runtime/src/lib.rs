@@ -16,20 +16,21 @@ pub mod incus;
 mod locks;
 mod network;
 mod pool;
+mod shares;
 mod types;
 
 use std::{collections::BTreeMap, time::Duration};
 
 use async_trait::async_trait;
-use gantry_model::{ContainerId, SnapshotId};
+use gantry_model::{ContainerId, ShareId, SnapshotId};
 use tokio::sync::broadcast;
 
 pub use error::{BoxError, Error};
 pub use network::NetworkConfig;
 pub use types::{
     Attached, Enforced, Exec, ExecOutput, ExecUser, ExitStatus, Firewall, ImageInfo, Kit, Limits,
-    Network, Observed, Order, Outbound, PtyControl, PtyIo, PtySize, Running, SnapshotInfo, Source,
-    State, Stats, Way,
+    Network, Observed, Order, Outbound, PtyControl, PtyIo, PtySize, Running, Share, ShareFault,
+    SnapshotInfo, Source, State, Stats, Way,
 };
 
 /// The result of a call to a runtime.
@@ -88,6 +89,17 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// What is in force of a container's outbound network, as far as this process knows.
     async fn outbound(&self, id: ContainerId) -> Result<Option<Enforced>>;
+
+    /// Makes these, and no others, the directories of other containers that a container sees below
+    /// `/hoody/shares`, and tells which could not be there and why. A share that is there as wanted stays
+    /// as it is, with what is open in it; one whose directory is another one by now is made anew. Files that
+    /// are open in a share that goes stay open. Nothing happens to a container that does not run: it
+    /// starts without shares. A share is gone as soon as its source stops.
+    async fn ensure_shares(
+        &self,
+        id: ContainerId,
+        shares: &[Share],
+    ) -> Result<Vec<(ShareId, ShareFault)>>;
 
     /// Kills and removes the container with everything that belongs to it: file system, ramdisk,
     /// address. Succeeds when there is nothing to remove.

@@ -10,7 +10,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use gantry_model::{ContainerId, SnapshotId, container::ImageName, firewall::Rules};
+use gantry_model::{
+    ContainerId, ShareId, SnapshotId,
+    container::ImageName,
+    firewall::Rules,
+    share::{ShareMode, SharePath},
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::oneshot,
@@ -89,6 +94,44 @@ pub enum Way {
 pub struct Enforced {
     /// Of which version it is.
     pub version: u64,
+}
+
+/// A directory of one container that another sees.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// Its id.
+    pub id: ShareId,
+    /// What it is called below `/hoody/shares`: no other share of the same container has that name.
+    pub name: String,
+    /// The container whose directory it is.
+    pub source: ContainerId,
+    /// The directory.
+    pub path: SharePath,
+    /// What may be done with it.
+    pub mode: ShareMode,
+}
+
+/// Why a share is not where it should be, as a sentence for its owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ShareFault {
+    /// Its source does not run.
+    #[error("the source container is not running")]
+    SourceNotRunning,
+    /// There is no such directory.
+    #[error("there is no directory at source_path in the source container")]
+    NoDirectory,
+    /// Something is mounted there, or on the way.
+    #[error(
+        "source_path leads to what is mounted in the source container, such as /tmp or /ramdisk; only \
+         its own files can be shared"
+    )]
+    OtherFileSystem,
+    /// The container has no place for shares.
+    #[error("the container has no place for shares at /hoody/shares; restart it")]
+    NoPlace,
+    /// Something else; the operator's log says what.
+    #[error("the server could not mount it")]
+    Failed,
 }
 
 /// What a container may use at most; 0 is no limit.

@@ -82,6 +82,7 @@ pub(crate) fn of<K>(kind: &'static str, id: Id<K>) -> impl FnOnce(Error) -> Erro
         | Error::SnapshotQuota { .. }
         | Error::PoolFull { .. }
         | Error::SnapshotBusy
+        | Error::ShareLimit { .. }
         | Error::VaultKeyLimit { .. }
         | Error::VaultSizeLimit { .. }
         | Error::TokenLimit { .. }

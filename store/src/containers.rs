@@ -18,7 +18,7 @@ use crate::{
         Container, ContainerFilter, ContainerSort, ContainerStatus, Listed, LogSort, Page,
         StatusLog, Version,
     },
-    snapshots,
+    shares, snapshots,
     sqlite::Row,
     told,
     writer::Tx,
@@ -149,6 +149,7 @@ impl Store {
                 container.updated_at_ms = now_ms;
                 save_state(tx, &mut container).await?;
                 if from != phase {
+                    shares::source_changed(tx, id, now_ms).await?;
                     log(tx, &container, Some(from), &triggered_by).await?;
                 }
                 Ok(container)
@@ -174,6 +175,7 @@ impl Store {
                 container.updated_at_ms = now_ms;
                 save_state(tx, &mut container).await?;
                 if old.phase != container.status.phase {
+                    shares::source_changed(tx, id, now_ms).await?;
                     log(tx, &container, Some(old.phase), &triggered_by).await?;
                 }
                 if let (Some(fill), None) = (old.fill, container.status.fill) {
@@ -192,6 +194,7 @@ impl Store {
             Box::pin(async move {
                 let gone = load(tx, id).await?;
                 aliases::free_labels_of(tx, id, now_ms).await?;
+                shares::removed_with_container(tx, id, now_ms).await?;
                 sqlx::query("DELETE FROM containers WHERE id = $1")
                     .bind(id.as_bytes().as_slice())
                     .execute(&mut tx.connection)

@@ -100,6 +100,14 @@ pub enum Error {
     /// A snapshot of the container is being made, or its files are being replaced.
     #[error("another operation on snapshots is under way")]
     SnapshotBusy,
+    /// There are as many shares from this container, of this account, or to this target, as may be.
+    #[error("{what} may have at most {max} shares")]
+    ShareLimit {
+        /// What has too many.
+        what: &'static str,
+        /// How many it may have.
+        max: u32,
+    },
     /// The account has as many entries in its vault as it may.
     #[error("a vault may hold at most {max} keys")]
     VaultKeyLimit {
@@ -193,6 +201,7 @@ impl Error {
             | Self::SnapshotQuota { .. }
             | Self::PoolFull { .. }
             | Self::SnapshotBusy
+            | Self::ShareLimit { .. }
             | Self::VaultKeyLimit { .. }
             | Self::VaultSizeLimit { .. }
             | Self::TokenLimit { .. }

@@ -37,6 +37,7 @@ mod projects;
 mod realms;
 pub mod record;
 mod schema;
+mod shares;
 mod snapshots;
 mod sqlite;
 #[cfg(test)]
@@ -65,6 +66,7 @@ pub use prespawn::{Claim, PrespawnMax};
 pub use profiles::Profile;
 pub use realms::RealmUse;
 pub use record::*;
+pub use shares::{Incoming, Share, ShareFilter, ShareMax, ShareMount, ShareTarget};
 pub use snapshots::SnapshotMax;
 pub use token_profiles::{ProfileWrite, TokenProfile};
 pub use vault::{Sealed, SealedChange, VaultEntry, VaultMax, VaultPlace, VaultUse};

@@ -9,6 +9,7 @@ use crate::{
     listing::{Condition, List},
     projects,
     record::{Listed, Page},
+    shares,
     sqlite::{Db, Row},
     told,
     writer::Tx,
@@ -153,6 +154,7 @@ impl Store {
                 .execute(&mut tx.connection)
                 .await
                 .map_err(failed)?;
+                shares::rights_changed(tx, new.user, new.created_at_ms).await?;
                 tell(tx, &new, "project.permission.created", by, new.created_at_ms).await
             })
         })
@@ -182,6 +184,7 @@ impl Store {
                 if done.rows_affected() == 0 {
                     return Err(untouched(tx, &new).await?);
                 }
+                shares::rights_changed(tx, new.user, new.updated_at_ms).await?;
                 tell(tx, &new, "project.permission.updated", by, new.updated_at_ms).await
             })
         })
@@ -207,6 +210,7 @@ impl Store {
                 if done.rows_affected() == 0 {
                     return Err(untouched(tx, &gone).await?);
                 }
+                shares::rights_changed(tx, gone.user, now_ms).await?;
                 tell(tx, &gone, "project.permission.deleted", by, now_ms).await
             })
         })

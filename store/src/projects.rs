@@ -9,6 +9,7 @@ use crate::{
     error::{Error, Result, failed},
     listing::{self, Condition, List},
     record::{Listed, Page, Project, ProjectSort, Version},
+    shares,
     sqlite::{self, Row},
     told,
     writer::Tx,
@@ -126,6 +127,7 @@ impl Store {
                 if holds_any(tx, id).await? {
                     return Err(Error::NotEmpty);
                 }
+                shares::removed_with_project(tx, id, now_ms).await?;
                 sqlx::query("DELETE FROM projects WHERE id = $1")
                     .bind(id.as_bytes().as_slice())
                     .execute(&mut tx.connection)

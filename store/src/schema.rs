@@ -58,6 +58,7 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         name: "outbound",
         text: include_str!("../migrations/0011_outbound.sql"),
     },
+    Migration { number: 12, name: "shares", text: include_str!("../migrations/0012_shares.sql") },
 ];
 
 /// Brings the database to the newest schema of `migrations`.

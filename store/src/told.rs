@@ -14,6 +14,7 @@ use crate::{
     firewall::RuleChange,
     outbound::OutboundChange,
     record::{Access, Alias, Container, Fill, FillSource, Project, Scope, Snapshot, Token},
+    shares::{Share, ShareTarget},
     vault::VaultPlace,
     writer::Tx,
 };
@@ -378,6 +379,76 @@ pub(crate) async fn alias_told(
         at_ms,
     };
     add(tx, event).await
+}
+
+/// Something happened to a share, which is visible where its source is.
+pub(crate) async fn share_told(
+    tx: &mut Tx,
+    share: &Share,
+    realms: &[RealmId],
+    kind: &str,
+    at_ms: i64,
+) -> Result<()> {
+    let event = NewEvent {
+        owner: share.owner,
+        kind,
+        resource_type: "storage_share",
+        resource_id: share.id.to_string(),
+        project: Some(share.project),
+        container: Some(share.source),
+        payload: share_payload(share),
+        realms,
+        at_ms,
+    };
+    add(tx, event).await
+}
+
+/// A container wants a share, or does not: that is told where the source is, and where the container is
+/// if that is somebody else's.
+pub(crate) async fn share_mount_told(
+    tx: &mut Tx,
+    share: &Share,
+    (source, target): (&Container, &Container),
+    is_wanted: bool,
+    at_ms: i64,
+) -> Result<()> {
+    let mut payload = share_payload(share);
+    if let Some(fields) = payload.as_object_mut() {
+        fields.insert("container_id".to_owned(), target.id.to_string().into());
+        fields.insert("mount".to_owned(), is_wanted.into());
+    }
+    let other = (target.owner != source.owner).then_some(target);
+    for place in [Some(source), other].into_iter().flatten() {
+        let event = NewEvent {
+            owner: place.owner,
+            kind: "storage.share.mount_changed",
+            resource_type: "storage_share",
+            resource_id: share.id.to_string(),
+            project: Some(place.project),
+            container: Some(place.id),
+            payload: payload.clone(),
+            realms: &place.spec.realms,
+            at_ms,
+        };
+        add(tx, event).await?;
+    }
+    Ok(())
+}
+
+fn share_payload(share: &Share) -> Value {
+    let (container, project) = match share.target {
+        ShareTarget::Container(id) => (Some(id.to_string()), None),
+        ShareTarget::Project(id) => (None, Some(id.to_string())),
+    };
+    json!({
+        "source_container_id": share.source.to_string(),
+        "source_path": share.path.as_str(),
+        "target_type": share.target.kind(),
+        "target_container_id": container,
+        "target_project_id": project,
+        "mode": share.mode.as_str(),
+        "enabled": share.enabled,
+    })
 }
 
 /// Something happened to an entry of a vault; of what it holds nothing is told.

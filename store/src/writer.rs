@@ -230,6 +230,7 @@ fn unavailable(error: Error) -> Outage {
         | Error::SnapshotQuota { .. }
         | Error::PoolFull { .. }
         | Error::SnapshotBusy
+        | Error::ShareLimit { .. }
         | Error::HostnameTaken
         | Error::UsernameTaken
         | Error::IdTaken

@@ -19,6 +19,7 @@ mod network;
 mod revocation;
 mod sealed;
 mod services;
+mod shares;
 mod snapshots;
 mod startup;
 mod streams;

@@ -23,6 +23,7 @@ mod project;
 mod realm;
 mod runtime;
 mod scalar;
+mod share;
 mod snapshot;
 mod stats;
 mod vault;
@@ -52,6 +53,7 @@ pub(crate) use project::{
 pub(crate) use realm::Realms;
 pub(crate) use runtime::{Parts, RuntimeInfo};
 pub(crate) use scalar::{Hex, Timestamp};
+pub(crate) use share::{IncomingShare, MountedShare, Share};
 pub(crate) use snapshot::{
     ContainerSnapshots, DeletedSnapshot, OneSnapshot, Restored, Snapshots, Synced,
 };

@@ -49,6 +49,7 @@ mod refusals;
 mod replay;
 #[cfg(test)]
 mod schemathesis;
+mod shares;
 #[cfg(test)]
 mod signed;
 #[cfg(test)]

@@ -24,6 +24,8 @@ struct Other {
     snapshot: String,
     member: String,
     event: String,
+    /// A share from the container, and one to it.
+    shares: [String; 2],
     /// A user who is no member.
     stranger: String,
     session: String,
@@ -103,10 +105,22 @@ impl Other {
         let body = json!({ "target_project_id": project, "name": "other-thing-copy" });
         let copy = ask("POST", &format!("{of}/copy?wait=running&timeout=20"), body).realm(B);
         let copy = id(lab, copy).await;
+        let share = |target: Value| {
+            let mut body =
+                json!({ "source_path": "/data", "mode": "readonly", "label": "other-thing" });
+            body.as_object_mut().unwrap().extend(target.as_object().unwrap().clone());
+            body
+        };
+        let (from, to) =
+            (format!("{of}/storage/shares"), format!("containers/{copy}/storage/shares"));
+        let from = ask("POST", &from, share(json!({ "target_project_id": project })));
+        let to = ask("POST", &to, share(json!({ "target_container_id": container })));
+        let shares = [id(lab, from).await, id(lab, to).await];
         let events = Ask::new("GET", &format!("/api/v1/events?resource_id={container}"));
         let event = text(&done(lab, events.by(session)).await["events"][0]["id"]);
         let snapshot = text(&snapshot["snapshot"]["name"]);
-        Self { things, copy, hook, snapshot, member, event, stranger, session: session.to_owned() }
+        let session = session.to_owned();
+        Self { things, copy, hook, snapshot, member, event, shares, stranger, session }
     }
 
     /// A path of the document with these things in it.
@@ -118,6 +132,7 @@ impl Other {
             rest if rest.starts_with("containers/") => container,
             rest if rest.starts_with("proxy/aliases/") => alias,
             rest if rest.starts_with("auth/tokens/") => token,
+            rest if rest.starts_with("storage/shares/") => &self.shares[0],
             rest if rest.starts_with("events/") => &self.event,
             _ => "",
         };
@@ -126,6 +141,7 @@ impl Other {
             path if path.contains("/vault/") => "other-thing",
             _ => KEY,
         };
+        let share = &self.shares[usize::from(path.contains("/storage/incoming/"))];
         let mut filled = [
             ("{id}", one),
             ("{group}", "staff"),
@@ -134,6 +150,7 @@ impl Other {
             ("{hook}", &self.hook),
             ("{permission_id}", &self.member),
             ("{key}", key),
+            ("{share_id}", share),
             ("{name}", &self.snapshot),
             ("{hostname}", HOSTNAME),
         ]
@@ -190,6 +207,7 @@ impl Other {
             "containers/{id}/env",
             "containers/{id}/firewall/rules",
             "containers/{id}/network",
+            "containers/{id}/storage/shares",
             "containers/{id}/snapshots",
             "containers/{id}/status-logs",
             "proxy/aliases/{id}",
@@ -269,6 +287,17 @@ fn changes(other: &Other) -> Vec<(&'static str, &'static str, Value)> {
         ("POST", "containers/{id}/network/stop", json!({})),
         ("POST", "containers/{id}/network/start", json!({})),
         ("DELETE", "containers/{id}/network", Value::Null),
+        (
+            "POST",
+            "containers/{id}/storage/shares",
+            json!({ "source_path": "/more", "target_project_id": project, "mode": "readwrite" }),
+        ),
+        ("PUT PATCH", "containers/{id}/storage/shares/{share_id}", json!({ "mode": "readwrite" })),
+        (
+            "PUT PATCH",
+            "containers/{id}/storage/incoming/{share_id}/mount",
+            json!({ "mount": false }),
+        ),
         ("PATCH", "containers/{id}/proxy/edge", json!({ "wake": "any" })),
         (
             "POST",
@@ -337,7 +366,8 @@ fn documents(other: &Other, of: &'static str) -> Vec<(&'static str, &'static str
 }
 
 /// What ends things, each after what hangs on it.
-const ENDS: [&str; 8] = [
+const ENDS: [&str; 9] = [
+    "storage/shares/{id}",
     "containers/{id}/snapshots/{name}",
     "projects/{id}/permissions/{permission_id}",
     "proxy/aliases/{id}",
@@ -497,10 +527,13 @@ async fn names_in_bodies_are_refused(lab: &Lab, other: &Other, own: &Things, wro
     let hostnames = format!("containers/{}/proxy/hostnames", own.container);
     let alias = |container: &str| json!({ "container_id": container, "alias": "named", "program": "terminal" });
     let copy = |project: &str| json!({ "target_project_id": project, "name": "named" });
+    let share = |project: &str| json!({ "source_path": "/data", "target_project_id": project, "mode": "readonly" });
+    let shares = format!("containers/{}/storage/shares", own.container);
     let bind = |alias: &str| json!({ "hostname": "third.example.org", "alias_id": alias });
     lab.names.cname("third.example.org", "own-thing.node-test.containers.edge.test");
     for (path, named, good) in [
         ("proxy/aliases", alias(&theirs.container), alias(&own.container)),
+        (shares.as_str(), share(&theirs.project), share(&own.project)),
         (copies.as_str(), copy(&theirs.project), copy(&own.project)),
         (hostnames.as_str(), bind(&theirs.alias), bind(&own.alias)),
     ] {

@@ -11,6 +11,7 @@ mod firewall;
 mod network;
 mod projects;
 mod proxy;
+mod shares;
 mod snapshots;
 mod tap;
 mod users;
@@ -53,6 +54,7 @@ pub(crate) async fn run(
         Command::Snapshots(command) => client.snapshots(command).await,
         Command::Firewall(command) => client.firewall(command).await,
         Command::Network(command) => client.network(command).await,
+        Command::Shares(command) => client.shares(command).await,
         Command::Proxy(command) => client.proxy(command).await,
         Command::Hostnames(command) => client.hostnames(command).await,
         Command::Hooks(command) => client.hooks(command).await,

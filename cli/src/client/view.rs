@@ -117,6 +117,26 @@ pub(super) const VAULT_KEY: Columns = &[
     ("METADATA", "metadata"),
     ("UPDATED", "updated_at"),
 ];
+pub(super) const SHARE: Columns = &[
+    ("ID", "id"),
+    ("SOURCE", "source_container_id"),
+    ("PATH", "source_path"),
+    ("TARGET", "target_container_id|target_project_id"),
+    ("MODE", "mode"),
+    ("ALIAS", "alias"),
+    ("ENABLED", "enabled"),
+    ("STATUS", "status"),
+];
+pub(super) const INCOMING_SHARE: Columns = &[
+    ("ID", "id"),
+    ("SOURCE", "source_container_id"),
+    ("PATH", "source_path"),
+    ("MODE", "mode"),
+    ("ENABLED", "enabled"),
+    ("STATUS", "status"),
+    ("MOUNT", "mount"),
+    ("AT", "mount_path"),
+];
 pub(super) const PUBLIC_KEY: Columns =
     &[("KID", "kid"), ("ALGORITHM", "algorithm"), ("PUBLIC KEY", "public_key_hex")];
 pub(super) const USE: Columns = &[

@@ -84,6 +84,8 @@ pub(super) fn read_control(reader: &mut Reader<'_>) -> Option<gantry_control::Li
     let members = reader.number("control.members_per_project", 0, MEMBERS_MAX.into());
     let vault_keys = reader.number("control.vault_keys_per_user", 0, 100_000);
     let vault_mib = reader.number("control.vault_mib_per_user", 0, 1_024);
+    let shares = reader.number("control.shares_per_container", 0, 10_000);
+    let shares_of_user = reader.number("control.shares_per_user", 0, 1_000_000);
     let warm = reader.number("control.prespawned_per_user", 0, 10_000);
     let warm_here = reader.number("control.prespawned_per_server", 0, 100_000);
     let of_address = reader.number("control.login_failures_per_address", 1, 1_000_000);
@@ -99,6 +101,8 @@ pub(super) fn read_control(reader: &mut Reader<'_>) -> Option<gantry_control::Li
         members_per_project_max: u32::try_from(members?).ok()?,
         vault_keys_per_user_max: u32::try_from(vault_keys?).ok()?,
         vault_octets_per_user_max: vault_mib? << 20,
+        shares_per_container_max: u32::try_from(shares?).ok()?,
+        shares_per_user_max: u32::try_from(shares_of_user?).ok()?,
         prespawned_per_user_max: u32::try_from(warm?).ok()?,
         prespawned_per_server_max: u32::try_from(warm_here?).ok()?,
         login_failures_per_address_max: u32::try_from(of_address?).ok()?,

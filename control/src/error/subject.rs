@@ -22,6 +22,8 @@ pub enum Subject {
     IfMatch,
     /// The snapshots of a container or an account.
     Snapshots,
+    /// The storage shares of a container or an account.
+    Shares,
     /// The firewall rules of a container.
     Rules,
     /// The key in a vault.
@@ -84,6 +86,7 @@ impl Subject {
             Self::Hooks => "hooks",
             Self::IfMatch => "If-Match",
             Self::Snapshots => "snapshots",
+            Self::Shares => "shares",
             Self::Rules => "rules",
             Self::Key => "key",
             Self::Value => "value",
@@ -124,6 +127,7 @@ impl Error {
             Self::Snapshot(error) => error.subject(),
             Self::Firewall(error) => error.subject(),
             Self::Vault(error) => Some(error.subject()),
+            Self::ShareLimit { .. } => Some(Subject::Shares),
             Self::TokenLimit { .. } => Some(Subject::Tokens),
             Self::PublicKeyTaken => Some(Subject::PublicKey),
             Self::PublicStorageLimit { .. } => Some(Subject::PublicStorage),

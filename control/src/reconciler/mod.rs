@@ -7,6 +7,7 @@ mod decide;
 mod order;
 mod orphans;
 mod pass;
+mod share;
 mod snapshot;
 mod sweep;
 
@@ -228,7 +229,7 @@ impl Work {
                         self.wake(change.container);
                     }
                     if changes.is_empty() || self.cursor >= head {
-                        return;
+                        return self.compare_when_shares_end().await;
                     }
                 }
                 Ok(Changes::Compacted | Changes::NewEpoch) => {
@@ -241,6 +242,13 @@ impl Work {
                     return self.compare_later();
                 }
             }
+        }
+    }
+
+    /// Compares everything as soon as a share ends, which nothing else would tell.
+    async fn compare_when_shares_end(&mut self) {
+        if let Some(left) = share::next_end(&self.shared).await {
+            self.compare_at = self.compare_at.min(Instant::now() + left);
         }
     }
 
@@ -300,6 +308,11 @@ impl Work {
             }
         }
         self.compared = true;
+        for id in share::due(&self.shared).await {
+            if self.slots.get(&id).is_none_or(|slot| slot.due.is_none()) {
+                self.wake(id);
+            }
+        }
         let strays = observed.into_keys().filter(|id| !self.slots.contains_key(id)).collect();
         for id in self.orphans.seen(strays) {
             let shared = Arc::clone(&self.shared);
@@ -307,6 +320,7 @@ impl Work {
                 (id, Memory::default(), orphans::remove(&shared, id).await)
             });
         }
+        self.compare_when_shares_end().await;
         self.sweep();
     }
 

@@ -243,6 +243,9 @@ impl Pass<'_> {
             if let Err(ending) = self.brought("changing variables", done) {
                 return Ok(ending);
             }
+            if let Err(ending) = self.share(container).await? {
+                return Ok(ending);
+            }
         }
         // A packet filter that does not answer keeps no variables back.
         if let Err(ending) = closed {
@@ -253,7 +256,7 @@ impl Pass<'_> {
     }
 
     /// Whether the runtime has taken over what it was told; if not, how the pass ends.
-    fn brought(&mut self, what: &str, done: Result<(), Trouble>) -> Result<(), Ending> {
+    pub(super) fn brought(&mut self, what: &str, done: Result<(), Trouble>) -> Result<(), Ending> {
         match done {
             // Overtaken: a further pass follows.
             Ok(()) | Err(Trouble::Overtaken) => Ok(()),

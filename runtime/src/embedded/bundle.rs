@@ -5,6 +5,7 @@ use std::{
     path::Path,
 };
 
+use gantry_model::share::MOUNT_DIR;
 use oci_spec::{
     OciSpecError,
     runtime::{
@@ -116,6 +117,8 @@ pub(super) struct Places<'a> {
     pub(super) rootfs: &'a Path,
     /// The ramdisk, mounted, when there is one.
     pub(super) ramdisk: Option<&'a Path>,
+    /// Where what others share with it is mounted, when there is a place for it.
+    pub(super) shares: Option<&'a Path>,
     /// The container's control group, from the top of each hierarchy.
     pub(super) cgroup: &'a str,
     /// The program to start, in the container.
@@ -286,6 +289,11 @@ fn mounts(places: &Places<'_>) -> Result<Vec<Mount>, OciSpecError> {
     if let Some(source) = places.ramdisk {
         mounts.push(mount("/ramdisk", "bind", source, &["bind", "rw", "nosuid", "nodev"])?);
     }
+    if let Some(source) = places.shares {
+        // What the host mounts there later comes in, and nothing goes out.
+        let options = ["bind", "ro", "nosuid", "nodev", "rslave"];
+        mounts.push(mount(MOUNT_DIR, "bind", source, &options)?);
+    }
     Ok(mounts)
 }
 
@@ -315,6 +323,7 @@ mod tests {
         let places = Places {
             rootfs: Path::new("/r"),
             ramdisk: Some(Path::new("/m")),
+            shares: Some(Path::new("/s")),
             cgroup: "/gantry/x",
             init: "/sbin/init",
             mapping: Mapping::default(),

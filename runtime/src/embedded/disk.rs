@@ -12,6 +12,7 @@
 //!     upper/ work/ rootfs/       overlay: changes, scratch, mount point
 //!     upper.new/                 changes that are to replace those beside it
 //!     ramdisk/                   mount point of the ramdisk
+//!     shares/                    mount points of what others share with it
 //! <dir>/snapshots/<id>/          one snapshot; no container's, so that it outlives its own
 //!     record.json                what it was made from; its presence makes the snapshot
 //!     upper/                     the changes that were kept
@@ -208,6 +209,11 @@ impl Home {
 
     pub(super) fn ramdisk(&self) -> PathBuf {
         self.0.join("ramdisk")
+    }
+
+    /// Where what others share with it is mounted.
+    pub(super) fn shares(&self) -> PathBuf {
+        self.0.join("shares")
     }
 
     pub(super) fn pid_file(&self, name: &str) -> PathBuf {

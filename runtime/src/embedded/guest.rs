@@ -145,6 +145,18 @@ impl Guest {
         }
     }
 
+    /// Whether the directory is there, by now, that shares are mounted in. A container that has put
+    /// something else there starts without.
+    pub(super) fn has_place_for_shares(&self, id: ContainerId) -> bool {
+        let made = self.make_dir("/", "hoody").and_then(|()| self.make_dir("hoody", "shares"));
+        let flags = OFlags::PATH | OFlags::DIRECTORY;
+        let is_there = made.and_then(|()| self.resolve("hoody/shares", flags).map(drop));
+        if let Err(error) = &is_there {
+            tracing::warn!(container = %id, %error, "it has no place for shares");
+        }
+        is_there.is_ok()
+    }
+
     fn own(&self, file: BorrowedFd<'_>, mode: u32) -> io::Result<()> {
         let (user, group) = (Uid::from_raw(self.owner), Gid::from_raw(self.owner));
         rustix::fs::fchown(file, Some(user), Some(group))?;

@@ -36,6 +36,7 @@ use crate::{
     Error, Observed, Order, Result, Running, State, hostname,
     locks::{Busy, Held, Locks},
     network::Network,
+    shares::Shares,
 };
 
 /// How long a killed container may take to vanish.
@@ -67,6 +68,8 @@ pub(super) struct Inner {
     pub(super) held: Held,
     /// The copies under way.
     pub(super) copies: Copies,
+    /// What containers see of each other.
+    pub(super) shares: Shares,
 }
 
 impl Inner {
@@ -140,7 +143,7 @@ impl Inner {
     }
 
     /// Starts the init, or finds it running.
-    pub(super) async fn run(&self, order: &Order, busy: &Busy) -> Result<Running> {
+    pub(super) async fn run(self: &Arc<Self>, order: &Order, busy: &Busy) -> Result<Running> {
         let record = self.create(order, busy).await?;
         let running = Running { address: record.address.into() };
         self.network.close(order).await?;
@@ -160,7 +163,7 @@ impl Inner {
         Ok(running)
     }
 
-    async fn start(&self, order: &Order, record: &Record, busy: &Busy) -> Result<()> {
+    async fn start(self: &Arc<Self>, order: &Order, record: &Record, busy: &Busy) -> Result<()> {
         const WHAT: &str = "starting the container";
         let home = self.disk.home(order.id);
         self.prepare(order, record, busy).await?;
@@ -180,11 +183,12 @@ impl Inner {
     }
 
     /// Mounts, writes into the container, writes the bundle.
-    async fn prepare(&self, order: &Order, record: &Record, busy: &Busy) -> Result<()> {
+    async fn prepare(self: &Arc<Self>, order: &Order, record: &Record, busy: &Busy) -> Result<()> {
         let home = self.disk.home(order.id);
         let (order, record) = (order.clone(), record.clone());
         let nameservers = self.network.nameservers().to_vec();
         let (cgroup, mapping) = (self.cgroups.path(order.id), self.config.mapping);
+        let inner = Arc::clone(self);
         blocking_while("preparing the container", busy, move || {
             rootfs::mount_root(&home, &record.lower)?;
             if order.ramdisk {
@@ -197,9 +201,15 @@ impl Inner {
             let address = record.address;
             guest.identify(&Identity { order: &order, address, nameservers: &nameservers });
             let ramdisk = home.ramdisk();
+            let tunnel = home.shares();
+            let has_place = guest.has_place_for_shares(order.id);
+            if has_place {
+                inner.shares.prepare(&tunnel)?;
+            }
             let places = bundle::Places {
                 rootfs: &rootfs,
                 ramdisk: order.ramdisk.then_some(ramdisk.as_path()),
+                shares: has_place.then_some(tunnel.as_path()),
                 cgroup: &cgroup,
                 init: guest.init(),
                 mapping,
@@ -260,7 +270,12 @@ impl Inner {
     }
 
     /// Ends the init.
-    pub(super) async fn stop(&self, id: ContainerId, grace: Duration, busy: &Busy) -> Result<()> {
+    pub(super) async fn stop(
+        self: &Arc<Self>,
+        id: ContainerId,
+        grace: Duration,
+        busy: &Busy,
+    ) -> Result<()> {
         let Some(record) = self.disk.home(id).record() else { return Ok(()) };
         let failed = |error: io::Error| Error::failed("stopping the container", error);
         if let Some(run) = self.live(id)
@@ -308,10 +323,11 @@ impl Inner {
 
     /// Removes everything that belongs to a run of a container whose init does not live, or is not
     /// known to.
-    async fn clear(&self, id: ContainerId, record: &Record, busy: &Busy) -> Result<()> {
+    async fn clear(self: &Arc<Self>, id: ContainerId, record: &Record, busy: &Busy) -> Result<()> {
         self.runc.delete(id).await?;
         self.remove_groups(id, busy).await?;
         self.network.unplug(id, record.address).await?;
+        self.unshare(id, busy).await?;
         rootfs::unmount(&self.disk.home(id).rootfs())
             .map_err(|error| Error::failed("unmounting the container", error))
     }
@@ -337,6 +353,7 @@ impl Inner {
         for point in [home.rootfs(), home.ramdisk()] {
             rootfs::unmount(&point).map_err(|error| Error::failed(WHAT, error))?;
         }
+        self.shares.remove(&home.shares()).map_err(|error| Error::failed(WHAT, error))?;
         if home.record().is_none() {
             // A record that cannot be read: what does not depend on it still goes.
             self.runc.delete(id).await?;
@@ -375,7 +392,7 @@ impl Inner {
 }
 
 /// The same for work on one container, which stays locked until it is done, even if nobody waits.
-async fn blocking_while<T: Send + 'static>(
+pub(super) async fn blocking_while<T: Send + 'static>(
     what: &'static str,
     busy: &Busy,
     work: impl FnOnce() -> io::Result<T> + Send + 'static,

@@ -23,6 +23,7 @@ mod recipe;
 pub(crate) mod rootfs;
 mod runc;
 mod seccomp;
+mod share;
 mod snapshots;
 mod stats;
 mod strays;
@@ -36,7 +37,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use gantry_model::{ContainerId, SnapshotId};
+use gantry_model::{ContainerId, ShareId, SnapshotId};
 use tokio::sync::{RwLock, broadcast};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -55,9 +56,10 @@ use self::{
 };
 use crate::{
     Attached, Enforced, Error, Exec, ExecOutput, Firewall, ImageInfo, Observed, Order, Outbound,
-    PtySize, Result, Running, Runtime, SnapshotInfo, Source, Stats,
+    PtySize, Result, Running, Runtime, Share, ShareFault, SnapshotInfo, Source, Stats,
     locks::{Busy, Held, Locks},
     network::Network,
+    shares::Shares,
 };
 
 /// How many ends of inits a slow listener may be behind before it loses some.
@@ -96,6 +98,8 @@ impl Embedded {
             tokens: AtomicU64::new(0),
             held: Held::default(),
             copies: Copies::default(),
+            shares: Shares::open(&config.dir)
+                .map_err(|error| Error::failed("setting up shares", error))?,
             config,
             disk,
             network,
@@ -202,6 +206,8 @@ impl Embedded {
             Ok(())
         })
         .await?;
+        let unmounted = self.inner.shares.uninstall();
+        unmounted.map_err(|error| Error::failed("taking shares back", error))?;
         self.inner.network.uninstall().await
     }
 }
@@ -271,6 +277,15 @@ impl Runtime for Embedded {
 
     async fn outbound(&self, id: ContainerId) -> Result<Option<Enforced>> {
         Ok(self.inner.network.led(id))
+    }
+
+    async fn ensure_shares(
+        &self,
+        id: ContainerId,
+        shares: &[Share],
+    ) -> Result<Vec<(ShareId, ShareFault)>> {
+        let busy = self.inner.locks.lock(id).await;
+        self.inner.share(id, shares, &busy).await
     }
 
     async fn ensure_deleted(&self, id: ContainerId) -> Result<()> {

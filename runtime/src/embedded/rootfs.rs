@@ -62,7 +62,7 @@ pub(crate) fn unmount(point: &Path) -> io::Result<()> {
 }
 
 /// Whether something is mounted exactly there.
-pub(super) fn is_mounted(point: &Path) -> io::Result<bool> {
+pub(crate) fn is_mounted(point: &Path) -> io::Result<bool> {
     let stat = rustix::fs::statx(CWD, point, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::TYPE)?;
     Ok(stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
 }

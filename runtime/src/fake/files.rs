@@ -3,10 +3,19 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use gantry_model::{ContainerId, SnapshotId, container::ImageName};
+use gantry_model::{
+    ContainerId, ShareId, SnapshotId,
+    container::ImageName,
+    share::{MOUNT_DIR, ShareMode},
+};
 
-use super::{shell, world::World};
-use crate::{Error, Exec, ExecOutput, Order, Result, SnapshotInfo, Source, State};
+use super::{
+    shell,
+    world::{Inner, World},
+};
+use crate::{
+    Error, Exec, ExecOutput, Order, Result, Share, ShareFault, SnapshotInfo, Source, State,
+};
 
 /// Contents by path.
 pub(super) type Files = BTreeMap<String, Bytes>;
@@ -25,18 +34,32 @@ impl Kept {
 }
 
 /// Answers the commands that are about files.
-pub(super) fn run(files: &mut Files, command: &Exec) -> Option<ExecOutput> {
+pub(super) fn run(inner: &mut Inner, id: ContainerId, command: &Exec) -> Option<ExecOutput> {
     let words: Vec<&str> = command.argv.iter().map(String::as_str).collect();
-    let (code, stdout) = match words.as_slice() {
-        ["tee", path] => {
-            files.insert((*path).to_owned(), command.stdin.clone());
+    let ["tee" | "cat" | "rm", path] = words.as_slice() else { return None };
+    let (whose, path, mode) = place(inner, id, path);
+    let files = &mut inner.boxes.get_mut(&whose)?.files;
+    let (code, stdout) = match words.first().copied() {
+        Some("cat") => files.get(&path).map_or((1, Bytes::new()), |file| (0, file.clone())),
+        Some(_) if mode == ShareMode::ReadOnly => (1, Bytes::new()),
+        Some("rm") => (u8::from(files.remove(&path).is_none()), Bytes::new()),
+        _ => {
+            files.insert(path, command.stdin.clone());
             (0, command.stdin.clone())
         }
-        ["cat", path] => files.get(*path).map_or((1, Bytes::new()), |file| (0, file.clone())),
-        ["rm", path] => (u8::from(files.remove(*path).is_none()), Bytes::new()),
-        _ => return None,
     };
     Some(shell::output(code, stdout))
+}
+
+/// Whose file a path names in a container, and what may be done with it.
+fn place(inner: &Inner, id: ContainerId, path: &str) -> (ContainerId, String, ShareMode) {
+    let shares = inner.boxes.get(&id).map(|container| container.shares.as_slice());
+    let found = shares.unwrap_or_default().iter().find_map(|share| {
+        let rest = path.strip_prefix(&format!("{MOUNT_DIR}/{}/", share.name))?;
+        let dir = share.path.as_str().trim_end_matches('/');
+        Some((share.source, format!("{dir}/{rest}"), share.mode))
+    });
+    found.unwrap_or_else(|| (id, path.to_owned(), ShareMode::ReadWrite))
 }
 
 impl World {
@@ -50,6 +73,32 @@ impl World {
         if let Some(container) = self.inner().boxes.get_mut(&id) {
             container.files.insert(path.to_owned(), content.into());
         }
+    }
+
+    /// What a container sees of others.
+    pub fn shares(&self, id: ContainerId) -> Vec<Share> {
+        self.inner().boxes.get(&id).map(|container| container.shares.clone()).unwrap_or_default()
+    }
+
+    pub(super) fn set_shares(
+        &self,
+        id: ContainerId,
+        shares: &[Share],
+    ) -> Vec<(ShareId, ShareFault)> {
+        let mut inner = self.inner();
+        let runs = |inner: &Inner, id: ContainerId| {
+            let state = inner.boxes.get(&id).map(|container| container.state);
+            matches!(state, Some(State::Running | State::Paused))
+        };
+        if !runs(&inner, id) {
+            return Vec::new();
+        }
+        let (there, missing): (Vec<Share>, Vec<Share>) =
+            shares.iter().cloned().partition(|share| runs(&inner, share.source));
+        if let Some(container) = inner.boxes.get_mut(&id) {
+            container.shares = there;
+        }
+        missing.into_iter().map(|share| (share.id, ShareFault::SourceNotRunning)).collect()
     }
 
     pub(super) fn snapshot(&self, id: ContainerId, snapshot: SnapshotId) -> Result<SnapshotInfo> {

@@ -15,7 +15,7 @@ mod world;
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use async_trait::async_trait;
-use gantry_model::{ContainerId, SnapshotId};
+use gantry_model::{ContainerId, ShareId, SnapshotId};
 use tokio::{
     sync::{broadcast, oneshot},
     time::timeout,
@@ -23,7 +23,8 @@ use tokio::{
 
 use crate::{
     Attached, Enforced, Error, Exec, ExecOutput, Firewall, ImageInfo, Observed, Order, Outbound,
-    PtyControl, PtySize, Result, Running, Runtime, SnapshotInfo, Source, State, Stats,
+    PtyControl, PtySize, Result, Running, Runtime, Share, ShareFault, SnapshotInfo, Source, State,
+    Stats,
 };
 
 pub use world::{Call, World};
@@ -124,6 +125,16 @@ impl Runtime for Fake {
     async fn outbound(&self, id: ContainerId) -> Result<Option<Enforced>> {
         let order = self.world.order(id);
         Ok(order.map(|order| Enforced { version: order.outbound.version }))
+    }
+
+    async fn ensure_shares(
+        &self,
+        id: ContainerId,
+        shares: &[Share],
+    ) -> Result<Vec<(ShareId, ShareFault)>> {
+        let _busy = self.world.lock(id).await;
+        self.world.enter(Call::Shares, id).await?;
+        Ok(self.world.set_shares(id, shares))
     }
 
     async fn ensure_deleted(&self, id: ContainerId) -> Result<()> {

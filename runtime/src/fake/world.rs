@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     Error, Exec, ExecOutput, Firewall, ImageInfo, Kit, Observed, Order, Outbound, PtySize, Result,
-    Source, State, Stats,
+    Share, Source, State, Stats,
     locks::{Busy, Locks},
     pool::Pool,
 };
@@ -46,6 +46,8 @@ pub enum Call {
     Firewall,
     /// `ensure_outbound`.
     Outbound,
+    /// `ensure_shares`.
+    Shares,
     /// `ensure_deleted`.
     Delete,
     /// `ensure_copied`.
@@ -105,6 +107,7 @@ pub(super) struct Container {
     starts: u64,
     pty: Option<PtySize>,
     pub(super) files: Files,
+    pub(super) shares: Vec<Share>,
 }
 
 impl Default for World {
@@ -305,10 +308,15 @@ impl World {
     }
 
     pub(super) fn stop(&self, id: ContainerId) {
-        if let Some(container) = self.inner().boxes.get_mut(&id)
+        let mut inner = self.inner();
+        for other in inner.boxes.values_mut() {
+            other.shares.retain(|share| share.source != id);
+        }
+        if let Some(container) = inner.boxes.get_mut(&id)
             && matches!(container.state, State::Running | State::Paused)
         {
             container.state = State::Stopped;
+            container.shares.clear();
             // Nobody listening is no failure: exits are a hint.
             drop(self.0.exits.send(id));
         }
@@ -397,10 +405,10 @@ impl World {
         if let Some(script) = &inner.script {
             return Ok(script(id, command));
         }
-        let container = inner.boxes.get_mut(&id).ok_or(Error::NotFound { id })?;
-        Ok(match files::run(&mut container.files, &command) {
+        let name = hostname(&inner, id)?;
+        Ok(match files::run(&mut inner, id, &command) {
             Some(output) => std::future::ready(Ok(output)).boxed(),
-            None => shell::run(command, container.order.hostname.clone()).boxed(),
+            None => shell::run(command, name).boxed(),
         })
     }
 
@@ -441,6 +449,11 @@ impl World {
     }
 }
 
+fn hostname(inner: &Inner, id: ContainerId) -> Result<String> {
+    let container = inner.boxes.get(&id).ok_or(Error::NotFound { id })?;
+    Ok(container.order.hostname.clone())
+}
+
 impl Inner {
     /// Adds a container with these files, unless there is one.
     pub(super) fn create(&mut self, order: &Order, files: Files) -> Result<()> {
@@ -449,7 +462,8 @@ impl Inner {
         }
         let address = self.pool.take(order.id).ok_or(Error::NoAddress)?;
         let (order, state) = (order.clone(), State::Created);
-        let container = Container { order, address, state, starts: 0, pty: None, files };
+        let container =
+            Container { order, address, state, starts: 0, pty: None, files, shares: Vec::new() };
         self.boxes.insert(container.order.id, container);
         Ok(())
     }

@@ -5,7 +5,7 @@
 //! has all files; if that is cut off between the removal of the one and the renaming of the other,
 //! the new one stands for the container, and [`Inner::settle`] completes it.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use gantry_model::{ContainerId, SnapshotId};
 use http::Method;
@@ -132,7 +132,7 @@ impl Inner {
     }
 
     /// Makes a container of another's files, unless there is one.
-    pub(super) async fn copy(&self, order: &Order, source: Source) -> Result<()> {
+    pub(super) async fn copy(self: &Arc<Self>, order: &Order, source: Source) -> Result<()> {
         const WHAT: &str = "copying the container";
         let name = instance::name(order.id);
         self.settle(order.id).await?;
@@ -145,7 +145,8 @@ impl Inner {
         let address = self.network.take(order.id).await?;
         let made = async {
             let bridge = &self.config.network.bridge;
-            let devices = instance::devices(&self.config.pool, bridge, address, None);
+            let devices =
+                instance::devices(&self.config.pool, bridge, address, instance::Mounted::default());
             self.copy_of(&from, &name, instance::fixed(address), devices, WHAT).await?;
             let finished = async {
                 self.forget_identity(&name).await?;
@@ -170,7 +171,7 @@ impl Inner {
     }
 
     /// Replaces a container's files.
-    pub(super) async fn refill(&self, id: ContainerId, source: Source) -> Result<()> {
+    pub(super) async fn refill(self: &Arc<Self>, id: ContainerId, source: Source) -> Result<()> {
         const WHAT: &str = "replacing the container's files";
         let old = self.origin(Source::Container(id)).await?;
         let from = self.origin(source).await?;
@@ -190,7 +191,8 @@ impl Inner {
         config.insert(ADDRESS.to_owned(), address.to_string());
         config.insert(STARTED.to_owned(), "true".to_owned());
         let bridge = &self.config.network.bridge;
-        let devices = instance::devices(&self.config.pool, bridge, address, None);
+        let devices =
+            instance::devices(&self.config.pool, bridge, address, instance::Mounted::default());
         self.copy_of(&from, &fresh, config, devices, WHAT).await?;
         let failed = |fault: Fault| fault.during(WHAT);
         self.finish(&fresh, &[]).await.map_err(failed)?;

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::Ipv4Addr, path::Path};
 
-use gantry_model::{ContainerId, SnapshotId};
+use gantry_model::{ContainerId, SnapshotId, share::MOUNT_DIR};
 use sha2::{Digest as _, Sha256};
 
 use super::wire::{Instance, Map};
@@ -241,12 +241,21 @@ pub(super) fn root_only(pool: &str) -> BTreeMap<String, Map> {
     BTreeMap::from([("root".to_owned(), root.into())])
 }
 
-/// The devices: the root, the link to the bridge, the ramdisk where there is one.
+/// What of the host is mounted in a container.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Mounted<'a> {
+    /// The ramdisk.
+    pub(super) ramdisk: Option<&'a Path>,
+    /// Where what others share with it appears.
+    pub(super) shares: Option<&'a Path>,
+}
+
+/// The devices: the root, the link to the bridge, the ramdisk and the place of shares where there are.
 pub(super) fn devices(
     pool: &str,
     bridge: &str,
     address: Ipv4Addr,
-    ramdisk: Option<&Path>,
+    mounted: Mounted<'_>,
 ) -> BTreeMap<String, Map> {
     let device = |pairs: &[(&str, &str)]| -> Map {
         pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
@@ -269,11 +278,23 @@ pub(super) fn devices(
             ("security.port_isolation", "true"),
         ]),
     );
-    if let Some(source) = ramdisk {
+    if let Some(source) = mounted.ramdisk {
         let source = source.display().to_string();
         let pairs =
             [("type", "disk"), ("source", &source), ("path", "/ramdisk"), ("shift", "true")];
         devices.insert("ramdisk".to_owned(), device(&pairs));
+    }
+    if let Some(source) = mounted.shares {
+        let source = source.display().to_string();
+        // What the host mounts there later comes in, and nothing goes out.
+        let pairs = [
+            ("type", "disk"),
+            ("source", &source),
+            ("path", MOUNT_DIR),
+            ("readonly", "true"),
+            ("propagation", "rslave"),
+        ];
+        devices.insert("shares".to_owned(), device(&pairs));
     }
     devices
 }
@@ -327,7 +348,7 @@ mod tests {
 
     #[test]
     fn the_link_belongs_to_one_address() {
-        let devices = devices("default", "br0", Ipv4Addr::new(10, 88, 0, 2), None);
+        let devices = devices("default", "br0", Ipv4Addr::new(10, 88, 0, 2), Mounted::default());
         let nic = &devices["eth0"];
         assert_eq!(nic["hwaddr"], "02:67:0a:58:00:02");
         assert_eq!(nic["host_name"], "gv0a580002");

@@ -25,7 +25,7 @@ use super::{
     events::Known,
     guest::{Guest, Texts},
     images::Store,
-    instance::{self, IDENTITY, INIT, Init, MADE},
+    instance::{self, IDENTITY, INIT, Init, MADE, Mounted},
     wire::{Change, Instance, NewInstance, NewState, Origin, Patch, Usage},
 };
 use crate::{
@@ -37,6 +37,7 @@ use crate::{
     hostname,
     locks::{Held, Locks},
     network::Network,
+    shares::Shares,
 };
 
 /// How long Incus may take to make a container: it may have to unpack the image.
@@ -59,6 +60,8 @@ pub(super) struct Inner {
     pub(super) known: Known,
     /// Those that are frozen while they are copied.
     pub(super) held: Held,
+    /// What containers see of each other.
+    pub(super) shares: Shares,
     pub(super) tasks: TaskTracker,
     pub(super) shutdown: CancellationToken,
 }
@@ -133,7 +136,7 @@ impl Inner {
     }
 
     /// Makes the container, if there is none.
-    pub(super) async fn create(&self, order: &Order) -> Result<Instance> {
+    pub(super) async fn create(self: &Arc<Self>, order: &Order) -> Result<Instance> {
         const WHAT: &str = "creating the container";
         self.settle(order.id).await?;
         match self.instance(order.id).await? {
@@ -172,7 +175,7 @@ impl Inner {
             },
             profiles: [],
             config: instance::fixed(address),
-            devices: instance::devices(pool, &network.bridge, address, None),
+            devices: instance::devices(pool, &network.bridge, address, Mounted::default()),
         };
         self.client.change(Method::POST, "/1.0/instances", Some(&new), CREATE_TIMEOUT).await?;
         let patch = Patch { config: [(MADE.to_owned(), "true".to_owned())].into() };
@@ -180,7 +183,7 @@ impl Inner {
     }
 
     /// Starts the init, or finds it running.
-    pub(super) async fn run(&self, order: &Order) -> Result<Running> {
+    pub(super) async fn run(self: &Arc<Self>, order: &Order) -> Result<Running> {
         const WHAT: &str = "starting the container";
         let instance = self.create(order).await?;
         let address = instance::address(&instance)
@@ -196,7 +199,10 @@ impl Inner {
             Some(State::Created | State::Stopped) | None => {}
         }
         let ramdisk = self.ramdisk(order).await?;
-        let prepared = self.prepare(order, &instance, address, ramdisk).await;
+        let guest = Guest { client: &self.client, name: &instance.name };
+        let tunnel = self.prepare_tunnel(order.id, &guest).await?;
+        let mounted = Mounted { ramdisk: ramdisk.as_deref(), shares: tunnel.as_deref() };
+        let prepared = self.prepare(order, &instance, address, mounted).await;
         prepared.map_err(|fault| fault.during("preparing the container"))?;
         // An Incus that was killed while it started the container leaves the link, whose name the next needs.
         self.network.unplug(order.id, address).await?;
@@ -212,7 +218,7 @@ impl Inner {
         order: &Order,
         instance: &Instance,
         address: Ipv4Addr,
-        ramdisk: Option<PathBuf>,
+        mounted: Mounted<'_>,
     ) -> Result<(), Fault> {
         let texts =
             Texts::new(&Identity { order, address, nameservers: self.network.nameservers() });
@@ -229,7 +235,7 @@ impl Inner {
         let change = Change {
             architecture: &instance.architecture,
             config: instance::config(&keys, order, &self.network, init),
-            devices: instance::devices(pool, &network.bridge, address, ramdisk.as_deref()),
+            devices: instance::devices(pool, &network.bridge, address, mounted),
             profiles: [],
             ephemeral: false,
             description: "",
@@ -342,7 +348,12 @@ impl Inner {
     }
 
     /// Ends the init.
-    pub(super) async fn stop(&self, id: ContainerId, grace: Duration) -> Result<()> {
+    pub(super) async fn stop(self: &Arc<Self>, id: ContainerId, grace: Duration) -> Result<()> {
+        self.end(id, grace).await?;
+        self.unshare(id).await
+    }
+
+    async fn end(&self, id: ContainerId, grace: Duration) -> Result<()> {
         let Some(observed) = self.observed(id).await? else { return Ok(()) };
         if matches!(observed.state, State::Created | State::Stopped) {
             return Ok(());
@@ -361,13 +372,15 @@ impl Inner {
     }
 
     /// Removes the container, whole or not, with all that belongs to it.
-    pub(super) async fn delete(&self, id: ContainerId) -> Result<()> {
+    pub(super) async fn delete(self: &Arc<Self>, id: ContainerId) -> Result<()> {
         // First, or it would take the container's place.
         self.discard(&instance::fresh_name(id)).await?;
         if self.instance(id).await?.is_some() {
             self.kill(id).await?;
+            self.remove_tunnel(id).await?;
             self.discard(&instance::name(id)).await?;
         }
+        self.remove_tunnel(id).await?;
         self.known.ended(id);
         remove_ramdisk(self.ramdisk_point(id)).await?;
         // Last: nobody may get the address while anything here still uses it.
@@ -400,7 +413,7 @@ async fn remove_ramdisk(point: PathBuf) -> Result<()> {
     .await
 }
 
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     what: &'static str,
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> Result<T> {

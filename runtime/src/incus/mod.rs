@@ -17,6 +17,7 @@ mod images;
 mod instance;
 mod lifecycle;
 mod pack;
+mod share;
 mod stats;
 mod terminal;
 mod wire;
@@ -24,7 +25,7 @@ mod wire;
 use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use gantry_model::{Chain, ContainerId, SnapshotId};
+use gantry_model::{Chain, ContainerId, ShareId, SnapshotId};
 use http::Method;
 use tokio::sync::broadcast;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -41,10 +42,11 @@ use self::{
 };
 use crate::{
     Attached, Enforced, Error, Exec, ExecOutput, Firewall, ImageInfo, Observed, Order, Outbound,
-    PtySize, Result, Running, Runtime, SnapshotInfo, Source, Stats,
+    PtySize, Result, Running, Runtime, Share, ShareFault, SnapshotInfo, Source, Stats,
     embedded::{image::Images, preflight},
     locks::{Busy, Held, Locks},
     network::Network,
+    shares::Shares,
 };
 
 /// How many ends of inits a slow listener may be behind before it loses some.
@@ -90,6 +92,8 @@ impl Incus {
             exits: broadcast::channel(EXITS_MAX).0,
             known: Known::default(),
             held: Held::default(),
+            shares: Shares::open(&config.dir)
+                .map_err(|error| Error::failed("setting up shares", error))?,
             shutdown: CancellationToken::new(),
             config,
             client,
@@ -163,6 +167,8 @@ impl Incus {
         let client = Client::new(&self.inner.config.socket, DEFAULT_PROJECT);
         let removed = client.change(Method::DELETE, &path, None::<&()>, CHANGE_TIMEOUT);
         removed.await.map_err(failed)?;
+        let unmounted = self.inner.shares.uninstall();
+        unmounted.map_err(|error| Error::failed("taking shares back", error))?;
         self.inner.network.uninstall().await
     }
 }
@@ -322,6 +328,20 @@ impl Runtime for Incus {
 
     async fn outbound(&self, id: ContainerId) -> Result<Option<Enforced>> {
         Ok(self.inner.network.led(id))
+    }
+
+    async fn ensure_shares(
+        &self,
+        id: ContainerId,
+        shares: &[Share],
+    ) -> Result<Vec<(ShareId, ShareFault)>> {
+        let busy = self.inner.locks.lock(id).await;
+        let (inner, shares) = (Arc::clone(&self.inner), shares.to_vec());
+        let work = async move {
+            let _busy = busy;
+            inner.share(id, &shares).await
+        };
+        self.inner.detached(work).await
     }
 
     async fn ensure_deleted(&self, id: ContainerId) -> Result<()> {

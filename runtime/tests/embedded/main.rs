@@ -24,6 +24,8 @@ mod machine;
 mod network;
 #[path = "../outbound/mod.rs"]
 mod outbound;
+#[path = "../shares/mod.rs"]
+mod shares;
 mod snapshots;
 mod system;
 #[path = "../world/mod.rs"]
@@ -59,6 +61,8 @@ tests! {
     inside::a_dropped_terminal_hangs_up
     firewall::rules_decide_about_connections
     outbound::a_shut_container_answers_and_begins_nothing
+    shares::a_share_is_what_was_shared_and_no_more
+    shares::a_share_comes_and_goes_with_both_sides
     network::the_host_reaches_a_container_on_its_address
     network::containers_reach_the_hosts_chosen_ports_only
     network::the_world_is_reached_through_the_hosts_address_and_does_not_reach_in

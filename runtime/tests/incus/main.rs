@@ -25,6 +25,8 @@ mod machine;
 mod network;
 #[path = "../outbound/mod.rs"]
 mod outbound;
+#[path = "../shares/mod.rs"]
+mod shares;
 #[path = "../world/mod.rs"]
 mod world;
 
@@ -61,6 +63,8 @@ tests! {
     inside::an_init_that_ends_alone_is_told_and_can_start_again
     firewall::rules_decide_about_connections
     outbound::a_shut_container_answers_and_begins_nothing
+    shares::a_share_is_what_was_shared_and_no_more
+    shares::a_share_comes_and_goes_with_both_sides
     network::containers_reach_neither_each_other_nor_the_host_nor_take_addresses
     installations::two_of_them_do_not_see_each_other
     installations::an_image_is_handed_over_once

@@ -14,6 +14,7 @@ pub(crate) mod pool;
 pub(crate) mod projects;
 pub(crate) mod races;
 pub(crate) mod roundtrip;
+pub(crate) mod shares;
 pub(crate) mod snapshots;
 pub(crate) mod token_profiles;
 pub(crate) mod vault;
@@ -115,6 +116,10 @@ macro_rules! contract {
             snapshots_outlive_their_container,
             a_removed_snapshot_is_discarded_with_its_last_reference,
             what_is_being_used_is_not_removed);
+        contract!(@cases $open, shares:
+            a_share_is_read_as_it_was_written_and_feeds_whom_it_reaches,
+            failures_are_those_of_the_last_look_and_overrides_stay,
+            rights_bounds_and_ends_hold);
         contract!(@cases $open, vault:
             an_entry_is_stored_as_given_and_changes_in_parts,
             realms_and_owners_keep_entries_apart,
