@@ -59,7 +59,7 @@ impl Controller {
             return Ok(None);
         }
         let password = hex::encode(random::bytes::<16>()?);
-        match self.add_user(ADMIN, password.clone(), true).await {
+        match self.add_user(None, ADMIN, password.clone()).await {
             Ok(account) => Ok(Some(Credential { username: account.username, password })),
             // Another process on the same store was faster.
             Err(Error::UsernameTaken) => Ok(None),
@@ -77,21 +77,30 @@ impl Controller {
         actor.require_admin()?;
         check_username(username)?;
         check_password("password", password)?;
-        self.add_user(username, password.to_owned(), false).await
+        self.add_user(Some(actor), username, password.to_owned()).await
     }
 
-    async fn add_user(&self, username: &str, password: String, is_admin: bool) -> Result<Account> {
+    /// The first account, which nobody makes, is the administrator's.
+    async fn add_user(
+        &self,
+        by: Option<&Actor>,
+        username: &str,
+        password: String,
+    ) -> Result<Account> {
         let now_ms = self.now_ms();
         let user = User {
             id: random::id()?,
             username: username.to_owned(),
             password_hash: self.inner.passwords.hash(password).await?,
-            is_admin,
+            is_admin: by.is_none(),
             session_generation: 0,
             created_at_ms: now_ms,
             updated_at_ms: now_ms,
         };
-        let made = self.store().create_user(&user).await;
+        let made = match by {
+            Some(by) => self.store().create_user_by(by.user, &user).await,
+            None => self.store().create_user(&user).await,
+        };
         made.map_err(|error| Error::of_write(error, Thing::User, During::Create))?;
         self.account_of(&user).await
     }

@@ -8,6 +8,7 @@ use crate::{
     columns::{self, damaged},
     error::{Error, Result, failed},
     sqlite::Row,
+    told,
 };
 
 /// What a user says about itself.
@@ -64,8 +65,8 @@ impl Store {
                 .bind(metadata)
                 .execute(&mut tx.connection)
                 .await
-                .map(drop)
-                .map_err(failed)
+                .map_err(failed)?;
+                told::account_told(tx, user, "profile", now_ms).await
             })
         })
         .await

@@ -13,7 +13,7 @@ use crate::{
     events::{NewEvent, add},
     firewall::RuleChange,
     outbound::OutboundChange,
-    record::{Access, Alias, Container, Fill, FillSource, Project, Scope, Snapshot, Token},
+    record::{Access, Alias, Container, Fill, FillSource, Project, Scope, Snapshot, Token, User},
     shares::{Share, ShareTarget},
     vault::VaultPlace,
     writer::Tx,
@@ -338,6 +338,44 @@ pub(crate) async fn project_told_with<const N: usize>(
         container: None,
         payload,
         realms: &project.spec.realms,
+        at_ms,
+    };
+    add(tx, event).await
+}
+
+/// An account was made, which is told to whoever made it.
+pub(crate) async fn user_created(tx: &mut Tx, by: UserId, user: &User) -> Result<()> {
+    let payload = json!({ "username": user.username, "is_admin": user.is_admin });
+    account(tx, by, (user.id, "user.created"), payload, user.created_at_ms).await
+}
+
+/// Something of an account was changed; what it holds now is told to nobody.
+pub(crate) async fn account_told(
+    tx: &mut Tx,
+    user: UserId,
+    changed: &str,
+    at_ms: i64,
+) -> Result<()> {
+    let payload = json!({ "changed": [changed] });
+    account(tx, user, (user, "account.updated"), payload, at_ms).await
+}
+
+async fn account(
+    tx: &mut Tx,
+    owner: UserId,
+    (user, kind): (UserId, &str),
+    payload: Value,
+    at_ms: i64,
+) -> Result<()> {
+    let event = NewEvent {
+        owner,
+        kind,
+        resource_type: "user",
+        resource_id: user.to_string(),
+        project: None,
+        container: None,
+        payload,
+        realms: &[],
         at_ms,
     };
     add(tx, event).await

@@ -8,11 +8,21 @@ use crate::{
     error::{Error, Result, failed},
     record::User,
     sqlite::Row,
+    told,
 };
 
 impl Store {
     /// Adds an account. [`Error::UsernameTaken`] if there is one of this name.
     pub async fn create_user(&self, user: &User) -> Result<()> {
+        self.add_user(user, None).await
+    }
+
+    /// As [`Store::create_user`], which is told to the account that makes it.
+    pub async fn create_user_by(&self, by: UserId, user: &User) -> Result<()> {
+        self.add_user(user, Some(by)).await
+    }
+
+    async fn add_user(&self, user: &User, by: Option<UserId>) -> Result<()> {
         let user = user.clone();
         self.write(move |tx| {
             Box::pin(async move {
@@ -30,8 +40,11 @@ impl Store {
                 .bind(user.updated_at_ms)
                 .execute(&mut tx.connection)
                 .await
-                .map(drop)
-                .map_err(failed)
+                .map_err(failed)?;
+                match by {
+                    Some(by) => told::user_created(tx, by, &user).await,
+                    None => Ok(()),
+                }
             })
         })
         .await
@@ -94,7 +107,10 @@ impl Store {
                 .execute(&mut tx.connection)
                 .await
                 .map_err(failed)?;
-                if done.rows_affected() == 0 { Err(Error::NotFound) } else { Ok(()) }
+                if done.rows_affected() == 0 {
+                    return Err(Error::NotFound);
+                }
+                told::account_told(tx, id, "password", now_ms).await
             })
         })
         .await

@@ -331,3 +331,31 @@ async fn one_account_has_so_many_streams_and_leaves_the_others_to_others() {
     open.pop();
     assert_eq!(stream(&lab, &alice, None, None).await.0, 200, "one has ended");
 }
+
+#[tokio::test]
+async fn accounts_tell_that_they_were_made_or_changed_and_not_to_what() {
+    let lab = Lab::start().await;
+    let made = lab.send(Ask::new("GET", "/api/v1/events?event_type=user.created").by(&lab.admin));
+    let made = made.await;
+    let events = made.json["data"]["events"].as_array().unwrap();
+    let names: Vec<_> = events.iter().map(|event| &event["payload"]["username"]).collect();
+    assert_eq!(names, [&json!("bob"), &json!("alice")], "{}", made.text);
+    let alice = lab.login("alice", PASSWORD).await;
+    let me = lab.send(Ask::new("GET", "/api/v1/users/auth/me").by(&alice)).await;
+    let path = format!("/api/v1/users/{}", me.json["data"]["id"].as_str().unwrap());
+    for body in [
+        json!({ "alias": "Alice" }),
+        json!({ "alias": "Alice" }),
+        json!({ "password": "Passw0rd!another", "current_password": PASSWORD }),
+    ] {
+        let reply = lab.send(Ask::new("PATCH", &path).by(&alice).body(&body)).await;
+        assert_eq!(reply.status, 200, "{}", reply.text);
+    }
+    let alice = lab.login("alice", "Passw0rd!another").await;
+    let told = lab.send(Ask::new("GET", "/api/v1/events?sort_order=asc").by(&alice)).await;
+    assert_eq!(kinds(&told.json), ["account.updated"; 2], "{}", told.text);
+    let events = told.json["data"]["events"].as_array().unwrap();
+    let changed: Vec<_> = events.iter().map(|event| &event["payload"]).collect();
+    assert_eq!(changed, [&json!({ "changed": ["profile"] }), &json!({ "changed": ["password"] })]);
+    assert_eq!(events[0]["resource_type"], "user");
+}
