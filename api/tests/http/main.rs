@@ -32,6 +32,7 @@ mod logs;
 mod members;
 #[cfg(test)]
 mod names;
+#[cfg(test)]
 mod network;
 #[cfg(test)]
 mod pool;
