@@ -18,6 +18,10 @@ use crate::{
 
 const TAG: &str = "Authentication";
 
+const LOGIN_PATH: &str = "/api/v1/users/auth/login";
+/// How many logins of before an answer to one shows.
+const RECENT_LOGINS: u32 = 5;
+
 static LOGIN: [Field; 7] = [
     Field::new("username", Holds::Text { min: 3, max: 50 }, "The account's name"),
     Field::new("email", Holds::Text { min: 1, max: 255 }, "Accepted; accounts have no e-mail"),
@@ -41,7 +45,7 @@ pub(crate) fn surface(surface: Surface) -> Surface {
     surface
         .serve(
             post,
-            &["/api/v1/users/auth/login"],
+            &[LOGIN_PATH],
             login,
             &Operation::new("login", TAG, "Opens a session")
                 .public()
@@ -113,7 +117,11 @@ async fn login(
             realm: realm.and_then(|Extension(Realm(realm))| realm),
         });
     }
-    Ok(Answer::ok("Login successful", wire::Session::new(&session, address)))
+    let user = session.account.id;
+    let logins = front.control.last_good(user, LOGIN_PATH, RECENT_LOGINS).await?;
+    let tokens = front.control.count_tokens(user).await?;
+    let opened = wire::Session::new(&session, address, &logins, tokens);
+    Ok(Answer::ok("Login successful", opened))
 }
 
 async fn refresh(

@@ -46,8 +46,6 @@ const FAMILIES: [Family; 3] = [
             "/api/v1/servers/{id}/execute-command",
             "/api/v1/rentals/{id}/runtime",
             "/api/v1/rentals/{id}/extend",
-            "/api/v1/meta/config",
-            "/api/v1/meta/config/{key}",
             "/api/v1/meta/social-stats",
             "/api/v1/notifications",
             "/api/v1/notifications/",

@@ -86,6 +86,19 @@ pub struct ApiConfig {
     pub event_streams_max: u32,
     /// How many of them may be one account's; more are refused with 429.
     pub event_streams_per_account_max: u32,
+    /// What the server has.
+    pub machine: Machine,
+}
+
+/// What a server has; nothing where it is not known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Machine {
+    /// Processors.
+    pub cpu_cores: Option<u32>,
+    /// Memory, in octets.
+    pub memory_bytes: Option<u64>,
+    /// What the disk holds where containers lie, in octets.
+    pub disk_bytes: Option<u64>,
 }
 
 impl Default for ApiConfig {
@@ -96,6 +109,7 @@ impl Default for ApiConfig {
             closing: CancellationToken::new(),
             event_streams_max: 256,
             event_streams_per_account_max: 16,
+            machine: Machine::default(),
         }
     }
 }
@@ -121,9 +135,10 @@ pub(crate) struct Document {
 }
 
 impl Front {
-    /// What prints URLs.
+    /// What prints URLs and servers.
     pub(crate) fn urls(&self) -> wire::Urls<'_> {
-        wire::Urls { domain: self.control.domain(), port: self.control.url_port() }
+        let (domain, port) = (self.control.domain(), self.control.url_port());
+        wire::Urls { domain, port, machine: self.config.machine }
     }
 }
 

@@ -4,20 +4,24 @@ use axum::{
     extract::State,
     response::{IntoResponse, Response},
 };
+use gantry_model::FieldError;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
 
 use crate::{
     Document, Front,
     answer::Answer,
     caller::Address,
-    problem::Problem,
+    problem::{Kind, Problem},
+    proxy::Segments,
     surface::{Method, Operation, Surface},
     wire,
 };
 
+const TAG: &str = "Meta";
+
 pub(crate) fn surface(surface: Surface) -> Surface {
-    let tag = "Meta";
-    surface
+    let tag = TAG;
+    config_surface(surface)
         .serve(
             &[Method::Get],
             &["/api/v1/ip"],
@@ -70,6 +74,33 @@ pub(crate) fn surface(surface: Surface) -> Surface {
         )
 }
 
+fn config_surface(surface: Surface) -> Surface {
+    surface
+        .serve(
+            &[Method::Get],
+            &["/api/v1/meta/config"],
+            config,
+            &Operation::new(
+                "getMetaConfig",
+                TAG,
+                "Shows what clients may know of the configuration",
+            )
+            .public()
+            .answers::<wire::MetaConfig>(200),
+        )
+        .serve(
+            &[Method::Get],
+            &["/api/v1/meta/config/{key}"],
+            config_value,
+            &Operation::new("getMetaConfigValue", TAG, "Shows one value of the configuration")
+                .public()
+                .answers::<wire::MetaConfigValue>(200),
+        )
+}
+
+/// The longest key of the configuration.
+const CONFIG_KEY_MAX: usize = 64;
+
 /// Headers that hold credentials are not repeated: the answer ends in terminals and logs.
 const SECRET: [HeaderName; 3] =
     [header::AUTHORIZATION, header::COOKIE, header::PROXY_AUTHORIZATION];
@@ -103,6 +134,33 @@ async fn public_key(State(front): State<Front>) -> Result<Answer<wire::PublicKey
     let key = front.control.public_key()?;
     let keys = wire::PublicKeys::new(&key, front.control.signs_answers());
     Ok(Answer::ok("Public keys retrieved successfully", keys))
+}
+
+async fn config(State(front): State<Front>) -> Answer<wire::MetaConfig> {
+    let config = wire::MetaConfig::new(&front.control, &front.config);
+    Answer::ok("Configuration retrieved successfully", config)
+}
+
+async fn config_value(
+    State(front): State<Front>,
+    segments: Segments,
+) -> Result<Answer<wire::MetaConfigValue>, Problem> {
+    let key = segments.get("key");
+    let follows = |octet: u8| matches!(octet, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-');
+    let is_key = key.len() <= CONFIG_KEY_MAX
+        && key.starts_with(|first: char| first.is_ascii_lowercase())
+        && key.bytes().all(follows);
+    if !is_key {
+        let rule =
+            "must be a lower-case letter and at most 63 more, digits, underscores or hyphens";
+        return Err(Problem::fields(Kind::InvalidConfigKey, &[FieldError::new("key", rule)]));
+    }
+    let value = wire::MetaConfig::new(&front.control, &front.config).value(key);
+    let value = value.ok_or_else(|| {
+        let message = format!("The configuration has no {key}; GET /api/v1/meta/config has all");
+        Problem::new(Kind::ConfigKeyNotFound, message).about("key")
+    })?;
+    Ok(Answer::ok("Configuration value retrieved successfully", value))
 }
 
 async fn health() -> Answer<wire::Health> {

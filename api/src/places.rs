@@ -90,7 +90,10 @@ async fn servers(
     Caller(actor): Caller,
 ) -> Result<Answer<Vec<wire::Rental>>, Problem> {
     let servers = front.control.servers(&actor).await?;
-    let rentals = servers.iter().map(|server| wire::Rental::new(server, "active")).collect();
+    let rentals = servers
+        .iter()
+        .map(|server| wire::Rental::new(server, "active", front.config.machine))
+        .collect();
     Ok(Answer::ok("Servers retrieved successfully", rentals))
 }
 
@@ -99,7 +102,11 @@ async fn available(
     Caller(actor): Caller,
 ) -> Result<Answer<Vec<wire::Available>>, Problem> {
     let servers = front.control.servers(&actor).await?;
-    let ready = servers.iter().filter(|server| server.ready).map(wire::Available::new).collect();
+    let ready = servers
+        .iter()
+        .filter(|server| server.ready)
+        .map(|server| wire::Available::new(server, front.config.machine))
+        .collect();
     Ok(Answer::ok("Available servers retrieved successfully", ready))
 }
 
@@ -111,7 +118,10 @@ async fn server(
     let id: ServerId = id;
     let server = front.control.server_view(&actor, id).await?;
     let status = if server.ready { "ready" } else { "maintenance" };
-    Ok(Answer::ok("Server retrieved successfully", wire::Rental::new(&server, status)))
+    Ok(Answer::ok(
+        "Server retrieved successfully",
+        wire::Rental::new(&server, status, front.config.machine),
+    ))
 }
 
 async fn images(

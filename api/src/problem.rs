@@ -27,6 +27,8 @@ pub(crate) enum Kind {
     InvalidJson,
     Invalid,
     InvalidSort,
+    InvalidConfigKey,
+    ConfigKeyNotFound,
     InvalidId,
     InvalidEnvKey,
     ReservedEnvPrefix,
@@ -112,6 +114,12 @@ impl Kind {
             Self::InvalidJson => (BAD, "Bad Request", "INVALID_JSON"),
             Self::Invalid => (BAD, "Bad Request", "VALIDATION_ERROR"),
             Self::InvalidSort => (ENTITY, "Validation Error", "VALIDATION_ERROR"),
+            Self::InvalidConfigKey => {
+                (ENTITY, "META_CONFIG_KEY_INVALID", "META_CONFIG_KEY_INVALID")
+            }
+            Self::ConfigKeyNotFound => {
+                (MISSING, "META_CONFIG_KEY_NOT_FOUND", "META_CONFIG_KEY_NOT_FOUND")
+            }
             Self::InvalidId => (BAD, "Bad Request", "INVALID_ID_FORMAT"),
             Self::InvalidEnvKey => (BAD, "INVALID_ENV_KEY", "INVALID_ENV_KEY"),
             Self::ReservedEnvPrefix => (BAD, "RESERVED_ENV_PREFIX", "RESERVED_ENV_PREFIX"),

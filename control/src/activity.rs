@@ -136,6 +136,7 @@ impl Controller {
             owner: Some(actor.user),
             realm: actor.realm_filter(query.realm)?,
             method: query.method,
+            path: None,
             status_min: query.status_min,
             status_max: query.status_max,
             from_ms: query.from_ms,
@@ -144,6 +145,19 @@ impl Controller {
         };
         let (page, limit, descending) = (query.page, query.limit, query.descending);
         Ok(self.store().activity(filter, Page { page, limit, sort: (), descending }).await?)
+    }
+
+    /// When and from where the last requests of a user to this path were good, newest first. For whoever has just
+    /// proved to be that user.
+    pub async fn last_good(&self, user: UserId, path: &str, limit: u32) -> Result<Vec<Activity>> {
+        let filter = ActivityFilter {
+            owner: Some(user),
+            path: Some(path.to_owned()),
+            status_max: Some(299),
+            ..ActivityFilter::default()
+        };
+        let page = Page { page: 1, limit, sort: (), descending: true };
+        Ok(self.store().activity(filter, page).await?.items)
     }
 
     /// How much of what the actor's user has written is kept.

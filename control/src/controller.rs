@@ -234,7 +234,8 @@ impl Controller {
         self.inner.clock.now_ms()
     }
 
-    pub(crate) fn limits(&self) -> &Limits {
+    /// How much users may have.
+    pub fn limits(&self) -> &Limits {
         &self.inner.limits
     }
 

@@ -277,6 +277,11 @@ impl Controller {
         Ok((Token::with(token, shown), secret))
     }
 
+    /// How many tokens a user has. For whoever has just proved to be that user.
+    pub async fn count_tokens(&self, user: gantry_model::UserId) -> Result<usize> {
+        Ok(self.store().tokens(user).await?.len())
+    }
+
     /// The actor's tokens, newest first.
     pub async fn tokens(&self, actor: &Actor) -> Result<Vec<Token>> {
         actor.require(Leaf::ResourcesReadAccount)?;

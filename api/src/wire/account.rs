@@ -71,8 +71,10 @@ pub(crate) struct Session {
     #[serde(flatten)]
     tokens: Renewed,
     client_ip: Option<String>,
-    #[schema(value_type = Vec<Value>)]
-    recent_login_ips: [(); 0],
+    /// The last logins before this one, newest first.
+    recent_login_ips: Vec<Login>,
+    /// How many long-lived tokens the account has.
+    auth_token_count: usize,
     user: User,
     #[schema(value_type = Option<Value>)]
     server: Option<()>,
@@ -80,6 +82,13 @@ pub(crate) struct Session {
     project: Option<()>,
     #[schema(value_type = Option<Value>)]
     container: Option<()>,
+}
+
+/// A login of before.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Login {
+    ip: Option<String>,
+    timestamp: Timestamp,
 }
 
 /// A long-lived token; its secret is shown once, when it is made.
@@ -228,11 +237,21 @@ impl Renewed {
 }
 
 impl Session {
-    pub(crate) fn new(session: &control::Session, client: Option<IpAddr>) -> Self {
+    pub(crate) fn new(
+        session: &control::Session,
+        client: Option<IpAddr>,
+        logins: &[control::Activity],
+        tokens: usize,
+    ) -> Self {
+        let login = |entry: &control::Activity| Login {
+            ip: entry.ip.clone(),
+            timestamp: Timestamp(entry.at_ms),
+        };
         Self {
             tokens: Renewed::new(session),
             client_ip: client.map(|ip| ip.to_string()),
-            recent_login_ips: [],
+            recent_login_ips: logins.iter().map(login).collect(),
+            auth_token_count: tokens,
             user: User::new(&session.account),
             server: None,
             project: None,

@@ -14,6 +14,7 @@ use utoipa::ToSchema;
 use super::{
     AliasLite, Hex, Pagination, Parts, Permissions, RuntimeInfo, Timestamp, place::ServerLite,
 };
+use crate::Machine;
 
 /// A container. Fields of abilities that this version does not have carry their neutral value.
 #[derive(Debug, Serialize, ToSchema)]
@@ -201,11 +202,12 @@ pub(crate) struct Include {
     pub(crate) extras: control::Extra,
 }
 
-/// Prints URLs of containers.
+/// Prints URLs of containers, and their server.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Urls<'c> {
     pub(crate) domain: &'c Domain,
     pub(crate) port: u16,
+    pub(crate) machine: Machine,
 }
 
 impl Urls<'_> {
@@ -263,7 +265,7 @@ impl Container {
             server_id: record.server.into(),
             server_name: server_name.to_string(),
             subserver_name: server_name.to_string(),
-            server: Some(ServerLite::new(server_name)),
+            server: Some(ServerLite::new(server_name, urls.machine)),
             ssh_hostname: has_hostnames
                 .then(|| urls.hostname(server_name, project, id, Target::Ssh)),
             name: spec.name.as_str().to_owned(),

@@ -12,6 +12,7 @@ mod account;
 mod activity;
 mod alias;
 mod claim;
+mod config;
 mod container;
 mod event;
 mod firewall;
@@ -38,6 +39,7 @@ pub(crate) use account::{
 pub(crate) use activity::{Activity, ActivityTotals, Metadata};
 pub(crate) use alias::{Alias, AliasLite, Aliases, EdgeSettings, Hostname, Hostnames};
 pub(crate) use claim::{ContainerClaim, PublicKeys};
+pub(crate) use config::{MetaConfig, MetaConfigValue};
 pub(crate) use container::{Container, Containers, Include, Operated, StatusLogs, Urls, Variables};
 pub(crate) use event::{CleanedEvents, DeletedEvents, Event, EventTotals, Events};
 pub(crate) use firewall::{

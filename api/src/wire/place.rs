@@ -8,6 +8,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{Hex, Pagination, Timestamp};
+use crate::Machine;
 
 /// A server as a part of a container.
 #[derive(Debug, Serialize, ToSchema)]
@@ -23,7 +24,7 @@ pub(crate) struct ServerLite {
     expires_at: Option<Timestamp>,
 }
 
-/// What a server has; `null` where it is not measured.
+/// What a server has; `null` where it is not known.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Specs {
     cpu_cores: Option<u32>,
@@ -149,8 +150,21 @@ pub(crate) struct Health {
     pub(crate) version: &'static str,
 }
 
+impl Specs {
+    /// Containers share all of it. What is less than a whole GiB is left out.
+    fn new(machine: Machine) -> Self {
+        let gib = |bytes: u64| u32::try_from(bytes >> 30).unwrap_or(u32::MAX);
+        Self {
+            cpu_cores: machine.cpu_cores,
+            ram_gb: machine.memory_bytes.map(gib),
+            disk_gb: machine.disk_bytes.map(gib),
+            shared_compute: true,
+        }
+    }
+}
+
 impl ServerLite {
-    pub(crate) fn new(name: &ServerName) -> Self {
+    pub(crate) fn new(name: &ServerName, machine: Machine) -> Self {
         Self {
             name: name.to_string(),
             country: None,
@@ -159,14 +173,14 @@ impl ServerLite {
             region: None,
             datacenter: None,
             is_free: true,
-            specs: None,
+            specs: Some(Specs::new(machine)),
             expires_at: None,
         }
     }
 }
 
 impl Rental {
-    pub(crate) fn new(view: &control::ServerView, status: &'static str) -> Self {
+    pub(crate) fn new(view: &control::ServerView, status: &'static str, machine: Machine) -> Self {
         Self {
             id: view.id.into(),
             server_id: view.id.into(),
@@ -192,14 +206,14 @@ impl Rental {
                 model: None,
                 is_vm: false,
                 container_capacity: Capacity { used: Some(view.containers), max: None },
-                specs: None,
+                specs: Some(Specs::new(machine)),
             },
         }
     }
 }
 
 impl Available {
-    pub(crate) fn new(view: &control::ServerView) -> Self {
+    pub(crate) fn new(view: &control::ServerView, machine: Machine) -> Self {
         Self {
             id: view.id.into(),
             name: view.name.to_string(),
@@ -214,7 +228,7 @@ impl Available {
             popularity_rank: None,
             setup_time_minutes: 0,
             delivery_hours: 0,
-            specs: None,
+            specs: Some(Specs::new(machine)),
         }
     }
 }

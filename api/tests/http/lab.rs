@@ -4,7 +4,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{Router, body::Body};
-use gantry_api::{ApiConfig, ClientAddress, Realm};
+use gantry_api::{ApiConfig, ClientAddress, Machine, Realm};
 use gantry_control::{
     Clock, Controller, Deps, Limits, Reconciler, ReconcilerConfig, SealingKeys, Signing,
 };
@@ -147,7 +147,9 @@ impl Lab {
         let logs = FakeLog::default();
         let admin = control.bootstrap_admin().await.unwrap().unwrap();
         let shared = Arc::new(logs.clone());
-        let config = ApiConfig::default();
+        let machine =
+            Machine { cpu_cores: Some(12), memory_bytes: Some((32 << 30) - 1), disk_bytes: None };
+        let config = ApiConfig { machine, ..ApiConfig::default() };
         let closing = config.closing.clone();
         let router = gantry_api::service(control.clone(), config, shared);
         let document = Document::new(document_of(&router).await);

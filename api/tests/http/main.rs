@@ -31,6 +31,8 @@ mod logs;
 #[cfg(test)]
 mod members;
 #[cfg(test)]
+mod meta;
+#[cfg(test)]
 mod names;
 #[cfg(test)]
 mod network;

@@ -284,10 +284,6 @@ fn changes(other: &Other) -> Vec<(&'static str, &'static str, Value)> {
         ("DELETE", "containers/{id}/firewall/ingress", json!({ "all": true })),
         ("DELETE", "containers/{id}/firewall/egress", json!({ "all": true })),
         ("POST", "containers/{id}/firewall/reset", json!({})),
-        ("PUT PATCH", "containers/{id}/network", shut()),
-        ("POST", "containers/{id}/network/stop", json!({})),
-        ("POST", "containers/{id}/network/start", json!({})),
-        ("DELETE", "containers/{id}/network", Value::Null),
         (
             "POST",
             "containers/{id}/storage/shares",
@@ -334,6 +330,16 @@ fn changes(other: &Other) -> Vec<(&'static str, &'static str, Value)> {
         ("PUT PATCH", "auth/tokens/{id}", json!({ "alias": "again" })),
         ("POST", "auth/tokens/{id}/copy", json!({})),
         ("PUT PATCH", "vault/keys/{key}", json!({ "value": "v" })),
+    ]
+}
+
+/// The same about outbound networks.
+fn networks() -> [(&'static str, &'static str, Value); 4] {
+    [
+        ("PUT PATCH", "containers/{id}/network", shut()),
+        ("POST", "containers/{id}/network/stop", json!({})),
+        ("POST", "containers/{id}/network/start", json!({})),
+        ("DELETE", "containers/{id}/network", Value::Null),
     ]
 }
 
@@ -419,7 +425,7 @@ fn requests(lab: &Lab, other: &Other) -> (Vec<Request>, Vec<(String, String)>) {
     for (_, path, _) in gets {
         add("GET", path, Value::Null);
     }
-    for (methods, path, mut body) in changes(other) {
+    for (methods, path, mut body) in networks().into_iter().chain(changes(other)) {
         if body.get("server_id").is_some() {
             body["server_id"] = json!(lab.server.to_string());
         }

@@ -37,9 +37,38 @@ fn raise(path: &Path, name: &str, wanted: u64) {
     }
 }
 
+/// What the machine has, with the disk that `dir` lies on, if containers lie there.
+pub(super) fn machine(dir: Option<&Path>) -> gantry_api::Machine {
+    let cores = std::thread::available_parallelism().ok();
+    let memory = fs::read_to_string("/proc/meminfo").ok();
+    let disk = dir.and_then(|dir| rustix::fs::statvfs(dir).ok());
+    gantry_api::Machine {
+        cpu_cores: cores.and_then(|cores| u32::try_from(cores.get()).ok()),
+        memory_bytes: memory.as_deref().and_then(memory_bytes),
+        disk_bytes: disk.and_then(|disk| disk.f_blocks.checked_mul(disk.f_frsize)),
+    }
+}
+
+/// The whole memory, as `/proc/meminfo` tells it.
+fn memory_bytes(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_machine_has_processors_memory_and_a_disk() {
+        let meminfo = "MemFree:  5 kB\nMemTotal:       32793028 kB\nMemAvailable: 1 kB\n";
+        assert_eq!(memory_bytes(meminfo), Some(32_793_028 * 1024));
+        assert_eq!(memory_bytes("MemFree: 5 kB\n"), None);
+        let machine = machine(Some(Path::new("/")));
+        assert!(machine.cpu_cores.is_some_and(|cores| cores > 0));
+        assert!(machine.memory_bytes > Some(1 << 20) && machine.disk_bytes > Some(1 << 20));
+        assert_eq!(super::machine(None).disk_bytes, None);
+    }
 
     #[test]
     fn a_limit_is_raised_and_never_lowered() {

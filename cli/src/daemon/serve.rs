@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     explain,
     files::{Files, RunFile},
-    glue, kit,
+    glue, host, kit,
     lock::Lock,
     logs, ports, runtime,
     signals::Signals,
@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     args::Settings,
-    config::{self, AccessLog, Config},
+    config::{self, AccessLog, Config, RuntimeKind},
     exit::{Class, Failure},
     output,
 };
@@ -111,12 +111,23 @@ pub(super) fn run(
     Ok(result?)
 }
 
-fn api_config(config: &Config) -> gantry_api::ApiConfig {
+fn api_config(config: &Config, files: &Files) -> gantry_api::ApiConfig {
     gantry_api::ApiConfig {
         event_streams_max: config.control.event_streams,
         event_streams_per_account_max: config.control.event_streams_per_user,
+        machine: machine(config, files),
         ..gantry_api::ApiConfig::default()
     }
+}
+
+/// What this machine has. Where the runtime keeps its containers elsewhere, their disk is not known.
+fn machine(config: &Config, files: &Files) -> gantry_api::Machine {
+    let dir = files.runtime_dir();
+    let disk = match config.runtime.kind {
+        RuntimeKind::Embedded => Some(dir.as_path()),
+        RuntimeKind::Incus | RuntimeKind::Fake => None,
+    };
+    host::machine(disk)
 }
 
 /// Everything that runs.
@@ -178,7 +189,7 @@ impl Daemon {
         let waker = glue::WakeContainers(control.clone());
         let edge_config = edge_config(config, files);
         let logs = gantry_proxy::Logs::new(&edge_config);
-        let api_config = api_config(config);
+        let api_config = api_config(config, files);
         let api = glue::api(control.clone(), api_config.clone(), logs.clone());
         let key = files.session_key().context("cannot read or make the key of sessions")?;
         let session_key = gantry_proxy::SessionKey::new(key);
