@@ -16,6 +16,7 @@ mod incus;
 mod lifecycle;
 mod live;
 mod network;
+mod progress;
 mod revocation;
 mod sealed;
 mod services;

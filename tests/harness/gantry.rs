@@ -313,6 +313,27 @@ impl Gantry {
         self.client(args)?.output().context("cannot run the client")
     }
 
+    /// Runs a client command under another program, which gets it behind `args` of its own.
+    pub fn cli_under(
+        &self,
+        program: &str,
+        args: &[&str],
+        env: &[(&str, &str)],
+        command: &[&str],
+    ) -> Result<Output> {
+        let client = self.client(command)?;
+        let mut above = Command::new(program);
+        self.environment(&mut above);
+        for (name, value) in client.get_envs() {
+            if let Some(value) = value {
+                above.env(name, value);
+            }
+        }
+        above.env("GANTRY_TOKEN", &self.token).envs(env.iter().copied());
+        above.args(args).arg(client.get_program()).args(client.get_args());
+        above.output().context("cannot run the program")
+    }
+
     /// Starts a client command that goes on; what it prints is read from its pipe.
     pub fn cli_goes_on<A: AsRef<OsStr>>(&self, args: &[A]) -> Result<Child> {
         let mut command = self.client(args)?;

@@ -284,17 +284,6 @@ fn changes(other: &Other) -> Vec<(&'static str, &'static str, Value)> {
         ("DELETE", "containers/{id}/firewall/ingress", json!({ "all": true })),
         ("DELETE", "containers/{id}/firewall/egress", json!({ "all": true })),
         ("POST", "containers/{id}/firewall/reset", json!({})),
-        (
-            "POST",
-            "containers/{id}/storage/shares",
-            json!({ "source_path": "/more", "target_project_id": project, "mode": "readwrite" }),
-        ),
-        ("PUT PATCH", "containers/{id}/storage/shares/{share_id}", json!({ "mode": "readwrite" })),
-        (
-            "PUT PATCH",
-            "containers/{id}/storage/incoming/{share_id}/mount",
-            json!({ "mount": false }),
-        ),
         ("PATCH", "containers/{id}/proxy/edge", json!({ "wake": "any" })),
         (
             "POST",
@@ -333,13 +322,25 @@ fn changes(other: &Other) -> Vec<(&'static str, &'static str, Value)> {
     ]
 }
 
-/// The same about outbound networks.
-fn networks() -> [(&'static str, &'static str, Value); 4] {
-    [
+/// The same about outbound networks and shares.
+fn networks_and_shares(other: &Other) -> Vec<(&'static str, &'static str, Value)> {
+    let project = &other.things.project;
+    vec![
         ("PUT PATCH", "containers/{id}/network", shut()),
         ("POST", "containers/{id}/network/stop", json!({})),
         ("POST", "containers/{id}/network/start", json!({})),
         ("DELETE", "containers/{id}/network", Value::Null),
+        (
+            "POST",
+            "containers/{id}/storage/shares",
+            json!({ "source_path": "/more", "target_project_id": project, "mode": "readwrite" }),
+        ),
+        ("PUT PATCH", "containers/{id}/storage/shares/{share_id}", json!({ "mode": "readwrite" })),
+        (
+            "PUT PATCH",
+            "containers/{id}/storage/incoming/{share_id}/mount",
+            json!({ "mount": false }),
+        ),
     ]
 }
 
@@ -425,7 +426,7 @@ fn requests(lab: &Lab, other: &Other) -> (Vec<Request>, Vec<(String, String)>) {
     for (_, path, _) in gets {
         add("GET", path, Value::Null);
     }
-    for (methods, path, mut body) in networks().into_iter().chain(changes(other)) {
+    for (methods, path, mut body) in networks_and_shares(other).into_iter().chain(changes(other)) {
         if body.get("server_id").is_some() {
             body["server_id"] = json!(lab.server.to_string());
         }

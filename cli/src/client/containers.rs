@@ -1,12 +1,12 @@
 //! `gantry containers …` and `gantry ps`.
 
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
 use gantry_model::{ContainerId, container::KeyFault};
 use serde_json::{Map, Value, json};
 use tokio::time::{Instant, sleep};
 
-use super::{Client, projects, view};
+use super::{Client, progress::Progress, projects, view};
 use crate::{
     args::{
         ContainerCreate, ContainerFields, ContainersCommand, ContainersList, EnvCommand,
@@ -40,9 +40,11 @@ impl Client {
             }
             ContainersCommand::Delete { id, wait } => {
                 self.confirm(&format!("container {id} with its files"))?;
+                let progress = self.progress(wait, format!("Deleting container {id}"));
                 self.api.delete(&format!("containers/{id}")).await?;
                 if wait.wait {
-                    self.wait_until_gone(id, wait).await?;
+                    self.wait_until_gone(id, wait, &progress).await?;
+                    drop(progress);
                     output::note(&format!("Deleted container {id}."));
                 } else {
                     output::note(&format!("Container {id} is being deleted."));
@@ -135,12 +137,17 @@ impl Client {
         insert_fields(&mut body, create.fields)?;
         let path = format!("projects/{}/containers", create.project);
         let deadline = deadline(create.wait);
-        let query = wait_query("running", create.wait);
+        let progress = self.progress(create.wait, "Creating a container");
+        // One answer at the end would show no phase to whoever watches.
+        let longest = if progress.is_shown() { 0 } else { WAIT_PER_REQUEST_S };
+        let query = wait_query("running", create.wait, longest);
         let mut made = self.api.post(&path, &query, Some(&Value::Object(body))).await?;
         if create.wait.wait {
             let id = parse_id(&made)?;
-            made = self.wait_for(id, "running", deadline).await?;
+            progress.phase(&view::text(view::field(&made, "status")));
+            made = self.wait_for(id, "running", deadline, &progress).await?;
         }
+        drop(progress);
         self.show(&made)
     }
 
@@ -152,12 +159,15 @@ impl Client {
     ) -> Result<(), Failure> {
         let deadline = deadline(wait);
         let path = format!("containers/{id}/{}", operation.as_str());
-        let query = wait_query(operation.leads_to(), wait);
-        let done = self.api.post(&path, &query, None).await?;
+        let doing = format!("Waiting for container {id} to {}", operation.as_str());
+        let progress = self.progress(wait, doing);
+        let query = wait_query(operation.leads_to(), wait, WAIT_PER_REQUEST_S);
+        let done = self.watched(id, &progress, self.api.post(&path, &query, None)).await?;
         if !wait.wait {
             return self.show(&done);
         }
-        let container = self.wait_for(id, operation.leads_to(), deadline).await?;
+        let container = self.wait_for(id, operation.leads_to(), deadline, &progress).await?;
+        drop(progress);
         self.show(&container)
     }
 
@@ -187,10 +197,12 @@ impl Client {
         id: ContainerId,
         wanted: &str,
         deadline: Instant,
+        progress: &Progress,
     ) -> Result<Value, Failure> {
         loop {
             let container = self.api.get(&format!("containers/{id}"), &[]).await?;
             let status = view::text(view::field(&container, "status"));
+            progress.phase(&status);
             if status == wanted {
                 return Ok(container);
             }
@@ -212,7 +224,36 @@ impl Client {
         }
     }
 
-    async fn wait_until_gone(&self, id: ContainerId, wait: Wait) -> Result<(), Failure> {
+    /// Does `work`, and says meanwhile where the container stands, if somebody sees it.
+    async fn watched<T>(
+        &self,
+        id: ContainerId,
+        progress: &Progress,
+        work: impl Future<Output = T>,
+    ) -> T {
+        if !progress.is_shown() {
+            return work.await;
+        }
+        let mut work = pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut work => return done,
+                () = sleep(POLL) => {}
+            }
+            // What cannot be read now is read the next time; `work` says what went wrong.
+            if let Ok(container) = self.api.get(&format!("containers/{id}"), &[]).await {
+                progress.phase(&view::text(view::field(&container, "status")));
+            }
+        }
+    }
+
+    async fn wait_until_gone(
+        &self,
+        id: ContainerId,
+        wait: Wait,
+        progress: &Progress,
+    ) -> Result<(), Failure> {
         let deadline = deadline(wait);
         loop {
             match self.api.get(&format!("containers/{id}"), &[]).await {
@@ -222,7 +263,10 @@ impl Client {
                     let message = format!("container {id} is still being deleted");
                     return Err(Failure::new(Class::TimedOut, message));
                 }
-                Ok(_) => sleep(POLL).await,
+                Ok(container) => {
+                    progress.phase(&view::text(view::field(&container, "status")));
+                    sleep(POLL).await;
+                }
             }
         }
     }
@@ -232,11 +276,11 @@ pub(super) fn deadline(wait: Wait) -> Instant {
     Instant::now() + Duration::from_secs(wait.timeout.into())
 }
 
-fn wait_query(wanted: &str, wait: Wait) -> Vec<(&'static str, String)> {
+fn wait_query(wanted: &str, wait: Wait, longest_s: u64) -> Vec<(&'static str, String)> {
     if !wait.wait {
         return Vec::new();
     }
-    let timeout = u64::from(wait.timeout).clamp(1, WAIT_PER_REQUEST_S);
+    let timeout = u64::from(wait.timeout).max(1).min(longest_s);
     vec![("wait", wanted.to_owned()), ("timeout", timeout.to_string())]
 }
 

@@ -9,6 +9,7 @@ mod credentials;
 mod events;
 mod firewall;
 mod network;
+mod progress;
 mod projects;
 mod proxy;
 mod shares;
@@ -21,8 +22,9 @@ mod view;
 use serde_json::Value;
 
 pub(crate) use self::connection::Api;
+use self::progress::Progress;
 use crate::{
-    args::{Command, Connection, ImagesCommand, ServersCommand},
+    args::{Command, Connection, ImagesCommand, ServersCommand, Wait},
     exit::{Class, Failure},
     output::{self, Format},
 };
@@ -114,6 +116,11 @@ impl Client {
             Format::Json => output::json(data),
             Format::Table => output::table(&["field", "value"], view::fields(data)),
         }
+    }
+
+    /// A line that says what is being done while it is waited for.
+    fn progress(&self, wait: Wait, doing: impl Into<String>) -> Progress {
+        if wait.wait { Progress::start(self.out, doing) } else { Progress::none() }
     }
 
     /// Asks before something is deleted. Without a person to ask, the command line is the answer.

@@ -7,6 +7,7 @@ use tokio::time::{Instant, sleep};
 use super::{
     Client,
     containers::{POLL, deadline, parse_id},
+    progress::Progress,
     projects, view,
 };
 use crate::{
@@ -23,7 +24,10 @@ impl Client {
                 body.extend(alias.map(|alias| ("alias".to_owned(), alias.into())));
                 body.extend(expiry.map(|days| ("expiry".to_owned(), days.into())));
                 let path = format!("containers/{container}/snapshots");
+                let doing = format!("Making a snapshot of container {container}");
+                let progress = Progress::start(self.out, doing);
                 let made = self.api.post(&path, &[], Some(&Value::Object(body))).await?;
+                drop(progress);
                 self.show(view::field(&made, "snapshot"))
             }
             SnapshotsCommand::List { container, project, paging } => {
@@ -37,9 +41,11 @@ impl Client {
                 self.confirm(&format!("the present files of container {container}"))?;
                 let path = one(container, &name)?;
                 let end = deadline(wait);
+                let doing = format!("Restoring container {container}");
+                let progress = self.progress(wait, doing);
                 let restored = self.api.patch(&path, &json!({})).await?;
                 if wait.wait {
-                    let container = self.wait_while_copying(container, end).await?;
+                    let container = self.wait_while_copying(container, end, progress).await?;
                     return self.show(&container);
                 }
                 self.show(&restored)
@@ -73,28 +79,37 @@ impl Client {
         set("copy_network_rules", Some(copy.copy_network_rules.into()));
         let end = deadline(copy.wait);
         let path = format!("containers/{}/copy", copy.id);
+        let progress = self.progress(copy.wait, format!("Copying container {}", copy.id));
         let made = self.api.post(&path, &[], Some(&Value::Object(body))).await?;
         if copy.wait.wait {
             let id = parse_id(&made)?;
-            return self.show(&self.wait_while_copying(id, end).await?);
+            return self.show(&self.wait_while_copying(id, end, progress).await?);
         }
         self.show(&made)
     }
 
     pub(super) async fn sync_container(&self, id: ContainerId, wait: Wait) -> Result<(), Failure> {
         let end = deadline(wait);
+        let progress = self.progress(wait, format!("Synchronising container {id}"));
         let accepted = self.api.post(&format!("containers/{id}/sync"), &[], None).await?;
         if wait.wait {
-            return self.show(&self.wait_while_copying(id, end).await?);
+            return self.show(&self.wait_while_copying(id, end, progress).await?);
         }
         self.show(&accepted)
     }
 
     /// Reads the container until its files are no longer being copied, or time is up.
-    async fn wait_while_copying(&self, id: ContainerId, end: Instant) -> Result<Value, Failure> {
+    async fn wait_while_copying(
+        &self,
+        id: ContainerId,
+        end: Instant,
+        progress: Progress,
+    ) -> Result<Value, Failure> {
         loop {
             let container = self.api.get(&format!("containers/{id}"), &[]).await?;
-            match view::text(view::field(&container, "status")).as_str() {
+            let status = view::text(view::field(&container, "status"));
+            progress.phase(&status);
+            match status.as_str() {
                 "copying" if Instant::now() < end => sleep(POLL).await,
                 "copying" => {
                     let message = format!("the files of container {id} are still being copied");
