@@ -52,6 +52,7 @@ mod refusals;
 mod replay;
 #[cfg(test)]
 mod schemathesis;
+#[cfg(test)]
 mod shares;
 #[cfg(test)]
 mod signed;

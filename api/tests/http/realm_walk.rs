@@ -249,7 +249,6 @@ fn hook() -> Value {
 
 /// Methods, path and a good body of every operation about one thing of a realm, in an order in which all of
 /// them can be done one after the other.
-#[expect(clippy::too_many_lines, reason = "a table with a row for each operation")]
 fn changes(other: &Other) -> Vec<(&'static str, &'static str, Value)> {
     let Things { project, alias, .. } = &other.things;
     let color = || json!({ "color": "#123456" });
