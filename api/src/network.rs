@@ -164,7 +164,6 @@ fn way(fields: &mut Fields) -> Option<WayWrite> {
         }
         return kind.map(|_| WayWrite::Block);
     };
-    fields.unsupported("type", "is not offered yet; block is");
     match proxy.map(|url| Endpoint::parse(scheme, &url)).transpose() {
         Ok(endpoint) => Some(WayWrite::Proxy(scheme, endpoint)),
         Err(rule) => fields.refuse(FieldError::new("proxy", rule)).value(),

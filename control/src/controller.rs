@@ -135,7 +135,7 @@ pub(crate) struct Inner {
     pub(crate) limits: Limits,
     pub(crate) sessions: SessionKeys,
     pub(crate) pepper: Vec<u8>,
-    pub(crate) sealing: SealingKeys,
+    pub(crate) sealing: Arc<SealingKeys>,
     pub(crate) signing: Signing,
     /// Absent when nothing is signed.
     pub(crate) signer: Option<Signer>,
@@ -198,7 +198,7 @@ impl Controller {
             limits,
             sessions,
             pepper,
-            sealing,
+            sealing: Arc::new(sealing),
             signing,
             signer,
             passwords,
@@ -208,6 +208,11 @@ impl Controller {
             written: broadcast::Sender::new(HEARD_MAX),
         };
         Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// The keys that seal what shall not be readable in the store.
+    pub fn sealing(&self) -> Arc<SealingKeys> {
+        Arc::clone(&self.inner.sealing)
     }
 
     /// This server.

@@ -11,6 +11,7 @@ use gantry_model::{
     outbound::{Credentials, Endpoint, Labels, Outbound, Scheme, Way},
     project::Level,
 };
+use gantry_runtime::Proxy;
 use gantry_store::{Container, OutboundChange, OutboundRecord};
 
 use crate::{
@@ -232,7 +233,7 @@ impl Controller {
     /// Brings a recorded network into force. The reconciler does so as well; doing it here lets the
     /// client know.
     async fn bring_outbound(&self, id: ContainerId, record: &OutboundRecord) -> Result<()> {
-        let wanted = wanted(record);
+        let wanted = wanted(&self.inner.sealing, id, record);
         let enforcing = self.inner.runtime.ensure_outbound(id, &wanted);
         let error = match tokio::time::timeout(APPLY_TIMEOUT, enforcing).await {
             Ok(Ok(())) => return Ok(()),
@@ -267,8 +268,14 @@ impl Controller {
 
     /// How the network of a container that runs does.
     async fn outbound_status(&self, id: ContainerId, record: &OutboundRecord) -> OutboundStatus {
+        let sealed = record.credentials.as_ref();
+        let is_read = sealed.is_none_or(|sealed| open(&self.inner.sealing, id, sealed).is_ok());
         match self.inner.runtime.outbound(id).await {
-            Ok(Some(enforced)) if enforced.version == record.version.0 => OutboundStatus::Running,
+            Ok(Some(enforced))
+                if enforced.version == record.version.0 && enforced.fault.is_none() && is_read =>
+            {
+                OutboundStatus::Running
+            }
             Ok(_) => OutboundStatus::Error,
             Err(error) => {
                 let error = Chain(&error).to_string();
@@ -294,14 +301,42 @@ impl Controller {
 }
 
 /// What the runtime is to make of a record.
-pub(crate) fn wanted(record: &OutboundRecord) -> gantry_runtime::Outbound {
+pub(crate) fn wanted(
+    sealing: &SealingKeys,
+    id: ContainerId,
+    record: &OutboundRecord,
+) -> gantry_runtime::Outbound {
     let way = match &record.outbound {
         Some(outbound) if outbound.is_on => match &outbound.way {
-            Way::Block | Way::Proxy(_) => gantry_runtime::Way::Blocked,
+            Way::Block => gantry_runtime::Way::Blocked,
+            Way::Proxy(endpoint) => through(sealing, id, record, outbound, endpoint),
         },
         Some(_) | None => gantry_runtime::Way::Direct,
     };
     gantry_runtime::Outbound { version: record.version.0, way }
+}
+
+/// Through a proxy; where its credentials cannot be read, nothing leaves.
+fn through(
+    sealing: &SealingKeys,
+    id: ContainerId,
+    record: &OutboundRecord,
+    outbound: &Outbound,
+    endpoint: &Endpoint,
+) -> gantry_runtime::Way {
+    let sealed = record.credentials.as_ref();
+    match sealed.map(|sealed| open(sealing, id, sealed)).transpose() {
+        Ok(credentials) => gantry_runtime::Way::Through(Proxy {
+            endpoint: endpoint.clone(),
+            credentials,
+            dns_servers: outbound.dns_servers.clone(),
+        }),
+        Err(error) => {
+            let error = Chain(&error).to_string();
+            tracing::error!(container = %id, error, "nothing leaves: its credentials cannot be read");
+            gantry_runtime::Way::Blocked
+        }
+    }
 }
 
 fn patched(patch: &Patch<String>, before: Option<String>) -> Option<String> {

@@ -11,7 +11,8 @@ use std::{
 
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value, json};
-use url::{Host, Url};
+pub use url::Host;
+use url::Url;
 
 use crate::FieldError;
 
@@ -254,8 +255,9 @@ impl Outbound {
         let mut servers = Vec::new();
         for (at, text) in texts.iter().enumerate() {
             let error = |rule| FieldError::new(format!("{field}[{at}]"), rule);
-            let address: IpAddr =
-                text.parse().map_err(|_why| error("must be an IPv4 or IPv6 address"))?;
+            let address: Ipv4Addr =
+                text.parse().map_err(|_why| error("must be an IPv4 address"))?;
+            let address = IpAddr::V4(address);
             if !is_of_one(address) {
                 return Err(error(
                     "must be the address of a server that is not the container itself",

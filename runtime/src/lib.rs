@@ -29,8 +29,8 @@ pub use error::{BoxError, Error};
 pub use network::NetworkConfig;
 pub use types::{
     Attached, Enforced, Exec, ExecOutput, ExecUser, ExitStatus, Firewall, ImageInfo, Kit, Limits,
-    Network, Observed, Order, Outbound, PtyControl, PtyIo, PtySize, Running, Share, ShareFault,
-    SnapshotInfo, Source, State, Stats, Way,
+    Network, Observed, Order, Outbound, Proxy, PtyControl, PtyIo, PtySize, Running, Share,
+    ShareFault, SnapshotInfo, Source, State, Stats, Way,
 };
 
 /// The result of a call to a runtime.

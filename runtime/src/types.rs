@@ -14,6 +14,7 @@ use gantry_model::{
     ContainerId, ShareId, SnapshotId,
     container::ImageName,
     firewall::Rules,
+    outbound::{Credentials, Endpoint},
     share::{ShareMode, SharePath},
 };
 use tokio::{
@@ -87,6 +88,19 @@ pub enum Way {
     Direct,
     /// None: only what answers a connection to the container leaves it.
     Blocked,
+    /// TCP, and questions for names, through this proxy; nothing else leaves it.
+    Through(Proxy),
+}
+
+/// A proxy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proxy {
+    /// Where it is.
+    pub endpoint: Endpoint,
+    /// What it wants to hear.
+    pub credentials: Option<Credentials>,
+    /// Who is asked for names, through it.
+    pub dns_servers: Vec<IpAddr>,
 }
 
 /// What is in force of the outbound network of a container.
@@ -94,6 +108,8 @@ pub enum Way {
 pub struct Enforced {
     /// Of which version it is.
     pub version: u64,
+    /// Why its proxy could not be used the last time; nothing of it is secret.
+    pub fault: Option<String>,
 }
 
 /// A directory of one container that another sees.

@@ -141,7 +141,8 @@ impl Lab {
             attempts_max: 2,
             ..ReconcilerConfig::default()
         };
-        let reconciler = Reconciler::new(store, runtime, server.id, clock, config);
+        let reconciler =
+            Reconciler::new(store, runtime, server.id, clock, control.sealing(), config);
         let mut tasks = JoinSet::new();
         tasks.spawn(reconciler.run(CancellationToken::new()));
         let logs = FakeLog::default();

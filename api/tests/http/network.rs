@@ -99,6 +99,9 @@ async fn what_is_wrong_with_a_network_is_said_by_field() {
         (json!({ "type": "direct", "city": 5 }), vec!["city", "type"]),
         (json!({ "type": "block", "proxy": "http://secret" }), vec!["proxy"]),
         (json!({ "type": "http", "proxy": "ftp://secret" }), vec!["proxy"]),
+        (json!({ "type": "http", "proxy": "socks5://al:secret@proxy.example" }), vec!["proxy"]),
+        (json!({ "type": "socks5" }), vec!["proxy"]),
+        (json!({ "type": "socks5", "proxy": null }), vec!["proxy"]),
         (json!({ "type": "block", "country": "x".repeat(65), "way": 1 }), vec!["country", "way"]),
         (json!({ "type": "block", "comment": "\u{1b}" }), vec!["comment"]),
         (
@@ -125,6 +128,69 @@ async fn what_is_wrong_with_a_network_is_said_by_field() {
         assert_eq!(reply.status, 403, "{method}: {}", reply.text);
         assert!(reply.text.contains("containers.features.networking"), "{}", reply.text);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_proxy_gets_its_credentials_and_nobody_else_does() {
+    let lab = Lab::start().await;
+    let (token, project) = lab.alice().await;
+    let id = lab.container(&token, &project, "web").await;
+    let path = format!("/api/v1/containers/{id}/network");
+    let proxy = |id: &str| match has(&lab, id).way {
+        Way::Through(proxy) => {
+            (proxy.endpoint.to_string(), proxy.credentials.map(|it| it.to_text()))
+        }
+        other @ (Way::Direct | Way::Blocked) => panic!("{other:?}"),
+    };
+    let known = || Some("al:s3cret".to_owned());
+    for (body, url, credentials) in [
+        (
+            json!({ "type": "http", "proxy": "http://al:s3cret@Proxy.Example:3128/" }),
+            "http://proxy.example:3128",
+            known(),
+        ),
+        (json!({ "type": "http", "city": "Delft" }), "http://proxy.example:3128", known()),
+        (
+            json!({ "type": "http", "proxy": "http://proxy.example:3128" }),
+            "http://proxy.example:3128",
+            known(),
+        ),
+        // Another port is another proxy, which shall not hear them.
+        (
+            json!({ "type": "http", "proxy": "http://proxy.example:3129" }),
+            "http://proxy.example:3129",
+            None,
+        ),
+        (
+            json!({ "type": "socks5", "proxy": "socks5://al:s3cret@192.0.2.1" }),
+            "socks5://192.0.2.1:1080",
+            known(),
+        ),
+    ] {
+        let set = call(&lab, &token, "PATCH", &path, &body).await;
+        assert_eq!(set.status, 200, "{body}: {}", set.text);
+        let data = &set.json["data"];
+        assert_eq!((&data["proxy"], &data["type"]), (&json!(url), &body["type"]));
+        assert_eq!(data["credentials_configured"], credentials.is_some(), "{body}");
+        assert_eq!(proxy(&id), (url.to_owned(), credentials), "{body}");
+        assert!(!set.text.contains("s3cret"), "{}", set.text);
+    }
+    let copy = format!("/api/v1/containers/{id}/copy?wait=running");
+    let body = json!({ "target_project_id": project, "copy_network_rules": true });
+    let copied = call(&lab, &token, "POST", &copy, &body).await;
+    assert_eq!(copied.status, 201, "{}", copied.text);
+    let copied = copied.json["data"]["id"].as_str().unwrap();
+    assert_eq!(proxy(copied), ("socks5://192.0.2.1:1080".to_owned(), known()));
+
+    for seen in [path.as_str(), "/api/v1/events?limit=100", "/api/v1/activity"] {
+        let seen = call(&lab, &token, "GET", seen, &Value::Null).await;
+        assert!(!seen.text.contains("s3cret"), "{}", seen.text);
+    }
+    let blocked = call(&lab, &token, "PUT", &path, &json!({ "type": "block" })).await;
+    let data = &blocked.json["data"];
+    assert_eq!((&data["credentials_configured"], &data["proxy"]), (&json!(false), &Value::Null));
+    let gone = call(&lab, &token, "PUT", &path, &json!({ "type": "socks5" })).await;
+    assert_eq!(gone.status, 400, "its proxy is forgotten: {}", gone.text);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

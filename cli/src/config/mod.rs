@@ -105,6 +105,9 @@ pub(crate) struct RuntimeConfig {
     pub(crate) image_server: Option<Url>,
     pub(crate) bridge: String,
     pub(crate) subnet: ipnet::Ipv4Net,
+    pub(crate) relay_port: u16,
+    pub(crate) proxy_networks: Vec<ipnet::IpNet>,
+    pub(crate) proxy_ca: Option<PathBuf>,
     pub(crate) cgroup: String,
     pub(crate) id_base: u32,
     pub(crate) id_count: u32,
@@ -395,6 +398,13 @@ fn read_runtime(reader: &mut Reader<'_>) -> Option<RuntimeConfig> {
             .filter(|net| net.addr() == net.network() && (8..=28).contains(&net.prefix_len()))
             .ok_or_else(|| "must be an IPv4 network such as \"10.88.0.0/16\"".to_owned())
     });
+    let relay_port = reader.number("runtime.relay_port", 1, u16::MAX.into());
+    let proxy_networks = reader.networks("runtime.proxy_networks");
+    let proxy_ca = reader.key("runtime.proxy_ca", |value| match value.as_str() {
+        Some("") => Ok(None),
+        Some(path) if path.starts_with('/') => Ok(Some(PathBuf::from(path))),
+        Some(_) | None => Err("must be an absolute path, or empty".to_owned()),
+    });
     let id_base = reader.number("runtime.id_base", 65_536, 4_000_000_000);
     let id_count = reader.number("runtime.id_count", 65_536, 65_536 * 16);
     let memory = reader.number("runtime.memory_mib", 32, 1 << 24);
@@ -406,6 +416,9 @@ fn read_runtime(reader: &mut Reader<'_>) -> Option<RuntimeConfig> {
         image_server: image_server?,
         bridge: bridge?,
         subnet: subnet?,
+        relay_port: u16::try_from(relay_port?).ok()?,
+        proxy_networks: proxy_networks?,
+        proxy_ca: proxy_ca?,
         cgroup: cgroup?,
         id_base: u32::try_from(id_base?).ok()?,
         id_count: u32::try_from(id_count?).ok()?,

@@ -10,6 +10,7 @@ use gantry_runtime::{
     incus::{self, Incus},
 };
 use ipnet::{IpNet, Ipv4Net};
+use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -75,7 +76,7 @@ pub(super) async fn open_embedded(config: &Config, files: &Files) -> anyhow::Res
     settings.image_server = images.server;
     settings.cgroup.clone_from(&chosen.cgroup);
     settings.mapping = images.mapping;
-    settings.network = network(config);
+    settings.network = network(config)?;
     Embedded::open(settings).await.context("cannot open the container runtime")
 }
 
@@ -88,7 +89,7 @@ pub(super) async fn open_incus(config: &Config, files: &Files) -> anyhow::Result
     settings.project.clone_from(&chosen.project);
     settings.dir = files.runtime_dir();
     settings.images = images(config, files);
-    settings.network = network(config);
+    settings.network = network(config)?;
     Incus::open(settings).await.context("cannot open Incus, which runtime.kind chooses")
 }
 
@@ -104,14 +105,22 @@ fn images(config: &Config, files: &Files) -> ImagesConfig {
     images
 }
 
-fn network(config: &Config) -> NetworkConfig {
+fn network(config: &Config) -> anyhow::Result<NetworkConfig> {
     let edge = &config.edge;
-    NetworkConfig {
+    let roots = config.runtime.proxy_ca.as_ref().map(|path| {
+        let roots: Result<Vec<_>, _> =
+            CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
+        roots.with_context(|| format!("cannot read runtime.proxy_ca, {}", path.display()))
+    });
+    Ok(NetworkConfig {
+        relay_port: config.runtime.relay_port,
+        proxy_networks: config.runtime.proxy_networks.clone(),
+        proxy_roots: roots.transpose()?.unwrap_or_default(),
         bridge: config.runtime.bridge.clone(),
         subnet: config.runtime.subnet,
         host_ports: edge.https.iter().chain(&edge.http).map(std::net::SocketAddr::port).collect(),
         ..NetworkConfig::default()
-    }
+    })
 }
 
 /// Says how far an image is: when a step begins, and within it every tenth.

@@ -170,7 +170,7 @@ impl Daemon {
         let control = controller(config, files, &store, &runtime, &routes, &clock).await?;
         let admin =
             control.bootstrap_admin().await.context("cannot make the first administrator")?;
-        let reconciler = reconciler(config, &store, &runtime, control.server().id, &clock);
+        let reconciler = reconciler(config, &store, &runtime, &control, &clock);
         tasks.spawn(named("reconciler", reconciler.run(shutdown.clone())));
         let starter = Starter::new(
             runtime,
@@ -299,7 +299,7 @@ fn reconciler(
     config: &Config,
     store: &Store,
     runtime: &Arc<dyn Runtime>,
-    server: ServerId,
+    control: &Controller,
     clock: &Clock,
 ) -> Reconciler {
     let limits = gantry_runtime::Limits {
@@ -315,7 +315,8 @@ fn reconciler(
         limits,
         ..ReconcilerConfig::default()
     };
-    Reconciler::new(store.clone(), Arc::clone(runtime), server, clock.clone(), settings)
+    let (server, sealing) = (control.server().id, control.sealing());
+    Reconciler::new(store.clone(), Arc::clone(runtime), server, clock.clone(), sealing, settings)
 }
 
 fn rechecker(config: &Config, control: &Controller, clock: &Clock) -> Rechecker {

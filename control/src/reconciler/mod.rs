@@ -28,7 +28,7 @@ use self::{
     orphans::Orphans,
     pass::{Ending, Memory, Pass, Shared},
 };
-use crate::clock::Clock;
+use crate::{clock::Clock, seal::SealingKeys};
 
 /// How a [`Reconciler`] works.
 #[derive(Clone, Copy, Debug)]
@@ -99,6 +99,7 @@ pub struct Reconciler {
     runtime: Arc<dyn Runtime>,
     server: ServerId,
     clock: Clock,
+    sealing: Arc<SealingKeys>,
     config: ReconcilerConfig,
 }
 
@@ -115,9 +116,10 @@ impl Reconciler {
         runtime: Arc<dyn Runtime>,
         server: ServerId,
         clock: Clock,
+        sealing: Arc<SealingKeys>,
         config: ReconcilerConfig,
     ) -> Self {
-        Self { store, runtime, server, clock, config }
+        Self { store, runtime, server, clock, sealing, config }
     }
 
     /// Works until the token is cancelled, then gives passes under way a little time and returns;
@@ -130,6 +132,7 @@ impl Reconciler {
             runtime: self.runtime,
             server: self.server,
             clock: self.clock,
+            sealing: self.sealing,
             config: self.config,
             shutdown,
             creations: Arc::new(Semaphore::new(concurrency)),

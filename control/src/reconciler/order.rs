@@ -19,7 +19,8 @@ impl Pass<'_> {
     }
 
     pub(super) async fn outbound(&self) -> Result<Outbound, gantry_store::Error> {
-        Ok(wanted(&self.shared.store.outbound(self.id).await?))
+        let record = self.shared.store.outbound(self.id).await?;
+        Ok(wanted(&self.shared.sealing, self.id, &record))
     }
 }
 

@@ -13,7 +13,7 @@ use super::{
     decide::{BY_RECONCILER, Finding, Look, Step, Stop},
     order::hostname,
 };
-use crate::clock::Clock;
+use crate::{clock::Clock, seal::SealingKeys};
 
 /// The most steps of one pass. The longest honest way, from running over a restart to deleted, has
 /// ten; beyond this somebody changes the record faster than it can be followed.
@@ -25,6 +25,7 @@ pub(super) struct Shared {
     pub(super) runtime: Arc<dyn Runtime>,
     pub(super) server: ServerId,
     pub(super) clock: Clock,
+    pub(super) sealing: Arc<SealingKeys>,
     pub(super) config: ReconcilerConfig,
     pub(super) shutdown: CancellationToken,
     /// Creations may wait for an image for minutes; they must not keep others from stopping.

@@ -134,6 +134,7 @@ impl Bench {
             self.runtime(),
             self.server.id,
             self.clock.clone(),
+            self.control.sealing(),
             config,
         );
         self.reconciler.spawn(reconciler.run(self.shutdown.clone()));

@@ -124,7 +124,7 @@ impl Runtime for Fake {
 
     async fn outbound(&self, id: ContainerId) -> Result<Option<Enforced>> {
         let order = self.world.order(id);
-        Ok(order.map(|order| Enforced { version: order.outbound.version }))
+        Ok(order.map(|order| Enforced { version: order.outbound.version, fault: None }))
     }
 
     async fn ensure_shares(

@@ -2,7 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
+use rustls::pki_types::CertificateDer;
 
 /// Where clouds answer questions about the host, and give out its credentials: link-local addresses,
 /// those shared by carriers (100.64.0.0/10), and two that single providers chose.
@@ -26,6 +27,12 @@ pub struct NetworkConfig {
     pub host_ports: Vec<u16>,
     /// Networks that containers may not reach through this host, but for name servers in them.
     pub blocked: Vec<Ipv4Net>,
+    /// The port of the host's address in this network where connections to proxies are carried.
+    pub relay_port: u16,
+    /// Networks in which the host connects to proxies although they are its own, or private.
+    pub proxy_networks: Vec<IpNet>,
+    /// Certificates that proxies are trusted by, besides those of the usual authorities.
+    pub proxy_roots: Vec<CertificateDer<'static>>,
 }
 
 impl NetworkConfig {
@@ -55,6 +62,9 @@ impl Default for NetworkConfig {
             subnet: Ipv4Net::new_assert(Ipv4Addr::new(10, 88, 0, 0), 16),
             nameservers: Vec::new(),
             host_ports: Vec::new(),
+            relay_port: 4480,
+            proxy_networks: Vec::new(),
+            proxy_roots: Vec::new(),
             blocked: BLOCKED.map(|(net, prefix)| Ipv4Net::new_assert(net, prefix)).to_vec(),
         }
     }

@@ -11,8 +11,8 @@ use std::{
 
 use tokio::{io::AsyncWriteExt as _, process::Command, sync::Mutex as AsyncMutex};
 
-use super::{NetworkConfig, outbound, rules};
-use crate::{BoxError, Enforced, Error, Firewall as Wanted, Outbound, Result};
+use super::{NetworkConfig, outbound, relay::Relay, rules};
+use crate::{BoxError, Enforced, Error, Firewall as Wanted, Outbound, Result, Way};
 
 /// No change of rules takes longer.
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -33,14 +33,15 @@ pub(super) struct Firewall {
     in_force: Mutex<HashMap<Ipv4Addr, Wanted>>,
     /// The ways out that are in force, as far as this process knows.
     ways: Mutex<HashMap<Ipv4Addr, Outbound>>,
+    relay: Relay,
 }
 
 impl Firewall {
     pub(super) fn new(
         nft: PathBuf,
         config: &NetworkConfig,
-        gateway: Ipv4Addr,
         nameservers: &[IpAddr],
+        relay: Relay,
     ) -> Self {
         let nameservers = nameservers.iter().filter_map(|server| match server {
             IpAddr::V4(server) => Some(*server),
@@ -49,7 +50,8 @@ impl Firewall {
         Self {
             nft,
             config: config.clone(),
-            gateway,
+            gateway: *relay.place().ip(),
+            relay,
             nameservers: nameservers.collect(),
             turn: AsyncMutex::default(),
             in_force: Mutex::default(),
@@ -61,7 +63,7 @@ impl Firewall {
     pub(super) async fn install(&self, pairs: &[(Ipv4Addr, [u8; 6])]) -> Result<()> {
         let _turn = self.turn.lock().await;
         let of_owners = self.name_of_owners();
-        let script = self.table(pairs) + &rules::table(&of_owners, &self.config.bridge);
+        let script = self.table(pairs) + &self.table_of_owners();
         self.run(&script).await?;
         // Most containers have no rules, and need none taken from them.
         let listed = self.nft(&["list", "table", "inet", &of_owners], "").await?;
@@ -88,7 +90,7 @@ impl Firewall {
             return Ok(());
         }
         tracing::warn!("the packet filter was emptied by somebody else; it is installed again");
-        let mut script = self.table(pairs) + &rules::table(&of_owners, &self.config.bridge);
+        let mut script = self.table(pairs) + &self.table_of_owners();
         for (address, wanted) in self.in_force().iter() {
             script += &rules::replace(&of_owners, self.gateway, *address, &wanted.rules);
         }
@@ -123,6 +125,7 @@ impl Firewall {
     async fn clear(&self, address: Ipv4Addr, more: &str) -> Result<()> {
         let direct = Outbound::default();
         self.ways().remove(&address);
+        self.relay.set(address, None);
         let more = outbound::replace(&self.name_of_owners(), address, &direct.way) + more;
         self.replace(address, &Wanted::default(), &more).await?;
         self.ways().insert(address, direct);
@@ -146,6 +149,11 @@ impl Firewall {
         }
         // Should it fail, or be given up, nobody knows what is in force.
         self.ways().remove(&address);
+        let proxy = match &wanted.way {
+            Way::Direct | Way::Blocked => None,
+            Way::Through(proxy) => Some(proxy),
+        };
+        self.relay.set(address, proxy);
         self.run(&outbound::replace(&self.name_of_owners(), address, &wanted.way)).await?;
         self.ways().insert(address, wanted.clone());
         Ok(true)
@@ -153,7 +161,8 @@ impl Firewall {
 
     /// Which way out of an address is in force, as far as this process knows.
     pub(super) fn led(&self, address: Ipv4Addr) -> Option<Enforced> {
-        self.ways().get(&address).map(|known| Enforced { version: known.version })
+        let version = self.ways().get(&address)?.version;
+        Some(Enforced { version, fault: self.relay.fault(address) })
     }
 
     /// Gives the address that `address` tells, once it is our turn, the rules that its owner wants,
@@ -202,6 +211,11 @@ impl Firewall {
         format!("gantryowners_{}", self.config.bridge)
     }
 
+    /// The owners' table with nothing of theirs.
+    fn table_of_owners(&self) -> String {
+        rules::table(&self.name_of_owners(), &self.config.bridge, self.relay.place())
+    }
+
     fn ways(&self) -> MutexGuard<'_, HashMap<Ipv4Addr, Outbound>> {
         self.ways.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -214,7 +228,7 @@ impl Firewall {
     fn table(&self, pairs: &[(Ipv4Addr, [u8; 6])]) -> String {
         let NetworkConfig { bridge, subnet, host_ports, blocked, .. } = &self.config;
         let (table, senders) = (self.name(), elements(pairs.iter().map(|(a, h)| pair(*a, *h))));
-        let ports = elements(host_ports);
+        let (ports, relay) = (elements(host_ports), outbound::accept(self.relay.place()));
         let (blocked, nameservers) = (elements(blocked), elements(&self.nameservers));
         format!(
             r#"add table inet {table}
@@ -249,6 +263,7 @@ table inet {table} {{
         ct state established,related accept
         icmp type echo-request limit rate 50/second accept
         tcp dport @host_ports accept
+        {relay}
         reject with icmpx admin-prohibited
     }}
     chain through_host {{
@@ -315,13 +330,16 @@ fn elements<T: ToString>(elements: impl IntoIterator<Item = T>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tokio_util::task::TaskTracker;
+
     use super::*;
 
     #[test]
     fn name_servers_in_blocked_networks_are_asked_for_names_only() {
         let config = NetworkConfig::default();
         let server = Ipv4Addr::new(169, 254, 169, 253);
-        let table = Firewall::new("nft".into(), &config, server, &[server.into()]).table(&[]);
+        let relay = Relay::new(&config, server, &TaskTracker::new());
+        let table = Firewall::new("nft".into(), &config, &[server.into()], relay).table(&[]);
         assert!(table.contains("elements = { 169.254.169.253 }"), "{table}");
         for net in ["100.64.0.0/10", "168.63.129.16/32", "169.254.0.0/16", "192.0.0.192/32"] {
             assert!(table.contains(net), "{net} in {table}");

@@ -11,6 +11,7 @@ mod firewall;
 mod inside;
 mod link;
 mod outbound;
+mod relay;
 mod rules;
 
 use std::{
@@ -24,7 +25,7 @@ use tokio_util::task::TaskTracker;
 
 pub use self::config::NetworkConfig;
 pub(crate) use self::config::plain;
-use self::{firewall::Firewall, link::Links};
+use self::{firewall::Firewall, link::Links, relay::Relay};
 use crate::{Enforced, Error, Firewall as Wanted, Order, Outbound, Result, pool::Pool};
 
 /// The container network of this host.
@@ -50,11 +51,15 @@ impl Network {
         let gateway = pool.gateway();
         let links = Links::open(config, gateway, tasks).await.map_err(failed)?;
         let nameservers = nameservers(config);
+        let relay = Relay::new(config, gateway, tasks);
+        if let Err(error) = relay.listen().await {
+            tracing::error!(error, "no container reaches a proxy: the relay does not listen");
+        }
         Ok(Self {
             gateway,
             pool: Mutex::new(pool),
             links,
-            firewall: Firewall::new(nft, config, gateway, &nameservers),
+            firewall: Firewall::new(nft, config, &nameservers, relay),
             nameservers,
             config: config.clone(),
         })

@@ -4,7 +4,11 @@
 //! owner has closed stays closed. Each container with rules has two chains, named by its address, to
 //! which two maps lead. Everything in the text comes from checked types, nothing from free text.
 
-use std::{fmt::Display, net::Ipv4Addr, ops::RangeInclusive};
+use std::{
+    fmt::Display,
+    net::{Ipv4Addr, SocketAddrV4},
+    ops::RangeInclusive,
+};
 
 use gantry_model::firewall::{Action, Direction, Protocol, Rule, Rules};
 
@@ -13,14 +17,15 @@ use super::outbound;
 /// Makes the table with its maps and hooks; what containers have in it stays. What goes back to
 /// whoever began a connection passes; what he sends is looked at each time, so that a new rule ends
 /// connections that exist, such as those that the edge keeps for its next request.
-pub(super) fn table(table: &str, bridge: &str) -> String {
+pub(super) fn table(table: &str, bridge: &str, relay: SocketAddrV4) -> String {
     let mut lines = vec![format!("add table inet {table}")];
-    lines.push(outbound::sets(table));
     for direction in Direction::ALL {
         lines.push(format!("add map inet {table} {direction} {{ type ipv4_addr : verdict; }}"));
     }
+    lines.push(outbound::chains(table, bridge, relay));
     let ingress = (format!("oifname \"{bridge}\""), None, "ip daddr vmap @ingress");
-    let egress = (format!("iifname \"{bridge}\""), Some(outbound::LOOKUP), "ip saddr vmap @egress");
+    let egress =
+        (format!("iifname \"{bridge}\""), Some(outbound::LOOKUPS), "ip saddr vmap @egress");
     // The edge's own connections go out from the host.
     let hooks = [
         ("input", vec![&egress]),
@@ -34,7 +39,7 @@ pub(super) fn table(table: &str, bridge: &str) -> String {
         for (interface, way, lookup) in lookups {
             let rule = format!("add rule inet {table} {hook} {interface}");
             lines.push(format!("{rule} ct direction reply accept"));
-            lines.extend(way.map(|way| format!("{rule} {way}")));
+            lines.extend(way.iter().flatten().map(|way| format!("{rule} {way}")));
             lines.push(format!("{rule} ct state related accept"));
             lines.push(format!("{rule} {lookup}"));
         }

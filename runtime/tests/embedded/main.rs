@@ -63,6 +63,7 @@ tests! {
     outbound::a_shut_container_answers_and_begins_nothing
     shares::a_share_is_what_was_shared_and_no_more
     shares::a_share_comes_and_goes_with_both_sides
+    outbound::tcp_and_names_leave_through_the_proxy_of_the_owner_only
     network::the_host_reaches_a_container_on_its_address
     network::containers_reach_the_hosts_chosen_ports_only
     network::the_world_is_reached_through_the_hosts_address_and_does_not_reach_in

@@ -65,6 +65,7 @@ tests! {
     outbound::a_shut_container_answers_and_begins_nothing
     shares::a_share_is_what_was_shared_and_no_more
     shares::a_share_comes_and_goes_with_both_sides
+    outbound::tcp_and_names_leave_through_the_proxy_of_the_owner_only
     network::containers_reach_neither_each_other_nor_the_host_nor_take_addresses
     installations::two_of_them_do_not_see_each_other
     installations::an_image_is_handed_over_once

@@ -1,5 +1,7 @@
 //! What ways out do to real connections, on either runtime.
 
+mod proxies;
+
 use std::{
     net::{IpAddr, Ipv4Addr},
     time::Duration,
@@ -18,6 +20,8 @@ use crate::{
     machine::{Machine, OPEN_PORT},
     world::{NAMED, World},
 };
+
+pub(crate) use self::proxies::tcp_and_names_leave_through_the_proxy_of_the_owner_only;
 
 const BOUND: Duration = Duration::from_secs(10);
 
