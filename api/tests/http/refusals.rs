@@ -263,6 +263,19 @@ fn of_containers() -> Vec<Row> {
             "IPv4",
         ),
         ("PUT PATCH", "containers/{id}/network", json!({ "type": "tunnel" }), "type", "block"),
+        ("POST", "containers/{id}/snapshots", json!({ "expiry": 0 }), "expiry", "1 to 3650"),
+        (
+            "PUT PATCH",
+            "containers/{id}/snapshots/{name}/alias",
+            json!({ "alias": "" }),
+            "alias",
+            "1 to 100",
+        ),
+    ]
+}
+
+fn of_shares() -> Vec<Row> {
+    vec![
         (
             "POST",
             "containers/{id}/storage/shares",
@@ -283,14 +296,6 @@ fn of_containers() -> Vec<Row> {
             json!({ "mount": "yes" }),
             "mount",
             "true or false",
-        ),
-        ("POST", "containers/{id}/snapshots", json!({ "expiry": 0 }), "expiry", "1 to 3650"),
-        (
-            "PUT PATCH",
-            "containers/{id}/snapshots/{name}/alias",
-            json!({ "alias": "" }),
-            "alias",
-            "1 to 100",
         ),
     ]
 }
@@ -393,7 +398,7 @@ fn of_documents() -> Vec<Row> {
 
 /// Every row once for each of its methods, with its whole path.
 fn rows() -> Vec<(&'static str, String, Value, &'static str, &'static str)> {
-    let plain = [of_accounts(), of_projects(), of_containers(), of_edges()].concat();
+    let plain = [of_accounts(), of_projects(), of_containers(), of_shares(), of_edges()].concat();
     let plain = plain.into_iter().map(|(methods, path, body, field, rule)| {
         (methods, format!("/api/v1/{path}"), body, field, rule)
     });

@@ -113,23 +113,7 @@ async fn a_share_comes_changes_and_goes() {
     assert_eq!(first["override"]["id"], second["override"]["id"]);
     mounted(&lab, &target, &[(number.as_str(), ShareMode::ReadWrite)]).await;
 
-    // A source that does not run has nothing to show, and says so.
-    let stop = path(&format!("containers/{source}/stop"));
-    data(&lab, Ask::new("POST", &stop).by(&alice)).await;
-    mounted(&lab, &target, &[]).await;
-    let failed = of(&source) + "?status=failed";
-    until("it has failed", async || {
-        data(&lab, Ask::new("GET", &failed).by(&alice)).await[0]["status_message"]
-            == "the source container is not running"
-    })
-    .await;
-    data(&lab, Ask::new("POST", &path(&format!("containers/{source}/start"))).by(&alice)).await;
-    mounted(&lab, &target, &[(number.as_str(), ShareMode::ReadWrite)]).await;
-    until("it is there", async || {
-        data(&lab, Ask::new("GET", &one).by(&alice)).await["status"] == "active"
-    })
-    .await;
-
+    a_source_that_stops_shows_nothing(&lab, &alice, &source, &target, &number).await;
     let delete = path(&format!("storage/shares/{number}"));
     assert_eq!(data(&lab, Ask::new("DELETE", &delete).by(&alice)).await, Value::Null);
     mounted(&lab, &target, &[]).await;
@@ -148,6 +132,32 @@ async fn a_share_comes_changes_and_goes() {
     let want =
         ["created", "updated", "disabled", "enabled", "mount_changed", "mount_changed", "deleted"];
     assert_eq!(kinds, want, "{told}");
+}
+
+/// The share says so, and comes back.
+async fn a_source_that_stops_shows_nothing(
+    lab: &Lab,
+    alice: &str,
+    source: &str,
+    target: &str,
+    number: &str,
+) {
+    let one = format!("{}/{number}", of(source));
+    let stop = path(&format!("containers/{source}/stop"));
+    data(lab, Ask::new("POST", &stop).by(alice)).await;
+    mounted(lab, target, &[]).await;
+    let failed = of(source) + "?status=failed";
+    until("it has failed", async || {
+        data(lab, Ask::new("GET", &failed).by(alice)).await[0]["status_message"]
+            == "the source container is not running"
+    })
+    .await;
+    data(lab, Ask::new("POST", &path(&format!("containers/{source}/start"))).by(alice)).await;
+    mounted(lab, target, &[(number, ShareMode::ReadWrite)]).await;
+    until("it is there", async || {
+        data(lab, Ask::new("GET", &one).by(alice)).await["status"] == "active"
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
