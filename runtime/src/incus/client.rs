@@ -6,6 +6,8 @@
 use std::{
     io,
     path::{Path, PathBuf},
+    pin::Pin,
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -16,7 +18,11 @@ use http_body_util::{BodyExt as _, Either, Full, Limited, StreamBody};
 use hyper::{body::Frame, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::{net::UnixStream, sync::mpsc};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::UnixStream,
+    sync::mpsc,
+};
 use tokio_tungstenite::{
     WebSocketStream, client_async_with_config, tungstenite::protocol::WebSocketConfig,
 };
@@ -40,7 +46,51 @@ const MESSAGE_BYTES_MAX: usize = 1 << 20;
 pub(super) type Pieces = mpsc::Receiver<io::Result<Bytes>>;
 
 /// A stream of messages.
-pub(super) type Socket = WebSocketStream<UnixStream>;
+pub(super) type Socket = WebSocketStream<Hearing>;
+
+/// A connection that is read to its end although its other side takes nothing more. A reader of messages
+/// answers some of them, and Incus may have left right after what it had to say: that was lost with a
+/// broken pipe.
+#[derive(Debug)]
+pub(super) struct Hearing(UnixStream);
+
+/// Takes for sent what nobody takes any more.
+fn unheard<T>(sent: Poll<io::Result<T>>, all: T) -> Poll<io::Result<T>> {
+    match sent {
+        Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+            Poll::Ready(Ok(all))
+        }
+        sent => sent,
+    }
+}
+
+impl AsyncRead for Hearing {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Hearing {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        octets: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        unheard(Pin::new(&mut self.0).poll_write(context, octets), octets.len())
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        unheard(Pin::new(&mut self.0).poll_flush(context), ())
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        unheard(Pin::new(&mut self.0).poll_shutdown(context), ())
+    }
+}
 
 /// Why a call did not do what it was made for.
 #[derive(Debug, thiserror::Error)]
@@ -284,7 +334,7 @@ impl Client {
     /// Opens a stream of messages.
     pub(super) async fn open(&self, path: &str) -> Result<Socket, Fault> {
         bounded(CALL_TIMEOUT, async {
-            let stream = self.connect().await?;
+            let stream = Hearing(self.connect().await?);
             let config = WebSocketConfig::default()
                 .max_message_size(Some(MESSAGE_BYTES_MAX))
                 .max_frame_size(Some(MESSAGE_BYTES_MAX));
@@ -363,7 +413,7 @@ impl Client {
     }
 }
 
-type Stream = std::pin::Pin<Box<dyn futures_util::Stream<Item = io::Result<Frame<Bytes>>> + Send>>;
+type Stream = Pin<Box<dyn futures_util::Stream<Item = io::Result<Frame<Bytes>>> + Send>>;
 type Body = Either<Full<Bytes>, StreamBody<Stream>>;
 
 fn files(instance: &str, path: &str) -> String {
@@ -392,6 +442,9 @@ fn envelope(answer: &Answer) -> Result<Envelope, Fault> {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::{SinkExt as _, StreamExt as _};
+    use tokio_tungstenite::tungstenite::{Message, protocol::Role};
+
     use super::*;
 
     fn answer(status: u16, body: &'static str) -> Answer {
@@ -415,5 +468,21 @@ mod tests {
         let client = Client::new(Path::new("/nowhere/incus.socket"), "p");
         let error = client.get::<serde_json::Value>("/1.0").await.unwrap_err();
         assert_eq!(error.to_string(), "Incus cannot be reached at /nowhere/incus.socket");
+    }
+
+    #[tokio::test]
+    async fn what_was_said_before_the_other_side_left_is_heard() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let mut theirs = WebSocketStream::from_raw_socket(theirs, Role::Server, None).await;
+        // It asks for an answer, and does not stay for it.
+        theirs.send(Message::Ping("there?".into())).await.unwrap();
+        theirs.send(Message::binary("said")).await.unwrap();
+        drop(theirs);
+        let mut ours = WebSocketStream::from_raw_socket(Hearing(ours), Role::Client, None).await;
+        let mut heard = Vec::new();
+        while let Some(Ok(message)) = ours.next().await {
+            heard.push(message);
+        }
+        assert!(heard.contains(&Message::binary("said")), "{heard:?}");
     }
 }
