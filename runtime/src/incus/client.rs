@@ -60,7 +60,7 @@ fn unheard<T>(sent: Poll<io::Result<T>>, all: T) -> Poll<io::Result<T>> {
         Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
             Poll::Ready(Ok(all))
         }
-        sent => sent,
+        Poll::Ready(_) | Poll::Pending => sent,
     }
 }
 
