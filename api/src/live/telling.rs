@@ -245,8 +245,9 @@ impl<'v> Telling<'v> {
         match may_follow(front, &self.credential, None).await {
             Ok(actor) => {
                 self.actor = actor;
-                if self.activity.is_some() {
-                    self.activity = front.control.activity_feed(&self.actor).ok();
+                // What has come on the one that it has is not to be lost.
+                if self.activity.is_some() && front.control.activity_feed(&self.actor).is_err() {
+                    self.activity = None;
                 }
                 Ok(())
             }
