@@ -310,7 +310,7 @@ async fn create(
         let waited = front.control.wait_for(&actor, id, condition, timeout).await?;
         view = waited.container.unwrap_or(view);
     }
-    let container = print(&front, &view, wire::Include::default());
+    let container = print(&front, &view, wire::Include::default()).into_new();
     Ok(Answer::created("Container created successfully", container))
 }
 

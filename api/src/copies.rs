@@ -16,6 +16,7 @@ use crate::{
     caller::{Caller, PathId},
     containers::{WAITS, wait},
     fields::{Field, Holds},
+    kvm,
     problem::{Kind, Problem},
     surface::{Method, Operation, Surface},
     wire,
@@ -23,6 +24,7 @@ use crate::{
 
 const TAG: &str = "Containers";
 
+const KVM: [Field; 2] = kvm::FIELDS;
 static COPY: [Field; 9] = [
     Field::new("target_project_id", Holds::Id, "The project that the copy belongs to").required(),
     Field::new("target_server_id", Holds::Id, "The server of the copy; only the source's yet")
@@ -43,8 +45,8 @@ static COPY: [Field; 9] = [
     .nullable(),
     Field::new("copy_firewall_rules", Holds::Flag, "Whether its firewall rules are copied"),
     Field::new("copy_network_rules", Holds::Flag, "Whether its outbound network is copied"),
-    Field::new("kvm", Holds::Flag, "Only false is offered yet"),
-    Field::new("dev_kvm", Holds::Flag, "Only false is offered yet"),
+    KVM[0],
+    KVM[1],
 ];
 static NO_FIELDS: [Field; 0] = [];
 
@@ -83,9 +85,6 @@ async fn copy(
 ) -> Result<Answer<wire::Container>, Problem> {
     let wait = wait(&uri)?;
     let mut fields = body.fields(&COPY);
-    for not_offered in ["kvm", "dev_kvm"] {
-        fields.only(not_offered, false);
-    }
     let firewall = fields.flag("copy_firewall_rules").value().unwrap_or(false);
     let network = fields.flag("copy_network_rules").value().unwrap_or(false);
     let new = NewCopy {
@@ -97,6 +96,7 @@ async fn copy(
         name: fields.checked("name", name_or_random).value(),
         ssh_public_key: fields.checked("ssh_public_key", key).value(),
         source_snapshot: fields.text("source_snapshot").value(),
+        kvm: kvm::read(&mut fields).unwrap_or(false),
         copy_firewall_rules: firewall,
         copy_network_rules: network,
     };

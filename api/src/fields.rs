@@ -336,6 +336,11 @@ impl Fields {
         Given::Absent
     }
 
+    /// Whether no mistake was found so far.
+    pub(crate) fn is_right(&self) -> bool {
+        self.errors.is_empty()
+    }
+
     /// Adds several mistakes.
     pub(crate) fn refuse_all(&mut self, errors: impl IntoIterator<Item = FieldError>) {
         self.errors.extend(errors);

@@ -15,8 +15,7 @@ struct Family {
     paths: &'static [&'static str],
 }
 
-const FAMILIES: [Family; 3] = [
-    Family { what: "KVM is", paths: &["/api/v1/containers/{id}/kvm"] },
+const FAMILIES: [Family; 2] = [
     Family {
         what: "This part of accounts and tokens is",
         paths: &[

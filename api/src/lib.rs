@@ -25,6 +25,7 @@ mod fields;
 mod firewall;
 mod following;
 mod idempotency;
+mod kvm;
 mod later;
 mod live;
 mod logs;
@@ -179,6 +180,7 @@ fn surface() -> Surface {
         shares::surface,
         snapshots::surface,
         copies::surface,
+        kvm::surface,
         logs::surface,
         claims::surface,
         operations::surface,

@@ -62,6 +62,7 @@ impl Problem {
             Error::UsernameTaken => Self::new(Kind::AliasTaken, message),
             Error::Immutable { .. } => Self::new(Kind::Immutable, message),
             Error::MustStop { .. } => Self::new(Kind::MustStop, message),
+            Error::NotStopped { .. } => Self::new(Kind::StateConflict, message),
             Error::AlreadyThere { operation, project, container, phase } => {
                 operated(Kind::AlreadyThere, operation, project, container, phase, message)
             }
@@ -226,6 +227,7 @@ fn forbidden(why: &Forbidden) -> Kind {
         | Forbidden::OwnerOnly(_)
         | Forbidden::Address
         | Forbidden::VaultAccess
+        | Forbidden::Kvm(_)
         | Forbidden::Wider(_) => Kind::Forbidden,
     }
 }

@@ -263,6 +263,13 @@ pub(crate) enum ContainersCommand {
         #[command(flatten)]
         wait: Wait,
     },
+    /// Give a stopped container the host's `/dev/kvm`, for virtual machines of its own, or take it away.
+    Kvm {
+        /// Its id.
+        id: ContainerId,
+        /// Which of both.
+        state: Switch,
+    },
     /// Make a signed claim, good for six hours, that you may use a container.
     Authorize {
         /// Its id.
@@ -284,6 +291,15 @@ pub(crate) enum ContainersCommand {
         #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=100))]
         limit: u32,
     },
+}
+
+/// On or off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Switch {
+    /// It has it.
+    On,
+    /// It does not.
+    Off,
 }
 
 #[derive(Debug, Subcommand)]
@@ -363,6 +379,9 @@ pub(crate) struct ContainerCreate {
     pub(crate) fields: ContainerFields,
     #[command(flatten)]
     pub(crate) kit: KitSwitches,
+    /// Give it the host's `/dev/kvm`, for virtual machines of its own.
+    #[arg(long)]
+    pub(crate) kvm: bool,
     /// Make one for later: it waits, hidden, until a creation like it claims it.
     #[arg(long)]
     pub(crate) prespawn: bool,

@@ -11,6 +11,7 @@ use gantry_model::{
     ContainerId, FieldError, Phase, ProjectId, RealmId, Refused, alias::InvalidAlias,
     firewall::Rules, hook, project::Level,
 };
+use gantry_runtime::Kvm;
 
 pub use self::subject::Subject;
 use crate::{names::LookUpFailed, operate::Operation, permissions::Leaf, seal::Unopened};
@@ -161,6 +162,9 @@ pub enum Forbidden {
     /// The token was made without access to the vault.
     #[error("the token has no vault_access")]
     VaultAccess,
+    /// The server does not offer hardware virtualisation to containers.
+    #[error("{0}")]
+    Kvm(Kvm),
     /// A token may not make one that can do more than itself, nor let a user do that.
     #[error("a token cannot grant what it does not have: {}", .0.as_str())]
     Wider(Subject),
@@ -390,6 +394,12 @@ pub enum Error {
     /// This field changes only while the container is stopped.
     #[error("{} can only be changed while the container is stopped; stop it first", field.as_str())]
     MustStop {
+        /// The field.
+        field: Subject,
+    },
+    /// The same, where the reference answers with a conflict.
+    #[error("{} can only be changed while the container is stopped; stop it first", field.as_str())]
+    NotStopped {
         /// The field.
         field: Subject,
     },

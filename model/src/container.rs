@@ -50,6 +50,8 @@ pub struct ContainerSpec {
     pub autostart: bool,
     /// Whether `/ramdisk` is mounted.
     pub ramdisk: bool,
+    /// Whether it has the host's `/dev/kvm`, and so virtual machines of its own.
+    pub kvm: bool,
     /// Whether the image cache may be used.
     pub cache: bool,
     /// Its environment variables.

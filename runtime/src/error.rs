@@ -2,6 +2,8 @@
 
 use gantry_model::{ContainerId, SnapshotId};
 
+use crate::Kvm;
+
 /// A cause of any kind.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -58,6 +60,9 @@ pub enum Error {
         /// Capabilities and programs, by name.
         missing: Vec<String>,
     },
+    /// The order wants `/dev/kvm`, which is not offered here.
+    #[error("{0}")]
+    NoKvm(Kvm),
     /// Every address of the container network is taken.
     #[error("the container network has no free address")]
     NoAddress,
@@ -105,6 +110,7 @@ impl Error {
             | Self::NoSnapshot { .. }
             | Self::NotRunning { .. }
             | Self::Command { .. }
+            | Self::NoKvm(_)
             | Self::Denied { .. } => false,
         }
     }
@@ -122,6 +128,7 @@ impl Error {
             Self::NotRunning { .. } => "the container is not running".to_owned(),
             Self::Command { message } => format!("the command cannot be run: {message}"),
             Self::Denied { .. } => "this server is not set up to run containers".to_owned(),
+            Self::NoKvm(why) => why.to_string(),
             Self::NoAddress => "this server has no free address for the container".to_owned(),
             Self::Timeout { what, .. } => format!("{what} took too long"),
             Self::GivenUp { what } => format!("{what} was given up"),

@@ -13,6 +13,7 @@ mod error;
 pub mod fake;
 mod hostname;
 pub mod incus;
+mod kvm;
 mod locks;
 mod network;
 mod pool;
@@ -26,6 +27,7 @@ use gantry_model::{ContainerId, ShareId, SnapshotId};
 use tokio::sync::broadcast;
 
 pub use error::{BoxError, Error};
+pub use kvm::Kvm;
 pub use network::NetworkConfig;
 pub use types::{
     Attached, Enforced, Exec, ExecOutput, ExecUser, ExitStatus, Firewall, ImageInfo, Kit, Limits,
@@ -156,6 +158,9 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// The images offered here and whether each is ready for use without a build.
     async fn images(&self) -> Result<Vec<ImageInfo>>;
+
+    /// Whether containers may have the host's `/dev/kvm`.
+    fn kvm(&self) -> Kvm;
 
     /// Names this boot of the host: containers that ran under another one do not run any more.
     fn boot_id(&self) -> &str;

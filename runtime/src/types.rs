@@ -52,6 +52,8 @@ pub struct Order {
     pub env: BTreeMap<String, String>,
     /// Whether `/ramdisk` is mounted: memory that survives a stop, not a reboot of the host.
     pub ramdisk: bool,
+    /// Whether it has the host's `/dev/kvm`; what does not offer it starts no such container.
+    pub kvm: bool,
     /// What it may use at most.
     pub limits: Limits,
     /// Which connections it may have.

@@ -5,7 +5,8 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "a test fails by panicking"
+    clippy::print_stderr,
+    reason = "a test fails by panicking and says what it cannot test"
 )]
 
 mod contract;
@@ -22,7 +23,7 @@ use std::{
 use contract::{Host, order};
 use gantry_model::{ContainerId, container::ImageName};
 use gantry_runtime::{
-    Error, Exec, ExecOutput, ExitStatus, Runtime, State,
+    Error, Exec, ExecOutput, ExitStatus, Kvm, Runtime, State,
     fake::{Call, Fake, World},
 };
 
@@ -42,10 +43,21 @@ impl Host for Memory {
 }
 
 async fn run(test: impl AsyncFn(&mut Memory)) {
-    test(&mut Memory(World::default())).await;
+    let world = World::default();
+    world.set_kvm(Kvm::Offered);
+    test(&mut Memory(world)).await;
 }
 
 contract!(run);
+
+#[tokio::test]
+async fn what_is_not_offered_is_refused_as_the_contract_says() {
+    for why in [Kvm::Off, Kvm::Missing] {
+        let world = World::default();
+        world.set_kvm(why);
+        contract::kvm_is_there_where_it_is_ordered_and_offered_only(&mut Memory(world)).await;
+    }
+}
 
 #[tokio::test]
 async fn an_injected_fault_happens_once_and_has_no_effect() {

@@ -125,6 +125,7 @@ async fn template(store: &Store) -> Result<Container, Box<dyn Error>> {
         ai: false,
         autostart: true,
         ramdisk: false,
+        kvm: false,
         cache: true,
         environment: Environment::default(),
         ssh_public_key: None,

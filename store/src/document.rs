@@ -48,6 +48,9 @@ struct ContainerDocument {
     ai: bool,
     autostart: bool,
     ramdisk: bool,
+    /// Absent from documents that were written before it was known.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    kvm: bool,
     cache: bool,
     environment: BTreeMap<String, String>,
     ssh_public_key: Option<String>,
@@ -151,6 +154,7 @@ pub(crate) fn write_container(spec: &ContainerSpec) -> Result<String> {
         ai: spec.ai,
         autostart: spec.autostart,
         ramdisk: spec.ramdisk,
+        kvm: spec.kvm,
         cache: spec.cache,
         environment: spec.environment.vars().clone(),
         ssh_public_key: spec.ssh_public_key.as_ref().map(ToString::to_string),
@@ -171,6 +175,7 @@ pub(crate) fn read_container(text: &str) -> Result<ContainerSpec> {
         ai: doc.ai,
         autostart: doc.autostart,
         ramdisk: doc.ramdisk,
+        kvm: doc.kvm,
         cache: doc.cache,
         environment: Environment::parse("environment", doc.environment)
             .map_err(|errors| fields(&errors))?,

@@ -137,6 +137,7 @@ fn is_like(waiting: &ContainerSpec, wanted: &ContainerSpec) -> bool {
         && waiting.hoody_kit == wanted.hoody_kit
         && waiting.dev_kit == wanted.dev_kit
         && waiting.ramdisk == wanted.ramdisk
+        && waiting.kvm == wanted.kvm
 }
 
 /// Makes the waiting container the wanted one; its version decides between two that want it.

@@ -58,6 +58,7 @@ async fn world(dir: &tempfile::TempDir, rows: u64) -> (Store, Container) {
             ai: false,
             autostart: false,
             ramdisk: false,
+            kvm: false,
             cache: true,
             environment: Environment::default(),
             ssh_public_key: None,

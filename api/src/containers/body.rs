@@ -12,6 +12,7 @@ use gantry_model::{
 use crate::{
     body::JsonObject,
     fields::{Field, Fields, Holds},
+    kvm,
     problem::Problem,
 };
 
@@ -50,9 +51,7 @@ const COMMENT: Field =
 const REALMS: Field =
     Field::new("realm_ids", Holds::Ids, "The realms that it is visible in, at most 64");
 
-const fn only_false(name: &'static str) -> Field {
-    Field::new(name, Holds::Flag, "Only false is offered yet")
-}
+const KVM: [Field; 2] = kvm::FIELDS;
 
 pub(super) static CREATE: [Field; 20] = [
     SERVER.required(),
@@ -69,20 +68,20 @@ pub(super) static CREATE: [Field; 20] = [
     RAMDISK,
     SCOPE,
     Field::new("cache", Holds::Flag, "Whether an image built earlier may be used"),
-    only_false("cache_image"),
+    Field::new("cache_image", Holds::Flag, "Only false is offered yet"),
     Field::new(
         "prespawn",
         Holds::Flag,
         "Makes a container for later: it runs in the warm pool, hidden, until a creation with the same \
-         server, image, kit and ramdisk claims it and answers running; another one takes its place",
+         server, image, kit, ramdisk and kvm claims it and answers running; another one takes its place",
     ),
     Field::new(
         "bypass_prespawn",
         Holds::Flag,
         "Whether none that waits in the warm pool is claimed",
     ),
-    only_false("kvm"),
-    only_false("dev_kvm"),
+    KVM[0],
+    KVM[1],
     REALMS,
 ];
 
@@ -101,16 +100,14 @@ pub(super) static CHANGE: [Field; 16] = [
     Field::new("hoody_kit", Holds::Flag, "Never changes"),
     Field::new("dev_kit", Holds::Flag, "Never changes"),
     Field::new("server_id", Holds::Id, "Never changes"),
-    only_false("kvm"),
-    only_false("dev_kvm"),
+    Field::new("kvm", Holds::Flag, "Changes only by PUT /api/v1/containers/{id}/kvm"),
+    Field::new("dev_kvm", Holds::Flag, "The same"),
 ];
 
 /// Reads the body of a creation; every mistake at once.
 pub(super) fn create(body: JsonObject) -> Result<NewContainer, Problem> {
     let mut fields = body.fields(&CREATE);
-    for not_offered in ["cache_image", "kvm", "dev_kvm"] {
-        fields.only(not_offered, false);
-    }
+    fields.only("cache_image", false);
     scope(&mut fields);
     let server_id = fields.id::<gantry_model::id::kind::Server>("server_id").value();
     let new = NewContainer {
@@ -128,7 +125,7 @@ pub(super) fn create(body: JsonObject) -> Result<NewContainer, Problem> {
         cache: fields.flag("cache").value(),
         prespawn: fields.flag("prespawn").value(),
         bypass_prespawn: fields.flag("bypass_prespawn").value(),
-        kvm: None,
+        kvm: kvm::read(&mut fields),
         environment_vars: environment(&mut fields).unwrap_or_default(),
         realm_ids: fields.realms("realm_ids").value().unwrap_or_default(),
     };
@@ -138,9 +135,6 @@ pub(super) fn create(body: JsonObject) -> Result<NewContainer, Problem> {
 /// Reads the body of a change; every mistake at once.
 pub(super) fn change(body: JsonObject) -> Result<ContainerChange, Problem> {
     let mut fields = body.fields(&CHANGE);
-    for not_offered in ["kvm", "dev_kvm"] {
-        fields.only(not_offered, false);
-    }
     scope(&mut fields);
     let server_id = fields.id::<gantry_model::id::kind::Server>("server_id").value();
     let change = ContainerChange {
@@ -156,6 +150,7 @@ pub(super) fn change(body: JsonObject) -> Result<ContainerChange, Problem> {
         container_image: fields.text("container_image").value(),
         hoody_kit: fields.flag("hoody_kit").value(),
         dev_kit: fields.flag("dev_kit").value(),
+        kvm: kvm::read(&mut fields),
         server_id: server_id.map(|id| id.to_string()),
     };
     fields.finish(Some(change))

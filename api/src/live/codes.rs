@@ -83,6 +83,7 @@ fn forbidden(why: &Forbidden, when: When) -> &'static str {
         | Forbidden::Level(_)
         | Forbidden::OwnerOnly(_)
         | Forbidden::VaultAccess
+        | Forbidden::Kvm(_)
         | Forbidden::Wider(_) => match when {
             When::First => "EVENT_ACCESS_DENIED",
             When::Later => "EVENT_ACCESS_REVOKED",

@@ -37,6 +37,7 @@ pub(crate) struct Container {
     ai: bool,
     hoody_kit: bool,
     dev_kit: bool,
+    /// Whether it has the host's `/dev/kvm`.
     kvm: bool,
     autostart: bool,
     ramdisk: bool,
@@ -95,6 +96,9 @@ pub(crate) struct Container {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<RuntimeInfo>)]
     runtime_info: Option<Looked>,
+    /// Only in the answer to a creation or a copy of one that has `/dev/kvm`: how that is changed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kvm_note: Option<&'static str>,
     /// Only in the answer to a copy.
     #[serde(skip_serializing_if = "Option::is_none")]
     copy_firewall_rules: Option<bool>,
@@ -115,6 +119,19 @@ pub(crate) struct Container {
 enum Looked {
     Nothing,
     Seen(RuntimeInfo),
+}
+
+/// Said of new containers with `/dev/kvm`.
+const KVM_NOTE: &str = "It has the host's /dev/kvm for virtual machines of its own. Copies of it do not, unless \
+                        they ask for it; PUT /api/v1/containers/{id}/kvm changes it while it is stopped.";
+
+/// Whether a container has `/dev/kvm`.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct KvmOfContainer {
+    id: Hex,
+    name: String,
+    status: &'static str,
+    kvm: bool,
 }
 
 /// Whether changed environment variables have reached the container.
@@ -274,7 +291,7 @@ impl Container {
             ai: spec.ai,
             hoody_kit: spec.hoody_kit,
             dev_kit: spec.dev_kit,
-            kvm: false,
+            kvm: spec.kvm,
             autostart: spec.autostart,
             ramdisk: spec.ramdisk,
             ramdisk_scope: "container",
@@ -312,11 +329,18 @@ impl Container {
             proxy_permissions: None,
             project_proxy_permissions: None,
             runtime_info: include.runtime.map(|_parts| Looked::Nothing),
+            kvm_note: None,
             copy_firewall_rules: None,
             copy_network_rules: None,
             container_image_id: None,
             operation_id: None,
         }
+    }
+
+    /// Adds what only the answer to a creation or a copy says.
+    pub(crate) fn into_new(self) -> Self {
+        let kvm_note = self.kvm.then_some(KVM_NOTE);
+        Self { kvm_note, ..self }
     }
 
     /// Adds what only the answer to a copy says.
@@ -331,7 +355,7 @@ impl Container {
             copy_network_rules: Some(network_rules),
             container_image_id: Some(control::Image::id_of(&record.spec.image).into()),
             operation_id: Some(operation_id(record)),
-            ..self
+            ..self.into_new()
         }
     }
 
@@ -376,6 +400,18 @@ impl EnvSync {
             attempted_at: None,
             last_error: None,
             exhausted: false,
+        }
+    }
+}
+
+impl KvmOfContainer {
+    pub(crate) fn new(view: &control::ContainerView) -> Self {
+        let record = &view.record;
+        Self {
+            id: record.id.into(),
+            name: record.spec.name.as_str().to_owned(),
+            status: record.status.phase.api_status(),
+            kvm: record.spec.kvm,
         }
     }
 }

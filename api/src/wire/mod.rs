@@ -40,7 +40,9 @@ pub(crate) use activity::{Activity, ActivityTotals, Metadata};
 pub(crate) use alias::{Alias, AliasLite, Aliases, EdgeSettings, Hostname, Hostnames};
 pub(crate) use claim::{ContainerClaim, PublicKeys};
 pub(crate) use config::{MetaConfig, MetaConfigValue};
-pub(crate) use container::{Container, Containers, Include, Operated, StatusLogs, Urls, Variables};
+pub(crate) use container::{
+    Container, Containers, Include, KvmOfContainer, Operated, StatusLogs, Urls, Variables,
+};
 pub(crate) use event::{CleanedEvents, DeletedEvents, Event, EventTotals, Events};
 pub(crate) use firewall::{
     DuplicateRule, Firewall, FirewallRules, RemovedRules, ResetFirewall, SwitchedRules,

@@ -23,6 +23,8 @@ mod held_back;
 #[cfg(test)]
 mod inside;
 #[cfg(test)]
+mod kvm;
+#[cfg(test)]
 mod lab;
 #[cfg(test)]
 mod live;

@@ -265,6 +265,7 @@ fn changes(other: &Other) -> Vec<(&'static str, &'static str, Value)> {
             "projects/{id}/permissions/{permission_id}",
             json!({ "permission_level": "edit" }),
         ),
+        ("PUT PATCH", "containers/{id}/kvm", json!({ "kvm": false })),
         ("PUT PATCH", "containers/{id}/env", json!({ "B": "b" })),
         ("PUT PATCH", "containers/{id}/env/{key}", json!({ "value": "a" })),
         ("DELETE", "containers/{id}/env/{key}", Value::Null),

@@ -224,6 +224,7 @@ fn of_containers() -> Vec<Row> {
             "name",
             "3 to 100",
         ),
+        ("PUT PATCH", "containers/{id}/kvm", json!({}), "kvm", "required"),
         ("PUT PATCH", "containers/{id}/env", json!({ "1A": "x" }), "1A", "digit"),
         (
             "PUT PATCH",

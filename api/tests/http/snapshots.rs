@@ -96,7 +96,7 @@ async fn what_cannot_be_says_what_would_be_right() {
         ("POST", copy, json!({}), 400, "VALIDATION_ERROR"),
         ("POST", copy, on(json!({ "name": "a" })), 400, "VALIDATION_ERROR"),
         ("POST", copy, on(json!({ "name": "web" })), 409, "CONTAINER_NAME_IN_USE"),
-        ("POST", copy, on(json!({ "kvm": true })), 501, "NOT_IMPLEMENTED"),
+        ("POST", copy, on(json!({ "kvm": true })), 403, "INSUFFICIENT_PERMISSIONS"),
         ("POST", copy, on(json!({ "target_server_id": unknown })), 404, "RESOURCE_NOT_FOUND"),
         ("POST", copy, json!({ "target_project_id": unknown }), 404, "PROJECT_NOT_FOUND"),
         ("PUT", "containers/{c}/snapshots/none", Value::Null, 404, "RESOURCE_NOT_FOUND"),

@@ -89,6 +89,9 @@ pub(crate) struct ContainerCopy {
     /// Copy its outbound network, too.
     #[arg(long)]
     pub(crate) copy_network_rules: bool,
+    /// Give it the host's `/dev/kvm`; none is inherited.
+    #[arg(long)]
+    pub(crate) kvm: bool,
     #[command(flatten)]
     pub(crate) wait: Wait,
 }

@@ -10,7 +10,7 @@ use super::{Client, progress::Progress, projects, view};
 use crate::{
     args::{
         ContainerCreate, ContainerFields, ContainersCommand, ContainersList, EnvCommand,
-        KitSwitches, Operation, Wait,
+        KitSwitches, Operation, Switch, Wait,
     },
     exit::{Class, Failure},
     output::{self, Format},
@@ -57,6 +57,11 @@ impl Client {
             ContainersCommand::Env(command) => self.env(command).await,
             ContainersCommand::Copy(copy) => self.copy_container(copy).await,
             ContainersCommand::Sync { id, wait } => self.sync_container(id, wait).await,
+            ContainersCommand::Kvm { id, state } => {
+                let body = json!({ "kvm": state == Switch::On });
+                let changed = self.api.patch(&format!("containers/{id}/kvm"), &body).await?;
+                self.show(&changed)
+            }
             ContainersCommand::Authorize { id } => {
                 let path = format!("containers/{id}/authorize");
                 let claim = self.api.post(&path, &[], Some(&json!({}))).await?;
@@ -127,9 +132,11 @@ impl Client {
             body.insert("container_image".to_owned(), image.into());
         }
         insert_kit(&mut body, &create.kit);
-        for (name, is_asked) in
-            [("prespawn", create.prespawn), ("bypass_prespawn", create.bypass_prespawn)]
-        {
+        for (name, is_asked) in [
+            ("prespawn", create.prespawn),
+            ("bypass_prespawn", create.bypass_prespawn),
+            ("kvm", create.kvm),
+        ] {
             if is_asked {
                 body.insert(name.to_owned(), true.into());
             }

@@ -77,6 +77,7 @@ impl Client {
         set("source_snapshot", copy.source_snapshot.map(Into::into));
         set("copy_firewall_rules", Some(copy.copy_firewall_rules.into()));
         set("copy_network_rules", Some(copy.copy_network_rules.into()));
+        set("kvm", copy.kvm.then_some(true.into()));
         let end = deadline(copy.wait);
         let path = format!("containers/{}/copy", copy.id);
         let progress = self.progress(copy.wait, format!("Copying container {}", copy.id));

@@ -114,6 +114,8 @@ pub(crate) struct RuntimeConfig {
     pub(crate) memory_bytes: u64,
     pub(crate) cpu_millis: u32,
     pub(crate) pids: u32,
+    /// Whether containers may have the host's `/dev/kvm`.
+    pub(crate) kvm: bool,
     pub(crate) incus: IncusConfig,
 }
 
@@ -410,6 +412,7 @@ fn read_runtime(reader: &mut Reader<'_>) -> Option<RuntimeConfig> {
     let memory = reader.number("runtime.memory_mib", 32, 1 << 24);
     let cpu = reader.number("runtime.cpu_millis", 10, 1_000_000);
     let pids = reader.number("runtime.pids", 16, 1 << 22);
+    let kvm = reader.word("runtime.kvm", &[("true", true), ("false", false)]);
     Some(RuntimeConfig {
         kind: kind?,
         images: images?,
@@ -425,6 +428,7 @@ fn read_runtime(reader: &mut Reader<'_>) -> Option<RuntimeConfig> {
         memory_bytes: memory? << 20,
         cpu_millis: u32::try_from(cpu?).ok()?,
         pids: u32::try_from(pids?).ok()?,
+        kvm: kvm?,
         incus: incus?,
     })
 }

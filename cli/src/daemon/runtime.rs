@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use gantry_runtime::{
-    NetworkConfig, Runtime,
+    Kvm, NetworkConfig, Runtime,
     embedded::{self, Embedded, Progress, image::ImagesConfig},
     fake::Fake,
     incus::{self, Incus},
@@ -17,27 +17,31 @@ use tokio_util::sync::CancellationToken;
 use super::{files::Files, host, kit};
 use crate::config::{Config, RuntimeKind};
 
-/// Opens the runtime and reports how images grow to the log.
+/// Opens the runtime, says what of the configuration the host lacks, and reports how images grow to the log.
 pub(super) async fn open(
     config: &Config,
     files: &Files,
     tasks: &mut JoinSet<&'static str>,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<Arc<dyn Runtime>> {
-    match config.runtime.kind {
-        RuntimeKind::Fake => Ok(Arc::new(Fake::default())),
+    let runtime: Arc<dyn Runtime> = match config.runtime.kind {
+        RuntimeKind::Fake => Arc::new(Fake::default()),
         RuntimeKind::Embedded => {
             host::raise_limits();
             let runtime = open_embedded(config, files).await?;
             follow(runtime.image_store().progress(), tasks, shutdown);
-            Ok(Arc::new(runtime))
+            Arc::new(runtime)
         }
         RuntimeKind::Incus => {
             let runtime = open_incus(config, files).await?;
             follow(runtime.image_store().progress(), tasks, shutdown);
-            Ok(Arc::new(runtime))
+            Arc::new(runtime)
         }
+    };
+    if runtime.kvm() == Kvm::Missing {
+        tracing::warn!("runtime.kvm is on, but {}", Kvm::Missing);
     }
+    Ok(runtime)
 }
 
 /// Reports how images grow until shutdown.
@@ -76,6 +80,7 @@ pub(super) async fn open_embedded(config: &Config, files: &Files) -> anyhow::Res
     settings.image_server = images.server;
     settings.cgroup.clone_from(&chosen.cgroup);
     settings.mapping = images.mapping;
+    settings.kvm = chosen.kvm;
     settings.network = network(config)?;
     Embedded::open(settings).await.context("cannot open the container runtime")
 }
@@ -89,6 +94,7 @@ pub(super) async fn open_incus(config: &Config, files: &Files) -> anyhow::Result
     settings.project.clone_from(&chosen.project);
     settings.dir = files.runtime_dir();
     settings.images = images(config, files);
+    settings.kvm = config.runtime.kvm;
     settings.network = network(config)?;
     Incus::open(settings).await.context("cannot open Incus, which runtime.kind chooses")
 }

@@ -22,8 +22,8 @@ use crate::{
 /// How many names and ids are tried before the write gives up.
 const ATTEMPTS: u32 = 8;
 
-/// A copy to be made, as a client words it. What it does not name is as in the source; an SSH key is
-/// never inherited.
+/// A copy to be made, as a client words it. What it does not name is as in the source; an SSH key and
+/// `/dev/kvm` are never inherited.
 #[derive(Clone, Debug, Default)]
 pub struct NewCopy {
     /// The id of the project that it shall belong to; required.
@@ -36,6 +36,8 @@ pub struct NewCopy {
     pub ssh_public_key: Option<String>,
     /// The name of a snapshot of the source; its present state when absent.
     pub source_snapshot: Option<String>,
+    /// Whether it gets the host's `/dev/kvm`; never inherited.
+    pub kvm: bool,
     /// Whether it gets the firewall rules that the source has now.
     pub copy_firewall_rules: bool,
     /// Whether it gets the outbound network that the source has now.
@@ -84,6 +86,7 @@ impl Controller {
         let (project, mut spec, generated) = check(actor, &new, origin.spec)?;
         let project = self.project_for(actor, project, Level::Edit).await?;
         self.check_server(new.target_server_id.as_deref(), origin.server).await?;
+        self.check_kvm(actor, spec.kvm)?;
         let mut attempt = 0;
         loop {
             let now_ms = self.now_ms();
@@ -278,6 +281,6 @@ fn check(
         return Err(Error::Invalid(errors));
     };
     let realms = actor.realms_of_new(source.realms.clone());
-    let spec = ContainerSpec { name, ssh_public_key, realms, ..source };
+    let spec = ContainerSpec { name, ssh_public_key, realms, kvm: new.kvm, ..source };
     Ok((project, spec, chosen.is_none()))
 }

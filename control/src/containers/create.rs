@@ -57,7 +57,7 @@ pub struct NewContainer {
     pub prespawn: Option<bool>,
     /// Whether it is made even if one waits that is like it.
     pub bypass_prespawn: Option<bool>,
-    /// Whether it gets hardware virtualisation; not implemented, so only false is accepted.
+    /// Whether it gets the host's `/dev/kvm`; false when absent.
     pub kvm: Option<bool>,
     /// Its environment variables.
     pub environment_vars: BTreeMap<String, String>,
@@ -87,7 +87,7 @@ enum Pool {
 
 impl Controller {
     /// Records a container; the reconciler makes and starts it. If one waits in the warm pool that is
-    /// like it (server, image, kit, ramdisk), that becomes the container instead, and runs when this
+    /// like it (server, image, kit, ramdisk, kvm), that becomes the container instead, and runs when this
     /// returns. When this returns an error, nothing is left behind: neither name nor key nor quota is
     /// taken.
     pub async fn create_container(
@@ -105,6 +105,7 @@ impl Controller {
         if !self.store().servers().await?.iter().any(|known| known.id == server) {
             return Err(Error::NotFound(Thing::Server));
         }
+        self.check_kvm(actor, spec.kvm)?;
         let mut attempt = 0;
         loop {
             let now_ms = self.now_ms();
@@ -160,11 +161,6 @@ fn check(actor: &Actor, new: NewContainer) -> Result<Checked> {
         (_, Some(true), _) | (_, _, Some(false)) => Pool::Bypass,
         _ => Pool::Claim,
     };
-    if new.kvm == Some(true) {
-        return Err(Error::NotImplemented {
-            what: "kvm: hardware virtualisation is not available; create the container without it",
-        });
-    }
     let mut errors = Vec::new();
     let server = parse_server(new.server_id.as_deref(), &mut errors);
     let chosen = new.name.as_deref().filter(|name| *name != "rand");
@@ -208,6 +204,7 @@ fn check(actor: &Actor, new: NewContainer) -> Result<Checked> {
         ai,
         autostart: new.autostart.unwrap_or(true),
         ramdisk: new.ramdisk.unwrap_or(true),
+        kvm: new.kvm.unwrap_or(false),
         cache: new.cache.unwrap_or(true),
         environment,
         ssh_public_key,

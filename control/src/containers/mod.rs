@@ -3,6 +3,7 @@
 mod copy;
 mod create;
 mod environment;
+mod kvm;
 mod pool;
 mod update;
 

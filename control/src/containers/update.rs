@@ -47,6 +47,8 @@ pub struct ContainerChange {
     pub hoody_kit: Option<bool>,
     /// Never changes; its present value is accepted.
     pub dev_kit: Option<bool>,
+    /// Changes by [`Controller::set_kvm`] only; its present value is accepted.
+    pub kvm: Option<bool>,
     /// Never changes; its present value is accepted.
     pub server_id: Option<String>,
 }
@@ -136,6 +138,9 @@ fn check_immutable(container: &Container, change: &ContainerChange) -> Result<()
         if differs {
             return Err(Error::Immutable { field });
         }
+    }
+    if differs(change.kvm, spec.kvm) {
+        return Err(Error::invalid("kvm", "changes only by PUT of /api/v1/containers/{id}/kvm"));
     }
     Ok(())
 }

@@ -56,6 +56,8 @@ pub enum Subject {
     EnvironmentVars,
     /// Whether a container has a disk in memory.
     Ramdisk,
+    /// Whether a container has hardware virtualisation.
+    Kvm,
     /// The realm that is asked for.
     RealmId,
     /// The realms of a thing.
@@ -103,6 +105,7 @@ impl Subject {
             Self::ServerId => "server_id",
             Self::EnvironmentVars => "environment_vars",
             Self::Ramdisk => "ramdisk",
+            Self::Kvm => "kvm",
             Self::RealmId => "realm_id",
             Self::RealmIds => "realm_ids",
             Self::AllowNoRealm => "allow_no_realm",
@@ -132,7 +135,9 @@ impl Error {
             Self::PublicKeyTaken => Some(Subject::PublicKey),
             Self::PublicStorageLimit { .. } => Some(Subject::PublicStorage),
             Self::UsernameTaken => Some(Subject::Username),
-            Self::Immutable { field } | Self::MustStop { field } => Some(*field),
+            Self::Immutable { field } | Self::MustStop { field } | Self::NotStopped { field } => {
+                Some(*field)
+            }
             Self::PoolFull { .. } => Some(Subject::Prespawn),
             Self::Quota { .. } => Some(Subject::MaxContainers),
             Self::MemberExists | Self::MemberLimit { .. } | Self::MembershipLimit { .. } => {
@@ -217,6 +222,7 @@ impl Forbidden {
         match self {
             Self::RealmConflict(_) => Some(Subject::RealmId),
             Self::RealmsFixed => Some(Subject::RealmIds),
+            Self::Kvm(_) => Some(Subject::Kvm),
             Self::Wider(what) => Some(*what),
             Self::Leaf(_)
             | Self::SessionOnly

@@ -286,6 +286,7 @@ mod tests {
                 ai: true,
                 autostart,
                 ramdisk: true,
+                kvm: false,
                 cache: true,
                 environment: Environment::default(),
                 ssh_public_key: None,

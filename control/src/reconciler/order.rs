@@ -44,6 +44,7 @@ fn order(
         cache: spec.cache,
         env: spec.environment.vars().clone(),
         ramdisk: spec.ramdisk,
+        kvm: spec.kvm,
         limits: config.limits,
         firewall,
         outbound,

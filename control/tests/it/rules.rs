@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use gantry_control::{
-    ContainerChange, During, Error, Idempotency, NewContainer, NewProject, Operation, Patch,
-    ProjectChange, Thing,
+    ContainerChange, During, Error, Forbidden, Idempotency, NewContainer, NewProject, Operation,
+    Patch, ProjectChange, Thing,
 };
 use gantry_model::ServerId;
+use gantry_runtime::Kvm;
 use sha2::{Digest as _, Sha256};
 
 use crate::bench::{Bench, START_MS, ssh_key};
@@ -95,7 +96,10 @@ async fn a_creation_needs_a_server_that_exists_and_abilities_that_are_there() {
     let error = create(new).await.unwrap_err();
     assert!(matches!(error, Error::NotFound(Thing::Server)), "{error}");
     let error = create(NewContainer { kvm: Some(true), ..bench.plain() }).await.unwrap_err();
-    assert!(matches!(error, Error::NotImplemented { .. }), "{error}");
+    assert!(matches!(error, Error::Forbidden(Forbidden::Kvm(Kvm::Off))), "{error}");
+    bench.world.set_kvm(Kvm::Missing);
+    let error = create(NewContainer { kvm: Some(true), ..bench.plain() }).await.unwrap_err();
+    assert!(error.to_string().contains("no /dev/kvm"), "{error}");
     let new = NewContainer { prespawn: Some(false), kvm: Some(false), ..bench.plain() };
     create(new).await.unwrap();
 }
@@ -171,6 +175,8 @@ async fn an_update_changes_what_may_change_when_it_may() {
             Want::Immutable("dev_kit"),
             Want::Immutable("dev_kit"),
         ),
+        (ContainerChange { kvm: Some(false), ..none() }, Want::Done, Want::Done),
+        (ContainerChange { kvm: Some(true), ..none() }, Want::Invalid("kvm"), Want::Invalid("kvm")),
         (ContainerChange { server_id: Some(server), ..none() }, Want::Done, Want::Done),
         (
             ContainerChange { server_id: Some("f".repeat(24)), ..none() },
@@ -200,7 +206,7 @@ async fn an_update_changes_what_may_change_when_it_may() {
                 Err(Error::MustStop { field }) => Want::MustStop(field.as_str()),
                 Err(Error::Immutable { field }) => Want::Immutable(field.as_str()),
                 Err(Error::Invalid(errors)) if errors.len() == 1 => {
-                    let known = ["color", "ssh_public_key"];
+                    let known = ["color", "ssh_public_key", "kvm"];
                     let found = known.into_iter().find(|field| *field == errors[0].field);
                     Want::Invalid(found.unwrap_or("another"))
                 }

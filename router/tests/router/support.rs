@@ -82,6 +82,7 @@ impl World {
             ai: true,
             autostart: true,
             ramdisk: true,
+            kvm: false,
             cache: true,
             environment: Environment::default(),
             ssh_public_key: None,

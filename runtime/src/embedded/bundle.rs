@@ -19,7 +19,7 @@ use oci_spec::{
 };
 
 use super::{image::Mapping, seccomp};
-use crate::{Exec, Limits, Order, PtySize};
+use crate::{Exec, Limits, Order, PtySize, kvm};
 
 /// What programs are looked for in when nothing else says so.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -119,6 +119,8 @@ pub(super) struct Places<'a> {
     pub(super) ramdisk: Option<&'a Path>,
     /// Where what others share with it is mounted, when there is a place for it.
     pub(super) shares: Option<&'a Path>,
+    /// The device node of `/dev/kvm`, and its number, when it shall have it.
+    pub(super) kvm: Option<(&'a Path, u64)>,
     /// The container's control group, from the top of each hierarchy.
     pub(super) cgroup: &'a str,
     /// The program to start, in the container.
@@ -135,7 +137,7 @@ pub(super) fn spec(order: &Order, places: &Places<'_>) -> Result<Spec, OciSpecEr
         .uid_mappings(mapping)
         .gid_mappings(mapping)
         .cgroups_path(places.cgroup)
-        .resources(resources(&order.limits)?)
+        .resources(resources(&order.limits, places)?)
         .seccomp(seccomp::profile()?)
         .rootfs_propagation("private")
         .masked_paths(MASKED.map(str::to_owned))
@@ -236,8 +238,8 @@ fn id_mapping(mapping: Mapping) -> Result<LinuxIdMapping, OciSpecError> {
         .build()
 }
 
-fn resources(limits: &Limits) -> Result<LinuxResources, OciSpecError> {
-    let mut resources = LinuxResourcesBuilder::default().devices(devices()?);
+fn resources(limits: &Limits, places: &Places<'_>) -> Result<LinuxResources, OciSpecError> {
+    let mut resources = LinuxResourcesBuilder::default().devices(devices(places)?);
     if limits.memory_bytes > 0 {
         let bytes = i64::try_from(limits.memory_bytes).unwrap_or(i64::MAX);
         resources = resources.memory(LinuxMemoryBuilder::default().limit(bytes).build()?);
@@ -257,16 +259,19 @@ fn resources(limits: &Limits) -> Result<LinuxResources, OciSpecError> {
     resources.build()
 }
 
-fn devices() -> Result<Vec<LinuxDeviceCgroup>, OciSpecError> {
+fn devices(places: &Places<'_>) -> Result<Vec<LinuxDeviceCgroup>, OciSpecError> {
     let none = LinuxDeviceCgroupBuilder::default().allow(false).access("rwm").build()?;
-    let allowed = DEVICES.iter().map(|(major, minor)| {
+    let kvm = places.kvm.map(|(_, number)| {
+        (i64::from(rustix::fs::major(number)), Some(i64::from(rustix::fs::minor(number))))
+    });
+    let allowed = DEVICES.iter().copied().chain(kvm).map(|(major, minor)| {
         let device = LinuxDeviceCgroupBuilder::default()
             .allow(true)
             .typ(LinuxDeviceType::C)
-            .major(*major)
+            .major(major)
             .access("rwm");
         match minor {
-            Some(minor) => device.minor(*minor).build(),
+            Some(minor) => device.minor(minor).build(),
             None => device.build(),
         }
     });
@@ -288,6 +293,9 @@ fn mounts(places: &Places<'_>) -> Result<Vec<Mount>, OciSpecError> {
         .collect::<Result<Vec<_>, _>>()?;
     if let Some(source) = places.ramdisk {
         mounts.push(mount("/ramdisk", "bind", source, &["bind", "rw", "nosuid", "nodev"])?);
+    }
+    if let Some((source, _)) = places.kvm {
+        mounts.push(mount(kvm::DEVICE, "bind", source, &["bind", "rw", "nosuid", "noexec"])?);
     }
     if let Some(source) = places.shares {
         // What the host mounts there later comes in, and nothing goes out.
@@ -313,6 +321,7 @@ mod tests {
             cache: true,
             env: BTreeMap::from([("PATH".to_owned(), "/opt".to_owned())]),
             ramdisk: true,
+            kvm: false,
             limits: Limits { memory_bytes: 256 << 20, cpu_millis: 1500, pids: 400 },
             firewall: crate::Firewall::default(),
             outbound: crate::Outbound::default(),
@@ -324,6 +333,7 @@ mod tests {
             rootfs: Path::new("/r"),
             ramdisk: Some(Path::new("/m")),
             shares: Some(Path::new("/s")),
+            kvm: None,
             cgroup: "/gantry/x",
             init: "/sbin/init",
             mapping: Mapping::default(),
@@ -360,6 +370,33 @@ mod tests {
         assert_eq!(resources["pids"]["limit"], 400);
         let denied = serde_json::json!({"allow": false, "access": "rwm"});
         assert_eq!(resources["devices"][0], denied, "nothing first, then the list");
+    }
+
+    #[test]
+    fn kvm_is_the_node_made_for_it_and_no_other_device() {
+        let number = rustix::fs::makedev(10, 232);
+        let places = Places {
+            rootfs: Path::new("/r"),
+            ramdisk: None,
+            shares: None,
+            kvm: Some((Path::new("/d/kvm"), number)),
+            cgroup: "/gantry/x",
+            init: "/sbin/init",
+            mapping: Mapping::default(),
+        };
+        let with = serde_json::to_value(spec(&order(), &places).unwrap()).unwrap();
+        let rules = |json: &serde_json::Value| {
+            json["linux"]["resources"]["devices"].as_array().unwrap().clone()
+        };
+        let (with_rules, without_rules) = (rules(&with), rules(&json()));
+        let rule = serde_json::json!({
+            "allow": true, "type": "c", "major": 10, "minor": 232, "access": "rwm"
+        });
+        assert_eq!(with_rules.last(), Some(&rule));
+        assert_eq!(with_rules[..with_rules.len() - 1], without_rules);
+        let mounts = with["mounts"].as_array().unwrap();
+        let node = mounts.iter().find(|mount| mount["destination"] == "/dev/kvm").unwrap();
+        assert_eq!(node["source"], "/d/kvm");
     }
 
     #[test]

@@ -32,6 +32,8 @@ pub struct Config {
     pub cgroup: String,
     /// How ids of containers map to those of the host.
     pub mapping: Mapping,
+    /// Whether containers whose orders want it get the host's `/dev/kvm`.
+    pub kvm: bool,
     /// The container network.
     pub network: NetworkConfig,
 }
@@ -49,6 +51,7 @@ impl Config {
             nft: "nft".into(),
             cgroup: "gantry".to_owned(),
             mapping: Mapping::default(),
+            kvm: false,
             network: NetworkConfig::default(),
         }
     }

@@ -12,6 +12,7 @@
 //!     upper/ work/ rootfs/       overlay: changes, scratch, mount point
 //!     upper.new/                 changes that are to replace those beside it
 //!     ramdisk/                   mount point of the ramdisk
+//!     devices/                   mount point of its device nodes; only while it runs with any
 //!     shares/                    mount points of what others share with it
 //! <dir>/snapshots/<id>/          one snapshot; no container's, so that it outlives its own
 //!     record.json                what it was made from; its presence makes the snapshot
@@ -209,6 +210,11 @@ impl Home {
 
     pub(super) fn ramdisk(&self) -> PathBuf {
         self.0.join("ramdisk")
+    }
+
+    /// Where its device nodes are mounted.
+    pub(super) fn devices(&self) -> PathBuf {
+        self.0.join("devices")
     }
 
     /// Where what others share with it is mounted.

@@ -33,7 +33,7 @@ use super::{
     usage::Usage,
 };
 use crate::{
-    Error, Observed, Order, Result, Running, State, hostname,
+    Error, Kvm, Observed, Order, Result, Running, State, hostname, kvm,
     locks::{Busy, Held, Locks},
     network::Network,
     shares::Shares,
@@ -153,6 +153,7 @@ impl Inner {
             }
             return Ok(running);
         }
+        self.kvm().check(order.kvm)?;
         self.clear(order.id, &record, busy).await?;
         if let Err(error) = self.start(order, &record, busy).await {
             if let Err(error) = self.clear(order.id, &record, busy).await {
@@ -161,6 +162,11 @@ impl Inner {
             return Err(error);
         }
         Ok(running)
+    }
+
+    /// Whether containers may have `/dev/kvm`.
+    pub(super) fn kvm(&self) -> Kvm {
+        Kvm::of_host(self.config.kvm)
     }
 
     async fn start(self: &Arc<Self>, order: &Order, record: &Record, busy: &Busy) -> Result<()> {
@@ -200,6 +206,13 @@ impl Inner {
             let guest = Guest::open(&rootfs, mapping.base)?;
             let address = record.address;
             guest.identify(&Identity { order: &order, address, nameservers: &nameservers });
+            let kvm = if order.kvm {
+                let number = kvm::number()?;
+                let node = rootfs::mount_device(&home.devices(), "kvm", number, mapping.base)?;
+                Some((node, number))
+            } else {
+                None
+            };
             let ramdisk = home.ramdisk();
             let tunnel = home.shares();
             let has_place = guest.has_place_for_shares(order.id);
@@ -210,6 +223,7 @@ impl Inner {
                 rootfs: &rootfs,
                 ramdisk: order.ramdisk.then_some(ramdisk.as_path()),
                 shares: has_place.then_some(tunnel.as_path()),
+                kvm: kvm.as_ref().map(|(node, number)| (node.as_path(), *number)),
                 cgroup: &cgroup,
                 init: guest.init(),
                 mapping,
@@ -328,7 +342,9 @@ impl Inner {
         self.remove_groups(id, busy).await?;
         self.network.unplug(id, record.address).await?;
         self.unshare(id, busy).await?;
-        rootfs::unmount(&self.disk.home(id).rootfs())
+        let home = self.disk.home(id);
+        rootfs::unmount(&home.devices())
+            .and_then(|()| rootfs::unmount(&home.rootfs()))
             .map_err(|error| Error::failed("unmounting the container", error))
     }
 
@@ -350,7 +366,7 @@ impl Inner {
             return self.network.release(id).await;
         }
         self.stop(id, Duration::ZERO, busy).await?;
-        for point in [home.rootfs(), home.ramdisk()] {
+        for point in [home.rootfs(), home.ramdisk(), home.devices()] {
             rootfs::unmount(&point).map_err(|error| Error::failed(WHAT, error))?;
         }
         self.shares.remove(&home.shares()).map_err(|error| Error::failed(WHAT, error))?;

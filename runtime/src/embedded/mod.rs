@@ -55,8 +55,8 @@ use self::{
     usage::Usage,
 };
 use crate::{
-    Attached, Enforced, Error, Exec, ExecOutput, Firewall, ImageInfo, Observed, Order, Outbound,
-    PtySize, Result, Running, Runtime, Share, ShareFault, SnapshotInfo, Source, Stats,
+    Attached, Enforced, Error, Exec, ExecOutput, Firewall, ImageInfo, Kvm, Observed, Order,
+    Outbound, PtySize, Result, Running, Runtime, Share, ShareFault, SnapshotInfo, Source, Stats,
     locks::{Busy, Held, Locks},
     network::Network,
     shares::Shares,
@@ -364,6 +364,10 @@ impl Runtime for Embedded {
 
     async fn images(&self) -> Result<Vec<ImageInfo>> {
         self.inner.images.list().await
+    }
+
+    fn kvm(&self) -> Kvm {
+        self.inner.kvm()
     }
 
     fn boot_id(&self) -> &str {

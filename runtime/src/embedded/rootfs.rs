@@ -1,13 +1,19 @@
-//! Mounts of a container on the host: the overlay that is its root, and its ramdisk.
+//! Mounts of a container on the host: the overlay that is its root, its ramdisk, and its device nodes.
 
-use std::{ffi::CString, io, os::unix::ffi::OsStrExt as _, path::Path};
+use std::{
+    ffi::CString,
+    io,
+    os::unix::{ffi::OsStrExt as _, fs::PermissionsExt as _},
+    path::{Path, PathBuf},
+};
 
 use rustix::{
-    fs::{AtFlags, CWD, StatxAttributes, StatxFlags},
+    fs::{AtFlags, CWD, FileType, Mode, StatxAttributes, StatxFlags},
     mount::{MountFlags, UnmountFlags},
 };
 
 use super::disk::Home;
+use crate::kvm;
 
 /// Mounts the root file system, unless it is mounted.
 pub(super) fn mount_root(home: &Home, lower: &Path) -> io::Result<()> {
@@ -45,6 +51,29 @@ pub(crate) fn mount_ramdisk(point: &Path, memory_bytes: u64, root: u32) -> io::R
     let flags = MountFlags::NOSUID | MountFlags::NODEV;
     rustix::mount::mount("gantry-ramdisk", point, "tmpfs", flags, options.as_c_str())?;
     Ok(())
+}
+
+/// Makes a node of the character device `number` for the host's user `root`, on a file system of its
+/// own: those of containers and their homes need not allow devices, and what a container does to the
+/// node (it is its root's) ends with the start that it was made for.
+pub(super) fn mount_device(
+    point: &Path,
+    name: &str,
+    number: u64,
+    root: u32,
+) -> io::Result<PathBuf> {
+    unmount(point)?;
+    std::fs::create_dir_all(point)?;
+    let flags = MountFlags::NOSUID | MountFlags::NOEXEC;
+    let options = c"mode=0755,size=64k,nr_inodes=8";
+    rustix::mount::mount("gantry-devices", point, "tmpfs", flags, options)?;
+    let node = point.join(name);
+    let mode = Mode::from_raw_mode(kvm::MODE);
+    rustix::fs::mknodat(CWD, &node, FileType::CharacterDevice, mode, number)?;
+    // The process's mask took part in that.
+    std::fs::set_permissions(&node, std::fs::Permissions::from_mode(kvm::MODE))?;
+    std::os::unix::fs::chown(&node, Some(root), Some(root))?;
+    Ok(node)
 }
 
 /// Unmounts whatever is mounted there, however often.

@@ -22,9 +22,9 @@ use tokio::{
 };
 
 use crate::{
-    Attached, Enforced, Error, Exec, ExecOutput, Firewall, ImageInfo, Observed, Order, Outbound,
-    PtyControl, PtySize, Result, Running, Runtime, Share, ShareFault, SnapshotInfo, Source, State,
-    Stats,
+    Attached, Enforced, Error, Exec, ExecOutput, Firewall, ImageInfo, Kvm, Observed, Order,
+    Outbound, PtyControl, PtySize, Result, Running, Runtime, Share, ShareFault, SnapshotInfo,
+    Source, State, Stats,
 };
 
 pub use world::{Call, World};
@@ -218,6 +218,10 @@ impl Runtime for Fake {
     async fn images(&self) -> Result<Vec<ImageInfo>> {
         self.world.enter_any(Call::Images).await?;
         Ok(self.world.images())
+    }
+
+    fn kvm(&self) -> Kvm {
+        self.world.kvm()
     }
 
     fn boot_id(&self) -> &str {

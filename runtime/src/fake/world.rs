@@ -19,8 +19,8 @@ use super::{
     shell,
 };
 use crate::{
-    Error, Exec, ExecOutput, Firewall, ImageInfo, Kit, Observed, Order, Outbound, PtySize, Result,
-    Share, Source, State, Stats,
+    Error, Exec, ExecOutput, Firewall, ImageInfo, Kit, Kvm, Observed, Order, Outbound, PtySize,
+    Result, Share, Source, State, Stats,
     locks::{Busy, Locks},
     pool::Pool,
 };
@@ -98,6 +98,7 @@ pub(super) struct Inner {
     script: Option<Arc<Script>>,
     on_start: Option<Arc<OnStart>>,
     boots: u32,
+    kvm: Kvm,
 }
 
 pub(super) struct Container {
@@ -146,6 +147,7 @@ impl World {
                 script: None,
                 on_start: None,
                 boots: 1,
+                kvm: Kvm::Off,
             }),
             locks: Locks::default(),
             exits: broadcast::channel(1024).0,
@@ -156,6 +158,11 @@ impl World {
     /// Offers one more image.
     pub fn offer(&self, image: ImageName, kit: Kit) {
         self.inner().offered.entry(image).or_default().insert(kit);
+    }
+
+    /// Says whether `/dev/kvm` is offered; at first the operator does not want it.
+    pub fn set_kvm(&self, kvm: Kvm) {
+        self.inner().kvm = kvm;
     }
 
     /// Makes the next call of this kind fail with `error`; said twice, the next two.
@@ -174,7 +181,8 @@ impl World {
     }
 
     /// Lets `script` answer all commands from now on, instead of the built-in few (`echo`, `cat`,
-    /// `true`, `false`, `printenv`, `pwd`, `id -u`, `sleep`, `tee`, `rm`). Time limits still hold.
+    /// `true`, `false`, `printenv`, `pwd`, `id -u`, `sleep`, `tee`, `rm`, `kvm-version`). Time limits still
+    /// hold.
     pub fn script<F, A>(&self, script: F)
     where
         F: Fn(ContainerId, Exec) -> A + Send + Sync + 'static,
@@ -227,6 +235,10 @@ impl World {
 
     pub(super) fn inner(&self) -> MutexGuard<'_, Inner> {
         self.0.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn kvm(&self) -> Kvm {
+        self.inner().kvm
     }
 
     pub(super) fn boot_id(&self) -> String {
@@ -285,7 +297,7 @@ impl World {
     pub(super) fn run(&self, order: &Order) -> Result<Ipv4Addr> {
         let (address, hook) = {
             let mut inner = self.inner();
-            let hook = inner.on_start.clone();
+            let (hook, kvm) = (inner.on_start.clone(), inner.kvm);
             let container =
                 inner.boxes.get_mut(&order.id).ok_or(Error::NotFound { id: order.id })?;
             match container.state {
@@ -296,6 +308,7 @@ impl World {
                 }
                 State::Created | State::Stopped => {}
             }
+            kvm.check(order.kvm)?;
             container.state = State::Running;
             container.starts += 1;
             container.order = order.clone();
@@ -398,7 +411,8 @@ impl World {
         command: &Exec,
     ) -> Result<BoxFuture<'static, Result<ExecOutput>>> {
         let mut command = command.clone();
-        let mut env = self.running(id)?.env;
+        let order = self.running(id)?;
+        let mut env = order.env;
         env.append(&mut command.env);
         command.env = env;
         let mut inner = self.inner();
@@ -408,7 +422,7 @@ impl World {
         let name = hostname(&inner, id)?;
         Ok(match files::run(&mut inner, id, &command) {
             Some(output) => std::future::ready(Ok(output)).boxed(),
-            None => shell::run(command, name).boxed(),
+            None => shell::run(command, name, order.kvm).boxed(),
         })
     }
 

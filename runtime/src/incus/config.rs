@@ -23,6 +23,8 @@ pub struct Config {
     pub nft: PathBuf,
     /// Where images come from: the same ones as those of the embedded runtime, from one cache.
     pub images: ImagesConfig,
+    /// Whether containers whose orders want it get the host's `/dev/kvm`.
+    pub kvm: bool,
     /// The container network. Its bridge is ours, not one that Incus manages.
     pub network: NetworkConfig,
 }
@@ -37,6 +39,7 @@ impl Config {
             dir: "/var/lib/gantry/runtime".into(),
             nft: "nft".into(),
             images: ImagesConfig::new(recipes),
+            kvm: false,
             network: NetworkConfig::default(),
         }
     }

@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::wire::{Instance, Map};
 use crate::{
-    Observed, Order, State,
+    Observed, Order, State, kvm,
     network::{Network, hardware, link_name},
 };
 
@@ -248,9 +248,12 @@ pub(super) struct Mounted<'a> {
     pub(super) ramdisk: Option<&'a Path>,
     /// Where what others share with it appears.
     pub(super) shares: Option<&'a Path>,
+    /// Whether it has `/dev/kvm`.
+    pub(super) kvm: bool,
 }
 
-/// The devices: the root, the link to the bridge, the ramdisk and the place of shares where there are.
+/// The devices: the root, the link to the bridge, and the ramdisk, `/dev/kvm` and the place of shares where there
+/// are any.
 pub(super) fn devices(
     pool: &str,
     bridge: &str,
@@ -283,6 +286,12 @@ pub(super) fn devices(
         let pairs =
             [("type", "disk"), ("source", &source), ("path", "/ramdisk"), ("shift", "true")];
         devices.insert("ramdisk".to_owned(), device(&pairs));
+    }
+    if mounted.kvm {
+        let mode = format!("{:04o}", kvm::MODE);
+        let node = [("type", "unix-char"), ("source", kvm::DEVICE), ("path", kvm::DEVICE)];
+        let owned = [("uid", "0"), ("gid", "0"), ("mode", mode.as_str())];
+        devices.insert("kvm".to_owned(), device(&[node, owned].concat()));
     }
     if let Some(source) = mounted.shares {
         let source = source.display().to_string();

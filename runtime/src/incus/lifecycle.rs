@@ -29,7 +29,7 @@ use super::{
     wire::{Change, Instance, NewInstance, NewState, Origin, Patch, Usage},
 };
 use crate::{
-    Error, Observed, Order, Result, Running, State,
+    Error, Kvm, Observed, Order, Result, Running, State,
     embedded::{
         guest::{Identity, hosts, pam, systemd},
         rootfs,
@@ -198,10 +198,12 @@ impl Inner {
             }
             Some(State::Created | State::Stopped) | None => {}
         }
+        self.kvm().check(order.kvm)?;
         let ramdisk = self.ramdisk(order).await?;
         let guest = Guest { client: &self.client, name: &instance.name };
         let tunnel = self.prepare_tunnel(order.id, &guest).await?;
-        let mounted = Mounted { ramdisk: ramdisk.as_deref(), shares: tunnel.as_deref() };
+        let mounted =
+            Mounted { ramdisk: ramdisk.as_deref(), shares: tunnel.as_deref(), kvm: order.kvm };
         let prepared = self.prepare(order, &instance, address, mounted).await;
         prepared.map_err(|fault| fault.during("preparing the container"))?;
         // An Incus that was killed while it started the container leaves the link, whose name the next needs.
@@ -283,6 +285,11 @@ impl Inner {
             .set_hostname(&format!("{hostname}\n"), &hosts(address, hostname))
             .await
             .map_err(|fault| fault.during(WHAT))
+    }
+
+    /// Whether containers may have `/dev/kvm`.
+    pub(super) fn kvm(&self) -> Kvm {
+        Kvm::of_host(self.config.kvm)
     }
 
     /// Mounts the ramdisk, or removes it.

@@ -41,8 +41,8 @@ use self::{
     wire::{Image, Map, Pool, Project, Server},
 };
 use crate::{
-    Attached, Enforced, Error, Exec, ExecOutput, Firewall, ImageInfo, Observed, Order, Outbound,
-    PtySize, Result, Running, Runtime, Share, ShareFault, SnapshotInfo, Source, Stats,
+    Attached, Enforced, Error, Exec, ExecOutput, Firewall, ImageInfo, Kvm, Observed, Order,
+    Outbound, PtySize, Result, Running, Runtime, Share, ShareFault, SnapshotInfo, Source, Stats,
     embedded::{image::Images, preflight},
     locks::{Busy, Held, Locks},
     network::Network,
@@ -429,6 +429,10 @@ impl Runtime for Incus {
 
     async fn images(&self) -> Result<Vec<ImageInfo>> {
         self.inner.images.built().list().await
+    }
+
+    fn kvm(&self) -> Kvm {
+        self.inner.kvm()
     }
 
     fn boot_id(&self) -> &str {

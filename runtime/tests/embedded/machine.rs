@@ -86,6 +86,7 @@ fn config(dir: &Path) -> Config {
         image_dir: dir.join("images"),
         tarballs: dir.join("tarballs"),
         cgroup: format!("gantrytest{pid}"),
+        kvm: true,
         network: NetworkConfig {
             bridge: format!("gt{pid}"),
             subnet: Ipv4Net::new_assert(Ipv4Addr::new(10, high, low, 0), 24),

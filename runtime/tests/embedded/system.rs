@@ -28,6 +28,7 @@ pub(crate) async fn systemd_boots_serves_and_powers_off(machine: &mut Machine) {
         env,
         limits: Limits { memory_bytes: 512 << 20, cpu_millis: 2000, pids: 500 },
         ramdisk: true,
+        kvm: false,
         ..order(machine, 1)
     };
     let runtime = machine.runtime();

@@ -98,6 +98,7 @@ async fn open(socket: &Path, pool: &str) -> Machine {
     let mut config = Config::new(Vec::new());
     config.socket = socket.to_owned();
     config.pool = pool.to_owned();
+    config.kvm = true;
     config.project = format!("gantrytest{pid}-{next}");
     config.dir = dir.path().join("state");
     config.images.dir = dir.path().join("images");

@@ -158,6 +158,7 @@ pub(crate) fn spec(name: &str) -> ContainerSpec {
         ai: false,
         autostart: true,
         ramdisk: false,
+        kvm: false,
         cache: true,
         environment: Environment::default(),
         ssh_public_key: None,

@@ -5,7 +5,7 @@ use gantry_store::{Claim, Container, ContainerFilter, Error, LogSort, Page, Pres
 
 use super::fixture::{ALL, EVERY, NOW_MS, World, id, key, project};
 
-const MAX: PrespawnMax = PrespawnMax { owner: 3, server: 100 };
+const MAX: PrespawnMax = PrespawnMax { owner: 4, server: 100 };
 
 /// A container that waits and runs.
 pub(crate) async fn waiting(world: &World, change: impl FnOnce(&mut Container)) -> Container {
@@ -35,6 +35,11 @@ pub(crate) async fn a_claim_takes_the_oldest_that_is_alike_and_another_takes_its
     waiting(world, |container| {
         container.spec.ramdisk = !container.spec.ramdisk;
         container.created_at_ms = NOW_MS - 9;
+    })
+    .await;
+    waiting(world, |container| {
+        container.spec.kvm = !container.spec.kvm;
+        container.created_at_ms = NOW_MS - 8;
     })
     .await;
     waiting(world, |_| {}).await;
@@ -68,7 +73,7 @@ pub(crate) async fn a_claim_takes_the_oldest_that_is_alike_and_another_takes_its
     assert_eq!((next.project, next.spec.image), (world.project.id, oldest.spec.image));
     let shown = ContainerFilter { include_prespawn: false, ..EVERY };
     assert_eq!(world.store.containers(shown, ALL).await.unwrap().items, [claimed]);
-    assert_eq!(world.store.containers(EVERY, ALL).await.unwrap().total, 4);
+    assert_eq!(world.store.containers(EVERY, ALL).await.unwrap().total, 5);
 }
 
 pub(crate) async fn what_waits_is_claimed_by_its_owner_in_its_realm_and_when_it_runs(
@@ -104,7 +109,7 @@ pub(crate) async fn the_pool_has_bounds_and_counts_for_no_quota(world: &World) {
     for _ in 0..MAX.owner {
         waiting(world, |_| {}).await;
     }
-    for (max, bound) in [(MAX, 3), (PrespawnMax { owner: 9, server: 2 }, 2)] {
+    for (max, bound) in [(MAX, 4), (PrespawnMax { owner: 9, server: 2 }, 2)] {
         let mut more = world.container("more");
         more.prespawn = true;
         let refused = world.store.create_prespawned(&more, max).await;
@@ -114,7 +119,7 @@ pub(crate) async fn the_pool_has_bounds_and_counts_for_no_quota(world: &World) {
     let refused = world.store.claim(&claim(world, "two")).await;
     assert!(matches!(refused, Err(Error::QuotaReached { max: 1 })), "{refused:?}");
     let left = world.store.containers(EVERY, ALL).await.unwrap();
-    assert_eq!(left.items.iter().filter(|container| container.prespawn).count(), 3);
+    assert_eq!(left.items.iter().filter(|container| container.prespawn).count(), 4);
     let refused = world.store.claim(&claim(world, "one")).await;
     assert!(matches!(refused, Err(Error::QuotaReached { .. })), "{refused:?}");
     for container in left.items.into_iter().filter(|container| !container.prespawn) {

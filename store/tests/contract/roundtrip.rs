@@ -55,7 +55,7 @@ fn spec() -> impl Strategy<Value = ContainerSpec> {
         option::of(".{0,300}"),
         option::of(any::<[u8; 32]>()),
     );
-    (words, any::<[u8; 3]>(), any::<[bool; 6]>(), environment(), realms()).prop_map(
+    (words, any::<[u8; 3]>(), any::<[bool; 7]>(), environment(), realms()).prop_map(
         |((name, image, comment, point), rgb, flags, environment, realms)| ContainerSpec {
             name: ContainerName::parse("name", &name).unwrap(),
             color: Color::from_rgb(rgb),
@@ -66,6 +66,7 @@ fn spec() -> impl Strategy<Value = ContainerSpec> {
             autostart: flags[3],
             ramdisk: flags[4],
             cache: flags[5],
+            kvm: flags[6],
             environment,
             ssh_public_key: point.map(key),
             comment: comment.map(|text| Comment::parse("comment", &text).unwrap()),
