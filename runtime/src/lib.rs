@@ -8,6 +8,7 @@
 //! `ensure_*` calls, which a caller may repeat after a crash of either side, and it is asked with
 //! [`Runtime::list`], which is the truth; [`Runtime::exits`] is only a hint to look again.
 
+mod archive;
 pub mod embedded;
 mod error;
 pub mod fake;
@@ -18,6 +19,7 @@ mod locks;
 mod network;
 mod pool;
 mod shares;
+mod tree;
 mod types;
 
 use std::{collections::BTreeMap, time::Duration};
@@ -26,6 +28,7 @@ use async_trait::async_trait;
 use gantry_model::{ContainerId, ShareId, SnapshotId};
 use tokio::sync::broadcast;
 
+pub use archive::Archive;
 pub use error::{BoxError, Error};
 pub use kvm::Kvm;
 pub use network::NetworkConfig;
@@ -123,8 +126,9 @@ pub trait Runtime: Send + Sync + 'static {
     /// The ramdisk is not touched. Until this succeeds, the files are the old ones or the new ones,
     /// never a mixture. Called again, it does the same again: what the container has written since is lost.
     ///
-    /// Of the source holds what [`Runtime::ensure_copied`] says; it must have been made from the same
-    /// image as the container. A container is not refilled from itself: nothing happens then.
+    /// Of the source holds what [`Runtime::ensure_copied`] says. It must have been made from the same
+    /// image as the container, unless one of them came here in an archive. A container is not refilled from
+    /// itself: nothing happens then.
     async fn ensure_refilled(&self, id: ContainerId, source: Source) -> Result<()>;
 
     /// Keeps the file system (not memory, not the ramdisk) that the container has at this moment
@@ -132,6 +136,36 @@ pub trait Runtime: Send + Sync + 'static {
     /// such a snapshot already, it stays as it is, whatever it was made from, and the container need
     /// not exist any more. A running container is frozen while its files are copied.
     async fn ensure_snapshot(&self, id: ContainerId, snapshot: SnapshotId) -> Result<SnapshotInfo>;
+
+    /// The whole file system that `source` has at this moment, for another runtime. It is kept beside until
+    /// the archive has been read or dropped, so that the container may change meanwhile; a source that
+    /// runs goes on running, but is frozen while it is kept. Deleting the source ends nothing.
+    ///
+    /// Of the source holds what [`Runtime::ensure_copied`] says.
+    async fn export(&self, source: Source) -> Result<Archive>;
+
+    /// Creates the container as [`Runtime::ensure_copied`] does, but with the files of an archive: a machine
+    /// of its own, which knows no machine id, whole or not at all. A container that exists is left as it is,
+    /// and the archive is dropped.
+    ///
+    /// An archive that breaks off, or is none, is [`Error::Failed`]; it was used up, as by every call that
+    /// takes one, so that another try takes another archive. [`Error::GivenUp`] when the container is stopped
+    /// or deleted meanwhile.
+    async fn ensure_imported(&self, order: &Order, archive: Archive) -> Result<()>;
+
+    /// Replaces the whole file system of a container by that of an archive, as [`Runtime::ensure_refilled`]
+    /// does, whatever image either was made from. It runs on while the archive is read, and is stopped when all of
+    /// it is there: after a failure, it is as it was. It knows no machine id afterwards.
+    async fn ensure_refilled_from(&self, id: ContainerId, archive: Archive) -> Result<()>;
+
+    /// Keeps the files of an archive under the name `snapshot`, as [`Runtime::ensure_snapshot`] does. If there
+    /// is such a snapshot already, it stays as it is, and the archive is dropped. What is filled from it knows
+    /// no machine id.
+    async fn ensure_snapshot_imported(
+        &self,
+        snapshot: SnapshotId,
+        archive: Archive,
+    ) -> Result<SnapshotInfo>;
 
     /// Removes a snapshot. Succeeds when there is nothing to remove. Copies made from it stay.
     async fn ensure_snapshot_deleted(&self, snapshot: SnapshotId) -> Result<()>;

@@ -17,10 +17,21 @@ const AGAIN: Duration = Duration::from_millis(50);
 #[derive(Clone, Debug, Default)]
 pub(super) struct Copies(Arc<Mutex<Vec<Copy>>>);
 
+/// What a copy is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// The files of a container.
+    Container(ContainerId),
+    /// A snapshot, which whoever needs its container waits for.
+    Snapshot,
+    /// An archive for elsewhere.
+    Archive,
+}
+
 #[derive(Clone, Debug)]
 struct Copy {
     from: Option<ContainerId>,
-    into: Option<ContainerId>,
+    purpose: Purpose,
     give_up: GiveUp,
     /// Tells it from others of the same containers.
     number: u64,
@@ -35,12 +46,12 @@ pub(super) struct UnderWay {
 }
 
 impl Copies {
-    /// A copy begins that reads the files of one container, if of any, and writes those of another.
-    pub(super) fn begin(&self, from: Option<ContainerId>, into: Option<ContainerId>) -> UnderWay {
+    /// A copy begins that reads the files of a container, if of any.
+    pub(super) fn begin(&self, from: Option<ContainerId>, purpose: Purpose) -> UnderWay {
         let give_up = GiveUp::default();
         let mut copies = self.lock();
         let number = copies.iter().map(|copy| copy.number + 1).max().unwrap_or_default();
-        copies.push(Copy { from, into, give_up: give_up.clone(), number });
+        copies.push(Copy { from, purpose, give_up: give_up.clone(), number });
         drop(copies);
         UnderWay { copies: self.clone(), give_up, number }
     }
@@ -67,22 +78,28 @@ impl Copies {
     /// Gives up whatever reads or writes this container's files.
     pub(super) fn give_up(&self, id: ContainerId) {
         let copies = self.lock();
-        let of_it = |copy: &&Copy| copy.from == Some(id) || copy.into == Some(id);
+        let own = Purpose::Container(id);
+        let of_it = |copy: &&Copy| copy.from == Some(id) || copy.purpose == own;
         copies.iter().filter(of_it).for_each(|copy| copy.give_up.now());
     }
 
-    /// Gives up what reads this container's files for another container. A snapshot of it goes on.
+    /// Gives up what reads this container's files for others. A snapshot of it goes on.
     pub(super) fn give_up_for_others(&self, id: ContainerId) {
         let copies = self.lock();
-        let for_others =
-            |copy: &&Copy| copy.from == Some(id) && copy.into.is_some_and(|into| into != id);
+        let is_for_others = |purpose| match purpose {
+            Purpose::Container(into) => into != id,
+            Purpose::Snapshot => false,
+            Purpose::Archive => true,
+        };
+        let for_others = |copy: &&Copy| copy.from == Some(id) && is_for_others(copy.purpose);
         copies.iter().filter(for_others).for_each(|copy| copy.give_up.now());
     }
 
     /// Gives up what writes this container's files.
     pub(super) fn give_up_into(&self, id: ContainerId) {
         let copies = self.lock();
-        copies.iter().filter(|copy| copy.into == Some(id)).for_each(|copy| copy.give_up.now());
+        let own = Purpose::Container(id);
+        copies.iter().filter(|copy| copy.purpose == own).for_each(|copy| copy.give_up.now());
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Copy>> {
@@ -125,7 +142,8 @@ mod tests {
             fs::remove_dir_all(&to).unwrap();
             outcome.is_err_and(|error| error.kind() == io::ErrorKind::Interrupted)
         };
-        let (read, written) = (copies.begin(Some(one), Some(other)), copies.begin(None, Some(one)));
+        let into = Purpose::Container;
+        let (read, written) = (copies.begin(Some(one), into(other)), copies.begin(None, into(one)));
         copies.give_up(third);
         assert!(!ended(&read) && !ended(&written));
         copies.give_up_into(one);
@@ -133,11 +151,13 @@ mod tests {
         copies.give_up(one);
         assert!(ended(&read));
         drop((read, written));
-        let next = copies.begin(Some(one), None);
+        let next = copies.begin(Some(one), Purpose::Snapshot);
         assert!(!ended(&next), "what was ends nothing that begins later");
-        let for_another = copies.begin(Some(one), Some(other));
+        let for_another = copies.begin(Some(one), into(other));
+        let for_elsewhere = copies.begin(Some(one), Purpose::Archive);
         copies.give_up_for_others(one);
         assert!(!ended(&next) && ended(&for_another), "a snapshot goes on");
+        assert!(ended(&for_elsewhere));
     }
 
     #[tokio::test]
@@ -153,7 +173,7 @@ mod tests {
                 let lock = locks.lock(id);
                 asks.send(()).unwrap();
                 let _busy = lock.await;
-                let under_way = copies.begin(Some(id), Some(into));
+                let under_way = copies.begin(Some(id), Purpose::Container(into));
                 while !under_way.give_up().is_told() {
                     tokio::task::yield_now().await;
                 }

@@ -6,14 +6,10 @@
 //! spelled out, and neither its depth nor the number of its links costs file descriptors or stack.
 
 use std::{
-    ffi::{CStr, CString, OsStr},
+    ffi::CStr,
     fs, io,
-    mem::MaybeUninit,
-    os::{
-        fd::{AsFd as _, AsRawFd as _, OwnedFd},
-        unix::ffi::OsStrExt as _,
-    },
-    path::{Path, PathBuf},
+    os::fd::OwnedFd,
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -22,11 +18,13 @@ use std::{
 
 use rustix::{
     fs::{
-        AtFlags, CWD, FileType, Gid, Mode, OFlags, RawDir, SeekFrom, Stat, Timespec, Timestamps,
-        Uid, XattrFlags,
+        AtFlags, CWD, FileType, Gid, Mode, OFlags, SeekFrom, Stat, Timespec, Timestamps, Uid,
+        XattrFlags,
     },
     io::Errno,
 };
+
+use crate::tree::{Names, at, climb, identity, open_dir, plain};
 
 /// The kernel's bound for the names of a file's extended attributes together, and for one value.
 const XATTR_BYTES_MAX: usize = 64 << 10;
@@ -37,9 +35,6 @@ const SYNCS_MAX: u32 = 256;
 
 /// How much is copied with one call.
 const CHUNK: u64 = 64 << 20;
-
-/// How much is read of a directory at once, in octets.
-const NAMES_BYTES: usize = 8 << 10;
 
 /// Tells a copy under way that nobody waits for it any more.
 #[derive(Clone, Debug, Default)]
@@ -69,6 +64,11 @@ impl GiveUp {
 /// the disk when it returns. Ends soon with [`io::ErrorKind::Interrupted`] when it is given up, and leaves
 /// what it has done so far.
 pub(super) fn copy_tree(from: &Path, to: &Path, give_up: &GiveUp) -> io::Result<()> {
+    copy_dir(open_dir(CWD, from)?, to, give_up)
+}
+
+/// The same for a directory that is open.
+pub(super) fn copy_dir(from: OwnedFd, to: &Path, give_up: &GiveUp) -> io::Result<()> {
     let links = to.with_extension("links");
     match fs::remove_dir_all(&links) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -84,7 +84,7 @@ pub(super) fn copy_tree(from: &Path, to: &Path, give_up: &GiveUp) -> io::Result<
         names: vec![0; XATTR_BYTES_MAX],
         value: vec![0; XATTR_BYTES_MAX],
     };
-    let (from, to) = (open_dir(CWD, from)?, open_dir(CWD, to)?);
+    let to = open_dir(CWD, to)?;
     let disk = to.try_clone()?;
     copier.tree(from, to)?;
     // Flat, and of files only.
@@ -109,10 +109,8 @@ struct Copier {
 
 /// A directory under way.
 struct Level {
-    /// What is left to copy of what was read of it.
-    names: Vec<CString>,
-    /// Where the rest of it begins, if there may be more.
-    rest: Option<u64>,
+    /// What is left to copy of it.
+    names: Names,
     /// The original's.
     stat: Stat,
     /// Which directory the copy is.
@@ -121,36 +119,8 @@ struct Level {
 
 impl Level {
     fn enter(from: &OwnedFd, to: &OwnedFd) -> io::Result<Self> {
-        let mut level = Self {
-            names: Vec::new(),
-            rest: Some(0),
-            stat: rustix::fs::fstat(from)?,
-            copy: identity(&rustix::fs::fstat(to)?),
-        };
-        level.read(from)?;
-        Ok(level)
-    }
-
-    /// Reads the next names when there are none left; there are none afterwards when it is at its end.
-    fn read(&mut self, from: &OwnedFd) -> io::Result<()> {
-        while self.names.is_empty()
-            && let Some(rest) = self.rest.take()
-        {
-            rustix::fs::seek(from, SeekFrom::Start(rest))?;
-            let mut room = [MaybeUninit::uninit(); NAMES_BYTES];
-            let mut part = RawDir::new(from, &mut room);
-            while let Some(entry) = part.next() {
-                let entry = entry?;
-                self.rest = Some(entry.next_entry_cookie());
-                if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
-                    self.names.push(entry.file_name().to_owned());
-                }
-                if part.is_buffer_empty() {
-                    break;
-                }
-            }
-        }
-        Ok(())
+        let copy = identity(&rustix::fs::fstat(to)?);
+        Ok(Self { names: Names::new(), stat: rustix::fs::fstat(from)?, copy })
     }
 }
 
@@ -159,8 +129,7 @@ impl Copier {
         let mut levels = vec![Level::enter(&from, &to)?];
         while let Some(level) = levels.last_mut() {
             self.give_up.check()?;
-            level.read(&from)?;
-            if let Some(name) = level.names.pop() {
+            if let Some(name) = level.names.next(&from)? {
                 let stat = rustix::fs::statat(&from, &name, AtFlags::SYMLINK_NOFOLLOW)?;
                 if FileType::from_raw_mode(stat.st_mode).is_dir() {
                     rustix::fs::mkdirat(&to, &name, Mode::RWXU)?;
@@ -327,7 +296,7 @@ impl Copier {
             // Follows links, but in the copy nobody else has made any.
             rustix::fs::chmodat(to, name, Mode::from_raw_mode(stat.st_mode), AtFlags::empty())?;
         }
-        self.attributes(&at(from, name), &at(to, name))?;
+        self.attributes(&at(from, plain(name)), &at(to, plain(name)))?;
         let times = Timestamps {
             last_access: timespec(stat.st_atime, stat.st_atime_nsec)?,
             last_modification: timespec(stat.st_mtime, stat.st_mtime_nsec)?,
@@ -350,34 +319,6 @@ impl Copier {
         }
         Ok(())
     }
-}
-
-fn open_dir<D: std::os::fd::AsFd, P: rustix::path::Arg>(dir: D, name: P) -> io::Result<OwnedFd> {
-    let flags =
-        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::NOATIME | OFlags::CLOEXEC;
-    Ok(rustix::fs::openat(dir, name, flags, Mode::empty())?)
-}
-
-/// The directory above, which must be this one.
-fn climb(dir: &OwnedFd, want: (u64, u64)) -> io::Result<OwnedFd> {
-    let above = open_dir(dir.as_fd(), c"..")?;
-    if identity(&rustix::fs::fstat(&above)?) == want {
-        Ok(above)
-    } else {
-        Err(io::Error::other("a directory was moved while it was copied"))
-    }
-}
-
-fn identity(stat: &Stat) -> (u64, u64) {
-    (stat.st_dev, stat.st_ino)
-}
-
-/// A path for calls that take nothing else. Only the name itself could be a link, and those calls do
-/// not follow it.
-fn at(dir: &OwnedFd, name: &CStr) -> PathBuf {
-    let mut path = PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd()));
-    path.push(OsStr::from_bytes(name.to_bytes()));
-    path
 }
 
 fn timespec<S, N>(seconds: S, nanoseconds: N) -> io::Result<Timespec>
@@ -507,8 +448,9 @@ mod tests {
             }
         }
         let open = open_dir(CWD, &from).unwrap();
-        let level = Level::enter(&open, &open).unwrap();
-        assert!((1..1_000).contains(&level.names.len()), "{} at once", level.names.len());
+        let mut names = Names::new();
+        names.next(&open).unwrap().unwrap();
+        assert!((1..1_000).contains(&names.held()), "{} at once", names.held());
         let to = dir.path().join("to");
         copy_tree(&from, &to, &GiveUp::default()).unwrap();
         assert_eq!(fs::read_dir(&to).unwrap().count(), 3_000);

@@ -17,6 +17,8 @@
 //! <dir>/snapshots/<id>/          one snapshot; no container's, so that it outlives its own
 //!     record.json                what it was made from; its presence makes the snapshot
 //!     upper/                     the changes that were kept
+//! <dir>/exports/<number>/        changes that are being read as an archive; emptied at start
+//! <dir>/empty/                   the image of what came in an archive, which is whole
 //! ```
 //!
 //! Files appear whole, by a rename. A directory without a record is what a crash left.
@@ -97,9 +99,10 @@ impl Disk {
         for dir in [root.to_owned(), root.join("containers")] {
             make_dir(&dir, 0o711).map_err(failed)?;
         }
-        for dir in ["runc", "trash", "snapshots"] {
+        for dir in ["runc", "trash", "snapshots", "exports"] {
             make_dir(&root.join(dir), 0o700).map_err(failed)?;
         }
+        make_dir(&root.join("empty"), 0o755).map_err(failed)?;
         let lock = OpenOptions::new()
             .create(true)
             .truncate(false)
@@ -117,10 +120,12 @@ impl Disk {
         tokio::time::timeout(LOCK_WAIT, held).await.map_err(|_elapsed| {
             Error::failed("opening the runtime's directory", "another process uses it")
         })?;
-        let trash = root.join("trash");
+        let emptied = [root.join("trash"), root.join("exports")];
         let program = rm.clone();
         blocking("opening the runtime's directory", move || {
-            fs::read_dir(trash)?.flatten().for_each(|entry| remove(&program, &entry.path()));
+            for dir in emptied {
+                fs::read_dir(dir)?.flatten().for_each(|entry| remove(&program, &entry.path()));
+            }
             Ok(())
         })
         .await?;
@@ -140,6 +145,23 @@ impl Disk {
     /// The places of a snapshot, whether it exists or not.
     pub(super) fn shelf(&self, id: SnapshotId) -> Shelf {
         Shelf(self.root.join("snapshots").join(id.to_string()))
+    }
+
+    /// What is below the changes of what came in an archive.
+    pub(super) fn empty(&self) -> PathBuf {
+        self.root.join("empty")
+    }
+
+    /// Makes a place for what is read as an archive; `token` was not used before.
+    pub(super) fn make_export(&self, token: u64) -> io::Result<PathBuf> {
+        let path = self.root.join("exports").join(format!("{token:x}"));
+        make_dir(&path, 0o700)?;
+        Ok(path)
+    }
+
+    /// Removes such a place. Blocks; what cannot be removed is tried again when the next runtime opens.
+    pub(super) fn remove_export(&self, path: &Path) {
+        remove(&self.rm, path);
     }
 
     /// Every id of a container that has a directory.

@@ -30,6 +30,7 @@ use super::{
     process::{Handle, Init},
     rootfs,
     runc::{Runc, timed_out},
+    transfer::Exports,
     usage::Usage,
 };
 use crate::{
@@ -68,6 +69,8 @@ pub(super) struct Inner {
     pub(super) held: Held,
     /// The copies under way.
     pub(super) copies: Copies,
+    /// The images below what is being read as archives.
+    pub(super) exports: Exports,
     /// What containers see of each other.
     pub(super) shares: Shares,
 }

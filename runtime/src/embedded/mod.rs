@@ -28,6 +28,7 @@ mod snapshots;
 mod stats;
 mod strays;
 mod terminal;
+mod transfer;
 mod usage;
 
 use std::{
@@ -52,11 +53,13 @@ use self::{
     image::Images,
     lifecycle::{Inner, blocking},
     runc::Runc,
+    transfer::Exports,
     usage::Usage,
 };
 use crate::{
-    Attached, Enforced, Error, Exec, ExecOutput, Firewall, ImageInfo, Kvm, Observed, Order,
-    Outbound, PtySize, Result, Running, Runtime, Share, ShareFault, SnapshotInfo, Source, Stats,
+    Archive, Attached, Enforced, Error, Exec, ExecOutput, Firewall, ImageInfo, Kvm, Observed,
+    Order, Outbound, PtySize, Result, Running, Runtime, Share, ShareFault, SnapshotInfo, Source,
+    Stats,
     locks::{Busy, Held, Locks},
     network::Network,
     shares::Shares,
@@ -98,6 +101,7 @@ impl Embedded {
             tokens: AtomicU64::new(0),
             held: Held::default(),
             copies: Copies::default(),
+            exports: Exports::default(),
             shares: Shares::open(&config.dir)
                 .map_err(|error| Error::failed("setting up shares", error))?,
             config,
@@ -166,7 +170,7 @@ impl Embedded {
         self.inner.copies.out_of_the_way(lock, |copies| copies.give_up_for_others(id)).await
     }
 
-    /// Removes unpacked images that neither a container, a snapshot nor the next creation needs; returns how
+    /// Removes unpacked images that neither a container, a snapshot, an archive nor the next creation needs; returns how
     /// many. Creations wait meanwhile.
     pub async fn prune_images(&self) -> Result<usize> {
         let inner = &self.inner;
@@ -187,6 +191,7 @@ impl Embedded {
         let used: Vec<_> = containers
             .map(|record| record.lower)
             .chain(snapshots.map(|record| record.lower))
+            .chain(inner.exports.lowers())
             .collect();
         inner.images.prune(&used).await
     }
@@ -312,6 +317,33 @@ impl Runtime for Embedded {
     async fn ensure_snapshot(&self, id: ContainerId, snapshot: SnapshotId) -> Result<SnapshotInfo> {
         let busy = self.lock_with(id, Source::Snapshot(snapshot)).await;
         self.inner.snapshot(id, snapshot, busy).await
+    }
+
+    async fn export(&self, source: Source) -> Result<Archive> {
+        let busy = match source {
+            Source::Container(id) => self.inner.locks.lock(id).await,
+            Source::Snapshot(snapshot) => self.inner.snapshot_locks.lock(snapshot).await,
+        };
+        self.inner.export(source, busy).await
+    }
+
+    async fn ensure_imported(&self, order: &Order, archive: Archive) -> Result<()> {
+        let busy = self.inner.locks.lock(order.id).await;
+        self.inner.import(order, archive, busy).await
+    }
+
+    async fn ensure_refilled_from(&self, id: ContainerId, archive: Archive) -> Result<()> {
+        let busy = self.inner.locks.lock(id).await;
+        self.inner.refill_from(id, archive, busy).await
+    }
+
+    async fn ensure_snapshot_imported(
+        &self,
+        snapshot: SnapshotId,
+        archive: Archive,
+    ) -> Result<SnapshotInfo> {
+        let busy = self.inner.snapshot_locks.lock(snapshot).await;
+        self.inner.import_snapshot(snapshot, archive, busy).await
     }
 
     async fn ensure_snapshot_deleted(&self, snapshot: SnapshotId) -> Result<()> {

@@ -23,6 +23,7 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, ResolveFlags
 use serde::{Deserialize, Serialize};
 
 use super::{
+    copies::Purpose,
     copy::{self, GiveUp},
     disk::{Home, Record},
     lifecycle::{Inner, blocking},
@@ -30,27 +31,27 @@ use super::{
 };
 use crate::{Error, Order, Result, SnapshotInfo, Source, locks::Busy};
 
-const UNREADABLE: &str = "there is one already whose record cannot be read";
+pub(super) const UNREADABLE: &str = "there is one already whose record cannot be read";
 
 /// What never changes about a snapshot.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct SnapshotRecord {
-    /// The container that it was made from.
-    container: String,
+    /// The container that it was made from; empty if it came in an archive.
+    pub(super) container: String,
     /// The unpacked image below the changes.
     pub(super) lower: PathBuf,
     /// What the changes take on disk.
-    bytes: u64,
+    pub(super) bytes: u64,
 }
 
 /// Where changes are copied from.
-struct Origin {
-    /// The container whose files they are.
-    container: String,
+pub(super) struct Origin {
+    /// The container whose files they are; empty for what came in an archive.
+    pub(super) container: String,
     /// That container, if the changes are taken from itself and not from a snapshot.
-    live: Option<ContainerId>,
-    lower: PathBuf,
-    upper: PathBuf,
+    pub(super) live: Option<ContainerId>,
+    pub(super) lower: PathBuf,
+    pub(super) upper: PathBuf,
 }
 
 impl Inner {
@@ -72,7 +73,7 @@ impl Inner {
         let origin = self.origin(Source::Container(id))?;
         let inner = Arc::clone(self);
         let bytes = self
-            .held_still(WHAT, (origin.live, None), busy, move |give_up| {
+            .held_still(WHAT, (origin.live, Purpose::Snapshot), busy, move |give_up| {
                 inner.disk.discard_snapshot(snapshot, inner.token())?;
                 kept.prepare()?;
                 copy::copy_tree(&origin.upper, &kept.upper(), give_up)?;
@@ -114,6 +115,7 @@ impl Inner {
         let address = self.network.take(order.id).await?;
         self.disk.note_last_address(address);
         let record = Record { address, lower: origin.lower.clone() };
+        let of = (origin.live, Purpose::Container(order.id));
         let (inner, id) = (Arc::clone(self), order.id);
         let work = move |give_up: &GiveUp| {
             inner.disk.discard(id, inner.token())?;
@@ -122,7 +124,6 @@ impl Inner {
             forget_identity(&home.upper())?;
             home.finish(&record)
         };
-        let of = (origin_live(source), Some(id));
         let copied = self.held_still("copying the container", of, busy, work).await;
         if copied.is_err() && self.disk.home(order.id).record().is_none() {
             self.network.release(order.id).await?;
@@ -142,32 +143,41 @@ impl Inner {
         let record = home.record().ok_or(Error::NotFound { id })?;
         let origin = self.origin(source)?;
         if origin.lower != record.lower {
-            return Err(Error::failed(WHAT, "the source was made from another image"));
+            if origin.lower != self.disk.empty() && record.lower != self.disk.empty() {
+                return Err(Error::failed(WHAT, "the source was made from another image"));
+            }
+            return self.refill_through(id, source, busy).await;
         }
         if let Some(own) = busy.first() {
             self.stop(id, std::time::Duration::ZERO, own).await?;
         }
-        let inner = Arc::clone(self);
-        self.held_still(WHAT, (origin.live, Some(id)), busy, move |give_up| {
+        let (inner, of) = (Arc::clone(self), (origin.live, Purpose::Container(id)));
+        self.held_still(WHAT, of, busy, move |give_up| {
             let fresh = home.fresh_upper();
             inner.disk.discard_path(&fresh, id, inner.token())?;
             copy::copy_tree(&origin.upper, &fresh, give_up)?;
             if origin.container != id.to_string() {
                 forget_identity(&fresh)?;
             }
-            rustix::fs::renameat_with(CWD, &fresh, CWD, home.upper(), RenameFlags::EXCHANGE)?;
-            inner.disk.discard_path(&fresh, id, inner.token())?;
-            // What the overlay noted there is about the files that are gone.
-            inner.disk.discard_path(&home.work(), id, inner.token())?;
-            home.ensure_work()?;
-            fs::File::open(home.dir())?.sync_all()
+            inner.exchange(id, &home)
         })
         .await?;
         self.usage.forget(id);
         Ok(())
     }
 
-    fn origin(&self, source: Source) -> Result<Origin> {
+    /// Has the fresh changes of a container take the place of the old ones.
+    pub(super) fn exchange(&self, id: ContainerId, home: &Home) -> io::Result<()> {
+        let fresh = home.fresh_upper();
+        rustix::fs::renameat_with(CWD, &fresh, CWD, home.upper(), RenameFlags::EXCHANGE)?;
+        self.disk.discard_path(&fresh, id, self.token())?;
+        // What the overlay noted there is about the files that are gone.
+        self.disk.discard_path(&home.work(), id, self.token())?;
+        home.ensure_work()?;
+        fs::File::open(home.dir())?.sync_all()
+    }
+
+    pub(super) fn origin(&self, source: Source) -> Result<Origin> {
         match source {
             Source::Container(id) => {
                 let home = self.disk.home(id);
@@ -192,20 +202,20 @@ impl Inner {
         }
     }
 
-    /// Does file system work from one container into another while the first, if there is one and it
+    /// Does file system work for a purpose while the container that it reads, if there is one and it
     /// runs, is frozen. In a task of its own: a caller who is dropped must not leave it frozen. What is
     /// `busy` is so until it runs again.
-    async fn held_still<T: Send + 'static>(
+    pub(super) async fn held_still<T: Send + 'static>(
         self: &Arc<Self>,
         what: &'static str,
-        (id, into): (Option<ContainerId>, Option<ContainerId>),
+        (id, purpose): (Option<ContainerId>, Purpose),
         busy: Vec<Busy>,
         work: impl FnOnce(&GiveUp) -> io::Result<T> + Send + 'static,
     ) -> Result<T> {
         let inner = Arc::clone(self);
         let task = self.tasks.spawn(async move {
             let _busy = busy;
-            let under_way = inner.copies.begin(id, into);
+            let under_way = inner.copies.begin(id, purpose);
             let (told, give_up) = (under_way.give_up(), under_way.give_up());
             let work = async {
                 match blocking(what, move || work(&give_up)).await {
@@ -261,16 +271,8 @@ impl Inner {
     }
 }
 
-/// The container to be frozen for a copy.
-fn origin_live(source: Source) -> Option<ContainerId> {
-    match source {
-        Source::Container(id) => Some(id),
-        Source::Snapshot(_) => None,
-    }
-}
-
 /// Two machines must not have one id; systemd makes a new one where there is none.
-fn forget_identity(upper: &Path) -> io::Result<()> {
+pub(super) fn forget_identity(upper: &Path) -> io::Result<()> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::open(upper, flags, Mode::empty())?;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;

@@ -10,11 +10,11 @@ use gantry_model::{
 };
 
 use super::{
-    shell,
+    archives, shell,
     world::{Inner, World},
 };
 use crate::{
-    Error, Exec, ExecOutput, Order, Result, Share, ShareFault, SnapshotInfo, Source, State,
+    Archive, Error, Exec, ExecOutput, Order, Result, Share, ShareFault, SnapshotInfo, Source, State,
 };
 
 /// Contents by path.
@@ -23,7 +23,8 @@ pub(super) type Files = BTreeMap<String, Bytes>;
 /// A snapshot.
 #[derive(Clone)]
 pub(super) struct Kept {
-    image: ImageName,
+    /// The image; none for what came in an archive, which is whole.
+    image: Option<ImageName>,
     files: Files,
 }
 
@@ -139,17 +140,44 @@ impl World {
         }
         let own = self.kept(Source::Container(id))?;
         let kept = self.kept(source)?;
-        if kept.image != own.image {
+        if let (Some(image), Some(own)) = (kept.image, own.image)
+            && image != own
+        {
             return Err(Error::failed("replacing the container's files", "another image"));
         }
+        self.fill(id, kept.files);
+        Ok(())
+    }
+
+    fn fill(&self, id: ContainerId, files: Files) {
         self.stop(id);
         if let Some(container) = self.inner().boxes.get_mut(&id) {
-            container.files = kept.files;
+            container.files = files;
             if container.state != State::Created {
                 container.state = State::Stopped;
             }
         }
+    }
+
+    pub(super) fn export(&self, source: Source) -> Result<Archive> {
+        Ok(archives::write(&self.kept(source)?.files))
+    }
+
+    pub(super) fn import(&self, order: &Order, files: Files) -> Result<()> {
+        self.inner().create(order, files)
+    }
+
+    pub(super) fn refill_with(&self, id: ContainerId, files: Files) -> Result<()> {
+        self.kept(Source::Container(id))?;
+        self.fill(id, files);
         Ok(())
+    }
+
+    pub(super) fn import_snapshot(&self, snapshot: SnapshotId, files: Files) -> SnapshotInfo {
+        let kept = Kept { image: None, files };
+        let bytes = kept.bytes();
+        self.inner().snapshots.insert(snapshot, kept);
+        SnapshotInfo { id: snapshot, bytes }
     }
 
     fn kept(&self, source: Source) -> Result<Kept> {
@@ -157,7 +185,10 @@ impl World {
         match source {
             Source::Container(id) => {
                 let container = inner.boxes.get(&id).ok_or(Error::NotFound { id })?;
-                Ok(Kept { image: container.order.image.clone(), files: container.files.clone() })
+                Ok(Kept {
+                    image: Some(container.order.image.clone()),
+                    files: container.files.clone(),
+                })
             }
             Source::Snapshot(snapshot) => {
                 inner.snapshots.get(&snapshot).cloned().ok_or(Error::NoSnapshot { snapshot })

@@ -8,6 +8,7 @@
 //! Of file systems it has what its own commands `tee <path>`, `cat <path>` and `rm <path>` use: a few
 //! small files for each container, so that snapshots and copies have something to keep.
 
+mod archives;
 mod files;
 mod shell;
 mod world;
@@ -22,9 +23,9 @@ use tokio::{
 };
 
 use crate::{
-    Attached, Enforced, Error, Exec, ExecOutput, Firewall, ImageInfo, Kvm, Observed, Order,
-    Outbound, PtyControl, PtySize, Result, Running, Runtime, Share, ShareFault, SnapshotInfo,
-    Source, State, Stats,
+    Archive, Attached, Enforced, Error, Exec, ExecOutput, Firewall, ImageInfo, Kvm, Observed,
+    Order, Outbound, PtyControl, PtySize, Result, Running, Runtime, Share, ShareFault,
+    SnapshotInfo, Source, State, Stats,
 };
 
 pub use world::{Call, World};
@@ -160,6 +161,43 @@ impl Runtime for Fake {
         let _busy = self.world.lock(id).await;
         self.world.enter(Call::Snapshot, id).await?;
         self.world.snapshot(id, snapshot)
+    }
+
+    async fn export(&self, source: Source) -> Result<Archive> {
+        self.world.enter_any(Call::Export).await?;
+        self.world.export(source)
+    }
+
+    async fn ensure_imported(&self, order: &Order, archive: Archive) -> Result<()> {
+        let _busy = self.world.lock(order.id).await;
+        self.world.enter(Call::Import, order.id).await?;
+        if self.world.observe(order.id).is_some() {
+            return Ok(());
+        }
+        self.world.import(order, archives::read("importing the container", archive).await?)
+    }
+
+    async fn ensure_refilled_from(&self, id: ContainerId, archive: Archive) -> Result<()> {
+        let _busy = self.world.lock(id).await;
+        self.world.enter(Call::Import, id).await?;
+        if self.world.observe(id).is_none() {
+            return Err(Error::NotFound { id });
+        }
+        let files = archives::read("replacing the container's files", archive).await?;
+        self.world.refill_with(id, files)
+    }
+
+    async fn ensure_snapshot_imported(
+        &self,
+        snapshot: SnapshotId,
+        archive: Archive,
+    ) -> Result<SnapshotInfo> {
+        self.world.enter_any(Call::Import).await?;
+        if let Some(kept) = self.world.snapshots().into_iter().find(|kept| kept.id == snapshot) {
+            return Ok(kept);
+        }
+        let files = archives::read("importing the snapshot", archive).await?;
+        Ok(self.world.import_snapshot(snapshot, files))
     }
 
     async fn ensure_snapshot_deleted(&self, snapshot: SnapshotId) -> Result<()> {

@@ -58,6 +58,10 @@ pub enum Call {
     Snapshot,
     /// `ensure_snapshot_deleted`.
     DeleteSnapshot,
+    /// `export`.
+    Export,
+    /// `ensure_imported`, `ensure_refilled_from` and `ensure_snapshot_imported`.
+    Import,
     /// `snapshots`.
     Snapshots,
     /// `list` and `observe`.

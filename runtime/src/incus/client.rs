@@ -12,7 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::TryStreamExt as _;
 use http::{HeaderMap, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Either, Full, Limited, StreamBody};
 use hyper::{body::Frame, client::conn::http1};
@@ -21,14 +21,14 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::UnixStream,
-    sync::mpsc,
 };
 use tokio_tungstenite::{
     WebSocketStream, client_async_with_config, tungstenite::protocol::WebSocketConfig,
 };
+use tokio_util::io::ReaderStream;
 
 use super::wire::{Envelope, Operation};
-use crate::{BoxError, Error};
+use crate::{Archive, BoxError, Error};
 
 /// How long Incus may take to answer a call that waits for nothing.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -41,9 +41,6 @@ const ANSWER_BYTES_MAX: usize = 64 << 20;
 
 /// The longest message of a stream, in bytes. Incus sends them in pieces of 128 KiB.
 const MESSAGE_BYTES_MAX: usize = 1 << 20;
-
-/// Pieces of a body to be sent.
-pub(super) type Pieces = mpsc::Receiver<io::Result<Bytes>>;
 
 /// A stream of messages.
 pub(super) type Socket = WebSocketStream<Hearing>;
@@ -259,13 +256,10 @@ impl Client {
     pub(super) async fn import(
         &self,
         properties: &str,
-        pieces: Pieces,
+        image: Archive,
         within: Duration,
     ) -> Result<String, Fault> {
-        let body: Stream = Box::pin(stream::unfold(pieces, |mut pieces: Pieces| async move {
-            let piece = pieces.recv().await?;
-            Some((piece.map(Frame::data), pieces))
-        }));
+        let body: Stream = Box::pin(ReaderStream::new(image).map_ok(Frame::data));
         let request = Request::post(self.uri("/1.0/images"))
             .header(header::HOST, "incus")
             .header(header::CONTENT_TYPE, "application/octet-stream")

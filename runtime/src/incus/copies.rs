@@ -20,7 +20,7 @@ use crate::{Error, Order, Result, SnapshotInfo, Source, State};
 
 impl Inner {
     /// The name of what a source is.
-    async fn origin(&self, source: Source) -> Result<Instance> {
+    pub(super) async fn origin(&self, source: Source) -> Result<Instance> {
         let (name, missing) = match source {
             Source::Container(id) => {
                 self.settle(id).await?;
@@ -36,7 +36,7 @@ impl Inner {
 
     /// Copies `from` to a new container `name`, which is not whole yet. A container that runs is
     /// frozen meanwhile.
-    async fn copy_of(
+    pub(super) async fn copy_of(
         &self,
         from: &Instance,
         name: &str,
@@ -81,7 +81,7 @@ impl Inner {
     }
 
     /// Makes a container whole.
-    async fn finish(&self, name: &str, keys: &[(&str, &str)]) -> Result<(), Fault> {
+    pub(super) async fn finish(&self, name: &str, keys: &[(&str, &str)]) -> Result<(), Fault> {
         let made = [(MADE, "true")];
         let keys = keys.iter().chain(&made);
         let config = keys.map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
@@ -107,7 +107,17 @@ impl Inner {
         let from = self.origin(Source::Container(id)).await?;
         let devices = instance::root_only(&self.config.pool);
         self.copy_of(&from, &name, Map::new(), devices, WHAT).await?;
-        let failed = |fault: Fault| fault.during(WHAT);
+        self.finish_snapshot(snapshot, WHAT).await
+    }
+
+    /// Makes a snapshot whole that has all files.
+    pub(super) async fn finish_snapshot(
+        &self,
+        snapshot: SnapshotId,
+        what: &'static str,
+    ) -> Result<SnapshotInfo> {
+        let name = instance::snapshot_name(snapshot);
+        let failed = |fault: Fault| fault.during(what);
         let usage: Usage =
             self.client.get(&format!("/1.0/instances/{name}/state")).await.map_err(failed)?;
         let root = usage.disk.as_ref().and_then(|disks| disks.get("root"));
@@ -176,10 +186,22 @@ impl Inner {
         let old = self.origin(Source::Container(id)).await?;
         let from = self.origin(source).await?;
         self.stop(id, Duration::ZERO).await?;
+        let (fresh, config, devices) = self.prepare_refill(id, &old, WHAT).await?;
+        self.copy_of(&from, &fresh, config, devices, WHAT).await?;
+        self.finish_refill(id, &old, WHAT).await
+    }
+
+    /// What the container is to be like that takes a stopped one's place: its name, keys and devices.
+    pub(super) async fn prepare_refill(
+        &self,
+        id: ContainerId,
+        old: &Instance,
+        what: &'static str,
+    ) -> Result<(String, Map, BTreeMap<String, Map>)> {
         let fresh = instance::fresh_name(id);
         self.discard(&fresh).await?;
-        let address = instance::address(&old)
-            .ok_or_else(|| Error::failed(WHAT, "the key of its address is gone"))?;
+        let address = instance::address(old)
+            .ok_or_else(|| Error::failed(what, "the key of its address is gone"))?;
         let kept = |key: &&String| !key.starts_with("volatile.") && !key.starts_with("image.");
         let kept = old.config.keys().filter(kept);
         let mut config: Map =
@@ -193,9 +215,18 @@ impl Inner {
         let bridge = &self.config.network.bridge;
         let devices =
             instance::devices(&self.config.pool, bridge, address, instance::Mounted::default());
-        self.copy_of(&from, &fresh, config, devices, WHAT).await?;
-        let failed = |fault: Fault| fault.during(WHAT);
-        self.finish(&fresh, &[]).await.map_err(failed)?;
+        Ok((fresh, config, devices))
+    }
+
+    /// Has the container that has all files take the other's place.
+    pub(super) async fn finish_refill(
+        &self,
+        id: ContainerId,
+        old: &Instance,
+        what: &'static str,
+    ) -> Result<()> {
+        let finished = self.finish(&instance::fresh_name(id), &[]).await;
+        finished.map_err(|fault| fault.during(what))?;
         self.discard(&old.name).await?;
         self.settle(id).await
     }

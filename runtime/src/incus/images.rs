@@ -1,19 +1,20 @@
 //! Images: built, or unpacked from a tarball, like those of the embedded runtime, in one cache with
 //! it, then handed to Incus once for each content.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
-use tokio::sync::{Mutex, mpsc};
-use tokio_util::task::TaskTracker;
+use tokio::sync::Mutex;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     client::{Client, Fault},
-    pack::pack,
     wire::Image,
 };
 use crate::{
     Error, Order, Result,
+    archive::{Notes, Tree, Writer, pack, pipe},
     embedded::image::{Freshness, Images, ImagesConfig, Mapping, Rootfs},
+    tree::open_dir,
 };
 
 /// How long Incus may take to store an image.
@@ -23,8 +24,9 @@ const IMPORT_TIMEOUT: Duration = Duration::from_mins(10);
 const IMPORT_TRIES: u32 = 5;
 const IMPORT_PAUSE: Duration = Duration::from_millis(500);
 
-/// How many pieces of an image wait to be sent.
-const PIECES_MAX: usize = 4;
+/// What Incus expects in an image: the file that says what it is, and the directory of its files.
+pub(super) const METADATA: &str = "metadata.yaml";
+pub(super) const FILES: &str = "rootfs";
 
 /// Properties of our images: what is in it, and what it was asked for as.
 const CONTENT: &str = "gantry.content";
@@ -35,14 +37,16 @@ const NAME: &str = "gantry.name";
 pub(super) struct Store {
     built: Images,
     mapping: Mapping,
+    /// Where notes are made while one is packed.
+    scratch: PathBuf,
     /// Held while one is handed over, so that none is twice.
     importing: Mutex<()>,
 }
 
 impl Store {
-    pub(super) async fn open(config: ImagesConfig) -> Result<Self> {
+    pub(super) async fn open(config: ImagesConfig, scratch: PathBuf) -> Result<Self> {
         let mapping = config.mapping;
-        Ok(Self { built: Images::open(config).await?, mapping, importing: Mutex::new(()) })
+        Ok(Self { built: Images::open(config).await?, mapping, scratch, importing: Mutex::new(()) })
     }
 
     /// The images as they are built.
@@ -109,11 +113,24 @@ impl Store {
             std::env::consts::ARCH,
             rootfs.digest,
         );
-        let (sender, pieces) = mpsc::channel(PIECES_MAX);
+        let (mut sink, image) = pipe(CancellationToken::new());
         let (path, mapping) = (rootfs.path.clone(), self.mapping);
-        // Ends when the pieces are read to their end, or nobody reads them any more.
-        tasks.spawn_blocking(move || pack(&path, mapping, &metadata, &sender));
+        // One at a time.
+        let notes = self.scratch.join("image");
+        // Ends when the image is read to its end, or nobody reads it any more.
+        tasks.spawn_blocking(move || {
+            let write = || {
+                let notes = Notes::begin(notes)?;
+                let mut writer = Writer::new(&mut sink, FILES);
+                writer.add_beside(METADATA, metadata.as_bytes())?;
+                let root = open_dir(rustix::fs::CWD, &path)?;
+                pack(Tree { root, mapping, without: &[], notes: &notes }, &mut writer)?;
+                writer.finish().map(drop)
+            };
+            let written = write();
+            sink.end(written);
+        });
         let properties = format!("{CONTENT}={}&{NAME}={name}", rootfs.digest);
-        client.import(&properties, pieces, IMPORT_TIMEOUT).await
+        client.import(&properties, image, IMPORT_TIMEOUT).await
     }
 }

@@ -5,9 +5,11 @@ use std::{collections::BTreeMap, net::Ipv4Addr, path::Path};
 use gantry_model::{ContainerId, SnapshotId, share::MOUNT_DIR};
 use sha2::{Digest as _, Sha256};
 
-use super::wire::{Instance, Map};
+use super::wire::{IdRange, Instance, Map};
 use crate::{
-    Observed, Order, State, kvm,
+    Observed, Order, State,
+    embedded::image::Mapping,
+    kvm,
     network::{Network, hardware, link_name},
 };
 
@@ -91,6 +93,44 @@ pub(super) fn snapshot_name(id: SnapshotId) -> String {
 /// The snapshot that has a name.
 pub(super) fn snapshot(name: &str) -> Option<SnapshotId> {
     name.strip_prefix("s-")?.parse().ok()
+}
+
+/// Incus' name of what is being read as an archive.
+pub(super) fn export_name(token: u64) -> String {
+    format!("e-{token:x}")
+}
+
+/// Whether it is that.
+pub(super) fn is_export(name: &str) -> bool {
+    name.starts_with("e-")
+}
+
+/// How the owners of its files are kept on disk.
+pub(super) fn on_disk(instance: &Instance) -> Result<Mapping, String> {
+    let key = instance.config.get("volatile.last_state.idmap");
+    let ranges = key.map_or("", String::as_str).trim();
+    let ranges: Vec<IdRange> = if ranges.is_empty() {
+        Vec::new()
+    } else {
+        serde_json::from_str(ranges).map_err(|error| format!("its map of ids: {error}"))?
+    };
+    let one = |is_it: fn(&IdRange) -> bool| -> Result<Option<Mapping>, String> {
+        let mut found = ranges.iter().filter(|range| is_it(range));
+        match (found.next(), found.next()) {
+            (None, _) => Ok(None),
+            (Some(IdRange { nsid: 0, hostid, maprange, .. }), None) => {
+                let size = u32::try_from(*maprange).unwrap_or(u32::MAX);
+                Ok(Some(Mapping { base: *hostid, size }))
+            }
+            (Some(_), _) => Err(format!("its map of ids is no single range: {ranges:?}")),
+        }
+    };
+    match (one(|range| range.isuid)?, one(|range| range.isgid)?) {
+        // They are kept as the container sees them.
+        (None, None) => Ok(Mapping { base: 0, size: u32::MAX }),
+        (Some(users), Some(groups)) if users == groups => Ok(users),
+        _ => Err(format!("its users and groups have different maps: {ranges:?}")),
+    }
 }
 
 /// Whether it is whole.
@@ -334,6 +374,33 @@ mod tests {
         assert_eq!(observed(&instance("Running", &[])), None);
         let foreign = Instance { name: "web".to_owned(), ..instance("Running", &[(MADE, "true")]) };
         assert_eq!(observed(&foreign), None);
+    }
+
+    #[test]
+    fn owners_are_on_disk_as_seen_or_in_one_range() {
+        let of = |map: &str| on_disk(&instance("Stopped", &[("volatile.last_state.idmap", map)]));
+        for plain in ["", "[]"] {
+            assert_eq!(of(plain), Ok(Mapping { base: 0, size: u32::MAX }));
+        }
+        let range = |user: bool, group: bool, host: u32| {
+            format!(
+                r#"{{"Isuid":{user},"Isgid":{group},"Hostid":{host},"Nsid":0,"Maprange":65536}}"#
+            )
+        };
+        let want = Mapping { base: 1_000_000, size: 65_536 };
+        for shifted in [
+            format!("[{},{}]", range(true, false, 1_000_000), range(false, true, 1_000_000)),
+            format!("[{}]", range(true, true, 1_000_000)),
+        ] {
+            assert_eq!(of(&shifted), Ok(want));
+        }
+        for odd in [
+            "x".to_owned(),
+            format!("[{}]", range(true, false, 1)),
+            format!("[{},{}]", range(true, true, 1), range(true, true, 70_000)),
+        ] {
+            assert!(of(&odd).is_err(), "{odd}");
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::{
     net::{IpAddr, Ipv4Addr},
     os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
 
@@ -62,6 +62,8 @@ pub(super) struct Inner {
     pub(super) held: Held,
     /// What containers see of each other.
     pub(super) shares: Shares,
+    /// The number of the next thing that is not a container's.
+    pub(super) tokens: AtomicU64,
     pub(super) tasks: TaskTracker,
     pub(super) shutdown: CancellationToken,
 }
@@ -157,25 +159,22 @@ impl Inner {
         made.ok_or_else(|| Error::failed(WHAT, "it vanished as soon as it was made"))
     }
 
-    async fn make(
+    /// Makes it of an image.
+    pub(super) async fn make(
         &self,
         id: ContainerId,
         fingerprint: &str,
         address: Ipv4Addr,
     ) -> Result<(), Fault> {
         let Config { pool, network, .. } = &self.config;
+        let devices = instance::devices(pool, &network.bridge, address, Mounted::default());
         let new = NewInstance {
             name: &instance::name(id),
             kind: "container",
-            source: Origin {
-                kind: "image",
-                fingerprint: Some(fingerprint),
-                source: None,
-                instance_only: true,
-            },
+            source: Origin::image(fingerprint),
             profiles: [],
             config: instance::fixed(address),
-            devices: instance::devices(pool, &network.bridge, address, Mounted::default()),
+            devices,
         };
         self.client.change(Method::POST, "/1.0/instances", Some(&new), CREATE_TIMEOUT).await?;
         let patch = Patch { config: [(MADE.to_owned(), "true".to_owned())].into() };

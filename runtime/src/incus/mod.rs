@@ -16,13 +16,18 @@ mod guest;
 mod images;
 mod instance;
 mod lifecycle;
-mod pack;
 mod share;
 mod stats;
 mod terminal;
+mod transfer;
 mod wire;
 
-use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use gantry_model::{Chain, ContainerId, ShareId, SnapshotId};
@@ -41,8 +46,9 @@ use self::{
     wire::{Image, Map, Pool, Project, Server},
 };
 use crate::{
-    Attached, Enforced, Error, Exec, ExecOutput, Firewall, ImageInfo, Kvm, Observed, Order,
-    Outbound, PtySize, Result, Running, Runtime, Share, ShareFault, SnapshotInfo, Source, Stats,
+    Archive, Attached, Enforced, Error, Exec, ExecOutput, Firewall, ImageInfo, Kvm, Observed,
+    Order, Outbound, PtySize, Result, Running, Runtime, Share, ShareFault, SnapshotInfo, Source,
+    Stats,
     embedded::{image::Images, preflight},
     locks::{Busy, Held, Locks},
     network::Network,
@@ -85,7 +91,8 @@ impl Incus {
         let tasks = TaskTracker::new();
         let network = Network::open(&config.network, nft, &tasks).await?;
         let inner = Arc::new(Inner {
-            images: Store::open(config.images.clone()).await?,
+            images: Store::open(config.images.clone(), config.dir.join(transfer::SCRATCH)).await?,
+            tokens: AtomicU64::new(0),
             locks: Locks::default(),
             snapshot_locks: Locks::default(),
             boot_id: boot_id.trim().to_owned(),
@@ -109,6 +116,7 @@ impl Incus {
     /// Finds the containers of an earlier runtime.
     async fn adopt(&self) -> Result<()> {
         let mut addresses = Vec::new();
+        self.inner.remove_unfinished().await?;
         for instance in self.inner.instances().await? {
             let id = instance::id(&instance.name).or_else(|| instance::fresh(&instance.name));
             let Some(id) = id else {
@@ -384,6 +392,66 @@ impl Runtime for Incus {
         let work = async move {
             let _busy = busy;
             inner.snapshot(id, snapshot).await
+        };
+        self.inner.detached(work).await
+    }
+
+    async fn export(&self, source: Source) -> Result<Archive> {
+        let busy = match source {
+            Source::Container(id) => self.inner.locks.lock(id).await,
+            Source::Snapshot(snapshot) => self.inner.snapshot_locks.lock(snapshot).await,
+        };
+        let inner = Arc::clone(&self.inner);
+        let work = async move {
+            let _busy = busy;
+            inner.export(source).await
+        };
+        self.inner.detached(work).await
+    }
+
+    async fn ensure_imported(&self, order: &Order, archive: Archive) -> Result<()> {
+        if self.inner.observed(order.id).await?.is_some() {
+            return Ok(());
+        }
+        // Without the lock: how long it takes is up to where the archive comes from.
+        let image = self.inner.upload("importing the container", archive).await?;
+        let busy = self.inner.locks.lock(order.id).await;
+        let (inner, order) = (Arc::clone(&self.inner), order.clone());
+        let work = async move {
+            let _busy = busy;
+            inner.import(&order, &image).await
+        };
+        self.inner.detached(work).await
+    }
+
+    async fn ensure_refilled_from(&self, id: ContainerId, archive: Archive) -> Result<()> {
+        if self.inner.observed(id).await?.is_none() {
+            return Err(Error::NotFound { id });
+        }
+        let image = self.inner.upload("replacing the container's files", archive).await?;
+        let busy = self.inner.locks.lock(id).await;
+        let inner = Arc::clone(&self.inner);
+        let work = async move {
+            let _busy = busy;
+            inner.refill_from(id, &image).await
+        };
+        self.inner.detached(work).await
+    }
+
+    async fn ensure_snapshot_imported(
+        &self,
+        snapshot: SnapshotId,
+        archive: Archive,
+    ) -> Result<SnapshotInfo> {
+        if let Some(kept) = self.inner.kept(snapshot).await? {
+            return Ok(kept);
+        }
+        let image = self.inner.upload("importing the snapshot", archive).await?;
+        let busy = self.inner.snapshot_locks.lock(snapshot).await;
+        let inner = Arc::clone(&self.inner);
+        let work = async move {
+            let _busy = busy;
+            inner.import_snapshot(snapshot, &image).await
         };
         self.inner.detached(work).await
     }

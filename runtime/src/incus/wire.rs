@@ -68,6 +68,17 @@ pub(super) struct Instance {
     pub(super) config: Map,
 }
 
+/// Ids of a container, one after the other, and which of the host they are.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct IdRange {
+    pub(super) isuid: bool,
+    pub(super) isgid: bool,
+    pub(super) hostid: u32,
+    pub(super) nsid: u32,
+    pub(super) maprange: u64,
+}
+
 /// A container, to be made.
 #[derive(Debug, Serialize)]
 pub(super) struct NewInstance<'a> {
@@ -94,6 +105,13 @@ pub(super) struct Origin<'a> {
     pub(super) source: Option<&'a str>,
     /// Whether its snapshots stay behind.
     pub(super) instance_only: bool,
+}
+
+impl<'a> Origin<'a> {
+    /// An image.
+    pub(super) fn image(fingerprint: &'a str) -> Self {
+        Self { kind: "image", fingerprint: Some(fingerprint), source: None, instance_only: true }
+    }
 }
 
 /// Another name for a container.

@@ -1,5 +1,7 @@
 //! What every runtime promises, as functions over the port. Each backend's test file runs them all.
 
+pub(crate) mod archives;
+
 use std::{collections::BTreeMap, net::IpAddr, pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
@@ -11,6 +13,11 @@ use gantry_runtime::{
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     time::timeout,
+};
+
+pub(crate) use archives::{
+    an_archive_becomes_a_container_of_its_own, an_archive_needs_a_source_that_exists,
+    an_archive_refills_containers_and_becomes_snapshots, of_a_part_of_an_archive_nothing_is_made,
 };
 
 /// Longer than anything here may take.
@@ -52,6 +59,10 @@ macro_rules! contract {
             a_copy_is_refreshed_from_its_source
             copies_need_a_source_that_exists
             kvm_is_there_where_it_is_ordered_and_offered_only
+            an_archive_becomes_a_container_of_its_own
+            an_archive_refills_containers_and_becomes_snapshots
+            of_a_part_of_an_archive_nothing_is_made
+            an_archive_needs_a_source_that_exists
             the_next_runtime_finds_what_the_last_one_left
         }
     };

@@ -28,6 +28,8 @@ mod outbound;
 mod shares;
 mod snapshots;
 mod system;
+#[path = "../transfer/mod.rs"]
+mod transfer;
 #[path = "../world/mod.rs"]
 mod world;
 
@@ -82,5 +84,10 @@ tests! {
     snapshots::interrupted_snapshots_and_restorations_are_completed
     snapshots::what_an_interrupted_snapshot_left_is_removed
     snapshots::images_of_snapshots_are_not_removed
+    snapshots::what_interrupted_archives_left_is_removed
+    snapshots::nothing_of_the_image_shows_through_an_archive
+    snapshots::what_comes_from_elsewhere_is_given_up
+    transfer::what_is_in_an_archive_arrives
+    transfer::a_hostile_archive_reaches_nothing
     system::systemd_boots_serves_and_powers_off
 }

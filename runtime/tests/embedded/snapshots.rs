@@ -3,11 +3,15 @@
 use std::time::Duration;
 
 use gantry_model::{ContainerId, SnapshotId};
-use gantry_runtime::{Order, Runtime as _, Source, State};
-use tokio::time::timeout;
+use gantry_runtime::{Archive, Error, Order, Runtime as _, Source, State};
+use tokio::{io::AsyncReadExt as _, time::timeout};
 
 use crate::{
-    contract::{Host as _, order},
+    contract::{
+        Host as _,
+        archives::{archive, octets},
+        order, until,
+    },
     machine::Machine,
 };
 
@@ -114,4 +118,72 @@ pub(crate) async fn images_of_snapshots_are_not_removed(machine: &mut Machine) {
     runtime.ensure_deleted(order.id).await.unwrap();
     runtime.ensure_snapshot_deleted(snapshot(1)).await.unwrap();
     assert_eq!(runtime.prune_images().await.unwrap(), 1);
+}
+
+/// Cut off after ever longer times; the runtime is replaced as after a crash.
+pub(crate) async fn what_interrupted_archives_left_is_removed(machine: &mut Machine) {
+    let (one, two) = (order(machine, 1), order(machine, 2));
+    machine.runtime().ensure_running(&one).await.unwrap();
+    machine.shell(1, "echo kept >/root/note").await;
+    let whole = octets(machine.runtime().export(Source::Container(one.id)).await.unwrap()).await;
+    let exports = machine.config.dir.join("exports");
+    for round in 0_u8..4 {
+        let limit = Duration::from_millis(u64::from(round) * 15);
+        let runtime = machine.runtime();
+        let exported = timeout(limit, runtime.export(Source::Container(one.id))).await;
+        let imported = timeout(limit, runtime.ensure_imported(&two, archive(&whole))).await;
+        drop((runtime, exported, imported));
+        let runtime = machine.restart().await;
+        assert_eq!(std::fs::read_dir(&exports).unwrap().count(), 0, "nothing is left");
+        let state = runtime.observe(one.id).await.unwrap().unwrap().state;
+        assert_eq!(state, State::Running, "nobody is left frozen");
+        runtime.ensure_imported(&two, archive(&whole)).await.unwrap();
+        runtime.ensure_running(&two).await.unwrap();
+        assert_eq!(machine.shell(2, "cat /root/note").await, "kept");
+        runtime.ensure_deleted(two.id).await.unwrap();
+    }
+    // An archive that nobody reads on is not kept, nor one that is made while nobody looks.
+    let mut archive = machine.runtime().export(Source::Container(one.id)).await.unwrap();
+    archive.read_exact(&mut [0; 512]).await.unwrap();
+    assert_eq!(std::fs::read_dir(&exports).unwrap().count(), 1);
+    drop(archive);
+    until("it is removed", async || std::fs::read_dir(&exports).unwrap().count() == 0).await;
+}
+
+/// A container whose files come from elsewhere keeps its image, of which nothing is seen any more.
+pub(crate) async fn nothing_of_the_image_shows_through_an_archive(machine: &mut Machine) {
+    let (runtime, one, two) = (machine.runtime(), order(machine, 1), order(machine, 2));
+    runtime.ensure_running(&two).await.unwrap();
+    machine.shell(2, "rm -r /root /etc/passwd; echo file >/root").await;
+    let octets = octets(runtime.export(Source::Container(two.id)).await.unwrap()).await;
+    machine.shell(2, "rm /root").await;
+    let without = runtime.export(Source::Container(two.id)).await.unwrap();
+    let look = "ls -d /etc/passwd /root 2>/dev/null";
+    runtime.ensure_running(&one).await.unwrap();
+    assert_eq!(machine.shell(1, look).await, "/etc/passwd\n/root");
+    runtime.ensure_refilled_from(one.id, archive(&octets)).await.unwrap();
+    runtime.ensure_running(&one).await.unwrap();
+    assert_eq!(machine.shell(1, &format!("{look}; cat /root")).await, "/root\nfile");
+    runtime.ensure_refilled_from(one.id, without).await.unwrap();
+    runtime.ensure_running(&one).await.unwrap();
+    assert_eq!(machine.shell(1, look).await, "");
+    runtime.ensure_snapshot(one.id, snapshot(1)).await.unwrap();
+    let again = runtime.export(Source::Snapshot(snapshot(1))).await.unwrap();
+    runtime.ensure_refilled_from(two.id, again).await.unwrap();
+    runtime.ensure_running(&two).await.unwrap();
+    assert_eq!(machine.shell(2, &format!("{look}; stat -c %a /")).await, "755");
+}
+
+/// A copy to elsewhere waits for the container's owner.
+pub(crate) async fn what_comes_from_elsewhere_is_given_up(machine: &mut Machine) {
+    let (runtime, two) = (machine.runtime(), order(machine, 2));
+    let (stuck, _open) = tokio::io::duplex(1024);
+    let imported = runtime.ensure_imported(&two, Archive::new(stuck));
+    let deleted = async {
+        until("it begins", async || machine.home(2).exists()).await;
+        runtime.ensure_deleted(two.id).await.unwrap();
+    };
+    let (imported, ()) = tokio::join!(imported, deleted);
+    assert!(matches!(imported, Err(Error::GivenUp { .. })), "{imported:?}");
+    assert!(!machine.home(2).exists());
 }

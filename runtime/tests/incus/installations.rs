@@ -2,11 +2,12 @@
 
 use std::process::Command;
 
-use gantry_runtime::{Error, State, incus::Incus};
+use gantry_runtime::{Error, Order, Source, State, incus::Incus};
 use serde_json::{Value, json};
+use tokio::io::AsyncReadExt as _;
 
 use crate::{
-    contract::{Host as _, order},
+    contract::{Host as _, order, until},
     machine::Machine,
 };
 
@@ -85,4 +86,57 @@ pub(crate) async fn what_an_interrupted_creation_left_is_made_anew(machine: &mut
     let running = runtime.ensure_running(&order).await.unwrap();
     assert_ne!(running, before, "its address rests");
     assert_eq!(machine.shell(1, "echo whole").await, "whole");
+}
+
+/// What is of archives in the project: copies to be read, and images that came in.
+fn of_archives(machine: &Machine) -> Vec<String> {
+    let all = incus(machine, "GET", "/1.0/instances", &Value::Null);
+    let names = all["metadata"].as_array().unwrap().iter();
+    let copies = names.filter_map(|url| url.as_str().filter(|url| url.contains("/e-")));
+    let images = incus(machine, "GET", "/1.0/images?recursion=1", &Value::Null);
+    let images = images["metadata"].as_array().unwrap().iter();
+    let images = images.filter(|image| image["properties"]["gantry.archive"].is_string());
+    let images = images.map(|image| image["fingerprint"].to_string());
+    copies.map(str::to_owned).chain(images).collect()
+}
+
+pub(crate) async fn what_interrupted_archives_left_is_removed(machine: &mut Machine) {
+    let (runtime, order) = (machine.runtime(), order(machine, 1));
+    runtime.ensure_created(&order).await.unwrap();
+    let source = Source::Container(order.id);
+    let mut exported = runtime.export(source).await.unwrap();
+    exported.read_exact(&mut [0; 512]).await.unwrap();
+    assert_eq!(of_archives(machine).len(), 1);
+    drop(exported);
+    until("it is removed", async || of_archives(machine).is_empty()).await;
+    let other = Order { id: gantry_model::ContainerId::from_bytes([2; 12]), ..order.clone() };
+    let exported = runtime.export(source).await.unwrap();
+    runtime.ensure_imported(&other, exported).await.unwrap();
+    until("nothing is left", async || of_archives(machine).is_empty()).await;
+
+    // As a process that was killed leaves them.
+    let copy =
+        json!({"name": "e-1", "source": {"type": "copy", "source": format!("g-{}", order.id)}});
+    let begun = incus(machine, "POST", "/1.0/instances", &copy);
+    let path = format!("{}/wait", begun["operation"].as_str().unwrap());
+    assert_eq!(incus(machine, "GET", &path, &Value::Null)["metadata"]["status_code"], 200);
+    let images = incus(machine, "GET", "/1.0/images", &Value::Null);
+    let path = images["metadata"][0].as_str().unwrap().to_owned();
+    let marked = json!({"properties": {"gantry.archive": "1"}});
+    assert_eq!(incus(machine, "PATCH", &path, &marked)["type"], "sync");
+    assert_eq!(of_archives(machine).len(), 2);
+    drop(runtime);
+    let runtime = machine.restart().await;
+    assert_eq!(of_archives(machine), Vec::<String>::new());
+    assert_eq!(runtime.list().await.unwrap().len(), 2);
+}
+
+pub(crate) async fn a_container_goes_to_another_kind_of_runtime_and_back(machine: &mut Machine) {
+    let there = (machine.runtime(), order(machine, 1));
+    crate::embedded::run(async |here| {
+        let first = (here.runtime(), order(here, 1));
+        let last = (here.runtime(), order(here, 2));
+        crate::transfer::all_arrives(&[first, there.clone(), last]).await;
+    })
+    .await;
 }

@@ -17,6 +17,9 @@
 mod busybox;
 #[path = "../contract/mod.rs"]
 mod contract;
+#[expect(dead_code, reason = "the tests of that runtime use all of it")]
+#[path = "../embedded/machine.rs"]
+mod embedded;
 #[path = "../firewall/mod.rs"]
 mod firewall;
 mod inside;
@@ -27,6 +30,8 @@ mod network;
 mod outbound;
 #[path = "../shares/mod.rs"]
 mod shares;
+#[path = "../transfer/mod.rs"]
+mod transfer;
 #[path = "../world/mod.rs"]
 mod world;
 
@@ -35,6 +40,11 @@ mod dir {
     use crate::{contract, machine::on_dir};
 
     contract!(on_dir);
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_is_in_an_archive_arrives() {
+        on_dir(async |machine| crate::transfer::what_is_in_an_archive_arrives(machine).await).await;
+    }
 }
 
 /// Every file system a clone.
@@ -70,4 +80,8 @@ tests! {
     installations::two_of_them_do_not_see_each_other
     installations::an_image_is_handed_over_once
     installations::what_an_interrupted_creation_left_is_made_anew
+    installations::what_interrupted_archives_left_is_removed
+    installations::a_container_goes_to_another_kind_of_runtime_and_back
+    transfer::what_is_in_an_archive_arrives
+    transfer::a_hostile_archive_reaches_nothing
 }

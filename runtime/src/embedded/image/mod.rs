@@ -40,6 +40,7 @@ use gantry_model::container::ImageName;
 use reqwest::Url;
 use tokio::sync::watch;
 
+pub(crate) use self::unpack::namespaced;
 use self::{
     build::Builder,
     cache::Cache,

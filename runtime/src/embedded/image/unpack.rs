@@ -335,7 +335,7 @@ fn xattrs<R: Read>(
 ///
 /// The form (`linux/capability.h`), all little-endian: a word with the revision in its top byte and
 /// the effective flag in bit 0, two pairs of words with the sets and, in revision 3, the id.
-fn namespaced(value: &[u8], mapping: Mapping) -> io::Result<Vec<u8>> {
+pub(crate) fn namespaced(value: &[u8], mapping: Mapping) -> io::Result<Vec<u8>> {
     let bad = || io::Error::new(ErrorKind::InvalidData, "its file capability is malformed");
     let (head, rest) = value.split_first_chunk::<4>().ok_or_else(bad)?;
     let head = u32::from_le_bytes(*head);

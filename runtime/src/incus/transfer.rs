@@ -1,0 +1,300 @@
+//! Archives of whole file systems, out and in.
+//!
+//! What is read as an archive is a private copy (`e-<number>`), whose files are read where Incus keeps
+//! them. What comes in as an archive is handed over as an image, of which one container is made; then the image is
+//! removed. Both may be left by a crash, and are removed by the next start.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    path::PathBuf,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use gantry_model::{ContainerId, SnapshotId};
+use http::Method;
+
+use super::{
+    client::Fault,
+    images::{FILES, METADATA},
+    instance,
+    lifecycle::{CHANGE_TIMEOUT, Inner},
+    wire::{Image, Instance, Map, NewInstance, Origin},
+};
+use crate::{
+    Archive, Error, Order, Result, SnapshotInfo, Source,
+    archive::{Blocking, MOUNTED, Notes, Reader, Tree, Writer, forgetful, pack, pipe},
+    tree::open_dir,
+};
+
+/// Where notes are made, below the runtime's directory.
+pub(super) const SCRATCH: &str = "archives";
+
+/// How long it may take to take an archive in, or to make a container of it: it comes from elsewhere, and
+/// is as large as a container may be.
+const TRANSFER_TIMEOUT: Duration = Duration::from_hours(12);
+
+/// How much of an archive is read at once, in bytes.
+const PIECE_BYTES: usize = 256 << 10;
+
+/// A property of images that are archives.
+const ARCHIVE: &str = "gantry.archive";
+
+/// A private copy. Removed when it is dropped.
+struct Kept {
+    inner: Arc<Inner>,
+    name: String,
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        let (inner, name) = (Arc::clone(&self.inner), std::mem::take(&mut self.name));
+        self.inner.later(async move { inner.discard(&name).await });
+    }
+}
+
+/// An archive that Incus has as an image. Removed when it is dropped.
+pub(super) struct Upload {
+    inner: Arc<Inner>,
+    fingerprint: String,
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        let (inner, fingerprint) = (Arc::clone(&self.inner), std::mem::take(&mut self.fingerprint));
+        self.inner.later(async move { inner.remove_image(&fingerprint).await });
+    }
+}
+
+impl Inner {
+    fn token(&self) -> u64 {
+        (u64::from(std::process::id()) << 32) | self.tokens.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Has something removed; what stays is removed by the next start.
+    fn later(self: &Arc<Self>, removal: impl Future<Output = Result<()>> + Send + 'static) {
+        if let Ok(handle) = tokio::runtime::Handle::try_current() {
+            let logged = async move {
+                if let Err(error) = removal.await {
+                    tracing::warn!(%error, "what an archive was made of stays for now");
+                }
+            };
+            self.tasks.spawn_on(logged, &handle);
+        }
+    }
+
+    async fn remove_image(&self, fingerprint: &str) -> Result<()> {
+        let path = format!("/1.0/images/{fingerprint}");
+        match self.client.change(Method::DELETE, &path, None::<&()>, CHANGE_TIMEOUT).await {
+            Err(fault) if fault.is_missing() => Ok(()),
+            other => other.map_err(|fault| fault.during("removing an archive")),
+        }
+    }
+
+    /// Removes what interrupted calls have left.
+    pub(super) async fn remove_unfinished(&self) -> Result<()> {
+        const WHAT: &str = "removing what interrupted calls have left";
+        for left in self.instances().await?.iter().filter(|left| instance::is_export(&left.name)) {
+            tracing::info!(name = left.name, "removing what was read as an archive");
+            self.discard(&left.name).await?;
+        }
+        let images: Vec<Image> = self
+            .client
+            .get("/1.0/images?recursion=1")
+            .await
+            .map_err(|fault: Fault| fault.during(WHAT))?;
+        for left in images.iter().filter(|image| image.properties.contains_key(ARCHIVE)) {
+            tracing::info!(image = left.fingerprint, "removing an archive");
+            self.remove_image(&left.fingerprint).await?;
+        }
+        let scratch = self.config.dir.join(SCRATCH);
+        match std::fs::remove_dir_all(scratch) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(Error::failed(WHAT, error))
+            }
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Where Incus keeps the files of a container that does not run.
+    fn files(&self, name: &str) -> io::Result<PathBuf> {
+        let socket = self.config.socket.canonicalize()?;
+        let dir = socket.parent().unwrap_or(&socket);
+        let whole = format!("{}_{name}", self.config.project);
+        Ok(dir
+            .join("storage-pools")
+            .join(&self.config.pool)
+            .join("containers")
+            .join(whole)
+            .join("rootfs"))
+    }
+
+    /// The whole file system of a source.
+    pub(super) async fn export(self: &Arc<Self>, source: Source) -> Result<Archive> {
+        const WHAT: &str = "keeping the files for an archive";
+        let from = self.origin(source).await?;
+        let token = self.token();
+        let kept = Kept { inner: Arc::clone(self), name: instance::export_name(token) };
+        let devices = instance::root_only(&self.config.pool);
+        self.copy_of(&from, &kept.name, Map::new(), devices, WHAT).await?;
+        let copy = self.named(&kept.name).await?;
+        let copy = copy.ok_or_else(|| Error::failed(WHAT, "it vanished as soon as it was made"))?;
+        let mapping = instance::on_disk(&copy).map_err(|text| Error::failed(WHAT, text))?;
+        let files = self.files(&kept.name).map_err(|error| Error::failed(WHAT, error))?;
+        let root = open_dir(rustix::fs::CWD, &files).map_err(|error| {
+            let text = format!(
+                "the files are not at {}, where storage of the kinds dir and btrfs has them: {error}",
+                files.display()
+            );
+            Error::failed(WHAT, text)
+        })?;
+        let notes = self.config.dir.join(SCRATCH).join(format!("{token:x}"));
+        let (mut sink, archive) = pipe(self.shutdown.clone());
+        self.tasks.spawn_blocking(move || {
+            let write = || {
+                let notes = Notes::begin(notes)?;
+                let mut writer = Writer::new(&mut sink, ".");
+                pack(Tree { root, mapping, without: MOUNTED, notes: &notes }, &mut writer)?;
+                writer.finish().map(drop)
+            };
+            let written = write();
+            drop(kept);
+            sink.end(written);
+        });
+        Ok(archive)
+    }
+
+    /// Hands an archive over. What does not come to its end, or is none, is not kept, nor what nobody
+    /// waits for.
+    pub(super) async fn upload(
+        self: &Arc<Self>,
+        what: &'static str,
+        archive: Archive,
+    ) -> Result<Upload> {
+        let unwanted = self.shutdown.child_token();
+        let _wanted = unwanted.clone().drop_guard();
+        let inner = Arc::clone(self);
+        let work = async move {
+            let token = inner.token();
+            // With the number, so that the same archive twice is two images.
+            let metadata = format!(
+                "architecture: {}\ncreation_date: 1\nproperties:\n  {ARCHIVE}: \"{token:x}\"\n",
+                std::env::consts::ARCH,
+            );
+            let input = Blocking::new(archive, move || unwanted.is_cancelled());
+            let (mut sink, image) = pipe(inner.shutdown.clone());
+            let packing = inner.tasks.spawn_blocking(move || {
+                let written = repack(input, &mut sink, &metadata);
+                let told = match &written {
+                    Ok(()) => Ok(()),
+                    Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
+                };
+                sink.end(told);
+                written
+            });
+            let properties = format!("{ARCHIVE}={token:x}");
+            let sent = inner.client.import(&properties, image, TRANSFER_TIMEOUT).await;
+            let upload = sent.map(|fingerprint| Upload { inner, fingerprint });
+            let packed = packing.await.map_err(|error| Error::failed(what, error))?;
+            match (packed, upload) {
+                (Ok(()), upload) => upload.map_err(|fault| fault.during(what)),
+                // It is Incus that would not take it.
+                (Err(error), Err(fault)) if error.kind() == io::ErrorKind::BrokenPipe => {
+                    Err(fault.during(what))
+                }
+                (Err(error), _) => Err(Error::failed(what, error)),
+            }
+        };
+        self.detached(work).await
+    }
+
+    /// Makes a container of an archive.
+    async fn make_of(
+        &self,
+        image: &Upload,
+        name: &str,
+        (config, devices): (Map, BTreeMap<String, Map>),
+    ) -> Result<(), Fault> {
+        let source = Origin::image(&image.fingerprint);
+        let new = NewInstance { name, kind: "container", source, profiles: [], config, devices };
+        self.client.change(Method::POST, "/1.0/instances", Some(&new), TRANSFER_TIMEOUT).await
+    }
+
+    /// Makes a container of an archive, unless there is one.
+    pub(super) async fn import(self: &Arc<Self>, order: &Order, image: &Upload) -> Result<()> {
+        const WHAT: &str = "importing the container";
+        let name = instance::name(order.id);
+        self.settle(order.id).await?;
+        match self.named(&name).await? {
+            Some(there) if instance::is_made(&there) => return Ok(()),
+            Some(_) => self.delete(order.id).await?,
+            None => {}
+        }
+        let address = self.network.take(order.id).await?;
+        let bridge = &self.config.network.bridge;
+        let mounted = instance::Mounted::default();
+        let devices = instance::devices(&self.config.pool, bridge, address, mounted);
+        let made = async {
+            self.make_of(image, &name, (instance::fixed(address), devices)).await?;
+            self.finish(&name, &[]).await
+        };
+        let made = made.await.map_err(|fault| fault.during(WHAT));
+        if made.is_err() && self.named(&name).await?.is_none() {
+            self.network.release(order.id).await?;
+        }
+        made
+    }
+
+    /// Replaces a container's files by those of an archive.
+    pub(super) async fn refill_from(
+        self: &Arc<Self>,
+        id: ContainerId,
+        image: &Upload,
+    ) -> Result<()> {
+        const WHAT: &str = "replacing the container's files";
+        let old: Instance = self.origin(Source::Container(id)).await?;
+        self.stop(id, Duration::ZERO).await?;
+        let (fresh, config, devices) = self.prepare_refill(id, &old, WHAT).await?;
+        let made = self.make_of(image, &fresh, (config, devices)).await;
+        made.map_err(|fault| fault.during(WHAT))?;
+        self.finish_refill(id, &old, WHAT).await
+    }
+
+    /// A snapshot, if there is one.
+    pub(super) async fn kept(&self, snapshot: SnapshotId) -> Result<Option<SnapshotInfo>> {
+        let found = self.named(&instance::snapshot_name(snapshot)).await?;
+        let kept = found.filter(instance::is_made);
+        Ok(kept.map(|kept| SnapshotInfo { id: snapshot, bytes: instance::bytes(&kept) }))
+    }
+
+    /// Makes a snapshot of an archive, unless there is one.
+    pub(super) async fn import_snapshot(
+        &self,
+        snapshot: SnapshotId,
+        image: &Upload,
+    ) -> Result<SnapshotInfo> {
+        const WHAT: &str = "importing the snapshot";
+        if let Some(kept) = self.kept(snapshot).await? {
+            return Ok(kept);
+        }
+        let name = instance::snapshot_name(snapshot);
+        self.discard(&name).await?;
+        let devices = instance::root_only(&self.config.pool);
+        let made = self.make_of(image, &name, (Map::new(), devices)).await;
+        made.map_err(|fault| fault.during(WHAT))?;
+        self.finish_snapshot(snapshot, WHAT).await
+    }
+}
+
+/// Makes an image of an archive: a machine that does not know which one it was.
+fn repack(input: impl io::Read, output: impl io::Write, metadata: &str) -> io::Result<()> {
+    let mut reader = Reader::new(io::BufReader::with_capacity(PIECE_BYTES, input));
+    let mut writer = Writer::new(output, FILES);
+    writer.add_beside(METADATA, metadata.as_bytes())?;
+    while let Some(mut head) = reader.next()? {
+        forgetful(&mut head);
+        writer.add(&head, &mut reader)?;
+    }
+    writer.finish()?.flush()
+}
