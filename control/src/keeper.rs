@@ -1,4 +1,5 @@
-//! Removes snapshots whose time is over, and what the runtime keeps of snapshots that are gone.
+//! Removes snapshots whose time is over, and what the runtime keeps of snapshots that are gone; tells of
+//! aliases that end.
 
 use std::time::Duration;
 
@@ -6,7 +7,7 @@ use gantry_model::Chain;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use crate::{controller::Controller, error::Result};
+use crate::{controller::Controller, error::Result, shares::SOON_MS};
 
 /// How often the keeper looks unasked.
 const PERIOD: Duration = Duration::from_secs(30);
@@ -15,7 +16,7 @@ const PAUSE: Duration = Duration::from_millis(250);
 /// How long the runtime may take for one removal.
 const REMOVAL_TIMEOUT: Duration = Duration::from_mins(3);
 
-/// The task that gives back what snapshots take.
+/// The task that gives back what snapshots take, and tells of the ends of aliases.
 ///
 /// What it does not get done is done by the next one: a snapshot that is removed leaves a note in the
 /// store, which goes when the runtime has removed its files.
@@ -54,7 +55,7 @@ impl SnapshotKeeper {
                 }
                 if let Err(error) = self.look().await {
                     let why = Chain(&error).to_string();
-                    tracing::warn!(error = why, "cannot remove snapshots");
+                    tracing::warn!(error = why, "cannot look for what has ended");
                 }
             }
         };
@@ -70,6 +71,7 @@ impl SnapshotKeeper {
     pub async fn look(&self) -> Result<(usize, usize)> {
         let store = self.control.store();
         let now_ms = self.control.now_ms();
+        store.tell_alias_ends(now_ms, now_ms.saturating_add(SOON_MS)).await?;
         let mut ended = 0;
         for id in store.ended_snapshots(now_ms).await? {
             match store.remove_snapshot(id, false, now_ms).await {

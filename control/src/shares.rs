@@ -29,7 +29,7 @@ use crate::{
 /// The most shares that a list shows; only an administrator's can be longer.
 const LISTED_MAX: u32 = 10_000;
 
-/// How long before its end it is told that a share ends, in milliseconds.
+/// How long before its end it is told that a share, or an alias, ends, in milliseconds.
 pub(crate) const SOON_MS: i64 = 24 * 60 * 60 * 1000;
 
 /// A share to be made.

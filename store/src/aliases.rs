@@ -21,6 +21,10 @@ const FREED_KEPT_MS: i64 = 400 * 24 * 60 * 60 * 1000;
 /// is over.
 const FREED_PER_OWNER_MAX: i64 = 1000;
 
+/// What has been told of an alias' end: that it comes soon, and that it has come.
+const TOLD_SOON: i64 = 1;
+const TOLD_ENDED: i64 = 2;
+
 impl Store {
     /// Adds an alias as given, but for `clear_site_data`, which says whether another container had
     /// the label; returns what was stored.
@@ -120,9 +124,10 @@ impl Store {
                 }
                 let doc = document::write_alias(&new)?;
                 sqlx::query(
-                    "UPDATE aliases SET label = $2, enabled = $3, expires_at_ms = $4, \
-                     clear_site_data = $5, updated_at_ms = $6, doc = $7, version = version + 1 \
-                     WHERE id = $1",
+                    "UPDATE aliases SET label = $2, enabled = $3, \
+                     end_told = CASE WHEN expires_at_ms = $4 THEN end_told ELSE 0 END, \
+                     expires_at_ms = $4, clear_site_data = $5, updated_at_ms = $6, doc = $7, \
+                     version = version + 1 WHERE id = $1",
                 )
                 .bind(new.id.as_bytes().as_slice())
                 .bind(&new.label)
@@ -143,6 +148,49 @@ impl Store {
                 };
                 tell(tx, &new, kind, now_ms).await?;
                 Ok(new)
+            })
+        })
+        .await
+    }
+
+    /// Tells once of each alias that ends before `soon_ms`, and once of each that has ended. An alias that
+    /// has ended stays, so that its owner may give it another end; its label leads nowhere meanwhile.
+    pub async fn tell_alias_ends(&self, now_ms: i64, soon_ms: i64) -> Result<()> {
+        let due: bool = sqlx::query_scalar(
+            "SELECT EXISTS (SELECT 1 FROM aliases WHERE (expires_at_ms <= $1 AND end_told < $3) \
+             OR (expires_at_ms <= $2 AND end_told < $4))",
+        )
+        .bind(now_ms)
+        .bind(soon_ms)
+        .bind(TOLD_ENDED)
+        .bind(TOLD_SOON)
+        .fetch_one(self.readers())
+        .await
+        .map_err(failed)?;
+        if !due {
+            return Ok(());
+        }
+        self.write(move |tx| {
+            Box::pin(async move {
+                // The ended ones first: of those it is not told any more that they will.
+                for (before_ms, told, kind) in [
+                    (now_ms, TOLD_ENDED, "proxy.alias.expired"),
+                    (soon_ms, TOLD_SOON, "proxy.alias.expiring_soon"),
+                ] {
+                    let rows: Vec<Row> = sqlx::query(
+                        "UPDATE aliases SET end_told = $2 WHERE expires_at_ms <= $1 \
+                         AND end_told < $2 RETURNING *",
+                    )
+                    .bind(before_ms)
+                    .bind(told)
+                    .fetch_all(&mut tx.connection)
+                    .await
+                    .map_err(failed)?;
+                    for row in &rows {
+                        tell(tx, &alias(row)?, kind, now_ms).await?;
+                    }
+                }
+                Ok(())
             })
         })
         .await

@@ -59,6 +59,11 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         text: include_str!("../migrations/0011_outbound.sql"),
     },
     Migration { number: 12, name: "shares", text: include_str!("../migrations/0012_shares.sql") },
+    Migration {
+        number: 13,
+        name: "alias_ends",
+        text: include_str!("../migrations/0013_alias_ends.sql"),
+    },
 ];
 
 /// Brings the database to the newest schema of `migrations`.

@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeSet,
-    env::VarError,
     fs,
     path::Path,
     process::{Child, Command, Stdio},
@@ -84,24 +83,12 @@ fn gantry_says_what_it_lacks_where_no_incus_listens() -> Result<()> {
     Ok(())
 }
 
-/// Says how many containers are asked for while Incus dies; an even number.
-const CREATIONS: &str = "GANTRY_TEST_CREATIONS";
-/// How many unless that says so: 20 take half a minute where the cores are busy.
-const CREATIONS_DEFAULT: usize = 8;
-
-#[expect(clippy::disallowed_methods, reason = "who runs the test says how much it shall do")]
-fn creations() -> Result<usize> {
-    let said = match std::env::var(CREATIONS) {
-        Err(VarError::NotPresent) => return Ok(CREATIONS_DEFAULT),
-        said => said?,
-    };
-    let count = said.parse().ok().filter(|count| *count > 0 && count % 2 == 0);
-    count.with_context(|| format!("{CREATIONS} must be an even number from 2, not {said:?}"))
-}
+/// How many containers are asked for while Incus dies.
+const CREATIONS: usize = 20;
 
 #[test]
 fn all_creations_come_to_their_end_although_incus_is_killed_in_the_middle() {
-    let half = creations().expect("how many to create") / 2;
+    let half = CREATIONS / 2;
     // Where the shared one cannot be had, this cannot either.
     if socket().is_none() {
         return;

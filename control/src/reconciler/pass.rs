@@ -112,6 +112,8 @@ impl Class {
 
 /// What became of the wait for a turn.
 enum Turn {
+    /// Nobody was before it.
+    Free(OwnedSemaphorePermit),
     Taken(OwnedSemaphorePermit),
     /// The record says something else by now: look again.
     Overtaken,
@@ -186,15 +188,18 @@ impl Pass<'_> {
                 self.memory.rested = true;
                 return Ok(Ending::Rests);
             }
-            // The wait for a turn may be long: with the turn in hand, look again.
             if held.as_ref().is_none_or(|(held, _)| *held != class) {
                 drop(held.take());
                 match self.turn(class, container.wish_seq).await {
-                    Turn::Taken(permit) => held = Some((class, permit)),
-                    Turn::Overtaken => {}
+                    Turn::Free(permit) => held = Some((class, permit)),
+                    // The wait may have been long: with the turn in hand, look again.
+                    Turn::Taken(permit) => {
+                        held = Some((class, permit));
+                        continue;
+                    }
+                    Turn::Overtaken => continue,
                     Turn::Interrupted => return Ok(Ending::Interrupted),
                 }
-                continue;
             }
             if let Some(snapshot) = snapshot.filter(|_| class == Class::Filling) {
                 tracing::debug!(container = %self.id, snapshot = %snapshot.name, "snapshot");
@@ -275,6 +280,9 @@ impl Pass<'_> {
             Class::Filling => &self.shared.fillings,
             Class::Other => &self.shared.others,
         };
+        if let Ok(permit) = Arc::clone(queue).try_acquire_owned() {
+            return Turn::Free(permit);
+        }
         tokio::select! {
             biased;
             () = self.shared.shutdown.cancelled() => Turn::Interrupted,

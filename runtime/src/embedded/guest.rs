@@ -30,9 +30,16 @@ const INITS: [&str; 4] = ["/sbin/init", "/usr/sbin/init", "/etc/init", "/bin/sh"
 
 /// The root file system of a container.
 #[derive(Debug)]
-pub(super) struct Guest {
+pub(crate) struct Guest {
     root: OwnedFd,
-    owner: u32,
+    owner: Owner,
+}
+
+/// Whose the files of a container's root user are on the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Owner {
+    pub(crate) user: u32,
+    pub(crate) group: u32,
 }
 
 /// What a container shall know of itself.
@@ -50,7 +57,12 @@ impl Guest {
             OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
             Mode::empty(),
         )?;
-        Ok(Self { root, owner })
+        Ok(Self::at(root, Owner { user: owner, group: owner }))
+    }
+
+    /// The file system below a directory that is open.
+    pub(crate) fn at(root: OwnedFd, owner: Owner) -> Self {
+        Self { root, owner }
     }
 
     /// The program to start.
@@ -75,14 +87,14 @@ impl Guest {
     }
 
     /// Writes the name that the container has, and the address that belongs to it.
-    pub(super) fn set_hostname(&self, id: ContainerId, hostname: &str, address: Ipv4Addr) {
+    pub(crate) fn set_hostname(&self, id: ContainerId, hostname: &str, address: Ipv4Addr) {
         report(id, "/etc/hostname", self.write("etc", "hostname", format!("{hostname}\n")));
         report(id, "/etc/hosts", self.write_block("etc", "hosts", &hosts(address, hostname)));
     }
 
     /// Writes the variables where logins and, at their next start, services take them from. The
     /// container may run and do to these files what it likes.
-    pub(super) fn set_environment(&self, id: ContainerId, env: &BTreeMap<String, String>) {
+    pub(crate) fn set_environment(&self, id: ContainerId, env: &BTreeMap<String, String>) {
         report(id, "/etc/environment", self.write_block("etc", "environment", &pam(env)));
         if self.resolve("etc/systemd", OFlags::PATH | OFlags::DIRECTORY).is_ok() {
             let path = "/etc/systemd/system.conf.d/90-gantry.conf";
@@ -158,7 +170,8 @@ impl Guest {
     }
 
     fn own(&self, file: BorrowedFd<'_>, mode: u32) -> io::Result<()> {
-        let (user, group) = (Uid::from_raw(self.owner), Gid::from_raw(self.owner));
+        let Owner { user, group } = self.owner;
+        let (user, group) = (Uid::from_raw(user), Gid::from_raw(group));
         rustix::fs::fchown(file, Some(user), Some(group))?;
         rustix::fs::fchmod(file, Mode::from(mode))?;
         Ok(())

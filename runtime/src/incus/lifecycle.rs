@@ -7,7 +7,7 @@
 use std::{
     collections::BTreeMap,
     io,
-    net::{IpAddr, Ipv4Addr},
+    net::Ipv4Addr,
     os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
     path::PathBuf,
     sync::{Arc, atomic::AtomicU64},
@@ -25,15 +25,13 @@ use super::{
     events::Known,
     guest::{Guest, Texts},
     images::Store,
+    inside,
     instance::{self, IDENTITY, INIT, Init, MADE, Mounted},
     wire::{Change, Instance, NewInstance, NewState, Origin, Patch, Usage},
 };
 use crate::{
     Error, Kvm, Observed, Order, Result, Running, State,
-    embedded::{
-        guest::{Identity, hosts, pam, systemd},
-        rootfs,
-    },
+    embedded::{guest::Identity, rootfs},
     hostname,
     locks::{Held, Locks},
     network::Network,
@@ -252,38 +250,38 @@ impl Inner {
     ) -> Result<()> {
         const WHAT: &str = "changing the container's environment";
         let Some(instance) = self.instance(id).await? else { return Ok(()) };
-        let state = instance::observed(&instance).map(|observed| observed.state);
         let Some(mut config) = instance::environment(&instance.config, env) else { return Ok(()) };
-        if !matches!(state, Some(State::Running | State::Paused)) {
-            return Ok(());
-        }
-        let guest = Guest { client: &self.client, name: &instance.name };
-        let changed = async {
-            guest.set_environment(&pam(env), &systemd(env)).await?;
-            // What is written in is not what the last start wrote any more.
-            config.insert(IDENTITY.to_owned(), String::new());
-            let patch = Patch { config };
-            self.client.change(Method::PATCH, &path(id), Some(&patch), CHANGE_TIMEOUT).await
-        };
+        let Some(pid) = self.pid(id).await? else { return Ok(()) };
+        let own = env.clone();
+        inside::write(pid, id, move |guest| guest.set_environment(id, &own))
+            .await
+            .map_err(|error| Error::failed(WHAT, error))?;
+        // What is written in is not what the last start wrote any more.
+        config.insert(IDENTITY.to_owned(), String::new());
+        let (patch, to) = (Patch { config }, path(id));
+        let changed = self.client.change(Method::PATCH, &to, Some(&patch), CHANGE_TIMEOUT);
         changed.await.map_err(|fault| fault.during(WHAT))
     }
 
     /// Gives the container another name.
     pub(super) async fn set_hostname(&self, id: ContainerId, hostname: &str) -> Result<()> {
         const WHAT: &str = "changing the container's hostname";
-        let Some(instance) = self.instance(id).await? else { return Ok(()) };
+        let (instance, pid) = tokio::try_join!(self.instance(id), self.pid(id))?;
+        let (Some(instance), Some(pid)) = (instance, pid) else { return Ok(()) };
+        let Some(address) = instance::address(&instance) else { return Ok(()) };
+        let failed = |error| Error::failed(WHAT, error);
+        hostname::set(format!("/proc/{pid}/ns/uts"), hostname.to_owned()).await.map_err(failed)?;
+        let hostname = hostname.to_owned();
+        inside::write(pid, id, move |guest| guest.set_hostname(id, &hostname, address))
+            .await
+            .map_err(failed)
+    }
+
+    /// The number of the init of a container that runs, or is frozen.
+    pub(super) async fn pid(&self, id: ContainerId) -> Result<Option<u32>> {
         let usage = self.client.find::<Usage>(&format!("{}/state", path(id))).await;
-        let pid = usage.map_err(|fault| fault.during(WHAT))?.map_or(0, |usage| usage.pid);
-        let address = instance::observed(&instance).and_then(|observed| observed.address);
-        let (1.., Some(IpAddr::V4(address))) = (pid, address) else { return Ok(()) };
-        hostname::set(format!("/proc/{pid}/ns/uts"), hostname.to_owned())
-            .await
-            .map_err(|error| Error::failed(WHAT, error))?;
-        let guest = Guest { client: &self.client, name: &instance.name };
-        guest
-            .set_hostname(&format!("{hostname}\n"), &hosts(address, hostname))
-            .await
-            .map_err(|fault| fault.during(WHAT))
+        let usage = usage.map_err(|fault| fault.during("looking at the container"))?;
+        Ok(usage.and_then(|usage| u32::try_from(usage.pid).ok()).filter(|pid| *pid > 0))
     }
 
     /// Whether containers may have `/dev/kvm`.

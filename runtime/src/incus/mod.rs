@@ -14,6 +14,7 @@ mod events;
 mod exec;
 mod guest;
 mod images;
+mod inside;
 mod instance;
 mod lifecycle;
 mod share;

@@ -8,8 +8,7 @@ use super::{
     client::{Entry, Fault},
     guest::Guest,
     instance,
-    lifecycle::{Inner, blocking, path},
-    wire::Usage,
+    lifecycle::{Inner, blocking},
 };
 use crate::{
     Result, Share, ShareFault,
@@ -110,9 +109,6 @@ impl Inner {
 
     /// A container that runs, or is frozen.
     async fn runner(&self, id: ContainerId) -> Result<Option<Runner>> {
-        let usage = self.client.find::<Usage>(&format!("{}/state", path(id))).await;
-        let usage = usage.map_err(|fault| fault.during("looking at the container"))?;
-        let pid = usage.and_then(|usage| u32::try_from(usage.pid).ok()).filter(|pid| *pid > 0);
-        Ok(pid.map(|pid| Runner { id, pid }))
+        Ok(self.pid(id).await?.map(|pid| Runner { id, pid }))
     }
 }

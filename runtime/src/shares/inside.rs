@@ -37,7 +37,7 @@ const ROUNDS_MAX: usize = 8;
 
 /// A process of a container.
 #[derive(Debug)]
-pub(super) struct Process(OwnedFd);
+pub(crate) struct Process(OwnedFd);
 
 /// A directory inside a container, held open.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ pub(super) struct Found {
 
 impl Process {
     /// The process of this number, if it is in this container.
-    pub(super) fn open(pid: u32, id: ContainerId) -> io::Result<Self> {
+    pub(crate) fn open(pid: u32, id: ContainerId) -> io::Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let process = Self(rustix::fs::open(format!("/proc/{pid}"), flags, Mode::empty())?);
         if process.is_in(id)? { Ok(process) } else { Err(io::ErrorKind::NotFound.into()) }
@@ -61,7 +61,8 @@ impl Process {
         Ok(String::from_utf8_lossy(&groups).contains(&id.to_string()))
     }
 
-    fn read(&self, name: &str) -> io::Result<Vec<u8>> {
+    /// What a file of it in `/proc` says.
+    pub(crate) fn read(&self, name: &str) -> io::Result<Vec<u8>> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
         let mut octets = Vec::new();
         File::from(rustix::fs::openat(&self.0, name, flags, Mode::empty())?)
@@ -69,7 +70,8 @@ impl Process {
         Ok(octets)
     }
 
-    fn root(&self) -> io::Result<OwnedFd> {
+    /// The root of what it sees.
+    pub(crate) fn root(&self) -> io::Result<OwnedFd> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         Ok(rustix::fs::openat(&self.0, "root", flags, Mode::empty())?)
     }

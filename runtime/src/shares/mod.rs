@@ -11,7 +11,7 @@
 //! that neither what the source has mounted nor what it has received itself is passed on. Nothing is
 //! remembered but the mounts: what is there is compared with what is wanted by directory and mode.
 
-mod inside;
+pub(crate) mod inside;
 mod mounts;
 
 use std::{

@@ -347,6 +347,39 @@ pub(crate) async fn an_update_of_an_alias_needs_its_version(world: &World) {
     assert!(matches!(store.update_alias(&unknown, RULES).await, Err(Error::NotFound)));
 }
 
+pub(crate) async fn the_end_of_an_alias_is_told_once_before_and_once_after(world: &World) {
+    let store = &world.store;
+    let one = world.create("one").await;
+    let made = store.create_alias(&alias(&one, "shop"), RULES).await.unwrap();
+    let endless = Alias { expires_at_ms: None, ..alias(&one, "endless") };
+    store.create_alias(&endless, RULES).await.unwrap();
+    let told = async || {
+        let told = store.events_after(gantry_store::EventFilter::default(), 0, 100).await.unwrap();
+        let of_alias = told.iter().filter(|event| event.resource_id == made.id.to_string());
+        of_alias
+            .filter_map(|event| event.kind.strip_prefix("proxy.alias.").map(str::to_owned))
+            .collect::<Vec<_>>()
+    };
+    store.tell_alias_ends(NOW_MS, NOW_MS + 999).await.unwrap();
+    assert_eq!(told().await, ["created"]);
+    for _ in 0..2 {
+        store.tell_alias_ends(NOW_MS, NOW_MS + 1000).await.unwrap();
+    }
+    assert_eq!(told().await, ["created", "expiring_soon"]);
+    // The same end again is no news, another one is.
+    let mut later = store.update_alias(&made, RULES).await.unwrap();
+    store.tell_alias_ends(NOW_MS, NOW_MS + 1000).await.unwrap();
+    assert_eq!(told().await, ["created", "expiring_soon", "updated"]);
+    later.expires_at_ms = Some(NOW_MS + 2000);
+    store.update_alias(&later, RULES).await.unwrap();
+    for now_ms in [NOW_MS + 1999, NOW_MS + 2000, NOW_MS + 3000] {
+        store.tell_alias_ends(now_ms, now_ms + 1000).await.unwrap();
+    }
+    let after = ["created", "expiring_soon", "updated", "updated", "expiring_soon", "expired"];
+    assert_eq!(told().await, after);
+    assert!(store.alias(made.id).await.unwrap().is_some(), "it may have another end");
+}
+
 pub(crate) async fn aliases_are_filtered(world: &World) {
     let store = &world.store;
     let mut spec = super::fixture::spec("in-realm");

@@ -57,6 +57,7 @@ macro_rules! contract {
             a_removed_document_gates_nothing,
             settings_change_with_their_version_only,
             an_alias_is_stored_as_given_and_in_the_feed,
+            the_end_of_an_alias_is_told_once_before_and_once_after,
             every_target_of_an_alias_is_read_as_it_was_written,
             a_label_is_unique_in_the_whole_store,
             an_account_may_have_so_many_aliases,
