@@ -156,6 +156,11 @@ pub(crate) enum Command {
     Vault(VaultCommand),
     /// Show the keys that claims and signed answers are checked with; needs no login.
     PublicKey,
+    /// Show what the API tells clients of its configuration; needs no login.
+    Meta {
+        /// Only the value of this key.
+        key: Option<String>,
+    },
     /// Print a completion script for a shell.
     Completions {
         /// The shell.

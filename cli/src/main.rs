@@ -80,6 +80,7 @@ fn run(cli: Cli, out: Format) -> Result<(), Failure> {
         | Command::Shares(_)
         | Command::Vault(_)
         | Command::PublicKey
+        | Command::Meta { .. }
         | Command::Tap(_)) => runtime()?.block_on(client::run(cli.connection, out, command)),
     }
 }

@@ -51,6 +51,10 @@ fn what_is_sealed_and_signed_outlives_a_restart_but_not_its_key() {
         let wrong = gantry.cli(&["vault", "set", "a/b", "--value", "v"])?;
         ensure!(wrong.status.code() == Some(2), "{wrong:?}");
 
+        let meta = gantry.json(&["meta"])?;
+        ensure!(meta["claims_are_signed"] == true, "{meta}");
+        let one = gantry.json(&["meta", "claims_are_signed"])?;
+        ensure!(one["value"] == true, "{one}");
         let keys = gantry.json(&["public-key"])?;
         let project = gantry.create_project("sealed")?;
         let container = gantry.create_running(&project, &[])?;

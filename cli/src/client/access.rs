@@ -315,7 +315,7 @@ fn cell(text: &str) -> Value {
 }
 
 /// A part of a path: what the API calls by such a name needs no escapes.
-fn segment(what: &str, text: &str) -> Result<String, Failure> {
+pub(super) fn segment(what: &str, text: &str) -> Result<String, Failure> {
     let plain = |octet: u8| octet.is_ascii_alphanumeric() || b"-_.".contains(&octet);
     if !text.is_empty() && !text.starts_with('.') && text.bytes().all(plain) {
         return Ok(text.to_owned());

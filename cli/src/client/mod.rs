@@ -73,6 +73,11 @@ pub(crate) async fn run(
             let keys = client.api.get("meta/public-key", &[]).await?;
             client.list(&keys, view::field(&keys, "keys"), view::PUBLIC_KEY)
         }
+        Command::Meta { key: None } => client.show(&client.api.get("meta/config", &[]).await?),
+        Command::Meta { key: Some(key) } => {
+            let path = format!("meta/config/{}", access::segment("key", &key)?);
+            client.show(&client.api.get(&path, &[]).await?)
+        }
         Command::Servers(ServersCommand::List) => {
             let servers = client.api.get("servers", &[]).await?;
             client.list(&servers, &servers, view::SERVER)
