@@ -243,6 +243,8 @@ fn a_file_of_many_holes_keeps_the_first_ones() {
     for at in 0..count {
         file.write_all_at(b"x", at * 8192).unwrap();
     }
+    // Not on the disk, holes are looked for among all that waits to be written.
+    file.sync_all().unwrap();
     let octets = packed(&made, PLAIN, &[]).unwrap();
     let (head, _) = heads(&octets).unwrap().pop().unwrap();
     let Kind::File { size, ranges } = head.kind else { panic!("{:?}", head.kind) };

@@ -186,4 +186,17 @@ pub(crate) async fn what_comes_from_elsewhere_is_given_up(machine: &mut Machine)
     let (imported, ()) = tokio::join!(imported, deleted);
     assert!(matches!(imported, Err(Error::GivenUp { .. })), "{imported:?}");
     assert!(!machine.home(2).exists());
+
+    // It ends, too, when nobody waits for it any more.
+    let (stuck, _open) = tokio::io::duplex(1024);
+    let kept = machine.config.dir.join("snapshots").join(snapshot(1).to_string());
+    tokio::select! {
+        made = runtime.ensure_snapshot_imported(snapshot(1), Archive::new(stuck)) => {
+            panic!("{made:?}")
+        }
+        () = until("it begins", async || kept.exists()) => {}
+    }
+    let deleted = timeout(Duration::from_secs(20), runtime.ensure_snapshot_deleted(snapshot(1)));
+    deleted.await.expect("nothing holds it").unwrap();
+    assert!(!kept.exists());
 }

@@ -251,10 +251,12 @@ pub(crate) async fn a_hostile_archive_reaches_nothing(machine: &mut Machine) {
     let secret = outside.path().join("secret");
     fs::write(&secret, "secret").unwrap();
     let (secret, up) = (secret.to_str().unwrap(), format!("../../../../../../../..{out}/up"));
+    let above = format!("../../../../../../../..{out}");
     let (absolute, through) = (format!("{out}/absolute"), "link/through");
     let (runtime, order) = (machine.runtime(), order(machine, 1));
     for (what, entries) in [
         ("through a link", vec![(Symlink, "link", out), (Regular, through, "")]),
+        ("through a link upwards", vec![(Symlink, "link", above.as_str()), (Regular, through, "")]),
         ("a directory through a link", vec![(Symlink, "link", out), (Directory, through, "")]),
         (
             "a link in the way",
