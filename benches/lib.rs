@@ -5,10 +5,10 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use gantry_model::{
-    ContainerId, Domain, Generation, Phase, ProjectId, RouteKey, Service, Target,
+    ContainerId, Domain, Generation, Phase, ProjectId, RouteKey, ServerId, Service, Target,
     access::{Document, Policy},
 };
-use gantry_router::RouteTable;
+use gantry_router::{RouteTable, Servers};
 use gantry_store::{Epoch, Revision, RouteRecord, RouteSnapshot};
 use serde_json::{Map, Value, json};
 
@@ -33,6 +33,17 @@ pub fn project_id(number: u64) -> ProjectId {
     ProjectId::from_bytes(scatter(!number))
 }
 
+/// The server of all containers.
+pub const SERVER: ServerId = ServerId::from_bytes([1; 12]);
+
+/// That one alone, under the name that hostnames here carry.
+pub fn servers() -> Servers {
+    match "local".parse() {
+        Ok(name) => Servers::new([(SERVER, name)]),
+        Err(error) => unreachable_fixture(&error),
+    }
+}
+
 /// The canonical hostname of the first terminal of a container.
 pub fn hostname(number: u64) -> String {
     let key = RouteKey::Container {
@@ -46,14 +57,14 @@ pub fn hostname(number: u64) -> String {
 
 /// A table with the running containers 0 to `count`, as a start of the edge builds it.
 pub fn table(count: u64) -> RouteTable {
-    RouteTable::build(&snapshot(count))
+    RouteTable::build(&snapshot(count), &servers())
 }
 
 /// The same table, grown change by change from an empty one.
 pub fn grown_table(count: u64) -> RouteTable {
     let snapshot =
         RouteSnapshot { epoch: Epoch([0; 16]), revision: Revision(0), containers: Vec::new() };
-    let table = RouteTable::build(&snapshot);
+    let table = RouteTable::build(&snapshot, &servers());
     let mut start = 0;
     while start < count {
         let end = count.min(start + STEP);
@@ -116,6 +127,7 @@ fn record(number: u64) -> RouteRecord {
     RouteRecord {
         container: container_id(number),
         project: project_id(number),
+        server: SERVER,
         hoody_kit: true,
         phase: Phase::Running,
         address: Some(IpAddr::V4(Ipv4Addr::new(10, 88, high, low))),

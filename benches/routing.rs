@@ -3,7 +3,9 @@
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use gantry_benches::{container_id, domain, hostname, policy, project_id, snapshot, table};
+use gantry_benches::{
+    container_id, domain, hostname, policy, project_id, servers, snapshot, table,
+};
 use gantry_model::{
     Hostname, RouteKey,
     access::{Caller, GroupSet, Program},
@@ -72,10 +74,10 @@ fn build(c: &mut Criterion) {
     let mut group = c.benchmark_group("route_table/build");
     group.sample_size(10);
     for count in [10_000, 1_000_000] {
-        let snapshot = snapshot(count);
+        let (snapshot, servers) = (snapshot(count), servers());
         group.throughput(Throughput::Elements(count));
         group.bench_function(BenchmarkId::from_parameter(count), |b| {
-            b.iter(|| RouteTable::build(&snapshot));
+            b.iter(|| RouteTable::build(&snapshot, &servers));
         });
     }
     group.finish();

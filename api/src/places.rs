@@ -92,7 +92,10 @@ async fn servers(
     let servers = front.control.servers(&actor).await?;
     let rentals = servers
         .iter()
-        .map(|server| wire::Rental::new(server, "active", front.config.machine))
+        .map(|server| {
+            let status = if server.ready { "active" } else { "maintenance" };
+            wire::Rental::new(server, status, front.config.machine)
+        })
         .collect();
     Ok(Answer::ok("Servers retrieved successfully", rentals))
 }

@@ -95,6 +95,8 @@ pub(crate) enum Kind {
     OperationFailed,
     NotImplemented,
     Unavailable,
+    /// The server of a container is none that this installation runs now.
+    ServerAway,
     /// What is asked for was sealed with a key that is not there.
     SealingKeyMissing,
     SigningNotConfigured,
@@ -230,6 +232,9 @@ impl Kind {
             }
             Self::Unavailable => {
                 (StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable", "SERVICE_UNAVAILABLE")
+            }
+            Self::ServerAway => {
+                (StatusCode::SERVICE_UNAVAILABLE, "SERVER_NOT_CONFIGURED", "SERVER_NOT_CONFIGURED")
             }
             Self::SealingKeyMissing => {
                 (StatusCode::SERVICE_UNAVAILABLE, "SEALING_KEY_MISSING", "SEALING_KEY_MISSING")

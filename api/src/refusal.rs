@@ -76,6 +76,7 @@ impl Problem {
             Error::Prespawned => Self::new(Kind::Prespawned, message),
             Error::Deleting => Self::new(Kind::Busy, message),
             Error::Quota { .. } => Self::new(Kind::Quota, message),
+            Error::ServerAway { .. } => Self::new(Kind::ServerAway, message),
             Error::ProjectNotEmpty { .. } => {
                 Self::new(Kind::StateConflict, message).retry_after_s(RETRY_AFTER_S)
             }

@@ -12,6 +12,7 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
+use gantry_benches::{SERVER, servers};
 use gantry_certs::{Leaf, Resolver};
 use gantry_model::{ContainerId, Generation, Phase, ProjectId, Scheme, Service, access::Document};
 use gantry_proxy::{
@@ -150,7 +151,7 @@ pub(crate) fn run(address: IpAddr, container: IpAddr, directory: &Path) -> Outco
         listen_admin: Vec::new(),
         workers: 1,
         domain: "gantry.localhost".parse()?,
-        server: "local".parse()?,
+        servers: servers(),
         url_port: 8443,
         proxy_protocol_from: Vec::new(),
         upstream_source: UpstreamSource::Edge,
@@ -160,7 +161,7 @@ pub(crate) fn run(address: IpAddr, container: IpAddr, directory: &Path) -> Outco
         logs: LogsConfig::default(),
     };
     let deps = Deps {
-        routes: Routes::new(RouteTable::build(&snapshot(container)?)),
+        routes: Routes::new(RouteTable::build(&snapshot(container)?, &config.servers)),
         certificates: resolver,
         session_key: SessionKey::new([0; 32]),
         api: api_service(tower::service_fn(|_: Request<Body>| async {
@@ -192,6 +193,7 @@ fn snapshot(address: IpAddr) -> Result<RouteSnapshot, Failed> {
     let record = |project, container, edge| RouteRecord {
         container,
         project,
+        server: SERVER,
         hoody_kit: true,
         phase: Phase::Running,
         address: Some(address),

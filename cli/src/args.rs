@@ -14,7 +14,7 @@ mod vault;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use gantry_model::{ContainerId, ProjectId, ServerId};
+use gantry_model::{ContainerId, InvalidName, ProjectId, ServerId, ServerName};
 
 pub(crate) use self::{
     access::{At, HookName, HooksCommand, HostnamesCommand, Owner, PermissionsCommand},
@@ -374,9 +374,9 @@ pub(crate) struct ContainerCreate {
     /// The project that it belongs to.
     #[arg(long, value_name = "ID")]
     pub(crate) project: ProjectId,
-    /// The server that it runs on; may be left out where there is only one.
-    #[arg(long, value_name = "ID")]
-    pub(crate) server_id: Option<ServerId>,
+    /// The server that it runs on, by its id or its name; may be left out where there is only one.
+    #[arg(long, value_name = "SERVER", alias = "server")]
+    pub(crate) server_id: Option<ServerRef>,
     /// The image that it starts from, such as `debian/13`.
     #[arg(long, value_name = "OS/RELEASE")]
     pub(crate) container_image: Option<String>,
@@ -478,14 +478,32 @@ pub(crate) struct KitSwitches {
     pub(crate) no_cache: bool,
 }
 
+/// A server as people say it. What reads as an id is one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum ServerRef {
+    Id(ServerId),
+    Name(ServerName),
+}
+
+impl std::str::FromStr for ServerRef {
+    type Err = InvalidName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        match text.parse() {
+            Ok(id) => Ok(Self::Id(id)),
+            Err(_no_id) => text.parse().map(Self::Name),
+        }
+    }
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum ServersCommand {
     /// List servers.
     List,
     /// Show a server.
     Get {
-        /// Its id.
-        id: ServerId,
+        /// Its id or its name.
+        id: ServerRef,
     },
 }
 

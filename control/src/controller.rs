@@ -3,20 +3,20 @@
 use std::sync::{Arc, Mutex};
 
 use gantry_model::{Domain, ServerId, ServerName};
-use gantry_runtime::Runtime;
-use gantry_store::{Revision, Server, Store};
+use gantry_store::{Revision, Store};
 use tokio::sync::{broadcast, watch};
 
 use crate::{
     activity::HEARD_MAX,
     clock::Clock,
-    error::Result,
+    error::{Error, Result, Thing},
     idempotency::Unsettled,
     inside::Looks,
     names::Names,
     password::Passwords,
     seal::SealingKeys,
     secrets::{self, Plain},
+    servers::Servers,
     session::SessionKeys,
     signing::{Signer, Signing},
     throttle::Throttle,
@@ -26,10 +26,8 @@ use crate::{
 pub struct Deps {
     /// Where records live.
     pub store: Store,
-    /// What runs containers on this server.
-    pub runtime: Arc<dyn Runtime>,
-    /// This server's record, from `Store::ensure_server`.
-    pub server: Server,
+    /// The servers that this process runs.
+    pub servers: Servers,
     /// The operator's domain.
     pub domain: Domain,
     /// The port that clients reach the edge on; URLs name it unless it is 443.
@@ -125,8 +123,7 @@ pub struct Controller {
 
 pub(crate) struct Inner {
     pub(crate) store: Store,
-    pub(crate) runtime: Arc<dyn Runtime>,
-    pub(crate) server: Server,
+    pub(crate) servers: Servers,
     pub(crate) domain: Domain,
     pub(crate) url_port: u16,
     pub(crate) clock: Clock,
@@ -152,9 +149,7 @@ pub(crate) struct Inner {
 
 impl std::fmt::Debug for Controller {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Controller")
-            .field("server", &self.inner.server.name)
-            .finish_non_exhaustive()
+        f.debug_struct("Controller").field("servers", &self.inner.servers).finish_non_exhaustive()
     }
 }
 
@@ -163,8 +158,7 @@ impl Controller {
     pub async fn new(deps: Deps) -> Result<Self> {
         let Deps {
             store,
-            runtime,
-            server,
+            servers,
             domain,
             url_port,
             clock,
@@ -188,8 +182,7 @@ impl Controller {
         let throttle = Mutex::new(Throttle::new(limits.login_window_ms));
         let inner = Inner {
             store,
-            runtime,
-            server,
+            servers,
             domain,
             url_port,
             clock,
@@ -215,9 +208,9 @@ impl Controller {
         Arc::clone(&self.inner.sealing)
     }
 
-    /// This server.
-    pub fn server(&self) -> &Server {
-        &self.inner.server
+    /// The servers that this process runs.
+    pub fn servers_here(&self) -> &Servers {
+        &self.inner.servers
     }
 
     /// The operator's domain.
@@ -244,23 +237,18 @@ impl Controller {
         &self.inner.limits
     }
 
-    pub(crate) fn runtime(&self) -> &Arc<dyn Runtime> {
-        &self.inner.runtime
-    }
-
     pub(crate) fn store(&self) -> &Store {
         &self.inner.store
     }
 
-    /// The label of a server in hostnames; this one's where the record of another is missing.
+    /// The label of a server in hostnames.
     pub(crate) async fn server_name(&self, id: ServerId) -> Result<ServerName> {
-        let own = &self.inner.server;
-        if id == own.id {
-            return Ok(own.name.clone());
+        if let Some(served) = self.inner.servers.get(id) {
+            return Ok(served.server.name.clone());
         }
         let servers = self.store().servers().await?;
         let other = servers.into_iter().find(|server| server.id == id);
-        Ok(other.map_or_else(|| own.name.clone(), |server| server.name))
+        other.map(|server| server.name).ok_or(Error::NotFound(Thing::Server))
     }
 }
 

@@ -8,7 +8,7 @@ mod subject;
 use std::{fmt, time::Duration};
 
 use gantry_model::{
-    ContainerId, FieldError, Phase, ProjectId, RealmId, Refused, alias::InvalidAlias,
+    ContainerId, FieldError, Phase, ProjectId, RealmId, Refused, ServerName, alias::InvalidAlias,
     firewall::Rules, hook, project::Level,
 };
 use gantry_runtime::Kvm;
@@ -466,6 +466,15 @@ pub enum Error {
     MembershipLimit {
         /// Of how many a user may be one.
         max: u32,
+    },
+    /// The server is one of the store, but none that this process runs.
+    #[error(
+        "the server {server} is not configured any more, so that nothing can be done with its \
+         containers; the operator can configure it again"
+    )]
+    ServerAway {
+        /// Its name.
+        server: ServerName,
     },
     /// The project still has containers that could not be removed in time; ask again.
     #[error("{left} containers of the project are still being deleted; try again")]

@@ -4,14 +4,14 @@
 //! force. Where the runtime does not answer, the rules stay recorded, the client is told, and the
 //! reconciler goes on; the same write again is no second rule.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use gantry_model::{
     Chain, ContainerId, Phase,
     firewall::{Direction, Rule, Rules},
     project::Level,
 };
-use gantry_runtime::Firewall;
+use gantry_runtime::{Firewall, Runtime};
 use gantry_store::RuleChange;
 use serde_json::{Map, Value};
 
@@ -175,17 +175,18 @@ impl Controller {
             if container.status.phase == Phase::Deleting {
                 return Err(Error::Deleting);
             }
+            let runtime = self.runtime_of(container.server).await?;
             let (version, mut rules) = self.store().firewall(id).await?;
             let (answer, changes) = change(&mut rules)?;
             if changes.is_empty() {
                 // An earlier write may have been recorded without coming into force.
-                self.enforce(id, Firewall { version: version.0, rules }).await?;
+                self.enforce(runtime, id, Firewall { version: version.0, rules }).await?;
                 return Ok(answer);
             }
             match self.store().set_firewall(id, version, &rules, changes, self.now_ms()).await {
                 Ok(()) => {
                     let version = version.0.saturating_add(1);
-                    self.enforce(id, Firewall { version, rules }).await?;
+                    self.enforce(runtime, id, Firewall { version, rules }).await?;
                     return Ok(answer);
                 }
                 Err(gantry_store::Error::Stale) => {}
@@ -197,8 +198,13 @@ impl Controller {
 
     /// Brings recorded rules into force. The reconciler does so as well; doing it here lets the client
     /// know.
-    async fn enforce(&self, id: ContainerId, firewall: Firewall) -> Result<()> {
-        let enforcing = self.inner.runtime.ensure_firewall(id, &firewall);
+    async fn enforce(
+        &self,
+        runtime: &Arc<dyn Runtime>,
+        id: ContainerId,
+        firewall: Firewall,
+    ) -> Result<()> {
+        let enforcing = runtime.ensure_firewall(id, &firewall);
         let error = match tokio::time::timeout(APPLY_TIMEOUT, enforcing).await {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(error)) => Chain(&error).to_string(),

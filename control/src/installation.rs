@@ -19,7 +19,7 @@ pub struct ServerView {
     pub name: ServerName,
     /// How many containers of all users it holds.
     pub containers: u64,
-    /// Whether it takes containers.
+    /// Whether it takes containers: whether this process runs it.
     pub ready: bool,
     /// When it first started, in milliseconds since the epoch.
     pub created_at_ms: i64,
@@ -64,7 +64,7 @@ impl Controller {
                 id: server.id,
                 name: server.name,
                 containers,
-                ready: true,
+                ready: self.inner.servers.runtime(server.id).is_some(),
                 created_at_ms: server.created_at_ms,
             });
         }
@@ -77,10 +77,14 @@ impl Controller {
         servers.into_iter().find(|server| server.id == id).ok_or(Error::NotFound(Thing::Server))
     }
 
-    /// Every image that this server offers, one entry for each name, sorted by name.
+    /// Every image that the servers here offer, one entry for each name, sorted by name.
     pub async fn images(&self, _actor: &Actor) -> Result<Vec<Image>> {
         let mut images: Vec<Image> = Vec::new();
-        for info in self.inner.runtime.images().await.map_err(Error::Runtime)? {
+        let mut infos = Vec::new();
+        for served in self.inner.servers.iter() {
+            infos.extend(served.runtime.images().await.map_err(Error::Runtime)?);
+        }
+        for info in infos {
             if let Some(known) = images.iter_mut().find(|image| image.name == info.name) {
                 known.cached |= info.cached;
                 known.disk_bytes = known.disk_bytes.max(info.disk_bytes);

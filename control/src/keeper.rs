@@ -7,7 +7,7 @@ use gantry_model::Chain;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use crate::{controller::Controller, error::Result, shares::SOON_MS};
+use crate::{controller::Controller, error::Result, servers::Served, shares::SOON_MS};
 
 /// How often the keeper looks unasked.
 const PERIOD: Duration = Duration::from_secs(30);
@@ -81,10 +81,19 @@ impl SnapshotKeeper {
                 Err(error) => return Err(error.into()),
             }
         }
-        let runtime = self.control.runtime();
         let mut removed = 0;
-        for data in store.discarded_snapshots(self.control.server().id).await? {
-            let removal = runtime.ensure_snapshot_deleted(data);
+        for served in self.control.servers_here().iter() {
+            removed += self.remove_discarded(served).await?;
+        }
+        Ok((ended, removed))
+    }
+
+    /// Removes what a server keeps of snapshots that are gone; returns of how many.
+    async fn remove_discarded(&self, served: &Served) -> Result<usize> {
+        let store = self.control.store();
+        let mut removed = 0;
+        for data in store.discarded_snapshots(served.server.id).await? {
+            let removal = served.runtime.ensure_snapshot_deleted(data);
             match tokio::time::timeout(REMOVAL_TIMEOUT, removal).await {
                 Ok(Ok(())) => {
                     store.forget_discarded(data).await?;
@@ -99,6 +108,6 @@ impl SnapshotKeeper {
                 }
             }
         }
-        Ok((ended, removed))
+        Ok(removed)
     }
 }

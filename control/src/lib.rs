@@ -39,6 +39,7 @@ mod recheck;
 mod reconciler;
 mod seal;
 mod secrets;
+mod servers;
 mod session;
 mod shares;
 mod signing;
@@ -93,6 +94,7 @@ pub use realms::RealmView;
 pub use recheck::{RecheckConfig, Rechecker};
 pub use reconciler::{Reconciler, ReconcilerConfig};
 pub use seal::{SealingKeys, Unopened};
+pub use servers::{Served, Servers};
 pub use session::Session;
 pub use shares::{IncomingView, NewShare, ShareChange, ShareQuery, ShareView};
 pub use signing::{

@@ -161,6 +161,7 @@ impl Controller {
                     self.store().container(id).await?.ok_or(Error::NotFound(Thing::Container))?
                 }
             };
+            self.runtime_of(container.server).await?;
             let phase = match step(operation, &container)? {
                 Step::Wish(phase) => phase,
                 Step::UnderWay => return Ok(container),

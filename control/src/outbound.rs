@@ -4,14 +4,14 @@
 //! acknowledged is in force. Credentials of a proxy are sealed for their container, and leave this crate
 //! for the runtime alone.
 
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use gantry_model::{
     Chain, ContainerId, Phase,
     outbound::{Credentials, Endpoint, Labels, Outbound, Scheme, Way},
     project::Level,
 };
-use gantry_runtime::Proxy;
+use gantry_runtime::{Proxy, Runtime};
 use gantry_store::{Container, OutboundChange, OutboundRecord};
 
 use crate::{
@@ -211,6 +211,7 @@ impl Controller {
             if container.status.phase == Phase::Deleting {
                 return Err(Error::Deleting);
             }
+            let runtime = self.runtime_of(container.server).await?;
             let mut record = self.store().outbound(id).await?;
             if let Some((changed, what)) = change(&record)? {
                 match self.store().set_outbound(id, &changed, what, self.now_ms()).await {
@@ -224,7 +225,7 @@ impl Controller {
                 record.version.0 = record.version.0.saturating_add(1);
             }
             // Also when it was recorded before: it may not have come into force.
-            self.bring_outbound(id, &record).await?;
+            self.bring_outbound(runtime, id, &record).await?;
             return self.outbound_view(&container, record).await;
         }
         Err(Error::Conflict)
@@ -232,9 +233,14 @@ impl Controller {
 
     /// Brings a recorded network into force. The reconciler does so as well; doing it here lets the
     /// client know.
-    async fn bring_outbound(&self, id: ContainerId, record: &OutboundRecord) -> Result<()> {
+    async fn bring_outbound(
+        &self,
+        runtime: &Arc<dyn Runtime>,
+        id: ContainerId,
+        record: &OutboundRecord,
+    ) -> Result<()> {
         let wanted = wanted(&self.inner.sealing, id, record);
-        let enforcing = self.inner.runtime.ensure_outbound(id, &wanted);
+        let enforcing = runtime.ensure_outbound(id, &wanted);
         let error = match tokio::time::timeout(APPLY_TIMEOUT, enforcing).await {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(error)) => Chain(&error).to_string(),
@@ -254,7 +260,7 @@ impl Controller {
             None => None,
             Some(outbound) if !outbound.is_on => Some(OutboundStatus::Stopped),
             Some(_) if !runs => Some(OutboundStatus::Configured),
-            Some(_) => Some(self.outbound_status(container.id, &record).await),
+            Some(_) => Some(self.outbound_status(container, &record).await),
         };
         Ok(OutboundView {
             container: container.id,
@@ -267,10 +273,18 @@ impl Controller {
     }
 
     /// How the network of a container that runs does.
-    async fn outbound_status(&self, id: ContainerId, record: &OutboundRecord) -> OutboundStatus {
+    async fn outbound_status(
+        &self,
+        container: &Container,
+        record: &OutboundRecord,
+    ) -> OutboundStatus {
+        let id = container.id;
+        let Some(runtime) = self.inner.servers.runtime(container.server) else {
+            return OutboundStatus::Error;
+        };
         let sealed = record.credentials.as_ref();
         let is_read = sealed.is_none_or(|sealed| open(&self.inner.sealing, id, sealed).is_ok());
-        match self.inner.runtime.outbound(id).await {
+        match runtime.outbound(id).await {
             Ok(Some(enforced))
                 if enforced.version == record.version.0 && enforced.fault.is_none() && is_read =>
             {

@@ -198,6 +198,9 @@ impl Controller {
         loop {
             head.mark_unchanged();
             let left = self.containers_of_project(id).await?;
+            for container in &left.items {
+                self.runtime_of(container.server).await?;
+            }
             for container in left.items {
                 let entry = (container.id, container.spec.name.clone());
                 let is_hidden = container.prespawn;
@@ -235,6 +238,7 @@ impl Controller {
     /// actor may delete nothing: then it returns false.
     pub(crate) async fn wish_deleted(&self, mut container: Container) -> Result<bool> {
         let was_waiting = container.prespawn;
+        self.runtime_of(container.server).await?;
         for _ in 0..CAS_ATTEMPTS {
             if container.status.phase == Phase::Deleting {
                 return Ok(true);

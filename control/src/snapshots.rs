@@ -155,6 +155,7 @@ impl Controller {
         if container.prespawn {
             return Err(SnapshotError::Prespawned.into());
         }
+        self.runtime_of(container.server).await?;
         match container.status.phase {
             Phase::Creating | Phase::Claiming | Phase::Deleting => {
                 return Err(SnapshotError::Finalizing.into());
@@ -268,6 +269,7 @@ impl Controller {
     ) -> Result<Container> {
         for _ in 0..CAS_ATTEMPTS {
             let container = self.container_for(actor, id, Level::Edit).await?;
+            self.runtime_of(container.server).await?;
             let source = source(&container)?;
             let before = container.status.phase;
             let phase = before.refill().map_err(of_refusal)?;

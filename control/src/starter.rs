@@ -7,9 +7,12 @@ use std::{
 };
 
 use gantry_model::{ContainerId, Service};
-use gantry_runtime::{Exec, Runtime};
+use gantry_runtime::Exec;
+use gantry_store::Store;
 use tokio::{sync::watch, time::Instant};
 use tokio_util::task::TaskTracker;
+
+use crate::servers::Servers;
 
 /// Why a service was not started.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -74,7 +77,8 @@ type Key = (ContainerId, Service, u16);
 type Outcome = Result<(), StartError>;
 
 struct Inner {
-    runtime: Arc<dyn Runtime>,
+    store: Store,
+    servers: Servers,
     command: StartCommand,
     config: StarterConfig,
     /// Starts under way and outcomes at rest. Short sections only, never held across an await.
@@ -90,11 +94,17 @@ struct Flight {
 }
 
 impl Starter {
-    /// Starts services on this runtime by these commands.
-    pub fn new(runtime: Arc<dyn Runtime>, command: StartCommand, config: StarterConfig) -> Self {
+    /// Starts services in the containers of these servers by these commands; the store knows where
+    /// each container is.
+    pub fn new(
+        store: Store,
+        servers: Servers,
+        command: StartCommand,
+        config: StarterConfig,
+    ) -> Self {
         let flights = Mutex::new(HashMap::new());
         let tasks = TaskTracker::new();
-        Self { inner: Arc::new(Inner { runtime, command, config, flights, tasks }) }
+        Self { inner: Arc::new(Inner { store, servers, command, config, flights, tasks }) }
     }
 
     /// Starts a service of a running container and returns when the command that does it has
@@ -174,11 +184,21 @@ impl Inner {
     }
 
     async fn start(&self, (container, service, index): Key, argv: Vec<String>) -> Outcome {
+        let runtime = match self.store.container(container).await {
+            Ok(record) => record.and_then(|record| self.servers.runtime(record.server)),
+            Err(error) => {
+                let error = gantry_model::Chain(&error).to_string();
+                tracing::warn!(%container, error, "it is not known where a container is");
+                let reason = "the installation does not know where the container is".to_owned();
+                return Err(StartError::Failed { reason });
+            }
+        };
+        let runtime = runtime.ok_or(StartError::NotRunning)?;
         let mut command = Exec::new(argv);
         command.timeout = self.config.timeout;
         command.output_max = 4096;
         let ran =
-            tokio::time::timeout(self.config.timeout, self.runtime.exec(container, &command)).await;
+            tokio::time::timeout(self.config.timeout, runtime.exec(container, &command)).await;
         let outcome = match ran {
             Err(_elapsed) => Err(StartError::TimedOut),
             Ok(Ok(output)) if output.status.success() => Ok(()),

@@ -38,7 +38,7 @@ const COOKIES_MAX: usize = 64;
 pub(crate) fn find(worker: &Worker, key: &RouteKey<'_>) -> Option<Arc<AliasRoute>> {
     let table = worker.deps().routes.current();
     let route = match key {
-        RouteKey::Alias { label, .. } => table.alias(label),
+        RouteKey::Alias { server, label } => table.alias(server, label),
         RouteKey::Custom(hostname) => table.custom(hostname.as_str()),
         RouteKey::Container { .. } | RouteKey::SshGate { .. } | RouteKey::Api { .. } => None,
     };
@@ -59,6 +59,7 @@ pub(crate) async fn serve(
     }
     let route = find(ask.worker, key).ok_or(Failure::NotFound)?;
     let place = Place {
+        server: None,
         project: route.project,
         container: route.container,
         target: Target::from(route.target),

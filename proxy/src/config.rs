@@ -2,7 +2,8 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use gantry_model::{Domain, ServerName};
+use gantry_model::Domain;
+use gantry_router::Servers;
 use ipnet::IpNet;
 
 use crate::logs::LogsConfig;
@@ -25,8 +26,8 @@ pub struct Config {
     pub workers: usize,
     /// The operator's domain.
     pub domain: Domain,
-    /// This machine's label in hostnames.
-    pub server: ServerName,
+    /// The servers whose labels hostnames may carry; those of the routes.
+    pub servers: Servers,
     /// The port that redirects lead to: the one of `listen_https` as clients see it.
     pub url_port: u16,
     /// The balancers that carry connections for others: from these addresses, and from no other, a

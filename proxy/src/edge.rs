@@ -315,6 +315,8 @@ async fn run_worker(common: Common, sockets: Sockets, metrics: Arc<Metrics>, see
 
 #[cfg(test)]
 mod tests {
+    use gantry_router::Servers;
+
     use super::*;
     use crate::{
         config::{AccessLog, Limits},
@@ -334,7 +336,7 @@ mod tests {
                 listen_admin: Vec::new(),
                 workers: 1,
                 domain: "gantry.localhost".parse().unwrap(),
-                server: "local".parse().unwrap(),
+                servers: Servers::default(),
                 url_port: 443,
                 proxy_protocol_from: Vec::new(),
                 upstream_source: UpstreamSource::Edge,

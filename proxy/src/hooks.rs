@@ -17,7 +17,7 @@ use gantry_model::{
     access::{Demand, GroupName, GroupSet, Policy, Program},
     hook::{Hook, Script},
 };
-use gantry_router::Gate;
+use gantry_router::{Gate, ServerIndex};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, header,
     uri::PathAndQuery,
@@ -60,6 +60,7 @@ pub(crate) enum Edit {
 /// The service that a request is for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Hooked<'a> {
+    pub(crate) server: ServerIndex,
     pub(crate) project: ProjectId,
     pub(crate) container: ContainerId,
     pub(crate) target: &'a Target<'a>,
@@ -268,7 +269,7 @@ fn call(
 fn host(ask: &Ask<'_>, of: &Hooked<'_>, script: &Script) -> Option<HeaderValue> {
     let sub = Some(script.subdomain.as_str()).filter(|sub| *sub != "default");
     let key = RouteKey::Container {
-        server: ask.worker.config().server.as_str(),
+        server: ask.worker.config().servers.name(of.server),
         project: of.project,
         container: of.container,
         target: Target::Kit { service: Service::Exec, index: 1, sub },

@@ -9,7 +9,7 @@ use gantry_model::{
     ContainerId, Hostname, ProjectId, RouteKey, Service, Target, alias::Landing,
     edge::EdgeSettings, selector::program,
 };
-use gantry_router::RouteState;
+use gantry_router::{NoRoute, Route, RouteState};
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::Body as _;
 
@@ -63,6 +63,8 @@ pub(crate) struct Ask<'a> {
 /// Where a hostname leads.
 #[derive(Debug)]
 pub(crate) struct Place<'h> {
+    /// The server that the hostname names; none in a chosen name, which has been looked up.
+    pub(crate) server: Option<&'h str>,
     pub(crate) project: ProjectId,
     pub(crate) container: ContainerId,
     pub(crate) target: Target<'h>,
@@ -70,6 +72,16 @@ pub(crate) struct Place<'h> {
     pub(crate) landing: Option<&'h Landing>,
     /// Whether the hostname is a chosen name.
     pub(crate) is_chosen: bool,
+}
+
+impl Place<'_> {
+    fn route(&self, worker: &Worker) -> Result<Route, NoRoute> {
+        let table = worker.deps().routes.current();
+        match self.server {
+            Some(server) => table.lookup_on(server, self.project, self.container),
+            None => table.lookup(self.project, self.container),
+        }
+    }
 }
 
 /// Answers a request, or the refusal that it stands for. `interims` is for clients that can be sent
@@ -243,7 +255,7 @@ async fn serve(
         RouteKey::Container { server, .. }
         | RouteKey::SshGate { server }
         | RouteKey::Alias { server, .. }
-            if server != worker.config().server.as_str() =>
+            if !worker.config().servers.have(server) =>
         {
             Err(Failure::NotFound)
         }
@@ -251,8 +263,10 @@ async fn serve(
             // Said without a look at the routes, so that it tells nothing about what exists.
             Err(Failure::SshOnly { hostname: hostname.as_str().into() })
         }
-        RouteKey::Container { project, container, target, .. } => {
-            let place = Place { project, container, target, landing: None, is_chosen: false };
+        RouteKey::Container { server, project, container, target } => {
+            let server = Some(server);
+            let (landing, is_chosen) = (None, false);
+            let place = Place { server, project, container, target, landing, is_chosen };
             to_container(&mut ask, &place, request, account).await
         }
         key @ (RouteKey::Alias { .. } | RouteKey::Custom(_)) => {
@@ -269,9 +283,8 @@ pub(crate) async fn to_container(
     account: &mut Account,
 ) -> Result<Response<EdgeBody>, Failure> {
     let worker = ask.worker;
-    let Place { project, container, ref target, landing, is_chosen: _ } = *place;
-    let route = worker.deps().routes.current().lookup(project, container);
-    let route = route.or(Err(Failure::NotFound))?;
+    let Place { project, container, ref target, landing, .. } = *place;
+    let route = place.route(worker).or(Err(Failure::NotFound))?;
     if let Target::Ssh = target {
         return Err(Failure::SshOnly { hostname: ask.hostname.as_str().into() });
     }
@@ -329,7 +342,8 @@ pub(crate) async fn to_container(
     let bind = worker.source_for(ask.downstream.peer.ip(), address);
     let upstream = Upstream { endpoint, kit, since_ms, is_patient, says, bind };
     if let Some(gate) = gate.as_ref().filter(|gate| !gate.hooks.is_empty()) {
-        let hooked = Hooked { project, container, target, upstream: &upstream };
+        let server = route.server;
+        let hooked = Hooked { server, project, container, target, upstream: &upstream };
         if let Some(answer) = Box::pin(hooks::ask(ask, gate, &hooked, request, account)).await? {
             return Ok(answer);
         }

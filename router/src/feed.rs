@@ -7,7 +7,7 @@ use gantry_store::{Change, Changes, Error, Revision, Store};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Route, RouteTable, Routes};
+use crate::{Route, RouteTable, Routes, Servers};
 
 /// After a round, changes gather for this long. The first change after a quiet time is taken at
 /// once; a burst costs one round every few milliseconds.
@@ -39,9 +39,9 @@ enum Step {
 }
 
 impl Feed {
-    /// Loads all routes. Whoever opens a port does so after this, when every route is known.
-    pub async fn start(store: Store) -> Result<(Routes, Self), Error> {
-        let table = RouteTable::build(&store.load_routes().await?);
+    /// Loads all routes to containers of these servers. Whoever opens a port does so after this, when every route is known.
+    pub async fn start(store: Store, servers: &Servers) -> Result<(Routes, Self), Error> {
+        let table = RouteTable::build(&store.load_routes().await?, servers);
         let routes = Routes::new(table);
         let feed = Self { store, routes: routes.clone(), away: false };
         Ok((routes, feed))

@@ -12,9 +12,11 @@
 mod edge;
 mod feed;
 mod routes;
+mod servers;
 mod table;
 
 pub use edge::{AliasRoute, Gate};
 pub use feed::Feed;
 pub use routes::Routes;
+pub use servers::{ServerIndex, Servers};
 pub use table::{NoRoute, Route, RouteState, RouteTable};

@@ -9,11 +9,14 @@ use std::{
 };
 
 use foldhash::fast::RandomState;
-use gantry_model::{ContainerId, Generation, Phase, ProjectId, ServerName};
+use gantry_model::{ContainerId, Generation, Phase, ProjectId};
 use gantry_store::{Epoch, Revision, RouteRecord, RouteSnapshot};
 use papaya::HashMap;
 
-use crate::edge::{AliasRoute, Edges, Gate};
+use crate::{
+    edge::{AliasRoute, Edges, Gate},
+    servers::{ServerIndex, Servers},
+};
 
 /// Where requests for one container go; copied out of the table, so that nothing is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -22,6 +25,8 @@ pub struct Route {
     pub project: ProjectId,
     /// The container.
     pub container: ContainerId,
+    /// The server that it is on; [`Servers::name`] says how hostnames call it.
+    pub server: ServerIndex,
     /// The start that this route is about. Connections of another generation must not be used:
     /// its address may belong to another tenant by now.
     pub generation: Generation,
@@ -55,12 +60,12 @@ pub enum RouteState {
 /// Why there is no route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoRoute {
-    /// No container of this project has this id, it has no Kit, or it is being deleted. Which of
-    /// these is not told, so that ids cannot be probed.
+    /// No container of this project has this id, it has no Kit, it is being deleted, or its server is
+    /// none of this process's. Which of these is not told, so that ids cannot be probed.
     #[error("there is no such container")]
     Unknown,
-    /// The hostname names another server.
-    #[error("the hostname names another server")]
+    /// The hostname names another server than the container's. Clients are told the same as above.
+    #[error("the hostname names another server than the container's")]
     OtherServer,
 }
 
@@ -75,22 +80,23 @@ pub struct RouteTable {
     // the seed differs from process to process.
     routes: HashMap<ContainerId, Stored, RandomState>,
     edges: Edges,
+    servers: Servers,
     epoch: Epoch,
     revision: AtomicU64,
 }
 
 impl RouteTable {
-    /// The table of a snapshot.
-    pub fn build(snapshot: &RouteSnapshot) -> Self {
-        Self::build_after(snapshot, 0)
+    /// The table of a snapshot, with routes to the containers of these servers.
+    pub fn build(snapshot: &RouteSnapshot, servers: &Servers) -> Self {
+        Self::build_after(snapshot, servers, 0)
     }
 
     /// The table of a snapshot, to stand in the place of this one. Its gates have other serials.
     pub(crate) fn rebuild(&self, snapshot: &RouteSnapshot) -> Self {
-        Self::build_after(snapshot, self.edges.last_serial())
+        Self::build_after(snapshot, &self.servers, self.edges.last_serial())
     }
 
-    fn build_after(snapshot: &RouteSnapshot, last_serial: u64) -> Self {
+    fn build_after(snapshot: &RouteSnapshot, servers: &Servers, last_serial: u64) -> Self {
         let routes = HashMap::builder()
             .hasher(RandomState::default())
             .capacity(snapshot.containers.len())
@@ -98,12 +104,13 @@ impl RouteTable {
         let table = Self {
             routes,
             edges: Edges::after(last_serial),
+            servers: servers.clone(),
             epoch: snapshot.epoch,
             revision: AtomicU64::new(snapshot.revision.0),
         };
         let pinned = table.routes.pin();
         for record in &snapshot.containers {
-            let Some(route) = route(record) else { continue };
+            let Some(route) = table.route(record) else { continue };
             if let Some(edge) = &record.edge {
                 table.edges.put(&route, edge);
             }
@@ -120,7 +127,7 @@ impl RouteTable {
     pub fn apply(&self, records: &[(ContainerId, Option<RouteRecord>)], revision: Revision) {
         let pinned = self.routes.pin();
         for (container, record) in records {
-            let route = record.as_ref().and_then(route);
+            let route = record.as_ref().and_then(|record| self.route(record));
             let edge = record.as_ref().and_then(|record| record.edge.as_deref());
             // Whoever sees a new route finds its gate, so a gate comes before and goes after.
             if let (Some(route), Some(edge)) = (&route, edge) {
@@ -147,19 +154,25 @@ impl RouteTable {
         }
     }
 
-    /// As [`RouteTable::lookup`], for the server label of a hostname; `own` is this server's name.
+    /// As [`RouteTable::lookup`], for a hostname with this server label.
     pub fn lookup_on(
         &self,
-        own: &ServerName,
         server: &str,
         project: ProjectId,
         container: ContainerId,
     ) -> Result<Route, NoRoute> {
-        if server == own.as_str() {
-            self.lookup(project, container)
+        let route = self.lookup(project, container)?;
+        if self.servers.name(route.server) == server {
+            Ok(route)
         } else {
             Err(NoRoute::OtherServer)
         }
+    }
+
+    /// Whether a container with a route is on the server with this label.
+    pub fn is_on(&self, server: &str, container: ContainerId) -> bool {
+        let routes = self.routes.pin();
+        routes.get(&container).is_some_and(|stored| self.servers.name(stored.server) == server)
     }
 
     /// What requests to a container have to pass now; ask when its route says that it is gated.
@@ -178,9 +191,10 @@ impl RouteTable {
         self.edges.sleepers().into_iter().filter_map(sleeper).collect()
     }
 
-    /// Where an alias leads, by its label in lower case; also when it is off or expired.
-    pub fn alias(&self, label: &str) -> Option<Arc<AliasRoute>> {
-        self.edges.alias(label)
+    /// Where an alias below a server's label leads, by its own label in lower case; also when it is off
+    /// or expired.
+    pub fn alias(&self, server: &str, label: &str) -> Option<Arc<AliasRoute>> {
+        self.edges.alias(label).filter(|alias| self.is_on(server, alias.container))
     }
 
     /// Where a custom hostname leads, by its text in lower case and without a final dot; also when
@@ -214,6 +228,11 @@ impl RouteTable {
         self.routes.pin().iter().map(|(container, stored)| stored.route(*container)).collect()
     }
 
+    /// What a record means for requests.
+    fn route(&self, record: &RouteRecord) -> Option<Route> {
+        route(record, self.servers.index(record.server)?)
+    }
+
     /// Puts back a route whose record cannot be read at present, with all that `from` has of it.
     pub(crate) fn keep(&self, route: Route, from: &Self) {
         self.edges.keep(route.container, &from.edges);
@@ -230,6 +249,7 @@ struct Stored {
     since_ms: i64,
     generation: Generation,
     project: ProjectId,
+    server: ServerIndex,
     state: State,
     gated: bool,
 }
@@ -249,7 +269,7 @@ const _: () = assert!(size_of::<(ContainerId, Stored)>() == 64);
 
 impl From<Route> for Stored {
     fn from(route: Route) -> Self {
-        let Route { project, container: _, generation, state, gated } = route;
+        let Route { project, container: _, server, generation, state, gated } = route;
         let (state, address, since_ms) = match state {
             RouteState::Running { address: IpAddr::V4(address), since_ms } => {
                 let [a, b, c, d] = address.octets();
@@ -263,13 +283,13 @@ impl From<Route> for Stored {
             RouteState::Stopped => (State::Stopped, [0; 16], 0),
             RouteState::Failed => (State::Failed, [0; 16], 0),
         };
-        Self { address, since_ms, generation, project, state, gated }
+        Self { address, since_ms, generation, project, server, state, gated }
     }
 }
 
 impl Stored {
     fn route(&self, container: ContainerId) -> Route {
-        let Self { address, since_ms, generation, project, state, gated } = *self;
+        let Self { address, since_ms, generation, project, server, state, gated } = *self;
         let state = match state {
             State::Running4 => {
                 let [a, b, c, d, ..] = address;
@@ -281,12 +301,12 @@ impl Stored {
             State::Stopped => RouteState::Stopped,
             State::Failed => RouteState::Failed,
         };
-        Route { project, container, generation, state, gated }
+        Route { project, container, server, generation, state, gated }
     }
 }
 
 /// What a record means for requests; nothing if no hostname leads to the container.
-fn route(record: &RouteRecord) -> Option<Route> {
+fn route(record: &RouteRecord, server: ServerIndex) -> Option<Route> {
     if !record.hoody_kit {
         return None;
     }
@@ -306,5 +326,5 @@ fn route(record: &RouteRecord) -> Option<Route> {
     };
     let RouteRecord { project, container, generation, .. } = *record;
     let gated = record.edge.as_ref().is_some_and(|edge| edge.is_gated());
-    Some(Route { project, container, generation, state, gated })
+    Some(Route { project, container, server, generation, state, gated })
 }

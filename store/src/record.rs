@@ -447,6 +447,8 @@ pub struct RouteRecord {
     pub container: ContainerId,
     /// Its project.
     pub project: ProjectId,
+    /// The server that it is on.
+    pub server: ServerId,
     /// Whether hostnames lead to it; they do not while it waits in a warm pool.
     pub hoody_kit: bool,
     /// Where it stands.

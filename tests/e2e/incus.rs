@@ -23,7 +23,7 @@ const SOON: Duration = Duration::from_mins(2);
 /// The socket; `None` where this cannot be tested, which is said.
 #[expect(clippy::print_stderr, reason = "a test says what it cannot test")]
 #[expect(clippy::disallowed_methods, reason = "the script that starts Incus says where it is")]
-fn socket() -> Option<String> {
+pub(crate) fn socket() -> Option<String> {
     let socket = std::env::var(SOCKET).ok();
     if socket.is_none() {
         let why = format!("{SOCKET} names no Incus; run this by scripts/incus run");

@@ -19,6 +19,7 @@ mod network;
 mod progress;
 mod revocation;
 mod sealed;
+mod servers;
 mod services;
 mod shares;
 mod snapshots;

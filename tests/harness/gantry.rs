@@ -29,12 +29,14 @@ const RUNNING_S: u32 = 600;
 pub struct Options {
     /// `section.key=value` pairs.
     pub set: Vec<String>,
+    /// The configuration file, for what pairs cannot say.
+    pub file: Option<String>,
 }
 
 impl Options {
     /// With real containers.
     pub fn embedded() -> Self {
-        Self { set: Vec::new() }
+        Self { set: Vec::new(), file: None }
     }
 
     /// With containers of the Incus at this socket, in a project of the test's own.
@@ -45,12 +47,19 @@ impl Options {
             format!("runtime.incus_socket={socket}"),
             format!("runtime.incus_project=gantrytest-{pid}"),
         ];
-        Self { set: set.into() }
+        Self { set: set.into(), file: None }
     }
 
     /// Without containers, for what does not need them.
     pub fn fake() -> Self {
-        Self { set: vec!["runtime.kind=fake".to_owned()] }
+        Self { set: vec!["runtime.kind=fake".to_owned()], file: None }
+    }
+
+    /// With a configuration file of this text.
+    #[must_use]
+    pub fn file(mut self, text: String) -> Self {
+        self.file = Some(text);
+        self
     }
 
     /// With one more key.
@@ -179,6 +188,11 @@ impl Gantry {
         ];
         for pair in sets.iter().chain(&self.options.set) {
             command.args(["--set", pair]);
+        }
+        if let Some(text) = &self.options.file {
+            let path = self.dir.path().join("gantry.toml");
+            fs::write(&path, text).context("the configuration file")?;
+            command.arg("--config").arg(path);
         }
         self.environment(&mut command);
         Ok(command)

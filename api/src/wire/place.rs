@@ -41,7 +41,8 @@ pub(crate) struct Rental {
     server_id: Hex,
     name: String,
     region: Option<String>,
-    /// `active` in lists; `ready` or `maintenance` on a single server.
+    /// `active` in lists, and `ready` on a single server; `maintenance` for one that is not configured any
+    /// more, whose containers can only be looked at.
     status: &'static str,
     rental_start: Timestamp,
     rental_end: Option<Timestamp>,

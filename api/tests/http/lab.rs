@@ -6,7 +6,8 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use axum::{Router, body::Body};
 use gantry_api::{ApiConfig, ClientAddress, Machine, Realm};
 use gantry_control::{
-    Clock, Controller, Deps, Limits, Reconciler, ReconcilerConfig, SealingKeys, Signing,
+    Clock, Controller, Deps, Limits, Reconciler, ReconcilerConfig, SealingKeys, Served, Servers,
+    Signing,
 };
 use gantry_model::{Domain, RealmId, ServerId};
 use gantry_runtime::{
@@ -113,17 +114,30 @@ impl Lab {
 
     /// The same with its store in this directory.
     pub(crate) async fn start_in(dir: TempDir, limits: Limits, signing: Signing) -> Self {
+        Self::start_beside(dir, limits, signing, &[], &[]).await
+    }
+
+    /// The same with servers `beside` the first, and some that were configured once.
+    pub(crate) async fn start_beside(
+        dir: TempDir,
+        limits: Limits,
+        signing: Signing,
+        beside: &[&str],
+        away: &[&str],
+    ) -> Self {
         let store = Store::open(&dir.path().join("gantry.db")).await.unwrap();
         let server =
             store.ensure_server(id(1), &"node-test".parse().unwrap(), 1_000).await.unwrap();
         let world = World::default();
         let runtime: Arc<dyn Runtime> = Arc::new(Fake::new(world.clone()));
+        let mut all = vec![Served { server: server.clone(), runtime }];
+        all.extend(further(&store, beside, away).await);
+        let servers = Servers::new(all);
         let clock = Clock::system();
         let names = FakeNames::default();
         let control = Controller::new(Deps {
             store: store.clone(),
-            runtime: Arc::clone(&runtime),
-            server: server.clone(),
+            servers: servers.clone(),
             domain: "edge.test".parse::<Domain>().unwrap(),
             url_port: 18443,
             clock: clock.clone(),
@@ -141,10 +155,13 @@ impl Lab {
             attempts_max: 2,
             ..ReconcilerConfig::default()
         };
-        let reconciler =
-            Reconciler::new(store, runtime, server.id, clock, control.sealing(), config);
         let mut tasks = JoinSet::new();
-        tasks.spawn(reconciler.run(CancellationToken::new()));
+        for one in servers.iter() {
+            let (store, all, one) = (store.clone(), servers.clone(), one.clone());
+            let (clock, sealing) = (clock.clone(), control.sealing());
+            let reconciler = Reconciler::new(store, all, one, clock, sealing, config);
+            tasks.spawn(reconciler.run(CancellationToken::new()));
+        }
         let logs = FakeLog::default();
         let admin = control.bootstrap_admin().await.unwrap().unwrap();
         let shared = Arc::new(logs.clone());
@@ -260,6 +277,18 @@ impl Lab {
         assert_eq!(reply.json["data"]["status"], "running", "{}", reply.text);
         reply.json["data"]["id"].as_str().unwrap().to_owned()
     }
+}
+
+/// Records further servers; returns those that run.
+async fn further(store: &Store, beside: &[&str], away: &[&str]) -> Vec<Served> {
+    let mut run = Vec::new();
+    for (number, name) in (2..).zip(beside.iter().chain(away)) {
+        let server = store.ensure_server(id(number), &name.parse().unwrap(), 1_000).await.unwrap();
+        if beside.contains(name) {
+            run.push(Served { server, runtime: Arc::new(Fake::default()) });
+        }
+    }
+    run
 }
 
 fn id<K>(last: u8) -> gantry_model::Id<K> {

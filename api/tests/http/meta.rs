@@ -93,3 +93,48 @@ async fn a_server_says_what_it_has_wherever_it_is_shown() {
         assert_eq!(specs, want);
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn servers_beside_each_other_are_told_apart() {
+    let (dir, limits) = (tempfile::tempdir().unwrap(), Limits::default());
+    let signing = Signing::Claims;
+    let lab = Lab::start_beside(dir, limits, signing, &["node-two"], &["node-away"]).await;
+    let (session, project) = lab.alice().await;
+    let get = async |path: &str| {
+        let reply = lab.send(Ask::new("GET", &format!("/api/v1/{path}")).by(&session)).await;
+        assert_eq!(reply.status, 200, "{}", reply.text);
+        reply.json["data"].clone()
+    };
+    let column = |list: &Value, key: &str| -> Vec<String> {
+        let list = list.as_array().unwrap().iter();
+        list.map(|item| item[key].as_str().unwrap().to_owned()).collect()
+    };
+    let servers = get("servers").await;
+    assert_eq!(column(&servers, "name"), ["node-away", "node-test", "node-two"]);
+    assert_eq!(column(&servers, "status"), ["maintenance", "active", "active"]);
+    assert_eq!(get("rentals").await, servers);
+    assert_eq!(column(&get("servers/available").await, "name"), ["node-test", "node-two"]);
+    let ids = column(&servers, "server_id");
+    let status = async |id: &str| get(&format!("servers/{id}")).await["status"].clone();
+    assert_eq!(
+        (status(&ids[0]).await, status(&ids[2]).await),
+        (json!("maintenance"), json!("ready"))
+    );
+    let create = async |server: &str| {
+        let path = format!("/api/v1/projects/{project}/containers");
+        let body = json!({ "server_id": server, "hoody_kit": true });
+        lab.send(Ask::new("POST", &path).by(&session).body(&body)).await
+    };
+    let made = create(&ids[2]).await;
+    assert_eq!(made.status, 201, "{}", made.text);
+    let made = &made.json["data"];
+    assert_eq!((&made["server_id"], &made["server_name"]), (&json!(ids[2]), &json!("node-two")));
+    assert_eq!(made["server"]["name"], "node-two");
+    let url = made["service_urls"]["terminal"].to_string();
+    assert!(url.contains("-terminal-1.node-two.containers.edge.test"), "{made}");
+    let refused = create(&ids[0]).await;
+    assert_eq!(refused.status, 503, "{}", refused.text);
+    assert_eq!(refused.json["code"], "SERVER_NOT_CONFIGURED");
+    let told = refused.json["message"].as_str().unwrap();
+    assert!(told.contains("server node-away is not configured any more"), "{told}");
+}

@@ -1,9 +1,9 @@
 //! The commands for snapshots and copies.
 
 use clap::{Args, Subcommand};
-use gantry_model::{ContainerId, ProjectId, ServerId};
+use gantry_model::{ContainerId, ProjectId};
 
-use super::{Paging, Wait};
+use super::{Paging, ServerRef, Wait};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum SnapshotsCommand {
@@ -71,9 +71,9 @@ pub(crate) struct ContainerCopy {
     /// The project that the copy belongs to.
     #[arg(long, value_name = "ID")]
     pub(crate) target_project_id: ProjectId,
-    /// The server that it runs on; only that of the source yet.
-    #[arg(long, value_name = "ID")]
-    pub(crate) target_server_id: Option<ServerId>,
+    /// The server that it runs on, by its id or its name; that of the source where this is left out.
+    #[arg(long, value_name = "SERVER", alias = "target-server")]
+    pub(crate) target_server_id: Option<ServerRef>,
     /// Its name in the project.
     #[arg(long)]
     pub(crate) name: Option<String>,

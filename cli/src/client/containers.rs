@@ -10,7 +10,7 @@ use super::{Client, progress::Progress, projects, view};
 use crate::{
     args::{
         ContainerCreate, ContainerFields, ContainersCommand, ContainersList, EnvCommand,
-        KitSwitches, Operation, Switch, Wait,
+        KitSwitches, Operation, ServerRef, Switch, Wait,
     },
     exit::{Class, Failure},
     output::{self, Format},
@@ -124,7 +124,7 @@ impl Client {
     async fn create_container(&self, create: ContainerCreate) -> Result<(), Failure> {
         let mut body = Map::new();
         let server = match create.server_id {
-            Some(server) => server.to_string(),
+            Some(server) => self.server_id(&server).await?,
             None => self.only_server().await?,
         };
         body.insert("server_id".to_owned(), server.into());
@@ -178,14 +178,30 @@ impl Client {
         self.show(&container)
     }
 
-    /// The server, where there is no choice.
-    async fn only_server(&self) -> Result<String, Failure> {
+    /// The id of a server.
+    pub(super) async fn server_id(&self, server: &ServerRef) -> Result<String, Failure> {
+        let name = match server {
+            ServerRef::Id(id) => return Ok(id.to_string()),
+            ServerRef::Name(name) => name.as_str(),
+        };
         let servers = self.api.get("servers", &[]).await?;
+        let text = |server: &Value, key: &str| server.get(key)?.as_str().map(str::to_owned);
+        let mut servers = servers.as_array().into_iter().flatten();
+        let found = servers.find(|server| text(server, "name").is_some_and(|it| it == name));
+        found.and_then(|server| text(server, "server_id")).ok_or_else(|| {
+            Failure::new(Class::Usage, format!("there is no server {name}"))
+                .hint("`gantry servers list` shows them")
+        })
+    }
+
+    /// The server that takes containers, where there is no choice.
+    async fn only_server(&self) -> Result<String, Failure> {
+        let servers = self.api.get("servers/available", &[]).await?;
         let ids: Vec<String> = servers
             .as_array()
             .into_iter()
             .flatten()
-            .filter_map(|server| server.get("server_id").and_then(Value::as_str))
+            .filter_map(|server| server.get("id").and_then(Value::as_str))
             .map(str::to_owned)
             .collect();
         match <[String; 1]>::try_from(ids) {

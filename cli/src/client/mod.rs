@@ -83,6 +83,7 @@ pub(crate) async fn run(
             client.list(&servers, &servers, view::SERVER)
         }
         Command::Servers(ServersCommand::Get { id }) => {
+            let id = client.server_id(&id).await?;
             client.show(&client.api.get(&format!("servers/{id}"), &[]).await?)
         }
         Command::Images(ImagesCommand::Get { id }) => {

@@ -66,12 +66,16 @@ impl Client {
     }
 
     pub(super) async fn copy_container(&self, copy: ContainerCopy) -> Result<(), Failure> {
+        let server = match &copy.target_server_id {
+            Some(server) => Some(self.server_id(server).await?.into()),
+            None => None,
+        };
         let mut body = Map::new();
         let mut set = |name: &str, value: Option<Value>| {
             body.extend(value.map(|value| (name.to_owned(), value)));
         };
         set("target_project_id", Some(copy.target_project_id.to_string().into()));
-        set("target_server_id", copy.target_server_id.map(|id| id.to_string().into()));
+        set("target_server_id", server);
         set("name", copy.name.map(Into::into));
         set("ssh_public_key", copy.ssh_public_key.map(Into::into));
         set("source_snapshot", copy.source_snapshot.map(Into::into));

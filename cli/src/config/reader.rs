@@ -51,16 +51,50 @@ pub(crate) const DEFAULT_ORIGIN: &str = "default";
 /// The name that the provider of `--set` carries.
 pub(crate) const FLAG_ORIGIN: &str = "--set";
 
+/// The one section that is a list; whoever reads it looks at its keys.
+const LIST: &str = "servers";
+
 /// Reads keys and remembers problems.
 pub(crate) struct Reader<'f> {
     figment: &'f Figment,
+    /// What stands before its keys where they are shown: nothing, or `servers[0].`.
+    above: String,
     effective: Vec<Effective>,
     problems: Vec<Problem>,
 }
 
 impl<'f> Reader<'f> {
     pub(crate) fn new(figment: &'f Figment) -> Self {
-        Self { figment, effective: Vec::new(), problems: Vec::new() }
+        Self { figment, above: String::new(), effective: Vec::new(), problems: Vec::new() }
+    }
+
+    /// The same for what stands below a key of the operator's.
+    pub(super) fn below(self, key: &str) -> Self {
+        Self { above: format!("{key}."), ..self }
+    }
+
+    /// Ends another reader of a part and takes over what it has found.
+    pub(super) fn take(&mut self, part: Reader<'_>) {
+        let (mut effective, mut problems) = part.finish();
+        self.effective.append(&mut effective);
+        self.problems.append(&mut problems);
+    }
+
+    /// A section that is a list, if there is one, and where it was said.
+    pub(super) fn list(&mut self, section: &str, form: &str) -> Option<(Vec<Value>, String)> {
+        let value = self.figment.find_value(section).ok()?;
+        let origin = self.origin(value.tag(), section);
+        if let Value::Array(_, list) = value {
+            return Some((list, origin));
+        }
+        self.problem(&origin, section, format!("must be a list of tables, {form}"));
+        None
+    }
+
+    /// Notes a value that was read by other means.
+    pub(super) fn effective(&mut self, key: &str, value: &str, origin: &str) {
+        let (key, value, origin) = (key.to_owned(), format!("{value:?}"), origin.to_owned());
+        self.effective.push(Effective { key, value, origin });
     }
 
     /// Ends reading: what is in effect, and every problem, unknown keys included. Every key that
@@ -77,6 +111,7 @@ impl<'f> Reader<'f> {
             Ok(profiles) => {
                 for (section, value) in profiles.into_values().flatten() {
                     let keys = match value {
+                        _ if section == LIST => continue,
                         Value::Dict(_, keys) => keys,
                         Value::String(tag, _)
                         | Value::Char(tag, _)
@@ -91,7 +126,7 @@ impl<'f> Reader<'f> {
                         }
                     };
                     for (key, value) in keys {
-                        let key = format!("{section}.{key}");
+                        let key = format!("{}{section}.{key}", self.above);
                         if !known.contains(key.as_str()) {
                             let rule = match closest(&key, &known) {
                                 Some(near) => format!("there is no such key; did you mean {near}?"),
@@ -114,7 +149,9 @@ impl<'f> Reader<'f> {
         key: &str,
         parse: impl FnOnce(&Value) -> Result<T, String>,
     ) -> Option<T> {
-        let (value, origin) = match self.figment.find_value(key) {
+        let found = self.figment.find_value(key);
+        let key = &format!("{}{key}", self.above);
+        let (value, origin) = match found {
             Ok(value) => {
                 let origin = self.origin(value.tag(), key);
                 (value, origin)

@@ -300,3 +300,108 @@ fn a_missing_file_is_named() {
     let problems = load(&settings(Some(path), &[]), Vec::new()).unwrap_err();
     assert_eq!(problems[0].origin, "/nonexistent/gantry.toml");
 }
+
+#[test]
+fn further_servers_have_the_defaults_and_their_own_runtime() {
+    let file = write(
+        "[server]\nname = \"metal\"\n[runtime]\nmemory_mib = 64\n\
+         [[servers]]\nname = \"lxc\"\n[servers.runtime]\nkind = \"incus\"\nbridge = \"gantry1\"\n\
+         subnet = \"10.89.0.0/16\"\n\
+         [[servers]]\nname = \"second\"\nruntime = { bridge = \"gantry2\", subnet = \"10.90.0.0/16\", \
+         cgroup = \"gantry2\", id_base = 2000000 }\n",
+    );
+    let loaded = load(&settings(Some(file.path()), &[]), Vec::new()).unwrap();
+    let servers: Vec<_> = loaded.config.servers().collect();
+    let told = |at: usize| {
+        let (name, runtime) = &servers[at];
+        (name.as_str(), runtime.kind, runtime.bridge.as_str(), runtime.memory_bytes >> 20)
+    };
+    assert_eq!(servers.len(), 3);
+    assert_eq!(told(0), ("metal", RuntimeKind::Embedded, "gantry0", 64));
+    assert_eq!(told(1), ("lxc", RuntimeKind::Incus, "gantry1", 2048));
+    assert_eq!(told(2), ("second", RuntimeKind::Embedded, "gantry2", 2048));
+    let origin = |key: &str| {
+        let found = loaded.effective.iter().find(|found| found.key == key);
+        found.map(|found| (found.value.clone(), found.origin.clone())).unwrap()
+    };
+    let said = file.path().display().to_string();
+    assert_eq!(origin("servers[0].name"), ("\"lxc\"".into(), said.clone()));
+    assert_eq!(origin("servers[0].runtime.bridge"), ("\"gantry1\"".into(), said));
+    assert_eq!(origin("servers[1].runtime.pids"), ("4096".into(), "default".into()));
+}
+
+#[test]
+fn what_two_servers_cannot_share_is_named_with_both() {
+    let file = write(
+        "[[servers]]\nname = \"local\"\n\
+         [[servers]]\nname = \"a\"\n[servers.runtime]\nkind = \"incus\"\nbridge = \"br1\"\n\
+         subnet = \"10.88.4.0/24\"\n\
+         [[servers]]\nname = \"b\"\n[servers.runtime]\nkind = \"incus\"\nbridge = \"br2\"\n\
+         subnet = \"10.90.0.0/16\"\n",
+    );
+    let problems = load(&settings(Some(file.path()), &[]), Vec::new()).unwrap_err();
+    let found: Vec<_> = problems.iter().map(|it| (it.key.as_str(), it.rule.as_str())).collect();
+    assert_eq!(
+        found,
+        [
+            ("servers[0].name", "server local and server local have one name; each needs its own"),
+            (
+                "servers[0].runtime.bridge",
+                "server local and server local both have bridge \"gantry0\""
+            ),
+            (
+                "servers[0].runtime.subnet",
+                "server local and server local have networks that overlap, 10.88.0.0/16 and \
+                 10.88.0.0/16"
+            ),
+            (
+                "servers[0].runtime.cgroup",
+                "server local and server local both have control group \"gantry\""
+            ),
+            (
+                "servers[0].runtime.id_base",
+                "server local and server local have host ids that overlap, 1000000 to 1065535 and \
+                 1000000 to 1065535"
+            ),
+            (
+                "servers[1].runtime.subnet",
+                "server a and server local have networks that overlap, 10.88.4.0/24 and \
+                 10.88.0.0/16"
+            ),
+            (
+                "servers[1].runtime.subnet",
+                "server a and server local have networks that overlap, 10.88.4.0/24 and \
+                 10.88.0.0/16"
+            ),
+            (
+                "servers[2].runtime.incus_project",
+                "server b and server a both have project \"gantry\" of the same Incus"
+            ),
+        ]
+    );
+    assert_eq!(problems[5].origin, file.path().display().to_string());
+}
+
+#[test]
+fn a_wrong_entry_of_the_servers_is_told_with_its_place() {
+    let file = write(
+        "[[servers]]\nruntime = { kind = \"docker\", brigde = \"b\" }\ncolor = 1\n\
+         [[servers]]\nname = \"No.Label\"\nruntime = 5\n",
+    );
+    let problems = load(&settings(Some(file.path()), &[]), Vec::new()).unwrap_err();
+    for (key, rule) in [
+        ("servers[0].name", "is required: the label of the server in hostnames"),
+        ("servers[0].color", "there is no such key; a server has name and runtime"),
+        ("servers[0].runtime.kind", "must be \"embedded\" or \"incus\" or \"fake\""),
+        ("servers[0].runtime.brigde", "did you mean servers[0].runtime.bridge?"),
+        ("servers[1].name", "found \"No.Label\""),
+        ("servers[1].runtime", "must be a table"),
+    ] {
+        let found = problems.iter().find(|problem| problem.key == key);
+        assert!(found.is_some_and(|found| found.rule.contains(rule)), "{key}: {problems:#?}");
+    }
+    let file = write("[servers]\nname = \"a\"\n");
+    let problems = load(&settings(Some(file.path()), &[]), Vec::new()).unwrap_err();
+    assert_eq!(problems[0].rule, "must be a list of tables, [[servers]]");
+    assert_eq!(problems.len(), 1);
+}

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     args::{Dev, Settings},
-    config::{self, Config, Preset, RuntimeKind},
+    config::{self, Config, Preset},
     exit::{Class, Failure},
     output,
 };
@@ -102,18 +102,8 @@ fn remove(config: &Config) -> Result<(), Failure> {
         .enable_all()
         .build()
         .context("cannot start a runtime")?;
-    match config.runtime.kind {
-        RuntimeKind::Embedded => control
-            .block_on(async {
-                runtime::open_embedded(config, &files).await?.uninstall().await.map_err(Into::into)
-            })
-            .map_err(|error: anyhow::Error| error.context("cannot remove the containers"))?,
-        RuntimeKind::Incus => control
-            .block_on(async {
-                runtime::open_incus(config, &files).await?.uninstall().await.map_err(Into::into)
-            })
-            .map_err(|error: anyhow::Error| error.context("cannot remove the containers"))?,
-        RuntimeKind::Fake => {}
+    for place in runtime::places(config, &files) {
+        control.block_on(place.uninstall()).context("cannot remove the containers")?;
     }
     std::fs::remove_dir_all(files.dir())
         .with_context(|| format!("cannot remove {}", files.dir().display()))?;

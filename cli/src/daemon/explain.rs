@@ -7,12 +7,12 @@ use std::{io, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duratio
 
 use anyhow::Context as _;
 use gantry_model::{
-    Chain, Domain, Hostname, RouteKey, ServerName, Service, Target,
+    Chain, ContainerId, Domain, Hostname, ProjectId, RouteKey, ServerName, Service, Target,
     access::{Caller, Decision, GroupSet, Reason},
     selector::program,
 };
 use gantry_proxy::KitPorts;
-use gantry_router::{AliasRoute, NoRoute, Route, RouteState, RouteTable, Routes};
+use gantry_router::{AliasRoute, NoRoute, Route, RouteState, RouteTable, Routes, Servers};
 use gantry_store::Store;
 use serde::{Deserialize, Serialize};
 use tokio::{
@@ -63,7 +63,7 @@ struct Explanation {
 /// What an explanation stands on.
 struct Facts {
     domain: Domain,
-    server: ServerName,
+    servers: Vec<ServerName>,
     url_port: u16,
     kit: KitPorts,
 }
@@ -72,7 +72,7 @@ impl Facts {
     fn of(config: &Config) -> Self {
         Self {
             domain: config.server.domain.clone(),
-            server: config.server.name.clone(),
+            servers: config.servers().map(|(name, _)| name.clone()).collect(),
             url_port: config.edge.url_port,
             kit: config.kit.clone(),
         }
@@ -132,11 +132,12 @@ async fn ask(url: &str, config: &Config) -> Result<Explanation, Failure> {
     }
     let facts = Facts::of(config);
     if !files.store().exists() {
-        let table = RouteTable::build(&gantry_store::RouteSnapshot {
+        let empty = gantry_store::RouteSnapshot {
             epoch: gantry_store::Epoch([0; 16]),
             revision: gantry_store::Revision(0),
             containers: Vec::new(),
-        });
+        };
+        let table = RouteTable::build(&empty, &Servers::default());
         let source = format!(
             "an empty store: there is none at {}; --state names another directory",
             files.store().display()
@@ -147,13 +148,16 @@ async fn ask(url: &str, config: &Config) -> Result<Explanation, Failure> {
         .map_err(|error| Failure::new(Class::General, Chain(&error).to_string()))?;
     let store = Store::open(&files.store()).await.context("cannot open the store")?;
     let snapshot = store.load_routes().await.context("cannot read the store")?;
+    let servers = store.servers().await.context("cannot read the store")?;
     store.close().await;
+    let servers = servers.into_iter().filter(|server| facts.servers.contains(&server.name));
+    let servers = Servers::new(servers.map(|server| (server.id, server.name)));
     let source = format!(
         "the store {} at revision {} (no Gantry runs on it)",
         files.store().display(),
         snapshot.revision.0
     );
-    Ok(walk(url, &facts, &RouteTable::build(&snapshot), source))
+    Ok(walk(url, &facts, &RouteTable::build(&snapshot, &servers), source))
 }
 
 async fn ask_running(url: &str, socket: &Path) -> io::Result<Explanation> {
@@ -275,9 +279,10 @@ fn walk_url(url: &str, facts: &Facts, table: &RouteTable, walk: &mut Walk) {
     };
     match key {
         RouteKey::SshGate { server } | RouteKey::Container { server, .. }
-            if server != facts.server.as_str() =>
+            if !facts.servers.iter().any(|known| known.as_str() == server) =>
         {
-            let reason = format!("server {server}; this one is {}", facts.server);
+            let known: Vec<_> = facts.servers.iter().map(ServerName::as_str).collect();
+            let reason = format!("server {server}; here is {}", known.join(", "));
             walk.step("parse", "a name of another server", reason);
             walk.step("answer", "404", "as for every hostname that leads nowhere here");
         }
@@ -289,15 +294,7 @@ fn walk_url(url: &str, facts: &Facts, table: &RouteTable, walk: &mut Walk) {
             let what = describe(&target);
             let result = format!("{what} of container {container}");
             walk.step("parse", result, format!("project {project}, server {server}"));
-            match table.lookup_on(&facts.server, server, project, container) {
-                Ok(route) => walk_route(&route, &target, (&facts.kit, table), walk),
-                Err(NoRoute::Unknown | NoRoute::OtherServer) => {
-                    let reason = "no container with this pair of ids, or one without the Kit, or \
-                                  one that is being deleted";
-                    walk.step("route", "none", reason);
-                    walk.step("answer", "404", "the same for all of these, so that ids are safe");
-                }
-            }
+            walk_container((server, project, container), &target, facts, table, walk);
         }
         RouteKey::Api { realm } => {
             let scope =
@@ -308,13 +305,36 @@ fn walk_url(url: &str, facts: &Facts, table: &RouteTable, walk: &mut Walk) {
         }
         RouteKey::Alias { server, label } => {
             walk.step("parse", format!("alias {label}"), format!("server {server}"));
-            let here = server == facts.server.as_str();
-            walk_alias(table.alias(label).filter(|_| here).as_deref(), &facts.kit, table, walk);
+            walk_alias(table.alias(server, label).as_deref(), &facts.kit, table, walk);
         }
         RouteKey::Custom(name) => {
             let reason = format!("outside {}", facts.domain);
             walk.step("parse", format!("custom hostname {name}"), reason);
             walk_alias(table.custom(name.as_str()).as_deref(), &facts.kit, table, walk);
+        }
+    }
+}
+
+/// Goes from the hostname of a container to its route.
+fn walk_container(
+    (server, project, container): (&str, ProjectId, ContainerId),
+    target: &Target<'_>,
+    facts: &Facts,
+    table: &RouteTable,
+    walk: &mut Walk,
+) {
+    match table.lookup_on(server, project, container) {
+        Ok(route) => walk_route(&route, target, (&facts.kit, table), walk),
+        Err(NoRoute::OtherServer) => {
+            let reason = "the container is on another server of this Gantry";
+            walk.step("route", "none under this server", reason);
+            walk.step("answer", "404", "the same as for what does not exist");
+        }
+        Err(NoRoute::Unknown) => {
+            let reason = "no container with this pair of ids, or one without the Kit, or \
+                          one that is being deleted";
+            walk.step("route", "none", reason);
+            walk.step("answer", "404", "the same for all of these, so that ids are safe");
         }
     }
 }

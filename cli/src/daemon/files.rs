@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use gantry_model::ServerName;
 use serde::{Deserialize, Serialize};
 
 /// The paths below one state directory.
@@ -58,6 +59,11 @@ impl Files {
 
     pub(crate) fn runtime_dir(&self) -> PathBuf {
         self.dir.join("runtime")
+    }
+
+    /// The same of a server beside the first.
+    pub(crate) fn runtime_dir_of(&self, server: &ServerName) -> PathBuf {
+        self.dir.join("servers").join(server.as_str()).join("runtime")
     }
 
     pub(crate) fn socket(&self) -> PathBuf {

@@ -6,13 +6,12 @@ use anyhow::Context as _;
 use gantry_certs::{DevCa, Renewer};
 use gantry_control::{
     Clock, Controller, Credential, Deps, DnsNames, Idler, RecheckConfig, Rechecker, Reconciler,
-    ReconcilerConfig, SealingKeys, SnapshotKeeper, Starter, StarterConfig,
+    ReconcilerConfig, SealingKeys, Served, Servers, SnapshotKeeper, Starter, StarterConfig,
 };
 use gantry_model::ServerId;
 use gantry_proxy::Edge;
 use gantry_router::Routes;
-use gantry_runtime::Runtime;
-use gantry_store::{Server, Store};
+use gantry_store::Store;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -69,7 +68,11 @@ pub(super) fn run(
             .hint("stop what listens there, or choose another address in the configuration")
     })?;
     if config.edge.client_address == gantry_proxy::UpstreamSource::Client {
-        transparent::check(&config.runtime.bridge)?;
+        for place in runtime::places(config, &files) {
+            if let Some(bridge) = place.bridge() {
+                transparent::check(bridge)?;
+            }
+        }
     }
     let control = tokio::runtime::Builder::new_multi_thread()
         .thread_name("control")
@@ -152,28 +155,33 @@ impl Daemon {
         let shutdown = CancellationToken::new();
         let mut tasks = JoinSet::new();
         let store = Store::open(&files.store()).await.context("cannot open the store")?;
-        let runtime = runtime::open(config, files, &mut tasks, &shutdown).await?;
-        let (routes, feed) = gantry_router::Feed::start(store.clone())
+        let places = runtime::places(config, files);
+        let servers = open_servers(&store, &places, &clock, &mut tasks, &shutdown).await?;
+        let named_servers = gantry_router::Servers::new(
+            servers.iter().map(|served| (served.server.id, served.server.name.clone())),
+        );
+        let (routes, feed) = gantry_router::Feed::start(store.clone(), &named_servers)
             .await
             .context("cannot read the routes from the store")?;
         tasks.spawn(named("router feed", feed.run(shutdown.clone())));
         let ca = DevCa::open_or_create(&files.ca_dir(), &config.server.domain, glue::now())
             .context("cannot open the development CA")?;
         let ca_path = ca.ca_path().to_owned();
-        let names = gantry_certs::standard_names(
-            &config.server.domain,
-            std::slice::from_ref(&config.server.name),
-        );
+        let labels: Vec<_> = config.servers().map(|(name, _)| name.clone()).collect();
+        let names = gantry_certs::standard_names(&config.server.domain, &labels);
         let (certificates, renewer) = Renewer::start(ca, &[names], Arc::new(glue::now))
             .context("cannot issue the certificates")?;
         tasks.spawn(named("certificate renewer", renewer.run(shutdown.clone())));
-        let control = controller(config, files, &store, &runtime, &routes, &clock).await?;
+        let control = controller(config, files, &store, &servers, &routes, &clock).await?;
         let admin =
             control.bootstrap_admin().await.context("cannot make the first administrator")?;
-        let reconciler = reconciler(config, &store, &runtime, &control, &clock);
-        tasks.spawn(named("reconciler", reconciler.run(shutdown.clone())));
+        for (served, place) in servers.iter().zip(&places) {
+            let reconciler = reconciler(config, place, &store, served, &control, &clock);
+            tasks.spawn(named("reconciler", reconciler.run(shutdown.clone())));
+        }
         let starter = Starter::new(
-            runtime,
+            store.clone(),
+            servers,
             kit::start_command,
             StarterConfig { timeout: config.edge.service_start, ..StarterConfig::default() },
         );
@@ -187,7 +195,7 @@ impl Daemon {
         let keeper = SnapshotKeeper::new(control.clone());
         tasks.spawn(named("keeper of snapshots", keeper.run(shutdown.clone())));
         let waker = glue::WakeContainers(control.clone());
-        let edge_config = edge_config(config, files);
+        let edge_config = edge_config(config, files, named_servers, &places);
         let logs = gantry_proxy::Logs::new(&edge_config);
         let api_config = api_config(config, files);
         let api = glue::api(control.clone(), api_config.clone(), logs.clone());
@@ -259,28 +267,38 @@ async fn named(name: &'static str, task: impl Future<Output = ()>) -> &'static s
     name
 }
 
-async fn ensure_server(store: &Store, config: &Config, clock: &Clock) -> anyhow::Result<Server> {
-    let mut bytes = [0; 12];
-    getrandom::fill(&mut bytes).context("the system gives no random numbers")?;
-    store
-        .ensure_server(ServerId::from_bytes(bytes), &config.server.name, clock.now_ms())
-        .await
-        .context("cannot record this server")
+/// Records each server and opens its runtime.
+async fn open_servers(
+    store: &Store,
+    places: &[runtime::Place<'_>],
+    clock: &Clock,
+    tasks: &mut JoinSet<&'static str>,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<Servers> {
+    let mut servers = Vec::new();
+    for place in places {
+        let mut bytes = [0; 12];
+        getrandom::fill(&mut bytes).context("the system gives no random numbers")?;
+        let id = ServerId::from_bytes(bytes);
+        let server = store.ensure_server(id, place.name, clock.now_ms()).await;
+        let server = server.with_context(|| format!("cannot record server {}", place.name))?;
+        servers.push(Served { server, runtime: place.open(tasks, shutdown).await? });
+    }
+    Ok(Servers::new(servers))
 }
 
 async fn controller(
     config: &Config,
     files: &Files,
     store: &Store,
-    runtime: &Arc<dyn Runtime>,
+    servers: &Servers,
     routes: &Routes,
     clock: &Clock,
 ) -> anyhow::Result<Controller> {
     let keys = files.sealing_keys().context("cannot read or make the keys that seal secrets")?;
     let deps = Deps {
         store: store.clone(),
-        runtime: Arc::clone(runtime),
-        server: ensure_server(store, config, clock).await?,
+        servers: servers.clone(),
         domain: config.server.domain.clone(),
         url_port: config.edge.url_port,
         clock: clock.clone(),
@@ -297,15 +315,16 @@ async fn controller(
 
 fn reconciler(
     config: &Config,
+    place: &runtime::Place<'_>,
     store: &Store,
-    runtime: &Arc<dyn Runtime>,
+    served: &Served,
     control: &Controller,
     clock: &Clock,
 ) -> Reconciler {
     let limits = gantry_runtime::Limits {
-        memory_bytes: config.runtime.memory_bytes,
-        cpu_millis: config.runtime.cpu_millis,
-        pids: config.runtime.pids,
+        memory_bytes: place.chosen.memory_bytes,
+        cpu_millis: place.chosen.cpu_millis,
+        pids: place.chosen.pids,
     };
     let settings = ReconcilerConfig {
         concurrency: config.control.concurrency,
@@ -315,8 +334,8 @@ fn reconciler(
         limits,
         ..ReconcilerConfig::default()
     };
-    let (server, sealing) = (control.server().id, control.sealing());
-    Reconciler::new(store.clone(), Arc::clone(runtime), server, clock.clone(), sealing, settings)
+    let (servers, sealing) = (control.servers_here().clone(), control.sealing());
+    Reconciler::new(store.clone(), servers, served.clone(), clock.clone(), sealing, settings)
 }
 
 fn rechecker(config: &Config, control: &Controller, clock: &Clock) -> Rechecker {
@@ -366,7 +385,12 @@ fn edge_deps(made: Made) -> gantry_proxy::Deps {
     }
 }
 
-fn edge_config(config: &Config, files: &Files) -> gantry_proxy::Config {
+fn edge_config(
+    config: &Config,
+    files: &Files,
+    servers: gantry_router::Servers,
+    places: &[runtime::Place<'_>],
+) -> gantry_proxy::Config {
     let edge = &config.edge;
     gantry_proxy::Config {
         listen_https: edge.https.clone(),
@@ -376,11 +400,11 @@ fn edge_config(config: &Config, files: &Files) -> gantry_proxy::Config {
         listen_admin: vec![edge.admin],
         workers: edge.workers,
         domain: config.server.domain.clone(),
-        server: config.server.name.clone(),
+        servers,
         url_port: edge.url_port,
         proxy_protocol_from: edge.proxy_protocol_from.clone(),
         upstream_source: edge.client_address,
-        container_networks: runtime::networks(config),
+        container_networks: runtime::networks(places),
         limits: gantry_proxy::Limits {
             head_timeout: edge.head,
             idle: edge.idle,

@@ -8,7 +8,7 @@ use gantry_model::{
 };
 use gantry_store::{Container, ContainerStatus, CopiedRules, Fill, FillSource, Snapshot, Version};
 
-use super::{ContainerView, create::generate_name};
+use super::{ContainerView, create::generate_name, kvm::check_kvm};
 use crate::{
     actor::Actor,
     controller::Controller,
@@ -86,7 +86,7 @@ impl Controller {
         let (project, mut spec, generated) = check(actor, &new, origin.spec)?;
         let project = self.project_for(actor, project, Level::Edit).await?;
         self.check_server(new.target_server_id.as_deref(), origin.server).await?;
-        self.check_kvm(actor, spec.kvm)?;
+        check_kvm(actor, &**self.runtime_of(origin.server).await?, spec.kvm)?;
         let mut attempt = 0;
         loop {
             let now_ms = self.now_ms();
@@ -227,6 +227,7 @@ impl Controller {
         let missing = Error::NotFound(Thing::SourceContainer);
         let origin = self.store().container(source).await?.ok_or(missing)?;
         self.permit(actor, &origin, Thing::SourceContainer, Level::Edit).await?;
+        self.runtime_of(origin.server).await?;
         match origin.status.phase {
             Phase::Deleting => return Err(Error::NotFound(Thing::SourceContainer)),
             Phase::Copying => return Err(SnapshotError::Busy.into()),

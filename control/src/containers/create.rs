@@ -12,6 +12,7 @@ use gantry_store::{Container, ContainerStatus, Version};
 
 use super::{
     ContainerView,
+    kvm::check_kvm,
     pool::{ClaimError, check_warm},
 };
 use crate::{
@@ -105,7 +106,7 @@ impl Controller {
         if !self.store().servers().await?.iter().any(|known| known.id == server) {
             return Err(Error::NotFound(Thing::Server));
         }
-        self.check_kvm(actor, spec.kvm)?;
+        check_kvm(actor, &**self.runtime_of(server).await?, spec.kvm)?;
         let mut attempt = 0;
         loop {
             let now_ms = self.now_ms();

@@ -120,8 +120,10 @@ impl Controller {
                     return false;
                 }
             }
+            // Where its server is away, it has them when that is back.
+            let Some(runtime) = self.inner.servers.runtime(container.server) else { return false };
             let env = container.spec.environment.vars();
-            if let Err(error) = self.inner.runtime.ensure_environment(id, env).await {
+            if let Err(error) = runtime.ensure_environment(id, env).await {
                 let error = Chain(&error).to_string();
                 tracing::warn!(container = %id, error, "changed variables have not reached it yet");
                 return false;

@@ -1,7 +1,7 @@
 //! Hardware virtualisation: the host's `/dev/kvm` in a container.
 
 use gantry_model::{ContainerId, ContainerSpec, Phase, project::Level};
-use gantry_runtime::Kvm;
+use gantry_runtime::{Kvm, Runtime};
 
 use super::ContainerView;
 use crate::{
@@ -25,7 +25,8 @@ impl Controller {
             if kvm == container.spec.kvm {
                 return self.view(container).await;
             }
-            self.check_kvm(actor, kvm)?;
+            let runtime = self.runtime_of(container.server).await?;
+            check_kvm(actor, &**runtime, kvm)?;
             match container.status.phase {
                 Phase::Stopped | Phase::Failed => {}
                 Phase::Deleting => return Err(Error::Deleting),
@@ -50,16 +51,16 @@ impl Controller {
         }
         Err(Error::Conflict)
     }
+}
 
-    /// Refuses hardware virtualisation to an actor who may not have it, or where there is none.
-    pub(super) fn check_kvm(&self, actor: &Actor, wanted: bool) -> Result<()> {
-        if !wanted {
-            return Ok(());
-        }
-        actor.require(Leaf::FeatureKvm)?;
-        match self.inner.runtime.kvm() {
-            Kvm::Offered => Ok(()),
-            why @ (Kvm::Off | Kvm::Missing) => Err(Forbidden::Kvm(why).into()),
-        }
+/// Refuses hardware virtualisation to an actor who may not have it, or where the server has none.
+pub(super) fn check_kvm(actor: &Actor, runtime: &dyn Runtime, wanted: bool) -> Result<()> {
+    if !wanted {
+        return Ok(());
+    }
+    actor.require(Leaf::FeatureKvm)?;
+    match runtime.kvm() {
+        Kvm::Offered => Ok(()),
+        why @ (Kvm::Off | Kvm::Missing) => Err(Forbidden::Kvm(why).into()),
     }
 }

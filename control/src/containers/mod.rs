@@ -199,9 +199,10 @@ impl Controller {
     async fn stats_of(&self, view: ContainerView) -> Result<ContainerStats> {
         let container = &view.record;
         let id = container.id;
-        let stats = match container.status.phase {
-            Phase::Running | Phase::Paused | Phase::Stopping => {
-                match self.inner.runtime.stats(id).await {
+        let runtime = self.inner.servers.runtime(container.server);
+        let stats = match (container.status.phase, runtime) {
+            (Phase::Running | Phase::Paused | Phase::Stopping, Some(runtime)) => {
+                match runtime.stats(id).await {
                     Ok(stats) => Some(stats),
                     // It ended a moment ago; the record will follow.
                     Err(
@@ -211,13 +212,18 @@ impl Controller {
                     Err(error) => return Err(Error::Runtime(error)),
                 }
             }
-            Phase::Creating
-            | Phase::Copying
-            | Phase::Claiming
-            | Phase::Starting
-            | Phase::Stopped
-            | Phase::Failed
-            | Phase::Deleting => None,
+            // What one uses whose server is away is not known.
+            (Phase::Running | Phase::Paused | Phase::Stopping, None) => None,
+            (
+                Phase::Creating
+                | Phase::Copying
+                | Phase::Claiming
+                | Phase::Starting
+                | Phase::Stopped
+                | Phase::Failed
+                | Phase::Deleting,
+                _,
+            ) => None,
         };
         Ok(ContainerStats { container: view, stats })
     }

@@ -152,6 +152,7 @@ impl Error {
             | Self::Refused { .. }
             | Self::Prespawned
             | Self::Deleting
+            | Self::ServerAway { .. }
             | Self::ProjectNotEmpty { .. }
             | Self::Unauthenticated(_)
             | Self::TooManyAttempts { .. }

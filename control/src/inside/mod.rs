@@ -13,7 +13,7 @@ use std::{
 };
 
 use gantry_model::{Chain, ContainerId, Phase, UserId};
-use gantry_runtime::Exec;
+use gantry_runtime::{Exec, Runtime};
 use tokio::{
     sync::{Semaphore, watch},
     time::Instant,
@@ -236,10 +236,12 @@ impl Controller {
             return None;
         }
         let id = view.record.id;
+        let runtime = Arc::clone(self.inner.servers.runtime(view.record.server)?);
         let looks = &self.inner.looks;
         let (mut answer, says) = looks.join(id);
         if let Some(says) = says {
-            looks.tasks.spawn(self.clone().look_inside(id, view.record.owner, says));
+            let owner = view.record.owner;
+            looks.tasks.spawn(self.clone().look_inside(runtime, id, owner, says));
         }
         let said = answer.wait_for(|answer| matches!(answer, Answer::Said(..)));
         match tokio::time::timeout_at(until.into(), said).await.ok()?.as_deref() {
@@ -249,13 +251,19 @@ impl Controller {
     }
 
     /// Asks a container when it is its turn, unless nobody waits for it any more.
-    async fn look_inside(self, id: ContainerId, owner: UserId, says: watch::Sender<Answer>) {
+    async fn look_inside(
+        self,
+        runtime: Arc<dyn Runtime>,
+        id: ContainerId,
+        owner: UserId,
+        says: watch::Sender<Answer>,
+    ) {
         let own_turns = self.inner.looks.turns_of(owner);
         let Ok(_own_turn) = own_turns.acquire().await else { return };
         let Ok(_turn) = self.inner.looks.turns.acquire().await else { return };
         // One receiver is the map's own.
         if says.receiver_count() > 1 {
-            let said = self.ask_inside(id).await;
+            let said = self.ask_inside(&*runtime, id).await;
             says.send_replace(Answer::Said(Instant::now(), said));
         }
     }
@@ -269,10 +277,10 @@ impl Controller {
         looks.tasks.wait().await;
     }
 
-    async fn ask_inside(&self, id: ContainerId) -> Option<Arc<Inside>> {
+    async fn ask_inside(&self, runtime: &dyn Runtime, id: ContainerId) -> Option<Arc<Inside>> {
         let command =
             Exec { timeout: PATIENCE, output_max: ANSWER_MAX, ..Exec::new(["sh", "-c", SCRIPT]) };
-        match self.inner.runtime.exec(id, &command).await {
+        match runtime.exec(id, &command).await {
             Ok(output) => {
                 let answer = String::from_utf8_lossy(&output.stdout);
                 Some(Arc::new(read::inside(&answer, self.now_ms())))

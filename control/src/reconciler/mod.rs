@@ -13,8 +13,8 @@ mod sweep;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use gantry_model::{Chain, ContainerId, ServerId};
-use gantry_runtime::{Observed, Runtime, State};
+use gantry_model::{Chain, ContainerId};
+use gantry_runtime::{Observed, State};
 use gantry_store::{Changes, Revision, Store};
 use tokio::{
     sync::{Notify, Semaphore, broadcast::error::RecvError, watch},
@@ -28,7 +28,11 @@ use self::{
     orphans::Orphans,
     pass::{Ending, Memory, Pass, Shared},
 };
-use crate::{clock::Clock, seal::SealingKeys};
+use crate::{
+    clock::Clock,
+    seal::SealingKeys,
+    servers::{Served, Servers},
+};
 
 /// How a [`Reconciler`] works.
 #[derive(Clone, Copy, Debug)]
@@ -96,8 +100,8 @@ impl ReconcilerConfig {
 /// doubles. Nothing is remembered that a new process would miss.
 pub struct Reconciler {
     store: Store,
-    runtime: Arc<dyn Runtime>,
-    server: ServerId,
+    servers: Servers,
+    server: Served,
     clock: Clock,
     sealing: Arc<SealingKeys>,
     config: ReconcilerConfig,
@@ -105,21 +109,24 @@ pub struct Reconciler {
 
 impl std::fmt::Debug for Reconciler {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Reconciler").field("server", &self.server).finish_non_exhaustive()
+        f.debug_struct("Reconciler")
+            .field("server", &self.server.server.name)
+            .finish_non_exhaustive()
     }
 }
 
 impl Reconciler {
-    /// The reconciler of one server. There must be one per server at a time.
+    /// The reconciler of one server; `servers` are all that there are. There must be one per server at
+    /// a time.
     pub fn new(
         store: Store,
-        runtime: Arc<dyn Runtime>,
-        server: ServerId,
+        servers: Servers,
+        server: Served,
         clock: Clock,
         sealing: Arc<SealingKeys>,
         config: ReconcilerConfig,
     ) -> Self {
-        Self { store, runtime, server, clock, sealing, config }
+        Self { store, servers, server, clock, sealing, config }
     }
 
     /// Works until the token is cancelled, then gives passes under way a little time and returns;
@@ -129,8 +136,9 @@ impl Reconciler {
         let concurrency = self.config.concurrency.max(1);
         let shared = Arc::new(Shared {
             store: self.store,
-            runtime: self.runtime,
-            server: self.server,
+            runtime: self.server.runtime,
+            server: self.server.server.id,
+            servers: self.servers,
             clock: self.clock,
             sealing: self.sealing,
             config: self.config,
@@ -324,7 +332,10 @@ impl Work {
             });
         }
         self.compare_when_shares_end().await;
-        self.sweep();
+        // What is old is old for all servers.
+        if self.shared.servers.is_first(self.shared.server) {
+            self.sweep();
+        }
     }
 
     /// Forgets what is old, once an hour; one sweep at a time, beside everything else.

@@ -13,7 +13,7 @@ use super::{
     decide::{BY_RECONCILER, Finding, Look, Step, Stop},
     order::hostname,
 };
-use crate::{clock::Clock, seal::SealingKeys};
+use crate::{clock::Clock, seal::SealingKeys, servers::Servers};
 
 /// The most steps of one pass. The longest honest way, from running over a restart to deleted, has
 /// ten; beyond this somebody changes the record faster than it can be followed.
@@ -24,6 +24,8 @@ pub(super) struct Shared {
     pub(super) store: Store,
     pub(super) runtime: Arc<dyn Runtime>,
     pub(super) server: ServerId,
+    /// All that there are: files may come from another.
+    pub(super) servers: Servers,
     pub(super) clock: Clock,
     pub(super) sealing: Arc<SealingKeys>,
     pub(super) config: ReconcilerConfig,

@@ -5,7 +5,8 @@ use std::{sync::Arc, time::Duration};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use gantry_control::{
     Actor, Error, ExpiresAt, Forbidden, Leaf, Limits, NewProject, NewToken, Operation, Page, Patch,
-    Permissions, ProjectChange, ProjectSort, Subject, Thing, TokenChange, Unauthenticated, Via,
+    Permissions, ProjectChange, ProjectSort, Served, Servers, Subject, Thing, TokenChange,
+    Unauthenticated, Via,
 };
 use gantry_model::RealmId;
 use serde_json::json;
@@ -40,8 +41,7 @@ async fn the_first_start_makes_one_administrator() {
     let server = store.ensure_server(bench.server.id, &bench.server.name, START_MS).await.unwrap();
     let control = gantry_control::Controller::new(gantry_control::Deps {
         store,
-        runtime: bench.runtime(),
-        server,
+        servers: Servers::new(vec![Served { server, runtime: bench.runtime() }]),
         domain: "gantry.localhost".parse().unwrap(),
         url_port: 443,
         clock: bench.clock.clone(),

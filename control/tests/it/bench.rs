@@ -6,7 +6,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use gantry_control::{
     Actor, Clock, Condition, ContainerQuery, ContainerSort, ContainerView, Controller, Deps,
     Limits, NewContainer, NewProject, Operation, Page, Project, Reconciler, ReconcilerConfig,
-    SealingKeys, Signing, Via,
+    SealingKeys, Served, Servers, Signing, Via,
 };
 use gantry_model::{ContainerId, Phase, ServerId, UserId};
 use gantry_runtime::{
@@ -28,6 +28,8 @@ pub(crate) struct Bench {
     pub(crate) world: World,
     pub(crate) clock: Clock,
     pub(crate) server: Server,
+    /// The servers that the control plane runs: the one above, until a test says otherwise.
+    served: Vec<Served>,
     pub(crate) control: Controller,
     pub(crate) actor: Actor,
     /// The running reconciler, if any; dropping it is a crash.
@@ -38,16 +40,14 @@ pub(crate) struct Bench {
 
 async fn controller(
     store: &Store,
-    world: &World,
-    server: &Server,
+    servers: Servers,
     clock: &Clock,
     limits: Limits,
     sealing: SealingKeys,
 ) -> Result<Controller, gantry_control::Error> {
     Controller::new(Deps {
         store: store.clone(),
-        runtime: Arc::new(Fake::new(world.clone())),
-        server: server.clone(),
+        servers,
         domain: "gantry.localhost".parse().unwrap(),
         url_port: 8443,
         clock: clock.clone(),
@@ -86,22 +86,18 @@ impl Bench {
         let candidate = ServerId::from_bytes([7; 12]);
         let name = "local".parse().unwrap();
         let server = store.ensure_server(candidate, &name, START_MS).await.unwrap();
-        let control = controller(
-            &store,
-            &world,
-            &server,
-            &clock,
-            limits,
-            SealingKeys::new(&[[3; 32]]).unwrap(),
-        )
-        .await
-        .unwrap();
+        let runtime = Arc::new(Fake::new(world.clone()));
+        let all = vec![Served { server: server.clone(), runtime }];
+        let servers = Servers::new(all.clone());
+        let sealing = SealingKeys::new(&[[3; 32]]).unwrap();
+        let control = controller(&store, servers, &clock, limits, sealing).await.unwrap();
         let actor = add_user(&store, 1, "alice", false).await;
         Self {
             store,
             world,
             clock,
             server,
+            served: all,
             control,
             actor,
             reconciler: JoinSet::new(),
@@ -116,7 +112,7 @@ impl Bench {
         sealing: SealingKeys,
     ) -> Result<Controller, gantry_control::Error> {
         let limits = Limits { password_hashes_max: 2, ..Limits::default() };
-        controller(&self.store, &self.world, &self.server, &self.clock, limits, sealing).await
+        controller(&self.store, self.servers(), &self.clock, limits, sealing).await
     }
 
     /// Everything, and a reconciler at work.
@@ -129,15 +125,36 @@ impl Bench {
     /// Starts a reconciler, as a new process would.
     pub(crate) fn reconcile(&mut self, config: ReconcilerConfig) {
         self.shutdown = CancellationToken::new();
-        let reconciler = Reconciler::new(
-            self.store.clone(),
-            self.runtime(),
-            self.server.id,
-            self.clock.clone(),
-            self.control.sealing(),
-            config,
-        );
-        self.reconciler.spawn(reconciler.run(self.shutdown.clone()));
+        let servers = self.servers();
+        for served in servers.iter() {
+            let reconciler = Reconciler::new(
+                self.store.clone(),
+                servers.clone(),
+                served.clone(),
+                self.clock.clone(),
+                self.control.sealing(),
+                config,
+            );
+            self.reconciler.spawn(reconciler.run(self.shutdown.clone()));
+        }
+    }
+
+    /// The servers of the control plane.
+    pub(crate) fn servers(&self) -> Servers {
+        // As a new process finds them, perhaps after a reboot.
+        let anew = |served: &Served| {
+            let is_own = served.server == self.server;
+            let runtime = if is_own { self.runtime() } else { Arc::clone(&served.runtime) };
+            Served { server: served.server.clone(), runtime }
+        };
+        Servers::new(self.served.iter().map(anew).collect())
+    }
+
+    /// The control plane of another start, whose configuration has these servers.
+    pub(crate) async fn serve(&mut self, served: Vec<Served>) {
+        self.served = served;
+        let sealing = SealingKeys::new(&[[3; 32]]).unwrap();
+        self.control = self.control_with(sealing).await.unwrap();
     }
 
     /// The store's file.

@@ -19,6 +19,8 @@ mod recovery;
 #[cfg(test)]
 mod rules;
 #[cfg(test)]
+mod servers;
+#[cfg(test)]
 mod snapshots;
 #[cfg(test)]
 mod starting;

@@ -9,12 +9,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use gantry_control::{StartError, Starter, StarterConfig};
+use gantry_control::{Served, Servers, StartError, Starter, StarterConfig};
 use gantry_model::{ContainerId, Service};
-use gantry_runtime::{
-    Error, ExecOutput, ExitStatus, Runtime,
-    fake::{Fake, World},
-};
+use gantry_runtime::{Error, ExecOutput, ExitStatus, fake::Fake};
 use tokio::sync::Semaphore;
 
 use crate::bench::Bench;
@@ -39,7 +36,7 @@ async fn starter(rest: Duration) -> (Bench, Starter, ContainerId) {
     let id = bench.running_container(&bench.project().await).await.record.id;
     let config =
         StarterConfig { rest, timeout: Duration::from_secs(20), ..StarterConfig::default() };
-    let starter = Starter::new(bench.runtime(), command, config);
+    let starter = Starter::new(bench.store.clone(), bench.servers(), command, config);
     (bench, starter, id)
 }
 
@@ -119,7 +116,7 @@ async fn each_way_to_fail_has_its_name() {
     let (bench, _, id) = starter(Duration::ZERO).await;
     let config =
         StarterConfig { rest: Duration::ZERO, timeout: Duration::from_millis(5), flights_max: 4 };
-    let starter = Starter::new(bench.runtime(), command, config);
+    let starter = Starter::new(bench.store.clone(), bench.servers(), command, config);
     let start = |id, service| starter.start_service(id, service, 1);
     assert_eq!(start(id, Service::Files).await, Err(StartError::NotProvided));
     let missing = ContainerId::from_bytes([1; 12]);
@@ -135,9 +132,12 @@ async fn each_way_to_fail_has_its_name() {
     )
     .await;
     assert!(outcomes.contains(&Err(StartError::Busy)), "what is remembered is bounded");
-    let world = World::default();
-    let idle: Arc<dyn Runtime> = Arc::new(Fake::new(world));
-    let starter = Starter::new(idle, command, config);
-    let outcome = starter.start_service(id, Service::Terminal, 1).await;
-    assert_eq!(outcome, Err(StartError::NotRunning));
+    // What its server has lost, and what is on a server that nobody runs.
+    let idle = Served { server: bench.server.clone(), runtime: Arc::new(Fake::default()) };
+    for servers in [vec![idle], Vec::new()] {
+        let servers = Servers::new(servers);
+        let starter = Starter::new(bench.store.clone(), servers, command, config);
+        let outcome = starter.start_service(id, Service::Terminal, 1).await;
+        assert_eq!(outcome, Err(StartError::NotRunning));
+    }
 }

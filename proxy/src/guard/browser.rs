@@ -72,18 +72,14 @@ pub(crate) fn is_own(ask: &Ask<'_>, container: ContainerId, address: &HeaderValu
     if hostname == *ask.hostname {
         return true;
     }
-    let (config, table) = (ask.worker.config(), ask.worker.deps().routes.current());
-    let alias = match RouteKey::parse(&hostname, &config.domain) {
+    let table = ask.worker.deps().routes.current();
+    let alias = match RouteKey::parse(&hostname, &ask.worker.config().domain) {
         Ok(RouteKey::Container { server, container: other, .. }) => {
-            return server == config.server.as_str() && other == container;
+            return other == container && table.is_on(server, container);
         }
-        Ok(RouteKey::Alias { server, label }) if server == config.server.as_str() => {
-            table.alias(label)
-        }
+        Ok(RouteKey::Alias { server, label }) => table.alias(server, label),
         Ok(RouteKey::Custom(hostname)) => table.custom(hostname.as_str()),
-        Ok(RouteKey::Alias { .. } | RouteKey::Api { .. } | RouteKey::SshGate { .. }) | Err(_) => {
-            None
-        }
+        Ok(RouteKey::Api { .. } | RouteKey::SshGate { .. }) | Err(_) => None,
     };
     alias.is_some_and(|to| to.container == container && to.is_live(ask.worker.now_ms()))
 }

@@ -25,14 +25,14 @@ mod tail;
 use std::{
     fmt::{self, Write},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
 };
 
 use foldhash::fast::RandomState;
-use gantry_model::{ContainerId, Domain, FieldError, ProjectId, RouteKey, ServerName, Target};
-use gantry_router::{Route, RouteTable};
+use gantry_model::{ContainerId, Domain, FieldError, ProjectId, RouteKey, Target};
+use gantry_router::{Route, RouteTable, ServerIndex, Servers};
 use http::HeaderMap;
 
 pub use self::tail::LogTail;
@@ -170,7 +170,7 @@ struct Store {
 #[derive(Debug)]
 struct Naming {
     domain: Domain,
-    server: ServerName,
+    servers: Servers,
     url_port: u16,
 }
 
@@ -183,7 +183,8 @@ impl Naming {
             Served::Container => return String::new(),
         };
         let key = RouteKey::Container {
-            server: self.server.as_str(),
+            // What has entries has had a route.
+            server: self.servers.name(log.server.get().copied().unwrap_or_default()),
             project: log.project,
             container: log.container,
             target,
@@ -201,6 +202,8 @@ impl Naming {
 pub(crate) struct Log {
     project: ProjectId,
     container: ContainerId,
+    /// Known as soon as there was a route.
+    server: OnceLock<ServerIndex>,
     ring: Mutex<Ring>,
     reads: Mutex<Reads>,
     streams: AtomicU32,
@@ -213,6 +216,12 @@ impl Log {
     /// Whether it is the log of this container, which exists.
     pub(crate) fn is_of(&self, container: ContainerId) -> bool {
         self.container == container && !self.is_over()
+    }
+
+    fn is_at(&self, route: Option<&Route>) {
+        if let Some(route) = route {
+            self.server.get_or_init(|| route.server);
+        }
     }
 
     fn is_over(&self) -> bool {
@@ -244,7 +253,7 @@ impl Logs {
             redaction: Arc::new(Redaction::new(&logs.redact_fields, &logs.redact_parameters)),
             naming: Naming {
                 domain: config.domain.clone(),
-                server: config.server.clone(),
+                servers: config.servers.clone(),
                 url_port: config.url_port,
             },
             logs: papaya::HashMap::default(),
@@ -315,6 +324,7 @@ impl Logs {
         }
         let logs = self.0.logs.pin();
         if let Some(log) = logs.get(&container) {
+            log.is_at(route);
             return Some(Arc::clone(log));
         }
         if logs.len() >= LOGS_MAX {
@@ -325,6 +335,7 @@ impl Logs {
             Arc::new(Log {
                 project,
                 container,
+                server: OnceLock::new(),
                 ring: Mutex::new(Ring::new(born, route.map(State::of), now_ms)),
                 reads: Mutex::default(),
                 streams: AtomicU32::new(0),
@@ -332,7 +343,9 @@ impl Logs {
                 over: AtomicBool::new(false),
             })
         };
-        Some(Arc::clone(logs.get_or_insert_with(container, log)))
+        let log = logs.get_or_insert_with(container, log);
+        log.is_at(route);
+        Some(Arc::clone(log))
     }
 
     /// Notes that a request has begun, or has ended. Returns the number of the entry.

@@ -288,6 +288,7 @@ impl LogBody {
 #[cfg(test)]
 mod tests {
     use gantry_model::{ContainerId, ProjectId};
+    use gantry_router::Servers;
     use http::Method;
 
     use super::*;
@@ -307,7 +308,7 @@ mod tests {
             listen_admin: Vec::new(),
             workers: 1,
             domain: "gantry.localhost".parse().unwrap(),
-            server: "local".parse().unwrap(),
+            servers: Servers::default(),
             url_port: 443,
             proxy_protocol_from: Vec::new(),
             upstream_source: UpstreamSource::Edge,

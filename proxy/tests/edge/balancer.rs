@@ -233,6 +233,7 @@ fn told(bed: &Bed) {
     bed.set_record(RouteRecord {
         container: CONTAINER.parse().unwrap(),
         project: PROJECT.parse().unwrap(),
+        server: crate::bed::SERVER,
         hoody_kit: true,
         phase: Phase::Running,
         address: Some(bed.container_address(2)),

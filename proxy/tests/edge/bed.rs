@@ -13,13 +13,13 @@ use std::{
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use gantry_certs::{DevCa, Leaf, Resolver};
-use gantry_model::{ContainerId, Generation, Phase, Scheme, Service, access::Document};
+use gantry_model::{ContainerId, Generation, Phase, Scheme, ServerId, Service, access::Document};
 use gantry_proxy::{
     AccessLog, Activity, ApiRealm, ApiUpgrade, Body, ClientAddress, Config, Deps, Edge, KitPort,
     KitPorts, Limits, Logs, LogsConfig, Readiness, RequestId, SessionKey, StartFailed,
     StartService, UpstreamSource, WakeContainer, WakeFailed, api_service,
 };
-use gantry_router::{RouteTable, Routes};
+use gantry_router::{RouteTable, Routes, Servers};
 use gantry_store::{EdgeRecord, Epoch, Revision, RouteRecord, RouteSnapshot};
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
@@ -322,6 +322,7 @@ impl Bed {
         self.set_record(RouteRecord {
             container: container.parse().unwrap(),
             project: PROJECT.parse().unwrap(),
+            server: SERVER,
             hoody_kit: true,
             phase,
             address: Some(address),
@@ -486,7 +487,7 @@ fn configuration(number: u8, setup: &Setup, log_path: &Path) -> Config {
         listen_admin: own,
         workers: setup.workers,
         domain: "gantry.localhost".parse().unwrap(),
-        server: "local".parse().unwrap(),
+        servers: servers(),
         url_port: 8443,
         proxy_protocol_from: setup.proxy_protocol_from.clone(),
         upstream_source: setup.upstream_source,
@@ -499,7 +500,15 @@ fn configuration(number: u8, setup: &Setup, log_path: &Path) -> Config {
 
 fn no_routes() -> Routes {
     let empty = RouteSnapshot { epoch: Epoch([1; 16]), revision: Revision(1), containers: vec![] };
-    Routes::new(RouteTable::build(&empty))
+    Routes::new(RouteTable::build(&empty, &servers()))
+}
+
+/// The server of every container, and another one that the process runs, too.
+pub(crate) const SERVER: ServerId = ServerId::from_bytes([1; 12]);
+
+fn servers() -> Servers {
+    let of = |id, name: &str| (id, name.parse().unwrap());
+    Servers::new([of(ServerId::from_bytes([2; 12]), "second"), of(SERVER, "local")])
 }
 
 fn apply(routes: &Routes, container: ContainerId, record: Option<RouteRecord>) {

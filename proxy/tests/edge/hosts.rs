@@ -67,6 +67,7 @@ fn whatever_does_not_exist_is_the_same_404() {
     let record = |container: &str, hoody_kit, phase| RouteRecord {
         container: container.parse().unwrap(),
         project: PROJECT.parse().unwrap(),
+        server: crate::bed::SERVER,
         hoody_kit,
         phase,
         address: Some(bed.container_address(2)),
@@ -86,6 +87,8 @@ fn whatever_does_not_exist_is_the_same_404() {
         host(&deleted, "http-3000"),
         format!("{other_project}.{zone}"),
         host(CONTAINER, "http-3000").replace(".local.", ".other."),
+        // A server of this process, but not the container's.
+        host(CONTAINER, "http-3000").replace(".local.", ".second."),
         host(CONTAINER, "http-03000"),
         host(CONTAINER, "http-70000"),
         host(CONTAINER, "nonsense-1"),

@@ -28,6 +28,7 @@ fn put(bed: &Bed, phase: Phase, settings: EdgeSettings) {
     bed.set_record(RouteRecord {
         container: CONTAINER.parse().unwrap(),
         project: PROJECT.parse().unwrap(),
+        server: crate::bed::SERVER,
         hoody_kit: true,
         phase,
         address: Some(bed.container_address(2)),

@@ -24,7 +24,7 @@ struct Running {
 
 impl Running {
     async fn start(world: &World) -> Self {
-        let (routes, feed) = Feed::start(world.store.clone()).await.unwrap();
+        let (routes, feed) = Feed::start(world.store.clone(), &world.servers()).await.unwrap();
         let (shutdown, mut tasks) = (CancellationToken::new(), JoinSet::new());
         tasks.spawn(feed.run(shutdown.clone()));
         Self { routes, shutdown, tasks }
@@ -58,7 +58,7 @@ impl Answers {
     fn of(table: &RouteTable) -> Self {
         let gate = |number| table.gate(container_id(number));
         let gate = |number| gate(number).map(|gate| Gate { serial: 0, ..(*gate).clone() });
-        let aliases = (0..LABELS).map(|number| table.alias(&label(number)));
+        let aliases = (0..LABELS).map(|number| table.alias("local", &label(number)));
         let hostnames = (0..LABELS).map(|number| table.custom(&hostname(number)));
         Self {
             routes: table.routes().into_iter().map(|route| (route.container, route)).collect(),
@@ -73,7 +73,7 @@ async fn what_is_recorded_has_a_route_before_the_feed_runs() {
     let world = World::new().await;
     world.create(1, 1).await;
     world.move_to(1, Phase::Running).await;
-    let (routes, _feed) = Feed::start(world.store.clone()).await.unwrap();
+    let (routes, _feed) = Feed::start(world.store.clone(), &world.servers()).await.unwrap();
     let route = routes.current().lookup(project_id(1), container_id(1)).unwrap();
     assert!(matches!(route.state, RouteState::Running { .. }));
     assert_eq!(routes.current().revision(), *world.store.head().borrow());
@@ -167,7 +167,7 @@ async fn lost_history_makes_the_feed_load_everything_again() {
         ("a gap", "DELETE FROM changes WHERE rev = (SELECT max(rev) - 1 FROM changes)"),
         ("set back, as by a backup", "UPDATE feed SET rev = 2"),
     ] {
-        let (routes, feed) = Feed::start(world.store.clone()).await.unwrap();
+        let (routes, feed) = Feed::start(world.store.clone(), &world.servers()).await.unwrap();
         for number in 1..=5 {
             world.move_to(number, Phase::Running).await;
         }
@@ -243,7 +243,7 @@ async fn what_owners_set_is_followed() {
 
     world.create_alias(1, &label(1), Some(&hostname(1))).await;
     let leads = |name: Option<Arc<AliasRoute>>| name.map(|to| to.container);
-    let alias = |number| leads(feed.routes.current().alias(&label(number)));
+    let alias = |number| leads(feed.routes.current().alias("local", &label(number)));
     let custom = |number| leads(feed.routes.current().custom(&hostname(number)));
     eventually("an alias", || alias(1) == Some(container_id(1))).await;
     eventually("a hostname", || custom(1) == Some(container_id(1))).await;
@@ -286,9 +286,9 @@ async fn a_damaged_document_opens_nothing() {
     }
     feed.stop().await;
     // A process that never saw the good one knows no route at all.
-    let fresh = RouteTable::build(&world.store.load_routes().await.unwrap());
+    let fresh = RouteTable::build(&world.store.load_routes().await.unwrap(), &world.servers());
     assert_eq!(fresh.lookup(project_id(1), container_id(1)), Err(NoRoute::Unknown));
-    assert_eq!(fresh.alias(&label(1)), None);
+    assert_eq!(fresh.alias("local", &label(1)), None);
 }
 
 /// How many labels, and as many hostnames, the tests use.
@@ -384,7 +384,7 @@ proptest! {
             eventually("caught up", || feed.routes.current().revision() == fresh.revision).await;
             let fed = Answers::of(&feed.routes.current());
             feed.stop().await;
-            (fed, Answers::of(&RouteTable::build(&fresh)))
+            (fed, Answers::of(&RouteTable::build(&fresh, &world.servers())))
         });
         prop_assert_eq!(fed, fresh);
     }

@@ -10,6 +10,7 @@ use gantry_model::{
     edge::{EdgeSettings, WakePolicy},
     project::{ProjectAlias, ProjectSpec},
 };
+use gantry_router::Servers;
 use gantry_store::{
     Access, Alias, AliasFilter, AliasRules, Container, ContainerStatus, CustomHostname,
     HostnameProof, Project, Scope, Store, User, Version,
@@ -35,6 +36,11 @@ pub(crate) struct World {
 }
 
 impl World {
+    /// Those that routes lead to.
+    pub(crate) fn servers(&self) -> Servers {
+        Servers::new([(self.server, "local".parse().unwrap())])
+    }
+
     pub(crate) async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("gantry.db");

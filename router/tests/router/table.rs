@@ -6,12 +6,14 @@ use std::{
 };
 
 use gantry_model::{
-    ContainerId, Generation, Phase, ProjectId, Scheme,
+    ContainerId, Generation, Phase, ProjectId, Scheme, ServerId,
     access::{Document, Fallback},
     alias::{AliasTarget, Landing},
     edge::{EdgeSettings, WakePolicy},
 };
-use gantry_router::{AliasRoute, Gate, NoRoute, Route, RouteState, RouteTable};
+use gantry_router::{
+    AliasRoute, Gate, NoRoute, Route, RouteState, RouteTable, ServerIndex, Servers,
+};
 use gantry_store::{AliasRecord, EdgeRecord, Epoch, Revision, RouteRecord, RouteSnapshot};
 use proptest::{prelude::*, sample::select};
 
@@ -21,6 +23,7 @@ fn record(container: u8) -> RouteRecord {
     RouteRecord {
         container: container_id(container),
         project: project_id(1),
+        server: LOCAL,
         hoody_kit: true,
         phase: Phase::Running,
         address: Some([10, 88, 0, container].into()),
@@ -32,7 +35,15 @@ fn record(container: u8) -> RouteRecord {
 }
 
 fn build(containers: Vec<RouteRecord>) -> RouteTable {
-    RouteTable::build(&RouteSnapshot { epoch: Epoch([7; 16]), revision: Revision(5), containers })
+    let snapshot = RouteSnapshot { epoch: Epoch([7; 16]), revision: Revision(5), containers };
+    RouteTable::build(&snapshot, &servers())
+}
+
+const LOCAL: ServerId = ServerId::from_bytes([1; 12]);
+const SECOND: ServerId = ServerId::from_bytes([2; 12]);
+
+fn servers() -> Servers {
+    Servers::new([(LOCAL, "local".parse().unwrap()), (SECOND, "second".parse().unwrap())])
 }
 
 #[test]
@@ -72,6 +83,7 @@ fn a_lookup_needs_the_right_project_and_the_kit() {
         container: container_id(1),
         generation: Generation(3),
         state: RouteState::Running { address: [10, 88, 0, 1].into(), since_ms: 1_700_000_000_000 },
+        server: ServerIndex::default(),
         gated: false,
     };
     for (project, container, answer) in [
@@ -82,10 +94,43 @@ fn a_lookup_needs_the_right_project_and_the_kit() {
     ] {
         assert_eq!(table.lookup(project_id(project), container_id(container)), answer);
     }
-    let own = "local".parse().unwrap();
-    let on = |server| table.lookup_on(&own, server, project_id(1), container_id(1));
-    assert_eq!(on("local"), Ok(want));
-    assert_eq!(on("other"), Err(NoRoute::OtherServer));
+    for (server, container, answer) in [
+        ("local", 1, Ok(want)),
+        ("second", 1, Err(NoRoute::OtherServer)),
+        ("other", 1, Err(NoRoute::OtherServer)),
+        ("local", 3, Err(NoRoute::Unknown)),
+    ] {
+        let found = table.lookup_on(server, project_id(1), container_id(container));
+        assert_eq!(found, answer, "{server}");
+        assert_eq!(table.is_on(server, container_id(container)), answer.is_ok(), "{server}");
+    }
+}
+
+#[test]
+fn a_container_is_found_under_its_own_servers_name_only() {
+    let edge = |label| {
+        let aliases = vec![alias(label, &[])];
+        Some(Arc::new(EdgeRecord { aliases, ..EdgeRecord::default() }))
+    };
+    let away = ServerId::from_bytes([9; 12]);
+    let table = build(vec![
+        RouteRecord { edge: edge("one"), ..record(1) },
+        RouteRecord { server: SECOND, edge: edge("two"), ..record(2) },
+        RouteRecord { server: away, edge: edge("gone"), ..record(3) },
+    ]);
+    let on = |server, number| {
+        table.lookup_on(server, project_id(1), container_id(number)).map(|route| route.container)
+    };
+    assert_eq!(on("second", 2), Ok(container_id(2)));
+    assert_eq!(on("local", 2), Err(NoRoute::OtherServer));
+    let leads = |server, label| table.alias(server, label).map(|alias| alias.container);
+    assert_eq!(leads("local", "one"), Some(container_id(1)));
+    assert_eq!(leads("second", "two"), Some(container_id(2)));
+    assert_eq!((leads("second", "one"), leads("local", "two")), (None, None));
+    // Nobody knows whose its address is by now.
+    let project = project_id(1);
+    assert_eq!(table.lookup(project, container_id(3)), Err(NoRoute::Unknown));
+    assert_eq!((leads("local", "gone"), leads("second", "gone")), (None, None));
 }
 
 #[test]
@@ -135,9 +180,9 @@ fn an_alias_and_its_hostnames_lead_to_its_container() {
         expires_at_ms: Some(2_000),
         clear_site_data: true,
     };
-    assert_eq!(table.alias("shop").as_deref(), Some(&want));
+    assert_eq!(table.alias("local", "shop").as_deref(), Some(&want));
     assert_eq!(table.custom("shop.example").as_deref(), Some(&want));
-    assert_eq!(table.alias("shop.example"), None, "a hostname is no label");
+    assert_eq!(table.alias("local", "shop.example"), None, "a hostname is no label");
     assert_eq!(table.custom("shop"), None, "a label is no hostname");
     assert_eq!((want.is_live(1_999), want.is_live(2_000)), (true, false));
     assert!(!AliasRoute { enabled: false, ..want }.is_live(0));
@@ -162,9 +207,16 @@ fn a_name_is_gone_when_its_container_has_it_no_longer() {
         }),
     ] {
         let table = build(vec![RouteRecord { edge: edge(&both), ..record(1) }]);
-        assert!(table.alias("shop").is_some() && table.custom("shop.example").is_some(), "{why}");
+        assert!(
+            table.alias("local", "shop").is_some() && table.custom("shop.example").is_some(),
+            "{why}"
+        );
         table.apply(&[(container_id(1), then)], Revision(6));
-        assert_eq!((table.alias("shop"), table.custom("shop.example")), (None, None), "{why}");
+        assert_eq!(
+            (table.alias("local", "shop"), table.custom("shop.example")),
+            (None, None),
+            "{why}"
+        );
     }
 }
 
@@ -178,7 +230,7 @@ fn a_name_that_moved_stays_with_its_new_container() {
             _ => (container_id(2), Some(with_edge(2, edge.clone()))),
         };
         table.apply(&order.map(now), Revision(6));
-        for found in [table.alias("shop"), table.custom("a.example")] {
+        for found in [table.alias("local", "shop"), table.custom("a.example")] {
             assert_eq!(found.map(|to| to.container), Some(container_id(2)), "{order:?}");
         }
     }
@@ -245,6 +297,7 @@ fn any_record(container: u8) -> impl Strategy<Value = RouteRecord> {
         move |(project, hoody_kit, phase, address, generation, edge)| RouteRecord {
             container: container_id(container),
             project: project_id(project),
+            server: LOCAL,
             hoody_kit,
             phase,
             address,
@@ -292,7 +345,7 @@ impl Answers {
     fn of(table: &RouteTable) -> Self {
         let gate =
             |id| table.gate(container_id(id)).map(|gate| Gate { serial: 0, ..(*gate).clone() });
-        let aliases = LABELS.iter().map(|label| table.alias(label));
+        let aliases = LABELS.iter().map(|label| table.alias("local", label));
         let hostnames = HOSTNAMES.iter().map(|name| table.custom(name));
         Self {
             routes: sorted(table),

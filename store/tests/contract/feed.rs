@@ -113,6 +113,7 @@ pub(crate) async fn routes_are_loaded_with_their_revision(world: &World) {
     let route = RouteRecord {
         container: one.id,
         project: world.project.id,
+        server: one.server,
         hoody_kit: true,
         phase: Phase::Running,
         address: status.address,

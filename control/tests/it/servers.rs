@@ -1,0 +1,179 @@
+//! Two servers in one process: each has its own containers, and nobody touches those of the other.
+
+use std::{sync::Arc, time::Duration};
+
+use gantry_control::{
+    Condition, Error, NewContainer, NewCopy, NewSnapshot, Operation, Served, SnapshotKeeper,
+    StartError, Starter, StarterConfig,
+};
+use gantry_model::{ContainerId, Phase, ServerId, Service};
+use gantry_runtime::{
+    Runtime,
+    fake::{Call, Fake, World},
+};
+
+use crate::bench::{Bench, START_MS, quick, until};
+
+/// A bench with a second server, whose containers are in this world.
+struct Two {
+    bench: Bench,
+    world: World,
+    first: Served,
+    second: Served,
+}
+
+impl Two {
+    async fn new() -> Self {
+        let mut bench = Bench::new().await;
+        let world = World::default();
+        let (id, name) = (ServerId::from_bytes([8; 12]), "second".parse().unwrap());
+        let server = bench.store.ensure_server(id, &name, START_MS).await.unwrap();
+        let second = Served { server, runtime: Arc::new(Fake::new(world.clone())) };
+        let first = Served { server: bench.server.clone(), runtime: bench.runtime() };
+        bench.serve(vec![first.clone(), second.clone()]).await;
+        bench.reconcile(quick());
+        Self { bench, world, first, second }
+    }
+
+    fn on_second(&self) -> NewContainer {
+        let server_id = Some(self.second.server.id.to_string());
+        NewContainer { server_id, ..NewContainer::default() }
+    }
+
+    /// A container that runs on each.
+    async fn one_on_each(&self) -> (ContainerId, ContainerId) {
+        let project = self.bench.project().await;
+        let one = self.bench.create(&project, self.bench.plain()).await.record.id;
+        let two = self.bench.create(&project, self.on_second()).await.record.id;
+        self.bench.reach(one, Condition::Running).await;
+        self.bench.reach(two, Condition::Running).await;
+        (one, two)
+    }
+}
+
+async fn ids(runtime: &Arc<dyn Runtime>) -> Vec<ContainerId> {
+    runtime.list().await.unwrap().into_iter().map(|observed| observed.id).collect()
+}
+
+#[tokio::test]
+async fn each_container_is_run_by_the_runtime_of_its_server() {
+    let two = Two::new().await;
+    let (here, there) = two.one_on_each().await;
+    let bench = &two.bench;
+    assert_eq!(ids(&two.first.runtime).await, [here]);
+    assert_eq!(ids(&two.second.runtime).await, [there]);
+    for view in bench.all().await {
+        let name = if view.record.id == here { "local" } else { "second" };
+        assert_eq!(view.server_name.as_str(), name);
+    }
+    for view in bench.control.servers(&bench.actor).await.unwrap() {
+        assert_eq!((view.ready, view.containers), (true, 1), "{}", view.name);
+    }
+    bench.operate(there, Operation::Pause).await;
+    bench.reach(here, Condition::Running).await;
+    bench.operate(there, Operation::Resume).await;
+    assert_eq!((bench.world.calls(Call::Pause), two.world.calls(Call::Pause)), (0, 1));
+    let stats = bench.control.container_stats(&bench.actor, there).await.unwrap();
+    assert!(stats.stats.is_some());
+    bench.control.reset_firewall(&bench.actor, there).await.unwrap();
+    let new = NewSnapshot { alias: Some("kept".to_owned()), expiry_days: None };
+    let kept = bench.control.create_snapshot(&bench.actor, there, new).await.unwrap();
+    assert_eq!(kept.server, two.second.server.id);
+    assert_eq!(two.second.runtime.snapshots().await.unwrap().len(), 1);
+    assert_eq!(two.first.runtime.snapshots().await.unwrap(), []);
+    bench.control.delete_snapshot(&bench.actor, there, "kept").await.unwrap();
+    let looked = SnapshotKeeper::new(bench.control.clone()).look().await.unwrap();
+    assert_eq!(looked, (0, 1));
+    assert_eq!(two.second.runtime.snapshots().await.unwrap(), []);
+    let execs = (bench.world.calls(Call::Exec), two.world.calls(Call::Exec));
+    let command = |_, _| Some(vec!["true".to_owned()]);
+    let (store, config) = (bench.store.clone(), StarterConfig::default());
+    let starter = Starter::new(store, bench.servers(), command, config);
+    starter.start_service(there, Service::Terminal, 1).await.unwrap();
+    assert_eq!(
+        (bench.world.calls(Call::Exec), two.world.calls(Call::Exec)),
+        (execs.0, execs.1 + 1)
+    );
+    bench.control.delete_container(&bench.actor, there).await.unwrap();
+    until("it is gone", || two.world.order(there).is_none()).await;
+    assert_eq!(ids(&two.first.runtime).await, [here]);
+}
+
+#[tokio::test]
+async fn what_one_server_removes_is_its_own() {
+    let mut two = Two::new().await;
+    let (here, there) = two.one_on_each().await;
+    let bench = &mut two.bench;
+    bench.control.delete_container(&bench.actor, there).await.unwrap();
+    until("it is gone", || two.world.order(there).is_none()).await;
+    bench.crash().await;
+    // What an overtaken creation left on each; on the first it is one that the second has a record of.
+    let order = two.world.order(here);
+    assert_eq!(order, None);
+    let order = bench.world.order(here).unwrap();
+    for (id, runtime) in [(there, &two.second.runtime), (here, &two.second.runtime)] {
+        let mut order = order.clone();
+        order.id = id;
+        runtime.ensure_running(&order).await.unwrap();
+    }
+    let mut config = quick();
+    config.resync = Duration::from_millis(2);
+    bench.reconcile(config);
+    until("the rest is removed", || two.world.order(there).is_none()).await;
+    let seen = two.world.calls(Call::List);
+    until("it was looked at again", || two.world.calls(Call::List) > seen + 4).await;
+    assert!(two.world.order(here).is_some(), "it has a record, if one of another server");
+    bench.reach(here, Condition::Running).await;
+    assert_eq!(bench.world.starts(here), 1);
+}
+
+#[tokio::test]
+async fn a_server_that_is_configured_no_more_keeps_its_records() {
+    let mut two = Two::new().await;
+    let (here, there) = two.one_on_each().await;
+    let bench = &mut two.bench;
+    let project = bench.all().await[0].record.project;
+    bench.shut_down().await;
+    bench.serve(vec![two.first.clone()]).await;
+    bench.reconcile(quick());
+    let (control, actor) = (&bench.control, &bench.actor);
+    let view = control.container(actor, there).await.unwrap();
+    assert_eq!((view.server_name.as_str(), view.record.status.phase), ("second", Phase::Running));
+    let server = control.server_view(actor, two.second.server.id).await.unwrap();
+    assert_eq!((server.ready, server.containers), (false, 1));
+    assert_eq!(control.container_stats(actor, there).await.unwrap().stats, None);
+    let new = NewSnapshot { alias: None, expiry_days: None };
+    let copy = NewCopy { target_project_id: Some(project.to_string()), ..NewCopy::default() };
+    let on_second =
+        NewContainer { server_id: Some(two.second.server.id.to_string()), ..bench.plain() };
+    let refused = [
+        control.operate(actor, there, Operation::Stop, None).await.err(),
+        control.delete_container(actor, there).await.err(),
+        control.create_snapshot(actor, there, new).await.err(),
+        control.copy_container(actor, there, copy).await.err(),
+        control.create_container(actor, project, on_second).await.err(),
+        control.reset_firewall(actor, there).await.err(),
+        control.delete_project(actor, project).await.err(),
+    ];
+    for (at, error) in refused.into_iter().enumerate() {
+        match error {
+            Some(error @ Error::ServerAway { .. }) => {
+                let text = error.to_string();
+                assert!(text.starts_with("the server second is not configured any more"), "{text}");
+            }
+            other => panic!("{at}: {other:?}"),
+        }
+    }
+    let command = |_, _| Some(vec!["true".to_owned()]);
+    let (store, config) = (bench.store.clone(), StarterConfig::default());
+    let starter = Starter::new(store, bench.servers(), command, config);
+    let outcome = starter.start_service(there, Service::Terminal, 1).await;
+    assert_eq!(outcome, Err(StartError::NotRunning));
+    bench.reach(here, Condition::Running).await;
+    // Configured again, all is as it was.
+    bench.shut_down().await;
+    bench.serve(vec![two.first.clone(), two.second.clone()]).await;
+    bench.reconcile(quick());
+    bench.operate(there, Operation::Stop).await;
+    assert_eq!(two.world.starts(there), 1);
+}

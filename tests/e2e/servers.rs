@@ -1,0 +1,65 @@
+//! Two servers in one Gantry: the embedded runtime and Incus beside each other.
+
+use std::{process::Command, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use gantry_tests::{Container, Gantry, Options, walk};
+use serde_json::Value;
+
+use crate::incus::socket;
+
+/// The first start hands the image over, which takes seconds.
+const SOON: Duration = Duration::from_mins(2);
+/// The port of the page that every container with the Kit shows.
+const WELCOME: &str = "http-19800";
+
+#[test]
+fn two_servers_run_their_own_containers_under_their_own_names() {
+    let Some(socket) = socket() else { return };
+    let pid = std::process::id();
+    let file = format!(
+        "[[servers]]\nname = \"lxc\"\n[servers.runtime]\nkind = \"incus\"\nbridge = \"gs{pid}\"\n\
+         subnet = \"10.78.{}.0/24\"\nincus_socket = \"{socket}\"\nincus_pool = \"gantry-btrfs\"\n\
+         incus_project = \"gantrytest-{pid}\"\n",
+        pid % 250 + 1
+    );
+    walk(Options::embedded().file(file), |gantry| {
+        let project = gantry.create_project("both")?;
+        let here = gantry.create(&project, &["--server", "local", "--name", "here"])?;
+        let there = gantry.create_running(&project, &["--server", "lxc", "--name", "there"])?;
+        gantry.wait_status(&here, "running", SOON)?;
+        for (container, own, other) in [(&here, "local", "lxc"), (&there, "lxc", "local")] {
+            ensure!(gantry.field(container, "server_name")? == own);
+            gantry.wait_200(&url(gantry, container, own), SOON)?;
+            gantry.curl().fetch(&url(gantry, container, other))?.expect(404)?;
+        }
+        are_apart(gantry, &here, &there, &socket)?;
+        Ok(())
+    });
+}
+
+fn url(gantry: &Gantry, container: &Container, server: &str) -> String {
+    gantry
+        .url(container, WELCOME, "/")
+        .replace(".local.containers.", &format!(".{server}.containers."))
+}
+
+/// A container does not reach one of the other server, though its own page it does.
+fn are_apart(gantry: &Gantry, here: &Container, there: &Container, socket: &str) -> Result<()> {
+    let answer = Command::new("curl")
+        .args(["--silent", "--show-error", "--max-time", "30", "--unix-socket", socket])
+        .arg("http://incus/1.0/instances?recursion=1&all-projects=true")
+        .output()?;
+    let answer: Value = serde_json::from_slice(&answer.stdout)?;
+    let instances = answer["metadata"].as_array().context("no instances")?;
+    let its = |one: &&Value| one["name"].as_str().is_some_and(|name| name.contains(&there.id));
+    let one = instances.iter().find(its).context("it is not one of Incus")?;
+    let address = one["devices"]["eth0"]["ipv4.address"].as_str().context("no address")?;
+    let reach = |address: &str| -> Result<bool> {
+        let script = format!("exec 3<>/dev/tcp/{address}/19800");
+        Ok(gantry.inside(here, &["timeout", "3", "bash", "-c", &script])?.status.success())
+    };
+    ensure!(reach("127.0.0.1")?, "what is asked does not work");
+    ensure!(!reach(address)?, "{address} is reached from the other server");
+    Ok(())
+}
