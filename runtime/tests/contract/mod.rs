@@ -87,8 +87,12 @@ pub(crate) trait Host {
     fn image(&self) -> ImageName;
 }
 
-fn id(n: u8) -> ContainerId {
-    ContainerId::from_bytes([n; 12])
+/// The id of the n-th container of a test. Each program of tests has its own: those with real containers run
+/// beside each other, and a machine's containers are told apart by their ids.
+pub(crate) fn id(n: u8) -> ContainerId {
+    let mut id = [n; 12];
+    id[11] = env!("CARGO_CRATE_NAME").as_bytes()[0];
+    ContainerId::from_bytes(id)
 }
 
 /// An order for the n-th container of a test.

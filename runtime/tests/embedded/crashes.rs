@@ -7,7 +7,7 @@ use gantry_runtime::{Error, Exec, Runtime as _, State, embedded::Embedded};
 use tokio::time::timeout;
 
 use crate::{
-    contract::{Host as _, order, until},
+    contract::{Host as _, id, order, until},
     machine::Machine,
 };
 
@@ -111,22 +111,9 @@ pub(crate) async fn images_in_use_are_not_removed(machine: &mut Machine) {
     let order = gantry_runtime::Order { cache: false, ..order(machine, 1) };
     let runtime = machine.embedded();
     runtime.ensure_running(&order).await.unwrap();
-    runtime
-        .ensure_created(&gantry_runtime::Order { id: [2; 12].into_id(), ..order })
-        .await
-        .unwrap();
+    runtime.ensure_created(&gantry_runtime::Order { id: id(2), ..order }).await.unwrap();
     assert_eq!(runtime.prune_images().await.unwrap(), 0, "each has its own build");
     assert_eq!(machine.shell(1, "echo up").await, "up");
     runtime.ensure_deleted(order.id).await.unwrap();
     assert_eq!(runtime.prune_images().await.unwrap(), 1, "the older build is free now");
-}
-
-trait IntoId {
-    fn into_id(self) -> gantry_model::ContainerId;
-}
-
-impl IntoId for [u8; 12] {
-    fn into_id(self) -> gantry_model::ContainerId {
-        gantry_model::ContainerId::from_bytes(self)
-    }
 }

@@ -18,7 +18,7 @@ use ipnet::Ipv4Net;
 
 use crate::{
     busybox::{INIT_PIDS, tarball},
-    contract::{Host, until},
+    contract::{Host, id, until},
 };
 
 /// A port of the host that containers may reach.
@@ -65,14 +65,12 @@ impl Machine {
 
     /// The runtime's directory of a test's n-th container.
     pub(crate) fn home(&self, n: u8) -> PathBuf {
-        let id = ContainerId::from_bytes([n; 12]);
-        self.config.dir.join("containers").join(id.to_string())
+        self.config.dir.join("containers").join(id(n).to_string())
     }
 
     /// What a shell in the n-th container prints.
     pub(crate) async fn shell(&self, n: u8, script: &str) -> String {
-        let id = ContainerId::from_bytes([n; 12]);
-        let output = self.runtime().exec(id, &Exec::new(["sh", "-c", script])).await.unwrap();
+        let output = self.runtime().exec(id(n), &Exec::new(["sh", "-c", script])).await.unwrap();
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 }

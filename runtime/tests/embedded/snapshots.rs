@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gantry_model::{ContainerId, SnapshotId};
+use gantry_model::SnapshotId;
 use gantry_runtime::{Archive, Error, Order, Runtime as _, Source, State};
 use tokio::{io::AsyncReadExt as _, time::timeout};
 
@@ -10,7 +10,7 @@ use crate::{
     contract::{
         Host as _,
         archives::{archive, octets},
-        order, until,
+        id, order, until,
     },
     machine::Machine,
 };
@@ -105,7 +105,7 @@ pub(crate) async fn what_an_interrupted_snapshot_left_is_removed(machine: &mut M
 
 pub(crate) async fn images_of_snapshots_are_not_removed(machine: &mut Machine) {
     let order = Order { cache: false, ..order(machine, 1) };
-    let newer = Order { id: ContainerId::from_bytes([2; 12]), ..order.clone() };
+    let newer = Order { id: id(2), ..order.clone() };
     let runtime = machine.embedded();
     runtime.ensure_running(&order).await.unwrap();
     runtime.ensure_snapshot(order.id, snapshot(1)).await.unwrap();

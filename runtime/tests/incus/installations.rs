@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::io::AsyncReadExt as _;
 
 use crate::{
-    contract::{Host as _, order, until},
+    contract::{Host as _, id, order, until},
     machine::Machine,
 };
 
@@ -109,7 +109,7 @@ pub(crate) async fn what_interrupted_archives_left_is_removed(machine: &mut Mach
     assert_eq!(of_archives(machine).len(), 1);
     drop(exported);
     until("it is removed", async || of_archives(machine).is_empty()).await;
-    let other = Order { id: gantry_model::ContainerId::from_bytes([2; 12]), ..order.clone() };
+    let other = Order { id: id(2), ..order.clone() };
     let exported = runtime.export(source).await.unwrap();
     runtime.ensure_imported(&other, exported).await.unwrap();
     until("nothing is left", async || of_archives(machine).is_empty()).await;

@@ -20,7 +20,7 @@ use ipnet::Ipv4Net;
 
 use crate::{
     busybox::{INIT_PIDS, tarball},
-    contract::{Host, until},
+    contract::{Host, id, until},
 };
 
 /// What names the socket of the Incus that the tests may use.
@@ -65,8 +65,7 @@ impl Host for Machine {
 impl Machine {
     /// What a shell in the n-th container prints.
     pub(crate) async fn shell(&self, n: u8, script: &str) -> String {
-        let id = ContainerId::from_bytes([n; 12]);
-        let output = self.runtime().exec(id, &Exec::new(["sh", "-c", script])).await.unwrap();
+        let output = self.runtime().exec(id(n), &Exec::new(["sh", "-c", script])).await.unwrap();
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 

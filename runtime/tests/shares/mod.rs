@@ -3,13 +3,13 @@
 use std::{sync::Arc, time::Duration};
 
 use gantry_model::{
-    ContainerId, ShareId,
+    ShareId,
     share::{ShareMode, SharePath},
 };
 use gantry_runtime::{Runtime, Share, ShareFault};
 
 use crate::{
-    contract::{Host as _, order},
+    contract::{Host as _, id, order},
     machine::Machine,
 };
 
@@ -17,7 +17,7 @@ fn share(n: u8, source: u8, path: &str, mode: ShareMode) -> Share {
     Share {
         id: ShareId::from_bytes([n; 12]),
         name: format!("share-{n}"),
-        source: ContainerId::from_bytes([source; 12]),
+        source: id(source),
         path: SharePath::parse("path", path).unwrap(),
         mode,
     }
@@ -25,8 +25,7 @@ fn share(n: u8, source: u8, path: &str, mode: ShareMode) -> Share {
 
 /// Which shares the container cannot have, and why.
 async fn ensure(runtime: &Arc<dyn Runtime>, target: u8, shares: &[Share]) -> Vec<(u8, ShareFault)> {
-    let target = ContainerId::from_bytes([target; 12]);
-    let faults = runtime.ensure_shares(target, shares).await.unwrap();
+    let faults = runtime.ensure_shares(id(target), shares).await.unwrap();
     faults.into_iter().map(|(share, fault)| (share.as_bytes()[0], fault)).collect()
 }
 
@@ -38,7 +37,7 @@ pub(crate) async fn a_share_is_what_was_shared_and_no_more(machine: &mut Machine
     let runtime = machine.runtime();
     for n in [1, 2] {
         runtime.ensure_running(&order(machine, n)).await.unwrap();
-        machine.settle(ContainerId::from_bytes([n; 12])).await;
+        machine.settle(id(n)).await;
     }
     let made = "mkdir /data /data/sub /other && echo one >/data/file && echo secret >/other/file \
                 && chmod 0600 /data/file && ln -s /data /link && ln -s / /data/out && ln -s /proc /kernel \
