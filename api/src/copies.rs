@@ -27,7 +27,7 @@ const TAG: &str = "Containers";
 const KVM: [Field; 2] = kvm::FIELDS;
 static COPY: [Field; 9] = [
     Field::new("target_project_id", Holds::Id, "The project that the copy belongs to").required(),
-    Field::new("target_server_id", Holds::Id, "The server of the copy; only the source's yet")
+    Field::new("target_server_id", Holds::Id, "The server of the copy; the source's when absent")
         .nullable(),
     Field::new("name", Holds::Text { min: 3, max: 100 }, "Its name, unique in the project")
         .nullable(),

@@ -64,6 +64,7 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         name: "alias_ends",
         text: include_str!("../migrations/0013_alias_ends.sql"),
     },
+    Migration { number: 14, name: "servers", text: include_str!("../migrations/0014_servers.sql") },
 ];
 
 /// Brings the database to the newest schema of `migrations`.

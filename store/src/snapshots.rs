@@ -10,11 +10,11 @@ use gantry_model::{ContainerId, Phase, ServerId, SnapshotId, UserId, Wish};
 use serde_json::json;
 
 use crate::{
-    Cause, Outage, Store,
+    Store,
     columns::{self, damaged, integer, natural},
     containers, document,
     error::{Error, Result, failed},
-    firewall,
+    firewall, imports,
     listing::{self, Condition, List},
     outbound::{self, CopiedRules},
     record::{
@@ -69,7 +69,9 @@ impl Store {
         self.write(move |tx| {
             Box::pin(async move {
                 let snapshot = load(tx, id).await?;
-                sqlx::query("UPDATE snapshots SET is_ready = $2, bytes = $3 WHERE id = $1")
+                let made =
+                    "UPDATE snapshots SET is_ready = $2, bytes = $3, origin = NULL WHERE id = $1";
+                sqlx::query(made)
                     .bind(id.as_bytes().as_slice())
                     .bind(true)
                     .bind(integer(bytes))
@@ -231,7 +233,9 @@ impl Store {
         self.write(move |tx| {
             Box::pin(async move {
                 let snapshot = load(tx, id).await?;
-                if !is_given_up && (!snapshot.is_ready || is_source(tx, snapshot.data).await?) {
+                if !is_given_up
+                    && (!snapshot.is_ready || imports::is_source(tx, snapshot.data).await?)
+                {
                     return Err(Error::SnapshotBusy);
                 }
                 sqlx::query("DELETE FROM snapshots WHERE id = $1")
@@ -300,7 +304,8 @@ impl Store {
     }
 
     /// Adds a container as [`Store::create_container`] does, whose status says what it is filled from.
-    /// A copy of a container gets its snapshots, too (those that are ready); one of the snapshot
+    /// A copy of a container gets its snapshots, too (those that are ready; on another server they are
+    /// first to be brought there, see [`Store::origin_of_snapshot`]); one of the snapshot
     /// `used` does not, and that snapshot must exist. [`Error::SnapshotQuota`] if its owner would have
     /// more than `owner_max`.
     /// It gets the `rules` that the container in `source` has now; [`Error::Stale`] if its outbound
@@ -319,7 +324,7 @@ impl Store {
                 match (used, container.status.fill) {
                     (Some(used), _) => note_use(tx, used, container.created_at_ms).await?,
                     (None, Some(Fill { source: FillSource::Container(source), .. })) => {
-                        copy_snapshots(tx, source, &container, owner_max).await?;
+                        imports::copy_snapshots(tx, source, &container, owner_max).await?;
                     }
                     (None, _) => {}
                 }
@@ -402,23 +407,12 @@ async fn count(tx: &mut Tx, condition: Option<Condition>) -> Result<u64> {
 }
 
 /// Refuses `more` snapshots beyond those that an account may have.
-async fn check_quota(tx: &mut Tx, owner: UserId, more: u64, max: u32) -> Result<()> {
+pub(crate) async fn check_quota(tx: &mut Tx, owner: UserId, more: u64, max: u32) -> Result<()> {
     let has = count(tx, Condition::is("owner", Some(owner))).await?;
     if has.saturating_add(more) > u64::from(max) {
         return Err(Error::SnapshotQuota { max });
     }
     Ok(())
-}
-
-/// Whether a container is being filled from it.
-async fn is_source(tx: &mut Tx, data: SnapshotId) -> Result<bool> {
-    let source = FillSource::Snapshot(data);
-    sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM containers WHERE fill IN ($1, $2))")
-        .bind(fill_text(Fill { source, is_new: true }))
-        .bind(fill_text(Fill { source, is_new: false }))
-        .fetch_one(&mut tx.connection)
-        .await
-        .map_err(failed)
 }
 
 /// Tells that what was to fill a container has come to its end.
@@ -451,50 +445,6 @@ async fn note_use(tx: &mut Tx, id: SnapshotId, now_ms: i64) -> Result<()> {
         .await
         .map(drop)
         .map_err(failed)
-}
-
-/// Gives a new container the snapshots of the one that it is copied from.
-async fn copy_snapshots(
-    tx: &mut Tx,
-    source: ContainerId,
-    copy: &Container,
-    owner_max: u32,
-) -> Result<()> {
-    let rows: Vec<Row> =
-        sqlx::query("SELECT id FROM snapshots WHERE container = $1 AND is_ready = $2")
-            .bind(source.as_bytes().as_slice())
-            .bind(true)
-            .fetch_all(&mut tx.connection)
-            .await
-            .map_err(failed)?;
-    if !rows.is_empty() {
-        check_quota(tx, copy.owner, rows.len() as u64, owner_max).await?;
-    }
-    // What may be large, the spec, is the copy's for all of them, and never read.
-    let doc = document::write_container(&copy.spec)?;
-    for row in &rows {
-        let of: SnapshotId = columns::id(row, "id")?;
-        let mut id = [0; 12];
-        getrandom::fill(&mut id)
-            .map_err(|error| Error::Unavailable(Outage::Refused(Cause::new(error))))?;
-        sqlx::query(
-            "INSERT INTO snapshots (id, data, container, project, owner, server, name, alias, \
-             is_ready, bytes, expires_at_ms, last_used_at_ms, created_at_ms, doc) \
-             SELECT $1, data, $2, $3, $4, server, name, alias, is_ready, bytes, expires_at_ms, \
-             NULL, created_at_ms, $5 FROM snapshots WHERE id = $6",
-        )
-        .bind(id.as_slice())
-        .bind(copy.id.as_bytes().as_slice())
-        .bind(copy.project.as_bytes().as_slice())
-        .bind(copy.owner.as_bytes().as_slice())
-        .bind(&doc)
-        .bind(of.as_bytes().as_slice())
-        .execute(&mut tx.connection)
-        .await
-        .map_err(failed)?;
-        listing::set_snapshot_realms(tx, SnapshotId::from_bytes(id), &copy.spec.realms).await?;
-    }
-    Ok(())
 }
 
 async fn insert(tx: &mut Tx, snapshot: &Snapshot) -> Result<()> {

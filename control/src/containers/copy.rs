@@ -28,7 +28,7 @@ const ATTEMPTS: u32 = 8;
 pub struct NewCopy {
     /// The id of the project that it shall belong to; required.
     pub target_project_id: Option<String>,
-    /// The id of the server that it shall run on; the source's when absent, and no other yet.
+    /// The id of the server that it shall run on; the source's when absent.
     pub target_server_id: Option<String>,
     /// Its name in the project; generated when absent or `rand`.
     pub name: Option<String>,
@@ -85,8 +85,9 @@ impl Controller {
         }
         let (project, mut spec, generated) = check(actor, &new, origin.spec)?;
         let project = self.project_for(actor, project, Level::Edit).await?;
-        self.check_server(new.target_server_id.as_deref(), origin.server).await?;
-        check_kvm(actor, &**self.runtime_of(origin.server).await?, spec.kvm)?;
+        let server = self.target_server(new.target_server_id.as_deref(), origin.server).await?;
+        self.runtime_of(origin.server).await?;
+        check_kvm(actor, &**self.runtime_of(server).await?, spec.kvm)?;
         let mut attempt = 0;
         loop {
             let now_ms = self.now_ms();
@@ -94,7 +95,7 @@ impl Controller {
                 id: random::id()?,
                 project: project.id,
                 owner: project.owner,
-                server: origin.server,
+                server,
                 spec: spec.clone(),
                 wish: Wish::Running,
                 source: Some(id),
@@ -194,21 +195,16 @@ impl Controller {
         })
     }
 
-    async fn check_server(&self, asked: Option<&str>, own: ServerId) -> Result<()> {
-        let Some(asked) = asked else { return Ok(()) };
+    /// The server of a copy: the one that is asked for, or that of its source.
+    async fn target_server(&self, asked: Option<&str>, own: ServerId) -> Result<ServerId> {
+        let Some(asked) = asked else { return Ok(own) };
         let asked: ServerId = asked.parse().map_err(|error: gantry_model::InvalidId| {
             Error::invalid("target_server_id", error.to_string())
         })?;
-        if asked == own {
-            return Ok(());
-        }
-        if !self.store().servers().await?.iter().any(|known| known.id == asked) {
+        if asked != own && !self.store().servers().await?.iter().any(|known| known.id == asked) {
             return Err(Error::NotFound(Thing::Server));
         }
-        Err(Error::NotImplemented {
-            what: "copying to another server; leave target_server_id out, or name the server of the \
-                   source",
-        })
+        Ok(asked)
     }
 
     /// Asks for a copy to get the files that its source has now. It is stopped for that, and runs

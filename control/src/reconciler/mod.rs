@@ -4,6 +4,7 @@
 //! containers have a pass, and when.
 
 mod decide;
+mod filling;
 mod order;
 mod orphans;
 mod pass;

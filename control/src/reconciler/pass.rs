@@ -3,8 +3,8 @@
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use gantry_model::{Chain, ContainerId, Generation, Phase, ServerId};
-use gantry_runtime::{Observed, Runtime, Source, State};
-use gantry_store::{Container, ContainerStatus, FillSource, Store};
+use gantry_runtime::{Observed, Runtime, State};
+use gantry_store::{Container, ContainerStatus, Store};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
@@ -81,6 +81,8 @@ pub(super) enum Trouble {
     Runtime(gantry_runtime::Error),
     /// The runtime did not answer in time.
     Silent,
+    /// The files are on a server that this process does not run.
+    SourceAway,
 }
 
 /// Which queue a step waits in.
@@ -269,7 +271,7 @@ impl Pass<'_> {
             // Overtaken: a further pass follows.
             Ok(()) | Err(Trouble::Overtaken) => Ok(()),
             Err(Trouble::Runtime(error)) => Err(self.failed(what, &error)),
-            Err(Trouble::Silent) => {
+            Err(Trouble::Silent | Trouble::SourceAway) => {
                 self.memory = self.memory.after_failure();
                 Err(Ending::Failed)
             }
@@ -311,10 +313,7 @@ impl Pass<'_> {
                 let order = self.order(container).await?;
                 self.call(seq, timeout * 10, runtime.ensure_created(&order)).await
             }
-            Step::Copy(from) => {
-                let order = self.order(container).await?;
-                self.call(seq, timeout * 10, runtime.ensure_copied(&order, source(from))).await
-            }
+            Step::Copy(from) => self.copy(container, from).await?,
             Step::Refill(from) => self.refill(container, from).await?,
             Step::Start => {
                 let order = self.order(container).await?;
@@ -360,6 +359,10 @@ impl Pass<'_> {
             }
             Err(Trouble::Overtaken) => Ok(None),
             Err(Trouble::Silent) => self.trouble(step, container, true, "it took too long").await,
+            Err(Trouble::SourceAway) => {
+                let why = "the server that has its source is not configured any more";
+                self.trouble(step, container, true, why).await
+            }
             Err(Trouble::Runtime(gantry_runtime::Error::GivenUp { .. })) => {
                 Ok(Some(self.put_off()))
             }
@@ -369,22 +372,6 @@ impl Pass<'_> {
                 self.trouble(step, container, error.is_retryable(), &error.reason()).await
             }
         }
-    }
-
-    /// Replaces the files of a container that does not run, and records that this is done.
-    async fn refill(
-        &self,
-        container: &Container,
-        from: FillSource,
-    ) -> Result<Result<(), Trouble>, gantry_store::Error> {
-        let timeout = self.shared.config.call_timeout * 10;
-        let filling = self.shared.runtime.ensure_refilled(self.id, source(from));
-        if let Err(trouble) = self.call(container.wish_seq, timeout, filling).await {
-            return Ok(Err(trouble));
-        }
-        let status = Finding::Filled.apply(container, &self.look(None));
-        self.write(container, Finding::Filled.cause(), status).await?;
-        Ok(Ok(()))
     }
 
     /// Gives a container that ran before anybody wanted it what its owner has set, and records that it is
@@ -522,7 +509,7 @@ impl Pass<'_> {
 
     /// Writes a new status. That the record has changed or gone meanwhile is no failure: the pass
     /// looks again.
-    async fn write(
+    pub(super) async fn write(
         &self,
         container: &Container,
         cause: &str,
@@ -539,19 +526,11 @@ impl Pass<'_> {
         }
     }
 
-    fn look(&self, address: Option<IpAddr>) -> Look<'_> {
+    pub(super) fn look(&self, address: Option<IpAddr>) -> Look<'_> {
         Look { address, boot_id: self.shared.runtime.boot_id(), now_ms: self.shared.clock.now_ms() }
     }
 }
 
 fn runs(seen: &Observed) -> bool {
     matches!(seen.state, State::Running | State::Paused)
-}
-
-/// Where the runtime takes files from.
-fn source(from: FillSource) -> Source {
-    match from {
-        FillSource::Container(id) => Source::Container(id),
-        FillSource::Snapshot(id) => Source::Snapshot(id),
-    }
 }

@@ -16,13 +16,19 @@ impl Pass<'_> {
         exists: bool,
     ) -> Result<Option<Ending>, gantry_store::Error> {
         let store = &self.shared.store;
-        if !exists {
+        let origin = store.origin_of_snapshot(snapshot.id).await?;
+        if !exists && origin.is_none() {
             tracing::warn!(container = %self.id, "there is nothing to make a snapshot of");
             return self.give_up(snapshot).await;
         }
-        let timeout = self.shared.config.call_timeout * 10;
-        let making = self.shared.runtime.ensure_snapshot(self.id, snapshot.data);
-        let retryable = match self.call(seq, timeout, making).await {
+        let made = if let Some(origin) = origin {
+            self.fetch_snapshot(seq, snapshot.data, origin).await
+        } else {
+            let timeout = self.shared.config.call_timeout * 10;
+            let making = self.shared.runtime.ensure_snapshot(self.id, snapshot.data);
+            self.call(seq, timeout, making).await
+        };
+        let retryable = match made {
             Ok(info) => {
                 let now_ms = self.shared.clock.now_ms();
                 self.memory = self.memory.after_success();
@@ -34,6 +40,10 @@ impl Pass<'_> {
             Err(Trouble::Overtaken) => return Ok(None),
             Err(Trouble::Silent) => {
                 tracing::warn!(container = %self.id, "making a snapshot takes too long");
+                true
+            }
+            Err(Trouble::SourceAway) => {
+                tracing::warn!(container = %self.id, "the server that has a snapshot is not configured");
                 true
             }
             Err(Trouble::Runtime(gantry_runtime::Error::GivenUp { .. })) => {

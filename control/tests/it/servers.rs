@@ -6,13 +6,13 @@ use gantry_control::{
     Condition, Error, NewContainer, NewCopy, NewSnapshot, Operation, Served, SnapshotKeeper,
     StartError, Starter, StarterConfig,
 };
-use gantry_model::{ContainerId, Phase, ServerId, Service};
+use gantry_model::{ContainerId, Phase, ProjectId, ServerId, Service};
 use gantry_runtime::{
-    Runtime,
+    Exec, Runtime,
     fake::{Call, Fake, World},
 };
 
-use crate::bench::{Bench, START_MS, quick, until};
+use crate::bench::{Bench, PATIENCE, START_MS, quick, until};
 
 /// A bench with a second server, whose containers are in this world.
 struct Two {
@@ -176,4 +176,113 @@ async fn a_server_that_is_configured_no_more_keeps_its_records() {
     bench.reconcile(quick());
     bench.operate(there, Operation::Stop).await;
     assert_eq!(two.world.starts(there), 1);
+}
+
+/// What a client says who wants a copy on the second server.
+fn to(two: &Two, project: ProjectId) -> NewCopy {
+    NewCopy {
+        target_project_id: Some(project.to_string()),
+        target_server_id: Some(two.second.server.id.to_string()),
+        ..NewCopy::default()
+    }
+}
+
+async fn write(runtime: &Arc<dyn Runtime>, id: ContainerId, text: &str) {
+    let mut command = Exec::new(["tee", "/note"]);
+    command.stdin = text.to_owned().into();
+    assert!(runtime.exec(id, &command).await.unwrap().status.success());
+}
+
+async fn read(runtime: &Arc<dyn Runtime>, id: ContainerId) -> String {
+    let output = runtime.exec(id, &Exec::new(["cat", "/note"])).await.unwrap();
+    String::from_utf8(output.stdout.to_vec()).unwrap()
+}
+
+#[tokio::test]
+async fn a_copy_on_another_server_has_the_files_and_snapshots_of_its_source() {
+    let two = Two::new().await;
+    let bench = &two.bench;
+    let (control, actor) = (&bench.control, &bench.actor);
+    let project = bench.project().await;
+    let source = bench.running_container(&project).await.record.id;
+    write(&two.first.runtime, source, "kept").await;
+    let new = NewSnapshot { alias: Some("kept".to_owned()), expiry_days: None };
+    let kept = control.create_snapshot(actor, source, new).await.unwrap();
+    write(&two.first.runtime, source, "now").await;
+    let copied = control.copy_container(actor, source, to(&two, project.id)).await.unwrap();
+    let copy = copied.record.id;
+    assert_eq!(
+        (copied.record.server, copied.server_name.as_str()),
+        (two.second.server.id, "second")
+    );
+    bench.reach(copy, Condition::Running).await;
+    assert_eq!(read(&two.second.runtime, copy).await, "now");
+    assert_eq!(read(&two.first.runtime, source).await, "now", "its source stays");
+    assert_eq!(ids(&two.second.runtime).await, [copy]);
+
+    let theirs = control.snapshots_of(actor, copy).await.unwrap().snapshots;
+    let [theirs] = &theirs[..] else { panic!("{theirs:?}") };
+    assert_eq!((theirs.name.as_str(), theirs.is_ready), ("kept", true));
+    assert_eq!((theirs.server, theirs.bytes), (two.second.server.id, kept.bytes));
+    assert_ne!(theirs.data, kept.data);
+    let restored = control.restore_snapshot(actor, copy, "kept", Some(PATIENCE)).await.unwrap();
+    assert!(restored.done);
+    assert_eq!(read(&two.second.runtime, copy).await, "kept");
+
+    write(&two.first.runtime, source, "newer").await;
+    let (_, done) = control.sync_container(actor, copy, Some(PATIENCE)).await.unwrap();
+    assert!(done);
+    assert_eq!(read(&two.second.runtime, copy).await, "newer");
+
+    // The snapshots of each are its own.
+    control.delete_snapshot(actor, source, "kept").await.unwrap();
+    SnapshotKeeper::new(control.clone()).look().await.unwrap();
+    assert_eq!(two.first.runtime.snapshots().await.unwrap(), []);
+    assert_eq!(two.second.runtime.snapshots().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_snapshot_is_copied_to_another_server_also_when_its_container_is_gone() {
+    let two = Two::new().await;
+    let bench = &two.bench;
+    let (control, actor) = (&bench.control, &bench.actor);
+    let project = bench.project().await;
+    let source = bench.running_container(&project).await.record.id;
+    write(&two.first.runtime, source, "kept").await;
+    let new = NewSnapshot { alias: Some("kept".to_owned()), expiry_days: None };
+    control.create_snapshot(actor, source, new).await.unwrap();
+    control.delete_container(actor, source).await.unwrap();
+    until("it is gone", || bench.world.order(source).is_none()).await;
+    let new = NewCopy { source_snapshot: Some("kept".to_owned()), ..to(&two, project.id) };
+    let copy = control.copy_container(actor, source, new).await.unwrap().record.id;
+    bench.reach(copy, Condition::Running).await;
+    assert_eq!(read(&two.second.runtime, copy).await, "kept");
+    // And one of a snapshot there is a copy here.
+    let new = NewSnapshot { alias: Some("back".to_owned()), expiry_days: None };
+    control.create_snapshot(actor, copy, new).await.unwrap();
+    let new = NewCopy {
+        source_snapshot: Some("back".to_owned()),
+        target_server_id: Some(two.first.server.id.to_string()),
+        ..to(&two, project.id)
+    };
+    let back = control.copy_container(actor, copy, new).await.unwrap().record.id;
+    bench.reach(back, Condition::Running).await;
+    assert_eq!(read(&two.first.runtime, back).await, "kept");
+}
+
+#[tokio::test]
+async fn a_copy_from_a_server_that_goes_away_meanwhile_fails_and_says_why() {
+    let mut two = Two::new().await;
+    let project = two.bench.project().await;
+    let source = two.bench.running_container(&project).await.record.id;
+    two.bench.shut_down().await;
+    let new = to(&two, project.id);
+    let bench = &mut two.bench;
+    let copy = bench.control.copy_container(&bench.actor, source, new).await.unwrap().record.id;
+    bench.serve(vec![two.second.clone()]).await;
+    bench.reconcile(quick());
+    let failed = bench.phase(copy, Phase::Failed).await.record.status;
+    let why = "the server that has its source is not configured any more";
+    assert_eq!(failed.why.as_deref(), Some(why));
+    assert_eq!(two.world.order(copy), None, "nothing is left of it");
 }

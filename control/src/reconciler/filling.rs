@@ -1,0 +1,109 @@
+//! Files that come from elsewhere: from a container or a snapshot of the same server, which its runtime
+//! does by itself, or of another, whose runtime gives an archive of them.
+
+use std::sync::Arc;
+
+use gantry_model::SnapshotId;
+use gantry_runtime::{Runtime, SnapshotInfo, Source};
+use gantry_store::{Container, FillSource, SnapshotOrigin};
+
+use super::{
+    decide::Finding,
+    pass::{Pass, Trouble},
+};
+
+/// Who has what files are taken from.
+enum Place<'s> {
+    /// This server; also what exists nowhere, which its runtime then says.
+    Here,
+    /// Another that this process runs.
+    There(&'s Arc<dyn Runtime>),
+    /// One that it does not run.
+    Away,
+}
+
+impl Pass<'_> {
+    /// Makes a container that does not exist yet with the files of its source.
+    pub(super) async fn copy(
+        &self,
+        container: &Container,
+        from: FillSource,
+    ) -> Result<Result<(), Trouble>, gantry_store::Error> {
+        let order = self.order(container).await?;
+        let (seq, timeout) = (container.wish_seq, self.shared.config.call_timeout * 10);
+        let (runtime, from, place) = (&self.shared.runtime, source(from), self.place(from).await?);
+        Ok(match place {
+            Place::Here => self.call(seq, timeout, runtime.ensure_copied(&order, from)).await,
+            Place::There(other) => {
+                let carry =
+                    async { runtime.ensure_imported(&order, other.export(from).await?).await };
+                self.call(seq, timeout, carry).await
+            }
+            Place::Away => Err(Trouble::SourceAway),
+        })
+    }
+
+    /// Replaces the files of a container that does not run, and records that this is done.
+    pub(super) async fn refill(
+        &self,
+        container: &Container,
+        from: FillSource,
+    ) -> Result<Result<(), Trouble>, gantry_store::Error> {
+        let (seq, timeout) = (container.wish_seq, self.shared.config.call_timeout * 10);
+        let (runtime, from, place) = (&self.shared.runtime, source(from), self.place(from).await?);
+        let filled = match place {
+            Place::Here => self.call(seq, timeout, runtime.ensure_refilled(self.id, from)).await,
+            Place::There(other) => {
+                let carry = async {
+                    runtime.ensure_refilled_from(self.id, other.export(from).await?).await
+                };
+                self.call(seq, timeout, carry).await
+            }
+            Place::Away => Err(Trouble::SourceAway),
+        };
+        if let Err(trouble) = filled {
+            return Ok(Err(trouble));
+        }
+        let status = Finding::Filled.apply(container, &self.look(None));
+        self.write(container, Finding::Filled.cause(), status).await?;
+        Ok(Ok(()))
+    }
+
+    /// Fetches the data of a snapshot from where it has its origin.
+    pub(super) async fn fetch_snapshot(
+        &self,
+        seq: u64,
+        data: SnapshotId,
+        origin: SnapshotOrigin,
+    ) -> Result<SnapshotInfo, Trouble> {
+        let servers = &self.shared.servers;
+        let Some(server) = origin.server else {
+            let gone = gantry_runtime::Error::NoSnapshot { snapshot: origin.data };
+            return Err(Trouble::Runtime(gone));
+        };
+        let Some(other) = servers.runtime(server) else { return Err(Trouble::SourceAway) };
+        let from = Source::Snapshot(origin.data);
+        let carry = async {
+            let archive = other.export(from).await?;
+            self.shared.runtime.ensure_snapshot_imported(data, archive).await
+        };
+        self.call(seq, self.shared.config.call_timeout * 10, carry).await
+    }
+
+    async fn place(&self, from: FillSource) -> Result<Place<'_>, gantry_store::Error> {
+        let server = match self.shared.store.server_of_source(from).await? {
+            None => return Ok(Place::Here),
+            Some(server) if server == self.shared.server => return Ok(Place::Here),
+            Some(server) => server,
+        };
+        Ok(self.shared.servers.runtime(server).map_or(Place::Away, Place::There))
+    }
+}
+
+/// Where the runtime takes files from.
+fn source(from: FillSource) -> Source {
+    match from {
+        FillSource::Container(id) => Source::Container(id),
+        FillSource::Snapshot(id) => Source::Snapshot(id),
+    }
+}
