@@ -34,8 +34,52 @@ fn two_servers_run_their_own_containers_under_their_own_names() {
             gantry.curl().fetch(&url(gantry, container, other))?.expect(404)?;
         }
         are_apart(gantry, &here, &there, &socket)?;
-        Ok(())
+        moves_over(gantry, &here)
     });
+}
+
+/// A container of the embedded runtime is copied to Incus, with its snapshot, and synchronised.
+fn moves_over(gantry: &Gantry, here: &Container) -> Result<()> {
+    write(gantry, here, "kept")?;
+    let made = gantry.json(&["snapshots", "create", "-c", &here.id, "--alias", "kept"])?;
+    write(gantry, here, "now")?;
+    let args = ["containers", "copy", &here.id, "--target-project-id", &here.project];
+    let more = ["--target-server", "lxc", "--name", "moved", "--wait", "--timeout", "600"];
+    let copied = gantry.json(&[&args[..], &more[..]].concat())?;
+    let id = copied["id"].as_str().context("no id")?.to_owned();
+    ensure!(copied["status"] == "running" && copied["server_name"] == "lxc", "{copied}");
+    let moved = Container { project: here.project.clone(), id };
+    gantry.wait_200(&url(gantry, &moved, "lxc"), SOON)?;
+    ensure!(read(gantry, &moved)? == "now", "the copy has other files");
+    let output =
+        gantry.cli(&["-y", "snapshots", "restore", "-c", &moved.id, "--name", "kept", "--wait"])?;
+    ensure!(output.status.success(), "{made} {}", String::from_utf8_lossy(&output.stderr));
+    gantry.wait_200(&url(gantry, &moved, "lxc"), SOON)?;
+    ensure!(read(gantry, &moved)? == "kept", "its snapshot has other files");
+    write(gantry, here, "newer")?;
+    let output = gantry.cli(&["containers", "sync", &moved.id, "--wait"])?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    gantry.wait_200(&url(gantry, &moved, "lxc"), SOON)?;
+    ensure!(read(gantry, &moved)? == "newer", "it was not synchronised");
+    ensure!(read_here(gantry, here)? == "newer", "its source has changed");
+    Ok(())
+}
+
+fn write(gantry: &Gantry, here: &Container, text: &str) -> Result<()> {
+    gantry.inside(here, &["sh", "-c", &format!("echo {text} > /root/note")]).map(drop)
+}
+
+fn read_here(gantry: &Gantry, here: &Container) -> Result<String> {
+    let output = gantry.inside(here, &["cat", "/root/note"])?;
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// By the Kit's files, which start with the first request.
+fn read(gantry: &Gantry, moved: &Container) -> Result<String> {
+    let url = gantry.url(moved, "files-1", "/root/note");
+    let url = url.replace(".local.containers.", ".lxc.containers.");
+    gantry.wait_200(&url, SOON)?;
+    Ok(gantry.curl().fetch(&url)?.expect(200)?.text().trim().to_owned())
 }
 
 fn url(gantry: &Gantry, container: &Container, server: &str) -> String {
