@@ -4,7 +4,7 @@ use axum::{
     extract::{OriginalUri, State},
     response::Response,
 };
-use gantry_control::{AccountChange, ActivityQuery};
+use gantry_control::{AccountChange, ActivityQuery, LimitsChange};
 use gantry_model::{FieldError, id::kind};
 use http::Uri;
 use time::{Date, OffsetDateTime, format_description::well_known::Iso8601};
@@ -35,7 +35,7 @@ static CREATE: [Field; 2] = [
     Field::new("password", Holds::Text { min: 8, max: 128 }, "Its first password").required(),
 ];
 
-static CHANGE: [Field; 5] = [
+static CHANGE: [Field; 8] = [
     Field::new("alias", Holds::Text { min: 1, max: 100 }, "Its name for people").nullable(),
     Field::new("public_key", Holds::Text { min: 64, max: 64 }, "64 hexadecimal digits").nullable(),
     Field::new("metadata", Holds::Object, "What clients keep, at most 16 KiB"),
@@ -49,6 +49,21 @@ static CHANGE: [Field; 5] = [
         Holds::Text { min: 8, max: 128 },
         "The present password; needed to change it",
     ),
+    Field::new(
+        "max_containers",
+        Holds::Count,
+        "How many containers its projects may have; null for what all accounts may have; only for \
+         administrators, of any account",
+    )
+    .nullable(),
+    Field::new(
+        "max_running_containers",
+        Holds::Count,
+        "How many of them may run or be paused; only for administrators",
+    )
+    .nullable(),
+    Field::new("max_projects", Holds::Count, "How many projects; only for administrators")
+        .nullable(),
 ];
 
 const METHODS: [&str; 4] = ["POST", "PUT", "PATCH", "DELETE"];
@@ -92,7 +107,7 @@ pub(crate) fn surface(surface: Surface) -> Surface {
             &UPDATE,
             one,
             update,
-            &Operation::new("updateUser", TAG, "Changes the given fields of the own account")
+            &Operation::new("updateUser", TAG, "Changes the given fields of the own account; administrators may set the limits of any")
                 .takes(&CHANGE)
                 .answers::<wire::User>(200),
         )
@@ -168,6 +183,11 @@ async fn update(
         metadata: fields.object("metadata").value(),
         password: fields.text("password").value(),
         current_password: fields.text("current_password").value(),
+        limits: LimitsChange {
+            containers: fields.count("max_containers").patch(),
+            running_containers: fields.count("max_running_containers").patch(),
+            projects: fields.count("max_projects").patch(),
+        },
     };
     let change = fields.finish(Some(change))?;
     let account = front.control.update_account(&actor, id, change, address).await?;

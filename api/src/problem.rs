@@ -76,6 +76,7 @@ pub(crate) enum Kind {
     BodyTooLarge,
     UnsupportedMediaType,
     Quota,
+    ServerFull,
     SnapshotLimit,
     SnapshotBusy,
     SnapshotNameTaken,
@@ -190,6 +191,7 @@ impl Kind {
                 "UNSUPPORTED_MEDIA_TYPE",
             ),
             Self::Quota => (ENTITY, "QUOTA_EXCEEDED", "QUOTA_EXCEEDED"),
+            Self::ServerFull => (BAD, "Bad Request", "SERVER_CONTAINER_LIMIT"),
             Self::SnapshotLimit => (BAD, "CONTAINER_SNAPSHOT_LIMIT", "CONTAINER_SNAPSHOT_LIMIT"),
             Self::SnapshotBusy => {
                 (CONFLICT, "SNAPSHOT_OPERATION_IN_PROGRESS", "SNAPSHOT_OPERATION_IN_PROGRESS")

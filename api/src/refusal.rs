@@ -1,7 +1,7 @@
 //! From the refusals of the control plane to answers: the one exhaustive match.
 
 use gantry_control::{
-    During, EdgeError, Error, FirewallError, Forbidden, Operation, SnapshotError, Thing,
+    Counted, During, EdgeError, Error, FirewallError, Forbidden, Operation, SnapshotError, Thing,
     Unauthenticated, Unopened,
 };
 use gantry_model::{ContainerId, Phase, ProjectId, Refused, alias::InvalidAlias};
@@ -47,8 +47,6 @@ impl Problem {
             Error::Edge(error) => edge(error, message),
             Error::Snapshot(error) => snapshot(&error, message),
             Error::Firewall(error) => firewall(error, message),
-            Error::ShareLimit { .. } => Self::new(Kind::Quota, message),
-            Error::Vault(_) => Self::new(Kind::Quota, message),
             Error::Sealed(Unopened::UnknownKey { .. }) => Self::new(
                 Kind::SealingKeyMissing,
                 "This was sealed with a key that the installation does not have now",
@@ -56,9 +54,7 @@ impl Problem {
             .caused_by(error),
             Error::Sealed(Unopened::Damaged) => inside(error),
             Error::SigningNotConfigured => Self::new(Kind::SigningNotConfigured, message),
-            Error::TokenLimit { .. } => Self::new(Kind::Quota, message),
             Error::PublicKeyTaken => Self::new(Kind::PublicKeyInUse, message),
-            Error::PublicStorageLimit { .. } => Self::new(Kind::Quota, message),
             Error::UsernameTaken => Self::new(Kind::AliasTaken, message),
             Error::Immutable { .. } => Self::new(Kind::Immutable, message),
             Error::MustStop { .. } => Self::new(Kind::MustStop, message),
@@ -70,13 +66,23 @@ impl Problem {
                 operated(refused_kind(refused), operation, project, container, phase, message)
             }
             Error::MemberExists => Self::new(Kind::MemberExists, message),
-            Error::MemberLimit { .. } | Error::MembershipLimit { .. } | Error::PoolFull { .. } => {
-                Self::new(Kind::Quota, message)
-            }
+            Error::ShareLimit { .. }
+            | Error::Vault(_)
+            | Error::TokenLimit { .. }
+            | Error::PublicStorageLimit { .. }
+            | Error::MemberLimit { .. }
+            | Error::MembershipLimit { .. }
+            | Error::PoolFull { .. }
+            | Error::Quota { .. } => Self::new(Kind::Quota, message),
             Error::Prespawned => Self::new(Kind::Prespawned, message),
             Error::Deleting => Self::new(Kind::Busy, message),
-            Error::Quota { .. } => Self::new(Kind::Quota, message),
             Error::ServerAway { .. } => Self::new(Kind::ServerAway, message),
+            Error::OverQuota { what, max, used } => {
+                let (kind, field, quota) = quota(what);
+                let counts =
+                    json!({ "field": field, "quota": quota, "current_count": used, "limit": max });
+                Self::new(kind, message).with_data(counts)
+            }
             Error::ProjectNotEmpty { .. } => {
                 Self::new(Kind::StateConflict, message).retry_after_s(RETRY_AFTER_S)
             }
@@ -88,14 +94,11 @@ impl Problem {
             Error::Busy => Self::new(Kind::Unavailable, message).retry_after_s(RETRY_AFTER_S),
             Error::NotImplemented { .. } => Self::new(Kind::NotImplemented, message),
             Error::Conflict => Self::new(Kind::StateConflict, message).retry_after_s(RETRY_AFTER_S),
-            Error::Unavailable(_) => {
+            Error::Unavailable(_) | Error::Runtime(_) => {
                 Self::new(Kind::Unavailable, message).retry_after_s(RETRY_AFTER_S).caused_by(error)
             }
             Error::NoRoom(_) => {
                 Self::new(Kind::Unavailable, message).retry_after_s(ROOM_AFTER_S).caused_by(error)
-            }
-            Error::Runtime(_) => {
-                Self::new(Kind::Unavailable, message).retry_after_s(RETRY_AFTER_S).caused_by(error)
             }
             Error::Internal(_) => inside(error),
         }
@@ -176,6 +179,18 @@ fn firewall(error: FirewallError, message: String) -> Problem {
         FirewallError::HostUnavailable => {
             Problem::new(Kind::FirewallUnavailable, message).retry_after_s(RETRY_AFTER_S)
         }
+    }
+}
+
+/// Of which kind the refusal is, the field of the account that has the limit, and the setting for all accounts.
+fn quota(what: Counted) -> (Kind, &'static str, &'static str) {
+    match what {
+        Counted::Containers => (Kind::Quota, "max_containers", "containers_per_user"),
+        Counted::RunningContainers => {
+            (Kind::Quota, "max_running_containers", "running_containers_per_user")
+        }
+        Counted::Projects => (Kind::Quota, "max_projects", "projects_per_user"),
+        Counted::ServerContainers => (Kind::ServerFull, "server_id", "containers_per_server"),
     }
 }
 

@@ -19,7 +19,7 @@ use gantry_model::{ContainerId, InvalidName, ProjectId, ServerId, ServerName};
 pub(crate) use self::{
     access::{At, HookName, HooksCommand, HostnamesCommand, Owner, PermissionsCommand},
     accounts::{
-        ActivityCommand, AuthCommand, EventsCommand, EventsRemoved, Login, RealmsCommand,
+        ActivityCommand, AuthCommand, EventsCommand, EventsRemoved, Limit, Login, RealmsCommand,
         TokenChange, TokenCreate, TokenProfile, TokensCommand, UserChange, UsersCommand,
     },
     firewall::{Filter, FirewallCommand, Parts, Place, word},

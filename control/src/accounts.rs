@@ -3,12 +3,13 @@
 use std::net::IpAddr;
 
 use gantry_model::{FieldError, UserId};
+use gantry_store::AccountLimits;
 use serde_json::{Map, Value};
 
 use crate::{
     Patch,
     actor::Actor,
-    auth::Account,
+    auth::{Account, AccountQuotas},
     controller::Controller,
     error::{During, Error, Result, Thing},
 };
@@ -29,6 +30,45 @@ pub struct AccountChange {
     pub password: Option<String>,
     /// The present password.
     pub current_password: Option<String>,
+    /// How much the account may have. Only for administrators, who may set it for any account.
+    pub limits: LimitsChange,
+}
+
+/// A change of what one account may have; cleared means what all may have.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LimitsChange {
+    /// Containers.
+    pub containers: Patch<u32>,
+    /// Containers that run or are paused.
+    pub running_containers: Patch<u32>,
+    /// Projects.
+    pub projects: Patch<u32>,
+}
+
+impl LimitsChange {
+    fn of(self, now: AccountLimits) -> AccountLimits {
+        let one = |patch: Patch<u32>, now| match patch {
+            Patch::Keep => now,
+            Patch::Clear => None,
+            Patch::Set(max) => Some(max),
+        };
+        AccountLimits {
+            containers: one(self.containers, now.containers),
+            running_containers: one(self.running_containers, now.running_containers),
+            projects: one(self.projects, now.projects),
+        }
+    }
+}
+
+impl AccountChange {
+    /// Whether it changes something that an account says about itself.
+    fn is_personal(&self) -> bool {
+        self.alias != Patch::Keep
+            || self.public_key != Patch::Keep
+            || self.metadata.is_some()
+            || self.password.is_some()
+            || self.current_password.is_some()
+    }
 }
 
 impl Controller {
@@ -43,18 +83,29 @@ impl Controller {
 
     pub(crate) async fn account_of(&self, user: &gantry_store::User) -> Result<Account> {
         let profile = self.store().profile(user.id).await?;
+        let (own, limits) = (self.store().account_limits(user.id).await?, self.limits());
+        let quotas = AccountQuotas {
+            own,
+            containers_max: own.containers.unwrap_or(limits.containers_per_user_max),
+            running_containers_max: own
+                .running_containers
+                .unwrap_or(limits.running_containers_per_user_max),
+            projects_max: own.projects.unwrap_or(limits.projects_per_user_max),
+            used: self.store().account_use(user.id).await?,
+        };
         Ok(Account {
             id: user.id,
             username: user.username.clone(),
             profile,
             is_admin: user.is_admin,
+            quotas,
             created_at_ms: user.created_at_ms,
             updated_at_ms: user.updated_at_ms,
         })
     }
 
     /// Changes the actor's own account; only by a session. Nothing changes when anything of it is
-    /// refused.
+    /// refused. How much an account may have is changed by administrators, of any account.
     pub async fn update_account(
         &self,
         actor: &Actor,
@@ -62,6 +113,31 @@ impl Controller {
         change: AccountChange,
         client: Option<IpAddr>,
     ) -> Result<Account> {
+        let limits = change.limits.clone();
+        let sets_limits = limits != LimitsChange::default();
+        if sets_limits {
+            actor.require_admin()?;
+            self.account(actor, id).await?;
+        }
+        if !sets_limits || change.is_personal() {
+            self.update_own(actor, id, change, client).await?;
+        }
+        if sets_limits {
+            let limits = limits.of(self.store().account_limits(id).await?);
+            let set = self.store().set_account_limits(id, limits, self.now_ms()).await;
+            set.map_err(|error| Error::of_write(error, Thing::User, During::Update))?;
+        }
+        self.account(actor, id).await
+    }
+
+    /// Changes what an account says about itself.
+    async fn update_own(
+        &self,
+        actor: &Actor,
+        id: UserId,
+        change: AccountChange,
+        client: Option<IpAddr>,
+    ) -> Result<()> {
         if actor.user != id {
             return Err(Error::NotFound(Thing::User));
         }
@@ -114,6 +190,6 @@ impl Controller {
             let set = self.store().set_profile(id, &profile, self.now_ms()).await;
             set.map_err(|error| Error::of_write(error, Thing::User, During::Update))?;
         }
-        self.account(actor, id).await
+        Ok(())
     }
 }

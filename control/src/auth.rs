@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use gantry_model::{RealmId, UserId};
-use gantry_store::{Profile, User};
+use gantry_store::{AccountLimits, AccountUse, Profile, User};
 
 use crate::{
     actor::{Actor, Via},
@@ -27,10 +27,27 @@ pub struct Account {
     pub profile: Profile,
     /// Whether it administers the installation.
     pub is_admin: bool,
+    /// How much it may have.
+    pub quotas: AccountQuotas,
     /// When it was made, in milliseconds since the epoch.
     pub created_at_ms: i64,
     /// When it was last changed, in milliseconds since the epoch.
     pub updated_at_ms: i64,
+}
+
+/// How much an account may have and has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AccountQuotas {
+    /// What an administrator has set for it.
+    pub own: AccountLimits,
+    /// How many containers, by that or by what all accounts may have.
+    pub containers_max: u32,
+    /// How many containers that run or are paused.
+    pub running_containers_max: u32,
+    /// How many projects.
+    pub projects_max: u32,
+    /// How much it has.
+    pub used: AccountUse,
 }
 
 /// A user name and a password, shown once.

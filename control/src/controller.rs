@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use gantry_model::{Domain, ServerId, ServerName};
-use gantry_store::{Revision, Store};
+use gantry_store::{Quotas, Revision, Store};
 use tokio::sync::{broadcast, watch};
 
 use crate::{
@@ -62,6 +62,14 @@ pub struct Limits {
     pub password_queue_max: usize,
     /// Containers of one project whose deletion is waited for, in milliseconds.
     pub project_delete_timeout_ms: u64,
+    /// Containers that one user may have, unless an administrator has set another number for it.
+    pub containers_per_user_max: u32,
+    /// Containers of one user that may run or be paused, unless an administrator has set another number.
+    pub running_containers_per_user_max: u32,
+    /// Containers of all users on one server.
+    pub containers_per_server_max: u32,
+    /// Projects that one user may have, unless an administrator has set another number for it.
+    pub projects_per_user_max: u32,
     /// API tokens that one user may have.
     pub tokens_per_user_max: usize,
     /// Aliases that one user may have.
@@ -97,6 +105,10 @@ impl Default for Limits {
             password_hashes_max: std::thread::available_parallelism().map_or(2, usize::from),
             password_queue_max: 64,
             project_delete_timeout_ms: 25_000,
+            containers_per_user_max: 1000,
+            running_containers_per_user_max: 1000,
+            containers_per_server_max: 10_000,
+            projects_per_user_max: 1000,
             tokens_per_user_max: 1000,
             aliases_per_user_max: 1000,
             snapshots_per_user_max: 2000,
@@ -109,6 +121,18 @@ impl Default for Limits {
             prespawned_per_user_max: 10,
             prespawned_per_server_max: 100,
             alias_quarantine_ms: 7 * 24 * 60 * 60 * 1000,
+        }
+    }
+}
+
+impl Limits {
+    /// Those that the store keeps to.
+    const fn quotas(self) -> Quotas {
+        Quotas {
+            containers_per_user: self.containers_per_user_max,
+            running_containers_per_user: self.running_containers_per_user_max,
+            projects_per_user: self.projects_per_user_max,
+            containers_per_server: self.containers_per_server_max,
         }
     }
 }
@@ -168,6 +192,7 @@ impl Controller {
             sealing,
             signing,
         } = deps;
+        let store = store.with_quotas(limits.quotas());
         let secret = |name, plain| secrets::load(&store, &sealing, name, plain);
         let sessions = SessionKeys::new(&secret("session-key", Plain::Replace).await?);
         let pepper = secret("token-pepper", Plain::Seal).await?;

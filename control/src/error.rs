@@ -12,6 +12,7 @@ use gantry_model::{
     firewall::Rules, hook, project::Level,
 };
 use gantry_runtime::Kvm;
+use gantry_store::Counted;
 
 pub use self::subject::Subject;
 use crate::{names::LookUpFailed, operate::Operation, permissions::Leaf, seal::Unopened};
@@ -450,6 +451,16 @@ pub enum Error {
         /// The limit, the project's `max_containers`.
         max: u32,
     },
+    /// The owner of what is to be made, or to run, has as much of it as it may; or the server has.
+    #[error("{}", over_quota(*.what, *.max, *.used))]
+    OverQuota {
+        /// Of what.
+        what: Counted,
+        /// How much there may be.
+        max: u32,
+        /// How much there is.
+        used: u64,
+    },
     /// The user is a member of the project already.
     #[error("the user has a permission for this project already; change that one")]
     MemberExists,
@@ -520,6 +531,27 @@ pub enum Error {
     Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
+fn over_quota(what: Counted, max: u32, used: u64) -> String {
+    match what {
+        Counted::Containers => format!(
+            "the owner of the project may have {max} containers and has {used}, those being deleted \
+             included: delete one, or have an administrator raise the limit"
+        ),
+        Counted::RunningContainers => format!(
+            "the owner of the project may have {max} containers that run or are paused and has {used}: \
+             stop one, or have an administrator raise the limit"
+        ),
+        Counted::Projects => format!(
+            "the account may have {max} projects and has {used}: delete one, or have an administrator \
+             raise the limit"
+        ),
+        Counted::ServerContainers => format!(
+            "This server has reached its container limit. It may have {max} containers, those of the warm \
+             pool included, and has {used}: delete one, or ask its operator for room"
+        ),
+    }
+}
+
 fn list(errors: &[FieldError]) -> String {
     errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
@@ -577,6 +609,7 @@ impl Error {
             Store::PublicKeyTaken => Self::PublicKeyTaken,
             Store::PublicStorageLimit { max } => Self::PublicStorageLimit { max },
             Store::QuotaReached { max } => Self::Quota { max },
+            Store::OverQuota { what, max, used } => Self::OverQuota { what, max, used },
             Store::MemberExists => Self::MemberExists,
             Store::MemberLimit { max } => Self::MemberLimit { max },
             Store::MembershipLimit { max } => Self::MembershipLimit { max },

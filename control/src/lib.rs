@@ -52,11 +52,11 @@ mod wait;
 mod wake;
 
 pub use access::{AccessChange, AccessView};
-pub use accounts::AccountChange;
+pub use accounts::{AccountChange, LimitsChange};
 pub use activity::{ActivityFeed, ActivityQuery, RETENTION_DAYS, Written};
 pub use actor::{Actor, Via};
 pub use aliases::{AliasChange, AliasOwners, AliasQuery, AliasView, NewAlias};
-pub use auth::{Account, Credential};
+pub use auth::{Account, AccountQuotas, Credential};
 pub use clock::Clock;
 pub use containers::{
     ContainerChange, ContainerQuery, ContainerStats, ContainerView, EnvironmentView, Extra, Extras,
@@ -71,11 +71,11 @@ pub use events::EventQuery;
 pub use firewall::{AddedRule, RuleFilter};
 pub use gantry_runtime::Stats;
 pub use gantry_store::{
-    Access, Activity, ActivityTotals, Alias, Container, ContainerSort, ContainerStatus,
-    CustomHostname, Event, EventTotals, HookRecord, HostnameProof, Idempotency, Listed, LogSort,
-    Member, MemberSort, Page, Profile, Project, ProjectSort, Scope, Server, Share, ShareMount,
-    ShareTarget, Snapshot, SnapshotSort, SnapshotSummary, Span, StatusLog, TokenProfile, Version,
-    event_number,
+    Access, AccountLimits, AccountUse, Activity, ActivityTotals, Alias, Container, ContainerSort,
+    ContainerStatus, Counted, CustomHostname, Event, EventTotals, HookRecord, HostnameProof,
+    Idempotency, Listed, LogSort, Member, MemberSort, Page, Profile, Project, ProjectSort, Scope,
+    Server, Share, ShareMount, ShareTarget, Snapshot, SnapshotSort, SnapshotSummary, Span,
+    StatusLog, TokenProfile, Version, event_number,
 };
 pub use hostnames::HostnameView;
 pub use idempotency::IdempotencyKey;

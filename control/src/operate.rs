@@ -9,7 +9,7 @@ use crate::{
     actor::Actor,
     containers::ContainerView,
     controller::{CAS_ATTEMPTS, Controller},
-    error::{Error, Result, Thing},
+    error::{During, Error, Result, Thing},
     permissions::Leaf,
     wait::Condition,
 };
@@ -177,10 +177,8 @@ impl Controller {
             let (version, wish) = (container.version, operation.wish());
             match self.store().set_wish(id, version, wish, phase, cause, self.now_ms()).await {
                 Err(gantry_store::Error::Stale) => {}
-                Err(gantry_store::Error::NotFound) => {
-                    return Err(Error::NotFound(Thing::Container));
-                }
-                other => return Ok(other?),
+                Err(error) => return Err(Error::of_write(error, Thing::Container, During::Update)),
+                Ok(container) => return Ok(container),
             }
         }
         Err(Error::Conflict)

@@ -92,6 +92,7 @@ pub(crate) fn of<K>(kind: &'static str, id: Id<K>) -> impl FnOnce(Error) -> Erro
         | Error::UsernameTaken
         | Error::IdTaken
         | Error::QuotaReached { .. }
+        | Error::OverQuota { .. }
         | Error::ProjectGone
         | Error::MemberExists
         | Error::MemberLimit { .. }

@@ -14,6 +14,7 @@ use crate::{
     error::{Error, Result, failed},
     listing::{self, Condition, List},
     projects,
+    quotas::{self, Quotas},
     record::{
         Container, ContainerFilter, ContainerSort, ContainerStatus, Listed, LogSort, Page,
         StatusLog, Version,
@@ -31,11 +32,14 @@ impl Store {
     /// Adds a container as given, together with its name, its SSH key, its realms and the first
     /// entry of its status log; a new one has [`Version::FIRST`]. Returns what was stored.
     ///
-    /// [`Error::ProjectGone`], [`Error::QuotaReached`], [`Error::NameTaken`], [`Error::KeyTaken`];
+    /// [`Error::ProjectGone`], [`Error::QuotaReached`], [`Error::OverQuota`], [`Error::NameTaken`],
+    /// [`Error::KeyTaken`];
     /// [`Error::NotFound`] if the owner or the server does not exist. Nothing of it is there then.
     pub async fn create_container(&self, container: &Container) -> Result<Container> {
         let (container, doc) = (container.clone(), document::write_container(&container.spec)?);
-        self.write(move |tx| Box::pin(async move { create(tx, container, &doc).await })).await
+        let quotas = self.quotas;
+        self.write(move |tx| Box::pin(async move { create(tx, quotas, container, &doc).await }))
+            .await
     }
 
     /// The container of this id.
@@ -125,6 +129,7 @@ impl Store {
 
     /// Records a wish and the phase that it leads to, for a container that still has this version;
     /// `wish_seq` rises by one. Outside of phase `failed` no reason of a failure is kept.
+    /// [`Error::OverQuota`] if its owner would have one more running than may be.
     #[expect(clippy::too_many_arguments, reason = "each is one fact of the transition")]
     pub async fn set_wish(
         &self,
@@ -135,11 +140,12 @@ impl Store {
         triggered_by: &str,
         now_ms: i64,
     ) -> Result<Container> {
-        let triggered_by = triggered_by.to_owned();
+        let (triggered_by, quotas) = (triggered_by.to_owned(), self.quotas);
         self.write(move |tx| {
             Box::pin(async move {
                 let mut container = load_at(tx, id, version).await?;
                 let from = container.status.phase;
+                let before = (container.wish, from);
                 container.wish = wish;
                 container.wish_seq += 1;
                 container.status.phase = phase;
@@ -147,6 +153,7 @@ impl Store {
                     container.status.why = None;
                 }
                 container.updated_at_ms = now_ms;
+                quotas::check_promise(tx, quotas, before, &container).await?;
                 save_state(tx, &mut container).await?;
                 if from != phase {
                     shares::source_changed(tx, id, now_ms).await?;
@@ -225,8 +232,14 @@ impl Store {
     }
 }
 
-pub(crate) async fn create(tx: &mut Tx, container: Container, doc: &str) -> Result<Container> {
+pub(crate) async fn create(
+    tx: &mut Tx,
+    quotas: Quotas,
+    container: Container,
+    doc: &str,
+) -> Result<Container> {
     check_quota(tx, container.project).await?;
+    quotas::check_new(tx, quotas, &container).await?;
     insert(tx, container, doc, TRIGGERED_BY_CREATE).await
 }
 

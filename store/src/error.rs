@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::sqlite::{self, Class};
+use crate::{
+    quotas::Counted,
+    sqlite::{self, Class},
+};
 
 /// What a method of the store returns.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -55,6 +58,16 @@ pub enum Error {
     QuotaReached {
         /// How many it may hold.
         max: u32,
+    },
+    /// There is as much of this as there may be.
+    #[error("there may be at most {max} of these, and there are {used}: {what:?}")]
+    OverQuota {
+        /// Of what.
+        what: Counted,
+        /// How many there may be.
+        max: u32,
+        /// How many there are.
+        used: u64,
     },
     /// The project of the container does not exist (any more).
     #[error("the project of the container does not exist")]
@@ -192,6 +205,7 @@ impl Error {
             | Self::UsernameTaken
             | Self::IdTaken
             | Self::QuotaReached { .. }
+            | Self::OverQuota { .. }
             | Self::ProjectGone
             | Self::MemberExists
             | Self::MemberLimit { .. }

@@ -173,12 +173,12 @@ impl Store {
     /// The number of the newest event; changes after each commit that told something. Numbers may be
     /// skipped.
     pub fn event_head(&self) -> watch::Receiver<u64> {
-        self.0.event_head.clone()
+        self.shared.event_head.clone()
     }
 
     /// Whether there has been an event of this number.
     pub async fn has_happened(&self, seq: u64) -> Result<bool> {
-        if seq <= *self.0.event_head.borrow() {
+        if seq <= *self.shared.event_head.borrow() {
             return Ok(true);
         }
         // It may have been committed and read, and not be told yet.
@@ -298,7 +298,7 @@ impl Store {
     /// Removes events that have happened by now, in parts between which others write; returns how many.
     /// Dropped, it has removed some.
     pub async fn delete_events(&self, filter: EventFilter) -> Result<u64> {
-        let newest = integer(*self.0.event_head.borrow());
+        let newest = integer(*self.shared.event_head.borrow());
         self.delete_events_to(filter, newest).await
     }
 

@@ -35,6 +35,7 @@ mod outbound;
 mod prespawn;
 mod profiles;
 mod projects;
+mod quotas;
 mod realms;
 pub mod record;
 mod schema;
@@ -66,6 +67,7 @@ pub use members::{Granter, Member, MemberMax, MemberSort};
 pub use outbound::{CopiedRules, OutboundChange, OutboundRecord};
 pub use prespawn::{Claim, PrespawnMax};
 pub use profiles::Profile;
+pub use quotas::{AccountLimits, AccountUse, Counted, Quotas};
 pub use realms::RealmUse;
 pub use record::*;
 pub use shares::{Incoming, Share, ShareFilter, ShareMax, ShareMount, ShareTarget};
@@ -84,7 +86,11 @@ use crate::{
 /// Every method may be called from any task of any tokio runtime, and may be dropped before its end: a
 /// read then has no effect, a write is made or not made, but never half.
 #[derive(Clone)]
-pub struct Store(Arc<Shared>);
+pub struct Store {
+    shared: Arc<Shared>,
+    /// What writes by this handle keep to.
+    quotas: Quotas,
+}
 
 struct Shared {
     readers: Readers,
@@ -129,29 +135,30 @@ impl Store {
         };
         tasks.spawn(writer.run());
         tasks.close();
-        Ok(Self(Arc::new(Shared { readers, queue, head, event_head, epoch, closing, tasks })))
+        let shared = Shared { readers, queue, head, event_head, epoch, closing, tasks };
+        Ok(Self { shared: Arc::new(shared), quotas: Quotas::default() })
     }
 
     /// Closes the store: what is queued is still written, what comes later is refused with
     /// [`Outage::Closed`]. Returns when the files are closed; may be called twice.
     pub async fn close(&self) {
-        self.0.closing.cancel();
-        self.0.tasks.wait().await;
+        self.shared.closing.cancel();
+        self.shared.tasks.wait().await;
     }
 
     /// Names the history of the feed.
     pub fn epoch(&self) -> Epoch {
-        self.0.epoch
+        self.shared.epoch
     }
 
     /// The newest revision; changes after each commit that added to the feed. A hint to read
     /// [`Store::changes`]: revisions may be skipped.
     pub fn head(&self) -> watch::Receiver<Revision> {
-        self.0.head.clone()
+        self.shared.head.clone()
     }
 
     fn readers(&self) -> &Readers {
-        &self.0.readers
+        &self.shared.readers
     }
 
     /// Queues a mutation and waits until it is committed or refused.
@@ -163,7 +170,7 @@ impl Store {
         let (pending, answer) = Pending::new(work);
         // Both fail only when the writer has ended.
         let closed = Error::Unavailable(Outage::Closed);
-        if self.0.queue.send(Box::new(pending)).await.is_err() {
+        if self.shared.queue.send(Box::new(pending)).await.is_err() {
             return Err(closed);
         }
         answer.await.unwrap_or(Err(closed))
@@ -173,8 +180,8 @@ impl Store {
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Store")
-            .field("epoch", &self.0.epoch)
-            .field("head", &*self.0.head.borrow())
+            .field("epoch", &self.shared.epoch)
+            .field("head", &*self.shared.head.borrow())
             .finish_non_exhaustive()
     }
 }

@@ -11,7 +11,7 @@ use crate::{
     containers::{self, insert, load, log},
     document,
     error::{Error, Result, failed},
-    listing, projects,
+    listing, projects, quotas,
     record::{Container, ContainerStatus, Version},
     sqlite::{Db, Row},
     writer::Tx,
@@ -50,6 +50,7 @@ impl Store {
         max: PrespawnMax,
     ) -> Result<Container> {
         let (container, doc) = (container.clone(), document::write_container(&container.spec)?);
+        let quotas = self.quotas;
         self.write(move |tx| {
             Box::pin(async move {
                 projects::quota(tx, container.project).await?.ok_or(Error::ProjectGone)?;
@@ -60,6 +61,7 @@ impl Store {
                         return Err(Error::PoolFull { max });
                     }
                 }
+                quotas::check_server(tx, quotas, container.server).await?;
                 insert(tx, container, &doc, containers::TRIGGERED_BY_CREATE).await
             })
         })
@@ -74,10 +76,13 @@ impl Store {
     /// Fails as [`Store::create_container`] does.
     pub async fn claim(&self, claim: &Claim) -> Result<Option<Container>> {
         let (claim, doc) = (claim.clone(), document::write_container(&claim.wanted.spec)?);
+        let quotas = self.quotas;
         self.write(move |tx| {
             Box::pin(async move {
                 let Some(waiting) = like(tx, &claim).await? else { return Ok(None) };
                 containers::check_quota(tx, claim.wanted.project).await?;
+                // On the server there will be one more: that which takes the claimed one's place.
+                quotas::check_new(tx, quotas, &claim.wanted).await?;
                 let claimed = exchange(tx, &waiting, claim.wanted, &doc).await?;
                 refill(tx, waiting, claim.refill, claimed.created_at_ms).await?;
                 Ok(Some(claimed))

@@ -8,6 +8,7 @@ use crate::{
     document,
     error::{Error, Result, failed},
     listing::{self, Condition, List},
+    quotas,
     record::{Listed, Page, Project, ProjectSort, Version},
     shares,
     sqlite::{self, Row},
@@ -17,11 +18,14 @@ use crate::{
 
 impl Store {
     /// Adds a project as given; a new one has [`Version::FIRST`]. [`Error::AliasTaken`] if its
-    /// owner has one of this alias, [`Error::NotFound`] if there is no such owner.
+    /// owner has one of this alias, [`Error::OverQuota`] if it has as many as it may, [`Error::NotFound`] if
+    /// there is no such owner.
     pub async fn create_project(&self, project: &Project) -> Result<()> {
         let (project, doc) = (project.clone(), document::write_project(&project.spec)?);
+        let quotas = self.quotas;
         self.write(move |tx| {
             Box::pin(async move {
+                quotas::check_project(tx, quotas, project.owner).await?;
                 sqlx::query(
                     "INSERT INTO projects (id, owner, alias, max_containers, version, \
                      created_at_ms, updated_at_ms, doc) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",

@@ -65,6 +65,7 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         text: include_str!("../migrations/0013_alias_ends.sql"),
     },
     Migration { number: 14, name: "servers", text: include_str!("../migrations/0014_servers.sql") },
+    Migration { number: 15, name: "quotas", text: include_str!("../migrations/0015_quotas.sql") },
 ];
 
 /// Brings the database to the newest schema of `migrations`.

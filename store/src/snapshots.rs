@@ -17,6 +17,7 @@ use crate::{
     firewall, imports,
     listing::{self, Condition, List},
     outbound::{self, CopiedRules},
+    quotas,
     record::{
         Container, Fill, FillSource, Listed, Page, Snapshot, SnapshotFilter, SnapshotSort,
         SnapshotSummary, Version,
@@ -318,9 +319,10 @@ impl Store {
         rules: CopiedRules,
     ) -> Result<Container> {
         let (container, doc) = (container.clone(), document::write_container(&container.spec)?);
+        let quotas = self.quotas;
         self.write(move |tx| {
             Box::pin(async move {
-                let container = containers::create(tx, container, &doc).await?;
+                let container = containers::create(tx, quotas, container, &doc).await?;
                 match (used, container.status.fill) {
                     (Some(used), _) => note_use(tx, used, container.created_at_ms).await?,
                     (None, Some(Fill { source: FillSource::Container(source), .. })) => {
@@ -344,7 +346,7 @@ impl Store {
     /// container that still has this version. `used` is the snapshot they come from.
     ///
     /// [`Error::SnapshotBusy`] while a snapshot of it is being made; [`Error::NotFound`] also if the
-    /// snapshot is gone.
+    /// snapshot is gone; [`Error::OverQuota`] if its owner would have one more running than may be.
     #[expect(clippy::too_many_arguments, reason = "each is one fact of the transition")]
     pub async fn set_fill(
         &self,
@@ -356,7 +358,7 @@ impl Store {
         triggered_by: &str,
         now_ms: i64,
     ) -> Result<Container> {
-        let triggered_by = triggered_by.to_owned();
+        let (triggered_by, quotas) = (triggered_by.to_owned(), self.quotas);
         self.write(move |tx| {
             Box::pin(async move {
                 let mut container = containers::load_at(tx, id, version).await?;
@@ -365,12 +367,14 @@ impl Store {
                     note_use(tx, used, now_ms).await?;
                 }
                 let from = container.status.phase;
+                let before = (container.wish, from);
                 container.wish = wish;
                 container.wish_seq += 1;
                 container.status.phase = phase;
                 container.status.why = None;
                 container.status.fill = Some(Fill { source, is_new: false });
                 container.updated_at_ms = now_ms;
+                quotas::check_promise(tx, quotas, before, &container).await?;
                 containers::save_state(tx, &mut container).await?;
                 if from != phase {
                     containers::log(tx, &container, Some(from), &triggered_by).await?;

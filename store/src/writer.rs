@@ -235,6 +235,7 @@ fn unavailable(error: Error) -> Outage {
         | Error::UsernameTaken
         | Error::IdTaken
         | Error::QuotaReached { .. }
+        | Error::OverQuota { .. }
         | Error::ProjectGone
         | Error::MemberExists
         | Error::MemberLimit { .. }

@@ -37,6 +37,28 @@ pub(crate) struct User {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     signup_method: Option<Value>,
+    /// How much it may have and has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    quotas: Option<Quotas>,
+}
+
+/// How much an account may have and has.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Quotas {
+    /// Containers in its projects, whoever made them.
+    containers: Quota,
+    /// Those of them that run, are paused, or are to run.
+    running_containers: Quota,
+    projects: Quota,
+}
+
+/// How much there may be of something.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Quota {
+    limit: u32,
+    used: u64,
+    /// Whether the limit is that of all accounts.
+    is_default: bool,
 }
 
 /// The caller's account and, for a token, the token itself.
@@ -180,6 +202,7 @@ impl User {
             email_verified: Some(false),
             avatar_url: Some(Value::Null),
             signup_method: Some(Value::Null),
+            quotas: Some(Quotas::new(&account.quotas)),
             ..Self::outline(account)
         }
     }
@@ -209,6 +232,24 @@ impl User {
             email_verified: None,
             avatar_url: None,
             signup_method: None,
+            quotas: None,
+        }
+    }
+}
+
+impl Quotas {
+    fn new(quotas: &control::AccountQuotas) -> Self {
+        let (own, used) = (&quotas.own, &quotas.used);
+        let quota =
+            |limit, used, own: Option<u32>| Quota { limit, used, is_default: own.is_none() };
+        Self {
+            containers: quota(quotas.containers_max, used.containers, own.containers),
+            running_containers: quota(
+                quotas.running_containers_max,
+                used.running_containers,
+                own.running_containers,
+            ),
+            projects: quota(quotas.projects_max, used.projects, own.projects),
         }
     }
 }

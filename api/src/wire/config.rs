@@ -28,6 +28,10 @@ pub(crate) struct MetaConfig {
     answers_are_signed: bool,
     /// How long what was written through the API stays listed, in days.
     activity_retention_days: u32,
+    containers_per_user: u32,
+    running_containers_per_user: u32,
+    containers_per_server: u32,
+    projects_per_user: u32,
     tokens_per_user: usize,
     aliases_per_user: u32,
     /// How long the name of a removed alias waits for its last owner only, in seconds.
@@ -67,6 +71,10 @@ impl MetaConfig {
             claims_are_signed: control.public_key().is_ok(),
             answers_are_signed: control.signs_answers(),
             activity_retention_days: control::RETENTION_DAYS,
+            containers_per_user: limits.containers_per_user_max,
+            running_containers_per_user: limits.running_containers_per_user_max,
+            containers_per_server: limits.containers_per_server_max,
+            projects_per_user: limits.projects_per_user_max,
             tokens_per_user: limits.tokens_per_user_max,
             aliases_per_user: limits.aliases_per_user_max,
             alias_quarantine_s: limits.alias_quarantine_ms / 1000,

@@ -43,6 +43,8 @@ mod pool;
 #[cfg(test)]
 mod proxy;
 #[cfg(test)]
+mod quotas;
+#[cfg(test)]
 mod realm_walk;
 #[cfg(test)]
 mod realms;

@@ -143,6 +143,36 @@ pub(crate) struct UserChange {
     /// A file whose first line is the present password.
     #[arg(long, value_name = "FILE", requires = "password_file")]
     pub(crate) current_password_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) limits: UserLimits,
+}
+
+/// How much an account may have; only administrators set it.
+#[derive(Args, Debug)]
+pub(crate) struct UserLimits {
+    /// Containers in its projects; `default` for what all accounts may have. For administrators.
+    #[arg(long, value_name = "N|default", value_parser = limit)]
+    pub(crate) max_containers: Option<Limit>,
+    /// Containers that run or are paused. For administrators.
+    #[arg(long, value_name = "N|default", value_parser = limit)]
+    pub(crate) max_running_containers: Option<Limit>,
+    /// Projects. For administrators.
+    #[arg(long, value_name = "N|default", value_parser = limit)]
+    pub(crate) max_projects: Option<Limit>,
+}
+
+/// A limit of one account, or the one of all.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Limit {
+    Default,
+    Own(u32),
+}
+
+fn limit(text: &str) -> Result<Limit, String> {
+    if text == "default" {
+        return Ok(Limit::Default);
+    }
+    text.parse().map(Limit::Own).map_err(|_why| "must be a whole number or `default`".to_owned())
 }
 
 #[derive(Debug, Subcommand)]

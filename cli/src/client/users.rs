@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Client, accounts::password_in, view};
 use crate::{
-    args::{ActivityCommand, UserChange, UsersCommand},
+    args::{ActivityCommand, Limit, UserChange, UsersCommand},
     exit::Failure,
     output,
 };
@@ -69,6 +69,18 @@ fn body(change: UserChange) -> Result<Value, Failure> {
         if let Some(file) = file {
             body.insert(name.to_owned(), password_in(&file)?.into());
         }
+    }
+    let limits = &change.limits;
+    for (name, limit) in [
+        ("max_containers", limits.max_containers),
+        ("max_running_containers", limits.max_running_containers),
+        ("max_projects", limits.max_projects),
+    ] {
+        let value = limit.map(|limit| match limit {
+            Limit::Default => Value::Null,
+            Limit::Own(max) => max.into(),
+        });
+        body.extend(value.map(|value| (name.to_owned(), value)));
     }
     Ok(Value::Object(body))
 }

@@ -75,6 +75,10 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Option<Limits> {
 pub(super) fn read_control(reader: &mut Reader<'_>) -> Option<gantry_control::Limits> {
     const MINUTE_MS: u64 = 60_000;
     const DAY_MS: u64 = 24 * 60 * MINUTE_MS;
+    let containers = reader.number("control.containers_per_user", 0, 1_000_000);
+    let running = reader.number("control.running_containers_per_user", 0, 1_000_000);
+    let here = reader.number("control.containers_per_server", 0, 1_000_000);
+    let projects = reader.number("control.projects_per_user", 0, 1_000_000);
     let tokens = count(reader, "control.tokens_per_user", 1, 1_000_000);
     let aliases = reader.number("control.aliases_per_user", 0, 1_000_000);
     // The store forgets freed names after 400 days.
@@ -93,6 +97,10 @@ pub(super) fn read_control(reader: &mut Reader<'_>) -> Option<gantry_control::Li
     let window = reader.number("control.login_window_min", 1, 1_440);
     let queue = count(reader, "control.logins_waiting", 1, 10_000);
     Some(gantry_control::Limits {
+        containers_per_user_max: u32::try_from(containers?).ok()?,
+        running_containers_per_user_max: u32::try_from(running?).ok()?,
+        containers_per_server_max: u32::try_from(here?).ok()?,
+        projects_per_user_max: u32::try_from(projects?).ok()?,
         tokens_per_user_max: tokens?,
         aliases_per_user_max: u32::try_from(aliases?).ok()?,
         alias_quarantine_ms: i64::try_from(quarantine? * DAY_MS).ok()?,

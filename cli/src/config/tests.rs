@@ -162,6 +162,10 @@ fn what_owners_see_and_users_have_is_read() {
         "logs.reads_per_minute=1",
         "logs.body_kib=2",
         "logs.bodies_per_container=3",
+        "control.containers_per_user=14",
+        "control.running_containers_per_user=15",
+        "control.containers_per_server=16",
+        "control.projects_per_user=17",
         "control.tokens_per_user=4",
         "control.aliases_per_user=5",
         "control.snapshots_per_container=6",
@@ -180,6 +184,10 @@ fn what_owners_see_and_users_have_is_read() {
     let logs = &config.logs;
     assert_eq!((logs.reads_per_minute, logs.body_bytes, logs.bodies_per_container), (1, 2048, 3));
     let want = gantry_control::Limits {
+        containers_per_user_max: 14,
+        running_containers_per_user_max: 15,
+        containers_per_server_max: 16,
+        projects_per_user_max: 17,
         tokens_per_user_max: 4,
         aliases_per_user_max: 5,
         snapshots_per_container_max: 6,

@@ -153,6 +153,8 @@ impl Error {
             | Self::Prespawned
             | Self::Deleting
             | Self::ServerAway { .. }
+            // Its data says more.
+            | Self::OverQuota { .. }
             | Self::ProjectNotEmpty { .. }
             | Self::Unauthenticated(_)
             | Self::TooManyAttempts { .. }
