@@ -82,12 +82,19 @@ static ACTIVITY: [Param; 10] = [
 ];
 const STATUS: Asks = Asks::Count { min: 100, max: 599 };
 
+static MILESTONE: [Field; 1] = [Field::new(
+    "milestone",
+    Holds::Text { min: 1, max: 41 },
+    "What was shown, such as hub_tour_v1",
+)
+.required()];
+
 static HISTORY: [Param; 3] = [query::PAGE, query::LIMIT, query::SORT_ORDER];
 
 pub(crate) fn surface(surface: Surface) -> Surface {
     let get = &[Method::Get];
     let one = &["/api/v1/users/{id}"];
-    surface
+    onboarding(surface)
         .serve(
             &[Method::Post],
             &["/api/v1/users", "/api/v1/users/"],
@@ -146,6 +153,21 @@ pub(crate) fn surface(surface: Surface) -> Surface {
         )
 }
 
+fn onboarding(surface: Surface) -> Surface {
+    surface.serve(
+        &[Method::Post],
+        &["/api/v1/users/me/onboarding"],
+        onboard,
+        &Operation::new(
+            "noteMilestone",
+            TAG,
+            "Notes that a client has shown something to the user; only for sessions",
+        )
+        .takes(&MILESTONE)
+        .answers::<wire::Onboarding>(200),
+    )
+}
+
 async fn create(
     State(front): State<Front>,
     Caller(actor): Caller,
@@ -192,6 +214,18 @@ async fn update(
     let change = fields.finish(Some(change))?;
     let account = front.control.update_account(&actor, id, change, address).await?;
     Ok(Answer::ok("User updated successfully", wire::User::new(&account)))
+}
+
+async fn onboard(
+    State(front): State<Front>,
+    Caller(actor): Caller,
+    body: JsonObject,
+) -> Result<Answer<wire::Onboarding>, Problem> {
+    let mut fields = body.fields(&MILESTONE);
+    let milestone = fields.text("milestone").value();
+    let milestone = fields.finish(milestone)?;
+    let account = front.control.reach_milestone(&actor, &milestone).await?;
+    Ok(Answer::ok("Onboarding updated successfully", wire::Onboarding::new(&account)))
 }
 
 async fn activity(

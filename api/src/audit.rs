@@ -18,10 +18,12 @@ use crate::{
 };
 
 /// What is about passwords, sessions, tokens and claims, by the route.
-const SECURITY: [&str; 5] = [
+const SECURITY: [&str; 7] = [
     "/api/v1/containers/{id}/authorize",
     "/api/v1/users/auth/login",
     "/api/v1/users/auth/logout",
+    "/api/v1/users/auth/2fa",
+    "/api/v1/users/auth/identity-claim",
     "/api/v1/users/{id}",
     "/api/v1/auth/tokens",
 ];

@@ -1,8 +1,10 @@
 //! Login, refresh, logout and the caller's own account.
 
+use std::net::IpAddr;
+
 use axum::{Extension, extract::State};
-use gantry_control::{Error, Unauthenticated, Via};
-use gantry_model::FieldError;
+use gantry_control::{Error, LoggedIn, Session, Unauthenticated, Via};
+use gantry_model::{FieldError, UserId};
 use http::{HeaderMap, header};
 
 use crate::{
@@ -47,10 +49,14 @@ pub(crate) fn surface(surface: Surface) -> Surface {
             post,
             &[LOGIN_PATH],
             login,
-            &Operation::new("login", TAG, "Opens a session")
-                .public()
-                .takes(&LOGIN)
-                .answers::<wire::Session>(200),
+            &Operation::new(
+                "login",
+                TAG,
+                "Opens a session, or asks for a code of the second factor",
+            )
+            .public()
+            .takes(&LOGIN)
+            .answers::<wire::LoggedIn>(200),
         )
         .serve(
             post,
@@ -87,7 +93,7 @@ async fn login(
     realm: Option<Extension<Realm>>,
     signature: Option<Extension<Signature>>,
     body: JsonObject,
-) -> Result<Answer<wire::Session>, Problem> {
+) -> Result<Answer<wire::LoggedIn>, Problem> {
     let mut fields = body.fields(&LOGIN);
     let username = fields.text("username").value();
     let email = fields.text("email").value();
@@ -108,20 +114,47 @@ async fn login(
     // Accounts have no e-mail addresses, so one is tried as a name: right or wrong, the answer and
     // the time it takes do not tell whether an account exists.
     let name = username.or(email).unwrap_or_default();
-    let session = front.control.login(&name, &password, address).await?;
+    match front.control.login(&name, &password, address).await? {
+        LoggedIn::Session(session) => {
+            note(signature, realm, (session.account.id, &session.account.username));
+            let opened = opened(&front, &session, address).await?;
+            Ok(Answer::ok("Login successful", wire::LoggedIn::Session(Box::new(opened))))
+        }
+        LoggedIn::NeedsCode { user, temp_token } => {
+            // Its owner sees in the security history that somebody knows the password.
+            note(signature, realm, (user, &name));
+            let asked = wire::NeedsCode { requires_2fa: true, temp_token, method: "totp" };
+            Ok(Answer::ok("A code is needed besides", wire::LoggedIn::NeedsCode(asked)))
+        }
+    }
+}
+
+/// Says for the audit line whose request it is.
+pub(crate) fn note(
+    signature: Option<Extension<Signature>>,
+    realm: Option<Extension<Realm>>,
+    (user, username): (UserId, &str),
+) {
     if let Some(Extension(Signature(slot))) = signature {
         slot.get_or_init(|| Signed {
-            username: session.account.username.clone(),
-            user: session.account.id,
+            username: username.to_owned(),
+            user,
             token: None,
             realm: realm.and_then(|Extension(Realm(realm))| realm),
         });
     }
+}
+
+/// What a login answers.
+pub(crate) async fn opened(
+    front: &Front,
+    session: &Session,
+    address: Option<IpAddr>,
+) -> Result<wire::Session, Problem> {
     let user = session.account.id;
     let logins = front.control.last_good(user, LOGIN_PATH, RECENT_LOGINS).await?;
     let tokens = front.control.count_tokens(user).await?;
-    let opened = wire::Session::new(&session, address, &logins, tokens);
-    Ok(Answer::ok("Login successful", opened))
+    Ok(wire::Session::new(session, address, &logins, tokens))
 }
 
 async fn refresh(

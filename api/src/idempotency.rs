@@ -3,8 +3,8 @@
 //! The first answer is kept for a day and given again, marked by `Idempotency-Replayed: true`; the
 //! key with another body is 422, and 409 while the first request is still under way. Only successes
 //! are kept: a refused request changed nothing, so its key may be used again with a better one.
-//! What answers with credentials is exempt, because they must not lie in the store: login and refresh, and
-//! claims, which change nothing.
+//! What answers with credentials is exempt, because they must not lie in the store: logins, refreshes and
+//! second factors, and claims, which change nothing.
 
 use axum::{
     body::{Body, Bytes},
@@ -28,8 +28,14 @@ const SHOWN: &str = "Idempotency-Key";
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 /// The longest key, in octets.
 const KEY_LEN_MAX: usize = 255;
-const EXEMPT: [&str; 3] =
-    ["/api/v1/users/auth/login", "/api/v1/users/auth/refresh", "/api/v1/containers/{id}/authorize"];
+/// What their paths begin with.
+const EXEMPT: [&str; 5] = [
+    "/api/v1/users/auth/login",
+    "/api/v1/users/auth/refresh",
+    "/api/v1/users/auth/2fa",
+    "/api/v1/users/auth/identity-claim",
+    "/api/v1/containers/{id}/authorize",
+];
 
 /// What is kept instead of an answer that holds a secret.
 #[derive(Clone, Debug)]
@@ -42,7 +48,7 @@ pub(crate) async fn once(State(front): State<Front>, request: Request, next: Nex
         && !request
             .extensions()
             .get::<MatchedPath>()
-            .is_some_and(|route| EXEMPT.contains(&route.as_str()));
+            .is_some_and(|route| EXEMPT.iter().any(|exempt| route.as_str().starts_with(exempt)));
     if keyed {
         replay_or_run(front, request, next).await.unwrap_or_else(Problem::into_response)
     } else {

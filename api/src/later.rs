@@ -1,5 +1,5 @@
-//! Calls of the reference API that this version does not have: 501 with what is missing, so that a
-//! client can tell "not here yet" from "no such thing". They are not in the `OpenAPI` document,
+//! Calls of the reference API that there are not here: 501 with the reason and what to do instead, so that a
+//! client can tell that from "no such thing". They are not in the `OpenAPI` document,
 //! which describes what exists.
 
 use axum::{Router, routing::any};
@@ -9,66 +9,109 @@ use crate::{
     problem::{Kind, Problem},
 };
 
-/// A family of calls and the paths that it has.
+/// Some calls, why there are none of them here, and what to do instead.
 struct Family {
-    what: &'static str,
+    why: &'static str,
     paths: &'static [&'static str],
 }
 
-const FAMILIES: [Family; 2] = [
+const NO_MAIL: &str = "This installation sends no e-mail, so that nobody signs up or gets a new password by it. An \
+                       administrator makes accounts (POST /api/v1/users, `gantry users create`)";
+const NO_OTHERS: &str = "Accounts are opened by name and password here (POST /api/v1/users/auth/login, `gantry login`), \
+                         or by an auth token; there is no login by another service, browser or device";
+const NO_MONEY: &str = "This installation belongs to its operator: nothing is sold or paid for. GET /api/v1/servers \
+                        lists its servers, which may be used as they are";
+const NO_SERVER_SHELL: &str = "Commands and counters of the servers themselves are their operator's, by the shell and \
+                               the metrics of the admin listener; those of containers are at /api/v1/containers/{id}/stats";
+
+const FAMILIES: [Family; 8] = [
     Family {
-        what: "This part of accounts and tokens is",
+        why: NO_MAIL,
         paths: &[
-            "/api/v1/users/auth/identity-claim",
-            "/api/v1/users/auth/2fa",
-            "/api/v1/users/auth/2fa/{step}",
-            "/api/v1/users/auth/2fa/backup-codes/regenerate",
-            "/api/v1/users/me/onboarding",
             "/api/v1/auth/signup",
             "/api/v1/auth/verify-email",
             "/api/v1/auth/resend-verification",
             "/api/v1/auth/forgot-password",
             "/api/v1/auth/reset-password",
+            "/api/v1/users/me/retry-setup",
+            "/api/v1/waitlist",
         ],
     },
     Family {
-        what: "This part of servers, images and meta data is",
+        why: NO_OTHERS,
+        paths: &[
+            "/api/v1/auth/github",
+            "/api/v1/auth/github/callback",
+            "/api/v1/auth/google",
+            "/api/v1/auth/google/callback",
+            "/api/v1/auth/authorize",
+            "/api/v1/auth/exchange",
+            "/api/v1/auth/launch/{step}",
+            "/api/v1/auth/intent/cancel",
+            "/api/v1/auth/device/{step}",
+            "/api/v1/auth/config",
+            "/api/v1/auth/available-regions",
+        ],
+    },
+    Family {
+        why: NO_MONEY,
+        paths: &[
+            "/api/v1/servers/{id}/rent",
+            "/api/v1/rentals/{id}/extend",
+            "/api/v1/offers",
+            "/api/v1/offers/{id}/reserve",
+            "/api/v1/reservations",
+            "/api/v1/reservations/{id}",
+            "/api/v1/wallet/{*rest}",
+            "/api/v1/users/me/redeem-invite",
+            "/api/v1/users/me/free-tier-status",
+        ],
+    },
+    Family {
+        why: NO_SERVER_SHELL,
+        paths: &[
+            "/api/v1/servers/{id}/runtime",
+            "/api/v1/rentals/{id}/runtime",
+            "/api/v1/servers/{id}/available-commands",
+            "/api/v1/servers/{id}/execute-command",
+        ],
+    },
+    Family {
+        why: "Images are the operator's files and those of its image server (GET /api/v1/images/public); there is no \
+              shop and no library of one's own. Snapshots keep a container (POST /api/v1/containers/{id}/snapshots)",
         paths: &[
             "/api/v1/images/user",
             "/api/v1/images/{id}/icon",
             "/api/v1/images/import/{id}",
             "/api/v1/images/purchase/{id}",
             "/api/v1/images/rate/{id}",
-            "/api/v1/servers/{id}/runtime",
-            "/api/v1/servers/{id}/rent",
-            "/api/v1/servers/{id}/available-commands",
-            "/api/v1/servers/{id}/execute-command",
-            "/api/v1/rentals/{id}/runtime",
-            "/api/v1/rentals/{id}/extend",
-            "/api/v1/meta/social-stats",
+        ],
+    },
+    Family {
+        why: "There are no pools of accounts; a project is shared by its permissions \
+              (POST /api/v1/projects/{id}/permissions)",
+        paths: &["/api/v1/pools", "/api/v1/pools/{*rest}"],
+    },
+    Family {
+        why: "There is no inbox of notifications; what happens is told by GET /api/v1/events and its streams",
+        paths: &[
             "/api/v1/notifications",
             "/api/v1/notifications/",
-            "/api/v1/wallet/balances",
-            "/api/v1/wallet/transactions",
-            "/api/v1/wallet/invoices",
-            "/api/v1/ai/models",
-            "/api/v1/pools",
-            "/api/v1/pools/{id}",
+            "/api/v1/notifications/{*rest}",
         ],
+    },
+    Family {
+        why: "This installation offers no models of its own and has no social counters",
+        paths: &["/api/v1/ai/models", "/api/v1/meta/social-stats"],
     },
 ];
 
 /// The routes of everything that is not here yet.
 pub(crate) fn routes() -> Router<Front> {
     let mut router = Router::new();
-    for Family { what, paths } in FAMILIES {
+    for Family { why, paths } in FAMILIES {
         for path in paths {
-            let refuse = move || async move {
-                Problem::new(
-                    Kind::NotImplemented,
-                    format!("{what} not implemented by this version of Gantry"),
-                )
-            };
+            let refuse = move || async move { Problem::new(Kind::NotImplemented, why) };
             router = router.route(path, any(refuse));
         }
     }

@@ -46,6 +46,7 @@ mod snapshots;
 mod streams;
 mod surface;
 mod tokens;
+mod two_factor;
 mod vault;
 mod wire;
 
@@ -166,6 +167,7 @@ pub fn service(control: Controller, config: ApiConfig, logs: Arc<dyn RequestLog>
 fn surface() -> Surface {
     [
         auth::surface,
+        two_factor::surface,
         accounts::surface,
         tokens::surface,
         tokens::derived_surface,

@@ -77,6 +77,10 @@ pub(crate) enum Kind {
     UnsupportedMediaType,
     Quota,
     ServerFull,
+    InvalidCode,
+    TwoFactorState,
+    CodesLocked,
+    TwoFactorRequired,
     SnapshotLimit,
     SnapshotBusy,
     SnapshotNameTaken,
@@ -192,6 +196,12 @@ impl Kind {
             ),
             Self::Quota => (ENTITY, "QUOTA_EXCEEDED", "QUOTA_EXCEEDED"),
             Self::ServerFull => (BAD, "Bad Request", "SERVER_CONTAINER_LIMIT"),
+            Self::InvalidCode => (UNAUTHORIZED, "INVALID_2FA_CODE", "INVALID_2FA_CODE"),
+            Self::TwoFactorState => (CONFLICT, "Conflict", "TWO_FACTOR_STATE"),
+            Self::TwoFactorRequired => (FORBIDDEN, "Forbidden", "TWO_FACTOR_REQUIRED"),
+            Self::CodesLocked => {
+                (StatusCode::TOO_MANY_REQUESTS, "Too Many Requests", "TWO_FACTOR_LOCKED")
+            }
             Self::SnapshotLimit => (BAD, "CONTAINER_SNAPSHOT_LIMIT", "CONTAINER_SNAPSHOT_LIMIT"),
             Self::SnapshotBusy => {
                 (CONFLICT, "SNAPSHOT_OPERATION_IN_PROGRESS", "SNAPSHOT_OPERATION_IN_PROGRESS")

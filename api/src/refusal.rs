@@ -2,7 +2,7 @@
 
 use gantry_control::{
     Counted, During, EdgeError, Error, FirewallError, Forbidden, Operation, SnapshotError, Thing,
-    Unauthenticated, Unopened,
+    TwoFactorError, Unauthenticated, Unopened,
 };
 use gantry_model::{ContainerId, Phase, ProjectId, Refused, alias::InvalidAlias};
 use serde_json::json;
@@ -77,12 +77,7 @@ impl Problem {
             Error::Prespawned => Self::new(Kind::Prespawned, message),
             Error::Deleting => Self::new(Kind::Busy, message),
             Error::ServerAway { .. } => Self::new(Kind::ServerAway, message),
-            Error::OverQuota { what, max, used } => {
-                let (kind, field, quota) = quota(what);
-                let counts =
-                    json!({ "field": field, "quota": quota, "current_count": used, "limit": max });
-                Self::new(kind, message).with_data(counts)
-            }
+            Error::OverQuota { what, max, used } => over_quota(what, max, used, message),
             Error::ProjectNotEmpty { .. } => {
                 Self::new(Kind::StateConflict, message).retry_after_s(RETRY_AFTER_S)
             }
@@ -91,6 +86,7 @@ impl Problem {
             Error::TooManyAttempts { retry_after } => {
                 Self::new(Kind::TooManyAttempts, message).retry_after_s(retry_after.as_secs())
             }
+            Error::TwoFactor(error) => two_factor(error, message),
             Error::Busy => Self::new(Kind::Unavailable, message).retry_after_s(RETRY_AFTER_S),
             Error::NotImplemented { .. } => Self::new(Kind::NotImplemented, message),
             Error::Conflict => Self::new(Kind::StateConflict, message).retry_after_s(RETRY_AFTER_S),
@@ -182,6 +178,12 @@ fn firewall(error: FirewallError, message: String) -> Problem {
     }
 }
 
+fn over_quota(what: Counted, max: u32, used: u64, message: String) -> Problem {
+    let (kind, field, quota) = quota(what);
+    let counts = json!({ "field": field, "quota": quota, "current_count": used, "limit": max });
+    Problem::new(kind, message).with_data(counts)
+}
+
 /// Of which kind the refusal is, the field of the account that has the limit, and the setting for all accounts.
 fn quota(what: Counted) -> (Kind, &'static str, &'static str) {
     match what {
@@ -191,6 +193,18 @@ fn quota(what: Counted) -> (Kind, &'static str, &'static str) {
         }
         Counted::Projects => (Kind::Quota, "max_projects", "projects_per_user"),
         Counted::ServerContainers => (Kind::ServerFull, "server_id", "containers_per_server"),
+    }
+}
+
+/// Refusals of second factors.
+fn two_factor(error: TwoFactorError, message: String) -> Problem {
+    match error {
+        TwoFactorError::Enabled | TwoFactorError::NotEnabled | TwoFactorError::NotBegun => {
+            Problem::new(Kind::TwoFactorState, message)
+        }
+        TwoFactorError::Locked { retry_after } => Problem::new(Kind::CodesLocked, message)
+            .with_data(json!({ "lockout_seconds": retry_after.as_secs() }))
+            .retry_after_s(retry_after.as_secs()),
     }
 }
 
@@ -223,9 +237,12 @@ fn missing(thing: Thing) -> Kind {
 fn unauthenticated(why: Unauthenticated) -> Kind {
     match why {
         Unauthenticated::Missing => Kind::MissingToken,
-        Unauthenticated::Invalid | Unauthenticated::Refresh => Kind::InvalidToken,
+        Unauthenticated::Invalid | Unauthenticated::Refresh | Unauthenticated::TempToken => {
+            Kind::InvalidToken
+        }
         Unauthenticated::Expired => Kind::TokenExpired,
         Unauthenticated::Credentials => Kind::InvalidCredentials,
+        Unauthenticated::Code => Kind::InvalidCode,
     }
 }
 
@@ -235,6 +252,7 @@ fn forbidden(why: &Forbidden) -> Kind {
         | Forbidden::RealmRequired
         | Forbidden::WrongRealm(_)
         | Forbidden::RealmConflict(_) => Kind::RealmScope,
+        Forbidden::PasswordAlone => Kind::TwoFactorRequired,
         Forbidden::Leaf(_)
         | Forbidden::SessionOnly
         | Forbidden::AdminOnly

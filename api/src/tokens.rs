@@ -5,7 +5,9 @@ use axum::{
     extract::State,
     response::{IntoResponse as _, Response},
 };
-use gantry_control::{Error, ExpiresAt, NewToken, Permissions, ProfileChange, Token, TokenChange};
+use gantry_control::{
+    Actor, Error, ExpiresAt, NewToken, Permissions, ProfileChange, Token, TokenChange,
+};
 use gantry_model::{RealmId, id::kind};
 use serde_json::Value;
 
@@ -52,8 +54,11 @@ const EXPIRES: Field = Field::new(
     "an ISO 8601 time, a Unix time, \"today\" or \"tomorrow\"",
 )
 .nullable();
-const OTP: Field =
-    Field::new("otp_code", Holds::Text { min: 0, max: 12 }, "Accepted; there is no second factor");
+const OTP: Field = Field::new(
+    "otp_code",
+    Holds::Text { min: 0, max: 12 },
+    "A code of the second factor or a backup code; needed by a session whose account has one",
+);
 const KEY: Field =
     Field::new("public_key", Holds::Text { min: 64, max: 64 }, "64 lower-case hexadecimal digits under which others see what it shows; no other token has the same, and nobody checks who has the private key").nullable();
 const STORAGE: Field = Field::new(
@@ -249,11 +254,11 @@ struct Common {
     event_access: Option<bool>,
     expires_at: Given<ExpiresAt>,
     profile: ProfileChange,
+    otp_code: Option<String>,
 }
 
 impl Common {
     fn take(fields: &mut Fields) -> Self {
-        fields.ignore_text("otp_code");
         Self {
             alias: fields.text("alias").value(),
             ip_whitelist: fields.mixed("ip_whitelist", addresses).value(),
@@ -265,6 +270,7 @@ impl Common {
             event_access: fields.flag("event_access").value(),
             expires_at: fields.expires_at("expires_at"),
             profile: profile_change(fields),
+            otp_code: fields.text("otp_code").value(),
         }
     }
 }
@@ -303,7 +309,8 @@ async fn create(
     Caller(actor): Caller,
     body: JsonObject,
 ) -> Result<Response, Problem> {
-    let new = new_token(body)?;
+    let (new, code) = new_token(body)?;
+    front.control.check_token_gate(&actor, code.as_deref()).await?;
     let (token, secret) = front.control.create_token(&actor, new).await?;
     Ok(shown_once(&token, secret))
 }
@@ -320,11 +327,12 @@ fn shown_once(token: &Token, secret: String) -> Response {
     response
 }
 
-fn new_token(body: JsonObject) -> Result<NewToken, Problem> {
+fn new_token(body: JsonObject) -> Result<(NewToken, Option<String>), Problem> {
     let mut fields = body.fields(&CREATE);
     let deny_reauthorization = fields.flag("deny_reauthorization").value().unwrap_or(false);
     let common = Common::take(&mut fields);
-    fields.finish(Some(NewToken {
+    let code = common.otp_code;
+    let new = fields.finish(Some(NewToken {
         alias: common.alias,
         ip_whitelist: common.ip_whitelist.unwrap_or_default(),
         permission_template: common.permission_template,
@@ -337,7 +345,8 @@ fn new_token(body: JsonObject) -> Result<NewToken, Problem> {
         is_enabled: None,
         profile: common.profile,
         deny_reauthorization,
-    }))
+    }))?;
+    Ok((new, code))
 }
 
 async fn own(
@@ -363,16 +372,18 @@ async fn update(
     PathId(id): PathId<kind::Token>,
     body: JsonObject,
 ) -> Result<Answer<wire::Token>, Problem> {
-    let change = token_change(body)?;
+    let (change, code) = token_change(body)?;
+    front.control.check_token_gate(&actor, code.as_deref()).await?;
     let token = front.control.update_token(&actor, id, change).await?;
     Ok(Answer::ok("Auth token updated successfully", wire::Token::new(&token)))
 }
 
-fn token_change(body: JsonObject) -> Result<TokenChange, Problem> {
+fn token_change(body: JsonObject) -> Result<(TokenChange, Option<String>), Problem> {
     let mut fields = body.fields(&CHANGE);
     let is_enabled = fields.flag("is_enabled").value();
     let common = Common::take(&mut fields);
-    fields.finish(Some(TokenChange {
+    let code = common.otp_code;
+    let change = fields.finish(Some(TokenChange {
         alias: common.alias,
         ip_whitelist: common.ip_whitelist,
         permission_template: common.permission_template,
@@ -384,7 +395,8 @@ fn token_change(body: JsonObject) -> Result<TokenChange, Problem> {
         expires_at: common.expires_at.patch(),
         is_enabled,
         profile: common.profile,
-    }))
+    }))?;
+    Ok((change, code))
 }
 
 async fn delete(
@@ -403,19 +415,23 @@ async fn copy(
     body: JsonObject,
 ) -> Result<Response, Problem> {
     let mut fields = body.fields(&COPY);
-    fields.ignore_text("otp_code");
+    let code = fields.text("otp_code").value();
     let alias = fields.text("alias").value();
     let expires_at = fields.expires_at("expires_at").value();
     fields.finish(Some(()))?;
+    front.control.check_token_gate(&actor, code.as_deref()).await?;
     let (token, secret) = front.control.copy_token(&actor, id, alias, expires_at).await?;
     Ok(shown_once(&token, secret))
 }
 
-fn realm(body: JsonObject) -> Result<RealmId, Problem> {
+/// The realm in a body, if its caller may change tokens.
+async fn realm(front: &Front, actor: &Actor, body: JsonObject) -> Result<RealmId, Problem> {
     let mut fields = body.fields(&REALM);
-    fields.ignore_text("otp_code");
+    let code = fields.text("otp_code").value();
     let realm = fields.id("realm_id").value();
-    fields.finish(realm)
+    let realm = fields.finish(realm)?;
+    front.control.check_token_gate(actor, code.as_deref()).await?;
+    Ok(realm)
 }
 
 async fn add_realm(
@@ -424,7 +440,8 @@ async fn add_realm(
     PathId(id): PathId<kind::Token>,
     body: JsonObject,
 ) -> Result<Answer<wire::Token>, Problem> {
-    let token = front.control.add_token_realm(&actor, id, realm(body)?).await?;
+    let realm = realm(&front, &actor, body).await?;
+    let token = front.control.add_token_realm(&actor, id, realm).await?;
     Ok(Answer::ok("Realm added successfully", wire::Token::new(&token)))
 }
 
@@ -434,7 +451,8 @@ async fn remove_realm(
     PathId(id): PathId<kind::Token>,
     body: JsonObject,
 ) -> Result<Answer<wire::Token>, Problem> {
-    let token = front.control.remove_token_realm(&actor, id, realm(body)?).await?;
+    let realm = realm(&front, &actor, body).await?;
+    let token = front.control.remove_token_realm(&actor, id, realm).await?;
     Ok(Answer::ok("Realm removed successfully", wire::Token::new(&token)))
 }
 

@@ -1,7 +1,7 @@
 //! The command line: every command with its flags. What they do stands elsewhere.
 
 mod access;
-mod accounts;
+pub(crate) mod accounts;
 mod firewall;
 mod members;
 mod network;
@@ -19,8 +19,9 @@ use gantry_model::{ContainerId, InvalidName, ProjectId, ServerId, ServerName};
 pub(crate) use self::{
     access::{At, HookName, HooksCommand, HostnamesCommand, Owner, PermissionsCommand},
     accounts::{
-        ActivityCommand, AuthCommand, EventsCommand, EventsRemoved, Limit, Login, RealmsCommand,
-        TokenChange, TokenCreate, TokenProfile, TokensCommand, UserChange, UsersCommand,
+        ActivityCommand, AuthCommand, EventsCommand, EventsRemoved, Login, RealmsCommand,
+        TokenChange, TokenCreate, TokenProfile, TokensCommand, TwoFactorCommand, UserChange,
+        UsersCommand,
     },
     firewall::{Filter, FirewallCommand, Parts, Place, word},
     members::MembersCommand,
@@ -139,8 +140,9 @@ pub(crate) enum Command {
     /// Long-lived tokens.
     #[command(subcommand)]
     Tokens(TokensCommand),
-    /// Accounts.
-    #[command(subcommand)]
+    #[command(subcommand, name = "2fa", about = "Two-factor authentication of this account")]
+    TwoFactor(TwoFactorCommand),
+    #[command(subcommand, about = "Accounts")]
     Users(UsersCommand),
     /// What was written through the API by this account.
     #[command(subcommand)]

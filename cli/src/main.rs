@@ -64,6 +64,7 @@ fn run(cli: Cli, out: Format) -> Result<(), Failure> {
         | Command::Ps(_)
         | Command::Servers(_)
         | Command::Images(_)
+        | Command::TwoFactor(_)
         | Command::Users(_)
         | Command::Activity(_)
         | Command::Events(_)

@@ -14,6 +14,8 @@ use crate::{
     error::{During, Error, Result, Thing},
 };
 
+/// The most milestones of one account.
+const MILESTONES_MAX: u32 = 100;
 /// The longest metadata, in octets of its JSON.
 const METADATA_MAX: usize = 16 << 10;
 
@@ -98,10 +100,27 @@ impl Controller {
             username: user.username.clone(),
             profile,
             is_admin: user.is_admin,
+            onboarding: self.store().onboarding(user.id).await?,
             quotas,
             created_at_ms: user.created_at_ms,
             updated_at_ms: user.updated_at_ms,
         })
+    }
+
+    /// Notes that a client has shown something to the actor, which the account says from then on.
+    pub async fn reach_milestone(&self, actor: &Actor, milestone: &str) -> Result<Account> {
+        actor.require_session()?;
+        if !is_milestone(milestone) {
+            let rule = "must be hub_tour_v and 1 to 3 digits, or dashboard_ or onboarding_ and 1 to 30 \
+                        lower-case letters, digits and underscores";
+            return Err(Error::invalid("milestone", rule));
+        }
+        let now_ms = self.now_ms();
+        if !self.store().reach_milestone(actor.user, milestone, MILESTONES_MAX, now_ms).await? {
+            let rule = format!("would be more than the {MILESTONES_MAX} that an account may have");
+            return Err(Error::invalid("milestone", rule));
+        }
+        self.account(actor, actor.user).await
     }
 
     /// Changes the actor's own account; only by a session. Nothing changes when anything of it is
@@ -192,4 +211,13 @@ impl Controller {
         }
         Ok(())
     }
+}
+
+fn is_milestone(text: &str) -> bool {
+    let word = |octet: u8| matches!(octet, b'a'..=b'z' | b'0'..=b'9' | b'_');
+    if let Some(version) = text.strip_prefix("hub_tour_v") {
+        return (1..=3).contains(&version.len()) && version.bytes().all(|o| o.is_ascii_digit());
+    }
+    let rest = text.strip_prefix("dashboard_").or_else(|| text.strip_prefix("onboarding_"));
+    rest.is_some_and(|rest| (1..=30).contains(&rest.len()) && rest.bytes().all(word))
 }

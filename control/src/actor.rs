@@ -30,6 +30,8 @@ pub enum Via {
     Session {
         /// The generation of sessions that it belongs to; logout ends it.
         generation: u64,
+        /// When it ends, in milliseconds since the epoch.
+        expires_at_ms: i64,
     },
     /// User name and password with each request.
     Password,

@@ -1,6 +1,6 @@
 //! Who asks: accounts, logins and the credentials that come with each request.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use gantry_model::{RealmId, UserId};
@@ -14,6 +14,7 @@ use crate::{
     session::{Proof, Session, Sort},
     throttle::Key,
     tokens,
+    two_factor::LoggedIn,
 };
 
 /// What an account shows of itself.
@@ -27,6 +28,8 @@ pub struct Account {
     pub profile: Profile,
     /// Whether it administers the installation.
     pub is_admin: bool,
+    /// What its clients have shown to it, and when, in milliseconds since the epoch.
+    pub onboarding: BTreeMap<String, i64>,
     /// How much it may have.
     pub quotas: AccountQuotas,
     /// When it was made, in milliseconds since the epoch.
@@ -138,20 +141,24 @@ impl Controller {
         Ok(())
     }
 
-    /// Opens a session. Unknown user and wrong password are one answer, and take one time; too many
+    /// Opens a session, or asks for a code if the account has a second factor. Unknown user and wrong password are one answer, and take one time; too many
     /// failures from one address are refused before the password is looked at.
     pub async fn login(
         &self,
         username: &str,
         password: &str,
         client: Option<IpAddr>,
-    ) -> Result<Session> {
+    ) -> Result<LoggedIn> {
         let user = self.check_login(username, password, client).await?;
-        let account = self.account_of(&user).await?;
-        self.inner.sessions.open(account, user.session_generation, self.now_ms())
+        self.logged_in(user).await
     }
 
-    async fn check_login(
+    pub(crate) async fn open_session(&self, user: &User, generation: u64) -> Result<Session> {
+        let account = self.account_of(user).await?;
+        self.inner.sessions.open(account, generation, self.now_ms())
+    }
+
+    pub(crate) async fn check_login(
         &self,
         username: &str,
         password: &str,
@@ -201,8 +208,7 @@ impl Controller {
             .verify(bare, Sort::Refresh, self.now_ms())
             .map_err(|_why| Unauthenticated::Refresh)?;
         let user = self.user_of(proof).await?.ok_or(Unauthenticated::Refresh)?;
-        let account = self.account_of(&user).await?;
-        self.inner.sessions.open(account, user.session_generation, self.now_ms())
+        self.open_session(&user, user.session_generation).await
     }
 
     /// Ends every session of the actor's account; its tokens stay good. A token, which may be made for one realm
@@ -222,7 +228,7 @@ impl Controller {
     }
 
     /// The user of a session, if that has not been ended.
-    async fn user_of(&self, proof: Proof) -> Result<Option<User>> {
+    pub(crate) async fn user_of(&self, proof: Proof) -> Result<Option<User>> {
         let user = self.store().user(proof.user).await?;
         Ok(user.filter(|user| user.session_generation == proof.generation))
     }
@@ -279,7 +285,11 @@ impl Controller {
     async fn actor_of_session(&self, jwt: &str, realm: Option<RealmId>) -> Result<Actor> {
         let proof = self.inner.sessions.verify(jwt, Sort::Access, self.now_ms())?;
         let user = self.user_of(proof).await?.ok_or(Unauthenticated::Invalid)?;
-        Ok(actor(user, Via::Session { generation: proof.generation }, realm))
+        Ok(actor(
+            user,
+            Via::Session { generation: proof.generation, expires_at_ms: proof.expires_at_ms },
+            realm,
+        ))
     }
 
     async fn actor_of_basic(
@@ -301,6 +311,7 @@ impl Controller {
             (false, true) => self.actor_of_token(right, realm, client).await,
             (false, false) => {
                 let user = self.check_login(left, right, client).await?;
+                self.refuse_password_alone(user.id).await?;
                 Ok(actor(user, Via::Password, realm))
             }
         }

@@ -4,8 +4,9 @@
 //! code. `Display` is for the client and says what would help. Causes are for the log.
 
 mod subject;
+mod thing;
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
 use gantry_model::{
     ContainerId, FieldError, Phase, ProjectId, RealmId, Refused, ServerName, alias::InvalidAlias,
@@ -14,86 +15,11 @@ use gantry_model::{
 use gantry_runtime::Kvm;
 use gantry_store::Counted;
 
-pub use self::subject::Subject;
+pub use self::{subject::Subject, thing::Thing};
 use crate::{names::LookUpFailed, operate::Operation, permissions::Leaf, seal::Unopened};
 
 /// The result of a use case.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
-
-/// What was looked for in vain. Things that the actor may not see count as missing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Thing {
-    /// A project.
-    Project,
-    /// A container.
-    Container,
-    /// A server of this installation.
-    Server,
-    /// An API token.
-    Token,
-    /// An image of the catalogue.
-    Image,
-    /// A user account.
-    User,
-    /// An alias.
-    Alias,
-    /// A group of a permission document.
-    Group,
-    /// What a group opens of one program.
-    Cell,
-    /// A hook.
-    Hook,
-    /// A custom hostname.
-    Hostname,
-    /// An event.
-    Event,
-    /// A snapshot.
-    Snapshot,
-    /// A rule of a firewall.
-    Rule,
-    /// The outbound network of a container.
-    Outbound,
-    /// A member of a project.
-    Member,
-    /// A key of a vault.
-    VaultKey,
-    /// What a token shows under a public key.
-    PublicProfile,
-    /// A storage share.
-    Share,
-    /// What is to receive a storage share.
-    ShareTarget,
-    /// The container that another is a copy of, or is to be.
-    SourceContainer,
-}
-
-impl fmt::Display for Thing {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Project => "Project",
-            Self::Container => "Container",
-            Self::Server => "Server",
-            Self::Token => "Token",
-            Self::Image => "Image",
-            Self::User => "User",
-            Self::Alias => "Alias",
-            Self::Group => "Group",
-            Self::Cell => "Permission",
-            Self::Hook => "Hook",
-            Self::Hostname => "Hostname",
-            Self::Event => "Event",
-            Self::Snapshot => "Snapshot",
-            Self::Rule => "Firewall rule",
-            Self::Outbound => "Network configuration",
-            Self::Member => "Project permission",
-            Self::VaultKey => "Vault key",
-            Self::PublicProfile => "Public profile",
-            Self::Share => "Storage share",
-            Self::ShareTarget => "Target container or project",
-            Self::SourceContainer => "Source container",
-        })
-    }
-}
 
 /// During which write a uniqueness rule was broken: the reference answers differently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -119,6 +45,14 @@ pub enum Unauthenticated {
     /// User name and password do not belong together; whether the user exists is not told.
     #[error("Invalid email or password")]
     Credentials,
+    /// What stands for the password of a login is not good, or not any more.
+    #[error("Invalid or expired temp_token; log in again")]
+    TempToken,
+    /// Not a code of the account's second factor, or one that has been used.
+    #[error(
+        "the code is wrong, or has been used; wait for the next one of the app, or use a backup code"
+    )]
+    Code,
     /// Not a refresh token, or one of a session that has ended.
     #[error("Invalid refresh token")]
     Refresh,
@@ -133,6 +67,12 @@ pub enum Forbidden {
     /// Only a login session may do this, no token and no Basic credential.
     #[error("auth tokens are not allowed here; log in instead")]
     SessionOnly,
+    /// The account needs more than its password.
+    #[error(
+        "a password alone does not open this account, which has two-factor authentication: log in with \
+         a code, or use an auth token"
+    )]
+    PasswordAlone,
     /// Only an administrator may do this.
     #[error("only an administrator may do this")]
     AdminOnly,
@@ -305,6 +245,28 @@ pub enum FirewallError {
          answer; they will be as soon as it does"
     )]
     HostUnavailable,
+}
+
+/// Why what is asked about a second factor cannot be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TwoFactorError {
+    /// There is one already.
+    #[error("two-factor authentication is enabled already; disable it first")]
+    Enabled,
+    /// There is none.
+    #[error("two-factor authentication is not enabled")]
+    NotEnabled,
+    /// There is no secret that a code could be of.
+    #[error(
+        "two-factor authentication was not set up; ask /users/auth/2fa/setup for a secret first"
+    )]
+    NotBegun,
+    /// There were too many wrong codes.
+    #[error("too many wrong codes; try again in {} s", retry_after.as_secs())]
+    Locked {
+        /// When to try again, in whole seconds.
+        retry_after: Duration,
+    },
 }
 
 /// Why nothing more can be put into a vault.
@@ -505,6 +467,9 @@ pub enum Error {
         /// When to try again, in whole seconds.
         retry_after: Duration,
     },
+    /// What is asked about a second factor cannot be.
+    #[error(transparent)]
+    TwoFactor(#[from] TwoFactorError),
     /// The server does as much as it can of this kind of work at once.
     #[error("the server is busy; try again")]
     Busy,

@@ -47,6 +47,7 @@ mod snapshots;
 mod starter;
 mod throttle;
 mod tokens;
+mod two_factor;
 mod vault;
 mod wait;
 mod wake;
@@ -65,7 +66,7 @@ pub use containers::{
 pub use controller::{Controller, Deps, Limits};
 pub use error::{
     During, EdgeError, Error, FirewallError, Forbidden, Result, SnapshotError, Subject, Thing,
-    Unauthenticated, VaultError,
+    TwoFactorError, Unauthenticated, VaultError,
 };
 pub use events::EventQuery;
 pub use firewall::{AddedRule, RuleFilter};
@@ -98,11 +99,13 @@ pub use servers::{Served, Servers};
 pub use session::Session;
 pub use shares::{IncomingView, NewShare, ShareChange, ShareQuery, ShareView};
 pub use signing::{
-    CONTAINER_CLAIM_SECS, Claim, ContainerClaim, PublicKey, REPLAY_TOLERANCE_SECS, Signing,
+    CONTAINER_CLAIM_SECS, Claim, ContainerClaim, IdentityClaim, PublicKey, REPLAY_TOLERANCE_SECS,
+    Signing,
 };
 pub use snapshots::{ContainerSnapshots, NewSnapshot, Restored, SnapshotQuery};
 pub use starter::{StartCommand, StartError, Starter, StarterConfig};
 pub use tokens::{ExpiresAt, NewToken, ProfileChange, Token, TokenChange};
+pub use two_factor::{Enrollment, LoggedIn, TwoFactorStatus};
 pub use vault::{METADATA_MAX, VALUE_MAX, VaultKey, VaultStats, VaultValue, VaultWrite};
 pub use wait::{Condition, Waited};
 pub use wake::NotWoken;

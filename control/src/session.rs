@@ -1,7 +1,8 @@
 //! Login sessions: JWTs signed with a secret of the installation (HS256).
 //!
-//! Two sorts that are never taken for one another: access tokens live a day and open the API,
-//! refresh tokens live a week and only buy new pairs. Both name the generation of sessions of their
+//! Three sorts that are never taken for one another: access tokens live a day and open the API,
+//! refresh tokens live a week and only buy new pairs, pending ones stand for a password for five minutes,
+//! while a code is asked for. All name the generation of sessions of their
 //! user; logout starts a new generation and ends all.
 
 use gantry_model::UserId;
@@ -17,6 +18,9 @@ use crate::{
 pub(crate) const ACCESS_SECS: i64 = 86_400;
 /// How long a refresh token is good, in seconds.
 pub(crate) const REFRESH_SECS: i64 = 604_800;
+
+/// How long the second half of a login may take, in seconds.
+const PENDING_SECS: i64 = 300;
 
 /// A login session: two tokens and when they end.
 #[derive(Clone, PartialEq, Eq)]
@@ -44,12 +48,13 @@ impl std::fmt::Debug for Session {
     }
 }
 
-/// Which of the two sorts a token is.
+/// Which of the sorts a token is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Sort {
     Access,
     Refresh,
+    Pending,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -69,6 +74,8 @@ struct Claims {
 pub(crate) struct Proof {
     pub(crate) user: UserId,
     pub(crate) generation: u64,
+    /// When the token ends, in milliseconds since the epoch.
+    pub(crate) expires_at_ms: i64,
 }
 
 pub(crate) struct SessionKeys {
@@ -92,14 +99,7 @@ impl SessionKeys {
     }
 
     pub(crate) fn open(&self, account: Account, generation: u64, now_ms: i64) -> Result<Session> {
-        let iat = now_ms.div_euclid(1000);
-        let sign = |typ, secs| {
-            let exp = iat.saturating_add(secs);
-            let claims = Claims { sub: account.id.to_string(), typ, r#gen: generation, iat, exp };
-            jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &self.encoding)
-                .map(|token| (token, exp.saturating_mul(1000)))
-                .map_err(Error::internal)
-        };
+        let sign = |sort, secs| self.sign(account.id, generation, sort, secs, now_ms);
         let (access, access_expires_at_ms) = sign(Sort::Access, ACCESS_SECS)?;
         let (refresh, refresh_expires_at_ms) = sign(Sort::Refresh, REFRESH_SECS)?;
         Ok(Session {
@@ -111,6 +111,28 @@ impl SessionKeys {
             refresh_expires_in_secs: REFRESH_SECS,
             account,
         })
+    }
+
+    /// A token that stands for the password of a user.
+    pub(crate) fn pending(&self, user: UserId, generation: u64, now_ms: i64) -> Result<String> {
+        Ok(self.sign(user, generation, Sort::Pending, PENDING_SECS, now_ms)?.0)
+    }
+
+    /// A token and when it ends, in milliseconds since the epoch.
+    fn sign(
+        &self,
+        user: UserId,
+        generation: u64,
+        typ: Sort,
+        secs: i64,
+        now_ms: i64,
+    ) -> Result<(String, i64)> {
+        let iat = now_ms.div_euclid(1000);
+        let exp = iat.saturating_add(secs);
+        let claims = Claims { sub: user.to_string(), typ, r#gen: generation, iat, exp };
+        jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &self.encoding)
+            .map(|token| (token, exp.saturating_mul(1000)))
+            .map_err(Error::internal)
     }
 
     pub(crate) fn verify(
@@ -129,6 +151,7 @@ impl SessionKeys {
         if claims.exp <= now_ms.div_euclid(1000) {
             return Err(Unauthenticated::Expired);
         }
-        Ok(Proof { user, generation: claims.r#gen })
+        let expires_at_ms = claims.exp.saturating_mul(1000);
+        Ok(Proof { user, generation: claims.r#gen, expires_at_ms })
     }
 }

@@ -1,9 +1,11 @@
 //! What the installation signs, so that others can check it without asking: claims, and if configured
 //! every answer. Ed25519 (RFC 8032); the key is made at the first start and lies sealed in the store.
 
+use std::ops::RangeInclusive;
+
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use gantry_model::{ContainerId, ProjectId, project::Level};
+use gantry_model::{ContainerId, FieldError, ProjectId, project::Level};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
@@ -18,6 +20,13 @@ use crate::{
 pub const CONTAINER_CLAIM_SECS: i64 = 6 * 60 * 60;
 /// How old a signed answer may be before who checks it should refuse it, in seconds.
 pub const REPLAY_TOLERANCE_SECS: i64 = 300;
+
+/// How long a claim about who somebody is is good unless asked otherwise, in seconds.
+const IDENTITY_CLAIM_SECS: i64 = 60 * 60;
+/// How long it may be asked to be good, in seconds.
+const IDENTITY_CLAIM_BOUNDS: RangeInclusive<i64> = 60..=86_400;
+/// The longest audience, in octets.
+const AUDIENCE_MAX: usize = 256;
 
 /// What is signed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,6 +64,19 @@ pub struct ContainerClaim {
     pub project: ProjectId,
 }
 
+/// A claim about who somebody is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdentityClaim {
+    /// The claim.
+    pub claim: Claim,
+    /// How long it is good, in seconds.
+    pub expires_in_secs: i64,
+    /// When it ends, in milliseconds since the epoch.
+    pub expires_at_ms: i64,
+    /// For whom it is.
+    pub audience: String,
+}
+
 /// The key that signatures are checked with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PublicKey {
@@ -73,6 +95,22 @@ struct AboutContainer {
     r#type: &'static str,
     container_id: String,
     project_id: String,
+    /// Seconds since the epoch.
+    iat: i64,
+    /// Seconds since the epoch.
+    exp: i64,
+}
+
+/// What a claim about who somebody is says.
+#[derive(Serialize)]
+struct AboutUser<'a> {
+    /// The account.
+    sub: String,
+    /// Its name.
+    username: &'a str,
+    r#type: &'static str,
+    /// For whom the claim is: nobody else may take it.
+    aud: &'a str,
     /// Seconds since the epoch.
     iat: i64,
     /// Seconds since the epoch.
@@ -144,6 +182,49 @@ impl Controller {
             expires_in_secs: exp.saturating_sub(iat),
             container: container.id,
             project: container.project,
+        })
+    }
+
+    /// A claim for one audience that who shows it is the actor: good for an hour unless asked otherwise, but no longer
+    /// than the session that it is made by. Only for sessions.
+    pub fn claim_identity(
+        &self,
+        actor: &Actor,
+        audience: &str,
+        expires_in_secs: Option<i64>,
+    ) -> Result<IdentityClaim> {
+        let Via::Session { expires_at_ms, .. } = actor.via else {
+            return Err(Forbidden::SessionOnly.into());
+        };
+        let mut errors = Vec::new();
+        let printable = |octet: u8| octet.is_ascii_graphic() && octet != b'"';
+        if !(1..=AUDIENCE_MAX).contains(&audience.len()) || !audience.bytes().all(printable) {
+            let rule =
+                "must be 1 to 256 printable ASCII characters without spaces and double quotes";
+            errors.push(FieldError::new("audience", rule));
+        }
+        let asked = expires_in_secs.unwrap_or(IDENTITY_CLAIM_SECS);
+        if !IDENTITY_CLAIM_BOUNDS.contains(&asked) {
+            errors.push(FieldError::new("expires_in", "must be 60 to 86400 seconds"));
+        }
+        if !errors.is_empty() {
+            return Err(Error::Invalid(errors));
+        }
+        let iat = self.now_ms().div_euclid(1000);
+        let exp = iat.saturating_add(asked).min(expires_at_ms.div_euclid(1000));
+        let claim = self.signer()?.claim(&AboutUser {
+            sub: actor.user.to_string(),
+            username: &actor.username,
+            r#type: if actor.is_admin { "admin" } else { "user" },
+            aud: audience,
+            iat,
+            exp,
+        })?;
+        Ok(IdentityClaim {
+            claim,
+            expires_in_secs: exp.saturating_sub(iat),
+            expires_at_ms: exp.saturating_mul(1000),
+            audience: audience.to_owned(),
         })
     }
 

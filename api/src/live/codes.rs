@@ -46,26 +46,22 @@ impl Refusal {
 }
 
 fn unauthenticated(why: Unauthenticated, when: When, sort: Sort) -> &'static str {
-    match (why, when, sort) {
-        (Unauthenticated::Missing, ..) => "MISSING_TOKEN",
-        (Unauthenticated::Expired, _, Sort::Session) => "JWT_EXPIRED",
-        (Unauthenticated::Expired, _, Sort::Token) => "AUTH_TOKEN_EXPIRED",
-        (
-            Unauthenticated::Invalid | Unauthenticated::Credentials | Unauthenticated::Refresh,
-            When::First,
-            _,
-        ) => "INVALID_TOKEN",
-        (
-            Unauthenticated::Invalid | Unauthenticated::Credentials | Unauthenticated::Refresh,
-            When::Later,
-            Sort::Session,
-        ) => "JWT_REVOKED",
+    let is_expired = match why {
+        Unauthenticated::Missing => return "MISSING_TOKEN",
+        Unauthenticated::Expired => true,
+        Unauthenticated::Invalid
+        | Unauthenticated::Credentials
+        | Unauthenticated::Code
+        | Unauthenticated::TempToken
+        | Unauthenticated::Refresh => false,
+    };
+    match (is_expired, when, sort) {
+        (true, _, Sort::Session) => "JWT_EXPIRED",
+        (true, _, Sort::Token) => "AUTH_TOKEN_EXPIRED",
+        (false, When::First, _) => "INVALID_TOKEN",
+        (false, When::Later, Sort::Session) => "JWT_REVOKED",
         // Deleted or disabled; a deleted one looks like one that never was.
-        (
-            Unauthenticated::Invalid | Unauthenticated::Credentials | Unauthenticated::Refresh,
-            When::Later,
-            Sort::Token,
-        ) => "AUTH_TOKEN_DISABLED",
+        (false, When::Later, Sort::Token) => "AUTH_TOKEN_DISABLED",
     }
 }
 
@@ -80,6 +76,7 @@ fn forbidden(why: &Forbidden, when: When) -> &'static str {
         Forbidden::Leaf(_)
         | Forbidden::SessionOnly
         | Forbidden::AdminOnly
+        | Forbidden::PasswordAlone
         | Forbidden::Level(_)
         | Forbidden::OwnerOnly(_)
         | Forbidden::VaultAccess

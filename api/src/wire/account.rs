@@ -1,6 +1,6 @@
 //! Users, sessions and API tokens.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use gantry_control as control;
 use serde::Serialize;
@@ -37,9 +37,21 @@ pub(crate) struct User {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     signup_method: Option<Value>,
+    /// The milestones that its clients have noted, and when.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    onboarding: Option<BTreeMap<String, Timestamp>>,
     /// How much it may have and has.
     #[serde(skip_serializing_if = "Option::is_none")]
     quotas: Option<Quotas>,
+}
+
+/// What clients have shown to a user already.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Onboarding {
+    /// Milestones, and when each was reached.
+    #[schema(value_type = Object)]
+    onboarding: BTreeMap<String, Timestamp>,
 }
 
 /// How much an account may have and has.
@@ -202,6 +214,7 @@ impl User {
             email_verified: Some(false),
             avatar_url: Some(Value::Null),
             signup_method: Some(Value::Null),
+            onboarding: Some(milestones(account)),
             quotas: Some(Quotas::new(&account.quotas)),
             ..Self::outline(account)
         }
@@ -232,8 +245,20 @@ impl User {
             email_verified: None,
             avatar_url: None,
             signup_method: None,
+            onboarding: None,
             quotas: None,
         }
+    }
+}
+
+/// The milestones of an account, and when each was reached.
+fn milestones(account: &control::Account) -> BTreeMap<String, Timestamp> {
+    account.onboarding.iter().map(|(name, at)| (name.clone(), Timestamp(*at))).collect()
+}
+
+impl Onboarding {
+    pub(crate) fn new(account: &control::Account) -> Self {
+        Self { onboarding: milestones(account) }
     }
 }
 

@@ -8,7 +8,7 @@ use gantry_control as control;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::Hex;
+use super::{Hex, Timestamp};
 
 /// A statement that anyone can check who has the public key.
 #[derive(Serialize, ToSchema)]
@@ -29,6 +29,17 @@ pub(crate) struct ContainerClaim {
     expires_in: i64,
     container_id: Hex,
     project_id: Hex,
+}
+
+/// A claim about who somebody is.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct IdentityClaim {
+    identity_claim: Claim,
+    /// How long it is good, in seconds.
+    expires_in: i64,
+    expires_at: Timestamp,
+    /// For whom it is.
+    audience: String,
 }
 
 /// The keys that claims and signed answers are checked with.
@@ -68,6 +79,18 @@ pub(crate) struct SigningFormat {
     claim_signed: &'static str,
     /// How old a signed answer may be before it should be refused, in seconds.
     replay_tolerance_seconds: i64,
+}
+
+impl IdentityClaim {
+    pub(crate) fn new(claim: control::IdentityClaim) -> Self {
+        let control::Claim { kid, payload_b64, signature_hex } = claim.claim;
+        Self {
+            identity_claim: Claim { kid, payload_b64, signature_hex },
+            expires_in: claim.expires_in_secs,
+            expires_at: Timestamp(claim.expires_at_ms),
+            audience: claim.audience,
+        }
+    }
 }
 
 impl ContainerClaim {

@@ -27,6 +27,7 @@ mod scalar;
 mod share;
 mod snapshot;
 mod stats;
+mod two_factor;
 mod vault;
 
 pub(crate) use access::{
@@ -34,11 +35,12 @@ pub(crate) use access::{
     ProxySettings, RemovedHooks, ServiceHooks,
 };
 pub(crate) use account::{
-    CreatedToken, Me, PublicProfile, Renewed, Session, Token, TokenInUse, TokenTemplate, User,
+    CreatedToken, Me, Onboarding, PublicProfile, Renewed, Session, Token, TokenInUse,
+    TokenTemplate, User,
 };
 pub(crate) use activity::{Activity, ActivityTotals, Metadata};
 pub(crate) use alias::{Alias, AliasLite, Aliases, EdgeSettings, Hostname, Hostnames};
-pub(crate) use claim::{ContainerClaim, PublicKeys};
+pub(crate) use claim::{ContainerClaim, IdentityClaim, PublicKeys};
 pub(crate) use config::{MetaConfig, MetaConfigValue};
 pub(crate) use container::{
     Container, Containers, Include, KvmOfContainer, Operated, StatusLogs, Urls, Variables,
@@ -62,4 +64,8 @@ pub(crate) use snapshot::{
     ContainerSnapshots, DeletedSnapshot, OneSnapshot, Restored, Snapshots, Synced,
 };
 pub(crate) use stats::{ProjectStats, Stats};
+pub(crate) use two_factor::{
+    BackupCodes, LoggedIn, NeedsCode, TokenGate, TwoFactorDisabled, TwoFactorEnabled,
+    TwoFactorSetup, TwoFactorStatus,
+};
 pub(crate) use vault::{ClearedVault, VaultKey, VaultStats, VaultValue};

@@ -68,4 +68,6 @@ mod snapshots;
 #[cfg(test)]
 mod token_profiles;
 #[cfg(test)]
+mod two_factor;
+#[cfg(test)]
 mod vault;

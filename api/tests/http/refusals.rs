@@ -1,6 +1,8 @@
 //! Refusals name what of the request they are about and the rule: on every route that writes, for limits and
 //! for what another thing has already.
 
+mod accounts;
+
 use std::collections::BTreeSet;
 
 use gantry_control::{Limits, Signing};
@@ -118,72 +120,6 @@ fn named(reply: &Reply) -> Vec<(&str, &str)> {
 
 /// Method, path, a body with one wrong value, the field that it is in, what is said of its rule.
 type Row = (&'static str, &'static str, Value, &'static str, &'static str);
-
-fn of_accounts() -> Vec<Row> {
-    vec![
-        (
-            "POST",
-            "users",
-            json!({ "username": "a b", "password": "Passw0rd!carol" }),
-            "username",
-            "letters",
-        ),
-        ("PUT PATCH", "users/{id}", json!({ "public_key": "xyz" }), "public_key", "64"),
-        (
-            "POST",
-            "users/auth/login",
-            json!({ "username": "alice", "password": 7 }),
-            "password",
-            "must be a string",
-        ),
-        (
-            "POST",
-            "users/auth/refresh",
-            json!({ "refreshToken": 7 }),
-            "refreshToken",
-            "must be a string",
-        ),
-        ("POST", "auth/tokens", json!({ "alias": "a/b" }), "alias", "1 to 254"),
-        (
-            "PUT PATCH",
-            "auth/tokens/{id}",
-            json!({ "ip_whitelist": ["x"] }),
-            "ip_whitelist[0]",
-            "address",
-        ),
-        (
-            "POST",
-            "auth/tokens/{id}/copy",
-            json!({ "expires_at": "soon" }),
-            "expires_at",
-            "ISO 8601",
-        ),
-        (
-            "POST",
-            "auth/tokens/{id}/add-realm",
-            json!({ "realm_id": "X" }),
-            "realm_id",
-            "24 lower-case",
-        ),
-        (
-            "POST",
-            "auth/tokens/{id}/remove-realm",
-            json!({ "realm_id": "X" }),
-            "realm_id",
-            "24 lower-case",
-        ),
-        (
-            "PUT PATCH",
-            "auth/tokens/me/public-profile",
-            json!({ "public_key": "x" }),
-            "public_key",
-            "64 lower-case",
-        ),
-        ("PUT PATCH", "vault/keys/{key}", json!({}), "value", "required"),
-        ("DELETE", "events", json!({ "before_date": "soon" }), "before_date", "ISO 8601"),
-        ("POST", "events/cleanup", json!({ "retention_days": 0 }), "retention_days", "1 to 365"),
-    ]
-}
 
 fn of_projects() -> Vec<Row> {
     vec![
@@ -399,7 +335,8 @@ fn of_documents() -> Vec<Row> {
 
 /// Every row once for each of its methods, with its whole path.
 fn rows() -> Vec<(&'static str, String, Value, &'static str, &'static str)> {
-    let plain = [of_accounts(), of_projects(), of_containers(), of_shares(), of_edges()].concat();
+    let plain =
+        [accounts::of_accounts(), of_projects(), of_containers(), of_shares(), of_edges()].concat();
     let plain = plain.into_iter().map(|(methods, path, body, field, rule)| {
         (methods, format!("/api/v1/{path}"), body, field, rule)
     });

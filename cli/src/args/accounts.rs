@@ -14,6 +14,14 @@ pub(crate) enum AuthCommand {
     /// Say who is logged in.
     #[command(alias = "me")]
     Whoami,
+    /// Make a signed claim for one audience that its holder is this account.
+    Claim {
+        /// For whom it is, such as a hostname.
+        audience: String,
+        /// How long it is good, in seconds; an hour when left out.
+        #[arg(long, value_name = "SECONDS")]
+        expires_in: Option<u32>,
+    },
     /// Make a token; its secret is shown once.
     Create(TokenCreate),
     /// List tokens.
@@ -38,9 +46,56 @@ pub(crate) struct Login {
     /// A file whose first line is the password; `-` means standard input.
     #[arg(long, value_name = "FILE")]
     pub(crate) password_file: Option<PathBuf>,
+    /// The authenticator app's code, or a backup code, where the account needs one; without it, it is asked for.
+    #[arg(long, value_name = "CODE")]
+    pub(crate) otp: Option<String>,
     /// Print the session's token instead of keeping it.
     #[arg(long)]
     pub(crate) print_token: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TwoFactorCommand {
+    /// Say whether logins need a code.
+    Status,
+    /// Make a secret for an authenticator app, and backup codes; both are shown once.
+    Setup(AccountPassword),
+    /// Have logins need a code from now on, by a first one of the app. It ends all other sessions.
+    Enable {
+        /// The app's code.
+        code: String,
+    },
+    /// Have logins need no code any more. It ends all other sessions.
+    Disable(PasswordAndCode),
+    /// Make new backup codes in the place of all others.
+    BackupCodes(PasswordAndCode),
+    /// Say whether sessions make and change tokens with a code only; `off` needs password and code.
+    TokenGate {
+        /// Whether they do.
+        #[arg(value_parser = ["on", "off"])]
+        gate: String,
+        #[command(flatten)]
+        password: AccountPassword,
+        /// The app's code, or a backup code.
+        #[arg(long, value_name = "CODE")]
+        otp: Option<String>,
+    },
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct AccountPassword {
+    /// A file whose first line is the account's password, `-` for standard input; without it, it is asked for.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) password_file: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct PasswordAndCode {
+    #[command(flatten)]
+    pub(crate) password: AccountPassword,
+    /// The app's code, or a backup code; without it, it is asked for.
+    #[arg(long, value_name = "CODE")]
+    pub(crate) otp: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -73,6 +128,9 @@ pub(crate) enum TokensCommand {
         /// When it expires (ISO 8601); as the first when left out.
         #[arg(long, value_name = "TIME")]
         expires_at: Option<String>,
+        /// A code, where the account has two-factor authentication.
+        #[arg(long, value_name = "CODE")]
+        otp: Option<String>,
     },
     /// Show or change what a token shows of itself to whoever knows its public key.
     Profile(TokenProfile),
@@ -82,6 +140,9 @@ pub(crate) enum TokensCommand {
         id: TokenId,
         /// The realm.
         realm: RealmId,
+        /// A code, where the account has two-factor authentication.
+        #[arg(long, value_name = "CODE")]
+        otp: Option<String>,
     },
     /// Free a token from a realm.
     RemoveRealm {
@@ -89,6 +150,9 @@ pub(crate) enum TokensCommand {
         id: TokenId,
         /// The realm.
         realm: RealmId,
+        /// A code, where the account has two-factor authentication.
+        #[arg(long, value_name = "CODE")]
+        otp: Option<String>,
     },
 }
 
@@ -125,6 +189,12 @@ pub(crate) enum UsersCommand {
     },
     /// Change the own account; a new password ends all sessions.
     Update(UserChange),
+    /// Take an account's second factor away, for whoever has lost it. For administrators.
+    #[command(name = "remove-2fa")]
+    RemoveTwoFactor {
+        /// Its id.
+        id: UserId,
+    },
 }
 
 #[derive(Args, Debug)]
@@ -151,14 +221,14 @@ pub(crate) struct UserChange {
 #[derive(Args, Debug)]
 pub(crate) struct UserLimits {
     /// Containers in its projects; `default` for what all accounts may have. For administrators.
-    #[arg(long, value_name = "N|default", value_parser = limit)]
-    pub(crate) max_containers: Option<Limit>,
+    #[arg(long = "max-containers", value_name = "N|default", value_parser = limit)]
+    pub(crate) containers: Option<Limit>,
     /// Containers that run or are paused. For administrators.
-    #[arg(long, value_name = "N|default", value_parser = limit)]
-    pub(crate) max_running_containers: Option<Limit>,
+    #[arg(long = "max-running-containers", value_name = "N|default", value_parser = limit)]
+    pub(crate) running_containers: Option<Limit>,
     /// Projects. For administrators.
-    #[arg(long, value_name = "N|default", value_parser = limit)]
-    pub(crate) max_projects: Option<Limit>,
+    #[arg(long = "max-projects", value_name = "N|default", value_parser = limit)]
+    pub(crate) projects: Option<Limit>,
 }
 
 /// A limit of one account, or the one of all.
@@ -277,6 +347,9 @@ pub(crate) struct TokenChange {
     /// Whether it may be used at all.
     #[arg(long, value_name = "BOOL")]
     pub(crate) enabled: Option<bool>,
+    /// A code, where the account has two-factor authentication.
+    #[arg(long, value_name = "CODE")]
+    pub(crate) otp: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -302,4 +375,7 @@ pub(crate) struct TokenCreate {
     /// What it may do, by a name that `tokens templates` lists; everything when absent.
     #[arg(long, value_name = "NAME")]
     pub(crate) permission_template: Option<String>,
+    /// A code, where the account has two-factor authentication.
+    #[arg(long, value_name = "CODE")]
+    pub(crate) otp: Option<String>,
 }

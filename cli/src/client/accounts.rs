@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, BufRead},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use gantry_model::{RealmId, TokenId};
@@ -35,6 +35,13 @@ impl Client {
                 let token = self.api.get("auth/tokens/me", &[]).await?;
                 self.show(&token)
             }
+            AuthCommand::Claim { audience, expires_in } => {
+                let mut body = Map::from_iter([("audience".to_owned(), json!(audience))]);
+                body.extend(expires_in.map(|seconds| ("expires_in".to_owned(), json!(seconds))));
+                let body = Value::Object(body);
+                let path = "users/auth/identity-claim";
+                self.show(&self.api.post(path, &[], Some(&body)).await?)
+            }
             AuthCommand::Create(token) => self.create_token(token).await,
             AuthCommand::List => self.tokens(TokensCommand::List).await,
             AuthCommand::Delete { id } => self.tokens(TokensCommand::Delete { id }).await,
@@ -52,14 +59,33 @@ impl Client {
             (None, None) => read_secret("Password: ")?,
         };
         let body = json!({"username": username, "password": password, "client": "cli"});
-        let session = self.api.post("users/auth/login", &[], Some(&body)).await?;
+        let mut session = self.api.post("users/auth/login", &[], Some(&body)).await?;
+        if let Some(token) = session.get("temp_token").and_then(Value::as_str) {
+            let code = match login.otp {
+                Some(code) => code,
+                None => read_line("Code of the authenticator app: ")?,
+            };
+            let body = json!({ "temp_token": token, "code": code, "client": "cli" });
+            session = self.api.post("users/auth/2fa/verify", &[], Some(&body)).await?;
+        }
         let token = session.get("token").and_then(Value::as_str).ok_or_else(|| {
             Failure::new(Class::General, "the answer to the login carries no token")
         })?;
         if login.print_token {
             return output::line(token);
         }
-        let path = credentials::save(&Saved {
+        let path = self.keep(token)?;
+        output::note(&format!(
+            "Logged in to {} as {username}; kept in {}.",
+            self.api.url,
+            path.display()
+        ));
+        Ok(())
+    }
+
+    /// Keeps a session's token for later commands.
+    pub(super) fn keep(&self, token: &str) -> Result<PathBuf, Failure> {
+        credentials::save(&Saved {
             api_url: self.api.url.clone(),
             token: token.to_owned(),
             // The file is read from anywhere later.
@@ -68,13 +94,7 @@ impl Client {
                 .ca
                 .as_ref()
                 .map(|ca| std::path::absolute(ca).unwrap_or_else(|_| ca.clone())),
-        })?;
-        output::note(&format!(
-            "Logged in to {} as {username}; kept in {}.",
-            self.api.url,
-            path.display()
-        ));
-        Ok(())
+        })
     }
 
     pub(super) async fn logout(&self) -> Result<(), Failure> {
@@ -112,8 +132,8 @@ impl Client {
                 output::note(&format!("Deleted token {id}."));
                 Ok(())
             }
-            TokensCommand::Copy { id, alias, expires_at } => {
-                let fields = [("alias", alias), ("expires_at", expires_at)];
+            TokensCommand::Copy { id, alias, expires_at, otp } => {
+                let fields = [("alias", alias), ("expires_at", expires_at), ("otp_code", otp)];
                 let given = fields.into_iter().filter_map(|(name, value)| Some((name, value?)));
                 let body = given.map(|(name, value)| (name.to_owned(), json!(value))).collect();
                 let path = format!("auth/tokens/{id}/copy");
@@ -121,8 +141,12 @@ impl Client {
                 self.show_secret(&made)
             }
             TokensCommand::Profile(profile) => self.token_profile(profile).await,
-            TokensCommand::AddRealm { id, realm } => self.token_realm(id, "add", realm).await,
-            TokensCommand::RemoveRealm { id, realm } => self.token_realm(id, "remove", realm).await,
+            TokensCommand::AddRealm { id, realm, otp } => {
+                self.token_realm(id, "add", realm, otp).await
+            }
+            TokensCommand::RemoveRealm { id, realm, otp } => {
+                self.token_realm(id, "remove", realm, otp).await
+            }
         }
     }
 
@@ -159,8 +183,16 @@ impl Client {
         self.show(&json!(shown.into_iter().collect::<std::collections::BTreeMap<_, _>>()))
     }
 
-    async fn token_realm(&self, id: TokenId, verb: &str, realm: RealmId) -> Result<(), Failure> {
-        let body = json!({ "realm_id": realm.to_string() });
+    async fn token_realm(
+        &self,
+        id: TokenId,
+        verb: &str,
+        realm: RealmId,
+        otp: Option<String>,
+    ) -> Result<(), Failure> {
+        let mut body = Map::from_iter([("realm_id".to_owned(), json!(realm.to_string()))]);
+        body.extend(otp.map(|code| ("otp_code".to_owned(), json!(code))));
+        let body = Value::Object(body);
         let path = format!("auth/tokens/{id}/{verb}-realm");
         self.show(&self.api.post(&path, &[], Some(&body)).await?)
     }
@@ -200,6 +232,9 @@ impl Client {
             if let Some(template) = token.permission_template {
                 fields.insert("permission_template".to_owned(), json!(template));
             }
+            if let Some(code) = token.otp {
+                fields.insert("otp_code".to_owned(), json!(code));
+            }
         }
         let made = self.api.post("auth/tokens", &[], Some(&body)).await?;
         self.show_secret(&made)
@@ -224,13 +259,14 @@ fn token_change(change: TokenChange) -> Value {
         ("ip_whitelist", change.ip_whitelist.map(Value::String)),
         ("permission_template", change.permission_template.map(Value::String)),
         ("expires_at", change.expires_at.map(or_null)),
+        ("otp_code", change.otp.map(Value::String)),
         ("is_enabled", change.enabled.map(Value::Bool)),
     ];
     let given = fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
     Value::Object(given.collect())
 }
 
-fn read_line(question: &str) -> Result<String, Failure> {
+pub(super) fn read_line(question: &str) -> Result<String, Failure> {
     if !output::can_ask() {
         return Err(Failure::new(Class::Usage, "--username is needed"));
     }
@@ -249,7 +285,7 @@ pub(super) fn password_in(file: &Path) -> Result<String, Failure> {
 }
 
 /// Reads a line that the terminal does not show.
-fn read_secret(question: &str) -> Result<String, Failure> {
+pub(super) fn read_secret(question: &str) -> Result<String, Failure> {
     if !output::can_ask() {
         return Err(Failure::new(Class::Usage, "a password is needed")
             .hint("give --password-file FILE, or `--password-file -` to read standard input"));

@@ -15,6 +15,7 @@ mod proxy;
 mod shares;
 mod snapshots;
 mod tap;
+mod two_factor;
 mod users;
 mod vault;
 mod view;
@@ -64,6 +65,7 @@ pub(crate) async fn run(
         Command::Edge(command) => client.edge(command).await,
         Command::Tap(command) => client.tap(command).await,
         Command::Tokens(command) => client.tokens(command).await,
+        Command::TwoFactor(command) => client.two_factor(command).await,
         Command::Users(command) => client.users(command).await,
         Command::Activity(command) => client.activity(command).await,
         Command::Events(command) => client.events(command).await,

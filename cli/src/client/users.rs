@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Client, accounts::password_in, view};
 use crate::{
-    args::{ActivityCommand, Limit, UserChange, UsersCommand},
+    args::{ActivityCommand, UserChange, UsersCommand, accounts::Limit},
     exit::Failure,
     output,
 };
@@ -19,6 +19,12 @@ impl Client {
             }
             UsersCommand::Get { id } => {
                 self.show(&self.api.get(&format!("users/{id}"), &[]).await?)
+            }
+            UsersCommand::RemoveTwoFactor { id } => {
+                self.confirm(&format!("the second factor of {id}"))?;
+                self.api.delete(&format!("users/{id}/2fa")).await?;
+                output::note(&format!("Logins of {id} need no code any more."));
+                Ok(())
             }
             UsersCommand::Update(change) => {
                 let path = format!("users/{}", change.id);
@@ -72,9 +78,9 @@ fn body(change: UserChange) -> Result<Value, Failure> {
     }
     let limits = &change.limits;
     for (name, limit) in [
-        ("max_containers", limits.max_containers),
-        ("max_running_containers", limits.max_running_containers),
-        ("max_projects", limits.max_projects),
+        ("max_containers", limits.containers),
+        ("max_running_containers", limits.running_containers),
+        ("max_projects", limits.projects),
     ] {
         let value = limit.map(|limit| match limit {
             Limit::Default => Value::Null,

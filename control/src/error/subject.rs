@@ -158,6 +158,7 @@ impl Error {
             | Self::ProjectNotEmpty { .. }
             | Self::Unauthenticated(_)
             | Self::TooManyAttempts { .. }
+            | Self::TwoFactor(_)
             | Self::Busy
             | Self::NotImplemented { .. }
             | Self::Conflict
@@ -230,6 +231,7 @@ impl Forbidden {
             Self::Leaf(_)
             | Self::SessionOnly
             | Self::AdminOnly
+            | Self::PasswordAlone
             | Self::RealmRequired
             | Self::WrongRealm(_)
             | Self::OffRealm

@@ -4,9 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use gantry_control::{
-    Actor, Error, ExpiresAt, Forbidden, Leaf, Limits, NewProject, NewToken, Operation, Page, Patch,
-    Permissions, ProjectChange, ProjectSort, Served, Servers, Subject, Thing, TokenChange,
-    Unauthenticated, Via,
+    Actor, Error, ExpiresAt, Forbidden, Leaf, Limits, LoggedIn, NewProject, NewToken, Operation,
+    Page, Patch, Permissions, ProjectChange, ProjectSort, Served, Servers, Session, Subject, Thing,
+    TokenChange, Unauthenticated, Via,
 };
 use gantry_model::RealmId;
 use serde_json::json;
@@ -32,6 +32,13 @@ async fn admin(bench: &Bench) -> (String, String) {
     ("bob".to_owned(), "correct horse".to_owned())
 }
 
+fn opened(login: LoggedIn) -> Session {
+    match login {
+        LoggedIn::Session(session) => *session,
+        LoggedIn::NeedsCode { .. } => panic!("no code is needed"),
+    }
+}
+
 #[tokio::test]
 async fn the_first_start_makes_one_administrator() {
     let bench = Bench::new().await;
@@ -55,7 +62,7 @@ async fn the_first_start_makes_one_administrator() {
     .unwrap();
     let made = control.bootstrap_admin().await.unwrap().unwrap();
     assert_eq!(control.bootstrap_admin().await.unwrap(), None);
-    let session = control.login(&made.username, &made.password, None).await.unwrap();
+    let session = opened(control.login(&made.username, &made.password, None).await.unwrap());
     assert!(session.account.is_admin);
 }
 
@@ -64,7 +71,7 @@ async fn a_session_opens_refreshes_expires_and_ends() {
     let bench = Bench::new().await;
     let (name, password) = admin(&bench).await;
     let control = &bench.control;
-    let session = control.login(&name, &password, None).await.unwrap();
+    let session = opened(control.login(&name, &password, None).await.unwrap());
     let bearer = |token: &str| format!("Bearer {token}");
     let open = async |token: &str| control.authenticate(Some(token), None, None).await;
     let actor = open(&bearer(&session.access)).await.unwrap();
@@ -113,7 +120,7 @@ async fn a_password_comes_with_each_request_or_changes() {
     assert_eq!(actor.via, Via::Password);
     let error = control.change_password(&actor, &password, "another one", None).await.unwrap_err();
     assert!(matches!(error, Error::Forbidden(Forbidden::SessionOnly)), "{error}");
-    let session = control.login(&name, &password, None).await.unwrap();
+    let session = opened(control.login(&name, &password, None).await.unwrap());
     let bearer = format!("Bearer {}", session.access);
     let actor = control.authenticate(Some(&bearer), None, None).await.unwrap();
     control.change_password(&actor, &password, "another one", None).await.unwrap();

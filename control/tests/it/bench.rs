@@ -269,7 +269,7 @@ pub(crate) async fn add_user(store: &Store, number: u8, name: &str, is_admin: bo
         user: user.id,
         username: user.username,
         is_admin,
-        via: Via::Session { generation: 0 },
+        via: Via::Session { generation: 0, expires_at_ms: i64::MAX },
         realm: None,
     }
 }
