@@ -47,6 +47,7 @@ impl Problem {
             Error::Edge(error) => edge(error, message),
             Error::Snapshot(error) => snapshot(&error, message),
             Error::Firewall(error) => firewall(error, message),
+            Error::Ramdisk(_) => Self::new(Kind::StateConflict, message),
             Error::Sealed(Unopened::UnknownKey { .. }) => Self::new(
                 Kind::SealingKeyMissing,
                 "This was sealed with a key that the installation does not have now",

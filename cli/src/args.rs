@@ -448,6 +448,10 @@ pub(crate) struct Switches {
     /// Do not mount `/ramdisk`.
     #[arg(long)]
     pub(crate) no_ramdisk: bool,
+    /// Whether the stopped container shares `/ramdisk/project` with others of its project; only `container`
+    /// for a new one.
+    #[arg(long, value_name = "container|project")]
+    pub(crate) ramdisk_scope: Option<String>,
     /// Turn AI features on (the default).
     #[arg(long, overrides_with = "no_ai")]
     pub(crate) ai: bool,

@@ -3,6 +3,7 @@
 //! Every refusal is a variant with what a front needs for its answer; no variant knows a status
 //! code. `Display` is for the client and says what would help. Causes are for the log.
 
+mod ramdisk;
 mod subject;
 mod thing;
 
@@ -15,7 +16,7 @@ use gantry_model::{
 use gantry_runtime::Kvm;
 use gantry_store::Counted;
 
-pub use self::{subject::Subject, thing::Thing};
+pub use self::{ramdisk::RamdiskError, subject::Subject, thing::Thing};
 use crate::{names::LookUpFailed, operate::Operation, permissions::Leaf, seal::Unopened};
 
 /// The result of a use case.
@@ -313,6 +314,9 @@ pub enum Error {
     /// What is asked about firewall rules cannot be.
     #[error(transparent)]
     Firewall(#[from] FirewallError),
+    /// Memory cannot be shared, or is.
+    #[error(transparent)]
+    Ramdisk(#[from] RamdiskError),
     /// Nothing more can be put into the vault.
     #[error(transparent)]
     Vault(#[from] VaultError),
@@ -576,6 +580,8 @@ impl Error {
             Store::QuotaReached { max } => Self::Quota { max },
             Store::OverQuota { what, max, used } => Self::OverQuota { what, max, used },
             Store::MemberExists => Self::MemberExists,
+            Store::MembersPresent => RamdiskError::MembersPresent.into(),
+            Store::RamdiskShared => RamdiskError::Shared.into(),
             Store::MemberLimit { max } => Self::MemberLimit { max },
             Store::MembershipLimit { max } => Self::MembershipLimit { max },
             Store::ProjectGone => Self::NotFound(Thing::Project),

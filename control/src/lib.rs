@@ -65,12 +65,12 @@ pub use containers::{
 };
 pub use controller::{Controller, Deps, Limits};
 pub use error::{
-    During, EdgeError, Error, FirewallError, Forbidden, Result, SnapshotError, Subject, Thing,
-    TwoFactorError, Unauthenticated, VaultError,
+    During, EdgeError, Error, FirewallError, Forbidden, RamdiskError, Result, SnapshotError,
+    Subject, Thing, TwoFactorError, Unauthenticated, VaultError,
 };
 pub use events::EventQuery;
 pub use firewall::{AddedRule, RuleFilter};
-pub use gantry_runtime::Stats;
+pub use gantry_runtime::{RamdiskUse, Stats};
 pub use gantry_store::{
     Access, AccountLimits, AccountUse, Activity, ActivityTotals, Alias, Container, ContainerSort,
     ContainerStatus, Counted, CustomHostname, Event, EventTotals, HookRecord, HostnameProof,

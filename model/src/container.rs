@@ -30,6 +30,31 @@ pub struct Environment(BTreeMap<String, String>);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Comment(String);
 
+/// Who shares what is in a container's `/ramdisk`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RamdiskScope {
+    /// Nobody.
+    #[default]
+    Container,
+    /// What is in `/ramdisk/project`: the containers of its project on its server that say the same.
+    Project,
+}
+
+impl RamdiskScope {
+    /// The word that the API uses.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Container => "container",
+            Self::Project => "project",
+        }
+    }
+
+    /// The scope with this word.
+    pub fn from_word(word: &str) -> Option<Self> {
+        [Self::Container, Self::Project].into_iter().find(|scope| scope.as_str() == word)
+    }
+}
+
 /// What a container shall be. Immutable after creation: `image`, `hoody_kit`, `dev_kit`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "each is one switch of the API, set by its name")]
@@ -50,6 +75,8 @@ pub struct ContainerSpec {
     pub autostart: bool,
     /// Whether `/ramdisk` is mounted.
     pub ramdisk: bool,
+    /// Who shares what is in `/ramdisk`.
+    pub ramdisk_scope: RamdiskScope,
     /// Whether it has the host's `/dev/kvm`, and so virtual machines of its own.
     pub kvm: bool,
     /// Whether the image cache may be used.

@@ -18,6 +18,7 @@ mod kvm;
 mod locks;
 mod network;
 mod pool;
+mod project_ramdisks;
 mod shares;
 mod tree;
 mod types;
@@ -34,8 +35,8 @@ pub use kvm::Kvm;
 pub use network::NetworkConfig;
 pub use types::{
     Attached, Enforced, Exec, ExecOutput, ExecUser, ExitStatus, Firewall, ImageInfo, Kit, Limits,
-    Network, Observed, Order, Outbound, Proxy, PtyControl, PtyIo, PtySize, Running, Share,
-    ShareFault, SnapshotInfo, Source, State, Stats, Way,
+    Network, Observed, Order, Outbound, Proxy, PtyControl, PtyIo, PtySize, RamdiskUse, Running,
+    Share, ShareFault, SharedUse, SnapshotInfo, Source, State, Stats, Way,
 };
 
 /// The result of a call to a runtime.

@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use gantry_model::{
-    ContainerId, ShareId, SnapshotId,
+    ContainerId, ProjectId, ShareId, SnapshotId,
     container::ImageName,
     firewall::Rules,
     outbound::{Credentials, Endpoint},
@@ -52,6 +52,8 @@ pub struct Order {
     pub env: BTreeMap<String, String>,
     /// Whether `/ramdisk` is mounted: memory that survives a stop, not a reboot of the host.
     pub ramdisk: bool,
+    /// The project whose containers share `/ramdisk/project` with it, if it shares any; needs `ramdisk`.
+    pub project_ramdisk: Option<ProjectId>,
     /// Whether it has the host's `/dev/kvm`; what does not offer it starts no such container.
     pub kvm: bool,
     /// What it may use at most.
@@ -382,6 +384,26 @@ pub struct Stats {
     pub network: Network,
     /// What it has written to its file system beside the image, in bytes on disk.
     pub disk_bytes: u64,
+    /// What is in `/ramdisk`; absent where there is none.
+    pub ramdisk: Option<RamdiskUse>,
+}
+
+/// What is in the ramdisk of a container.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RamdiskUse {
+    /// Bytes of its own.
+    pub private_bytes: u64,
+    /// What is in `/ramdisk/project`, if it shares one.
+    pub project: Option<SharedUse>,
+}
+
+/// What is in a ramdisk that several containers share.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SharedUse {
+    /// Bytes of all of them.
+    pub used_bytes: u64,
+    /// The most that there may be.
+    pub max_bytes: u64,
 }
 
 /// The counters of a network interface, in the container's sense of direction.

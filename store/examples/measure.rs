@@ -7,7 +7,7 @@ use std::{error::Error, path::PathBuf, time::Instant};
 
 use gantry_model::{
     ContainerSpec, Generation, Id, Phase, Wish,
-    container::{Color, ContainerName, Environment, ImageName},
+    container::{Color, ContainerName, Environment, ImageName, RamdiskScope},
     project::{ProjectAlias, ProjectSpec},
 };
 use gantry_store::{Container, ContainerStatus, Project, Store, User, Version};
@@ -126,6 +126,7 @@ async fn template(store: &Store) -> Result<Container, Box<dyn Error>> {
         autostart: true,
         ramdisk: false,
         kvm: false,
+        ramdisk_scope: RamdiskScope::Container,
         cache: true,
         environment: Environment::default(),
         ssh_public_key: None,

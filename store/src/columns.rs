@@ -95,6 +95,8 @@ pub(crate) fn of<K>(kind: &'static str, id: Id<K>) -> impl FnOnce(Error) -> Erro
         | Error::OverQuota { .. }
         | Error::ProjectGone
         | Error::MemberExists
+        | Error::MembersPresent
+        | Error::RamdiskShared
         | Error::MemberLimit { .. }
         | Error::MembershipLimit { .. }
         | Error::NotEmpty

@@ -5,6 +5,7 @@
 
 use gantry_model::{
     ContainerId, ContainerSpec, Generation, LogId, Phase, ProjectId, ServerId, Wish,
+    container::RamdiskScope,
 };
 
 use crate::{
@@ -13,7 +14,7 @@ use crate::{
     document,
     error::{Error, Result, failed},
     listing::{self, Condition, List},
-    projects,
+    members, projects,
     quotas::{self, Quotas},
     record::{
         Container, ContainerFilter, ContainerSort, ContainerStatus, Listed, LogSort, Page,
@@ -112,6 +113,13 @@ impl Store {
         self.write(move |tx| {
             Box::pin(async move {
                 let mut container = load_at(tx, id, version).await?;
+                let (old, new) = (container.spec.ramdisk_scope, spec.ramdisk_scope);
+                if new == RamdiskScope::Project
+                    && old != new
+                    && members::has_any(tx, container.project).await?
+                {
+                    return Err(Error::MembersPresent);
+                }
                 let realms_differ = container.spec.realms != spec.realms;
                 let old = std::mem::replace(&mut container.spec, spec);
                 container.updated_at_ms = now_ms;
@@ -320,6 +328,21 @@ pub(crate) async fn load(tx: &mut Tx, id: ContainerId) -> Result<Container> {
         .map_err(failed)?
         .ok_or(Error::NotFound)?;
     container(&row)
+}
+
+/// Whether a container of the project shares memory with others of it.
+pub(crate) async fn any_shares_ramdisk(tx: &mut Tx, project: ProjectId) -> Result<bool> {
+    let rows: Vec<Row> = sqlx::query("SELECT * FROM containers WHERE project = $1")
+        .bind(project.as_bytes().as_slice())
+        .fetch_all(&mut tx.connection)
+        .await
+        .map_err(failed)?;
+    for row in &rows {
+        if container(row)?.spec.ramdisk_scope == RamdiskScope::Project {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Writes the spec; the version rises in the database and in `container`.

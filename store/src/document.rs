@@ -11,7 +11,7 @@ use gantry_model::{
     ContainerSpec, FieldError, InvalidId, RealmId, TokenId,
     access::{Document, Program},
     alias::AliasTarget,
-    container::{Color, Comment, ContainerName, Environment, ImageName},
+    container::{Color, Comment, ContainerName, Environment, ImageName, RamdiskScope},
     edge::EdgeSettings,
     firewall::Rules,
     hook::Hook,
@@ -51,6 +51,9 @@ struct ContainerDocument {
     /// Absent from documents that were written before it was known.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     kvm: bool,
+    /// The same.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    ramdisk_of_project: bool,
     cache: bool,
     environment: BTreeMap<String, String>,
     ssh_public_key: Option<String>,
@@ -155,6 +158,7 @@ pub(crate) fn write_container(spec: &ContainerSpec) -> Result<String> {
         autostart: spec.autostart,
         ramdisk: spec.ramdisk,
         kvm: spec.kvm,
+        ramdisk_of_project: spec.ramdisk_scope == RamdiskScope::Project,
         cache: spec.cache,
         environment: spec.environment.vars().clone(),
         ssh_public_key: spec.ssh_public_key.as_ref().map(ToString::to_string),
@@ -176,6 +180,11 @@ pub(crate) fn read_container(text: &str) -> Result<ContainerSpec> {
         autostart: doc.autostart,
         ramdisk: doc.ramdisk,
         kvm: doc.kvm,
+        ramdisk_scope: if doc.ramdisk_of_project {
+            RamdiskScope::Project
+        } else {
+            RamdiskScope::Container
+        },
         cache: doc.cache,
         environment: Environment::parse("environment", doc.environment)
             .map_err(|errors| fields(&errors))?,

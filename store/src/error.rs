@@ -75,6 +75,12 @@ pub enum Error {
     /// The user is a member of the project already.
     #[error("the user is a member of the project already")]
     MemberExists,
+    /// The project has members, who could read what its containers would share.
+    #[error("the project has members besides its owner")]
+    MembersPresent,
+    /// Containers of the project share memory, which a member could read.
+    #[error("containers of the project share memory")]
+    RamdiskShared,
     /// The project has as many members as it may.
     #[error("a project may have at most {max} members")]
     MemberLimit {
@@ -208,6 +214,8 @@ impl Error {
             | Self::OverQuota { .. }
             | Self::ProjectGone
             | Self::MemberExists
+            | Self::MembersPresent
+            | Self::RamdiskShared
             | Self::MemberLimit { .. }
             | Self::MembershipLimit { .. }
             | Self::NotEmpty

@@ -5,6 +5,7 @@ use gantry_model::{MemberId, ProjectId, UserId, project::Level};
 use crate::{
     Store,
     columns::{self, damaged, natural},
+    containers,
     error::{Error, Result, failed},
     listing::{Condition, List},
     projects,
@@ -124,7 +125,8 @@ impl Store {
     /// Makes a user a member of a project. [`Error::MemberExists`] if it is one already,
     /// [`Error::MemberLimit`] if the project has as many members as it may,
     /// [`Error::MembershipLimit`] if the user has as many projects, [`Error::ProjectGone`] if there is
-    /// no such project, [`Error::NotFound`] if there is no such user, [`Error::Stale`] if the granter
+    /// no such project, [`Error::RamdiskShared`] if its containers share memory, [`Error::NotFound`] if
+    /// there is no such user, [`Error::Stale`] if the granter
     /// may not do that (any more).
     pub async fn add_member(&self, member: &Member, max: MemberMax, by: Granter) -> Result<()> {
         let new = member.clone();
@@ -134,6 +136,9 @@ impl Store {
                     return Err(Error::ProjectGone);
                 }
                 check_granter(tx, new.project, by).await?;
+                if containers::any_shares_ramdisk(tx, new.project).await? {
+                    return Err(Error::RamdiskShared);
+                }
                 let (project, user) = (new.project.as_bytes(), new.user.as_bytes());
                 if count(tx, "project", project).await? >= u64::from(max.project) {
                     return Err(Error::MemberLimit { max: max.project });
@@ -255,6 +260,11 @@ async fn tell(tx: &mut Tx, member: &Member, kind: &str, by: Granter, at_ms: i64)
 }
 
 /// How many memberships have this id in this column.
+/// Whether a project has members besides its owner.
+pub(crate) async fn has_any(tx: &mut Tx, project: ProjectId) -> Result<bool> {
+    Ok(count(tx, "project", project.as_bytes()).await? > 0)
+}
+
 async fn count(tx: &mut Tx, column: &'static str, id: &[u8; 12]) -> Result<u64> {
     let mut query = sqlx::QueryBuilder::<Db>::new("SELECT count(*) FROM project_members WHERE ");
     query.push(column).push(" = ").push_bind(id.to_vec());

@@ -3,7 +3,7 @@
 
 use gantry_model::{
     ContainerSpec, Id, Phase, Wish,
-    container::{Color, ContainerName, Environment, ImageName},
+    container::{Color, ContainerName, Environment, ImageName, RamdiskScope},
     project::{ProjectAlias, ProjectSpec},
 };
 
@@ -59,6 +59,7 @@ async fn world(dir: &tempfile::TempDir, rows: u64) -> (Store, Container) {
             autostart: false,
             ramdisk: false,
             kvm: false,
+            ramdisk_scope: RamdiskScope::Container,
             cache: true,
             environment: Environment::default(),
             ssh_public_key: None,

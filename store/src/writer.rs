@@ -238,6 +238,8 @@ fn unavailable(error: Error) -> Outage {
         | Error::OverQuota { .. }
         | Error::ProjectGone
         | Error::MemberExists
+        | Error::MembersPresent
+        | Error::RamdiskShared
         | Error::MemberLimit { .. }
         | Error::MembershipLimit { .. }
         | Error::NotEmpty

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use gantry_control::{ContainerChange, NewContainer};
 use gantry_model::{
     FieldError,
-    container::{Color, Comment, ContainerName, Environment, ImageName},
+    container::{Color, Comment, ContainerName, Environment, ImageName, RamdiskScope},
     ssh::SshPublicKey,
 };
 
@@ -32,8 +32,17 @@ const AI: Field = Field::new("ai", Holds::Flag, "Whether AI features are on");
 const AUTOSTART: Field =
     Field::new("autostart", Holds::Flag, "Whether it starts after a reboot of the host");
 const RAMDISK: Field = Field::new("ramdisk", Holds::Flag, "Whether /ramdisk is mounted");
-const SCOPE: Field =
-    Field::new("ramdisk_scope", Holds::Text { min: 7, max: 9 }, "Only `container` is offered yet");
+const NEW_SCOPE: Field = Field::new(
+    "ramdisk_scope",
+    Holds::Word(&["container", "project"]),
+    "Only container; an update makes it project",
+);
+const SCOPE: Field = Field::new(
+    "ramdisk_scope",
+    Holds::Word(&["container", "project"]),
+    "With project, /ramdisk/project is shared by the containers of the project on the same server that \
+     say so; while the container is stopped, and where the project has no members besides its owner",
+);
 const ENVIRONMENT: Field = Field::new(
     "environment_vars",
     Holds::TextMap,
@@ -66,7 +75,7 @@ pub(super) static CREATE: [Field; 20] = [
     DEV_KIT,
     AUTOSTART,
     RAMDISK,
-    SCOPE,
+    NEW_SCOPE,
     Field::new("cache", Holds::Flag, "Whether an image built earlier may be used"),
     Field::new("cache_image", Holds::Flag, "Only false is offered yet"),
     Field::new(
@@ -108,7 +117,11 @@ pub(super) static CHANGE: [Field; 16] = [
 pub(super) fn create(body: JsonObject) -> Result<NewContainer, Problem> {
     let mut fields = body.fields(&CREATE);
     fields.only("cache_image", false);
-    scope(&mut fields);
+    if fields.word("ramdisk_scope", RamdiskScope::from_word).value() == Some(RamdiskScope::Project)
+    {
+        let rule = "must be \"container\" for a new container; stop it and update it to share more";
+        fields.refuse_all([FieldError::new("ramdisk_scope", rule)]);
+    }
     let server_id = fields.id::<gantry_model::id::kind::Server>("server_id").value();
     let new = NewContainer {
         server_id: server_id.map(|id| id.to_string()),
@@ -135,12 +148,12 @@ pub(super) fn create(body: JsonObject) -> Result<NewContainer, Problem> {
 /// Reads the body of a change; every mistake at once.
 pub(super) fn change(body: JsonObject) -> Result<ContainerChange, Problem> {
     let mut fields = body.fields(&CHANGE);
-    scope(&mut fields);
     let server_id = fields.id::<gantry_model::id::kind::Server>("server_id").value();
     let change = ContainerChange {
         name: fields.checked("name", name).value(),
         environment_vars: environment(&mut fields),
         ramdisk: fields.flag("ramdisk").value(),
+        ramdisk_scope: fields.word("ramdisk_scope", RamdiskScope::from_word).value(),
         color: fields.checked("color", color).value(),
         comment: fields.checked("comment", comment).patch(),
         ssh_public_key: fields.checked("ssh_public_key", key).patch(),
@@ -154,20 +167,6 @@ pub(super) fn change(body: JsonObject) -> Result<ContainerChange, Problem> {
         server_id: server_id.map(|id| id.to_string()),
     };
     fields.finish(Some(change))
-}
-
-/// `container` is what every container has; `project` belongs to something not built yet.
-fn scope(fields: &mut Fields) {
-    match fields.text("ramdisk_scope").value().as_deref() {
-        None | Some("container") => {}
-        Some("project") => {
-            fields.unsupported("ramdisk_scope", "only \"container\" is offered yet");
-        }
-        Some(_) => {
-            let rule = "must be \"container\" or \"project\"";
-            fields.refuse_all([FieldError::new("ramdisk_scope", rule)]);
-        }
-    }
 }
 
 fn environment(fields: &mut Fields) -> Option<BTreeMap<String, String>> {

@@ -294,7 +294,7 @@ impl Container {
             kvm: spec.kvm,
             autostart: spec.autostart,
             ramdisk: spec.ramdisk,
-            ramdisk_scope: "container",
+            ramdisk_scope: spec.ramdisk_scope.as_str(),
             cache: spec.cache,
             prespawn: record.prespawn,
             is_default: false,

@@ -69,13 +69,25 @@ pub(crate) struct Memory {
     swap_usage_peak: u64,
 }
 
-/// The part of the memory that is a file system; what it holds is not measured.
+/// The part of the memory that is a file system.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Ramdisk {
     scope: &'static str,
+    /// Bytes; `null` where nothing is shared, or the container does not run.
     shared_pool_maximum: Option<u64>,
     capacity_reserved: bool,
-    usage: Option<u64>,
+    /// `null` where it does not run.
+    usage: Option<RamdiskUsage>,
+}
+
+/// What is in a ramdisk, in bytes.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct RamdiskUsage {
+    private: u64,
+    /// There is no such part here.
+    secrets: Option<u64>,
+    /// `null` where nothing is shared.
+    project: Option<u64>,
 }
 
 /// Disks, in bytes.
@@ -148,15 +160,29 @@ impl Stats {
                 usage_percent: None,
             }),
             memory: used.map(memory),
-            ramdisk: record.spec.ramdisk.then_some(Ramdisk {
-                scope: "container",
-                shared_pool_maximum: None,
-                capacity_reserved: false,
-                usage: None,
+            ramdisk: record.spec.ramdisk.then(|| {
+                let scope = record.spec.ramdisk_scope.as_str();
+                Ramdisk::new(scope, used.and_then(|used| used.ramdisk))
             }),
             disk: Disk { root: used.map(|used| Usage { total: None, usage: used.disk_bytes }) },
             network: used.map(|used| network(used, record.status.address)).into_iter().collect(),
             processing_time: format!("{took_ms}ms"),
+        }
+    }
+}
+
+impl Ramdisk {
+    fn new(scope: &'static str, used: Option<control::RamdiskUse>) -> Self {
+        let shared = used.and_then(|used| used.project);
+        Self {
+            scope,
+            shared_pool_maximum: shared.map(|shared| shared.max_bytes),
+            capacity_reserved: false,
+            usage: used.map(|used| RamdiskUsage {
+                private: used.private_bytes,
+                secrets: None,
+                project: shared.map(|shared| shared.used_bytes),
+            }),
         }
     }
 }

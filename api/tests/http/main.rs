@@ -45,6 +45,8 @@ mod proxy;
 #[cfg(test)]
 mod quotas;
 #[cfg(test)]
+mod ramdisk;
+#[cfg(test)]
 mod realm_walk;
 #[cfg(test)]
 mod realms;

@@ -339,6 +339,9 @@ fn insert_fields(body: &mut Map<String, Value>, fields: ContainerFields) -> Resu
     insert_switch(body, "autostart", switches.autostart, switches.no_autostart);
     insert_switch(body, "ramdisk", switches.ramdisk, switches.no_ramdisk);
     insert_switch(body, "ai", switches.ai, switches.no_ai);
+    if let Some(scope) = switches.ramdisk_scope {
+        body.insert("ramdisk_scope".to_owned(), scope.into());
+    }
     Ok(())
 }
 
@@ -398,6 +401,7 @@ mod tests {
                 json!({"environment_vars": {"A": "1", "B": "x=y"}}),
             ),
             ("--no-autostart --ramdisk", json!({"autostart": false, "ramdisk": true})),
+            ("--ramdisk-scope project", json!({"ramdisk_scope": "project"})),
             ("--no-ai --ai", json!({"ai": true})), // the last one wins
             (
                 "--realm-ids 64a2c4e9f3d5e2b6a8c7d8e1,65b3d5f0a4e6f3c7b9d8e9f2",

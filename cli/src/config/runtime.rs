@@ -36,6 +36,8 @@ pub(crate) struct RuntimeConfig {
     pub(crate) memory_bytes: u64,
     pub(crate) cpu_millis: u32,
     pub(crate) pids: u32,
+    /// How much memory the containers of one project may share.
+    pub(crate) project_ramdisk_bytes: u64,
     /// Whether containers may have the host's `/dev/kvm`.
     pub(crate) kvm: bool,
     pub(crate) incus: IncusConfig,
@@ -84,6 +86,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Option<RuntimeConfig> {
     let memory = reader.number("runtime.memory_mib", 32, 1 << 24);
     let cpu = reader.number("runtime.cpu_millis", 10, 1_000_000);
     let pids = reader.number("runtime.pids", 16, 1 << 22);
+    let project_ramdisk = reader.number("runtime.project_ramdisk_mib", 1, 1 << 24);
     let kvm = reader.word("runtime.kvm", &[("true", true), ("false", false)]);
     Some(RuntimeConfig {
         kind: kind?,
@@ -100,6 +103,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Option<RuntimeConfig> {
         memory_bytes: memory? << 20,
         cpu_millis: u32::try_from(cpu?).ok()?,
         pids: u32::try_from(pids?).ok()?,
+        project_ramdisk_bytes: project_ramdisk? << 20,
         kvm: kvm?,
         incus: incus?,
     })

@@ -109,6 +109,7 @@ impl Place<'_> {
         settings.image_server = images.server;
         settings.cgroup.clone_from(&self.chosen.cgroup);
         settings.mapping = images.mapping;
+        settings.project_ramdisk_bytes = self.chosen.project_ramdisk_bytes;
         settings.kvm = self.chosen.kvm;
         settings.network = self.network()?;
         let opened = Embedded::open(settings).await;
@@ -125,6 +126,7 @@ impl Place<'_> {
         settings.project.clone_from(&chosen.project);
         settings.dir.clone_from(&self.dir);
         settings.images = self.images();
+        settings.project_ramdisk_bytes = self.chosen.project_ramdisk_bytes;
         settings.kvm = self.chosen.kvm;
         settings.network = self.network()?;
         let opened = Incus::open(settings).await;

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use gantry_model::{
     ContainerId, ContainerSpec, FieldError, Generation, Phase, ProjectId, ServerId, Wish,
-    container::ContainerName, project::Level, ssh::SshPublicKey,
+    container::{ContainerName, RamdiskScope},
+    project::Level,
+    ssh::SshPublicKey,
 };
 use gantry_store::{Container, ContainerStatus, CopiedRules, Fill, FillSource, Snapshot, Version};
 
@@ -22,8 +24,8 @@ use crate::{
 /// How many names and ids are tried before the write gives up.
 const ATTEMPTS: u32 = 8;
 
-/// A copy to be made, as a client words it. What it does not name is as in the source; an SSH key and
-/// `/dev/kvm` are never inherited.
+/// A copy to be made, as a client words it. What it does not name is as in the source; an SSH key,
+/// `/dev/kvm` and a part in the project's ramdisk are never inherited.
 #[derive(Clone, Debug, Default)]
 pub struct NewCopy {
     /// The id of the project that it shall belong to; required.
@@ -278,6 +280,13 @@ fn check(
         return Err(Error::Invalid(errors));
     };
     let realms = actor.realms_of_new(source.realms.clone());
-    let spec = ContainerSpec { name, ssh_public_key, realms, kvm: new.kvm, ..source };
+    let spec = ContainerSpec {
+        name,
+        ssh_public_key,
+        realms,
+        kvm: new.kvm,
+        ramdisk_scope: RamdiskScope::Container,
+        ..source
+    };
     Ok((project, spec, chosen.is_none()))
 }

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use gantry_model::{
     ContainerSpec, FieldError, Phase, ProjectId, ServerId, Wish,
-    container::{Color, Comment, ContainerName, Environment, ImageName, parse_realms},
+    container::{
+        Color, Comment, ContainerName, Environment, ImageName, RamdiskScope, parse_realms,
+    },
     project::Level,
     ssh::SshPublicKey,
 };
@@ -206,6 +208,7 @@ fn check(actor: &Actor, new: NewContainer) -> Result<Checked> {
         autostart: new.autostart.unwrap_or(true),
         ramdisk: new.ramdisk.unwrap_or(true),
         kvm: new.kvm.unwrap_or(false),
+        ramdisk_scope: RamdiskScope::Container,
         cache: new.cache.unwrap_or(true),
         environment,
         ssh_public_key,

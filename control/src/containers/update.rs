@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use gantry_model::{
-    ContainerId, ContainerSpec, Phase,
-    container::{Color, Comment, ContainerName, Environment, parse_realms},
+    ContainerId, ContainerSpec, FieldError, Phase,
+    container::{Color, Comment, ContainerName, Environment, RamdiskScope, parse_realms},
     project::Level,
     ssh::SshPublicKey,
 };
@@ -29,6 +29,9 @@ pub struct ContainerChange {
     pub environment_vars: Option<BTreeMap<String, String>>,
     /// As at creation; only while the container is stopped.
     pub ramdisk: Option<bool>,
+    /// Who shares what is in `/ramdisk/project`; only while the container is stopped, and only in a project
+    /// without members.
+    pub ramdisk_scope: Option<RamdiskScope>,
     /// As at creation.
     pub color: Option<String>,
     /// As at creation.
@@ -119,6 +122,11 @@ fn changed(container: &Container, change: &ContainerChange) -> Result<ContainerS
         spec.realms = ok(parse_realms("realm_ids", realms), &mut errors).unwrap_or_default();
     }
     spec.ramdisk = change.ramdisk.unwrap_or(spec.ramdisk);
+    spec.ramdisk_scope = change.ramdisk_scope.unwrap_or(spec.ramdisk_scope);
+    if spec.ramdisk_scope == RamdiskScope::Project && !spec.ramdisk {
+        let rule = "can be \"project\" only where ramdisk is true";
+        errors.push(FieldError::new("ramdisk_scope", rule));
+    }
     spec.autostart = change.autostart.unwrap_or(spec.autostart);
     spec.ai = change.ai.unwrap_or(spec.ai);
     if errors.is_empty() { Ok(spec) } else { Err(Error::Invalid(errors)) }
@@ -167,6 +175,7 @@ fn check_change(actor: &Actor, container: &Container, new: &ContainerSpec) -> Re
         (old.name != new.name, Subject::Name),
         (old.environment != new.environment, Subject::EnvironmentVars),
         (old.ramdisk != new.ramdisk, Subject::Ramdisk),
+        (old.ramdisk_scope != new.ramdisk_scope, Subject::RamdiskScope),
     ] {
         if differs {
             return Err(Error::MustStop { field });

@@ -1,6 +1,6 @@
 //! Which part of a request a refusal is about.
 
-use super::{EdgeError, Error, FirewallError, Forbidden, SnapshotError, VaultError};
+use super::{EdgeError, Error, FirewallError, Forbidden, RamdiskError, SnapshotError, VaultError};
 
 /// A field, a part of the path or a header that a refusal is about: what to change so that the same request is
 /// taken. Values that break a rule of their own are named by [`gantry_model::FieldError`] instead.
@@ -56,6 +56,8 @@ pub enum Subject {
     EnvironmentVars,
     /// Whether a container has a disk in memory.
     Ramdisk,
+    /// Who shares what is in that disk.
+    RamdiskScope,
     /// Whether a container has hardware virtualisation.
     Kvm,
     /// The realm that is asked for.
@@ -105,6 +107,7 @@ impl Subject {
             Self::ServerId => "server_id",
             Self::EnvironmentVars => "environment_vars",
             Self::Ramdisk => "ramdisk",
+            Self::RamdiskScope => "ramdisk_scope",
             Self::Kvm => "kvm",
             Self::RealmId => "realm_id",
             Self::RealmIds => "realm_ids",
@@ -129,6 +132,8 @@ impl Error {
             Self::Edge(error) => error.subject(),
             Self::Snapshot(error) => error.subject(),
             Self::Firewall(error) => error.subject(),
+            Self::Ramdisk(RamdiskError::MembersPresent) => Some(Subject::RamdiskScope),
+            Self::Ramdisk(RamdiskError::Shared) => Some(Subject::UserId),
             Self::Vault(error) => Some(error.subject()),
             Self::ShareLimit { .. } => Some(Subject::Shares),
             Self::TokenLimit { .. } => Some(Subject::Tokens),

@@ -262,7 +262,7 @@ mod tests {
 
     use gantry_model::{
         ContainerId, ContainerSpec, ProjectId, ServerId, UserId,
-        container::{Color, ContainerName, Environment, ImageName},
+        container::{Color, ContainerName, Environment, ImageName, RamdiskScope},
     };
     use gantry_store::Version;
 
@@ -287,6 +287,7 @@ mod tests {
                 autostart,
                 ramdisk: true,
                 kvm: false,
+                ramdisk_scope: RamdiskScope::Container,
                 cache: true,
                 environment: Environment::default(),
                 ssh_public_key: None,

@@ -1,5 +1,6 @@
 //! What the runtime is told of a container.
 
+use gantry_model::container::RamdiskScope;
 use gantry_runtime::{Firewall, Kit, Order, Outbound};
 use gantry_store::Container;
 
@@ -45,6 +46,8 @@ fn order(
         env: spec.environment.vars().clone(),
         ramdisk: spec.ramdisk,
         kvm: spec.kvm,
+        project_ramdisk: (spec.ramdisk && spec.ramdisk_scope == RamdiskScope::Project)
+            .then_some(container.project),
         limits: config.limits,
         firewall,
         outbound,

@@ -133,6 +133,7 @@ fn order(id: ContainerId) -> Order {
         env: std::collections::BTreeMap::new(),
         ramdisk: false,
         kvm: false,
+        project_ramdisk: None,
         limits: Limits { memory_bytes: 1 << 30, cpu_millis: 1000, pids: 100 },
         firewall: gantry_runtime::Firewall::default(),
         outbound: gantry_runtime::Outbound::default(),

@@ -6,7 +6,7 @@ use gantry_control::{
     ContainerChange, During, Error, Forbidden, Idempotency, NewContainer, NewProject, Operation,
     Patch, ProjectChange, Thing,
 };
-use gantry_model::ServerId;
+use gantry_model::{ServerId, container::RamdiskScope};
 use gantry_runtime::Kvm;
 use sha2::{Digest as _, Sha256};
 
@@ -138,6 +138,21 @@ async fn an_update_changes_what_may_change_when_it_may() {
             Want::MustStop("environment_vars"),
             Want::Done,
         ),
+        (
+            ContainerChange { ramdisk_scope: Some(RamdiskScope::Project), ..none() },
+            Want::MustStop("ramdisk_scope"),
+            Want::Done,
+        ),
+        (
+            ContainerChange { ramdisk: Some(false), ..none() },
+            Want::MustStop("ramdisk"),
+            Want::Invalid("ramdisk_scope"),
+        ),
+        (
+            ContainerChange { ramdisk_scope: Some(RamdiskScope::Container), ..none() },
+            Want::Done,
+            Want::Done,
+        ),
         (ContainerChange { ramdisk: Some(false), ..none() }, Want::MustStop("ramdisk"), Want::Done),
         (ContainerChange { color: Some("#fff".into()), ..none() }, Want::Done, Want::Done),
         (ContainerChange { comment: Patch::Set("x".into()), ..none() }, Want::Done, Want::Done),
@@ -206,7 +221,7 @@ async fn an_update_changes_what_may_change_when_it_may() {
                 Err(Error::MustStop { field }) => Want::MustStop(field.as_str()),
                 Err(Error::Immutable { field }) => Want::Immutable(field.as_str()),
                 Err(Error::Invalid(errors)) if errors.len() == 1 => {
-                    let known = ["color", "ssh_public_key", "kvm"];
+                    let known = ["color", "ssh_public_key", "kvm", "ramdisk_scope"];
                     let found = known.into_iter().find(|field| *field == errors[0].field);
                     Want::Invalid(found.unwrap_or("another"))
                 }

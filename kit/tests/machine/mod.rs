@@ -108,6 +108,7 @@ async fn in_container(runtime: Embedded, image: &str, number: u8, test: impl Asy
         env: [("KIT_TEST".to_owned(), "seen by shells".to_owned())].into(),
         ramdisk: false,
         kvm: false,
+        project_ramdisk: None,
         limits: Limits { memory_bytes: 1 << 30, cpu_millis: 2000, pids: 500 },
         firewall: gantry_runtime::Firewall::default(),
         outbound: gantry_runtime::Outbound::default(),

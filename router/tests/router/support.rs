@@ -6,7 +6,7 @@ use gantry_model::{
     AliasId, ContainerId, ContainerSpec, Phase, ProjectId, Scheme, ServerId, UserId, Wish,
     access::Document,
     alias::AliasTarget,
-    container::{Color, ContainerName, Environment, ImageName},
+    container::{Color, ContainerName, Environment, ImageName, RamdiskScope},
     edge::{EdgeSettings, WakePolicy},
     project::{ProjectAlias, ProjectSpec},
 };
@@ -89,6 +89,7 @@ impl World {
             autostart: true,
             ramdisk: true,
             kvm: false,
+            ramdisk_scope: RamdiskScope::Container,
             cache: true,
             environment: Environment::default(),
             ssh_public_key: None,

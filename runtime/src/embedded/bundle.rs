@@ -19,7 +19,7 @@ use oci_spec::{
 };
 
 use super::{image::Mapping, seccomp};
-use crate::{Exec, Limits, Order, PtySize, kvm};
+use crate::{Exec, Limits, Order, PtySize, kvm, project_ramdisks::INSIDE};
 
 /// What programs are looked for in when nothing else says so.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -117,6 +117,8 @@ pub(super) struct Places<'a> {
     pub(super) rootfs: &'a Path,
     /// The ramdisk, mounted, when there is one.
     pub(super) ramdisk: Option<&'a Path>,
+    /// What it shares with its project, mounted, when there is something.
+    pub(super) project_ramdisk: Option<&'a Path>,
     /// Where what others share with it is mounted, when there is a place for it.
     pub(super) shares: Option<&'a Path>,
     /// The device node of `/dev/kvm`, and its number, when it shall have it.
@@ -294,6 +296,9 @@ fn mounts(places: &Places<'_>) -> Result<Vec<Mount>, OciSpecError> {
     if let Some(source) = places.ramdisk {
         mounts.push(mount("/ramdisk", "bind", source, &["bind", "rw", "nosuid", "nodev"])?);
     }
+    if let Some(source) = places.project_ramdisk {
+        mounts.push(mount(INSIDE, "bind", source, &["bind", "rw", "nosuid", "nodev"])?);
+    }
     if let Some((source, _)) = places.kvm {
         mounts.push(mount(kvm::DEVICE, "bind", source, &["bind", "rw", "nosuid", "noexec"])?);
     }
@@ -322,6 +327,7 @@ mod tests {
             env: BTreeMap::from([("PATH".to_owned(), "/opt".to_owned())]),
             ramdisk: true,
             kvm: false,
+            project_ramdisk: None,
             limits: Limits { memory_bytes: 256 << 20, cpu_millis: 1500, pids: 400 },
             firewall: crate::Firewall::default(),
             outbound: crate::Outbound::default(),
@@ -332,6 +338,7 @@ mod tests {
         let places = Places {
             rootfs: Path::new("/r"),
             ramdisk: Some(Path::new("/m")),
+            project_ramdisk: None,
             shares: Some(Path::new("/s")),
             kvm: None,
             cgroup: "/gantry/x",
@@ -378,6 +385,7 @@ mod tests {
         let places = Places {
             rootfs: Path::new("/r"),
             ramdisk: None,
+            project_ramdisk: None,
             shares: None,
             kvm: Some((Path::new("/d/kvm"), number)),
             cgroup: "/gantry/x",

@@ -32,6 +32,8 @@ pub struct Config {
     pub cgroup: String,
     /// How ids of containers map to those of the host.
     pub mapping: Mapping,
+    /// How much memory the containers of one project may share, in bytes.
+    pub project_ramdisk_bytes: u64,
     /// Whether containers whose orders want it get the host's `/dev/kvm`.
     pub kvm: bool,
     /// The container network.
@@ -51,6 +53,7 @@ impl Config {
             nft: "nft".into(),
             cgroup: "gantry".to_owned(),
             mapping: Mapping::default(),
+            project_ramdisk_bytes: 512 << 20,
             kvm: false,
             network: NetworkConfig::default(),
         }

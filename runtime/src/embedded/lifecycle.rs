@@ -37,6 +37,7 @@ use crate::{
     Error, Kvm, Observed, Order, Result, Running, State, hostname, kvm,
     locks::{Busy, Held, Locks},
     network::Network,
+    project_ramdisks::ProjectRamdisks,
     shares::Shares,
 };
 
@@ -73,6 +74,8 @@ pub(super) struct Inner {
     pub(super) exports: Exports,
     /// What containers see of each other.
     pub(super) shares: Shares,
+    /// What containers of one project share in memory.
+    pub(super) project_ramdisks: ProjectRamdisks,
 }
 
 impl Inner {
@@ -205,6 +208,8 @@ impl Inner {
             } else {
                 rootfs::unmount(&home.ramdisk())?;
             }
+            let shared = order.project_ramdisk.filter(|_| order.ramdisk);
+            let shared = inner.project_ramdisks.prepare(order.id, shared, &home.ramdisk())?;
             let rootfs = home.rootfs();
             let guest = Guest::open(&rootfs, mapping.base)?;
             let address = record.address;
@@ -225,6 +230,7 @@ impl Inner {
             let places = bundle::Places {
                 rootfs: &rootfs,
                 ramdisk: order.ramdisk.then_some(ramdisk.as_path()),
+                project_ramdisk: shared.as_deref(),
                 shares: has_place.then_some(tunnel.as_path()),
                 kvm: kvm.as_ref().map(|(node, number)| (node.as_path(), *number)),
                 cgroup: &cgroup,
@@ -373,6 +379,7 @@ impl Inner {
             rootfs::unmount(&point).map_err(|error| Error::failed(WHAT, error))?;
         }
         self.shares.remove(&home.shares()).map_err(|error| Error::failed(WHAT, error))?;
+        self.project_ramdisks.leave(id).map_err(|error| Error::failed(WHAT, error))?;
         if home.record().is_none() {
             // A record that cannot be read: what does not depend on it still goes.
             self.runc.delete(id).await?;

@@ -62,6 +62,7 @@ use crate::{
     Stats,
     locks::{Busy, Held, Locks},
     network::Network,
+    project_ramdisks::ProjectRamdisks,
     shares::Shares,
 };
 
@@ -104,6 +105,11 @@ impl Embedded {
             exports: Exports::default(),
             shares: Shares::open(&config.dir)
                 .map_err(|error| Error::failed("setting up shares", error))?,
+            project_ramdisks: ProjectRamdisks::new(
+                &config.dir,
+                config.project_ramdisk_bytes,
+                config.mapping.base,
+            ),
             config,
             disk,
             network,

@@ -43,10 +43,16 @@ pub(super) fn mount_root(home: &Home, lower: &Path) -> io::Result<()> {
 /// container's memory, in whose account its contents are; 512 MiB without a limit. It belongs to the
 /// host's user `root`.
 pub(crate) fn mount_ramdisk(point: &Path, memory_bytes: u64, root: u32) -> io::Result<()> {
+    let size = if memory_bytes == 0 { 512 << 20 } else { (memory_bytes / 2).max(1 << 20) };
+    mount_memory(point, size, root)
+}
+
+/// Mounts so much memory as a file system, unless it is mounted. It belongs to the host's user `root`, and
+/// all may write to it.
+pub(crate) fn mount_memory(point: &Path, size: u64, root: u32) -> io::Result<()> {
     if is_mounted(point)? {
         return Ok(());
     }
-    let size = if memory_bytes == 0 { 512 << 20 } else { (memory_bytes / 2).max(1 << 20) };
     let options = CString::new(format!("mode=1777,size={size},uid={root},gid={root}"))?;
     let flags = MountFlags::NOSUID | MountFlags::NODEV;
     rustix::mount::mount("gantry-ramdisk", point, "tmpfs", flags, options.as_c_str())?;

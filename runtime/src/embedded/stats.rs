@@ -28,6 +28,7 @@ pub(super) async fn stats(inner: &Arc<Inner>, id: ContainerId) -> Result<Stats> 
             memory_limit_bytes: run.memory_bytes,
             network: network(&devices).unwrap_or_default(),
             disk_bytes,
+            ramdisk: inner.project_ramdisks.usage(id, &home.ramdisk())?,
             ..inner.cgroups.stats(id)
         })
     })

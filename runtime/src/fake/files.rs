@@ -14,7 +14,8 @@ use super::{
     world::{Inner, World},
 };
 use crate::{
-    Archive, Error, Exec, ExecOutput, Order, Result, Share, ShareFault, SnapshotInfo, Source, State,
+    Archive, Error, Exec, ExecOutput, Order, Result, Share, ShareFault, SnapshotInfo, Source,
+    State, project_ramdisks::INSIDE,
 };
 
 /// Contents by path.
@@ -39,7 +40,12 @@ pub(super) fn run(inner: &mut Inner, id: ContainerId, command: &Exec) -> Option<
     let words: Vec<&str> = command.argv.iter().map(String::as_str).collect();
     let ["tee" | "cat" | "rm", path] = words.as_slice() else { return None };
     let (whose, path, mode) = place(inner, id, path);
-    let files = &mut inner.boxes.get_mut(&whose)?.files;
+    let project = inner.boxes.get(&whose)?.order.project_ramdisk;
+    let files = match project.filter(|_| path.starts_with(INSIDE)) {
+        Some(project) => inner.project_files.entry(project).or_default(),
+        None if path.starts_with(INSIDE) => return Some(shell::output(1, Bytes::new())),
+        None => &mut inner.boxes.get_mut(&whose)?.files,
+    };
     let (code, stdout) = match words.first().copied() {
         Some("cat") => files.get(&path).map_or((1, Bytes::new()), |file| (0, file.clone())),
         Some(_) if mode == ShareMode::ReadOnly => (1, Bytes::new()),

@@ -9,7 +9,7 @@ use std::{
 };
 
 use futures_util::{FutureExt as _, future::BoxFuture};
-use gantry_model::{ContainerId, SnapshotId, container::ImageName};
+use gantry_model::{ContainerId, ProjectId, SnapshotId, container::ImageName};
 use ipnet::Ipv4Net;
 use tokio::sync::broadcast;
 use tokio_util::task::TaskTracker;
@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     Error, Exec, ExecOutput, Firewall, ImageInfo, Kit, Kvm, Observed, Order, Outbound, PtySize,
-    Result, Share, Source, State, Stats,
+    RamdiskUse, Result, Share, SharedUse, Source, State, Stats,
     locks::{Busy, Locks},
     pool::Pool,
 };
@@ -103,6 +103,8 @@ pub(super) struct Inner {
     on_start: Option<Arc<OnStart>>,
     boots: u32,
     kvm: Kvm,
+    /// What containers of one project share in memory.
+    pub(super) project_files: BTreeMap<ProjectId, Files>,
 }
 
 pub(super) struct Container {
@@ -152,6 +154,7 @@ impl World {
                 on_start: None,
                 boots: 1,
                 kvm: Kvm::Off,
+                project_files: BTreeMap::new(),
             }),
             locks: Locks::default(),
             exits: broadcast::channel(1024).0,
@@ -316,7 +319,9 @@ impl World {
             container.state = State::Running;
             container.starts += 1;
             container.order = order.clone();
-            (container.address, hook)
+            let address = container.address;
+            inner.forget_project_files();
+            (address, hook)
         };
         if let Some(hook) = hook {
             hook(order.id, address);
@@ -387,6 +392,7 @@ impl World {
         let mut inner = self.inner();
         if inner.boxes.remove(&id).is_some() {
             inner.pool.release(id);
+            inner.forget_project_files();
         }
     }
 
@@ -446,6 +452,7 @@ impl World {
                 memory_peak_bytes: 1 << 20,
                 memory_limit_bytes: container.order.limits.memory_bytes,
                 pids: 1,
+                ramdisk: container.order.ramdisk.then(|| inner.ramdisk_use(&container.order)),
                 ..Stats::default()
             }),
             State::Created | State::Stopped => Err(Error::NotRunning { id }),
@@ -473,6 +480,24 @@ fn hostname(inner: &Inner, id: ContainerId) -> Result<String> {
 }
 
 impl Inner {
+    /// Forgets what no container has any more.
+    fn forget_project_files(&mut self) {
+        let boxes = &self.boxes;
+        let has = |project| boxes.values().any(|one| one.order.project_ramdisk == Some(project));
+        self.project_files.retain(|project, _| has(*project));
+    }
+
+    fn ramdisk_use(&self, order: &Order) -> RamdiskUse {
+        let project = order.project_ramdisk.map(|project| SharedUse {
+            used_bytes: self
+                .project_files
+                .get(&project)
+                .map_or(0, |files| files.values().map(|content| content.len() as u64).sum()),
+            max_bytes: 512 << 20,
+        });
+        RamdiskUse { private_bytes: 0, project }
+    }
+
     /// Adds a container with these files, unless there is one.
     pub(super) fn create(&mut self, order: &Order, files: Files) -> Result<()> {
         if self.boxes.contains_key(&order.id) {

@@ -23,6 +23,8 @@ pub struct Config {
     pub nft: PathBuf,
     /// Where images come from: the same ones as those of the embedded runtime, from one cache.
     pub images: ImagesConfig,
+    /// How much memory the containers of one project may share, in bytes.
+    pub project_ramdisk_bytes: u64,
     /// Whether containers whose orders want it get the host's `/dev/kvm`.
     pub kvm: bool,
     /// The container network. Its bridge is ours, not one that Incus manages.
@@ -39,6 +41,7 @@ impl Config {
             dir: "/var/lib/gantry/runtime".into(),
             nft: "nft".into(),
             images: ImagesConfig::new(recipes),
+            project_ramdisk_bytes: 512 << 20,
             kvm: false,
             network: NetworkConfig::default(),
         }

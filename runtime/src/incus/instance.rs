@@ -11,6 +11,7 @@ use crate::{
     embedded::image::Mapping,
     kvm,
     network::{Network, hardware, link_name},
+    project_ramdisks::INSIDE,
 };
 
 /// Keys that we keep at a container. `MADE` is set last: one without it is what a crash left.
@@ -286,6 +287,8 @@ pub(super) fn root_only(pool: &str) -> BTreeMap<String, Map> {
 pub(super) struct Mounted<'a> {
     /// The ramdisk.
     pub(super) ramdisk: Option<&'a Path>,
+    /// What it shares with its project in memory.
+    pub(super) project_ramdisk: Option<&'a Path>,
     /// Where what others share with it appears.
     pub(super) shares: Option<&'a Path>,
     /// Whether it has `/dev/kvm`.
@@ -326,6 +329,11 @@ pub(super) fn devices(
         let pairs =
             [("type", "disk"), ("source", &source), ("path", "/ramdisk"), ("shift", "true")];
         devices.insert("ramdisk".to_owned(), device(&pairs));
+    }
+    if let Some(source) = mounted.project_ramdisk {
+        let source = source.display().to_string();
+        let pairs = [("type", "disk"), ("source", &source), ("path", INSIDE), ("shift", "true")];
+        devices.insert("project-ramdisk".to_owned(), device(&pairs));
     }
     if mounted.kvm {
         let mode = format!("{:04o}", kvm::MODE);

@@ -30,11 +30,12 @@ use super::{
     wire::{Change, Instance, NewInstance, NewState, Origin, Patch, Usage},
 };
 use crate::{
-    Error, Kvm, Observed, Order, Result, Running, State,
+    Error, Kvm, Observed, Order, RamdiskUse, Result, Running, State,
     embedded::{guest::Identity, rootfs},
     hostname,
     locks::{Held, Locks},
     network::Network,
+    project_ramdisks::ProjectRamdisks,
     shares::Shares,
 };
 
@@ -62,6 +63,8 @@ pub(super) struct Inner {
     pub(super) shares: Shares,
     /// The number of the next thing that is not a container's.
     pub(super) tokens: AtomicU64,
+    /// What containers of one project share in memory.
+    pub(super) project_ramdisks: ProjectRamdisks,
     pub(super) tasks: TaskTracker,
     pub(super) shutdown: CancellationToken,
 }
@@ -197,10 +200,15 @@ impl Inner {
         }
         self.kvm().check(order.kvm)?;
         let ramdisk = self.ramdisk(order).await?;
+        let shared = self.project_ramdisk(order).await?;
         let guest = Guest { client: &self.client, name: &instance.name };
         let tunnel = self.prepare_tunnel(order.id, &guest).await?;
-        let mounted =
-            Mounted { ramdisk: ramdisk.as_deref(), shares: tunnel.as_deref(), kvm: order.kvm };
+        let mounted = Mounted {
+            ramdisk: ramdisk.as_deref(),
+            project_ramdisk: shared.as_deref(),
+            shares: tunnel.as_deref(),
+            kvm: order.kvm,
+        };
         let prepared = self.prepare(order, &instance, address, mounted).await;
         prepared.map_err(|fault| fault.during("preparing the container"))?;
         // An Incus that was killed while it started the container leaves the link, whose name the next needs.
@@ -309,6 +317,25 @@ impl Inner {
         .await
     }
 
+    /// Has it share memory with its project, or no more.
+    async fn project_ramdisk(self: &Arc<Self>, order: &Order) -> Result<Option<PathBuf>> {
+        let (inner, id, own) = (Arc::clone(self), order.id, self.ramdisk_point(order.id));
+        let project = order.project_ramdisk.filter(|_| order.ramdisk);
+        blocking("mounting the ramdisk of the project", move || {
+            inner.project_ramdisks.prepare(id, project, &own)
+        })
+        .await
+    }
+
+    /// What is in the ramdisk of a container.
+    pub(super) async fn ramdisk_use(
+        self: &Arc<Self>,
+        id: ContainerId,
+    ) -> Result<Option<RamdiskUse>> {
+        let (inner, own) = (Arc::clone(self), self.ramdisk_point(id));
+        blocking("looking at the ramdisk", move || inner.project_ramdisks.usage(id, &own)).await
+    }
+
     fn ramdisk_point(&self, id: ContainerId) -> PathBuf {
         self.config.dir.join("ramdisks").join(id.to_string())
     }
@@ -387,6 +414,9 @@ impl Inner {
         self.remove_tunnel(id).await?;
         self.known.ended(id);
         remove_ramdisk(self.ramdisk_point(id)).await?;
+        let inner = Arc::clone(self);
+        blocking("leaving the ramdisk of the project", move || inner.project_ramdisks.leave(id))
+            .await?;
         // Last: nobody may get the address while anything here still uses it.
         self.network.release(id).await
     }

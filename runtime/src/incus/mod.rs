@@ -53,6 +53,7 @@ use crate::{
     embedded::{image::Images, preflight},
     locks::{Busy, Held, Locks},
     network::Network,
+    project_ramdisks::ProjectRamdisks,
     shares::Shares,
 };
 
@@ -102,6 +103,12 @@ impl Incus {
             held: Held::default(),
             shares: Shares::open(&config.dir)
                 .map_err(|error| Error::failed("setting up shares", error))?,
+            project_ramdisks: ProjectRamdisks::new(
+                &config.dir,
+                config.project_ramdisk_bytes,
+                // Incus shifts its owners, so that the host's root is the containers'.
+                0,
+            ),
             shutdown: CancellationToken::new(),
             config,
             client,
@@ -493,7 +500,8 @@ impl Runtime for Incus {
     }
 
     async fn stats(&self, id: ContainerId) -> Result<Stats> {
-        stats::stats(&self.inner.client, id).await
+        let stats = stats::stats(&self.inner.client, id).await?;
+        Ok(Stats { ramdisk: self.inner.ramdisk_use(id).await?, ..stats })
     }
 
     async fn images(&self) -> Result<Vec<ImageInfo>> {

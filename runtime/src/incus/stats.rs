@@ -28,6 +28,7 @@ pub(super) async fn stats(client: &Client, id: ContainerId) -> Result<Stats> {
         pids: count(usage.processes),
         network: network.unwrap_or_default(),
         disk_bytes: root.map_or(0, |root| count(root.usage)),
+        ramdisk: None,
     })
 }
 

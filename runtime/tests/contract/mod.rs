@@ -1,14 +1,15 @@
 //! What every runtime promises, as functions over the port. Each backend's test file runs them all.
 
 pub(crate) mod archives;
+mod hosted;
 
 use std::{collections::BTreeMap, net::IpAddr, pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use gantry_model::{ContainerId, SnapshotId, container::ImageName};
 use gantry_runtime::{
-    Error, Exec, ExecUser, ExitStatus, Firewall, Kit, Kvm, Limits, Observed, Order, Outbound,
-    PtySize, Runtime, SnapshotInfo, Source, State,
+    Error, Exec, ExecUser, ExitStatus, Firewall, Kit, Limits, Observed, Order, Outbound, PtySize,
+    Runtime, SnapshotInfo, Source, State,
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -19,14 +20,13 @@ pub(crate) use archives::{
     an_archive_becomes_a_container_of_its_own, an_archive_needs_a_source_that_exists,
     an_archive_refills_containers_and_becomes_snapshots, of_a_part_of_an_archive_nothing_is_made,
 };
+pub(crate) use hosted::{
+    kvm_is_there_where_it_is_ordered_and_offered_only,
+    memory_is_shared_within_a_project_by_who_wants_it,
+};
 
 /// Longer than anything here may take.
 const BOUND: Duration = Duration::from_secs(20);
-
-/// How the program `kvm-version` ends where there is no device: with the negated number of the error.
-const NO_DEVICE: u8 = 254;
-/// How it ends where there is one: with the version of the kernel's interface, which is this for good.
-const KVM_VERSION: u8 = 12;
 
 /// Every promise, by name; expanded to one test each by the backends.
 #[macro_export]
@@ -58,6 +58,7 @@ macro_rules! contract {
             a_copy_has_its_sources_files_and_goes_its_own_way
             a_copy_is_refreshed_from_its_source
             copies_need_a_source_that_exists
+            memory_is_shared_within_a_project_by_who_wants_it
             kvm_is_there_where_it_is_ordered_and_offered_only
             an_archive_becomes_a_container_of_its_own
             an_archive_refills_containers_and_becomes_snapshots
@@ -106,6 +107,7 @@ pub(crate) fn order(host: &impl Host, n: u8) -> Order {
         env: BTreeMap::from([("GREETING".to_owned(), "good day".to_owned())]),
         ramdisk: false,
         kvm: false,
+        project_ramdisk: None,
         limits: Limits { memory_bytes: 256 << 20, cpu_millis: 1000, pids: 100 },
         firewall: Firewall::default(),
         outbound: Outbound::default(),
@@ -548,40 +550,4 @@ pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
         }
     };
     timeout(BOUND, wait).await.unwrap_or_else(|_| panic!("never: {what}"));
-}
-
-pub(crate) async fn kvm_is_there_where_it_is_ordered_and_offered_only(host: &mut impl Host) {
-    let runtime = host.runtime();
-    let (with, without) = (Order { kvm: true, ..order(host, 1) }, order(host, 2));
-    runtime.ensure_running(&without).await.unwrap();
-    let version = Exec::new(["kvm-version"]);
-    let code = async |id| runtime.exec(id, &version).await.unwrap().status;
-    assert_eq!(code(without.id).await, ExitStatus::Code(NO_DEVICE));
-    match runtime.kvm() {
-        Kvm::Offered => {
-            runtime.ensure_running(&with).await.unwrap();
-            assert_eq!(code(with.id).await, ExitStatus::Code(KVM_VERSION));
-            let user = ExecUser { uid: 1000, gid: 1000 };
-            let other = Exec { user, ..version.clone() };
-            let status = runtime.exec(with.id, &other).await.unwrap().status;
-            assert_eq!(status, ExitStatus::Code(KVM_VERSION), "for all users");
-            let copy = order(host, 3);
-            runtime.ensure_copied(&copy, Source::Container(with.id)).await.unwrap();
-            runtime.ensure_running(&copy).await.unwrap();
-            assert_eq!(code(copy.id).await, ExitStatus::Code(NO_DEVICE), "it is not in the files");
-            runtime.ensure_stopped(with.id, Duration::ZERO).await.unwrap();
-            runtime.ensure_running(&Order { kvm: false, ..with.clone() }).await.unwrap();
-            assert_eq!(code(with.id).await, ExitStatus::Code(NO_DEVICE), "each start decides");
-            runtime.ensure_stopped(with.id, Duration::ZERO).await.unwrap();
-            runtime.ensure_running(&with).await.unwrap();
-            assert_eq!(code(with.id).await, ExitStatus::Code(KVM_VERSION));
-        }
-        why @ (Kvm::Missing | Kvm::Off) => {
-            eprintln!("\n*** {why}; only the refusal is tested ***\n");
-            let error = runtime.ensure_running(&with).await.unwrap_err();
-            assert!(matches!(error, Error::NoKvm(told) if told == why), "{error}");
-            assert!(!error.is_retryable(), "until somebody changes something");
-            runtime.ensure_running(&Order { kvm: false, ..with }).await.unwrap();
-        }
-    }
 }

@@ -29,6 +29,7 @@ pub(crate) async fn systemd_boots_serves_and_powers_off(machine: &mut Machine) {
         limits: Limits { memory_bytes: 512 << 20, cpu_millis: 2000, pids: 500 },
         ramdisk: true,
         kvm: false,
+        project_ramdisk: None,
         ..order(machine, 1)
     };
     let runtime = machine.runtime();

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use gantry_model::{
     ContainerId, ContainerSpec, Id, Phase, ProjectId, RealmId, TokenId, Wish,
-    container::{Color, ContainerName, Environment, ImageName},
+    container::{Color, ContainerName, Environment, ImageName, RamdiskScope},
     project::{ProjectAlias, ProjectSpec},
     ssh::SshPublicKey,
 };
@@ -159,6 +159,7 @@ pub(crate) fn spec(name: &str) -> ContainerSpec {
         autostart: true,
         ramdisk: false,
         kvm: false,
+        ramdisk_scope: RamdiskScope::Container,
         cache: true,
         environment: Environment::default(),
         ssh_public_key: None,

@@ -1,7 +1,9 @@
 //! Members of projects.
 
-use gantry_model::project::Level;
-use gantry_store::{AliasFilter, Error, Granter, Member, MemberMax, MemberSort, Page, ProjectSort};
+use gantry_model::{ContainerSpec, container::RamdiskScope, project::Level};
+use gantry_store::{
+    AliasFilter, Container, Error, Granter, Member, MemberMax, MemberSort, Page, ProjectSort,
+};
 
 use super::fixture::{ALL, EVERY, NOW_MS, World, id, project, user};
 
@@ -118,4 +120,23 @@ pub(crate) async fn a_write_about_a_member_holds_for_what_is_so_at_that_moment_o
     stale(store.remove_member(&other, as_boss(Level::Edit), NOW_MS).await);
     assert_eq!(store.member(other.project, other.id).await.unwrap(), Some(strong.clone()));
     store.remove_member(&strong, by, NOW_MS).await.unwrap();
+}
+
+pub(crate) async fn memory_is_shared_only_where_there_are_no_members(world: &World) {
+    let (store, by) = (&world.store, owner(world));
+    let made = world.create("box").await;
+    let shared =
+        |of: &Container| ContainerSpec { ramdisk_scope: RamdiskScope::Project, ..of.spec.clone() };
+    let one = member(world, "one", Level::Read).await;
+    store.add_member(&one, MAX, by).await.unwrap();
+    let refused = store.update_spec(made.id, made.version, &shared(&made), NOW_MS).await;
+    assert!(matches!(refused, Err(Error::MembersPresent)), "{refused:?}");
+    store.remove_member(&one, by, NOW_MS).await.unwrap();
+    let sharing = store.update_spec(made.id, made.version, &shared(&made), NOW_MS).await.unwrap();
+    assert_eq!(sharing.spec.ramdisk_scope, RamdiskScope::Project);
+    let refused = store.add_member(&one, MAX, by).await;
+    assert!(matches!(refused, Err(Error::RamdiskShared)), "{refused:?}");
+    let own = ContainerSpec { ramdisk_scope: RamdiskScope::Container, ..sharing.spec.clone() };
+    store.update_spec(made.id, sharing.version, &own, NOW_MS).await.unwrap();
+    store.add_member(&one, MAX, by).await.unwrap();
 }

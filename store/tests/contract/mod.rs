@@ -77,6 +77,7 @@ macro_rules! contract {
         contract!(@cases $open, members:
             a_member_is_stored_as_given_once_and_up_to_the_limit,
             lists_hold_what_a_member_sees,
+            memory_is_shared_only_where_there_are_no_members,
             a_user_is_a_member_of_so_many_projects,
             a_write_about_a_member_holds_for_what_is_so_at_that_moment_only);
         contract!(@cases $open, idempotency:

@@ -4,7 +4,7 @@ use std::{cell::RefCell, collections::BTreeMap, fmt::Debug, future::Future};
 
 use gantry_model::{
     ContainerSpec, Generation, Phase, RealmId, Wish,
-    container::{Color, Comment, ContainerName, Environment, ImageName},
+    container::{Color, Comment, ContainerName, Environment, ImageName, RamdiskScope},
     project::{ProjectAlias, ProjectSpec},
 };
 use gantry_store::{Container, ContainerStatus, Token, Version};
@@ -55,7 +55,7 @@ fn spec() -> impl Strategy<Value = ContainerSpec> {
         option::of(".{0,300}"),
         option::of(any::<[u8; 32]>()),
     );
-    (words, any::<[u8; 3]>(), any::<[bool; 7]>(), environment(), realms()).prop_map(
+    (words, any::<[u8; 3]>(), any::<[bool; 8]>(), environment(), realms()).prop_map(
         |((name, image, comment, point), rgb, flags, environment, realms)| ContainerSpec {
             name: ContainerName::parse("name", &name).unwrap(),
             color: Color::from_rgb(rgb),
@@ -67,6 +67,7 @@ fn spec() -> impl Strategy<Value = ContainerSpec> {
             ramdisk: flags[4],
             cache: flags[5],
             kvm: flags[6],
+            ramdisk_scope: if flags[7] { RamdiskScope::Project } else { RamdiskScope::Container },
             environment,
             ssh_public_key: point.map(key),
             comment: comment.map(|text| Comment::parse("comment", &text).unwrap()),

@@ -1,0 +1,71 @@
+//! Memory that containers of a project share: when, where, and that nobody else reads it.
+
+use gantry_model::{ContainerId, ProjectId};
+use serde_json::{Value, json};
+
+use crate::lab::{Ask, Lab, PASSWORD, Reply};
+
+async fn call(lab: &Lab, token: &str, method: &str, path: &str, body: &Value) -> Reply {
+    let ask = Ask::new(method, path).by(token);
+    lab.send(if body.is_null() { ask } else { ask.body(body) }).await
+}
+
+/// The project that the runtime was told to have the container share with.
+fn shares_with(lab: &Lab, id: &str) -> Option<ProjectId> {
+    let key: ContainerId = id.parse().unwrap();
+    lab.world.order(key).unwrap().project_ramdisk
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn memory_is_shared_by_stopped_containers_of_projects_without_members() {
+    let lab = Lab::start().await;
+    let (token, project) = lab.alice().await;
+    let id = lab.container(&token, &project, "web").await;
+    let path = format!("/api/v1/containers/{id}");
+    let (on, off) =
+        (json!({ "ramdisk_scope": "project" }), json!({ "ramdisk_scope": "container" }));
+    let running = call(&lab, &token, "PATCH", &path, &on).await;
+    assert_eq!(running.status, 400, "{}", running.text);
+    assert_eq!(running.json["code"], "CONTAINER_MUST_BE_STOPPED");
+    assert_eq!(running.json["data"][0]["field"], "ramdisk_scope");
+    let (stop, start) = (format!("{path}/stop?wait=stopped"), format!("{path}/start?wait=running"));
+    assert_eq!(call(&lab, &token, "POST", &stop, &Value::Null).await.status, 200);
+
+    let bob = lab.login("bob", PASSWORD).await;
+    let bob = call(&lab, &bob, "GET", "/api/v1/users/auth/me", &Value::Null).await;
+    let member = json!({ "user_id": bob.json["data"]["id"], "permission_level": "read" });
+    let members = format!("/api/v1/projects/{project}/permissions");
+    let added = call(&lab, &token, "POST", &members, &member).await;
+    assert!(added.status.is_success(), "{}", added.text);
+    let refused = call(&lab, &token, "PATCH", &path, &on).await;
+    assert_eq!(refused.status, 409, "{}", refused.text);
+    assert!(refused.text.contains("members besides its owner"), "{}", refused.text);
+    assert_eq!(refused.json["data"][0]["field"], "ramdisk_scope", "{}", refused.text);
+    let gone = format!("{members}/{}", added.json["data"]["id"].as_str().unwrap());
+    assert!(call(&lab, &token, "DELETE", &gone, &Value::Null).await.status.is_success());
+
+    let set = call(&lab, &token, "PATCH", &path, &on).await;
+    assert_eq!((set.status.as_u16(), &set.json["data"]["ramdisk_scope"]), (200, &json!("project")));
+    let refused = call(&lab, &token, "POST", &members, &member).await;
+    assert_eq!(refused.status, 409, "{}", refused.text);
+    assert!(refused.text.contains("ramdisk_scope"), "{}", refused.text);
+    let without = call(&lab, &token, "PATCH", &path, &json!({ "ramdisk": false })).await;
+    assert_eq!(without.status, 400, "{}", without.text);
+    assert_eq!(without.json["data"][0]["field"], "ramdisk_scope", "{}", without.text);
+
+    assert_eq!(call(&lab, &token, "POST", &start, &Value::Null).await.status, 200);
+    assert_eq!(shares_with(&lab, &id), Some(project.parse().unwrap()));
+    let stats = call(&lab, &token, "GET", &format!("{path}/stats"), &Value::Null).await;
+    let want = json!({ "scope": "project", "shared_pool_maximum": 536_870_912,
+        "capacity_reserved": false, "usage": { "private": 0, "secrets": null, "project": 0 } });
+    assert_eq!(stats.json["data"]["ramdisk"], want, "{}", stats.text);
+    let copy = json!({ "target_project_id": project });
+    let copy = call(&lab, &token, "POST", &format!("{path}/copy?wait=running"), &copy).await;
+    assert_eq!(copy.json["data"]["ramdisk_scope"], "container", "{}", copy.text);
+
+    assert_eq!(call(&lab, &token, "POST", &stop, &Value::Null).await.status, 200);
+    assert_eq!(call(&lab, &token, "PATCH", &path, &off).await.status, 200);
+    assert!(call(&lab, &token, "POST", &members, &member).await.status.is_success());
+    assert_eq!(call(&lab, &token, "POST", &start, &Value::Null).await.status, 200);
+    assert_eq!(shares_with(&lab, &id), None);
+}
