@@ -77,15 +77,9 @@ const FAMILIES: [Family; 8] = [
         ],
     },
     Family {
-        why: "Images are the operator's files and those of its image server (GET /api/v1/images/public); there is no \
-              shop and no library of one's own. Snapshots keep a container (POST /api/v1/containers/{id}/snapshots)",
-        paths: &[
-            "/api/v1/images/user",
-            "/api/v1/images/{id}/icon",
-            "/api/v1/images/import/{id}",
-            "/api/v1/images/purchase/{id}",
-            "/api/v1/images/rate/{id}",
-        ],
+        why: "All images are free here, so that none is bought; POST /api/v1/images/import/{id} takes one into the \
+              user's list",
+        paths: &["/api/v1/images/purchase/{id}"],
     },
     Family {
         why: "There are no pools of accounts; a project is shared by its permissions \

@@ -25,6 +25,7 @@ mod fields;
 mod firewall;
 mod following;
 mod idempotency;
+mod images;
 mod kvm;
 mod later;
 mod live;
@@ -190,6 +191,7 @@ fn surface() -> Surface {
         realms::surface,
         vault::surface,
         places::surface,
+        images::surface,
         meta::surface,
     ]
     .into_iter()

@@ -3,6 +3,7 @@
 mod access;
 pub(crate) mod accounts;
 mod firewall;
+mod images;
 mod members;
 mod network;
 mod projects;
@@ -24,6 +25,7 @@ pub(crate) use self::{
         UsersCommand,
     },
     firewall::{Filter, FirewallCommand, Parts, Place, word},
+    images::ImagesCommand,
     members::MembersCommand,
     network::{NetworkCommand, NetworkSet, NetworkType},
     projects::{ProjectFields, ProjectsCommand},
@@ -510,21 +512,6 @@ pub(crate) enum ServersCommand {
     Get {
         /// Its id or its name.
         id: ServerRef,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum ImagesCommand {
-    /// List images.
-    List {
-        /// Only those of this operating system.
-        #[arg(long)]
-        os: Option<String>,
-    },
-    /// Show an image.
-    Get {
-        /// Its id.
-        id: gantry_model::ImageId,
     },
 }
 

@@ -1,8 +1,7 @@
-//! What this installation offers: its servers and images.
+//! What this installation offers: its servers.
 
-use gantry_model::{ImageId, ServerId, ServerName, container::ImageName};
+use gantry_model::{ServerId, ServerName};
 use gantry_store::{ContainerFilter, ContainerSort, Page};
-use sha2::{Digest as _, Sha256};
 
 use crate::{
     actor::Actor,
@@ -23,29 +22,6 @@ pub struct ServerView {
     pub ready: bool,
     /// When it first started, in milliseconds since the epoch.
     pub created_at_ms: i64,
-}
-
-/// An image that containers may start from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Image {
-    /// Its id, derived from its name: the same on every installation.
-    pub id: ImageId,
-    /// `<os>/<release>`.
-    pub name: ImageName,
-    /// Whether at least one form of it is ready for use without a build.
-    pub cached: bool,
-    /// What it takes on disk when it is there, in bytes; its largest form.
-    pub disk_bytes: Option<u64>,
-}
-
-impl Image {
-    /// The id of the image of this name, whether it is offered here or not.
-    pub fn id_of(name: &ImageName) -> ImageId {
-        let digest: [u8; 32] = Sha256::digest(name.as_str()).into();
-        let mut id = [0; 12];
-        id.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
-        ImageId::from_bytes(id)
-    }
 }
 
 impl Controller {
@@ -71,33 +47,14 @@ impl Controller {
         Ok(views)
     }
 
+    /// Whether this process runs it, on this machine.
+    pub fn is_own_server(&self, id: ServerId) -> bool {
+        self.inner.servers.get(id).is_some()
+    }
+
     /// One server.
     pub async fn server_view(&self, actor: &Actor, id: ServerId) -> Result<ServerView> {
         let servers = self.servers(actor).await?;
         servers.into_iter().find(|server| server.id == id).ok_or(Error::NotFound(Thing::Server))
-    }
-
-    /// Every image that the servers here offer, one entry for each name, sorted by name.
-    pub async fn images(&self, _actor: &Actor) -> Result<Vec<Image>> {
-        let mut images: Vec<Image> = Vec::new();
-        let mut infos = Vec::new();
-        for served in self.inner.servers.iter() {
-            infos.extend(served.runtime.images().await.map_err(Error::Runtime)?);
-        }
-        for info in infos {
-            if let Some(known) = images.iter_mut().find(|image| image.name == info.name) {
-                known.cached |= info.cached;
-                known.disk_bytes = known.disk_bytes.max(info.disk_bytes);
-            } else {
-                images.push(Image {
-                    id: Image::id_of(&info.name),
-                    name: info.name,
-                    cached: info.cached,
-                    disk_bytes: info.disk_bytes,
-                });
-            }
-        }
-        images.sort_by(|one, other| one.name.cmp(&other.name));
-        Ok(images)
     }
 }

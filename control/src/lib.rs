@@ -22,6 +22,7 @@ mod firewall;
 mod hostnames;
 mod idempotency;
 mod idle;
+mod images;
 mod inside;
 mod installation;
 mod keeper;
@@ -74,15 +75,16 @@ pub use gantry_runtime::{RamdiskUse, Stats};
 pub use gantry_store::{
     Access, AccountLimits, AccountUse, Activity, ActivityTotals, Alias, Container, ContainerSort,
     ContainerStatus, Counted, CustomHostname, Event, EventTotals, HookRecord, HostnameProof,
-    Idempotency, Listed, LogSort, Member, MemberSort, Page, Profile, Project, ProjectSort, Scope,
-    Server, Share, ShareMount, ShareTarget, Snapshot, SnapshotSort, SnapshotSummary, Span,
+    Idempotency, Listed, LogSort, Member, MemberSort, Page, Profile, Project, ProjectSort, Ratings,
+    Scope, Server, Share, ShareMount, ShareTarget, Snapshot, SnapshotSort, SnapshotSummary, Span,
     StatusLog, TokenProfile, Version, event_number,
 };
 pub use hostnames::HostnameView;
 pub use idempotency::IdempotencyKey;
 pub use idle::{Idler, Traffic};
+pub use images::{Image, RATING_MAX, UserImage};
 pub use inside::{Display, Inside, Listener, Process, Terminal, Unit};
-pub use installation::{Image, ServerView};
+pub use installation::ServerView;
 pub use keeper::SnapshotKeeper;
 pub use members::MEMBERS_MAX;
 pub use names::{Answer, DnsNames, LookUpFailed, Names};

@@ -26,7 +26,7 @@ mod types;
 use std::{collections::BTreeMap, time::Duration};
 
 use async_trait::async_trait;
-use gantry_model::{ContainerId, ShareId, SnapshotId};
+use gantry_model::{ContainerId, ShareId, SnapshotId, container::ImageName};
 use tokio::sync::broadcast;
 
 pub use archive::Archive;
@@ -193,6 +193,9 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// The images offered here and whether each is ready for use without a build.
     async fn images(&self) -> Result<Vec<ImageInfo>>;
+
+    /// The operator's icon of an image, a PNG of at most 256 KiB, if there is one.
+    async fn icon(&self, image: &ImageName) -> Result<Option<Vec<u8>>>;
 
     /// Whether containers may have the host's `/dev/kvm`.
     fn kvm(&self) -> Kvm;

@@ -16,6 +16,7 @@ mod config;
 mod container;
 mod event;
 mod firewall;
+mod image;
 mod list;
 mod live;
 mod network;
@@ -49,10 +50,11 @@ pub(crate) use event::{CleanedEvents, DeletedEvents, Event, EventTotals, Events}
 pub(crate) use firewall::{
     DuplicateRule, Firewall, FirewallRules, RemovedRules, ResetFirewall, SwitchedRules,
 };
+pub(crate) use image::{Image, Images, Imported, Rated, UserImage, UserImages, average};
 pub(crate) use list::Pagination;
 pub(crate) use live::Frame;
 pub(crate) use network::{OutboundNetwork, OutboundState};
-pub(crate) use place::{Available, Health, Image, Images, Ip, Rental};
+pub(crate) use place::{Available, Health, Ip, Rental};
 pub(crate) use project::{
     DeletedProject, Project, ProjectPermission, ProjectPermissions, Projects,
 };

@@ -1,4 +1,4 @@
-//! Servers, images and what the API says about itself.
+//! Servers and what the API says about itself.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use gantry_model::ServerName;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{Hex, Pagination, Timestamp};
+use super::{Hex, Timestamp};
 use crate::Machine;
 
 /// A server as a part of a container.
@@ -95,38 +95,6 @@ pub(crate) struct Available {
     setup_time_minutes: u32,
     delivery_hours: u32,
     specs: Option<Specs>,
-}
-
-/// An image that containers can start from.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct Image {
-    id: Hex,
-    /// What `container_image` takes.
-    alias: String,
-    description: String,
-    image_name: String,
-    architecture: &'static str,
-    os: String,
-    release: String,
-    variant: Option<String>,
-    /// Bytes on disk; `null` before it was first built.
-    size: Option<u64>,
-    price: u32,
-    added_date: Option<Timestamp>,
-    average_rating: u32,
-    rating_count: u32,
-    icon_url: Option<String>,
-    prespawn: bool,
-    /// Whether a container can start from it without a build.
-    cached: bool,
-    serial: Option<String>,
-}
-
-/// A page of images.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct Images {
-    images: Vec<Image>,
-    pagination: Pagination,
 }
 
 /// How the caller's request looked from here.
@@ -231,36 +199,5 @@ impl Available {
             delivery_hours: 0,
             specs: Some(Specs::new(machine)),
         }
-    }
-}
-
-impl Image {
-    pub(crate) fn new(image: &control::Image) -> Self {
-        let (os, release) = image.name.parts();
-        Self {
-            id: image.id.into(),
-            alias: image.name.as_str().to_owned(),
-            description: format!("{os} {release}"),
-            image_name: image.name.as_str().to_owned(),
-            architecture: std::env::consts::ARCH,
-            os: os.to_owned(),
-            release: release.to_owned(),
-            variant: None,
-            size: image.disk_bytes,
-            price: 0,
-            added_date: None,
-            average_rating: 0,
-            rating_count: 0,
-            icon_url: None,
-            prespawn: false,
-            cached: image.cached,
-            serial: None,
-        }
-    }
-}
-
-impl Images {
-    pub(crate) fn new(images: Vec<Image>, pagination: Pagination) -> Self {
-        Self { images, pagination }
     }
 }

@@ -21,6 +21,8 @@ mod firewall;
 #[cfg(test)]
 mod held_back;
 #[cfg(test)]
+mod images;
+#[cfg(test)]
 mod inside;
 #[cfg(test)]
 mod kvm;

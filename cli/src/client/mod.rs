@@ -8,6 +8,7 @@ mod containers;
 mod credentials;
 mod events;
 mod firewall;
+mod images;
 mod network;
 mod progress;
 mod projects;
@@ -25,7 +26,7 @@ use serde_json::Value;
 pub(crate) use self::connection::Api;
 use self::progress::Progress;
 use crate::{
-    args::{Command, Connection, ImagesCommand, ServersCommand, Wait},
+    args::{Command, Connection, ServersCommand, Wait},
     exit::{Class, Failure},
     output::{self, Format},
 };
@@ -88,14 +89,7 @@ pub(crate) async fn run(
             let id = client.server_id(&id).await?;
             client.show(&client.api.get(&format!("servers/{id}"), &[]).await?)
         }
-        Command::Images(ImagesCommand::Get { id }) => {
-            client.show(&client.api.get(&format!("images/public/{id}"), &[]).await?)
-        }
-        Command::Images(ImagesCommand::List { os }) => {
-            let query: Vec<_> = os.into_iter().map(|os| ("os", os)).collect();
-            let data = client.api.get("images/public", &query).await?;
-            client.list(&data, view::field(&data, "images"), view::IMAGE)
-        }
+        Command::Images(command) => client.images(command).await,
         Command::Serve(_)
         | Command::Dev(_)
         | Command::Config(_)

@@ -62,8 +62,22 @@ pub(super) const SERVER: Columns = &[
     ("STATUS", "status"),
     ("REGION", "region|server.region"),
 ];
-pub(super) const IMAGE: Columns =
-    &[("ID", "id"), ("IMAGE", "alias"), ("OS", "os"), ("RELEASE", "release")];
+pub(super) const IMAGE: Columns = &[
+    ("ID", "id"),
+    ("IMAGE", "alias"),
+    ("OS", "os"),
+    ("RELEASE", "release"),
+    ("RATING", "average_rating"),
+    ("RATINGS", "rating_count"),
+    ("ADDED", "added_date"),
+];
+pub(super) const USER_IMAGE: Columns = &[
+    ("ID", "id"),
+    ("IMAGE", "alias"),
+    ("YOURS", "user_rating"),
+    ("RATING", "average_rating"),
+    ("SINCE", "created_at"),
+];
 pub(super) const ALIAS: Columns = &[
     ("ID", "id"),
     ("ALIAS", "alias"),

@@ -38,7 +38,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use gantry_model::{ContainerId, ShareId, SnapshotId};
+use gantry_model::{ContainerId, ShareId, SnapshotId, container::ImageName};
 use tokio::sync::{RwLock, broadcast};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -402,6 +402,10 @@ impl Runtime for Embedded {
 
     async fn images(&self) -> Result<Vec<ImageInfo>> {
         self.inner.images.list().await
+    }
+
+    async fn icon(&self, image: &ImageName) -> Result<Option<Vec<u8>>> {
+        self.inner.images.icon(image).await
     }
 
     fn kvm(&self) -> Kvm {

@@ -16,7 +16,7 @@ mod world;
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use async_trait::async_trait;
-use gantry_model::{ContainerId, ShareId, SnapshotId};
+use gantry_model::{ContainerId, ShareId, SnapshotId, container::ImageName};
 use tokio::{
     sync::{broadcast, oneshot},
     time::timeout,
@@ -256,6 +256,10 @@ impl Runtime for Fake {
     async fn images(&self) -> Result<Vec<ImageInfo>> {
         self.world.enter_any(Call::Images).await?;
         Ok(self.world.images())
+    }
+
+    async fn icon(&self, image: &ImageName) -> Result<Option<Vec<u8>>> {
+        Ok(self.world.icon(image))
     }
 
     fn kvm(&self) -> Kvm {

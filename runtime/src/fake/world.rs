@@ -103,6 +103,7 @@ pub(super) struct Inner {
     on_start: Option<Arc<OnStart>>,
     boots: u32,
     kvm: Kvm,
+    icons: BTreeMap<ImageName, Vec<u8>>,
     /// What containers of one project share in memory.
     pub(super) project_files: BTreeMap<ProjectId, Files>,
 }
@@ -154,6 +155,7 @@ impl World {
                 on_start: None,
                 boots: 1,
                 kvm: Kvm::Off,
+                icons: BTreeMap::new(),
                 project_files: BTreeMap::new(),
             }),
             locks: Locks::default(),
@@ -165,6 +167,11 @@ impl World {
     /// Offers one more image.
     pub fn offer(&self, image: ImageName, kit: Kit) {
         self.inner().offered.entry(image).or_default().insert(kit);
+    }
+
+    /// Gives an image an icon.
+    pub fn set_icon(&self, image: ImageName, icon: Vec<u8>) {
+        self.inner().icons.insert(image, icon);
     }
 
     /// Says whether `/dev/kvm` is offered; at first the operator does not want it.
@@ -242,6 +249,10 @@ impl World {
 
     pub(super) fn inner(&self) -> MutexGuard<'_, Inner> {
         self.0.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn icon(&self, image: &ImageName) -> Option<Vec<u8>> {
+        self.inner().icons.get(image).cloned()
     }
 
     pub(super) fn kvm(&self) -> Kvm {

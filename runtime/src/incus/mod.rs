@@ -508,6 +508,10 @@ impl Runtime for Incus {
         self.inner.images.built().list().await
     }
 
+    async fn icon(&self, image: &ImageName) -> Result<Option<Vec<u8>>> {
+        self.inner.images.built().icon(image).await
+    }
+
     fn kvm(&self) -> Kvm {
         self.inner.kvm()
     }

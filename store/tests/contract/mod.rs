@@ -8,6 +8,7 @@ pub(crate) mod firewall;
 pub(crate) mod fixture;
 pub(crate) mod history;
 pub(crate) mod idempotency;
+pub(crate) mod images;
 pub(crate) mod members;
 pub(crate) mod outbound;
 pub(crate) mod pool;
@@ -80,6 +81,8 @@ macro_rules! contract {
             memory_is_shared_only_where_there_are_no_members,
             a_user_is_a_member_of_so_many_projects,
             a_write_about_a_member_holds_for_what_is_so_at_that_moment_only);
+        contract!(@cases $open, images:
+            images_are_seen_once_taken_once_and_rated_by_each_user_once);
         contract!(@cases $open, idempotency:
             a_key_is_fresh_once_and_then_answers,
             an_abandoned_key_is_fresh_again,

@@ -19,6 +19,7 @@ mod build;
 mod cache;
 mod debian;
 mod flight;
+mod icon;
 mod log;
 mod script;
 mod source;
@@ -188,6 +189,12 @@ impl Images {
             infos.push(ImageInfo { name, kit, cached, disk_bytes });
         }
         Ok(infos)
+    }
+
+    /// The operator's icon of an image, `<os>/<release>.png` beside its tarball, if there is one.
+    pub async fn icon(&self, image: &ImageName) -> Result<Option<Vec<u8>>> {
+        let path = self.inner.sources.tarballs().join(format!("{}.png", image.as_str()));
+        super::lifecycle::blocking("reading an icon", move || icon::read(&path)).await
     }
 
     async fn plans(&self) -> Result<Vec<Plan>> {

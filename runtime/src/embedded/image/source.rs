@@ -189,6 +189,11 @@ pub(super) struct Sources {
 type Digests = Arc<Mutex<HashMap<(PathBuf, u64, i64, u64), String>>>;
 
 impl Sources {
+    /// Where the operator's tarballs are.
+    pub(super) fn tarballs(&self) -> &Path {
+        &self.tarballs
+    }
+
     /// Reads the host's apt configuration. Fails where no request can be made to the image server, as
     /// without any certificates.
     pub(super) async fn open(config: &ImagesConfig) -> Result<Self> {
