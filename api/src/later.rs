@@ -21,10 +21,8 @@ const NO_OTHERS: &str = "Accounts are opened by name and password here (POST /ap
                          or by an auth token; there is no login by another service, browser or device";
 const NO_MONEY: &str = "This installation belongs to its operator: nothing is sold or paid for. GET /api/v1/servers \
                         lists its servers, which may be used as they are";
-const NO_SERVER_SHELL: &str = "Commands and counters of the servers themselves are their operator's, by the shell and \
-                               the metrics of the admin listener; those of containers are at /api/v1/containers/{id}/stats";
 
-const FAMILIES: [Family; 8] = [
+const FAMILIES: [Family; 7] = [
     Family {
         why: NO_MAIL,
         paths: &[
@@ -65,15 +63,6 @@ const FAMILIES: [Family; 8] = [
             "/api/v1/wallet/{*rest}",
             "/api/v1/users/me/redeem-invite",
             "/api/v1/users/me/free-tier-status",
-        ],
-    },
-    Family {
-        why: NO_SERVER_SHELL,
-        paths: &[
-            "/api/v1/servers/{id}/runtime",
-            "/api/v1/rentals/{id}/runtime",
-            "/api/v1/servers/{id}/available-commands",
-            "/api/v1/servers/{id}/execute-command",
         ],
     },
     Family {

@@ -41,6 +41,7 @@ mod proxy;
 mod query;
 mod realms;
 mod refusal;
+mod server_runtime;
 mod shares;
 mod signed;
 mod snapshots;
@@ -51,7 +52,7 @@ mod two_factor;
 mod vault;
 mod wire;
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -91,6 +92,8 @@ pub struct ApiConfig {
     pub event_streams_per_account_max: u32,
     /// What the server has.
     pub machine: Machine,
+    /// Where containers lie, if that is on a disk of this machine: what is said of its storage is about that.
+    pub disk: Option<PathBuf>,
 }
 
 /// What a server has; nothing where it is not known.
@@ -113,6 +116,7 @@ impl Default for ApiConfig {
             event_streams_max: 256,
             event_streams_per_account_max: 16,
             machine: Machine::default(),
+            disk: None,
         }
     }
 }
@@ -125,6 +129,7 @@ pub(crate) struct Front {
     pub(crate) logs: Arc<dyn RequestLog>,
     pub(crate) event_streams: Streams,
     pub(crate) live: live::Live,
+    pub(crate) gauge: Arc<server_runtime::Gauge>,
     pub(crate) document: Arc<Document>,
 }
 
@@ -152,7 +157,8 @@ pub fn service(control: Controller, config: ApiConfig, logs: Arc<dyn RequestLog>
     let event_streams =
         Streams::new(config.event_streams_max, config.event_streams_per_account_max);
     let live = live::Live::new(&config);
-    let front = Front { control, config, logs, event_streams, live, document };
+    let gauge = Arc::new(server_runtime::Gauge::new(config.disk.clone()));
+    let front = Front { control, config, logs, event_streams, live, gauge, document };
     routes
         .merge(later::routes())
         .fallback(no_such_route)
@@ -191,6 +197,7 @@ fn surface() -> Surface {
         realms::surface,
         vault::surface,
         places::surface,
+        server_runtime::surface,
         images::surface,
         meta::surface,
     ]

@@ -513,6 +513,11 @@ pub(crate) enum ServersCommand {
         /// Its id or its name.
         id: ServerRef,
     },
+    /// Show what the machine of a server does now.
+    Runtime {
+        /// Its id.
+        id: ServerId,
+    },
 }
 
 impl Operation {

@@ -25,6 +25,7 @@ mod project;
 mod realm;
 mod runtime;
 mod scalar;
+mod server;
 mod share;
 mod snapshot;
 mod stats;
@@ -61,6 +62,7 @@ pub(crate) use project::{
 pub(crate) use realm::Realms;
 pub(crate) use runtime::{Parts, RuntimeInfo};
 pub(crate) use scalar::{Hex, Timestamp};
+pub(crate) use server::{LoadMeans, ServerCommands, ServerRuntime, percent};
 pub(crate) use share::{IncomingShare, MountedShare, Share};
 pub(crate) use snapshot::{
     ContainerSnapshots, DeletedSnapshot, OneSnapshot, Restored, Snapshots, Synced,

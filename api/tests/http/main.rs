@@ -61,6 +61,8 @@ mod replay;
 #[cfg(test)]
 mod schemathesis;
 #[cfg(test)]
+mod server_runtime;
+#[cfg(test)]
 mod shares;
 #[cfg(test)]
 mod signed;

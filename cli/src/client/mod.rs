@@ -89,6 +89,9 @@ pub(crate) async fn run(
             let id = client.server_id(&id).await?;
             client.show(&client.api.get(&format!("servers/{id}"), &[]).await?)
         }
+        Command::Servers(ServersCommand::Runtime { id }) => {
+            client.show(&client.api.get(&format!("servers/{id}/runtime"), &[]).await?)
+        }
         Command::Images(command) => client.images(command).await,
         Command::Serve(_)
         | Command::Dev(_)

@@ -1,6 +1,6 @@
 //! From a configuration to a running Gantry, and back.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use gantry_certs::{DevCa, Renewer};
@@ -118,19 +118,18 @@ fn api_config(config: &Config, files: &Files) -> gantry_api::ApiConfig {
     gantry_api::ApiConfig {
         event_streams_max: config.control.event_streams,
         event_streams_per_account_max: config.control.event_streams_per_user,
-        machine: machine(config, files),
+        machine: host::machine(disk(config, files).as_deref()),
+        disk: disk(config, files),
         ..gantry_api::ApiConfig::default()
     }
 }
 
-/// What this machine has. Where the runtime keeps its containers elsewhere, their disk is not known.
-fn machine(config: &Config, files: &Files) -> gantry_api::Machine {
-    let dir = files.runtime_dir();
-    let disk = match config.runtime.kind {
-        RuntimeKind::Embedded => Some(dir.as_path()),
+/// Where containers lie; where the runtime keeps them elsewhere, their disk is not known.
+fn disk(config: &Config, files: &Files) -> Option<PathBuf> {
+    match config.runtime.kind {
+        RuntimeKind::Embedded => Some(files.runtime_dir()),
         RuntimeKind::Incus | RuntimeKind::Fake => None,
-    };
-    host::machine(disk)
+    }
 }
 
 /// Everything that runs.
@@ -425,7 +424,7 @@ fn edge_config(
     }
 }
 
-fn run_file(config: &Config, ca: std::path::PathBuf) -> RunFile {
+fn run_file(config: &Config, ca: PathBuf) -> RunFile {
     let text = |list: &[std::net::SocketAddr]| list.iter().map(ToString::to_string).collect();
     let port = match config.edge.url_port {
         443 => String::new(),

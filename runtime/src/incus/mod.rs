@@ -31,7 +31,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use gantry_model::{Chain, ContainerId, ShareId, SnapshotId};
+use gantry_model::{Chain, ContainerId, ShareId, SnapshotId, container::ImageName};
 use http::Method;
 use tokio::sync::broadcast;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};

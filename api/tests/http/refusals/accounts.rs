@@ -118,6 +118,7 @@ fn of_tokens() -> Vec<Row> {
         ),
         ("PUT PATCH", "vault/keys/{key}", json!({}), "value", "required"),
         ("POST", "images/rate/{id}", json!({ "rating": 6 }), "rating", "0 to 5"),
+        ("POST", "servers/{id}/execute-command", json!({ "wait": "yes" }), "wait", "true or false"),
         ("DELETE", "events", json!({ "before_date": "soon" }), "before_date", "ISO 8601"),
         ("POST", "events/cleanup", json!({ "retention_days": 0 }), "retention_days", "1 to 365"),
     ]

@@ -39,9 +39,9 @@ mod tests {
         assert_eq!(read(&path).unwrap(), None);
         let whole = [SIGNATURE, b"rest"].concat();
         for (content, is_shown) in [
-            (whole.clone(), true),
+            (whole, true),
             (b"<svg/>".to_vec(), false),
-            ([SIGNATURE, &[0; 256 << 10]].concat(), false),
+            ([SIGNATURE, &vec![0; 256 << 10]].concat(), false),
         ] {
             std::fs::write(&path, &content).unwrap();
             assert_eq!(read(&path).unwrap(), is_shown.then_some(content));
