@@ -258,6 +258,8 @@ fn forbidden(why: &Forbidden) -> Kind {
         | Forbidden::SessionOnly
         | Forbidden::AdminOnly
         | Forbidden::RealmsFixed
+        | Forbidden::MemoryOfRealms
+        | Forbidden::OwnFactor
         | Forbidden::Level(_)
         | Forbidden::OwnerOnly(_)
         | Forbidden::Address

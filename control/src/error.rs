@@ -92,6 +92,14 @@ pub enum Forbidden {
     /// A token that is bound to realms may not change the realms of anything.
     #[error("a realm-restricted token may not change realm_ids")]
     RealmsFixed,
+    /// A token that is bound to realms may not reach into memory that containers of others share.
+    #[error(
+        "a realm-restricted token may not set ramdisk_scope to \"project\": containers of other realms may share it"
+    )]
+    MemoryOfRealms,
+    /// Nobody's own second factor goes without a code.
+    #[error("this is your own account: DELETE /api/v1/users/auth/2fa, with password and code")]
+    OwnFactor,
     /// The client's address is not on the token's list.
     #[error("this token is not allowed from this address")]
     Address,

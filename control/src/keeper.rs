@@ -71,7 +71,10 @@ impl SnapshotKeeper {
     pub async fn look(&self) -> Result<(usize, usize)> {
         let store = self.control.store();
         let now_ms = self.control.now_ms();
-        store.tell_alias_ends(now_ms, now_ms.saturating_add(SOON_MS)).await?;
+        if let Err(error) = store.tell_alias_ends(now_ms, now_ms.saturating_add(SOON_MS)).await {
+            let error = Chain(&error).to_string();
+            tracing::warn!(error, "cannot tell the ends of aliases");
+        }
         let mut ended = 0;
         for id in store.ended_snapshots(now_ms).await? {
             match store.remove_snapshot(id, false, now_ms).await {

@@ -176,9 +176,12 @@ impl Controller {
         self.open_session(&user, generation).await
     }
 
-    /// Takes the second factor of an account away, for whoever has lost it. Only for administrators.
+    /// Takes the second factor of another's account away, who has lost it. Only for administrators.
     pub async fn remove_two_factor(&self, actor: &Actor, id: UserId) -> Result<()> {
         actor.require_admin()?;
+        if id == actor.user {
+            return Err(Forbidden::OwnFactor.into());
+        }
         self.account(actor, id).await?;
         self.remove_factor(id).await.map(drop)
     }

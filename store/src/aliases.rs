@@ -157,13 +157,11 @@ impl Store {
     /// has ended stays, so that its owner may give it another end; its label leads nowhere meanwhile.
     pub async fn tell_alias_ends(&self, now_ms: i64, soon_ms: i64) -> Result<()> {
         let due: bool = sqlx::query_scalar(
-            "SELECT EXISTS (SELECT 1 FROM aliases WHERE (expires_at_ms <= $1 AND end_told < $3) \
-             OR (expires_at_ms <= $2 AND end_told < $4))",
+            "SELECT EXISTS (SELECT 1 FROM aliases WHERE end_told < 2 AND expires_at_ms <= $2 \
+             AND (expires_at_ms <= $1 OR end_told < 1))",
         )
         .bind(now_ms)
         .bind(soon_ms)
-        .bind(TOLD_ENDED)
-        .bind(TOLD_SOON)
         .fetch_one(self.readers())
         .await
         .map_err(failed)?;

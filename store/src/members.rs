@@ -136,15 +136,15 @@ impl Store {
                     return Err(Error::ProjectGone);
                 }
                 check_granter(tx, new.project, by).await?;
-                if containers::any_shares_ramdisk(tx, new.project).await? {
-                    return Err(Error::RamdiskShared);
-                }
                 let (project, user) = (new.project.as_bytes(), new.user.as_bytes());
                 if count(tx, "project", project).await? >= u64::from(max.project) {
                     return Err(Error::MemberLimit { max: max.project });
                 }
                 if count(tx, "member", user).await? >= u64::from(max.user) {
                     return Err(Error::MembershipLimit { max: max.user });
+                }
+                if containers::any_shares_ramdisk(tx, new.project).await? {
+                    return Err(Error::RamdiskShared);
                 }
                 sqlx::query(
                     "INSERT INTO project_members (id, project, member, level, created_at_ms, \

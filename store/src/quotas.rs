@@ -160,7 +160,7 @@ impl Store {
 pub(crate) async fn check_new(tx: &mut Tx, quotas: Quotas, container: &Container) -> Result<()> {
     check_server(tx, quotas, container.server).await?;
     check(tx, quotas, Counted::Containers, container.owner).await?;
-    if is_promised(container.wish, container.status.phase) {
+    if is_promised(container) {
         check(tx, quotas, Counted::RunningContainers, container.owner).await?;
     }
     Ok(())
@@ -177,15 +177,14 @@ pub(crate) async fn check_project(tx: &mut Tx, quotas: Quotas, owner: UserId) ->
     check(tx, quotas, Counted::Projects, owner).await
 }
 
-/// Refuses what would have one more container run for its owner; `before` is what it was.
+/// Refuses what would have one more container run for its owner than before.
 pub(crate) async fn check_promise(
     tx: &mut Tx,
     quotas: Quotas,
-    before: (Wish, Phase),
+    was_promised: bool,
     container: &Container,
 ) -> Result<()> {
-    let is_more =
-        !is_promised(before.0, before.1) && is_promised(container.wish, container.status.phase);
+    let is_more = !was_promised && is_promised(container);
     if is_more && !container.prespawn {
         check(tx, quotas, Counted::RunningContainers, container.owner).await?;
     }
@@ -193,12 +192,12 @@ pub(crate) async fn check_promise(
 }
 
 /// Whether memory and processors are kept for a container that stands so; the same as [`push_count`] asks for.
-fn is_promised(wish: Wish, phase: Phase) -> bool {
-    let wanted = match wish {
+pub(crate) fn is_promised(container: &Container) -> bool {
+    let wanted = match container.wish {
         Wish::Running | Wish::Paused => true,
         Wish::Stopped | Wish::ForceStopped | Wish::Deleted => false,
     };
-    let alive = match phase {
+    let alive = match container.status.phase {
         Phase::Creating
         | Phase::Copying
         | Phase::Claiming
@@ -206,7 +205,9 @@ fn is_promised(wish: Wish, phase: Phase) -> bool {
         | Phase::Running
         | Phase::Paused
         | Phase::Stopping => true,
-        Phase::Stopped | Phase::Failed | Phase::Deleting => false,
+        // Between the two halves of a restart.
+        Phase::Stopped => container.status.done_seq < container.wish_seq,
+        Phase::Failed | Phase::Deleting => false,
     };
     wanted && alive
 }
@@ -263,8 +264,9 @@ fn push_count(query: &mut sqlx::QueryBuilder<Db>, what: Counted, of: &[u8; 12]) 
         query.push(" AND wish IN (");
         words(query, &[Wish::Running.as_str(), Wish::Paused.as_str()]);
         query.push(" AND phase NOT IN (");
-        let phases = [Phase::Stopped, Phase::Failed, Phase::Deleting];
-        words(query, &phases.map(Phase::as_str));
+        words(query, &[Phase::Failed, Phase::Deleting].map(Phase::as_str));
+        query.push(" AND (done_seq < wish_seq OR phase <> ").push_bind(Phase::Stopped.as_str());
+        query.push(")");
     }
 }
 

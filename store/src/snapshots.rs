@@ -39,6 +39,10 @@ pub struct SnapshotMax {
     pub owner: u32,
 }
 
+/// Those that are made or fetched are left out: otherwise they could take the places of all others.
+const ENDED: &str = "SELECT id FROM snapshots s WHERE expires_at_ms <= $1 AND is_ready \
+                     AND NOT EXISTS (SELECT 1 FROM snapshots o WHERE o.origin = s.data) LIMIT $2";
+
 impl Store {
     /// Adds a snapshot that is to be made, of a container that exists; its container comes into the
     /// feed.
@@ -265,15 +269,14 @@ impl Store {
         .await
     }
 
-    /// Some of the snapshots whose time is over.
+    /// Some of the snapshots whose time is over and that nobody is waiting for.
     pub async fn ended_snapshots(&self, now_ms: i64) -> Result<Vec<SnapshotId>> {
-        let rows: Vec<Row> =
-            sqlx::query("SELECT id FROM snapshots WHERE expires_at_ms <= $1 LIMIT $2")
-                .bind(now_ms)
-                .bind(AT_ONCE)
-                .fetch_all(self.readers())
-                .await
-                .map_err(failed)?;
+        let rows: Vec<Row> = sqlx::query(ENDED)
+            .bind(now_ms)
+            .bind(AT_ONCE)
+            .fetch_all(self.readers())
+            .await
+            .map_err(failed)?;
         rows.iter().map(|row| columns::id(row, "id")).collect()
     }
 
@@ -367,14 +370,14 @@ impl Store {
                     note_use(tx, used, now_ms).await?;
                 }
                 let from = container.status.phase;
-                let before = (container.wish, from);
+                let was_promised = quotas::is_promised(&container);
                 container.wish = wish;
                 container.wish_seq += 1;
                 container.status.phase = phase;
                 container.status.why = None;
                 container.status.fill = Some(Fill { source, is_new: false });
                 container.updated_at_ms = now_ms;
-                quotas::check_promise(tx, quotas, before, &container).await?;
+                quotas::check_promise(tx, quotas, was_promised, &container).await?;
                 containers::save_state(tx, &mut container).await?;
                 if from != phase {
                     containers::log(tx, &container, Some(from), &triggered_by).await?;

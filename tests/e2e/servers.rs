@@ -3,7 +3,7 @@
 use std::{process::Command, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use gantry_tests::{Container, Gantry, Options, walk};
+use gantry_tests::{Container, Gantry, Options, wait_until, walk};
 use serde_json::Value;
 
 use crate::incus::socket;
@@ -51,9 +51,12 @@ fn moves_over(gantry: &Gantry, here: &Container) -> Result<()> {
     let moved = Container { project: here.project.clone(), id };
     gantry.wait_200(&url(gantry, &moved, "lxc"), SOON)?;
     ensure!(read(gantry, &moved)? == "now", "the copy has other files");
-    let output =
-        gantry.cli(&["-y", "snapshots", "restore", "-c", &moved.id, "--name", "kept", "--wait"])?;
-    ensure!(output.status.success(), "{made} {}", String::from_utf8_lossy(&output.stderr));
+    let restore = ["-y", "snapshots", "restore", "-c", &moved.id, "--name", "kept", "--wait"];
+    // It comes when the copy runs.
+    wait_until("its snapshot is there", SOON, || {
+        gantry.cli(&restore).is_ok_and(|output| output.status.success())
+    })
+    .with_context(|| made.to_string())?;
     gantry.wait_200(&url(gantry, &moved, "lxc"), SOON)?;
     ensure!(read(gantry, &moved)? == "kept", "its snapshot has other files");
     write(gantry, here, "newer")?;

@@ -71,12 +71,14 @@ fn forbidden(why: &Forbidden, when: When) -> &'static str {
         Forbidden::WrongRealm(_)
         | Forbidden::RealmConflict(_)
         | Forbidden::OffRealm
-        | Forbidden::RealmsFixed => "REALM_FORBIDDEN",
+        | Forbidden::RealmsFixed
+        | Forbidden::MemoryOfRealms => "REALM_FORBIDDEN",
         Forbidden::Address => "IP_NOT_ALLOWED",
         Forbidden::Leaf(_)
         | Forbidden::SessionOnly
         | Forbidden::AdminOnly
         | Forbidden::PasswordAlone
+        | Forbidden::OwnFactor
         | Forbidden::Level(_)
         | Forbidden::OwnerOnly(_)
         | Forbidden::VaultAccess

@@ -15,7 +15,7 @@ use crate::{
     Patch,
     actor::Actor,
     controller::{CAS_ATTEMPTS, Controller},
-    error::{During, Error, Result, Subject, Thing},
+    error::{During, Error, Forbidden, Result, Subject, Thing},
     permissions::Leaf,
     projects::ok,
 };
@@ -157,6 +157,11 @@ fn check_immutable(container: &Container, change: &ContainerChange) -> Result<()
 fn check_change(actor: &Actor, container: &Container, new: &ContainerSpec) -> Result<()> {
     let old = &container.spec;
     actor.may_change_realms(&old.realms, &new.realms)?;
+    let shares_more =
+        new.ramdisk_scope == RamdiskScope::Project && old.ramdisk_scope != new.ramdisk_scope;
+    if shares_more && actor.is_realm_restricted() {
+        return Err(Forbidden::MemoryOfRealms.into());
+    }
     if new.ai && !old.ai {
         actor.require(Leaf::FeatureAi)?;
     }

@@ -231,12 +231,14 @@ impl Forbidden {
         match self {
             Self::RealmConflict(_) => Some(Subject::RealmId),
             Self::RealmsFixed => Some(Subject::RealmIds),
+            Self::MemoryOfRealms => Some(Subject::RamdiskScope),
             Self::Kvm(_) => Some(Subject::Kvm),
             Self::Wider(what) => Some(*what),
             Self::Leaf(_)
             | Self::SessionOnly
             | Self::AdminOnly
             | Self::PasswordAlone
+            | Self::OwnFactor
             | Self::RealmRequired
             | Self::WrongRealm(_)
             | Self::OffRealm

@@ -168,7 +168,7 @@ impl Pass<'_> {
                 Err(error) => return Ok(self.failed("looking at the container", &error)),
             };
             let step = Step::next(&container, observed.as_ref(), self.shared.runtime.boot_id());
-            let snapshot = self.shared.store.unfinished_snapshot(self.id).await?;
+            let snapshot = self.due_snapshot(step).await?;
             let runs = observed.as_ref().is_some_and(runs);
             // What runs ends at once; the snapshot may take minutes.
             let kills = step == Step::Delete && snapshot.is_some() && runs;

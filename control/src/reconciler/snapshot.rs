@@ -3,7 +3,10 @@
 use gantry_model::Chain;
 use gantry_store::Snapshot;
 
-use super::pass::{Ending, Pass, Trouble};
+use super::{
+    decide::Step,
+    pass::{Ending, Pass, Trouble},
+};
 
 impl Pass<'_> {
     /// Makes a snapshot and notes that it is there; `None` when the pass goes on, also because somebody
@@ -59,6 +62,40 @@ impl Pass<'_> {
             return Ok(Some(Ending::Failed));
         }
         self.give_up(snapshot).await
+    }
+
+    /// The snapshot that is to be made before this step. One that is fetched from another server waits until
+    /// nothing else is left to do: there may be many, and the container's own files come first. With the
+    /// container go those that are not there yet.
+    pub(super) async fn due_snapshot(
+        &self,
+        step: Step,
+    ) -> Result<Option<Snapshot>, gantry_store::Error> {
+        let store = &self.shared.store;
+        while let Some(snapshot) = store.unfinished_snapshot(self.id).await? {
+            if store.origin_of_snapshot(snapshot.id).await?.is_none() {
+                return Ok(Some(snapshot));
+            }
+            match step {
+                Step::Nothing => return Ok(Some(snapshot)),
+                Step::Delete => {}
+                Step::Create
+                | Step::Copy(_)
+                | Step::Refill(_)
+                | Step::Start
+                | Step::Stop(_)
+                | Step::Adopt
+                | Step::Pause
+                | Step::Resume
+                | Step::Sweep
+                | Step::Record(_) => return Ok(None),
+            }
+            match store.remove_snapshot(snapshot.id, true, self.shared.clock.now_ms()).await {
+                Ok(()) | Err(gantry_store::Error::NotFound) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
     }
 
     async fn give_up(

@@ -220,9 +220,17 @@ async fn a_copy_on_another_server_has_the_files_and_snapshots_of_its_source() {
     assert_eq!(read(&two.first.runtime, source).await, "now", "its source stays");
     assert_eq!(ids(&two.second.runtime).await, [copy]);
 
-    let theirs = control.snapshots_of(actor, copy).await.unwrap().snapshots;
-    let [theirs] = &theirs[..] else { panic!("{theirs:?}") };
-    assert_eq!((theirs.name.as_str(), theirs.is_ready), ("kept", true));
+    // They come when it runs.
+    let mut head = bench.store.head();
+    let theirs = loop {
+        let theirs = control.snapshots_of(actor, copy).await.unwrap().snapshots;
+        let [theirs] = &theirs[..] else { panic!("{theirs:?}") };
+        if theirs.is_ready {
+            break theirs.clone();
+        }
+        tokio::time::timeout(PATIENCE, head.changed()).await.unwrap().unwrap();
+    };
+    assert_eq!(theirs.name, "kept");
     assert_eq!((theirs.server, theirs.bytes), (two.second.server.id, kept.bytes));
     assert_ne!(theirs.data, kept.data);
     let restored = control.restore_snapshot(actor, copy, "kept", Some(PATIENCE)).await.unwrap();
@@ -268,6 +276,30 @@ async fn a_snapshot_is_copied_to_another_server_also_when_its_container_is_gone(
     let back = control.copy_container(actor, copy, new).await.unwrap().record.id;
     bench.reach(back, Condition::Running).await;
     assert_eq!(read(&two.first.runtime, back).await, "kept");
+}
+
+/// What is not there yet is not waited for, and nothing of it stays: its origin is free.
+#[tokio::test]
+async fn a_copy_is_deleted_before_its_snapshots_have_come() {
+    let mut two = Two::new().await;
+    let project = two.bench.project().await;
+    let source = two.bench.running_container(&project).await.record.id;
+    let new = NewSnapshot { alias: Some("kept".to_owned()), expiry_days: None };
+    two.bench.control.create_snapshot(&two.bench.actor, source, new).await.unwrap();
+    two.bench.shut_down().await;
+    let new = to(&two, project.id);
+    let bench = &mut two.bench;
+    let copy = bench.control.copy_container(&bench.actor, source, new).await.unwrap().record.id;
+    bench.control.delete_container(&bench.actor, copy).await.unwrap();
+    let busy = bench.control.delete_snapshot(&bench.actor, source, "kept").await;
+    assert!(busy.is_err(), "it is wanted: {busy:?}");
+    bench.reconcile(quick());
+    let mut head = bench.store.head();
+    while bench.store.container(copy).await.unwrap().is_some() {
+        tokio::time::timeout(PATIENCE, head.changed()).await.unwrap().unwrap();
+    }
+    bench.control.delete_snapshot(&bench.actor, source, "kept").await.unwrap();
+    assert_eq!(two.second.runtime.snapshots().await.unwrap(), []);
 }
 
 #[tokio::test]

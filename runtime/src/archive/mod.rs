@@ -141,6 +141,6 @@ fn is_kept(name: &[u8]) -> bool {
     name.starts_with(b"user.") || [CAPABILITY, ACCESS, DEFAULT].contains(&name)
 }
 
-fn invalid(text: impl Into<String>) -> io::Error {
+pub(crate) fn invalid(text: impl Into<String>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, text.into())
 }

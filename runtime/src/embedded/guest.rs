@@ -33,6 +33,7 @@ const INITS: [&str; 4] = ["/sbin/init", "/usr/sbin/init", "/etc/init", "/bin/sh"
 pub(crate) struct Guest {
     root: OwnedFd,
     owner: Owner,
+    resolve: ResolveFlags,
 }
 
 /// Whose the files of a container's root user are on the host.
@@ -60,9 +61,16 @@ impl Guest {
         Ok(Self::at(root, Owner { user: owner, group: owner }))
     }
 
-    /// The file system below a directory that is open.
-    pub(crate) fn at(root: OwnedFd, owner: Owner) -> Self {
-        Self { root, owner }
+    fn at(root: OwnedFd, owner: Owner) -> Self {
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        Self { root, owner, resolve }
+    }
+
+    /// The file system below the root of a container that runs. What it has mounted in there (a device of its
+    /// own, a file system that never answers) is not looked into.
+    pub(crate) fn of_running(root: OwnedFd, owner: Owner) -> Self {
+        let guest = Self::at(root, owner);
+        Self { resolve: guest.resolve | ResolveFlags::NO_XDEV, ..guest }
     }
 
     /// The program to start.
@@ -180,7 +188,8 @@ impl Guest {
     /// What a regular file holds; `None` if there is none, or something else. An error if that cannot be
     /// had as a whole, so that nobody writes a part of it back.
     fn read(&self, path: &str) -> io::Result<Option<Vec<u8>>> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        // A terminal must not become ours.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
         let file = match self.resolve(path, flags) {
             Ok(file) => file,
             Err(error) => {
@@ -207,9 +216,8 @@ impl Guest {
 
     /// Opens a path as the container would see it.
     fn resolve(&self, path: &str, flags: OFlags) -> io::Result<OwnedFd> {
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
         let flags = flags | OFlags::CLOEXEC;
-        Ok(rustix::fs::openat2(&self.root, path, flags, Mode::empty(), resolve)?)
+        Ok(rustix::fs::openat2(&self.root, path, flags, Mode::empty(), self.resolve)?)
     }
 }
 

@@ -1,7 +1,12 @@
 //! Writing into containers that run, past Incus: its file calls begin with a process of their own each
 //! time that none was made for ten seconds, which takes longer than all else of a claim.
 
-use std::io;
+use std::{
+    collections::HashSet,
+    io,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use gantry_model::ContainerId;
 use rustix::{
@@ -15,25 +20,55 @@ use crate::{
     shares::inside::Process,
 };
 
+/// How long a container may keep us: its root may be a file system of its own making.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The containers that are being written into.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Writers(Arc<Mutex<HashSet<ContainerId>>>);
+
+/// Notes the end of a write, however it ends.
+struct Writing(Writers, ContainerId);
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
+    }
+}
+
+impl Writers {
+    /// One at a time: what never answers has one thread of ours, and not one for each attempt.
+    fn begin(&self, id: ContainerId) -> io::Result<Writing> {
+        if self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id) {
+            return Ok(Writing(self.clone(), id));
+        }
+        Err(io::Error::new(io::ErrorKind::ResourceBusy, "its file system does not answer"))
+    }
+}
+
 /// Has `write` write into the container whose init is the process `pid`.
 ///
 /// That happens on a thread of its own, which ends afterwards and is nobody but the container's root user:
 /// files that it makes are that user's, whichever way Incus maps owners, and what a container does to
 /// paths meanwhile reaches nothing that its root user may not.
 pub(super) async fn write(
+    writers: &Writers,
     pid: u32,
     id: ContainerId,
     write: impl FnOnce(&Guest) + Send + 'static,
 ) -> io::Result<()> {
+    let writing = writers.begin(id)?;
     let (done, result) = oneshot::channel();
     std::thread::Builder::new().name("gantry-inside".to_owned()).spawn(move || {
+        let _writing = writing;
         let written = enter(pid, id).map(|guest| write(&guest));
         // Nobody waits any more when the caller was dropped.
         if done.send(written).is_err() {
             tracing::debug!(container = %id, "wrote into it what nobody waited for");
         }
     })?;
-    result.await.map_err(io::Error::other)?
+    let result = tokio::time::timeout(TIMEOUT, result).await;
+    result.map_err(io::Error::other)?.map_err(io::Error::other)?
 }
 
 fn enter(pid: u32, id: ContainerId) -> io::Result<Guest> {
@@ -46,7 +81,7 @@ fn enter(pid: u32, id: ContainerId) -> io::Result<Guest> {
     set_thread_groups(&[])?;
     set_thread_res_gid(group, group, group)?;
     set_thread_res_uid(user, user, user)?;
-    Ok(Guest::at(root, owner))
+    Ok(Guest::of_running(root, owner))
 }
 
 /// Which of the host's ids is the container's 0, by a map of ids as in `/proc`.

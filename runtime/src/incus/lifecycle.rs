@@ -57,6 +57,8 @@ pub(super) struct Inner {
     pub(super) boot_id: String,
     pub(super) exits: broadcast::Sender<ContainerId>,
     pub(super) known: Known,
+    /// Those that are written into.
+    pub(super) writers: inside::Writers,
     /// Those that are frozen while they are copied.
     pub(super) held: Held,
     /// What containers see of each other.
@@ -261,7 +263,7 @@ impl Inner {
         let Some(mut config) = instance::environment(&instance.config, env) else { return Ok(()) };
         let Some(pid) = self.pid(id).await? else { return Ok(()) };
         let own = env.clone();
-        inside::write(pid, id, move |guest| guest.set_environment(id, &own))
+        inside::write(&self.writers, pid, id, move |guest| guest.set_environment(id, &own))
             .await
             .map_err(|error| Error::failed(WHAT, error))?;
         // What is written in is not what the last start wrote any more.
@@ -280,9 +282,11 @@ impl Inner {
         let failed = |error| Error::failed(WHAT, error);
         hostname::set(format!("/proc/{pid}/ns/uts"), hostname.to_owned()).await.map_err(failed)?;
         let hostname = hostname.to_owned();
-        inside::write(pid, id, move |guest| guest.set_hostname(id, &hostname, address))
-            .await
-            .map_err(failed)
+        inside::write(&self.writers, pid, id, move |guest| {
+            guest.set_hostname(id, &hostname, address);
+        })
+        .await
+        .map_err(failed)
     }
 
     /// The number of the init of a container that runs, or is frozen.

@@ -100,6 +100,7 @@ impl Incus {
             boot_id: boot_id.trim().to_owned(),
             exits: broadcast::channel(EXITS_MAX).0,
             known: Known::default(),
+            writers: inside::Writers::default(),
             held: Held::default(),
             shares: Shares::open(&config.dir)
                 .map_err(|error| Error::failed("setting up shares", error))?,

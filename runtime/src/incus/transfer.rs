@@ -24,7 +24,9 @@ use super::{
 };
 use crate::{
     Archive, Error, Order, Result, SnapshotInfo, Source,
-    archive::{Blocking, MOUNTED, Notes, Reader, Tree, Writer, forgetful, pack, pipe},
+    archive::{
+        Blocking, Kind, MOUNTED, Notes, Reader, Tree, Writer, forgetful, invalid, pack, pipe,
+    },
     tree::open_dir,
 };
 
@@ -254,10 +256,11 @@ impl Inner {
     ) -> Result<()> {
         const WHAT: &str = "replacing the container's files";
         let old: Instance = self.origin(Source::Container(id)).await?;
-        self.stop(id, Duration::ZERO).await?;
         let (fresh, config, devices) = self.prepare_refill(id, &old, WHAT).await?;
         let made = self.make_of(image, &fresh, (config, devices)).await;
         made.map_err(|fault| fault.during(WHAT))?;
+        // It runs until its new files are all there.
+        self.stop(id, Duration::ZERO).await?;
         self.finish_refill(id, &old, WHAT).await
     }
 
@@ -292,9 +295,19 @@ fn repack(input: impl io::Read, output: impl io::Write, metadata: &str) -> io::R
     let mut reader = Reader::new(io::BufReader::with_capacity(PIECE_BYTES, input));
     let mut writer = Writer::new(output, FILES);
     writer.add_beside(METADATA, metadata.as_bytes())?;
+    // One root, which is a directory: a link in its place would lead whoever unpacks the image, or opens
+    // files of what was made of it, out of it.
+    let mut is_first = true;
     while let Some(mut head) = reader.next()? {
+        if head.path.is_empty() != is_first || (is_first && head.kind != Kind::Directory) {
+            return Err(invalid("its first entry must be the root directory, and no other"));
+        }
+        is_first = false;
         forgetful(&mut head);
         writer.add(&head, &mut reader)?;
+    }
+    if is_first {
+        return Err(invalid("it is empty"));
     }
     writer.finish()?.flush()
 }
