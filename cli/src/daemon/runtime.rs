@@ -131,7 +131,7 @@ impl Place<'_> {
         settings.network = self.network()?;
         let opened = Incus::open(settings).await;
         opened.with_context(|| {
-            format!("cannot open Incus, which the configuration chooses for server {}", self.name)
+            format!("cannot open Incus, which runtime.kind chooses for server {}", self.name)
         })
     }
 
