@@ -1,0 +1,106 @@
+//! Messages with descriptors over a `SOCK_SEQPACKET` socket.
+
+use std::{
+    io::{self, IoSlice, IoSliceMut},
+    mem::MaybeUninit,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
+
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+};
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::io::{Interest, unix::AsyncFd};
+
+use crate::protocol::{DESCRIPTORS_MAX, MESSAGE_LEN_MAX};
+
+/// Why a message could not be carried. All of it ends the connection.
+#[derive(Debug, thiserror::Error)]
+pub enum WireError {
+    /// The other side has gone.
+    #[error("the other side has gone")]
+    Closed,
+    /// It is no message of this protocol.
+    #[error("a message that is none of this protocol: {0}")]
+    Malformed(&'static str),
+    /// The socket failed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// One end of a connection. Both methods are cancel-safe, and may be called at the same time.
+#[derive(Debug)]
+pub struct Wire(AsyncFd<OwnedFd>);
+
+impl Wire {
+    /// Takes a connected `SOCK_SEQPACKET` socket; it is made non-blocking. Needs a tokio runtime.
+    pub fn new(socket: OwnedFd) -> io::Result<Self> {
+        rustix::io::ioctl_fionbio(&socket, true)?;
+        AsyncFd::register_with_interest(socket, Interest::READABLE | Interest::WRITABLE).map(Self)
+    }
+
+    /// Sends a message and copies of descriptors along with it.
+    pub async fn send(
+        &self,
+        message: &impl Serialize,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> Result<(), WireError> {
+        let octets = postcard::to_stdvec(message)
+            .map_err(|_error| WireError::Malformed("it cannot be written"))?;
+        if octets.len() > MESSAGE_LEN_MAX || descriptors.len() > DESCRIPTORS_MAX {
+            return Err(WireError::Malformed("it is too long"));
+        }
+        let send = |socket: &OwnedFd| send_one(socket.as_fd(), &octets, descriptors);
+        self.0.async_io(Interest::WRITABLE, send).await.map_err(|error| match error.kind() {
+            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => WireError::Closed,
+            _ => error.into(),
+        })
+    }
+
+    /// Receives the next message with its descriptors, which are not inherited by processes started here.
+    pub async fn receive<T: DeserializeOwned>(&self) -> Result<(T, Vec<OwnedFd>), WireError> {
+        let (octets, descriptors) =
+            self.0.async_io(Interest::READABLE, |socket| receive_one(socket.as_fd())).await?;
+        if octets.is_empty() {
+            return Err(WireError::Closed);
+        }
+        match postcard::take_from_bytes(&octets) {
+            Ok((message, [])) => Ok((message, descriptors)),
+            Ok(_) => Err(WireError::Malformed("something follows it")),
+            Err(_) => Err(WireError::Malformed("it cannot be read")),
+        }
+    }
+}
+
+fn send_one(socket: BorrowedFd<'_>, octets: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
+    let mut along = SendAncillaryBuffer::new(&mut space);
+    if !fds.is_empty() && !along.push(SendAncillaryMessage::ScmRights(fds)) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    // A packet is sent whole or not at all.
+    sendmsg(socket, &[IoSlice::new(octets)], &mut along, SendFlags::NOSIGNAL)?;
+    Ok(())
+}
+
+fn receive_one(socket: BorrowedFd<'_>) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
+    let mut octets = vec![0; MESSAGE_LEN_MAX + 1];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
+    let mut along = RecvAncillaryBuffer::new(&mut space);
+    let flags = RecvFlags::CMSG_CLOEXEC;
+    let got = recvmsg(socket, &mut [IoSliceMut::new(&mut octets)], &mut along, flags)?;
+    let mut descriptors = Vec::new();
+    for message in along.drain() {
+        if let RecvAncillaryMessage::ScmRights(fds) = message {
+            descriptors.extend(fds);
+        }
+    }
+    if got.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) || got.bytes > MESSAGE_LEN_MAX
+    {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "a message is too long"));
+    }
+    octets.truncate(got.bytes);
+    octets.shrink_to_fit();
+    Ok((octets, descriptors))
+}

@@ -1,0 +1,1 @@
+//! Public-key login to a container.
