@@ -35,9 +35,13 @@ pub struct Wire(AsyncFd<OwnedFd>);
 
 impl Wire {
     /// Takes a connected `SOCK_SEQPACKET` socket; it is made non-blocking. Needs a tokio runtime.
+    #[expect(
+        deprecated,
+        reason = "the replacement is unsafe, for types whose descriptor may change; this one's cannot"
+    )]
     pub fn new(socket: OwnedFd) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&socket, true)?;
-        AsyncFd::register_with_interest(socket, Interest::READABLE | Interest::WRITABLE).map(Self)
+        AsyncFd::with_interest(socket, Interest::READABLE | Interest::WRITABLE).map(Self)
     }
 
     /// Sends a message and copies of descriptors along with it.
@@ -46,15 +50,16 @@ impl Wire {
         message: &impl Serialize,
         descriptors: &[BorrowedFd<'_>],
     ) -> Result<(), WireError> {
+        use io::ErrorKind::{BrokenPipe, ConnectionReset};
         let octets = postcard::to_stdvec(message)
             .map_err(|_error| WireError::Malformed("it cannot be written"))?;
         if octets.len() > MESSAGE_LEN_MAX || descriptors.len() > DESCRIPTORS_MAX {
             return Err(WireError::Malformed("it is too long"));
         }
         let send = |socket: &OwnedFd| send_one(socket.as_fd(), &octets, descriptors);
-        self.0.async_io(Interest::WRITABLE, send).await.map_err(|error| match error.kind() {
-            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => WireError::Closed,
-            _ => error.into(),
+        self.0.async_io(Interest::WRITABLE, send).await.map_err(|error| {
+            let gone = matches!(error.kind(), BrokenPipe | ConnectionReset);
+            if gone { WireError::Closed } else { error.into() }
         })
     }
 
