@@ -70,7 +70,9 @@ impl Source {
                 Self::Stream(stream) => stream.try_read_buf(buffer),
             };
             match read {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => *buffer = BytesMut::new(),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    *buffer = BytesMut::new()
+                }
                 read => return read,
             }
         }
@@ -226,7 +228,9 @@ impl Session {
         let feeding = self.lane.closed.child_token();
         let _stop = feeding.clone().drop_guard();
         let sink = streams.sink;
-        tokio::spawn(feeding.run_until_cancelled_owned(async move { carry_in(&inlet, sink).await }));
+        tokio::spawn(
+            feeding.run_until_cancelled_owned(async move { carry_in(&inlet, sink).await }),
+        );
         let (conn, write) = (Arc::clone(&self.conn), Arc::clone(&self.write));
         let output = async move {
             let out = carry_out(&conn, &write, streams.out, None);
@@ -283,7 +287,13 @@ impl Session {
             Some(Exit::Status(status)) => self.write.exit_status(status.into()).await.is_ok(),
             Some(Exit::Signal(name, dumped)) => {
                 let (id, signal) = (self.write.id(), signal(name));
-                let told = self.handle.exit_signal_request(id, signal, dumped, String::new(), String::new());
+                let told = self.handle.exit_signal_request(
+                    id,
+                    signal,
+                    dumped,
+                    String::new(),
+                    String::new(),
+                );
                 told.await.is_ok()
             }
             None => self.write.exit_status(255).await.is_ok(),

@@ -192,7 +192,8 @@ impl Conn {
         let conn = Arc::clone(self);
         tokio::spawn(async move {
             if let Some(handle) = handle {
-                let farewell = handle.disconnect(Disconnect::ByApplication, why.to_owned(), String::new());
+                let farewell =
+                    handle.disconnect(Disconnect::ByApplication, why.to_owned(), String::new());
                 // The word waits in a queue; it goes out before the connection closes, or not at all.
                 let said = tokio::time::timeout(FAREWELL, async {
                     if farewell.await.is_ok() {

@@ -147,7 +147,9 @@ impl Flow {
         of_it.heard = now;
         of_it.asleep = false;
         let pause = match of_it.full_since {
-            Some(since) if len <= PING => (now.saturating_duration_since(since) / 16).min(PAUSE_MAX),
+            Some(since) if len <= PING => {
+                (now.saturating_duration_since(since) / 16).min(PAUSE_MAX)
+            }
             Some(_) | None => Duration::ZERO,
         };
         Ok(pause)
@@ -160,8 +162,8 @@ impl Flow {
                 continue;
             }
             some_are_full = true;
-            let is_live = channel.window > PING
-                && now.saturating_duration_since(channel.heard) < QUIET;
+            let is_live =
+                channel.window > PING && now.saturating_duration_since(channel.heard) < QUIET;
             if is_live || channel.held.load(Ordering::Relaxed) > CAP {
                 return PING;
             }

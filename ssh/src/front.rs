@@ -15,7 +15,7 @@ use std::{
 use gantry_model::ContainerId;
 use russh::{
     MethodKind, MethodSet, Preferred, SshId, cipher, compression, kex,
-    keys::PrivateKey,
+    keys::{PrivateKey, ssh_key::private::Ed25519Keypair},
     mac,
     server::{Config, Handle, run_stream},
 };
@@ -159,12 +159,14 @@ pub struct Front {
     shared: Arc<Shared>,
     config: Arc<Config>,
     gate: Arc<Gate>,
+    host_key: String,
 }
 
 impl Front {
-    /// A front with these host keys.
+    /// A front whose host key (ed25519) is made from these octets, which nobody else may know and which
+    /// stay the same, since clients remember the key.
     pub fn new(
-        keys: Vec<PrivateKey>,
+        seed: &[u8; 32],
         doors: Arc<dyn Doors>,
         ways: Arc<dyn Ways>,
         shutdown: &CancellationToken,
@@ -177,11 +179,18 @@ impl Front {
             metrics: Metrics::default(),
             shutdown: shutdown.child_token(),
         };
+        let key = PrivateKey::from(Ed25519Keypair::from_seed(seed));
         Self {
+            host_key: key.public_key().to_openssh().unwrap_or_default(),
             shared: Arc::new(shared),
-            config: Arc::new(config(keys)),
+            config: Arc::new(config(key)),
             gate: Arc::default(),
         }
+    }
+
+    /// Its host key, as in a file `known_hosts` after the name.
+    pub fn host_key(&self) -> &str {
+        &self.host_key
     }
 
     /// Its counts.
@@ -279,13 +288,13 @@ fn prepare(stream: &TcpStream) -> io::Result<SocketAddr> {
     stream.local_addr()
 }
 
-fn config(keys: Vec<PrivateKey>) -> Config {
+fn config(key: PrivateKey) -> Config {
     Config {
         server_id: SshId::Standard(Cow::Borrowed("SSH-2.0-Gantry")),
         methods: MethodSet::from(&[MethodKind::PublicKey][..]),
         auth_rejection_time: REJECTION,
         auth_rejection_time_initial: Some(Duration::ZERO),
-        keys,
+        keys: vec![key],
         window_size: WINDOW,
         maximum_packet_size: 32 << 10,
         event_buffer_size: 100,

@@ -75,11 +75,8 @@ impl Gate {
             // Whoever's bucket is full again is as good as unknown.
             inner.sources.retain(|_, source| source.waiting > 0 || source.refill(now) < BURST);
         }
-        let source = inner.sources.entry(key).or_insert(Source {
-            waiting: 0,
-            tokens: BURST,
-            seen: now,
-        });
+        let source =
+            inner.sources.entry(key).or_insert(Source { waiting: 0, tokens: BURST, seen: now });
         source.tokens = source.refill(now);
         source.seen = now;
         if source.waiting >= OF_ONE_MAX || source.tokens < 1.0 {

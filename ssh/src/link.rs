@@ -152,7 +152,9 @@ impl Link {
             let all = self.told.lock().unwrap_or_else(PoisonError::into_inner);
             // Of what has ended here, the last words may still come.
             if let Some(sender) = all.get(&id)
-                && sender.try_send(told).is_err_and(|error| matches!(error, mpsc::error::TrySendError::Full(_)))
+                && sender
+                    .try_send(told)
+                    .is_err_and(|error| matches!(error, mpsc::error::TrySendError::Full(_)))
             {
                 return Err(WireError::Malformed("it tells more than is asked for"));
             }
@@ -204,13 +206,19 @@ type Place = tokio::sync::Mutex<Option<Arc<Link>>>;
 
 impl Links {
     /// The link to a container's helper; whoever comes while it is being made waits for that.
-    pub(crate) async fn get(&self, container: ContainerId, ways: &dyn Ways) -> Result<Arc<Link>, NoWay> {
+    pub(crate) async fn get(
+        &self,
+        container: ContainerId,
+        ways: &dyn Ways,
+    ) -> Result<Arc<Link>, NoWay> {
         let place = {
             let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             // Those of containers that nobody is in any more.
             places.retain(|_, place| {
                 Arc::strong_count(place) > 1
-                    || place.try_lock().map_or(true, |link| link.as_ref().is_some_and(|link| link.is_alive()))
+                    || place
+                        .try_lock()
+                        .map_or(true, |link| link.as_ref().is_some_and(|link| link.is_alive()))
             });
             Arc::clone(places.entry(container).or_default())
         };

@@ -14,13 +14,17 @@ use gantry_session::protocol::{Process, Run, Size, Target, Terminal, ToHelper};
 use russh::{
     Channel, ChannelId, ChannelOpenFailure, Pty, Sig,
     keys::{Algorithm, PublicKey, PublicKeyBase64 as _},
-    server::{Auth, ChannelOpenHandle, Handle, Handler, Msg, PublicKeyOffer, Session, VerifiedPublicKey},
+    server::{
+        Auth, ChannelOpenHandle, Handle, Handler, Msg, PublicKeyOffer, Session, VerifiedPublicKey,
+    },
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    channel::{self, Control, Write, carry_accepted, open_failure, relay, signal_name, stream_pair},
+    channel::{
+        self, Control, Write, carry_accepted, open_failure, relay, signal_name, stream_pair,
+    },
     conn::{Admitted, Conn},
     doors::Door,
     link::{Ticket, Told},
@@ -210,7 +214,8 @@ async fn begin_connection(
     user: String,
 ) -> Result<(Ticket, tokio::net::UnixStream), ChannelOpenFailure> {
     let link = conn.enter().await.map_err(|_shut| ChannelOpenFailure::ConnectFailed)?;
-    let (ours, theirs) = stream_pair().map_err(|_none_left| ChannelOpenFailure::ResourceShortage)?;
+    let (ours, theirs) =
+        stream_pair().map_err(|_none_left| ChannelOpenFailure::ResourceShortage)?;
     let mut ticket = link.begin(|id| ToHelper::Connect { id, target, user }, vec![theirs]);
     match ticket.told().await {
         Some(Told::Started) => Ok((ticket, ours)),
@@ -269,7 +274,10 @@ fn size(columns: u32, rows: u32, width: u32, height: u32) -> Size {
 
 /// Whether a client may set a variable: what sshd of Debian accepts, and what terminals say of themselves.
 fn is_welcome(name: &str) -> bool {
-    name == "LANG" || name == "COLORTERM" || name.starts_with("LC_") || name.starts_with("TERM_PROGRAM")
+    name == "LANG"
+        || name == "COLORTERM"
+        || name.starts_with("LC_")
+        || name.starts_with("TERM_PROGRAM")
 }
 
 impl Handler for Callbacks {
@@ -446,7 +454,8 @@ impl Handler for Callbacks {
     ) -> Result<(), SessionError> {
         let prepared = self.channels.get_mut(&channel).filter(|_| is_welcome(name));
         let Some(prepared) = prepared.filter(|prepared| {
-            let len: usize = prepared.env.iter().map(|(name, value)| name.len() + value.len()).sum();
+            let len: usize =
+                prepared.env.iter().map(|(name, value)| name.len() + value.len()).sum();
             len + name.len() + value.len() <= ENV_LEN_MAX && !value.contains('\0')
         }) else {
             return Ok(session.channel_failure(channel)?);
@@ -521,7 +530,8 @@ impl Handler for Callbacks {
         session: &mut Session,
     ) -> Result<bool, SessionError> {
         let Some(number) = port(*wanted) else { return Ok(false) };
-        let listening = self.listen(Target::Tcp(address.to_owned(), number), session.handle()).await;
+        let listening =
+            self.listen(Target::Tcp(address.to_owned(), number), session.handle()).await;
         Ok(match listening {
             Some(got) => {
                 *wanted = got.into();

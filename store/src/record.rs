@@ -7,7 +7,7 @@ use std::{fmt, net::IpAddr, sync::Arc};
 
 use gantry_model::{
     ContainerId, ContainerSpec, Generation, LogId, Phase, ProjectId, RealmId, ServerId, ServerName,
-    SnapshotId, TokenId, UserId, Wish, project::ProjectSpec,
+    SnapshotId, TokenId, UserId, Wish, project::ProjectSpec, ssh::KeyFingerprint,
 };
 
 pub use crate::edge_record::{
@@ -451,6 +451,8 @@ pub struct RouteRecord {
     pub server: ServerId,
     /// Whether hostnames lead to it; they do not while it waits in a warm pool.
     pub hoody_kit: bool,
+    /// The key that opens it by SSH; none while it waits in a warm pool.
+    pub ssh_key: Option<KeyFingerprint>,
     /// Where it stands.
     pub phase: Phase,
     /// Its address while it runs.
