@@ -16,6 +16,7 @@ mod clock;
 mod containers;
 mod controller;
 mod edge;
+mod entry;
 mod error;
 mod events;
 mod firewall;
@@ -65,6 +66,7 @@ pub use containers::{
     NewContainer, NewCopy,
 };
 pub use controller::{Controller, Deps, Limits};
+pub use entry::NoEntry;
 pub use error::{
     During, EdgeError, Error, FirewallError, Forbidden, RamdiskError, Result, SnapshotError,
     Subject, Thing, TwoFactorError, Unauthenticated, VaultError,

@@ -15,7 +15,7 @@ use russh::{ChannelId, Disconnect, server::Handle};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    doors::DoorState,
+    doors::{Door, DoorState},
     flow::{Flow, Overrun},
     front::Shared,
     inlet::Inlet,
@@ -26,11 +26,17 @@ use crate::{
 /// How long the farewell of a session that is ended may take.
 const FAREWELL: Duration = Duration::from_millis(500);
 
+/// How long the news of a container that was woken may take.
+const KNOWN: Duration = Duration::from_secs(10);
+
+fn gone() -> String {
+    "the container is gone".to_owned()
+}
+
 /// Who has logged in.
 #[derive(Clone, Debug)]
 pub(crate) struct Admitted {
     pub(crate) container: ContainerId,
-    pub(crate) generation: u64,
     pub(crate) key: KeyFingerprint,
     /// The account to be asked for inside.
     pub(crate) user: String,
@@ -50,6 +56,8 @@ pub(crate) struct Conn {
     /// Cancelled when the client has logged in.
     pub(crate) is_in: CancellationToken,
     pub(crate) admitted: OnceLock<Admitted>,
+    /// The start of the container that it has entered, once it has.
+    entered: OnceLock<u64>,
     pub(crate) received: AtomicU64,
     pub(crate) sent: AtomicU64,
     pub(crate) opened: AtomicU64,
@@ -83,6 +91,7 @@ impl Conn {
             began: Instant::now(),
             pause: Pause::default(),
             admitted: OnceLock::new(),
+            entered: OnceLock::new(),
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             opened: AtomicU64::new(0),
@@ -155,33 +164,57 @@ impl Conn {
 
     /// The link to the helper of its container; otherwise what to tell the user.
     pub(crate) async fn enter(&self) -> Result<Arc<Link>, String> {
-        let gone = || "the container is gone".to_owned();
         let admitted = self.admitted.get().ok_or_else(gone)?;
-        let door = self.shared.doors.find(&admitted.key).ok_or_else(gone)?;
-        if door.container != admitted.container {
-            return Err(gone());
+        let mut door = self.door(admitted)?;
+        let told =
+            |what: &dyn std::fmt::Display| format!("container {} {what}", admitted.container);
+        if door.state == DoorState::Asleep {
+            let woken = self.shared.ways.wake(door.container).await;
+            woken.map_err(|no_way| told(&no_way))?;
+            door = self.awake(admitted).await?;
         }
-        let told = |what: &dyn std::fmt::Display| format!("container {} {what}", door.container);
         match door.state {
             DoorState::Open => {}
-            DoorState::Asleep => {
-                let woken = self.shared.ways.wake(door.container).await;
-                woken.map_err(|no_way| told(&no_way))?;
-            }
+            DoorState::Asleep => return Err(told(&"does not wake")),
             DoorState::Shut(why) => return Err(told(&why)),
+        }
+        if *self.entered.get_or_init(|| door.generation) != door.generation {
+            return Err(gone());
         }
         self.shared.links.get(door.container, &*self.shared.ways).await.map_err(|no| told(&no))
     }
 
-    /// Whether it is still what it was admitted to.
+    fn door(&self, admitted: &Admitted) -> Result<Door, String> {
+        let door = self.shared.doors.find(&admitted.key);
+        door.filter(|door| door.container == admitted.container).ok_or_else(gone)
+    }
+
+    /// The door of a container that was woken, once it is known to be open.
+    async fn awake(&self, admitted: &Admitted) -> Result<Door, String> {
+        let mut changes = self.shared.doors.changes();
+        let opened = async {
+            loop {
+                changes.mark_unchanged();
+                let door = self.door(admitted)?;
+                if door.state == DoorState::Open || changes.changed().await.is_err() {
+                    return Ok(door);
+                }
+            }
+        };
+        match tokio::time::timeout(KNOWN, opened).await {
+            Ok(opened) => opened,
+            Err(_elapsed) => self.door(admitted),
+        }
+    }
+
+    /// Whether it may go on: its key opens the same container, and what it has entered runs on.
     pub(crate) fn is_welcome(&self) -> bool {
         let Some(admitted) = self.admitted.get() else { return true };
-        self.shared.doors.find(&admitted.key).is_some_and(|door| {
-            door.container == admitted.container
-                && door.generation == admitted.generation
-                && door.state == DoorState::Open
-                && self.shared.doors.admits(door.container, self.peer.ip())
-        })
+        let Ok(door) = self.door(admitted) else { return false };
+        let entered = self.entered.get();
+        self.shared.doors.admits(&admitted.key, self.peer.ip())
+            && entered
+                .is_none_or(|entered| *entered == door.generation && door.state == DoorState::Open)
     }
 
     /// Ends it: a word to the client, if that can be said, and then the cut. `false` if that was done before.

@@ -33,8 +33,8 @@ pub trait Doors: Send + Sync + 'static {
     /// The container that this key opens now. Takes no lock for long and does no I/O.
     fn find(&self, key: &KeyFingerprint) -> Option<Door>;
 
-    /// Whether its owner lets this address in by SSH.
-    fn admits(&self, container: ContainerId, address: IpAddr) -> bool;
+    /// Whether the owner of the container that this key opens lets this address in by SSH.
+    fn admits(&self, key: &KeyFingerprint, address: IpAddr) -> bool;
 
     /// Changes whenever an answer of the others may have.
     fn changes(&self) -> watch::Receiver<u64>;

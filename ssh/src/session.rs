@@ -85,16 +85,11 @@ impl Callbacks {
             None => (user, None),
         };
         if narrow.is_some_and(|wanted| wanted != door.container.to_string())
-            || !self.conn.shared.doors.admits(door.container, self.conn.peer.ip())
+            || !self.conn.shared.doors.admits(&key, self.conn.peer.ip())
         {
             return None;
         }
-        let admitted = Admitted {
-            container: door.container,
-            generation: door.generation,
-            key,
-            user: user.to_owned(),
-        };
+        let admitted = Admitted { container: door.container, key, user: user.to_owned() };
         Some((door, admitted))
     }
 

@@ -53,7 +53,7 @@ impl Doors for Table {
         self.doors.lock().unwrap().get(key).cloned()
     }
 
-    fn admits(&self, _container: ContainerId, _address: IpAddr) -> bool {
+    fn admits(&self, _key: &KeyFingerprint, _address: IpAddr) -> bool {
         true
     }
 
