@@ -15,9 +15,12 @@ pub enum NoEntry {
     /// It is paused.
     #[error("the container is paused")]
     Paused,
-    /// The store or the runtime failed.
+    /// The store failed, or the server is away.
+    #[error("the container cannot be looked up")]
+    Store(#[source] Error),
+    /// The runtime failed.
     #[error("the container cannot be entered")]
-    Failed(#[source] Error),
+    Runtime(#[source] gantry_runtime::Error),
 }
 
 impl Controller {
@@ -26,7 +29,7 @@ impl Controller {
     /// Whoever asks has made sure that the client may enter.
     pub async fn enter(&self, id: ContainerId) -> Result<OwnedFd, NoEntry> {
         let found = self.store().container(id).await.map_err(Error::from);
-        let container = found.map_err(NoEntry::Failed)?.ok_or(NoEntry::NotRunning)?;
+        let container = found.map_err(NoEntry::Store)?.ok_or(NoEntry::NotRunning)?;
         match container.status.phase {
             Phase::Running => {}
             Phase::Paused => return Err(NoEntry::Paused),
@@ -39,12 +42,12 @@ impl Controller {
             | Phase::Failed
             | Phase::Deleting => return Err(NoEntry::NotRunning),
         }
-        let runtime = self.runtime_of(container.server).await.map_err(NoEntry::Failed)?;
+        let runtime = self.runtime_of(container.server).await.map_err(NoEntry::Store)?;
         runtime.session(id).await.map_err(|error| match error {
             gantry_runtime::Error::NotFound { .. } | gantry_runtime::Error::NotRunning { .. } => {
                 NoEntry::NotRunning
             }
-            other => NoEntry::Failed(other.into()),
+            other => NoEntry::Runtime(other),
         })
     }
 
