@@ -23,6 +23,7 @@ mod servers;
 mod services;
 mod shares;
 mod snapshots;
+mod ssh;
 mod startup;
 mod streams;
 mod tap;
