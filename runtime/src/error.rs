@@ -48,6 +48,19 @@ pub enum Error {
         /// The container that was asked for.
         id: ContainerId,
     },
+    /// The call needs a container that is not frozen, and this one was paused.
+    #[error("the container {id} is paused")]
+    Paused {
+        /// The container that was asked for.
+        id: ContainerId,
+    },
+    /// The container does not have what sessions need inside: it was started before it could, or has taken
+    /// it away.
+    #[error("the container {id} has no place for sessions")]
+    NoPlace {
+        /// The container that was asked for.
+        id: ContainerId,
+    },
     /// The command cannot be run at all: no such program, not executable, no such directory.
     #[error("the command cannot be run: {message}")]
     Command {
@@ -109,6 +122,8 @@ impl Error {
             | Self::NotFound { .. }
             | Self::NoSnapshot { .. }
             | Self::NotRunning { .. }
+            | Self::Paused { .. }
+            | Self::NoPlace { .. }
             | Self::Command { .. }
             | Self::NoKvm(_)
             | Self::Denied { .. } => false,
@@ -126,6 +141,11 @@ impl Error {
             Self::NotFound { .. } => "the container does not exist on this server".to_owned(),
             Self::NoSnapshot { .. } => "the snapshot does not exist on this server".to_owned(),
             Self::NotRunning { .. } => "the container is not running".to_owned(),
+            Self::Paused { .. } => "the container is paused".to_owned(),
+            Self::NoPlace { .. } => {
+                "the container has to be stopped and started once before it can have sessions"
+                    .to_owned()
+            }
             Self::Command { message } => format!("the command cannot be run: {message}"),
             Self::Denied { .. } => "this server is not set up to run containers".to_owned(),
             Self::NoKvm(why) => why.to_string(),

@@ -19,11 +19,12 @@ mod locks;
 mod network;
 mod pool;
 mod project_ramdisks;
+mod sessions;
 mod shares;
 mod tree;
 mod types;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, os::fd::OwnedFd, time::Duration};
 
 use async_trait::async_trait;
 use gantry_model::{ContainerId, ShareId, SnapshotId, container::ImageName};
@@ -187,6 +188,16 @@ pub trait Runtime: Send + Sync + 'static {
     /// Runs a command inside a running container on a new pseudo-terminal. `stdin`, `timeout` and
     /// `output_max` of the command are not used; dropping the [`Attached`] hangs the terminal up.
     async fn attach(&self, id: ContainerId, command: &Exec, size: PtySize) -> Result<Attached>;
+
+    /// Starts the program for sessions (`gantry-session`) inside a running container, as its root user and with
+    /// its variables, and returns the connection to it: a `SOCK_SEQPACKET` socket on which it speaks
+    /// first. Each call starts one of its own. It ends when the connection does, so that none outlives this
+    /// process; that it has ended, with the container or alone, is the end of the connection. It is a process
+    /// of the container, with no more rights than that: all that it says may be a lie.
+    ///
+    /// [`Error::NotRunning`], [`Error::Paused`], or [`Error::NoPlace`] for a container that has to be started
+    /// anew for it; [`Error::Timeout`] after ten seconds. Dropped early, it leaves nothing behind.
+    async fn session(&self, id: ContainerId) -> Result<OwnedFd>;
 
     /// What the container has used since its init started.
     async fn stats(&self, id: ContainerId) -> Result<Stats>;

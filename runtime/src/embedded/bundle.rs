@@ -19,7 +19,7 @@ use oci_spec::{
 };
 
 use super::{image::Mapping, seccomp};
-use crate::{Exec, Limits, Order, PtySize, kvm, project_ramdisks::INSIDE};
+use crate::{Exec, Limits, Order, PtySize, kvm, project_ramdisks::INSIDE, sessions};
 
 /// What programs are looked for in when nothing else says so.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -121,6 +121,8 @@ pub(super) struct Places<'a> {
     pub(super) project_ramdisk: Option<&'a Path>,
     /// Where what others share with it is mounted, when there is a place for it.
     pub(super) shares: Option<&'a Path>,
+    /// What it has for sessions.
+    pub(super) session: &'a Path,
     /// The device node of `/dev/kvm`, and its number, when it shall have it.
     pub(super) kvm: Option<(&'a Path, u64)>,
     /// The container's control group, from the top of each hierarchy.
@@ -302,6 +304,8 @@ fn mounts(places: &Places<'_>) -> Result<Vec<Mount>, OciSpecError> {
     if let Some((source, _)) = places.kvm {
         mounts.push(mount(kvm::DEVICE, "bind", source, &["bind", "rw", "nosuid", "noexec"])?);
     }
+    let options = ["bind", "ro", "nosuid", "nodev"];
+    mounts.push(mount(sessions::INSIDE, "bind", places.session, &options)?);
     if let Some(source) = places.shares {
         // What the host mounts there later comes in, and nothing goes out.
         let options = ["bind", "ro", "nosuid", "nodev", "rslave"];
@@ -340,6 +344,7 @@ mod tests {
             ramdisk: Some(Path::new("/m")),
             project_ramdisk: None,
             shares: Some(Path::new("/s")),
+            session: Path::new("/p"),
             kvm: None,
             cgroup: "/gantry/x",
             init: "/sbin/init",
@@ -387,6 +392,7 @@ mod tests {
             ramdisk: None,
             project_ramdisk: None,
             shares: None,
+            session: Path::new("/p"),
             kvm: Some((Path::new("/d/kvm"), number)),
             cgroup: "/gantry/x",
             init: "/sbin/init",

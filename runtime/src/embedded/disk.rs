@@ -4,6 +4,7 @@
 //! <dir>/lock                     held while a runtime lives
 //! <dir>/last-address             the address given out last
 //! <dir>/runc/                    the state of the OCI runtime
+//! <dir>/inside/                  the program that runs inside for sessions
 //! <dir>/trash/                   what is being removed; emptied at start
 //! <dir>/containers/<id>/         one container, and the OCI bundle
 //!     record.json                what never changes; its presence makes the container
@@ -13,6 +14,7 @@
 //!     upper.new/                 changes that are to replace those beside it
 //!     ramdisk/                   mount point of the ramdisk
 //!     devices/                   mount point of its device nodes; only while it runs with any
+//!     session/                   what it sees at `/dev/.gantry`: the program for sessions, and their sockets
 //!     shares/                    mount points of what others share with it
 //! <dir>/snapshots/<id>/          one snapshot; no container's, so that it outlives its own
 //!     record.json                what it was made from; its presence makes the snapshot
@@ -242,6 +244,11 @@ impl Home {
     /// Where what others share with it is mounted.
     pub(super) fn shares(&self) -> PathBuf {
         self.0.join("shares")
+    }
+
+    /// What it has for sessions.
+    pub(super) fn session(&self) -> PathBuf {
+        self.0.join("session")
     }
 
     pub(super) fn pid_file(&self, name: &str) -> PathBuf {

@@ -19,7 +19,7 @@ use tokio_util::task::TaskTracker;
 use super::{
     bundle,
     disk::{Home, Run},
-    process::Init,
+    process::{Handle, Init},
     runc::{Memory, Runc, read_pid, timed_out},
 };
 use crate::{Error, Exec, ExecOutput, ExitStatus, PtySize, Result};
@@ -31,6 +31,17 @@ pub(super) const BEGIN_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How often it is looked whether a command has begun.
 pub(super) const LOOK: Duration = Duration::from_millis(4);
+
+/// Whose the streams of a command are.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Streams {
+    /// The caller's.
+    Own,
+    /// Those of a new terminal.
+    Terminal(PtySize),
+    /// Nobody's; nor does anybody wait for its end.
+    None,
+}
 
 /// A command about to be run: what the OCI runtime is told, and where it tells back.
 pub(super) struct Call {
@@ -51,6 +62,14 @@ pub(super) struct Leash {
     tasks: TaskTracker,
 }
 
+/// A command without streams that has begun. Dropped before it was let go, it is killed.
+pub(super) struct Left {
+    id: ContainerId,
+    init: Init,
+    /// Nothing when it has ended, or was let go.
+    handle: Option<Handle>,
+}
+
 struct Held {
     call: Call,
     child: Child,
@@ -62,12 +81,16 @@ impl Call {
         runc: &Runc,
         target: (ContainerId, &Home, &Run),
         command: &Exec,
-        terminal: Option<PtySize>,
+        streams: Streams,
         token: u64,
     ) -> Result<Self> {
         command.check()?;
         let (id, home, run) = target;
         let failed = |error: io::Error| Error::failed(WHAT, error);
+        let terminal = match streams {
+            Streams::Terminal(size) => Some(size),
+            Streams::Own | Streams::None => None,
+        };
         let process = bundle::process(command, &run.env, terminal)
             .map_err(|error| Error::failed(WHAT, error))?;
         let json = serde_json::to_vec(&process).map_err(|error| Error::failed(WHAT, error))?;
@@ -76,6 +99,9 @@ impl Call {
         let pid_file = home.pid_file(&format!("exec-{token:x}"));
         let mut command = runc.command(&log);
         command.arg("exec").arg("--process").arg(process.path());
+        if matches!(streams, Streams::None) {
+            command.arg("--detach");
+        }
         command.arg("--pid-file").arg(&pid_file).arg(id.to_string());
         Ok(Self { init: run.init, id, _process: process, log, pid_file, command })
     }
@@ -105,11 +131,30 @@ impl Leash {
 
     /// Waits for the command's end, once. Cancel-safe.
     pub(super) async fn wait(&mut self) -> Result<ExitStatus> {
+        let (call, status) = self.outer_end().await?;
+        call.verdict(status)
+    }
+
+    /// Waits until a command without streams has begun, once; from then on it is on its own. Nothing if it has
+    /// ended since. Cancel-safe.
+    async fn begun(&mut self) -> Result<Option<Handle>> {
+        let (call, status) = self.outer_end().await?;
+        match call.verdict(status)? {
+            ExitStatus::Code(0) => {}
+            other => return Err(Error::failed(WHAT, format!("the OCI runtime ended: {other:?}"))),
+        }
+        let inner = read_pid(&call.pid_file).filter(|pid| call.init.contains(*pid));
+        let handle = inner.and_then(Init::of).map(Init::open).transpose();
+        handle.map(Option::flatten).map_err(|error| Error::failed(WHAT, error))
+    }
+
+    /// Waits for the end of the process outside.
+    async fn outer_end(&mut self) -> Result<(Call, OsStatus)> {
         let gone = || Error::failed(WHAT, "its end was told already");
         let held = self.held.as_mut().ok_or_else(gone)?;
         let status = held.child.wait().await.map_err(|error| Error::failed(WHAT, error))?;
         let held = self.held.take().ok_or_else(gone)?;
-        held.call.verdict(status)
+        Ok((held.call, status))
     }
 }
 
@@ -214,6 +259,43 @@ pub(super) async fn exec(
     match tokio::time::timeout(command.timeout, run).await {
         Ok(result) => result,
         Err(_elapsed) => Err(timed_out("the command", command.timeout)),
+    }
+}
+
+/// Starts a command without streams.
+pub(super) async fn leave(mut call: Call, tasks: &TaskTracker) -> Result<Left> {
+    let (id, init) = (call.id, call.init);
+    call.command().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let handle = call.spawn(tasks)?.begun().await?;
+    Ok(Left { id, init, handle })
+}
+
+impl Left {
+    /// Waits for its end, which is an error.
+    pub(super) async fn ended(&self) -> Error {
+        if let Some(handle) = &self.handle
+            && let Err(error) = handle.ended().await
+        {
+            return Error::failed(WHAT, error);
+        }
+        if self.init.is_alive() {
+            Error::failed(WHAT, "it ended at once")
+        } else {
+            Error::NotRunning { id: self.id }
+        }
+    }
+
+    /// Leaves it to itself.
+    pub(super) fn let_go(mut self) {
+        self.handle = None;
+    }
+}
+
+impl Drop for Left {
+    fn drop(&mut self) {
+        if let Some(handle) = &self.handle {
+            handle.kill();
+        }
     }
 }
 

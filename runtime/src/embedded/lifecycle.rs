@@ -38,6 +38,7 @@ use crate::{
     locks::{Busy, Held, Locks},
     network::Network,
     project_ramdisks::ProjectRamdisks,
+    sessions::Program,
     shares::Shares,
 };
 
@@ -74,6 +75,8 @@ pub(super) struct Inner {
     pub(super) exports: Exports,
     /// What containers see of each other.
     pub(super) shares: Shares,
+    /// What runs inside for sessions.
+    pub(super) program: Program,
     /// What containers of one project share in memory.
     pub(super) project_ramdisks: ProjectRamdisks,
 }
@@ -227,11 +230,14 @@ impl Inner {
             if has_place {
                 inner.shares.prepare(&tunnel)?;
             }
+            let session = home.session();
+            inner.program.furnish(&session)?;
             let places = bundle::Places {
                 rootfs: &rootfs,
                 ramdisk: order.ramdisk.then_some(ramdisk.as_path()),
                 project_ramdisk: shared.as_deref(),
                 shares: has_place.then_some(tunnel.as_path()),
+                session: &session,
                 kvm: kvm.as_ref().map(|(node, number)| (node.as_path(), *number)),
                 cgroup: &cgroup,
                 init: guest.init(),

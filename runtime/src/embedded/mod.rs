@@ -18,11 +18,12 @@ pub mod image;
 mod lifecycle;
 pub(crate) mod preflight;
 mod process;
-mod readiness;
+pub(crate) mod readiness;
 mod recipe;
 pub(crate) mod rootfs;
 mod runc;
 mod seccomp;
+mod session;
 mod share;
 mod snapshots;
 mod stats;
@@ -33,6 +34,8 @@ mod usage;
 
 use std::{
     collections::BTreeMap,
+    os::fd::OwnedFd,
+    path::Path,
     sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
@@ -50,6 +53,7 @@ use self::{
     cgroup::Cgroups,
     copies::Copies,
     disk::Disk,
+    exec::Streams,
     image::Images,
     lifecycle::{Inner, blocking},
     runc::Runc,
@@ -63,6 +67,7 @@ use crate::{
     locks::{Busy, Held, Locks},
     network::Network,
     project_ramdisks::ProjectRamdisks,
+    sessions::{self, Program},
     shares::Shares,
 };
 
@@ -105,6 +110,7 @@ impl Embedded {
             exports: Exports::default(),
             shares: Shares::open(&config.dir)
                 .map_err(|error| Error::failed("setting up shares", error))?,
+            program: install(&config.dir).await?,
             project_ramdisks: ProjectRamdisks::new(
                 &config.dir,
                 config.project_ramdisk_bytes,
@@ -139,6 +145,9 @@ impl Embedded {
             home.remove_pid_files();
             if let Err(error) = home.close_to_others(inner.config.mapping.base) {
                 tracing::warn!(%id, %error, "other users of the host may pass into its files");
+            }
+            if let Err(error) = inner.program.furnish(&home.session()) {
+                tracing::warn!(%id, %error, "it has no sessions until its next start");
             }
             inner.network.adopt(id, record.address);
             addresses.push(record.address);
@@ -219,8 +228,16 @@ impl Embedded {
         .await?;
         let unmounted = self.inner.shares.uninstall();
         unmounted.map_err(|error| Error::failed("taking shares back", error))?;
+        let removed = self.inner.program.uninstall();
+        removed.map_err(|error| Error::failed("removing the program for sessions", error))?;
         self.inner.network.uninstall().await
     }
+}
+
+/// Writes the program for sessions, unless it is there.
+async fn install(dir: &Path) -> Result<Program> {
+    let dir = dir.to_owned();
+    blocking("installing the program for sessions", move || Program::install(&dir)).await
 }
 
 impl Drop for Embedded {
@@ -385,15 +402,21 @@ impl Runtime for Embedded {
     async fn exec(&self, id: ContainerId, command: &Exec) -> Result<ExecOutput> {
         let (home, run) = self.inner.running(id)?;
         let token = self.inner.token();
-        let call = exec::Call::new(&self.inner.runc, (id, &home, &run), command, None, token)?;
+        let call =
+            exec::Call::new(&self.inner.runc, (id, &home, &run), command, Streams::Own, token)?;
         exec::exec(call, command, &self.inner.tasks).await
     }
 
     async fn attach(&self, id: ContainerId, command: &Exec, size: PtySize) -> Result<Attached> {
         let (home, run) = self.inner.running(id)?;
         let (target, token) = ((id, &home, &run), self.inner.token());
-        let call = exec::Call::new(&self.inner.runc, target, command, Some(size), token)?;
+        let call =
+            exec::Call::new(&self.inner.runc, target, command, Streams::Terminal(size), token)?;
         terminal::attach(call, size, &self.inner.tasks).await
+    }
+
+    async fn session(&self, id: ContainerId) -> Result<OwnedFd> {
+        sessions::in_time(self.inner.session(id)).await
     }
 
     async fn stats(&self, id: ContainerId) -> Result<Stats> {

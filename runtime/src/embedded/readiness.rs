@@ -9,6 +9,6 @@ use tokio::io::{Interest, unix::AsyncFd};
     deprecated,
     reason = "the replacement is unsafe, for types whose descriptor may change; this one's cannot"
 )]
-pub(super) fn register(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
+pub(crate) fn register(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
     AsyncFd::with_interest(fd, interest)
 }

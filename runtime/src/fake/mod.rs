@@ -13,7 +13,7 @@ mod files;
 mod shell;
 mod world;
 
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, os::fd::OwnedFd, time::Duration};
 
 use async_trait::async_trait;
 use gantry_model::{ContainerId, ShareId, SnapshotId, container::ImageName};
@@ -246,6 +246,11 @@ impl Runtime for Fake {
         let (ended, exit) = oneshot::channel();
         self.world.tasks().spawn(shell::terminal(theirs, ended));
         Ok(Attached::new(ours, Resize { world: self.world.clone(), id }, exit))
+    }
+
+    async fn session(&self, id: ContainerId) -> Result<OwnedFd> {
+        self.world.enter(Call::Session, id).await?;
+        self.world.session(id)
     }
 
     async fn stats(&self, id: ContainerId) -> Result<Stats> {

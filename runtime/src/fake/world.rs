@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     fmt,
     net::{IpAddr, Ipv4Addr},
+    os::fd::OwnedFd,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -11,6 +12,7 @@ use std::{
 use futures_util::{FutureExt as _, future::BoxFuture};
 use gantry_model::{ContainerId, ProjectId, SnapshotId, container::ImageName};
 use ipnet::Ipv4Net;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use tokio::sync::broadcast;
 use tokio_util::task::TaskTracker;
 
@@ -23,6 +25,7 @@ use crate::{
     RamdiskUse, Result, Share, SharedUse, Source, State, Stats,
     locks::{Busy, Locks},
     pool::Pool,
+    sessions::WHAT,
 };
 
 /// The calls that faults and delays can be injected into.
@@ -70,6 +73,8 @@ pub enum Call {
     Exec,
     /// `attach`.
     Attach,
+    /// `session`.
+    Session,
     /// `stats`.
     Stats,
     /// `images`.
@@ -78,6 +83,7 @@ pub enum Call {
 
 type Script =
     dyn Fn(ContainerId, Exec) -> BoxFuture<'static, Result<ExecOutput>> + Send + Sync + 'static;
+type OnSession = dyn Fn(ContainerId, OwnedFd) + Send + Sync + 'static;
 type OnStart = dyn Fn(ContainerId, Ipv4Addr) + Send + Sync + 'static;
 
 /// Where fake containers exist. Clones are the same world.
@@ -101,6 +107,7 @@ pub(super) struct Inner {
     calls: BTreeMap<Call, u64>,
     script: Option<Arc<Script>>,
     on_start: Option<Arc<OnStart>>,
+    on_session: Option<Arc<OnSession>>,
     boots: u32,
     kvm: Kvm,
     icons: BTreeMap<ImageName, Vec<u8>>,
@@ -153,6 +160,7 @@ impl World {
                 calls: BTreeMap::new(),
                 script: None,
                 on_start: None,
+                on_session: None,
                 boots: 1,
                 kvm: Kvm::Off,
                 icons: BTreeMap::new(),
@@ -209,6 +217,13 @@ impl World {
     /// listening on its address. It must not call the world.
     pub fn on_start(&self, hook: impl Fn(ContainerId, Ipv4Addr) + Send + Sync + 'static) {
         self.inner().on_start = Some(Arc::new(hook));
+    }
+
+    /// Gives the other end of each session's connection to `hook`, the place to be the program for sessions.
+    /// Without one, no session can be opened: a fake container has nowhere to run a program. It must not
+    /// call the world.
+    pub fn on_session(&self, hook: impl Fn(ContainerId, OwnedFd) + Send + Sync + 'static) {
+        self.inner().on_session = Some(Arc::new(hook));
     }
 
     /// Ends the init of a running container, as if it had crashed.
@@ -423,6 +438,20 @@ impl World {
             State::Running => Ok(container.order.clone()),
             State::Created | State::Paused | State::Stopped => Err(Error::NotRunning { id }),
         }
+    }
+
+    /// Opens a session in a running container.
+    pub(super) fn session(&self, id: ContainerId) -> Result<OwnedFd> {
+        if self.inner().boxes.get(&id).is_some_and(|found| found.state == State::Paused) {
+            return Err(Error::Paused { id });
+        }
+        self.running(id)?;
+        let hook = self.inner().on_session.clone().ok_or(Error::NoPlace { id })?;
+        let flags = SocketFlags::CLOEXEC;
+        let pair = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None);
+        let (ours, theirs) = pair.map_err(|error| Error::failed(WHAT, error))?;
+        hook(id, theirs);
+        Ok(ours)
     }
 
     /// The script's answer to a command; the container's variables are added to it.

@@ -51,7 +51,7 @@ impl Inner {
             config.entry(key.clone()).or_default();
         }
         let none: Map = [("type".to_owned(), "none".to_owned())].into();
-        for device in ["eth0", "ramdisk", "project-ramdisk", "kvm", "shares"] {
+        for device in ["eth0", "ramdisk", "project-ramdisk", "kvm", "session", "shares"] {
             devices.entry(device.to_owned()).or_insert_with(|| none.clone());
         }
         let new = NewInstance {

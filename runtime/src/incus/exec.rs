@@ -43,12 +43,7 @@ impl Call {
         command.check()?;
         let missing = || Error::failed(WHAT, "this is no container of ours");
         let id = instance::id(&instance.name).ok_or_else(missing)?;
-        // Incus gives a command what the init was started with; all that can be done is to empty it.
-        let emptied = instance::unset(&instance.config).map(|key| (key.to_owned(), String::new()));
-        let mut environment: Map = emptied.collect();
-        let of_lines = instance::of_lines(&instance.config);
-        environment.extend(of_lines.map(|(key, value)| (key.to_owned(), value.to_owned())));
-        environment.extend(command.env.clone());
+        let mut environment = environment(instance, command);
         if size.is_some() {
             environment.entry("TERM".to_owned()).or_insert_with(|| "xterm-256color".to_owned());
         }
@@ -63,6 +58,30 @@ impl Call {
             group: command.user.gid,
             width: size_or_none.columns,
             height: size_or_none.rows,
+        };
+        let begun = client.begin(&format!("{}/exec", path(id)), &body).await;
+        let operation = begun.map_err(|fault| refusal(fault, id))?;
+        Ok(Self { client: client.clone(), id, operation })
+    }
+
+    /// Begins a command without streams, which goes on when nobody waits for it.
+    pub(super) async fn begin_alone(
+        client: &Client,
+        instance: &Instance,
+        id: ContainerId,
+        command: &Exec,
+    ) -> Result<Self> {
+        command.check()?;
+        let body = NewProcess {
+            command: &command.argv,
+            environment: environment(instance, command),
+            wait_for_websocket: false,
+            interactive: false,
+            cwd: &command.cwd,
+            user: command.user.uid,
+            group: command.user.gid,
+            width: 0,
+            height: 0,
         };
         let begun = client.begin(&format!("{}/exec", path(id)), &body).await;
         let operation = begun.map_err(|fault| refusal(fault, id))?;
@@ -95,6 +114,17 @@ impl Call {
             None => Err(Error::failed(WHAT, format!("Incus tells no status: {code:?}"))),
         }
     }
+}
+
+/// The variables of a command.
+fn environment(instance: &Instance, command: &Exec) -> Map {
+    // Incus gives a command what the init was started with; all that can be done is to empty it.
+    let emptied = instance::unset(&instance.config).map(|key| (key.to_owned(), String::new()));
+    let mut environment: Map = emptied.collect();
+    let of_lines = instance::of_lines(&instance.config);
+    environment.extend(of_lines.map(|(key, value)| (key.to_owned(), value.to_owned())));
+    environment.extend(command.env.clone());
+    environment
 }
 
 /// Runs a command to its end.

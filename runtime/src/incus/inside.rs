@@ -85,7 +85,7 @@ fn enter(pid: u32, id: ContainerId) -> io::Result<Guest> {
 }
 
 /// Which of the host's ids is the container's 0, by a map of ids as in `/proc`.
-fn owner(map: &[u8]) -> io::Result<u32> {
+pub(super) fn owner(map: &[u8]) -> io::Result<u32> {
     let text = String::from_utf8_lossy(map);
     let of_line = |line: &str| {
         let mut numbers = line.split_whitespace().map(str::parse::<u32>);

@@ -11,7 +11,8 @@ use crate::{
     embedded::image::Mapping,
     kvm,
     network::{Network, hardware, link_name},
-    project_ramdisks::INSIDE,
+    project_ramdisks::INSIDE as SHARED_MEMORY,
+    sessions::INSIDE,
 };
 
 /// Keys that we keep at a container. `MADE` is set last: one without it is what a crash left.
@@ -291,12 +292,30 @@ pub(super) struct Mounted<'a> {
     pub(super) project_ramdisk: Option<&'a Path>,
     /// Where what others share with it appears.
     pub(super) shares: Option<&'a Path>,
+    /// What it has for sessions.
+    pub(super) session: Option<&'a Path>,
     /// Whether it has `/dev/kvm`.
     pub(super) kvm: bool,
 }
 
-/// The devices: the root, the link to the bridge, and the ramdisk, `/dev/kvm` and the place of shares where there
-/// are any.
+/// The name of the device that brings in what sessions need.
+pub(super) const SESSION: &str = "session";
+
+/// That device.
+pub(super) fn session(source: &Path) -> Map {
+    let source = source.display().to_string();
+    let pairs = [("type", "disk"), ("source", &source), ("path", INSIDE), ("readonly", "true")];
+    pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).into()
+}
+
+/// Whether a container has it.
+pub(super) fn has_session(instance: &Instance) -> bool {
+    let device = instance.devices.get(SESSION);
+    device.and_then(|device| device.get("type")).is_some_and(|kind| kind == "disk")
+}
+
+/// The devices: the root, the link to the bridge, and the ramdisk, `/dev/kvm` and the places of shares and sessions
+/// where there are any.
 pub(super) fn devices(
     pool: &str,
     bridge: &str,
@@ -332,7 +351,8 @@ pub(super) fn devices(
     }
     if let Some(source) = mounted.project_ramdisk {
         let source = source.display().to_string();
-        let pairs = [("type", "disk"), ("source", &source), ("path", INSIDE), ("shift", "true")];
+        let pairs =
+            [("type", "disk"), ("source", &source), ("path", SHARED_MEMORY), ("shift", "true")];
         devices.insert("project-ramdisk".to_owned(), device(&pairs));
     }
     if mounted.kvm {
@@ -353,6 +373,7 @@ pub(super) fn devices(
         ];
         devices.insert("shares".to_owned(), device(&pairs));
     }
+    devices.extend(mounted.session.map(|source| (SESSION.to_owned(), session(source))));
     devices
 }
 
@@ -374,7 +395,7 @@ mod tests {
         let config = keys.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         let (name, status) = (name(ContainerId::from_bytes([1; 12])), status.to_owned());
         let architecture = String::new();
-        Instance { name, status, architecture, config }
+        Instance { name, status, architecture, config, devices: BTreeMap::new() }
     }
 
     #[test]

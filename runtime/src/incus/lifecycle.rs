@@ -36,6 +36,7 @@ use crate::{
     locks::{Held, Locks},
     network::Network,
     project_ramdisks::ProjectRamdisks,
+    sessions::Program,
     shares::Shares,
 };
 
@@ -63,6 +64,8 @@ pub(super) struct Inner {
     pub(super) held: Held,
     /// What containers see of each other.
     pub(super) shares: Shares,
+    /// What runs inside for sessions.
+    pub(super) program: Program,
     /// The number of the next thing that is not a container's.
     pub(super) tokens: AtomicU64,
     /// What containers of one project share in memory.
@@ -73,7 +76,7 @@ pub(super) struct Inner {
 
 impl Inner {
     /// A container as Incus has it, whole or not.
-    async fn instance(&self, id: ContainerId) -> Result<Option<Instance>> {
+    pub(super) async fn instance(&self, id: ContainerId) -> Result<Option<Instance>> {
         self.named(&instance::name(id)).await
     }
 
@@ -205,10 +208,12 @@ impl Inner {
         let shared = self.project_ramdisk(order).await?;
         let guest = Guest { client: &self.client, name: &instance.name };
         let tunnel = self.prepare_tunnel(order.id, &guest).await?;
+        let session = self.furnish(order.id).await?;
         let mounted = Mounted {
             ramdisk: ramdisk.as_deref(),
             project_ramdisk: shared.as_deref(),
             shares: tunnel.as_deref(),
+            session: Some(&session),
             kvm: order.kvm,
         };
         let prepared = self.prepare(order, &instance, address, mounted).await;
@@ -416,6 +421,7 @@ impl Inner {
             self.discard(&instance::name(id)).await?;
         }
         self.remove_tunnel(id).await?;
+        self.unfurnish(id).await?;
         self.known.ended(id);
         remove_ramdisk(self.ramdisk_point(id)).await?;
         let inner = Arc::clone(self);

@@ -17,6 +17,7 @@ mod images;
 mod inside;
 mod instance;
 mod lifecycle;
+mod session;
 mod share;
 mod stats;
 mod terminal;
@@ -26,6 +27,7 @@ mod wire;
 use std::{
     collections::BTreeMap,
     io,
+    os::fd::OwnedFd,
     sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
@@ -43,7 +45,7 @@ use self::{
     events::Known,
     exec::Call,
     images::Store,
-    lifecycle::{CHANGE_TIMEOUT, Inner},
+    lifecycle::{CHANGE_TIMEOUT, Inner, blocking},
     wire::{Image, Map, Pool, Project, Server},
 };
 use crate::{
@@ -54,6 +56,7 @@ use crate::{
     locks::{Busy, Held, Locks},
     network::Network,
     project_ramdisks::ProjectRamdisks,
+    sessions::{self, Program},
     shares::Shares,
 };
 
@@ -88,6 +91,10 @@ impl Incus {
         ensure_project(&config).await?;
         std::fs::create_dir_all(&config.dir)
             .map_err(|error: io::Error| Error::failed(WHAT, error))?;
+        let dir = config.dir.clone();
+        let install =
+            blocking("installing the program for sessions", move || Program::install(&dir));
+        let program = install.await?;
         let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
             .map_err(|error| Error::failed("reading the host's boot id", error))?;
         let tasks = TaskTracker::new();
@@ -104,6 +111,7 @@ impl Incus {
             held: Held::default(),
             shares: Shares::open(&config.dir)
                 .map_err(|error| Error::failed("setting up shares", error))?,
+            program,
             project_ramdisks: ProjectRamdisks::new(
                 &config.dir,
                 config.project_ramdisk_bytes,
@@ -134,6 +142,9 @@ impl Incus {
                 }
                 continue;
             };
+            if let Err(error) = self.inner.furnish(id).await {
+                tracing::warn!(%id, %error, "it has no sessions until its next start");
+            }
             // One that is not whole has an address, too, until the next creation removes it.
             if let Some(address) = instance::address(&instance) {
                 self.inner.network.adopt(id, address);
@@ -186,6 +197,8 @@ impl Incus {
         removed.await.map_err(failed)?;
         let unmounted = self.inner.shares.uninstall();
         unmounted.map_err(|error| Error::failed("taking shares back", error))?;
+        let removed = self.inner.program.uninstall();
+        removed.map_err(|error| Error::failed("removing the program for sessions", error))?;
         self.inner.network.uninstall().await
     }
 }
@@ -498,6 +511,10 @@ impl Runtime for Incus {
         let instance = self.inner.running(id).await?;
         let call = Call::begin(&self.inner.client, &instance, command, Some(size)).await?;
         terminal::attach(call, size, &self.inner.tasks).await
+    }
+
+    async fn session(&self, id: ContainerId) -> Result<OwnedFd> {
+        sessions::in_time(self.inner.session(id)).await
     }
 
     async fn stats(&self, id: ContainerId) -> Result<Stats> {

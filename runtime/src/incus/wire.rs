@@ -66,6 +66,8 @@ pub(super) struct Instance {
     pub(super) status: String,
     pub(super) architecture: String,
     pub(super) config: Map,
+    #[serde(default)]
+    pub(super) devices: BTreeMap<String, Map>,
 }
 
 /// Ids of a container, one after the other, and which of the host they are.
@@ -135,6 +137,12 @@ pub(super) struct Change<'a> {
 #[derive(Debug, Serialize)]
 pub(super) struct Patch {
     pub(super) config: Map,
+}
+
+/// Devices that a container is to have, too.
+#[derive(Debug, Serialize)]
+pub(super) struct NewDevices {
+    pub(super) devices: BTreeMap<String, Map>,
 }
 
 /// What a container shall do.

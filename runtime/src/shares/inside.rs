@@ -7,6 +7,7 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::CString,
     fs::File,
     io::{self, Read as _},
     os::fd::{AsFd as _, OwnedFd},
@@ -74,6 +75,11 @@ impl Process {
     pub(crate) fn root(&self) -> io::Result<OwnedFd> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         Ok(rustix::fs::openat(&self.0, "root", flags, Mode::empty())?)
+    }
+
+    /// Where a link of it in `/proc` leads, in the kernel's words.
+    pub(crate) fn link(&self, name: &str) -> io::Result<CString> {
+        Ok(rustix::fs::readlinkat(&self.0, name, Vec::new())?)
     }
 
     fn namespace(&self) -> io::Result<OwnedFd> {
@@ -177,7 +183,7 @@ fn namespaces(id: ContainerId) -> io::Result<Vec<Process>> {
         let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
         // Those that end meanwhile need nothing.
         let Ok(process) = Process::open(pid, id) else { continue };
-        let Ok(link) = rustix::fs::readlinkat(&process.0, "ns/mnt", Vec::new()) else { continue };
+        let Ok(link) = process.link("ns/mnt") else { continue };
         if link.as_bytes() != own.as_os_str().as_encoded_bytes() {
             found.entry(link).or_insert(process);
         }

@@ -63,6 +63,17 @@ impl Machine {
         Arc::clone(self.runtime.as_ref().expect("it is open"))
     }
 
+    /// What the n-th container has for sessions.
+    pub(crate) fn place(&self, n: u8) -> PathBuf {
+        self.home(n).join("session")
+    }
+
+    /// The program in it.
+    pub(crate) fn program(&self, n: u8) -> PathBuf {
+        let mut entries = std::fs::read_dir(self.place(n)).unwrap();
+        entries.next().expect("it is there").unwrap().path()
+    }
+
     /// The runtime's directory of a test's n-th container.
     pub(crate) fn home(&self, n: u8) -> PathBuf {
         self.config.dir.join("containers").join(id(n).to_string())

@@ -24,6 +24,8 @@ mod machine;
 mod network;
 #[path = "../outbound/mod.rs"]
 mod outbound;
+#[path = "../sessions/mod.rs"]
+mod sessions;
 #[path = "../shares/mod.rs"]
 mod shares;
 mod snapshots;
@@ -63,6 +65,9 @@ tests! {
     inside::a_dropped_terminal_hangs_up
     firewall::rules_decide_about_connections
     outbound::a_shut_container_answers_and_begins_nothing
+    sessions::a_session_is_a_process_of_its_container
+    sessions::a_session_ends_with_its_container
+    sessions::the_place_of_sessions_is_out_of_reach
     shares::a_share_is_what_was_shared_and_no_more
     shares::a_share_comes_and_goes_with_both_sides
     outbound::tcp_and_names_leave_through_the_proxy_of_the_owner_only

@@ -3,7 +3,7 @@
 use std::{
     net::Ipv4Addr,
     panic::AssertUnwindSafe,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU8, Ordering},
@@ -63,6 +63,17 @@ impl Host for Machine {
 }
 
 impl Machine {
+    /// What the n-th container has for sessions.
+    pub(crate) fn place(&self, n: u8) -> PathBuf {
+        self.config.dir.join("sessions").join(id(n).to_string())
+    }
+
+    /// The program in it.
+    pub(crate) fn program(&self, n: u8) -> PathBuf {
+        let mut entries = std::fs::read_dir(self.place(n)).unwrap();
+        entries.next().expect("it is there").unwrap().path()
+    }
+
     /// What a shell in the n-th container prints.
     pub(crate) async fn shell(&self, n: u8, script: &str) -> String {
         let output = self.runtime().exec(id(n), &Exec::new(["sh", "-c", script])).await.unwrap();

@@ -28,6 +28,8 @@ mod machine;
 mod network;
 #[path = "../outbound/mod.rs"]
 mod outbound;
+#[path = "../sessions/mod.rs"]
+mod sessions;
 #[path = "../shares/mod.rs"]
 mod shares;
 #[path = "../transfer/mod.rs"]
@@ -73,6 +75,9 @@ tests! {
     inside::an_init_that_ends_alone_is_told_and_can_start_again
     firewall::rules_decide_about_connections
     outbound::a_shut_container_answers_and_begins_nothing
+    sessions::a_session_is_a_process_of_its_container
+    sessions::a_session_ends_with_its_container
+    sessions::the_place_of_sessions_is_out_of_reach
     shares::a_share_is_what_was_shared_and_no_more
     shares::a_share_comes_and_goes_with_both_sides
     outbound::tcp_and_names_leave_through_the_proxy_of_the_owner_only
