@@ -107,7 +107,7 @@ pub use signing::{
 pub use snapshots::{ContainerSnapshots, NewSnapshot, Restored, SnapshotQuery};
 pub use starter::{StartCommand, StartError, Starter, StarterConfig};
 pub use tokens::{ExpiresAt, NewToken, ProfileChange, Token, TokenChange};
-pub use two_factor::{Enrollment, LoggedIn, TwoFactorStatus};
+pub use two_factor::{Enrollment, HalfLogin, LoggedIn, TwoFactorStatus};
 pub use vault::{METADATA_MAX, VALUE_MAX, VaultKey, VaultStats, VaultValue, VaultWrite};
 pub use wait::{Condition, Waited};
 pub use wake::NotWoken;

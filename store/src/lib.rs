@@ -63,7 +63,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub use activity::{Activity, ActivityFilter, ActivityTotals};
 pub use error::{Cause, Error, OpenError, Outage, Result};
 pub use events::{Event, EventFilter, EventTotals, event_number};
-pub use factors::{ATTEMPTS_MAX, Attempt, LOCKOUT_MS, SecondFactor, Shown};
+pub use factors::{ATTEMPTS_MAX, Attempt, Door, LOCKOUT_MAX_MS, LOCKOUT_MS, SecondFactor, Shown};
 pub use firewall::RuleChange;
 pub use images::{ImageFacts, Ratings, TakenImage};
 pub use imports::SnapshotOrigin;

@@ -67,6 +67,11 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
     Migration { number: 14, name: "servers", text: include_str!("../migrations/0014_servers.sql") },
     Migration { number: 15, name: "quotas", text: include_str!("../migrations/0015_quotas.sql") },
     Migration { number: 16, name: "images", text: include_str!("../migrations/0016_images.sql") },
+    Migration {
+        number: 17,
+        name: "factor_attempts",
+        text: include_str!("../migrations/0017_factor_attempts.sql"),
+    },
 ];
 
 /// Brings the database to the newest schema of `migrations`.

@@ -117,6 +117,12 @@ impl Lab {
         Self::start_beside(dir, limits, signing, &[], &[]).await
     }
 
+    /// The same by this clock.
+    pub(crate) async fn start_by(clock: Clock) -> Self {
+        let (dir, limits) = (tempfile::tempdir().unwrap(), Limits::default());
+        Self::start_whole(dir, limits, Signing::Claims, (&[], &[]), clock).await
+    }
+
     /// The same with servers `beside` the first, and some that were configured once.
     pub(crate) async fn start_beside(
         dir: TempDir,
@@ -124,6 +130,16 @@ impl Lab {
         signing: Signing,
         beside: &[&str],
         away: &[&str],
+    ) -> Self {
+        Self::start_whole(dir, limits, signing, (beside, away), Clock::system()).await
+    }
+
+    async fn start_whole(
+        dir: TempDir,
+        limits: Limits,
+        signing: Signing,
+        (beside, away): (&[&str], &[&str]),
+        clock: Clock,
     ) -> Self {
         let store = Store::open(&dir.path().join("gantry.db")).await.unwrap();
         let server =
@@ -133,7 +149,6 @@ impl Lab {
         let mut all = vec![Served { server: server.clone(), runtime }];
         all.extend(further(&store, beside, away).await);
         let servers = Servers::new(all);
-        let clock = Clock::system();
         let names = FakeNames::default();
         let control = Controller::new(Deps {
             store: store.clone(),

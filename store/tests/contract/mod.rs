@@ -3,6 +3,7 @@
 pub(crate) mod accounts;
 pub(crate) mod containers;
 pub(crate) mod edge;
+pub(crate) mod factors;
 pub(crate) mod feed;
 pub(crate) mod firewall;
 pub(crate) mod fixture;
@@ -69,6 +70,9 @@ macro_rules! contract {
             a_hostname_leads_where_its_alias_does_while_it_is_proven,
             a_hostname_goes_to_whom_the_names_prove,
             all_that_is_set_goes_with_its_container);
+        contract!(@cases $open, factors:
+            each_door_has_attempts_of_its_own_and_locks_grow_up_to_a_day,
+            a_new_secret_has_new_attempts);
         contract!(@cases $open, firewall:
             rules_change_with_their_version_only,
             a_copy_has_the_rules_of_its_source_if_it_is_asked_for);
