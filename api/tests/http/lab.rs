@@ -33,6 +33,8 @@ pub(crate) struct Lab {
     pub(crate) control: Controller,
     /// A session of the administrator.
     pub(crate) admin: String,
+    /// Its name and password.
+    pub(crate) admin_login: (String, String),
     pub(crate) world: World,
     pub(crate) server: ServerId,
     pub(crate) document: Document,
@@ -191,6 +193,7 @@ impl Lab {
             router,
             control,
             admin: String::new(),
+            admin_login: (admin.username, admin.password),
             world,
             server,
             document,
@@ -200,7 +203,7 @@ impl Lab {
             _tasks: tasks,
             dir,
         };
-        let token = lab.login(&admin.username, &admin.password).await;
+        let token = lab.login(&lab.admin_login.0, &lab.admin_login.1).await;
         let credential = format!("Bearer {token}");
         lab.admin = token;
         let actor = lab.control.authenticate(Some(&credential), None, None).await.unwrap();

@@ -25,6 +25,8 @@ fn foreign(args: &[&str]) -> Option<Result<String, String>> {
 
 struct Scene {
     lab: Lab,
+    username: String,
+    password: String,
     session: String,
     id: String,
 }
@@ -43,10 +45,14 @@ impl Scene {
     }
 
     async fn set_in(lab: Lab) -> Self {
-        let session = lab.login("alice", PASSWORD).await;
+        Self::set_for(lab, "alice".to_owned(), PASSWORD.to_owned()).await
+    }
+
+    async fn set_for(lab: Lab, username: String, password: String) -> Self {
+        let session = lab.login(&username, &password).await;
         let me = lab.send(Ask::new("GET", "/api/v1/users/me").by(&session)).await;
         let id = me.json["data"]["id"].as_str().unwrap().to_owned();
-        Self { lab, session, id }
+        Self { lab, username, password, session, id }
     }
 
     async fn send(&self, method: &str, path: &str, body: &Value) -> Reply {
@@ -61,7 +67,7 @@ impl Scene {
     }
 
     async fn login(&self) -> Value {
-        let body = json!({ "username": "alice", "password": PASSWORD });
+        let body = json!({ "username": self.username, "password": self.password });
         let mut reply =
             self.lab.send(Ask::new("POST", "/api/v1/users/auth/login").body(&body)).await;
         assert_eq!(reply.status, 200, "{}", reply.text);
@@ -105,7 +111,8 @@ impl Scene {
 
     /// Sets the second factor up; the session is the new one then. `None` without the libraries.
     async fn enroll(&mut self) -> Option<Enrolled> {
-        let made = self.ok("POST", "users/auth/2fa/setup", &json!({ "password": PASSWORD })).await;
+        let password = json!({ "password": self.password });
+        let made = self.ok("POST", "users/auth/2fa/setup", &password).await;
         let url = made["otpauth_url"].as_str().unwrap().to_owned();
         assert!(url.contains(made["manual_entry_key"].as_str().unwrap()), "{made}");
         let picture = made["qr_code"].as_str().unwrap();
@@ -322,6 +329,25 @@ async fn a_lock_becomes_longer_each_time_until_a_code_is_right() {
     let opened = scene.verify(&pending, &code(&url, scene.step()).unwrap()).await;
     assert_eq!(opened.status, 200, "{}", opened.text);
     assert_eq!(scene.lock(&pending).await, 900);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_administrator_takes_the_own_one_away_by_password_and_code_only() {
+    let lab = Lab::start().await;
+    let (username, password) = lab.admin_login.clone();
+    let mut scene = Scene::set_for(lab, username, password).await;
+    let Some(Enrolled { backup_codes, .. }) = scene.enroll().await else { return };
+    let refused = scene.send("DELETE", &format!("users/{}/2fa", scene.id), &Value::Null).await;
+    says(&refused, 403, "INSUFFICIENT_PERMISSIONS");
+    assert_eq!(
+        refused.json["message"],
+        "this is your own account: DELETE /api/v1/users/auth/2fa, with password and code"
+    );
+    let status = scene.ok("GET", "users/auth/2fa/status", &Value::Null).await;
+    assert_eq!(status["enabled"], true);
+    let proof = json!({ "password": scene.password, "code": backup_codes[0] });
+    let disabled = scene.ok("DELETE", "users/auth/2fa", &proof).await;
+    assert_eq!(disabled["enabled"], false, "{disabled}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
