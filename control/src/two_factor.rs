@@ -335,8 +335,8 @@ impl Controller {
     /// Whether this is a code of the account, which is used up then.
     async fn check_code(&self, user: &User, door: Door, code: &Code) -> Result<()> {
         let (shown, wrong) = self.try_code(user, door, code).await?;
-        let used = self.store().use_second_factor(user.id, door, shown).await?;
-        if used { Ok(()) } else { Err(wrong) }
+        let is_new = self.store().use_second_factor(user.id, door, shown).await?;
+        if is_new { Ok(()) } else { Err(wrong) }
     }
 
     /// Counts an attempt and says what a code is, without using it up, and what to answer if it cannot be used. Of a

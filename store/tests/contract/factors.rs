@@ -16,7 +16,7 @@ async fn lock(store: &Store, user: UserId, door: Door, now_ms: i64) -> i64 {
     }
     match store.try_second_factor(user, door, now_ms).await.unwrap() {
         Attempt::Counted { locks_ms: Some(ms), .. } => ms,
-        other => panic!("{other:?}"),
+        other @ (Attempt::Counted { .. } | Attempt::Locked { .. }) => panic!("{other:?}"),
     }
 }
 
