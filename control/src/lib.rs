@@ -74,10 +74,10 @@ pub use firewall::{AddedRule, RuleFilter};
 pub use gantry_runtime::{RamdiskUse, Stats};
 pub use gantry_store::{
     Access, AccountLimits, AccountUse, Activity, ActivityTotals, Alias, Container, ContainerSort,
-    ContainerStatus, Counted, CustomHostname, Event, EventTotals, HookRecord, HostnameProof,
-    Idempotency, Listed, LogSort, Member, MemberSort, Page, Profile, Project, ProjectSort, Ratings,
-    Scope, Server, Share, ShareMount, ShareTarget, Snapshot, SnapshotSort, SnapshotSummary, Span,
-    StatusLog, TokenProfile, Version, event_number,
+    ContainerStatus, Counted, CustomHostname, EnvironmentSync, Event, EventTotals, HookRecord,
+    HostnameProof, Idempotency, Listed, LogSort, Member, MemberSort, Page, Profile, Project,
+    ProjectSort, Ratings, Scope, Server, Share, ShareMount, ShareTarget, Snapshot, SnapshotSort,
+    SnapshotSummary, Span, StatusLog, TokenProfile, Version, event_number,
 };
 pub use hostnames::HostnameView;
 pub use idempotency::IdempotencyKey;

@@ -21,6 +21,7 @@ mod containers;
 mod document;
 mod edge;
 mod edge_record;
+mod environment;
 mod error;
 mod events;
 mod factors;

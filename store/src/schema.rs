@@ -72,6 +72,16 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         name: "factor_attempts",
         text: include_str!("../migrations/0017_factor_attempts.sql"),
     },
+    Migration {
+        number: 18,
+        name: "environment_sync",
+        text: include_str!("../migrations/0018_environment_sync.sql"),
+    },
+    Migration {
+        number: 19,
+        name: "alias_ends_since",
+        text: include_str!("../migrations/0019_alias_ends_since.sql"),
+    },
 ];
 
 /// Brings the database to the newest schema of `migrations`.

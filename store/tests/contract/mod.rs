@@ -49,6 +49,8 @@ macro_rules! contract {
             a_spec_changes_with_its_version_only,
             a_wish_counts_up_and_logs_a_change_of_phase,
             a_status_replaces_the_last_and_logs_why,
+            variables_count_their_changes_and_what_came_of_them_is_noted,
+            a_restart_keeps_its_promise_all_the_way,
             a_removed_container_frees_its_name_and_key,
             containers_are_filtered,
             containers_are_sorted_and_paged,
@@ -124,6 +126,7 @@ macro_rules! contract {
             an_account_has_so_many_snapshots,
             snapshots_outlive_their_container,
             a_removed_snapshot_is_discarded_with_its_last_reference,
+            what_is_fetched_has_not_ended,
             what_is_being_used_is_not_removed);
         contract!(@cases $open, shares:
             a_share_is_read_as_it_was_written_and_feeds_whom_it_reaches,
