@@ -14,6 +14,7 @@ pub use crate::edge_record::{
     Access, Alias, AliasFilter, AliasRecord, AliasRules, CustomHostname, EdgeRecord, HookRecord,
     HostnameProof, Scope,
 };
+pub use crate::environment::EnvironmentSync;
 
 /// A position in the change feed: 0 before the first change, then one more for each change, in the
 /// order of the commits and without gaps.
@@ -170,6 +171,8 @@ pub struct Container {
     pub wish_seq: u64,
     /// What is.
     pub status: ContainerStatus,
+    /// How far its variables have come.
+    pub environment_sync: EnvironmentSync,
     /// For compare-and-swap; shared by spec, wish and status.
     pub version: Version,
     /// When it was made.
