@@ -79,6 +79,16 @@ pub(crate) struct Connection {
     pub(crate) yes: bool,
 }
 
+/// `gantry ssh-config`
+#[derive(Debug, clap::Args)]
+pub(crate) struct SshConfig {
+    /// Only these containers; all that have a key where none is named.
+    pub(crate) containers: Vec<gantry_model::ContainerId>,
+    /// The file with the private key; found by itself if its public half is in ~/.ssh.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) identity: Option<PathBuf>,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run Gantry with a configuration file.
@@ -131,6 +141,8 @@ pub(crate) enum Command {
     Permissions(PermissionsCommand),
     /// How the edge treats a container: waking, pausing, limits.
     Edge(EdgeSettings),
+    /// Print what ~/.ssh/config needs so that `ssh <container>` leads into it.
+    SshConfig(SshConfig),
     /// Show the requests to a container as they come, until Ctrl-C. Times are UTC.
     Tap(Tap),
     /// Servers of this installation.

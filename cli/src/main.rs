@@ -82,6 +82,7 @@ fn run(cli: Cli, out: Format) -> Result<(), Failure> {
         | Command::Vault(_)
         | Command::PublicKey
         | Command::Meta { .. }
+        | Command::SshConfig(_)
         | Command::Tap(_)) => runtime()?.block_on(client::run(cli.connection, out, command)),
     }
 }

@@ -15,6 +15,7 @@ mod projects;
 mod proxy;
 mod shares;
 mod snapshots;
+mod ssh_config;
 mod tap;
 mod two_factor;
 mod users;
@@ -64,6 +65,7 @@ pub(crate) async fn run(
         Command::Hooks(command) => client.hooks(command).await,
         Command::Permissions(command) => client.permissions(command).await,
         Command::Edge(command) => client.edge(command).await,
+        Command::SshConfig(wanted) => client.ssh_config(wanted).await,
         Command::Tap(command) => client.tap(command).await,
         Command::Tokens(command) => client.tokens(command).await,
         Command::TwoFactor(command) => client.two_factor(command).await,
