@@ -129,6 +129,7 @@ fn record(number: u64) -> RouteRecord {
         project: project_id(number),
         server: SERVER,
         hoody_kit: true,
+        ssh_key: None,
         phase: Phase::Running,
         address: Some(IpAddr::V4(Ipv4Addr::new(10, 88, high, low))),
         generation: Generation(1),

@@ -19,6 +19,8 @@ mod foreign;
 mod gantry;
 #[path = "harness/repository.rs"]
 pub mod repository;
+#[path = "harness/ssh.rs"]
+mod ssh;
 #[path = "harness/wait.rs"]
 mod wait;
 
@@ -26,4 +28,5 @@ pub use browser::Browser;
 pub use curl::{Answer, Curl};
 pub use foreign::Foreign;
 pub use gantry::{Container, Gantry, Options, walk, walk_on};
+pub use ssh::{Ssh, SshKey};
 pub use wait::{wait_for, wait_until};

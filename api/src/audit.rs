@@ -13,7 +13,7 @@ use http::{Method, header};
 
 use crate::{
     Front,
-    caller::{ClientAddress, RequestId, Signature, Signed},
+    caller::{ClientAddress, RequestId, Signature, Signed, Told},
     problem::{Kind, Problem},
 };
 
@@ -62,7 +62,7 @@ async fn write(front: Front, route: String, mut request: Request, next: Next) ->
         request = id.as_ref().map(|id| &*id.0),
         "write"
     );
-    if let Some(Signed { user, token, realm, .. }) = signed {
+    if let Some(Signed { user, token, realm, told: Told::User, .. }) = signed {
         let written = Written {
             user: *user,
             token: *token,

@@ -11,7 +11,7 @@ use crate::{
     Front,
     answer::Answer,
     body::JsonObject,
-    caller::{Address, Caller, Realm, Signature, Signed},
+    caller::{Address, Caller, Realm, Signature, Signed, Told},
     fields::{Field, Given, Holds},
     problem::Problem,
     surface::{Method, Operation, Surface},
@@ -21,6 +21,8 @@ use crate::{
 const TAG: &str = "Authentication";
 
 const LOGIN_PATH: &str = "/api/v1/users/auth/login";
+/// The second half of a login.
+pub(crate) const VERIFY_PATH: &str = "/api/v1/users/auth/2fa/verify";
 /// How many logins of before an answer to one shows.
 const RECENT_LOGINS: u32 = 5;
 
@@ -116,13 +118,13 @@ async fn login(
     let name = username.or(email).unwrap_or_default();
     match front.control.login(&name, &password, address).await? {
         LoggedIn::Session(session) => {
-            note(signature, realm, (session.account.id, &session.account.username));
+            note(signature, realm, (session.account.id, &session.account.username), Told::User);
             let opened = opened(&front, &session, address).await?;
             Ok(Answer::ok("Login successful", wire::LoggedIn::Session(Box::new(opened))))
         }
-        LoggedIn::NeedsCode { user, temp_token } => {
-            // Its owner sees in the security history that somebody knows the password.
-            note(signature, realm, (user, &name));
+        LoggedIn::NeedsCode { half, temp_token } => {
+            // No login yet, and not to be taken for one in the security history.
+            note(signature, realm, (half.user(), half.username()), Told::OperatorOnly);
             let asked = wire::NeedsCode { requires_2fa: true, temp_token, method: "totp" };
             Ok(Answer::ok("A code is needed besides", wire::LoggedIn::NeedsCode(asked)))
         }
@@ -134,6 +136,7 @@ pub(crate) fn note(
     signature: Option<Extension<Signature>>,
     realm: Option<Extension<Realm>>,
     (user, username): (UserId, &str),
+    told: Told,
 ) {
     if let Some(Extension(Signature(slot))) = signature {
         slot.get_or_init(|| Signed {
@@ -141,6 +144,7 @@ pub(crate) fn note(
             user,
             token: None,
             realm: realm.and_then(|Extension(Realm(realm))| realm),
+            told,
         });
     }
 }
@@ -152,7 +156,7 @@ pub(crate) async fn opened(
     address: Option<IpAddr>,
 ) -> Result<wire::Session, Problem> {
     let user = session.account.id;
-    let logins = front.control.last_good(user, LOGIN_PATH, RECENT_LOGINS).await?;
+    let logins = front.control.last_good(user, &[LOGIN_PATH, VERIFY_PATH], RECENT_LOGINS).await?;
     let tokens = front.control.count_tokens(user).await?;
     Ok(wire::Session::new(session, address, &logins, tokens))
 }

@@ -49,6 +49,16 @@ pub(crate) struct Signed {
     pub(crate) user: UserId,
     pub(crate) token: Option<TokenId>,
     pub(crate) realm: Option<RealmId>,
+    pub(crate) told: Told,
+}
+
+/// Who hears of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// The user, in the activity, and the operator, in the audit line.
+    User,
+    /// The operator alone.
+    OperatorOnly,
 }
 
 impl Signed {
@@ -58,7 +68,7 @@ impl Signed {
             Via::Session { .. } | Via::Password => None,
         };
         let (username, user) = (actor.username.clone(), actor.user);
-        Self { username, user, token, realm: actor.realm }
+        Self { username, user, token, realm: actor.realm, told: Told::User }
     }
 }
 

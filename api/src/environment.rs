@@ -70,8 +70,9 @@ async fn list(
     Caller(actor): Caller,
     PathId(id): PathId<kind::Container>,
 ) -> Result<Answer<wire::Variables>, Problem> {
-    let vars = front.control.environment(&actor, id).await?;
-    Ok(Answer::ok("Environment variables retrieved successfully", wire::Variables::read(vars)))
+    let container = front.control.environment(&actor, id).await?;
+    let variables = wire::Variables::read(&container);
+    Ok(Answer::ok("Environment variables retrieved successfully", variables))
 }
 
 async fn set_all(
@@ -97,7 +98,7 @@ async fn set_all(
     }
     let kind = refusal(vars.keys());
     let set = front.control.set_variables(&actor, id, vars).await;
-    Ok(written(set.map_err(|error| Problem::from(error).instead_of_invalid(kind))?))
+    Ok(written(&set.map_err(|error| Problem::from(error).instead_of_invalid(kind))?))
 }
 
 async fn set(
@@ -113,7 +114,7 @@ async fn set(
     let value = fields.text("value").value();
     let value = fields.finish(value)?;
     let set = front.control.set_variables(&actor, id, BTreeMap::from([(key, value)])).await;
-    Ok(written(set.map_err(|error| Problem::from(error).instead_of_invalid(kind))?))
+    Ok(written(&set.map_err(|error| Problem::from(error).instead_of_invalid(kind))?))
 }
 
 async fn delete(
@@ -125,7 +126,7 @@ async fn delete(
     let key = segments.get("key").to_owned();
     let kind = refusal([&key]);
     let set = front.control.remove_variable(&actor, id, &key).await;
-    Ok(written(set.map_err(|error| Problem::from(error).instead_of_invalid(kind))?))
+    Ok(written(&set.map_err(|error| Problem::from(error).instead_of_invalid(kind))?))
 }
 
 /// What a refusal of these names is called.
@@ -141,6 +142,6 @@ fn refusal(keys: impl IntoIterator<Item = impl AsRef<str>>) -> Kind {
     kind
 }
 
-fn written(view: EnvironmentView) -> Answer<wire::Variables> {
+fn written(view: &EnvironmentView) -> Answer<wire::Variables> {
     Answer::ok("Environment variables updated successfully", wire::Variables::written(view))
 }

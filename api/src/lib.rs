@@ -94,6 +94,17 @@ pub struct ApiConfig {
     pub machine: Machine,
     /// Where containers lie, if that is on a disk of this machine: what is said of its storage is about that.
     pub disk: Option<PathBuf>,
+    /// Where SSH is taken, if anywhere.
+    pub ssh: Option<SshAddress>,
+}
+
+/// What clients need to know of SSH.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SshAddress {
+    /// The port.
+    pub port: u16,
+    /// The host key, as in a file `known_hosts` after the name.
+    pub host_key: String,
 }
 
 /// What a server has; nothing where it is not known.
@@ -117,6 +128,7 @@ impl Default for ApiConfig {
             event_streams_per_account_max: 16,
             machine: Machine::default(),
             disk: None,
+            ssh: None,
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::{
     answer::Answer,
     auth,
     body::JsonObject,
-    caller::{Address, Caller, PathId, Realm, Signature},
+    caller::{Address, Caller, PathId, Realm, Signature, Told},
     fields::{Field, Given, Holds},
     problem::Problem,
     surface::{Method, Operation, Surface, UPDATE},
@@ -63,7 +63,7 @@ pub(crate) fn surface(surface: Surface) -> Surface {
     ending(surface)
         .serve(
             post,
-            &["/api/v1/users/auth/2fa/verify"],
+            &[auth::VERIFY_PATH],
             verify,
             &Operation::new("verifyTwoFactor", TAG, "Opens the session that a login needs a code for")
                 .public()
@@ -173,8 +173,10 @@ async fn verify(
         fields.unsupported("response_mode", "only \"tokens\" is offered");
     }
     let (token, code) = fields.finish(token.zip(code))?;
-    let session = front.control.login_with_code(&token, &code).await?;
-    auth::note(signature, realm, (session.account.id, &session.account.username));
+    let half = front.control.half_login(&token).await?;
+    // Before the code is looked at: whose password it is sees in the security history that somebody tries codes.
+    auth::note(signature, realm, (half.user(), half.username()), Told::User);
+    let session = front.control.complete_login(&half, &code).await?;
     let opened = auth::opened(&front, &session, address).await?;
     Ok(Answer::ok("Login successful", opened))
 }

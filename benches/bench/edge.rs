@@ -195,6 +195,7 @@ fn snapshot(address: IpAddr) -> Result<RouteSnapshot, Failed> {
         project,
         server: SERVER,
         hoody_kit: true,
+        ssh_key: None,
         phase: Phase::Running,
         address: Some(address),
         generation: Generation(1),

@@ -136,7 +136,7 @@ impl Controller {
             owner: Some(actor.user),
             realm: actor.realm_filter(query.realm)?,
             method: query.method,
-            path: None,
+            paths: Vec::new(),
             status_min: query.status_min,
             status_max: query.status_max,
             from_ms: query.from_ms,
@@ -147,12 +147,17 @@ impl Controller {
         Ok(self.store().activity(filter, Page { page, limit, sort: (), descending }).await?)
     }
 
-    /// When and from where the last requests of a user to this path were good, newest first. For whoever has just
-    /// proved to be that user.
-    pub async fn last_good(&self, user: UserId, path: &str, limit: u32) -> Result<Vec<Activity>> {
+    /// When and from where the last requests of a user to one of these paths were good, newest first. For whoever has
+    /// just proved to be that user.
+    pub async fn last_good(
+        &self,
+        user: UserId,
+        paths: &[&str],
+        limit: u32,
+    ) -> Result<Vec<Activity>> {
         let filter = ActivityFilter {
             owner: Some(user),
-            path: Some(path.to_owned()),
+            paths: paths.iter().copied().map(str::to_owned).collect(),
             status_max: Some(299),
             ..ActivityFilter::default()
         };

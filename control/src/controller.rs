@@ -14,7 +14,7 @@ use crate::{
     inside::Looks,
     names::Names,
     password::Passwords,
-    seal::SealingKeys,
+    seal::{SealingKeys, Unopened},
     secrets::{self, Plain},
     servers::Servers,
     session::SessionKeys,
@@ -160,6 +160,7 @@ pub(crate) struct Inner {
     pub(crate) signing: Signing,
     /// Absent when nothing is signed.
     pub(crate) signer: Option<Signer>,
+    pub(crate) host_key_seed: [u8; 32],
     pub(crate) passwords: Passwords,
     /// What runs inside containers.
     pub(crate) looks: Looks,
@@ -196,6 +197,9 @@ impl Controller {
         let secret = |name, plain| secrets::load(&store, &sealing, name, plain);
         let sessions = SessionKeys::new(&secret("session-key", Plain::Replace).await?);
         let pepper = secret("token-pepper", Plain::Seal).await?;
+        let host_key_seed = secret("ssh-host-key", Plain::Replace).await?;
+        let host_key_seed =
+            host_key_seed.try_into().map_err(|_other_length| Error::Sealed(Unopened::Damaged))?;
         let signer = match signing {
             Signing::Off => None,
             Signing::Claims | Signing::Answers => {
@@ -219,6 +223,7 @@ impl Controller {
             sealing: Arc::new(sealing),
             signing,
             signer,
+            host_key_seed,
             passwords,
             looks: Looks::default(),
             throttle,

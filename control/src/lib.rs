@@ -16,6 +16,7 @@ mod clock;
 mod containers;
 mod controller;
 mod edge;
+mod entry;
 mod error;
 mod events;
 mod firewall;
@@ -65,6 +66,7 @@ pub use containers::{
     NewContainer, NewCopy,
 };
 pub use controller::{Controller, Deps, Limits};
+pub use entry::NoEntry;
 pub use error::{
     During, EdgeError, Error, FirewallError, Forbidden, RamdiskError, Result, SnapshotError,
     Subject, Thing, TwoFactorError, Unauthenticated, VaultError,
@@ -74,10 +76,10 @@ pub use firewall::{AddedRule, RuleFilter};
 pub use gantry_runtime::{RamdiskUse, Stats};
 pub use gantry_store::{
     Access, AccountLimits, AccountUse, Activity, ActivityTotals, Alias, Container, ContainerSort,
-    ContainerStatus, Counted, CustomHostname, Event, EventTotals, HookRecord, HostnameProof,
-    Idempotency, Listed, LogSort, Member, MemberSort, Page, Profile, Project, ProjectSort, Ratings,
-    Scope, Server, Share, ShareMount, ShareTarget, Snapshot, SnapshotSort, SnapshotSummary, Span,
-    StatusLog, TokenProfile, Version, event_number,
+    ContainerStatus, Counted, CustomHostname, EnvironmentSync, Event, EventTotals, HookRecord,
+    HostnameProof, Idempotency, Listed, LogSort, Member, MemberSort, Page, Profile, Project,
+    ProjectSort, Ratings, Scope, Server, Share, ShareMount, ShareTarget, Snapshot, SnapshotSort,
+    SnapshotSummary, Span, StatusLog, TokenProfile, Version, event_number,
 };
 pub use hostnames::HostnameView;
 pub use idempotency::IdempotencyKey;
@@ -107,7 +109,7 @@ pub use signing::{
 pub use snapshots::{ContainerSnapshots, NewSnapshot, Restored, SnapshotQuery};
 pub use starter::{StartCommand, StartError, Starter, StarterConfig};
 pub use tokens::{ExpiresAt, NewToken, ProfileChange, Token, TokenChange};
-pub use two_factor::{Enrollment, LoggedIn, TwoFactorStatus};
+pub use two_factor::{Enrollment, HalfLogin, LoggedIn, TwoFactorStatus};
 pub use vault::{METADATA_MAX, VALUE_MAX, VaultKey, VaultStats, VaultValue, VaultWrite};
 pub use wait::{Condition, Waited};
 pub use wake::NotWoken;

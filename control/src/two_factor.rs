@@ -1,13 +1,14 @@
 //! The second factor of logins: codes of an authenticator app (TOTP, RFC 6238), and backup codes in their place.
 //!
-//! A code is good in its half minute, the one before and the one after, and once. Five wrong ones lock the account's
-//! second factor for a quarter of an hour; who does not know the password gets no attempt. The secret lies
-//! sealed in the store, backup codes as keyed hashes.
+//! A code is good in its half minute, the one before and the one after, and once. Five wrong ones lock the [`Door`] that
+//! they came to for a quarter of an hour, and for twice as long each time until one is right; who knows neither the
+//! password nor has a session gets no attempt, and what has not the form of a code is none. The secret lies sealed in
+//! the store, backup codes as keyed hashes.
 
 use std::{net::IpAddr, time::Duration};
 
 use gantry_model::UserId;
-use gantry_store::{Attempt, LOCKOUT_MS, SecondFactor, Shown, User};
+use gantry_store::{Attempt, Door, SecondFactor, Shown, User};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use qrcode::{QrCode, render::svg};
 use sha2::Sha256;
@@ -27,6 +28,8 @@ const BACKUP_CODES: usize = 10;
 const BACKUP_CODE_LEN: usize = 10;
 /// What they are written with: nothing that looks like something else. A power of two, so that each is as likely.
 const LETTERS: &[u8; 32] = b"abcdefghjkmnpqrstuvwxyz023456789";
+/// How long a code of the app is.
+const APP_CODE_LEN: usize = 6;
 /// The longest code that comes with another request, in characters.
 const OTP_CODE_MAX: usize = 12;
 /// The octets of a secret, as RFC 4226 recommends.
@@ -40,10 +43,54 @@ pub enum LoggedIn {
     /// The password is right, and a code is needed besides.
     NeedsCode {
         /// Whose password it is.
-        user: UserId,
+        half: HalfLogin,
         /// What stands for the password while the code is asked for.
         temp_token: String,
     },
+}
+
+/// A login whose password was right and whose code has not been shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HalfLogin(User);
+
+impl HalfLogin {
+    /// Whose it is.
+    pub const fn user(&self) -> UserId {
+        self.0.id
+    }
+
+    /// The account's name.
+    pub fn username(&self) -> &str {
+        &self.0.username
+    }
+}
+
+/// What somebody shows for a code, by its form.
+enum Code {
+    App(String),
+    Backup(String),
+}
+
+impl Code {
+    /// Without the blanks and hyphens that people write into it. What can be no code is refused here: it is no guess,
+    /// and a slip of the finger costs no attempt.
+    fn parse(field: &str, text: &str) -> Result<Self> {
+        let code: String = text.chars().filter(|letter| !matches!(letter, ' ' | '-')).collect();
+        let code = code.to_ascii_lowercase();
+        let is =
+            |len, of: &[u8]| code.len() == len && code.bytes().all(|octet| of.contains(&octet));
+        if is(APP_CODE_LEN, b"0123456789") {
+            Ok(Self::App(code))
+        } else if is(BACKUP_CODE_LEN, LETTERS) {
+            Ok(Self::Backup(code))
+        } else {
+            let rule = format!(
+                "must be the {APP_CODE_LEN} digits that the authenticator app shows, or a backup code, which has \
+                 {BACKUP_CODE_LEN} letters and digits"
+            );
+            Err(Error::invalid(field, rule))
+        }
+    }
 }
 
 /// What an authenticator app is given, shown once.
@@ -78,13 +125,19 @@ pub struct TwoFactorStatus {
 }
 
 impl Controller {
-    /// The second half of a login: `temp_token` is what the first one answered.
-    pub async fn login_with_code(&self, temp_token: &str, code: &str) -> Result<Session> {
+    /// Whose login waits for a code: `temp_token` is what its first half answered.
+    pub async fn half_login(&self, temp_token: &str) -> Result<HalfLogin> {
         let gone = Unauthenticated::TempToken;
         let proof = self.inner.sessions.verify(temp_token, Sort::Pending, self.now_ms());
         let user = self.user_of(proof.map_err(|_why| gone)?).await?.ok_or(gone)?;
-        self.check_code(&user, code).await?;
-        self.open_session(&user, user.session_generation).await
+        Ok(HalfLogin(user))
+    }
+
+    /// The second half of a login.
+    pub async fn complete_login(&self, HalfLogin(user): &HalfLogin, code: &str) -> Result<Session> {
+        let code = Code::parse("code", code)?;
+        self.check_code(user, Door::Password, &code).await?;
+        self.open_session(user, user.session_generation).await
     }
 
     /// How a login with the right password goes on.
@@ -92,7 +145,7 @@ impl Controller {
         if self.enabled_factor(user.id).await?.is_some() {
             let generation = user.session_generation;
             let temp_token = self.inner.sessions.pending(user.id, generation, self.now_ms())?;
-            return Ok(LoggedIn::NeedsCode { user: user.id, temp_token });
+            return Ok(LoggedIn::NeedsCode { half: HalfLogin(user), temp_token });
         }
         let session = self.open_session(&user, user.session_generation).await?;
         Ok(LoggedIn::Session(Box::new(session)))
@@ -137,6 +190,12 @@ impl Controller {
     /// and when it was.
     pub async fn enable_two_factor(&self, actor: &Actor, code: &str) -> Result<(Session, i64)> {
         actor.require_session()?;
+        let code = Code::parse("code", code)?;
+        if let Code::Backup(_) = code {
+            let rule =
+                format!("must be the {APP_CODE_LEN} digits that the authenticator app shows");
+            return Err(Error::invalid("code", rule));
+        }
         let user = self.own_user(actor).await?;
         let Some(begun) = self.store().second_factor(user.id).await? else {
             return Err(TwoFactorError::NotBegun.into());
@@ -144,7 +203,7 @@ impl Controller {
         if begun.enabled_at_ms.is_some() {
             return Err(TwoFactorError::Enabled.into());
         }
-        let (shown, wrong) = self.try_code(&user, code).await?;
+        let (shown, wrong) = self.try_code(&user, Door::Session, &code).await?;
         let Shown::Step(step) = shown else { return Err(wrong) };
         let now_ms = self.now_ms();
         let generation = self.store().enable_second_factor(user.id, step, now_ms).await?;
@@ -171,7 +230,8 @@ impl Controller {
         code: &str,
         client: Option<IpAddr>,
     ) -> Result<Session> {
-        let user = self.check_both(actor, password, code, client).await?;
+        let code = Code::parse("code", code)?;
+        let user = self.check_both(actor, password, &code, client).await?;
         let generation = self.remove_factor(user.id).await?;
         self.open_session(&user, generation).await
     }
@@ -194,7 +254,8 @@ impl Controller {
         code: &str,
         client: Option<IpAddr>,
     ) -> Result<Vec<String>> {
-        let user = self.check_both(actor, password, code, client).await?;
+        let code = Code::parse("code", code)?;
+        let user = self.check_both(actor, password, &code, client).await?;
         let (codes, hashes) = self.new_backup_codes(user.id)?;
         let set = self.store().set_backup_codes(user.id, &hashes, self.now_ms()).await;
         set.map_err(of_factor)?;
@@ -220,6 +281,7 @@ impl Controller {
                 given.map(str::to_owned).ok_or_else(|| Error::invalid(field, rule))
             };
             let (password, code) = (need("password", password)?, need("otp_code", code)?);
+            let code = Code::parse("otp_code", &code)?;
             self.check_both(actor, &password, &code, client).await?;
         }
         let set = self.store().set_token_gate(actor.user, on, self.now_ms()).await;
@@ -241,8 +303,9 @@ impl Controller {
         }
         let rule = "is required: the account has two-factor authentication for its tokens";
         let code = code.ok_or_else(|| Error::invalid("otp_code", rule))?;
+        let code = Code::parse("otp_code", code)?;
         let user = self.own_user(actor).await?;
-        self.check_code(&user, code).await
+        self.check_code(&user, Door::Session, &code).await
     }
 
     /// Refuses a password that comes alone for an account that needs more.
@@ -257,7 +320,7 @@ impl Controller {
         &self,
         actor: &Actor,
         password: &str,
-        code: &str,
+        code: &Code,
         client: Option<IpAddr>,
     ) -> Result<User> {
         actor.require_session()?;
@@ -265,35 +328,37 @@ impl Controller {
             return Err(TwoFactorError::NotEnabled.into());
         }
         let user = self.check_login(&actor.username, password, client).await?;
-        self.check_code(&user, code).await?;
+        self.check_code(&user, Door::Password, code).await?;
         Ok(user)
     }
 
     /// Whether this is a code of the account, which is used up then.
-    async fn check_code(&self, user: &User, code: &str) -> Result<()> {
-        let (shown, wrong) = self.try_code(user, code).await?;
-        if self.store().use_second_factor(user.id, shown).await? { Ok(()) } else { Err(wrong) }
+    async fn check_code(&self, user: &User, door: Door, code: &Code) -> Result<()> {
+        let (shown, wrong) = self.try_code(user, door, code).await?;
+        let is_new = self.store().use_second_factor(user.id, door, shown).await?;
+        if is_new { Ok(()) } else { Err(wrong) }
     }
 
     /// Counts an attempt and says what a code is, without using it up, and what to answer if it cannot be used. Of a
     /// backup code it shows only then whether there is one.
-    async fn try_code(&self, user: &User, code: &str) -> Result<(Shown, Error)> {
+    async fn try_code(&self, user: &User, door: Door, code: &Code) -> Result<(Shown, Error)> {
         let now_ms = self.now_ms();
-        let attempt = self.store().try_second_factor(user.id, now_ms).await;
+        let attempt = self.store().try_second_factor(user.id, door, now_ms).await;
         let attempt = attempt.map_err(of_factor)?;
-        let (factor, is_last) = match attempt {
-            Attempt::Counted { factor, is_last } => (factor, is_last),
+        let (factor, locks_ms) = match attempt {
+            Attempt::Counted { factor, locks_ms } => (factor, locks_ms),
             Attempt::Locked { until_ms } => return Err(locked(until_ms.saturating_sub(now_ms))),
         };
-        let wrong = if is_last { locked(LOCKOUT_MS) } else { Unauthenticated::Code.into() };
-        let code: String = code.chars().filter(|letter| !matches!(letter, ' ' | '-')).collect();
-        if code.len() == BACKUP_CODE_LEN {
-            let hash = self.backup_hash(user.id, &code.to_ascii_lowercase())?;
-            return Ok((Shown::Backup(hash), wrong));
-        }
+        let wrong = locks_ms.map_or_else(|| Unauthenticated::Code.into(), locked);
+        let code = match code {
+            Code::App(code) => code,
+            Code::Backup(code) => {
+                return Ok((Shown::Backup(self.backup_hash(user.id, code)?), wrong));
+            }
+        };
         let totp = self.totp(user.id, &factor)?;
         let seconds = u64::try_from(now_ms.div_euclid(1000)).map_err(Error::internal)?;
-        match totp.check(&code, seconds).filter(|step| *step > factor.last_step) {
+        match totp.check(code, seconds).filter(|step| *step > factor.last_step) {
             Some(step) => Ok((Shown::Step(step), wrong)),
             None => Err(wrong),
         }

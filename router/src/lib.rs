@@ -11,12 +11,14 @@
 
 mod edge;
 mod feed;
+mod keys;
 mod routes;
 mod servers;
 mod table;
 
 pub use edge::{AliasRoute, Gate};
 pub use feed::Feed;
+pub use keys::KeyRoute;
 pub use routes::Routes;
 pub use servers::{ServerIndex, Servers};
 pub use table::{NoRoute, Route, RouteState, RouteTable};

@@ -9,12 +9,16 @@ use std::{
 };
 
 use foldhash::fast::RandomState;
-use gantry_model::{ContainerId, Generation, Phase, ProjectId};
-use gantry_store::{Epoch, Revision, RouteRecord, RouteSnapshot};
+use gantry_model::{
+    ContainerId, Generation, Phase, ProjectId, access::Policy, edge::WakePolicy,
+    ssh::KeyFingerprint,
+};
+use gantry_store::{EdgeRecord, Epoch, Revision, RouteRecord, RouteSnapshot};
 use papaya::HashMap;
 
 use crate::{
     edge::{AliasRoute, Edges, Gate},
+    keys::{KeyRoute, Keys},
     servers::{ServerIndex, Servers},
 };
 
@@ -80,6 +84,7 @@ pub struct RouteTable {
     // the seed differs from process to process.
     routes: HashMap<ContainerId, Stored, RandomState>,
     edges: Edges,
+    keys: Keys,
     servers: Servers,
     epoch: Epoch,
     revision: AtomicU64,
@@ -104,12 +109,14 @@ impl RouteTable {
         let table = Self {
             routes,
             edges: Edges::after(last_serial),
+            keys: Keys::new(),
             servers: servers.clone(),
             epoch: snapshot.epoch,
             revision: AtomicU64::new(snapshot.revision.0),
         };
         let pinned = table.routes.pin();
         for record in &snapshot.containers {
+            table.keys.put(record.container, table.key(record));
             let Some(route) = table.route(record) else { continue };
             if let Some(edge) = &record.edge {
                 table.edges.put(&route, edge);
@@ -128,6 +135,8 @@ impl RouteTable {
         let pinned = self.routes.pin();
         for (container, record) in records {
             let route = record.as_ref().and_then(|record| self.route(record));
+            let key = record.as_ref().and_then(|record| self.key(record));
+            self.keys.put(*container, key);
             let edge = record.as_ref().and_then(|record| record.edge.as_deref());
             // Whoever sees a new route finds its gate, so a gate comes before and goes after.
             if let (Some(route), Some(edge)) = (&route, edge) {
@@ -203,6 +212,12 @@ impl RouteTable {
         self.edges.hostname(hostname)
     }
 
+    /// The container that an SSH key opens, also one without a Kit, or that does not run. Nothing for a
+    /// key that no container has.
+    pub fn by_key(&self, key: &KeyFingerprint) -> Option<Arc<KeyRoute>> {
+        self.keys.get(key)
+    }
+
     /// The revision of the store that the table has caught up with.
     pub fn revision(&self) -> Revision {
         Revision(self.revision.load(Ordering::Acquire))
@@ -231,6 +246,27 @@ impl RouteTable {
     /// What a record means for requests.
     fn route(&self, record: &RouteRecord) -> Option<Route> {
         route(record, self.servers.index(record.server)?)
+    }
+
+    /// What a record means for SSH.
+    fn key(&self, record: &RouteRecord) -> Option<(KeyFingerprint, KeyRoute)> {
+        let key = record.ssh_key?;
+        let server = self.servers.index(record.server)?;
+        let edge = record.edge.as_deref();
+        let merge =
+            |edge: &EdgeRecord| Policy::merge(edge.project.as_deref(), edge.container.as_deref());
+        let route = KeyRoute {
+            project: record.project,
+            container: record.container,
+            server,
+            generation: record.generation,
+            state: state(record)?,
+            policy: edge.and_then(merge).map(Arc::new),
+            wakes: edge.is_some_and(|edge| {
+                matches!(edge.settings.wake, WakePolicy::Any | WakePolicy::Authed)
+            }),
+        };
+        Some((key, route))
     }
 
     /// Puts back a route whose record cannot be read at present, with all that `from` has of it.
@@ -310,7 +346,15 @@ fn route(record: &RouteRecord, server: ServerIndex) -> Option<Route> {
     if !record.hoody_kit {
         return None;
     }
-    let state = match (record.phase, record.address) {
+    let state = state(record)?;
+    let RouteRecord { project, container, generation, .. } = *record;
+    let gated = record.edge.as_ref().is_some_and(|edge| edge.is_gated());
+    Some(Route { project, container, server, generation, state, gated })
+}
+
+/// Where a container stands; nothing for one that is being deleted.
+fn state(record: &RouteRecord) -> Option<RouteState> {
+    Some(match (record.phase, record.address) {
         (Phase::Running, Some(address)) => {
             RouteState::Running { address, since_ms: record.started_at_ms.unwrap_or(0) }
         }
@@ -323,8 +367,5 @@ fn route(record: &RouteRecord, server: ServerIndex) -> Option<Route> {
         (Phase::Stopping | Phase::Stopped, _) => RouteState::Stopped,
         (Phase::Failed, _) => RouteState::Failed,
         (Phase::Deleting, _) => return None,
-    };
-    let RouteRecord { project, container, generation, .. } = *record;
-    let gated = record.edge.as_ref().is_some_and(|edge| edge.is_gated());
-    Some(Route { project, container, server, generation, state, gated })
+    })
 }

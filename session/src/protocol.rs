@@ -194,7 +194,7 @@ pub struct Size {
 }
 
 /// An address inside the container.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Target {
     /// Host (name or address; for a listener as in RFC 4254 §7.1: empty for all, `localhost` for loopback)
     /// and port (0 for a listener: any).

@@ -1,1 +1,20 @@
 //! Public-key login to a container.
+//!
+//! [`Front`] speaks SSH with clients: an *offered* key grants nothing, a *verified* one fixes the connection
+//! to the one container that it opens ([`Doors`]). What the client then asks for is done by the helper inside
+//! that container ([`Ways`], crate `gantry-session`); this crate carries octets between the two, one pipe or
+//! socket for each stream, so that no channel waits for another one.
+
+mod channel;
+mod conn;
+mod doors;
+mod flow;
+mod front;
+mod gate;
+mod inlet;
+mod link;
+mod session;
+mod stream;
+
+pub use doors::{Door, DoorState, Doors, NoWay, Ways};
+pub use front::{Front, Metrics};

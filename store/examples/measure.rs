@@ -10,7 +10,7 @@ use gantry_model::{
     container::{Color, ContainerName, Environment, ImageName, RamdiskScope},
     project::{ProjectAlias, ProjectSpec},
 };
-use gantry_store::{Container, ContainerStatus, Project, Store, User, Version};
+use gantry_store::{Container, ContainerStatus, EnvironmentSync, Project, Store, User, Version};
 use tokio::task::JoinSet;
 
 const CONTAINERS: u32 = 100_000;
@@ -107,14 +107,12 @@ async fn template(store: &Store) -> Result<Container, Box<dyn Error>> {
     store.create_project(&project).await?;
     let server = store.ensure_server(Id::from_bytes([3; 12]), &"local".parse()?, 0).await?;
     let status = ContainerStatus {
-        phase: Phase::Running,
         address: Some("10.88.0.2".parse()?),
         generation: Generation(1),
-        why: None,
         done_seq: 1,
         started_at_ms: Some(0),
         boot_id: Some("0d5c8a3e-9d3f-4a61-b0ad-6c6f2b9f1c11".to_owned()),
-        fill: None,
+        ..ContainerStatus::first(Phase::Running)
     };
     let spec = ContainerSpec {
         name: ContainerName::parse("name", "replaced")?,
@@ -144,6 +142,7 @@ async fn template(store: &Store) -> Result<Container, Box<dyn Error>> {
         source: None,
         prespawn: false,
         status,
+        environment_sync: EnvironmentSync::default(),
         version: Version::FIRST,
         created_at_ms: 0,
         updated_at_ms: 0,

@@ -47,8 +47,8 @@ pub struct ActivityFilter {
     pub realm: Option<RealmId>,
     /// Only those with this method.
     pub method: Option<String>,
-    /// Only those with this path.
-    pub path: Option<String>,
+    /// Only those with one of these paths, if there are any.
+    pub paths: Vec<String>,
     /// Only those answered with this status or a greater one.
     pub status_min: Option<u16>,
     /// Only those answered with this status or a smaller one.
@@ -116,7 +116,7 @@ impl Store {
             Condition::is("owner", filter.owner),
             Condition::is("realm", filter.realm),
             filter.method.map(|method| Condition::Text("method", method)),
-            filter.path.map(|path| Condition::Text("path", path)),
+            (!filter.paths.is_empty()).then_some(Condition::OneOf("path", filter.paths)),
             filter.status_min.map(|min| Condition::AtLeast("status", number(min))),
             filter.status_max.map(|max| Condition::AtMost("status", number(max))),
             filter.from_ms.map(|from_ms| Condition::AtLeast("at_ms", from_ms)),

@@ -155,10 +155,13 @@ impl Store {
 
     /// Tells once of each alias that ends before `soon_ms`, and once of each that has ended. An alias that
     /// has ended stays, so that its owner may give it another end; its label leads nowhere meanwhile.
+    ///
+    /// Of what had ended before the first look with this schema nothing is told.
     pub async fn tell_alias_ends(&self, now_ms: i64, soon_ms: i64) -> Result<()> {
         let due: bool = sqlx::query_scalar(
             "SELECT EXISTS (SELECT 1 FROM aliases WHERE end_told < 2 AND expires_at_ms <= $2 \
-             AND (expires_at_ms <= $1 OR end_told < 1))",
+             AND (expires_at_ms <= $1 OR end_told < 1)) \
+             OR EXISTS (SELECT 1 FROM aliases WHERE end_told < 0)",
         )
         .bind(now_ms)
         .bind(soon_ms)
@@ -170,6 +173,15 @@ impl Store {
         }
         self.write(move |tx| {
             Box::pin(async move {
+                sqlx::query(
+                    "UPDATE aliases SET end_told = CASE WHEN expires_at_ms <= $1 THEN $2 ELSE 0 END \
+                     WHERE end_told < 0",
+                )
+                .bind(now_ms)
+                .bind(TOLD_ENDED)
+                .execute(&mut tx.connection)
+                .await
+                .map_err(failed)?;
                 // The ended ones first: of those it is not told any more that they will.
                 for (before_ms, told, kind) in [
                     (now_ms, TOLD_ENDED, "proxy.alias.expired"),

@@ -17,8 +17,8 @@ use crate::{
     members, projects,
     quotas::{self, Quotas},
     record::{
-        Container, ContainerFilter, ContainerSort, ContainerStatus, Listed, LogSort, Page,
-        StatusLog, Version,
+        Container, ContainerFilter, ContainerSort, ContainerStatus, EnvironmentSync, Listed,
+        LogSort, Page, StatusLog, Version,
     },
     shares, snapshots,
     sqlite::Row,
@@ -122,6 +122,9 @@ impl Store {
                 }
                 let realms_differ = container.spec.realms != spec.realms;
                 let old = std::mem::replace(&mut container.spec, spec);
+                if old.environment != container.spec.environment {
+                    container.environment_sync.revision += 1;
+                }
                 container.updated_at_ms = now_ms;
                 save_spec(tx, &mut container, &doc).await?;
                 if realms_differ {
@@ -348,7 +351,8 @@ async fn save_spec(tx: &mut Tx, container: &mut Container, doc: &str) -> Result<
     let key = container.spec.ssh_public_key.as_ref().map(|key| key.fingerprint().0.to_vec());
     let done = sqlx::query(
         "UPDATE containers SET name = $3, key_fingerprint = $4, hoody_kit = $5, \
-         updated_at_ms = $6, doc = $7, version = version + 1 WHERE id = $1 AND version = $2",
+         updated_at_ms = $6, doc = $7, env_revision = $8, version = version + 1 \
+         WHERE id = $1 AND version = $2",
     )
     .bind(container.id.as_bytes().as_slice())
     .bind(integer(container.version.0))
@@ -357,6 +361,7 @@ async fn save_spec(tx: &mut Tx, container: &mut Container, doc: &str) -> Result<
     .bind(container.spec.hoody_kit)
     .bind(container.updated_at_ms)
     .bind(doc)
+    .bind(integer(container.environment_sync.revision))
     .execute(&mut tx.connection)
     .await
     .map_err(failed)?;
@@ -470,6 +475,7 @@ pub(crate) fn container(row: &Row) -> Result<Container> {
                 boot_id: columns::get(row, "boot_id")?,
                 fill: snapshots::fill(row)?,
             },
+            environment_sync: EnvironmentSync::of(row)?,
             version: Version(columns::count(row, "version")?),
             created_at_ms: columns::get(row, "created_at_ms")?,
             updated_at_ms: columns::get(row, "updated_at_ms")?,

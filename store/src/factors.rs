@@ -3,6 +3,7 @@
 //!
 //! An attempt is counted before its code is looked at, and a code is used up by the write that accepts it: guesses
 //! at the same time are no more than guesses one after the other, and of two who come with one code, one gets in.
+//! Each [`Door`] has attempts and a lock of its own, which a code that is right at that door opens again.
 
 use gantry_model::UserId;
 
@@ -17,8 +18,10 @@ use crate::{
 
 /// The attempts before one more has to wait.
 pub const ATTEMPTS_MAX: i64 = 5;
-/// How long it waits, in milliseconds.
+/// How long it waits at first, in milliseconds; twice as long each time after that.
 pub const LOCKOUT_MS: i64 = 15 * 60 * 1000;
+/// How long it waits at most.
+pub const LOCKOUT_MAX_MS: i64 = 24 * 60 * 60 * 1000;
 
 /// The second factor of an account.
 #[derive(Clone, PartialEq, Eq)]
@@ -43,6 +46,25 @@ impl std::fmt::Debug for SecondFactor {
     }
 }
 
+/// What whoever shows a code has shown besides. Who has a session only, which may be a stolen one, cannot lock
+/// anybody out of the other door.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// The account's password.
+    Password,
+    /// A session of the account.
+    Session,
+}
+
+impl Door {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Password => "password",
+            Self::Session => "session",
+        }
+    }
+}
+
 /// Whether a code may be looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Attempt {
@@ -50,8 +72,8 @@ pub enum Attempt {
     Counted {
         /// What to hold it against.
         factor: SecondFactor,
-        /// Whether it is the last one before others have to wait.
-        is_last: bool,
+        /// How long others have to wait after it, in milliseconds, if it is the last one.
+        locks_ms: Option<i64>,
     },
     /// There were too many.
     Locked {
@@ -80,8 +102,8 @@ impl Store {
         row.as_ref().map(factor).transpose()
     }
 
-    /// Gives an account a second factor that is not enabled, and backup codes, in the place of one that is not enabled.
-    /// [`Error::IdTaken`] if one is.
+    /// Gives an account a second factor that is not enabled, and backup codes, in the place of one that is not enabled,
+    /// with all attempts. [`Error::IdTaken`] if one is.
     pub async fn begin_second_factor(
         &self,
         user: UserId,
@@ -93,7 +115,7 @@ impl Store {
             Box::pin(async move {
                 let done = sqlx::query(
                     "INSERT INTO second_factors (owner, secret, enabled_at_ms, gates_tokens, \
-                     last_step, failures, locked_until_ms) VALUES ($1, $2, NULL, $3, 0, 0, 0) \
+                     last_step) VALUES ($1, $2, NULL, $3, 0) \
                      ON CONFLICT (owner) DO UPDATE SET secret = $2 WHERE enabled_at_ms IS NULL",
                 )
                 .bind(user.as_bytes().as_slice())
@@ -105,6 +127,9 @@ impl Store {
                 if done.rows_affected() == 0 {
                     return Err(Error::IdTaken);
                 }
+                for door in [Door::Password, Door::Session] {
+                    forget_attempts(tx, user, door).await?;
+                }
                 replace_codes(tx, user, &codes).await
             })
         })
@@ -112,7 +137,12 @@ impl Store {
     }
 
     /// Counts an attempt with a code. [`Error::NotFound`] if there is no second factor.
-    pub async fn try_second_factor(&self, user: UserId, now_ms: i64) -> Result<Attempt> {
+    pub async fn try_second_factor(
+        &self,
+        user: UserId,
+        door: Door,
+        now_ms: i64,
+    ) -> Result<Attempt> {
         self.write(move |tx| {
             Box::pin(async move {
                 let row: Row = sqlx::query(SELECT)
@@ -121,35 +151,34 @@ impl Store {
                     .await
                     .map_err(failed)?
                     .ok_or(Error::NotFound)?;
-                let until_ms: i64 = columns::get(&row, "locked_until_ms")?;
+                let Tries { failures, lockouts, until_ms } = tries(tx, user, door).await?;
                 if until_ms > now_ms {
                     return Ok(Attempt::Locked { until_ms });
                 }
-                let failures = columns::get::<i64>(&row, "failures")?.saturating_add(1);
-                let is_last = failures >= ATTEMPTS_MAX;
-                let (failures, until_ms) =
-                    if is_last { (0, now_ms.saturating_add(LOCKOUT_MS)) } else { (failures, 0) };
-                sqlx::query(
-                    "UPDATE second_factors SET failures = $2, locked_until_ms = $3 WHERE owner = $1",
-                )
-                .bind(user.as_bytes().as_slice())
-                .bind(failures)
-                .bind(until_ms)
-                .execute(&mut tx.connection)
-                .await
-                .map_err(failed)?;
-                Ok(Attempt::Counted { factor: factor(&row)?, is_last })
+                let failures = failures.saturating_add(1);
+                let locks_ms = (failures >= ATTEMPTS_MAX).then(|| lock_ms(lockouts));
+                let tries = match locks_ms {
+                    Some(ms) => Tries {
+                        failures: 0,
+                        lockouts: lockouts.saturating_add(1),
+                        until_ms: now_ms.saturating_add(ms),
+                    },
+                    None => Tries { failures, lockouts, until_ms: 0 },
+                };
+                set_tries(tx, user, door, tries).await?;
+                Ok(Attempt::Counted { factor: factor(&row)?, locks_ms })
             })
         })
         .await
     }
 
-    /// Uses up a code that is right, and forgets the attempts before it. False if it has been used meanwhile.
-    pub async fn use_second_factor(&self, user: UserId, shown: Shown) -> Result<bool> {
-        self.write(move |tx| Box::pin(async move { take(tx, user, shown).await })).await
+    /// Uses up a code that is right, and forgets the attempts before it at this door. False if it has been used
+    /// meanwhile.
+    pub async fn use_second_factor(&self, user: UserId, door: Door, shown: Shown) -> Result<bool> {
+        self.write(move |tx| Box::pin(async move { take(tx, user, door, shown).await })).await
     }
 
-    /// Enables the second factor by a code of it; ends all sessions, and returns the generation of those to come. `None`
+    /// Enables the second factor by a code of it, shown by a session; ends all sessions, and returns the generation of those to come. `None`
     /// if the code has been used, or it is enabled already.
     pub async fn enable_second_factor(
         &self,
@@ -159,7 +188,7 @@ impl Store {
     ) -> Result<Option<u64>> {
         self.write(move |tx| {
             Box::pin(async move {
-                if !take(tx, user, Shown::Step(step)).await? {
+                if !take(tx, user, Door::Session, Shown::Step(step)).await? {
                     return Ok(None);
                 }
                 let done = sqlx::query(
@@ -242,7 +271,70 @@ impl Store {
 const SELECT: &str = "SELECT *, (SELECT count(*) FROM backup_codes b WHERE b.owner = f.owner) \
                       AS codes FROM second_factors f WHERE f.owner = $1";
 
-async fn take(tx: &mut Tx, user: UserId, shown: Shown) -> Result<bool> {
+/// What is counted at a door.
+#[derive(Clone, Copy, Default)]
+struct Tries {
+    failures: i64,
+    lockouts: i64,
+    until_ms: i64,
+}
+
+/// How long a door is locked that was locked so often before.
+fn lock_ms(lockouts: i64) -> i64 {
+    let doubled = u32::try_from(lockouts).ok().and_then(|times| 2_i64.checked_pow(times));
+    doubled.and_then(|times| LOCKOUT_MS.checked_mul(times)).unwrap_or(i64::MAX).min(LOCKOUT_MAX_MS)
+}
+
+async fn tries(tx: &mut Tx, user: UserId, door: Door) -> Result<Tries> {
+    let row: Option<Row> = sqlx::query(
+        "SELECT failures, lockouts, locked_until_ms FROM factor_attempts \
+         WHERE owner = $1 AND door = $2",
+    )
+    .bind(user.as_bytes().as_slice())
+    .bind(door.as_str())
+    .fetch_optional(&mut tx.connection)
+    .await
+    .map_err(failed)?;
+    row.map_or_else(
+        || Ok(Tries::default()),
+        |row| {
+            Ok(Tries {
+                failures: columns::get(&row, "failures")?,
+                lockouts: columns::get(&row, "lockouts")?,
+                until_ms: columns::get(&row, "locked_until_ms")?,
+            })
+        },
+    )
+}
+
+async fn set_tries(tx: &mut Tx, user: UserId, door: Door, tries: Tries) -> Result<()> {
+    sqlx::query(
+        "INSERT INTO factor_attempts (owner, door, failures, lockouts, locked_until_ms) \
+         VALUES ($1, $2, $3, $4, $5) ON CONFLICT (owner, door) \
+         DO UPDATE SET failures = $3, lockouts = $4, locked_until_ms = $5",
+    )
+    .bind(user.as_bytes().as_slice())
+    .bind(door.as_str())
+    .bind(tries.failures)
+    .bind(tries.lockouts)
+    .bind(tries.until_ms)
+    .execute(&mut tx.connection)
+    .await
+    .map(drop)
+    .map_err(failed)
+}
+
+async fn forget_attempts(tx: &mut Tx, user: UserId, door: Door) -> Result<()> {
+    sqlx::query("DELETE FROM factor_attempts WHERE owner = $1 AND door = $2")
+        .bind(user.as_bytes().as_slice())
+        .bind(door.as_str())
+        .execute(&mut tx.connection)
+        .await
+        .map(drop)
+        .map_err(failed)
+}
+
+async fn take(tx: &mut Tx, user: UserId, door: Door, shown: Shown) -> Result<bool> {
     let query = match shown {
         Shown::Step(step) => sqlx::query(
             "UPDATE second_factors SET last_step = $2 WHERE owner = $1 AND last_step < $2",
@@ -259,11 +351,7 @@ async fn take(tx: &mut Tx, user: UserId, shown: Shown) -> Result<bool> {
     if done.rows_affected() == 0 {
         return Ok(false);
     }
-    sqlx::query("UPDATE second_factors SET failures = 0, locked_until_ms = 0 WHERE owner = $1")
-        .bind(user.as_bytes().as_slice())
-        .execute(&mut tx.connection)
-        .await
-        .map_err(failed)?;
+    forget_attempts(tx, user, door).await?;
     Ok(true)
 }
 

@@ -11,7 +11,7 @@ use std::{
 };
 
 use futures_util::TryStreamExt as _;
-use gantry_model::{Chain, ContainerId, Generation, Id, Phase, ProjectId};
+use gantry_model::{Chain, ContainerId, Generation, Id, Phase, ProjectId, ssh::KeyFingerprint};
 use sqlx::{Decode, QueryBuilder, Row as _, Type};
 
 use crate::{
@@ -30,7 +30,7 @@ const IDS_PER_STATEMENT: usize = 500;
 
 /// The columns of a [`RouteRecord`], in the order that [`route`] reads.
 const ROUTE: &str = "SELECT id, project, hoody_kit, phase, address, generation, started_at_ms, \
-                     why IS NOT NULL, prespawn, server FROM containers";
+                     why IS NOT NULL, prespawn, server, key_fingerprint FROM containers";
 
 /// How long changes are kept; what is older may make a reader load everything again.
 #[derive(Debug)]
@@ -240,11 +240,16 @@ fn route(row: &Row) -> Result<RouteRecord> {
     let read = || -> Result<RouteRecord> {
         let address: Option<&str> = at(row, 4)?;
         let parsed = address.map(str::parse::<IpAddr>).transpose();
+        let key: Option<&[u8]> = at(row, 10)?;
+        let key = key.map(<[u8; 32]>::try_from).transpose();
+        let key = key.map_err(|_error| damaged("key_fingerprint", "is not 32 octets long"))?;
+        let prespawn: bool = at(row, 8)?;
         Ok(RouteRecord {
             container,
             project: at_id(row, 1)?,
             server: at_id(row, 9)?,
-            hoody_kit: at(row, 2)? && !at(row, 8)?,
+            hoody_kit: at(row, 2)? && !prespawn,
+            ssh_key: key.filter(|_| !prespawn).map(KeyFingerprint),
             phase: Phase::from_word(at(row, 3)?).ok_or_else(|| damaged("phase", "is no phase"))?,
             address: parsed.map_err(|_error| damaged("address", "is none"))?,
             generation: Generation(natural(at(row, 5)?, "generation")?),

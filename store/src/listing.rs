@@ -26,6 +26,8 @@ pub(crate) enum Condition {
     IsNot(&'static str, &'static str),
     /// A column holds this text.
     Text(&'static str, String),
+    /// A column holds one of these texts, of which there is at least one.
+    OneOf(&'static str, Vec<String>),
     /// A column holds false.
     Not(&'static str),
     /// A column holds this number or a greater one.
@@ -197,6 +199,14 @@ pub(crate) fn push_selection(
             }
             Condition::Text(column, text) => {
                 query.push(column).push(" = ").push_bind(text.clone());
+            }
+            Condition::OneOf(column, texts) => {
+                query.push(column).push(" IN (");
+                let mut listed = query.separated(", ");
+                for text in texts {
+                    listed.push_bind(text.clone());
+                }
+                query.push(")");
             }
             Condition::Not(column) => {
                 query.push("NOT ").push(column);

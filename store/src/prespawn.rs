@@ -12,7 +12,7 @@ use crate::{
     document,
     error::{Error, Result, failed},
     listing, projects, quotas,
-    record::{Container, ContainerStatus, Version},
+    record::{Container, ContainerStatus, EnvironmentSync, Version},
     sqlite::{Db, Row},
     writer::Tx,
 };
@@ -170,7 +170,9 @@ async fn exchange(
     let done = sqlx::query(
         "UPDATE containers SET prespawn = FALSE, project = $3, name = $4, key_fingerprint = $5, \
          doc = $6, wish = $7, wish_seq = $8, phase = $9, created_at_ms = $10, \
-         updated_at_ms = $10, started_at_ms = $10, version = $11 WHERE id = $1 AND version = $2 AND prespawn",
+         updated_at_ms = $10, started_at_ms = $10, version = $11, env_revision = 0, \
+         env_applied = NULL, env_verified_at_ms = NULL, env_attempted_at_ms = NULL, \
+         env_error = NULL WHERE id = $1 AND version = $2 AND prespawn",
     )
     .bind(claimed.id.as_bytes().as_slice())
     .bind(integer(waiting.version.0))
@@ -208,6 +210,7 @@ async fn refill(tx: &mut Tx, claimed: Container, id: ContainerId, now_ms: i64) -
         wish: Wish::Running,
         wish_seq: 1,
         status: ContainerStatus::first(Phase::Creating),
+        environment_sync: EnvironmentSync::default(),
         version: Version::FIRST,
         created_at_ms: now_ms,
         updated_at_ms: now_ms,

@@ -7,13 +7,14 @@ use std::{fmt, net::IpAddr, sync::Arc};
 
 use gantry_model::{
     ContainerId, ContainerSpec, Generation, LogId, Phase, ProjectId, RealmId, ServerId, ServerName,
-    SnapshotId, TokenId, UserId, Wish, project::ProjectSpec,
+    SnapshotId, TokenId, UserId, Wish, project::ProjectSpec, ssh::KeyFingerprint,
 };
 
 pub use crate::edge_record::{
     Access, Alias, AliasFilter, AliasRecord, AliasRules, CustomHostname, EdgeRecord, HookRecord,
     HostnameProof, Scope,
 };
+pub use crate::environment::EnvironmentSync;
 
 /// A position in the change feed: 0 before the first change, then one more for each change, in the
 /// order of the commits and without gaps.
@@ -170,6 +171,8 @@ pub struct Container {
     pub wish_seq: u64,
     /// What is.
     pub status: ContainerStatus,
+    /// How far its variables have come.
+    pub environment_sync: EnvironmentSync,
     /// For compare-and-swap; shared by spec, wish and status.
     pub version: Version,
     /// When it was made.
@@ -451,6 +454,8 @@ pub struct RouteRecord {
     pub server: ServerId,
     /// Whether hostnames lead to it; they do not while it waits in a warm pool.
     pub hoody_kit: bool,
+    /// The key that opens it by SSH; none while it waits in a warm pool.
+    pub ssh_key: Option<KeyFingerprint>,
     /// Where it stands.
     pub phase: Phase,
     /// Its address while it runs.

@@ -67,6 +67,21 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
     Migration { number: 14, name: "servers", text: include_str!("../migrations/0014_servers.sql") },
     Migration { number: 15, name: "quotas", text: include_str!("../migrations/0015_quotas.sql") },
     Migration { number: 16, name: "images", text: include_str!("../migrations/0016_images.sql") },
+    Migration {
+        number: 17,
+        name: "factor_attempts",
+        text: include_str!("../migrations/0017_factor_attempts.sql"),
+    },
+    Migration {
+        number: 18,
+        name: "environment_sync",
+        text: include_str!("../migrations/0018_environment_sync.sql"),
+    },
+    Migration {
+        number: 19,
+        name: "alias_ends_since",
+        text: include_str!("../migrations/0019_alias_ends_since.sql"),
+    },
 ];
 
 /// Brings the database to the newest schema of `migrations`.

@@ -2,13 +2,15 @@
 //! records, statements that are refused.
 
 use gantry_model::{
-    ContainerSpec, Id, Phase, Wish,
+    ContainerSpec, Id, Phase, Scheme, Wish,
+    alias::AliasTarget,
     container::{Color, ContainerName, Environment, ImageName, RamdiskScope},
     project::{ProjectAlias, ProjectSpec},
 };
 
 use crate::{
-    Changes, Container, ContainerStatus, Project, Revision, Store, User, Version, feed::Retention,
+    Alias, AliasRules, Changes, Container, ContainerStatus, EnvironmentSync, EventFilter, Project,
+    Revision, Store, User, Version, feed::Retention,
 };
 
 const HOUR_MS: i64 = 60 * 60 * 1000;
@@ -71,6 +73,7 @@ async fn world(dir: &tempfile::TempDir, rows: u64) -> (Store, Container) {
         source: None,
         prespawn: false,
         status: ContainerStatus::first(Phase::Creating),
+        environment_sync: EnvironmentSync::default(),
         version: Version::FIRST,
         created_at_ms: 0,
         updated_at_ms: 0,
@@ -167,6 +170,64 @@ async fn a_damaged_record_costs_its_own_route_only() {
     let refused = store.container(one.id).await.unwrap_err().to_string();
     assert!(refused.contains("phase is no phase") && refused.contains(&one.id.to_string()));
     assert!(store.containers_of_server(one.server).await.is_err());
+}
+
+/// As after an update from a version that told nobody.
+#[tokio::test]
+async fn ends_of_aliases_from_before_they_were_told_stay_untold() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, one) = world(&dir, 1_000).await;
+    let rules = AliasRules { per_owner_max: 10, quarantine_ms: 0, by_owner: true };
+    for (number, label, expires_at_ms) in
+        [(1, "ended", Some(100)), (2, "to-end", Some(2_000)), (3, "endless", None)]
+    {
+        let alias = Alias {
+            id: Id::from_bytes([number; 12]),
+            owner: one.owner,
+            project: one.project,
+            container: one.id,
+            server: one.server,
+            label: label.to_owned(),
+            target: AliasTarget::Port { scheme: Scheme::Http, port: 3000 },
+            target_path: None,
+            allow_path_override: false,
+            enabled: true,
+            expires_at_ms,
+            clear_site_data: false,
+            version: Version::FIRST,
+            created_at_ms: 0,
+            updated_at_ms: 0,
+        };
+        store.create_alias(&alias, rules).await.unwrap();
+    }
+    let migration = include_str!("../migrations/0019_alias_ends_since.sql");
+    let mark = migration.split(';').find(|part| part.contains("UPDATE")).unwrap();
+    let mark = mark.split_once("UPDATE").unwrap().1;
+    store
+        .write(move |tx| {
+            Box::pin(async move {
+                sqlx::query(sqlx::AssertSqlSafe(format!("UPDATE{mark}")))
+                    .execute(&mut tx.connection)
+                    .await
+                    .map(drop)
+                    .map_err(crate::error::failed)
+            })
+        })
+        .await
+        .unwrap();
+    let told = async || -> Vec<(String, String)> {
+        let events = store.events_after(EventFilter::default(), 0, 100).await.unwrap();
+        let told = events.into_iter().map(|event| (event.resource_id, event.kind));
+        told.filter(|(_, kind)| kind.ends_with("expired") || kind.ends_with("soon")).collect()
+    };
+    store.tell_alias_ends(1_000, 1_500).await.unwrap();
+    assert_eq!(told().await, [], "it ended long ago");
+    store.tell_alias_ends(1_000, 2_000).await.unwrap();
+    store.tell_alias_ends(2_000, 2_500).await.unwrap();
+    store.tell_alias_ends(3_000, 3_500).await.unwrap();
+    let kinds = ["proxy.alias.expiring_soon", "proxy.alias.expired"];
+    let to_end = Id::<()>::from_bytes([2; 12]).to_string();
+    assert_eq!(told().await, kinds.map(|kind| (to_end.clone(), kind.to_owned())));
 }
 
 #[tokio::test]

@@ -14,6 +14,8 @@ use gantry_tests::{Container, Gantry, Options, wait_until, walk};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::images::small_image;
+
 /// Names the socket of the Incus that tests may use; `scripts/incus run` sets it.
 const SOCKET: &str = "GANTRY_TEST_INCUS";
 
@@ -135,21 +137,6 @@ fn running(gantry: &Gantry) -> Result<BTreeSet<String>> {
     let list = list["containers"].as_array().context("no list")?;
     let run = list.iter().filter(|one| one["status"] == "running");
     Ok(run.filter_map(|one| one["id"].as_str().map(str::to_owned)).collect())
-}
-
-/// An image of one program and an init that sleeps.
-fn small_image(dir: &Path) -> Result<()> {
-    fs::create_dir_all(dir)?;
-    let script = "set -e; cd \"$(mktemp -d)\"
-        mkdir bin sbin etc proc sys dev run root ramdisk tmp; cp /bin/busybox bin
-        for name in sh sleep cat ip; do ln -s busybox bin/$name; done
-        echo 'root:x:0:0::/root:/bin/sh' > etc/passwd
-        printf '#!/bin/sh\ntrap \"exit 0\" TERM\nwhile :; do sleep 1000 & wait $!; done\n' > sbin/init
-        chmod 755 sbin/init; tar -cf \"$1\" *; rm -r \"$PWD\"";
-    let tar = dir.join("1.tar");
-    let output = Command::new("sh").args(["-c", script, "sh"]).arg(&tar).output()?;
-    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    Ok(())
 }
 
 /// An Incus that a test may kill: all others use the one of `scripts/incus`.

@@ -181,6 +181,7 @@ impl Gantry {
         let sets = [
             format!("edge.https={address}:8443"),
             format!("edge.http={address}:8080"),
+            format!("edge.ssh={address}:2222"),
             format!("edge.admin={address}:9090"),
             format!("runtime.bridge={}", self.bridge),
             format!("runtime.cgroup={}", self.bridge),

@@ -16,6 +16,12 @@ pub(crate) struct MetaConfig {
     /// The port in URLs.
     url_port: u16,
     api_url: String,
+    /// The port of SSH at `ssh.<server>.containers.<domain>`; left out where there is no SSH.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ssh_port: Option<u16>,
+    /// The host key of SSH, type and base64, as in a file `known_hosts` after the name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ssh_host_key: Option<String>,
     /// The largest body of a request, in octets.
     body_bytes_max: usize,
     /// The most entries of one page of a list.
@@ -65,6 +71,8 @@ impl MetaConfig {
             domain: domain.to_string(),
             url_port: port,
             api_url: format!("https://api.{domain}{at_port}"),
+            ssh_port: config.ssh.as_ref().map(|ssh| ssh.port),
+            ssh_host_key: config.ssh.as_ref().map(|ssh| ssh.host_key.clone()),
             body_bytes_max: body::BODY_BYTES_MAX,
             page_limit_max: query::LIMIT_MAX,
             settle_timeout_s: config.settle_timeout.as_secs(),

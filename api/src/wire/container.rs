@@ -12,7 +12,8 @@ use sha2::{Digest as _, Sha256};
 use utoipa::ToSchema;
 
 use super::{
-    AliasLite, Hex, Pagination, Parts, Permissions, RuntimeInfo, Timestamp, place::ServerLite,
+    AliasLite, EnvSync, Hex, Pagination, Parts, Permissions, RuntimeInfo, Timestamp,
+    place::ServerLite,
 };
 use crate::Machine;
 
@@ -132,28 +133,6 @@ pub(crate) struct KvmOfContainer {
     name: String,
     status: &'static str,
     kvm: bool,
-}
-
-/// Whether changed environment variables have reached the container.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct EnvSync {
-    pending: bool,
-    revision: u64,
-    applied_revision: Option<u64>,
-    verified_at: Option<Timestamp>,
-    attempted_at: Option<Timestamp>,
-    last_error: Option<String>,
-    exhausted: bool,
-}
-
-/// All variables of a container.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct Variables {
-    environment_vars: BTreeMap<String, String>,
-    /// Only after a write: whether commands and logins that begin now have them.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    synced: Option<bool>,
-    env_sync: EnvSync,
 }
 
 /// The URLs of the services that every Kit has.
@@ -318,7 +297,7 @@ impl Container {
             snapshot_count: snapshots.count,
             last_used_snapshot: snapshots.last_used.clone(),
             pool_id: None,
-            env_sync: EnvSync::new(true),
+            env_sync: EnvSync::new(record),
             has_proxy_permissions: of_project || of_container,
             proxy_permissions_scope: scope(of_project, of_container),
             has_proxy_domains: aliases > 0,
@@ -389,21 +368,6 @@ impl Container {
     }
 }
 
-impl EnvSync {
-    /// What is written goes into the container at once, and a failure is repeated until it is there.
-    pub(super) fn new(synced: bool) -> Self {
-        Self {
-            pending: !synced,
-            revision: 0,
-            applied_revision: None,
-            verified_at: None,
-            attempted_at: None,
-            last_error: None,
-            exhausted: false,
-        }
-    }
-}
-
 impl KvmOfContainer {
     pub(crate) fn new(view: &control::ContainerView) -> Self {
         let record = &view.record;
@@ -413,17 +377,6 @@ impl KvmOfContainer {
             status: record.status.phase.api_status(),
             kvm: record.spec.kvm,
         }
-    }
-}
-
-impl Variables {
-    pub(crate) fn read(environment_vars: BTreeMap<String, String>) -> Self {
-        Self { environment_vars, synced: None, env_sync: EnvSync::new(true) }
-    }
-
-    pub(crate) fn written(view: control::EnvironmentView) -> Self {
-        let control::EnvironmentView { vars, synced } = view;
-        Self { environment_vars: vars, synced: Some(synced), env_sync: EnvSync::new(synced) }
     }
 }
 

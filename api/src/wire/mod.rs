@@ -14,6 +14,7 @@ mod alias;
 mod claim;
 mod config;
 mod container;
+mod environment;
 mod event;
 mod firewall;
 mod image;
@@ -45,8 +46,9 @@ pub(crate) use alias::{Alias, AliasLite, Aliases, EdgeSettings, Hostname, Hostna
 pub(crate) use claim::{ContainerClaim, IdentityClaim, PublicKeys};
 pub(crate) use config::{MetaConfig, MetaConfigValue};
 pub(crate) use container::{
-    Container, Containers, Include, KvmOfContainer, Operated, StatusLogs, Urls, Variables,
+    Container, Containers, Include, KvmOfContainer, Operated, StatusLogs, Urls,
 };
+pub(crate) use environment::{EnvSync, Variables};
 pub(crate) use event::{CleanedEvents, DeletedEvents, Event, EventTotals, Events};
 pub(crate) use firewall::{
     DuplicateRule, Firewall, FirewallRules, RemovedRules, ResetFirewall, SwitchedRules,

@@ -52,7 +52,27 @@ async fn a_variable_that_does_not_arrive_is_said_to_be_pending_and_brought_later
     let (token, project) = lab.alice().await;
     let id = lab.container(&token, &project, "web").await;
     let key: ContainerId = id.parse().unwrap();
-    for _ in 0..2 {
+    let sync = async || {
+        let path = format!("/api/v1/containers/{id}");
+        let reply = lab.send(Ask::new("GET", &path).by(&token)).await;
+        reply.json["data"]["env_sync"].clone()
+    };
+    let settled = async |revision: u64| {
+        let looking = async {
+            loop {
+                let seen = sync().await;
+                if seen["pending"] == false && seen["applied_revision"] == revision {
+                    return seen;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(20), looking).await.unwrap()
+    };
+    let first = settled(0).await;
+    assert_eq!(first["revision"], 0);
+    assert!(first["verified_at"].is_string() && first["attempted_at"].is_string(), "{first}");
+    for _ in 0..8 {
         lab.world.fail_next(Call::Environment, Error::failed("write it", "the disk is full"));
     }
     let env = format!("/api/v1/containers/{id}/env");
@@ -60,12 +80,24 @@ async fn a_variable_that_does_not_arrive_is_said_to_be_pending_and_brought_later
     let reply = lab.send(Ask::new("PATCH", &env).by(&token).body(&body)).await;
     assert_eq!(reply.status, 200, "{}", reply.text);
     assert_eq!(reply.json["data"]["environment_vars"], body);
-    let arrived = async {
-        while json!(lab.world.order(key).unwrap().env) != body {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(std::time::Duration::from_secs(20), arrived).await.unwrap();
+    assert_eq!(reply.json["data"]["synced"], false, "{}", reply.text);
+    let listed = lab.send(Ask::new("GET", &env).by(&token)).await.json["data"]["env_sync"].take();
+    for pending in [&reply.json["data"]["env_sync"], &listed] {
+        let told = (&pending["pending"], &pending["revision"], &pending["applied_revision"]);
+        assert_eq!(told, (&json!(true), &json!(1), &json!(0)), "{pending}");
+        let why = (&pending["last_error"], &pending["last_error_message"]);
+        assert_eq!(why, (&json!("ENV_APPLY_FAILED"), &json!("write it failed")), "{pending}");
+    }
+    let done = settled(1).await;
+    assert_eq!((&done["last_error"], &done["last_error_message"]), (&Value::Null, &Value::Null));
+    assert_eq!(json!(lab.world.order(key).unwrap().env), body);
+    // A stopped one waits for nothing: its next start has all of them.
+    let stop = format!("/api/v1/containers/{id}/stop?wait=stopped");
+    assert_eq!(lab.send(Ask::new("POST", &stop).by(&token)).await.status, 200);
+    let reply = lab.send(Ask::new("PATCH", &env).by(&token).body(&json!({ "A": "2" }))).await;
+    let waits = &reply.json["data"]["env_sync"];
+    let told = (&waits["pending"], &waits["revision"], &waits["applied_revision"]);
+    assert_eq!(told, (&json!(false), &json!(2), &json!(1)), "{}", reply.text);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

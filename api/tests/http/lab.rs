@@ -33,6 +33,8 @@ pub(crate) struct Lab {
     pub(crate) control: Controller,
     /// A session of the administrator.
     pub(crate) admin: String,
+    /// Its name and password.
+    pub(crate) admin_login: (String, String),
     pub(crate) world: World,
     pub(crate) server: ServerId,
     pub(crate) document: Document,
@@ -117,6 +119,12 @@ impl Lab {
         Self::start_beside(dir, limits, signing, &[], &[]).await
     }
 
+    /// The same by this clock.
+    pub(crate) async fn start_by(clock: Clock) -> Self {
+        let (dir, limits) = (tempfile::tempdir().unwrap(), Limits::default());
+        Self::start_whole(dir, limits, Signing::Claims, (&[], &[]), clock).await
+    }
+
     /// The same with servers `beside` the first, and some that were configured once.
     pub(crate) async fn start_beside(
         dir: TempDir,
@@ -124,6 +132,16 @@ impl Lab {
         signing: Signing,
         beside: &[&str],
         away: &[&str],
+    ) -> Self {
+        Self::start_whole(dir, limits, signing, (beside, away), Clock::system()).await
+    }
+
+    async fn start_whole(
+        dir: TempDir,
+        limits: Limits,
+        signing: Signing,
+        (beside, away): (&[&str], &[&str]),
+        clock: Clock,
     ) -> Self {
         let store = Store::open(&dir.path().join("gantry.db")).await.unwrap();
         let server =
@@ -133,7 +151,6 @@ impl Lab {
         let mut all = vec![Served { server: server.clone(), runtime }];
         all.extend(further(&store, beside, away).await);
         let servers = Servers::new(all);
-        let clock = Clock::system();
         let names = FakeNames::default();
         let control = Controller::new(Deps {
             store: store.clone(),
@@ -176,6 +193,7 @@ impl Lab {
             router,
             control,
             admin: String::new(),
+            admin_login: (admin.username, admin.password),
             world,
             server,
             document,
@@ -185,7 +203,7 @@ impl Lab {
             _tasks: tasks,
             dir,
         };
-        let token = lab.login(&admin.username, &admin.password).await;
+        let token = lab.login(&lab.admin_login.0, &lab.admin_login.1).await;
         let credential = format!("Bearer {token}");
         lab.admin = token;
         let actor = lab.control.authenticate(Some(&credential), None, None).await.unwrap();

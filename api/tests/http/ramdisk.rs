@@ -3,7 +3,12 @@
 use gantry_model::{ContainerId, ProjectId};
 use serde_json::{Value, json};
 
-use crate::lab::{Ask, Lab, PASSWORD, Reply};
+use crate::{
+    lab::{Ask, Lab, PASSWORD, Reply},
+    realms::bound,
+};
+
+const REALM: &str = "64a2c4e9f3d5e2b6a8c7d8e1";
 
 async fn call(lab: &Lab, token: &str, method: &str, path: &str, body: &Value) -> Reply {
     let ask = Ask::new(method, path).by(token);
@@ -68,4 +73,41 @@ async fn memory_is_shared_by_stopped_containers_of_projects_without_members() {
     assert!(call(&lab, &token, "POST", &members, &member).await.status.is_success());
     assert_eq!(call(&lab, &token, "POST", &start, &Value::Null).await.status, 200);
     assert_eq!(shares_with(&lab, &id), None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_of_a_realm_gets_at_no_memory_of_others() {
+    let lab = Lab::start().await;
+    let (session, project) = lab.alice().await;
+    let id = lab.container(&session, &project, "web").await;
+    let path = format!("/api/v1/containers/{id}");
+    let stop = format!("{path}/stop?wait=stopped");
+    assert_eq!(call(&lab, &session, "POST", &stop, &Value::Null).await.status, 200);
+    let in_realm = json!({ "realm_ids": [REALM] });
+    for path in [&path, &format!("/api/v1/projects/{project}")] {
+        let put = call(&lab, &session, "PATCH", path, &in_realm).await;
+        assert_eq!(put.status, 200, "{}", put.text);
+    }
+    let token = bound(&lab, &session, REALM).await;
+    let by_token = async |body: Value| {
+        lab.send(Ask::new("PATCH", &path).by(&token).realm(REALM).body(&body)).await
+    };
+    // It may change what is in its realm, but not that.
+    assert_eq!(by_token(json!({ "color": "#112233" })).await.status, 200);
+    let on = json!({ "ramdisk_scope": "project" });
+    let refused = by_token(on.clone()).await;
+    assert_eq!(refused.status, 403, "{}", refused.text);
+    assert_eq!(refused.json["code"], "INSUFFICIENT_PERMISSIONS");
+    assert_eq!(
+        refused.json["message"],
+        "a realm-restricted token may not set ramdisk_scope to \"project\": containers of other realms \
+         may share it"
+    );
+    assert_eq!(refused.json["data"][0]["field"], "ramdisk_scope", "{}", refused.text);
+    let seen = call(&lab, &session, "GET", &path, &Value::Null).await;
+    assert_eq!(seen.json["data"]["ramdisk_scope"], "container", "{}", seen.text);
+    // Its owner may; the token may leave it so, and end it.
+    assert_eq!(call(&lab, &session, "PATCH", &path, &on).await.status, 200);
+    assert_eq!(by_token(on).await.status, 200);
+    assert_eq!(by_token(json!({ "ramdisk_scope": "container" })).await.status, 200);
 }

@@ -1,9 +1,9 @@
 //! The second factor of logins and claims about who somebody is, held against libraries that know nothing of Gantry.
 
-use std::{path::Path, process::Command};
+use std::{path::Path, process::Command, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use gantry_control::{Limits, Signing};
+use gantry_control::{Clock, Limits, Signing};
 use serde_json::{Value, json};
 
 use crate::lab::{Ask, Lab, PASSWORD, Reply};
@@ -25,6 +25,8 @@ fn foreign(args: &[&str]) -> Option<Result<String, String>> {
 
 struct Scene {
     lab: Lab,
+    username: String,
+    password: String,
     session: String,
     id: String,
 }
@@ -39,11 +41,18 @@ struct Enrolled {
 
 impl Scene {
     async fn set() -> Self {
-        let lab = Lab::start().await;
-        let session = lab.login("alice", PASSWORD).await;
+        Self::set_in(Lab::start().await).await
+    }
+
+    async fn set_in(lab: Lab) -> Self {
+        Self::set_for(lab, "alice".to_owned(), PASSWORD.to_owned()).await
+    }
+
+    async fn set_for(lab: Lab, username: String, password: String) -> Self {
+        let session = lab.login(&username, &password).await;
         let me = lab.send(Ask::new("GET", "/api/v1/users/me").by(&session)).await;
         let id = me.json["data"]["id"].as_str().unwrap().to_owned();
-        Self { lab, session, id }
+        Self { lab, username, password, session, id }
     }
 
     async fn send(&self, method: &str, path: &str, body: &Value) -> Reply {
@@ -58,11 +67,37 @@ impl Scene {
     }
 
     async fn login(&self) -> Value {
-        let body = json!({ "username": "alice", "password": PASSWORD });
+        let body = json!({ "username": self.username, "password": self.password });
         let mut reply =
             self.lab.send(Ask::new("POST", "/api/v1/users/auth/login").body(&body)).await;
         assert_eq!(reply.status, 200, "{}", reply.text);
         reply.json["data"].take()
+    }
+
+    /// What half a login answers, for its other half.
+    async fn half_login(&self) -> String {
+        self.login().await["temp_token"].as_str().unwrap().to_owned()
+    }
+
+    /// Five wrong codes, of which the last one locks; for how long.
+    async fn lock(&self, temp_token: &str) -> u64 {
+        for _ in 0..4 {
+            says(&self.verify(temp_token, "000000").await, 401, "INVALID_2FA_CODE");
+        }
+        let locked = self.verify(temp_token, "000000").await;
+        says(&locked, 429, "TWO_FACTOR_LOCKED");
+        locked.json["data"]["lockout_seconds"].as_u64().unwrap()
+    }
+
+    /// The security history's paths and statuses, newest first.
+    async fn history(&self) -> Vec<(String, u64)> {
+        let history = self.ok("GET", "users/me/security-history", &Value::Null).await;
+        let entries = history.as_array().unwrap().iter();
+        let shown = |entry: &Value| {
+            let path = entry["path"].as_str().unwrap().trim_start_matches("/api/v1/users/auth/");
+            (path.to_owned(), entry["status_code"].as_u64().unwrap())
+        };
+        entries.map(shown).collect()
     }
 
     async fn verify(&self, temp_token: &str, code: &str) -> Reply {
@@ -76,7 +111,8 @@ impl Scene {
 
     /// Sets the second factor up; the session is the new one then. `None` without the libraries.
     async fn enroll(&mut self) -> Option<Enrolled> {
-        let made = self.ok("POST", "users/auth/2fa/setup", &json!({ "password": PASSWORD })).await;
+        let password = json!({ "password": self.password });
+        let made = self.ok("POST", "users/auth/2fa/setup", &password).await;
         let url = made["otpauth_url"].as_str().unwrap().to_owned();
         assert!(url.contains(made["manual_entry_key"].as_str().unwrap()), "{made}");
         let picture = made["qr_code"].as_str().unwrap();
@@ -106,7 +142,7 @@ impl Scene {
 }
 
 /// The code of a half minute.
-fn code(url: &str, step: i64) -> Option<String> {
+pub(crate) fn code(url: &str, step: i64) -> Option<String> {
     foreign(&["totp", url, &(step * 30).to_string()]).map(Result::unwrap)
 }
 
@@ -176,12 +212,18 @@ async fn a_login_needs_a_code_which_is_good_once() {
 async fn wrong_codes_lock_the_second_factor_and_strangers_cannot() {
     let mut scene = Scene::set().await;
     let Some(Enrolled { url, backup_codes, step }) = scene.enroll().await else { return };
-    let pending = scene.login().await["temp_token"].as_str().unwrap().to_owned();
+    let pending = scene.half_login().await;
     for _ in 0..20 {
         says(&scene.verify("nonsense", "123456").await, 401, "INVALID_TOKEN");
     }
     // Guesses at the same time are no more than guesses one after the other: five, and the fifth one locks.
-    let guesses = ["000000", "abcdef", "0000000000", "7654321", "99999999", "éééééé", "111 111"];
+    for odd in ["abcdef", "7654321", "99999999", "éééééé", "lo1lo1lo1l"] {
+        let reply = scene.verify(&pending, odd).await;
+        assert_eq!(reply.status, 400, "{odd}: {}", reply.text);
+        assert_eq!(reply.json["data"][0]["field"], "code", "{odd}: {}", reply.text);
+    }
+    let guesses =
+        ["000000", "00 00 00", "0000000000", "ABCDE-FGH22", "999999", "222222", "111 111"];
     let replies =
         futures_util::future::join_all(guesses.map(|guess| scene.verify(&pending, guess)));
     let replies = replies.await;
@@ -196,6 +238,9 @@ async fn wrong_codes_lock_the_second_factor_and_strangers_cannot() {
         assert!((890..=900).contains(&left), "{left}");
         assert_eq!(reply.headers["retry-after"], left.to_string().as_str());
     }
+    // What a session may do is not locked by that.
+    let with = json!({ "alias": "made", "otp_code": backup_codes[0] });
+    scene.ok("POST", "auth/tokens", &with).await;
     // An administrator helps; then the password is enough.
     let path = format!("/api/v1/users/{}/2fa", scene.id);
     let by_herself = scene.lab.send(Ask::new("DELETE", &path).by(&scene.session)).await;
@@ -209,6 +254,100 @@ async fn wrong_codes_lock_the_second_factor_and_strangers_cannot() {
     );
     assert!(scene.login().await["token"].is_string());
     says(&scene.verify(&pending, &right).await, 401, "INVALID_TOKEN");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_history_tells_of_whole_logins_and_of_wrong_codes() {
+    let mut scene = Scene::set().await;
+    let Some(Enrolled { url, backup_codes, step }) = scene.enroll().await else { return };
+    let before = scene.history().await;
+    let told = |history: &[(String, u64)]| history[..history.len() - before.len()].to_vec();
+    let entry = |path: &str, status| (path.to_owned(), status);
+
+    let pending = scene.half_login().await;
+    says(&scene.verify("nonsense", "123456").await, 401, "INVALID_TOKEN");
+    assert_eq!(
+        told(&scene.history().await),
+        [],
+        "half a login is none, and of strangers nobody knows"
+    );
+    says(&scene.verify(&pending, "000000").await, 401, "INVALID_2FA_CODE");
+    let opened = scene.verify(&pending, &code(&url, step + 1).unwrap()).await;
+    let want = [entry("2fa/verify", 200), entry("2fa/verify", 401)];
+    assert_eq!(told(&scene.history().await), want);
+    // The logins of before: two by the password alone, and then the one with a code.
+    let before = |opened: &Reply| opened.json["data"]["recent_login_ips"].as_array().unwrap().len();
+    assert_eq!(before(&opened), 2, "{}", opened.text);
+    scene.half_login().await;
+    let opened = scene.verify(&pending, &backup_codes[0]).await;
+    assert_eq!(before(&opened), 3, "{}", opened.text);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn guesses_by_a_session_lock_what_it_may_do_and_never_the_login() {
+    let mut scene = Scene::set().await;
+    let Some(Enrolled { url, backup_codes, step }) = scene.enroll().await else { return };
+    let make = async |code: &str| {
+        scene.send("POST", "auth/tokens", &json!({ "alias": "made", "otp_code": code })).await
+    };
+    // What cannot be a code is no guess.
+    for odd in ["", "12345", "1234567", "abcdef", "éééééé", "١٢٣٤٥٦", "lo1lo1lo1l", "+12345"]
+    {
+        let reply = make(odd).await;
+        assert_eq!(reply.status, 400, "{odd}: {}", reply.text);
+        assert_eq!(reply.json["data"][0]["field"], "otp_code", "{odd}: {}", reply.text);
+    }
+    for _ in 0..4 {
+        says(&make("000000").await, 401, "INVALID_2FA_CODE");
+    }
+    says(&make("000000").await, 429, "TWO_FACTOR_LOCKED");
+    says(&make(&backup_codes[0]).await, 429, "TWO_FACTOR_LOCKED");
+    let pending = scene.half_login().await;
+    let opened = scene.verify(&pending, &code(&url, step + 1).unwrap()).await;
+    assert_eq!(opened.status, 200, "{}", opened.text);
+    // That was another door; with the password besides, this one is taken away.
+    says(&make(&backup_codes[0]).await, 429, "TWO_FACTOR_LOCKED");
+    let off = json!({ "enabled": false, "password": PASSWORD, "otp_code": backup_codes[0] });
+    scene.ok("PUT", "users/auth/2fa/token-gate", &off).await;
+    assert_eq!(make("").await.status, 201);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lock_becomes_longer_each_time_until_a_code_is_right() {
+    let clock = Clock::manual(Clock::system().now_ms());
+    let mut scene = Scene::set_in(Lab::start_by(clock.clone()).await).await;
+    let Some(Enrolled { url, backup_codes, .. }) = scene.enroll().await else { return };
+    for seconds in [900, 1_800, 3_600] {
+        assert_eq!(scene.lock(&scene.half_login().await).await, seconds);
+        clock.advance(Duration::from_secs(seconds - 1));
+        let early = scene.verify(&scene.half_login().await, &backup_codes[0]).await;
+        says(&early, 429, "TWO_FACTOR_LOCKED");
+        assert_eq!(early.json["data"]["lockout_seconds"], 1);
+        clock.advance(Duration::from_secs(1));
+    }
+    let pending = scene.half_login().await;
+    let opened = scene.verify(&pending, &code(&url, scene.step()).unwrap()).await;
+    assert_eq!(opened.status, 200, "{}", opened.text);
+    assert_eq!(scene.lock(&pending).await, 900);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_administrator_takes_the_own_one_away_by_password_and_code_only() {
+    let lab = Lab::start().await;
+    let (username, password) = lab.admin_login.clone();
+    let mut scene = Scene::set_for(lab, username, password).await;
+    let Some(Enrolled { backup_codes, .. }) = scene.enroll().await else { return };
+    let refused = scene.send("DELETE", &format!("users/{}/2fa", scene.id), &Value::Null).await;
+    says(&refused, 403, "INSUFFICIENT_PERMISSIONS");
+    assert_eq!(
+        refused.json["message"],
+        "this is your own account: DELETE /api/v1/users/auth/2fa, with password and code"
+    );
+    let status = scene.ok("GET", "users/auth/2fa/status", &Value::Null).await;
+    assert_eq!(status["enabled"], true);
+    let proof = json!({ "password": scene.password, "code": backup_codes[0] });
+    let disabled = scene.ok("DELETE", "users/auth/2fa", &proof).await;
+    assert_eq!(disabled["sessions_revoked"], true, "{disabled}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

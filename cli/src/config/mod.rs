@@ -82,6 +82,7 @@ pub(crate) struct EdgeConfig {
     /// Whether HTTP/3 is served, too.
     pub(crate) http3: bool,
     pub(crate) http: Vec<SocketAddr>,
+    pub(crate) ssh: Vec<SocketAddr>,
     /// The balancers that say whose connection they carry.
     pub(crate) proxy_protocol_from: Vec<ipnet::IpNet>,
     pub(crate) client_address: UpstreamSource,
@@ -308,6 +309,7 @@ fn read_edge(reader: &mut Reader<'_>) -> Option<EdgeConfig> {
     let https = reader.addresses("edge.https");
     let quic = reader.word("edge.http3", &[("true", true), ("false", false)]);
     let http = reader.addresses("edge.http");
+    let ssh = reader.addresses("edge.ssh");
     let proxy_protocol_from = reader.networks("edge.proxy_protocol_from");
     let ways = [("headers", UpstreamSource::Edge), ("transparent", UpstreamSource::Client)];
     let client_address = reader.word("edge.client_address", &ways);
@@ -337,6 +339,7 @@ fn read_edge(reader: &mut Reader<'_>) -> Option<EdgeConfig> {
         https: https?,
         http3: quic?,
         http: http?,
+        ssh: ssh?,
         proxy_protocol_from: proxy_protocol_from?,
         client_address: client_address?,
         admin: admin?,

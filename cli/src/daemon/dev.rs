@@ -45,6 +45,7 @@ fn load(dev: &Dev) -> Result<Config, Failure> {
         ("server.state", state.display().to_string().into()),
         ("edge.https", "127.0.0.1:8443".into()),
         ("edge.http", "127.0.0.1:8080".into()),
+        ("edge.ssh", "127.0.0.1:2222".into()),
         ("edge.drain_timeout_s", 5_u32.into()),
         ("log.access", "state".into()),
     ];

@@ -29,6 +29,9 @@ pub(crate) struct RunFile {
     pub(crate) url_port: u16,
     pub(crate) https: Vec<String>,
     pub(crate) http: Vec<String>,
+    pub(crate) ssh: Vec<String>,
+    /// The host key of SSH, as in a file `known_hosts` after the name.
+    pub(crate) ssh_host_key: String,
     pub(crate) admin: String,
     pub(crate) ca: PathBuf,
 }

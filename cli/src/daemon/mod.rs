@@ -12,6 +12,7 @@ mod ports;
 mod runtime;
 mod serve;
 mod signals;
+mod ssh;
 mod transparent;
 
 pub(crate) use self::{dev::dev, explain::explain, serve::serve};

@@ -9,7 +9,8 @@ use crate::config::EdgeConfig;
 
 /// Every address that cannot be listened on, as one message.
 pub(super) fn check(edge: &EdgeConfig) -> Result<(), String> {
-    let all = [("edge.https", edge.https.as_slice()), ("edge.http", &edge.http)];
+    let all =
+        [("edge.https", edge.https.as_slice()), ("edge.http", &edge.http), ("edge.ssh", &edge.ssh)];
     let admin = [edge.admin];
     let all = all.into_iter().chain([("edge.admin", admin.as_slice())]);
     let taken: Vec<String> = all

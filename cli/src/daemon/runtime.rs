@@ -166,7 +166,13 @@ impl Place<'_> {
             proxy_roots: roots.transpose()?.unwrap_or_default(),
             bridge: chosen.bridge.clone(),
             subnet: chosen.subnet,
-            host_ports: edge.https.iter().chain(&edge.http).map(SocketAddr::port).collect(),
+            host_ports: edge
+                .https
+                .iter()
+                .chain(&edge.http)
+                .chain(&edge.ssh)
+                .map(SocketAddr::port)
+                .collect(),
             ..NetworkConfig::default()
         };
         // Tenants do not reach each other, on whichever server they are.

@@ -22,7 +22,7 @@ use super::{
     lock::Lock,
     logs, ports, runtime,
     signals::Signals,
-    transparent,
+    ssh, transparent,
 };
 use crate::{
     args::Settings,
@@ -114,12 +114,16 @@ pub(super) fn run(
     Ok(result?)
 }
 
-fn api_config(config: &Config, files: &Files) -> gantry_api::ApiConfig {
+fn api_config(config: &Config, files: &Files, ssh: &gantry_ssh::Front) -> gantry_api::ApiConfig {
     gantry_api::ApiConfig {
         event_streams_max: config.control.event_streams,
         event_streams_per_account_max: config.control.event_streams_per_user,
         machine: host::machine(disk(config, files).as_deref()),
         disk: disk(config, files),
+        ssh: config.edge.ssh.first().map(|address| gantry_api::SshAddress {
+            port: address.port(),
+            host_key: ssh.host_key().to_owned(),
+        }),
         ..gantry_api::ApiConfig::default()
     }
 }
@@ -196,7 +200,16 @@ impl Daemon {
         let waker = glue::WakeContainers(control.clone());
         let edge_config = edge_config(config, files, named_servers, &places);
         let logs = gantry_proxy::Logs::new(&edge_config);
-        let api_config = api_config(config, files);
+        let ssh = ssh::start(
+            &config.edge.ssh,
+            &control,
+            &routes,
+            config.edge.wake,
+            &mut tasks,
+            &shutdown,
+        )
+        .await?;
+        let api_config = api_config(config, files, &ssh);
         let api = glue::api(control.clone(), api_config.clone(), logs.clone());
         let key = files.session_key().context("cannot read or make the key of sessions")?;
         let session_key = gantry_proxy::SessionKey::new(key);
@@ -210,9 +223,10 @@ impl Daemon {
             activity,
             logs,
             kit: config.kit.clone(),
+            ssh: Arc::clone(&ssh),
         };
         let edge = Edge::start(edge_config, edge_deps(made)).context("cannot start the edge")?;
-        let run_file = run_file(config, ca_path);
+        let run_file = run_file(config, ca_path, ssh.host_key());
         let daemon = Self { store, edge, starter, control, api_config, tasks, shutdown, run_file };
         Ok((daemon, admin))
     }
@@ -363,10 +377,12 @@ struct Made {
     activity: gantry_proxy::Activity,
     logs: gantry_proxy::Logs,
     kit: gantry_proxy::KitPorts,
+    ssh: Arc<gantry_ssh::Front>,
 }
 
 fn edge_deps(made: Made) -> gantry_proxy::Deps {
-    let Made { api, routes, certificates, session_key, starter, waker, activity, logs, kit } = made;
+    let Made { api, routes, certificates, session_key, starter, waker, activity, logs, kit, ssh } =
+        made;
     gantry_proxy::Deps {
         certificates,
         session_key,
@@ -379,7 +395,11 @@ fn edge_deps(made: Made) -> gantry_proxy::Deps {
         kit,
         now_ms: glue::now_ms,
         readiness: vec![Arc::new(glue::RoutesAreFresh(routes.clone()))],
-        metrics: vec![glue::route_metrics(routes.clone()), glue::memory_metrics()],
+        metrics: vec![
+            glue::route_metrics(routes.clone()),
+            glue::memory_metrics(),
+            Arc::new(move |text: &mut String| ssh.render_metrics(text)),
+        ],
         routes,
     }
 }
@@ -424,7 +444,7 @@ fn edge_config(
     }
 }
 
-fn run_file(config: &Config, ca: PathBuf) -> RunFile {
+fn run_file(config: &Config, ca: PathBuf, ssh_host_key: &str) -> RunFile {
     let text = |list: &[std::net::SocketAddr]| list.iter().map(ToString::to_string).collect();
     let port = match config.edge.url_port {
         443 => String::new(),
@@ -438,6 +458,8 @@ fn run_file(config: &Config, ca: PathBuf) -> RunFile {
         url_port: config.edge.url_port,
         https: text(&config.edge.https),
         http: text(&config.edge.http),
+        ssh: text(&config.edge.ssh),
+        ssh_host_key: ssh_host_key.to_owned(),
         admin: config.edge.admin.to_string(),
         ca,
     }

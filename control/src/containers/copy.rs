@@ -8,7 +8,9 @@ use gantry_model::{
     project::Level,
     ssh::SshPublicKey,
 };
-use gantry_store::{Container, ContainerStatus, CopiedRules, Fill, FillSource, Snapshot, Version};
+use gantry_store::{
+    Container, ContainerStatus, CopiedRules, EnvironmentSync, Fill, FillSource, Snapshot, Version,
+};
 
 use super::{ContainerView, create::generate_name, kvm::check_kvm};
 use crate::{
@@ -107,6 +109,7 @@ impl Controller {
                     fill: Some(Fill { source: origin.source, is_new: true }),
                     ..ContainerStatus::first(Phase::Copying)
                 },
+                environment_sync: EnvironmentSync::default(),
                 version: Version::FIRST,
                 created_at_ms: now_ms,
                 updated_at_ms: now_ms,

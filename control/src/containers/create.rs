@@ -10,7 +10,7 @@ use gantry_model::{
     project::Level,
     ssh::SshPublicKey,
 };
-use gantry_store::{Container, ContainerStatus, Version};
+use gantry_store::{Container, ContainerStatus, EnvironmentSync, Version};
 
 use super::{
     ContainerView,
@@ -123,6 +123,7 @@ impl Controller {
                 prespawn: false,
                 wish_seq: 1,
                 status: ContainerStatus::first(Phase::Creating),
+                environment_sync: EnvironmentSync::default(),
                 version: Version::FIRST,
                 created_at_ms: now_ms,
                 updated_at_ms: now_ms,

@@ -19,24 +19,20 @@ use crate::{
 /// How long a write waits for the container to have its variables; after that the reconciler goes on.
 const SYNC_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The variables of a container.
+/// The variables of a container that were written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EnvironmentView {
-    /// The variables, by name.
-    pub vars: BTreeMap<String, String>,
+    /// The container, with its variables and how far they have come.
+    pub container: Container,
     /// Whether commands and logins that begin now have them; otherwise they will in a moment.
     pub synced: bool,
 }
 
 impl Controller {
-    /// The variables of a container.
-    pub async fn environment(
-        &self,
-        actor: &Actor,
-        id: ContainerId,
-    ) -> Result<BTreeMap<String, String>> {
+    /// A container whose variables somebody wants to see.
+    pub async fn environment(&self, actor: &Actor, id: ContainerId) -> Result<Container> {
         actor.require(Leaf::ContainersRead)?;
-        Ok(self.container_for(actor, id, Level::Read).await?.spec.environment.vars().clone())
+        self.container_for(actor, id, Level::Read).await
     }
 
     /// Sets variables of a container, whatever it does now; those that are not named stay. Processes
@@ -85,14 +81,14 @@ impl Controller {
             let environment =
                 Environment::parse("environment_vars", vars).map_err(Error::Invalid)?;
             if environment == container.spec.environment {
-                return Ok(self.synchronised(container).await);
+                return self.synchronised(container).await;
             }
             let mut spec = container.spec.clone();
             spec.environment = environment;
             let updated =
                 self.store().update_spec(id, container.version, &spec, self.now_ms()).await;
             match updated {
-                Ok(container) => return Ok(self.synchronised(container).await),
+                Ok(container) => return self.synchronised(container).await,
                 Err(gantry_store::Error::Stale) => {}
                 Err(error) => return Err(Error::of_write(error, Thing::Container, During::Update)),
             }
@@ -102,10 +98,15 @@ impl Controller {
 
     /// Brings the variables of the record into the container. The reconciler does so as well, and again
     /// after a failure; doing it here lets the client know.
-    async fn synchronised(&self, container: Container) -> EnvironmentView {
-        let vars = container.spec.environment.vars().clone();
-        let synced = tokio::time::timeout(SYNC_TIMEOUT, self.synchronise(container)).await;
-        EnvironmentView { vars, synced: synced.unwrap_or(false) }
+    async fn synchronised(&self, written: Container) -> Result<EnvironmentView> {
+        let synced = tokio::time::timeout(SYNC_TIMEOUT, self.synchronise(written.clone())).await;
+        let now = self.store().container(written.id).await?;
+        // What was written is the answer, whatever others have written since.
+        let container = match now {
+            Some(now) if now.spec.environment == written.spec.environment => now,
+            Some(_) | None => written,
+        };
+        Ok(EnvironmentView { container, synced: synced.unwrap_or(false) })
     }
 
     async fn synchronise(&self, mut container: Container) -> bool {
@@ -123,7 +124,15 @@ impl Controller {
             // Where its server is away, it has them when that is back.
             let Some(runtime) = self.inner.servers.runtime(container.server) else { return false };
             let env = container.spec.environment.vars();
-            if let Err(error) = runtime.ensure_environment(id, env).await {
+            let brought = runtime.ensure_environment(id, env).await;
+            let failure = brought.as_ref().err().map(gantry_runtime::Error::reason);
+            let noted =
+                self.store().note_environment(&container, failure.as_deref(), self.now_ms());
+            if let Err(error) = noted.await {
+                let error = Chain(&error).to_string();
+                tracing::warn!(container = %id, error, "what came of its variables is not noted");
+            }
+            if let Err(error) = brought {
                 let error = Chain(&error).to_string();
                 tracing::warn!(container = %id, error, "changed variables have not reached it yet");
                 return false;

@@ -264,7 +264,7 @@ mod tests {
         ContainerId, ContainerSpec, ProjectId, ServerId, UserId,
         container::{Color, ContainerName, Environment, ImageName, RamdiskScope},
     };
-    use gantry_store::Version;
+    use gantry_store::{EnvironmentSync, Version};
 
     use super::*;
 
@@ -308,6 +308,7 @@ mod tests {
                 boot_id: ran.then(|| "old".to_owned()),
                 fill: None,
             },
+            environment_sync: EnvironmentSync::default(),
             version: Version::FIRST,
             created_at_ms: 0,
             updated_at_ms: 0,

@@ -250,6 +250,7 @@ impl Pass<'_> {
         if observed.is_some_and(runs) {
             let env = container.spec.environment.vars();
             let done = self.call(seq, timeout, runtime.ensure_environment(self.id, env)).await;
+            self.note_environment(container, &done).await?;
             if let Err(ending) = self.brought("changing variables", done) {
                 return Ok(ending);
             }
@@ -388,12 +389,37 @@ impl Pass<'_> {
             return Ok(Err(trouble));
         }
         let variables = runtime.ensure_environment(self.id, spec.environment.vars());
-        if let Err(trouble) = self.call(seq, timeout, variables).await {
-            return Ok(Err(trouble));
+        let brought = self.call(seq, timeout, variables).await;
+        let noted = self.note_environment(container, &brought);
+        if brought.is_err() {
+            noted.await?;
+            return Ok(brought);
         }
         let status = Finding::Claimed.apply(container, &self.look(None));
-        self.write(container, Finding::Claimed.cause(), status).await?;
-        Ok(Ok(()))
+        // One flush of the disk for both; the note of this version comes first.
+        let written = self.write(container, Finding::Claimed.cause(), status);
+        let (noted, written) = tokio::join!(biased; noted, written);
+        noted.and(written).map(Ok)
+    }
+
+    /// Notes what came of bringing variables into the container.
+    async fn note_environment(
+        &self,
+        container: &Container,
+        done: &Result<(), Trouble>,
+    ) -> Result<(), gantry_store::Error> {
+        let failure = match done {
+            Ok(()) => None,
+            Err(
+                Trouble::Overtaken
+                // It has just ended: there was nothing to bring them into.
+                | Trouble::Runtime(gantry_runtime::Error::NotRunning { .. }),
+            ) => return Ok(()),
+            Err(Trouble::Silent | Trouble::SourceAway) => Some("it took too long".to_owned()),
+            Err(Trouble::Runtime(error)) => Some(error.reason()),
+        };
+        let now_ms = self.shared.clock.now_ms();
+        self.shared.store.note_environment(container, failure.as_deref(), now_ms).await
     }
 
     /// Waits for the runtime, but not longer than it may take, and not longer than the wish stands.

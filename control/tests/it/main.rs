@@ -7,6 +7,8 @@ mod bench;
 #[cfg(test)]
 mod convergence;
 #[cfg(test)]
+mod environment;
+#[cfg(test)]
 mod inside;
 #[cfg(test)]
 mod lifecycle;

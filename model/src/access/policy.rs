@@ -1,6 +1,6 @@
 //! The decision: who may pass, given what a request has proved.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use super::{Access, Document, Fallback, GroupName, Method, Program};
 
@@ -231,6 +231,34 @@ impl Policy {
             Fallback::Allow => Decision::Allow,
             Fallback::Deny => Decision::Forbidden(Reason::Default),
         }
+    }
+
+    /// Whether SSH connections may come from an address. Only groups with ranges of addresses say anything
+    /// about them, by their cell of `ssh`, neither the switch nor the default does: where one lets its
+    /// addresses in, others stay out, and where one keeps its addresses out, they stay out.
+    pub fn admits_ssh(&self, address: IpAddr) -> bool {
+        let Some(row) = self.row(Program::SSH) else { return true };
+        let ranges = |at: usize| {
+            let methods = self.groups.get(at).map(|(_, methods)| methods.as_slice());
+            methods.unwrap_or_default().iter().filter_map(|method| match method {
+                Method::Ip(range) => Some(range),
+                Method::Jwt { .. } | Method::Password { .. } | Method::Token { .. } => None,
+            })
+        };
+        let (mut some_grant, mut is_refused) = (false, false);
+        for (at, access) in &row.cells {
+            if ranges(*at).next().is_none() {
+                continue;
+            }
+            let grants = access.grants(Program::SSH, None);
+            let matches = ranges(*at).any(|range| range.contains(&address.to_canonical()));
+            if grants && matches {
+                return true;
+            }
+            some_grant |= grants;
+            is_refused |= matches;
+        }
+        !some_grant && !is_refused
     }
 
     fn row(&self, program: Program) -> Option<&Row> {

@@ -235,6 +235,7 @@ fn told(bed: &Bed) {
         project: PROJECT.parse().unwrap(),
         server: crate::bed::SERVER,
         hoody_kit: true,
+        ssh_key: None,
         phase: Phase::Running,
         address: Some(bed.container_address(2)),
         generation: Generation(1),

@@ -324,6 +324,7 @@ impl Bed {
             project: PROJECT.parse().unwrap(),
             server: SERVER,
             hoody_kit: true,
+            ssh_key: None,
             phase,
             address: Some(address),
             generation: Generation(generation),

@@ -69,6 +69,7 @@ fn whatever_does_not_exist_is_the_same_404() {
         project: PROJECT.parse().unwrap(),
         server: crate::bed::SERVER,
         hoody_kit,
+        ssh_key: None,
         phase,
         address: Some(bed.container_address(2)),
         generation: Generation(1),

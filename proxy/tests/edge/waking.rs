@@ -30,6 +30,7 @@ fn put(bed: &Bed, phase: Phase, settings: EdgeSettings) {
         project: PROJECT.parse().unwrap(),
         server: crate::bed::SERVER,
         hoody_kit: true,
+        ssh_key: None,
         phase,
         address: Some(bed.container_address(2)),
         generation: Generation(1),

@@ -13,7 +13,7 @@ use gantry_model::{
 use gantry_router::Servers;
 use gantry_store::{
     Access, Alias, AliasFilter, AliasRules, Container, ContainerStatus, CustomHostname,
-    HostnameProof, Project, Scope, Store, User, Version,
+    EnvironmentSync, HostnameProof, Project, Scope, Store, User, Version,
 };
 use sqlx::{Connection as _, SqliteConnection};
 
@@ -107,6 +107,7 @@ impl World {
             source: None,
             prespawn: false,
             status: ContainerStatus::first(Phase::Creating),
+            environment_sync: EnvironmentSync::default(),
             version: Version::FIRST,
             created_at_ms: NOW_MS,
             updated_at_ms: NOW_MS,

@@ -1,12 +1,14 @@
 //! Containers and their status logs.
 
+use std::collections::BTreeMap;
+
 use gantry_model::{
     Generation, Phase, RealmId, Wish,
-    container::{Color, ContainerName},
+    container::{Color, ContainerName, Environment},
 };
 use gantry_store::{
-    ContainerFilter, ContainerSort, ContainerStatus, Error, Fill, FillSource, LogSort, Page,
-    StatusLog, Version,
+    ContainerFilter, ContainerSort, ContainerStatus, EnvironmentSync, Error, Fill, FillSource,
+    LogSort, Page, Quotas, StatusLog, Version,
 };
 
 use super::fixture::{ALL, EVERY, NOW_MS, World, id, key, project, spec, user};
@@ -224,6 +226,80 @@ pub(crate) async fn a_status_replaces_the_last_and_logs_why(world: &World) {
             (Phase::Running, Some(900), None),
         ]
     );
+}
+
+pub(crate) async fn variables_count_their_changes_and_what_came_of_them_is_noted(world: &World) {
+    let store = &world.store;
+    let one = world.create("one").await;
+    assert_eq!(one.environment_sync, EnvironmentSync::default());
+    let mut spec = one.spec.clone();
+    spec.color = Color::from_rgb([1; 3]);
+    let one = store.update_spec(one.id, one.version, &spec, NOW_MS).await.unwrap();
+    assert_eq!(one.environment_sync.revision, 0, "a colour is no variable");
+    let vars = BTreeMap::from([("A".to_owned(), "1".to_owned())]);
+    spec.environment = Environment::parse("environment_vars", vars).unwrap();
+    let old = store.update_spec(one.id, one.version, &spec, NOW_MS).await.unwrap();
+    assert_eq!(old.environment_sync, EnvironmentSync { revision: 1, ..EnvironmentSync::default() });
+    assert_eq!(world.read(one.id).await, old);
+
+    let head = *store.head().borrow();
+    let note = async |failure: Option<&str>, now_ms| {
+        let before = world.read(one.id).await;
+        store.note_environment(&before, failure, now_ms).await.unwrap();
+        world.read(one.id).await.environment_sync
+    };
+    let failed = EnvironmentSync {
+        attempted_at_ms: Some(NOW_MS),
+        last_error: Some("it is full".to_owned()),
+        ..old.environment_sync.clone()
+    };
+    assert_eq!(note(Some("it is full"), NOW_MS).await, failed);
+    assert_eq!(note(Some("it is full"), NOW_MS + 59_999).await, failed, "no news for a minute");
+    let again = EnvironmentSync { attempted_at_ms: Some(NOW_MS + 60_000), ..failed };
+    assert_eq!(note(Some("it is full"), NOW_MS + 60_000).await, again);
+    assert!(again.is_pending());
+    let done = EnvironmentSync {
+        revision: 1,
+        applied: Some(1),
+        verified_at_ms: Some(NOW_MS + 60_001),
+        attempted_at_ms: Some(NOW_MS + 60_001),
+        last_error: None,
+    };
+    assert_eq!(note(None, NOW_MS + 60_001).await, done);
+    assert!(!done.is_pending());
+    assert_eq!(note(None, NOW_MS + 90_000).await, done, "no news");
+    let before = world.read(one.id).await;
+    assert_eq!((before.version, *store.head().borrow()), (old.version, head), "no change of it");
+
+    let mut status = before.status.clone();
+    status.started_at_ms = Some(NOW_MS + 95_000);
+    store.set_status(one.id, before.version, &status, "test", NOW_MS + 95_000).await.unwrap();
+    // Whoever still works with an older version knows nothing of this one.
+    store.note_environment(&before, Some("it is full"), NOW_MS + 96_000).await.unwrap();
+    assert_eq!(world.read(one.id).await.environment_sync, done);
+    let verified = note(None, NOW_MS + 97_000).await.verified_at_ms;
+    assert_eq!(verified, Some(NOW_MS + 97_000), "each start is seen");
+}
+
+/// Between its two halves nobody else gets what a container that restarts has been promised.
+pub(crate) async fn a_restart_keeps_its_promise_all_the_way(world: &World) {
+    let quotas = Quotas { running_containers_per_user: 1, ..Quotas::default() };
+    let store = world.store.clone().with_quotas(quotas);
+    let one = store.create_container(&world.container("one")).await.unwrap();
+    let mut status = one.status.clone();
+    (status.phase, status.done_seq) = (Phase::Running, one.wish_seq);
+    let one = store.set_status(one.id, one.version, &status, "test", NOW_MS).await.unwrap();
+    let (wish, phase) = (Wish::Running, Phase::Stopping);
+    let one = store.set_wish(one.id, one.version, wish, phase, "test", NOW_MS).await.unwrap();
+    // Down, and to be started again.
+    status.phase = Phase::Stopped;
+    let one = store.set_status(one.id, one.version, &status, "test", NOW_MS).await.unwrap();
+    assert_eq!(store.account_use(one.owner).await.unwrap().running_containers, 1);
+    let refused = store.create_container(&world.container("two")).await.map(drop);
+    assert!(matches!(refused, Err(Error::OverQuota { max: 1, used: 1, .. })), "{refused:?}");
+    // Nor does it need a second promise to be asked once more.
+    let phase = Phase::Starting;
+    store.set_wish(one.id, one.version, wish, phase, "test", NOW_MS).await.unwrap();
 }
 
 pub(crate) async fn a_removed_container_frees_its_name_and_key(world: &World) {

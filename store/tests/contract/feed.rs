@@ -115,6 +115,7 @@ pub(crate) async fn routes_are_loaded_with_their_revision(world: &World) {
         project: world.project.id,
         server: one.server,
         hoody_kit: true,
+        ssh_key: None,
         phase: Phase::Running,
         address: status.address,
         generation: Generation(4),

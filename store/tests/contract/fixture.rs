@@ -10,8 +10,8 @@ use gantry_model::{
     ssh::SshPublicKey,
 };
 use gantry_store::{
-    Container, ContainerFilter, ContainerSort, ContainerStatus, Page, Project, Server, Store,
-    Token, User, Version,
+    Container, ContainerFilter, ContainerSort, ContainerStatus, EnvironmentSync, Page, Project,
+    Server, Store, Token, User, Version,
 };
 
 /// An instant; tests add to it.
@@ -68,6 +68,7 @@ impl World {
             source: None,
             prespawn: false,
             status: ContainerStatus::first(Phase::Creating),
+            environment_sync: EnvironmentSync::default(),
             version: Version::FIRST,
             created_at_ms: NOW_MS,
             updated_at_ms: NOW_MS,

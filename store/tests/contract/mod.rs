@@ -3,6 +3,7 @@
 pub(crate) mod accounts;
 pub(crate) mod containers;
 pub(crate) mod edge;
+pub(crate) mod factors;
 pub(crate) mod feed;
 pub(crate) mod firewall;
 pub(crate) mod fixture;
@@ -48,6 +49,8 @@ macro_rules! contract {
             a_spec_changes_with_its_version_only,
             a_wish_counts_up_and_logs_a_change_of_phase,
             a_status_replaces_the_last_and_logs_why,
+            variables_count_their_changes_and_what_came_of_them_is_noted,
+            a_restart_keeps_its_promise_all_the_way,
             a_removed_container_frees_its_name_and_key,
             containers_are_filtered,
             containers_are_sorted_and_paged,
@@ -69,6 +72,9 @@ macro_rules! contract {
             a_hostname_leads_where_its_alias_does_while_it_is_proven,
             a_hostname_goes_to_whom_the_names_prove,
             all_that_is_set_goes_with_its_container);
+        contract!(@cases $open, factors:
+            each_door_has_attempts_of_its_own_and_locks_grow_up_to_a_day,
+            a_new_secret_has_new_attempts);
         contract!(@cases $open, firewall:
             rules_change_with_their_version_only,
             a_copy_has_the_rules_of_its_source_if_it_is_asked_for);
@@ -120,6 +126,7 @@ macro_rules! contract {
             an_account_has_so_many_snapshots,
             snapshots_outlive_their_container,
             a_removed_snapshot_is_discarded_with_its_last_reference,
+            what_is_fetched_has_not_ended,
             what_is_being_used_is_not_removed);
         contract!(@cases $open, shares:
             a_share_is_read_as_it_was_written_and_feeds_whom_it_reaches,

@@ -117,6 +117,9 @@ pub(crate) async fn any_container_spec_is_read_as_it_was_written(world: &World) 
         let changed =
             world.store.update_spec(given.id, given.version, &plain, now_ms).await.unwrap();
         given.version = Version(3);
+        if given.spec.environment != plain.environment {
+            given.environment_sync.revision = 2;
+        }
         let again =
             world.store.update_spec(given.id, changed.version, &given.spec, now_ms).await.unwrap();
         assert_eq!(again, given);

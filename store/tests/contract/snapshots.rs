@@ -160,6 +160,37 @@ pub(crate) async fn a_removed_snapshot_is_discarded_with_its_last_reference(worl
     assert_eq!(store.discarded_snapshots(world.server.id).await.unwrap(), []);
 }
 
+/// Otherwise it could take the places of all that can be removed, and be refused again and again.
+pub(crate) async fn what_is_fetched_has_not_ended(world: &World) {
+    let store = &world.store;
+    let (container, origin) = made(world, "one").await;
+    let name = "second".parse().unwrap();
+    let mut copy = world.container("copy");
+    copy.server = store.ensure_server(id(), &name, NOW_MS).await.unwrap().id;
+    let source = FillSource::Container(container.id);
+    copy.status.fill = Some(Fill { source, is_new: true });
+    copy.status.phase = Phase::Copying;
+    copy.source = Some(container.id);
+    let copy = store.create_copy(&copy, None, 10, CopiedRules::default()).await.unwrap();
+    let fetched = store.snapshot_named(copy.id, "one").await.unwrap().unwrap();
+    let from = store.origin_of_snapshot(fetched.id).await.unwrap().unwrap();
+    assert_eq!((from.data, from.server), (origin.data, Some(container.server)));
+
+    let later = NOW_MS + 1000;
+    assert_eq!(origin.expires_at_ms, Some(later));
+    assert_eq!(store.ended_snapshots(later).await.unwrap(), [], "one is fetched from the other");
+    let busy = store.remove_snapshot(origin.id, false, later).await;
+    assert!(matches!(busy, Err(Error::SnapshotBusy)), "{busy:?}");
+
+    store.finish_snapshot(fetched.id, 4096, NOW_MS).await.unwrap();
+    let mut ended = store.ended_snapshots(later).await.unwrap();
+    let mut both = vec![origin.id, fetched.id];
+    ended.sort_unstable();
+    both.sort_unstable();
+    assert_eq!(ended, both);
+    store.remove_snapshot(origin.id, false, later).await.unwrap();
+}
+
 pub(crate) async fn what_is_being_used_is_not_removed(world: &World) {
     let (container, snapshot) = made(world, "one").await;
     let store = &world.store;

@@ -1,0 +1,117 @@
+//! Connects the SSH front to the routes and to the control plane.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    os::fd::OwnedFd,
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use async_trait::async_trait;
+use gantry_control::{Controller, NoEntry};
+use gantry_model::{Chain, ContainerId, ssh::KeyFingerprint};
+use gantry_router::{RouteState, Routes};
+use gantry_ssh::{Door, DoorState, Doors, Front, NoWay, Ways};
+use tokio::{net::TcpListener, sync::watch, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+/// Keys lead to the containers that the route table has.
+struct Keys {
+    routes: Routes,
+    changes: watch::Receiver<u64>,
+}
+
+impl Doors for Keys {
+    fn find(&self, key: &KeyFingerprint) -> Option<Door> {
+        let found = self.routes.current().by_key(key)?;
+        let state = match found.state {
+            RouteState::Running { .. } => DoorState::Open,
+            RouteState::Starting => DoorState::Shut("is starting; try again in a moment"),
+            RouteState::Paused | RouteState::Stopped if found.wakes => DoorState::Asleep,
+            RouteState::Paused => {
+                DoorState::Shut("is paused; resume it with `gantry containers resume`")
+            }
+            RouteState::Stopped => {
+                DoorState::Shut("is stopped; start it with `gantry containers start`")
+            }
+            RouteState::Failed => return None,
+        };
+        Some(Door { container: found.container, generation: found.generation.0, state })
+    }
+
+    fn admits(&self, key: &KeyFingerprint, address: IpAddr) -> bool {
+        let found = self.routes.current().by_key(key);
+        found.is_some_and(|found| {
+            found.policy.as_ref().is_none_or(|policy| policy.admits_ssh(address))
+        })
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.clone()
+    }
+}
+
+/// The control plane knows the way in.
+struct Entries {
+    control: Controller,
+    wake: Duration,
+}
+
+#[async_trait]
+impl Ways for Entries {
+    async fn open(&self, container: ContainerId) -> Result<OwnedFd, NoWay> {
+        self.control.enter(container).await.map_err(|error| match error {
+            NoEntry::NotRunning => NoWay::NotRunning,
+            NoEntry::Paused => NoWay::Paused,
+            NoEntry::Store(_) | NoEntry::Runtime(_) => {
+                tracing::error!(%container, error = %Chain(&error), "no way in for SSH");
+                NoWay::Failed
+            }
+        })
+    }
+
+    async fn wake(&self, container: ContainerId) -> Result<(), NoWay> {
+        self.control.wake(container, self.wake).await.map_err(|error| {
+            tracing::warn!(%container, error = %Chain(&error), "SSH has not woken it");
+            NoWay::NotRunning
+        })
+    }
+}
+
+/// Opens the listeners and serves them as tasks; without addresses there is none.
+pub(super) async fn start(
+    addresses: &[SocketAddr],
+    control: &Controller,
+    routes: &Routes,
+    wake: Duration,
+    tasks: &mut JoinSet<&'static str>,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<Arc<Front>> {
+    let mut published = routes.published();
+    let (tell, changes) = watch::channel(0);
+    let follow = async move {
+        while published.changed().await.is_ok() {
+            tell.send_modify(|count| *count += 1);
+        }
+    };
+    let follow = shutdown.clone().run_until_cancelled_owned(follow);
+    tasks.spawn(async {
+        follow.await;
+        "follower of routes for SSH"
+    });
+    let doors = Keys { routes: routes.clone(), changes };
+    let ways = Entries { control: control.clone(), wake };
+    let front = Front::new(control.host_key_seed(), Arc::new(doors), Arc::new(ways), shutdown);
+    let front = Arc::new(front);
+    for address in addresses {
+        let listener = TcpListener::bind(address).await;
+        let listener = listener.with_context(|| format!("edge.ssh: cannot listen on {address}"))?;
+        let front = Arc::clone(&front);
+        tasks.spawn(async move {
+            front.run(listener).await;
+            "SSH front"
+        });
+    }
+    Ok(front)
+}

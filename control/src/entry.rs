@@ -1,0 +1,58 @@
+//! The way into containers for people.
+
+use std::os::fd::OwnedFd;
+
+use gantry_model::{ContainerId, Phase};
+
+use crate::{controller::Controller, error::Error};
+
+/// Why there is no way into a container.
+#[derive(Debug, thiserror::Error)]
+pub enum NoEntry {
+    /// It does not run, or is gone.
+    #[error("the container does not run")]
+    NotRunning,
+    /// It is paused.
+    #[error("the container is paused")]
+    Paused,
+    /// The store failed, or the server is away.
+    #[error("the container cannot be looked up")]
+    Store(#[source] Error),
+    /// The runtime failed.
+    #[error("the container cannot be entered")]
+    Runtime(#[source] gantry_runtime::Error),
+}
+
+impl Controller {
+    /// Starts the session helper inside a container and gives the connection to it (crate `gantry-session`).
+    ///
+    /// Whoever asks has made sure that the client may enter.
+    pub async fn enter(&self, id: ContainerId) -> Result<OwnedFd, NoEntry> {
+        let found = self.store().container(id).await.map_err(Error::from);
+        let container = found.map_err(NoEntry::Store)?.ok_or(NoEntry::NotRunning)?;
+        match container.status.phase {
+            Phase::Running => {}
+            Phase::Paused => return Err(NoEntry::Paused),
+            Phase::Creating
+            | Phase::Copying
+            | Phase::Claiming
+            | Phase::Starting
+            | Phase::Stopping
+            | Phase::Stopped
+            | Phase::Failed
+            | Phase::Deleting => return Err(NoEntry::NotRunning),
+        }
+        let runtime = self.runtime_of(container.server).await.map_err(NoEntry::Store)?;
+        runtime.session(id).await.map_err(|error| match error {
+            gantry_runtime::Error::NotFound { .. } | gantry_runtime::Error::NotRunning { .. } => {
+                NoEntry::NotRunning
+            }
+            other => NoEntry::Runtime(other),
+        })
+    }
+
+    /// What the host key of SSH is made from: 32 octets that stay the same.
+    pub fn host_key_seed(&self) -> &[u8; 32] {
+        &self.inner.host_key_seed
+    }
+}

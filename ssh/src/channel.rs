@@ -1,0 +1,370 @@
+//! The octets of a channel, between the client and a pipe or socket to the helper.
+
+use std::{
+    io,
+    os::fd::OwnedFd,
+    sync::{Arc, atomic::Ordering},
+};
+
+use bytes::BytesMut;
+use gantry_session::protocol::{Exit, Process, Reason, Size, ToHelper};
+use russh::{
+    ChannelOpenFailure, ChannelWriteHalf, Sig,
+    server::{Handle, Msg},
+};
+use rustix::{
+    net::{AddressFamily, SocketFlags, SocketType, socketpair},
+    pipe::{PipeFlags, pipe_with},
+};
+use tokio::{
+    io::AsyncWriteExt as _,
+    net::{UnixStream, unix},
+    sync::mpsc,
+};
+
+use crate::{
+    conn::{Conn, Lane},
+    inlet::Inlet,
+    link::{Ticket, Told},
+};
+
+/// The most octets in one packet to a client.
+const PACKET: usize = 32 << 10;
+/// The marker of error output, RFC 4254 §5.2.
+const STDERR: u32 = 1;
+/// The exit status of a session whose container could not be entered.
+const SHUT: u32 = 254;
+
+pub(crate) type Write = ChannelWriteHalf<Msg>;
+
+/// What the client asks of a process that runs.
+#[derive(Debug)]
+pub(crate) enum Control {
+    Resize(Size),
+    Signal(String),
+}
+
+/// A way out of the container.
+enum Source {
+    Pipe(unix::pipe::Receiver),
+    Stream(unix::OwnedReadHalf),
+}
+
+/// A way into the container.
+enum Sink {
+    Pipe(unix::pipe::Sender),
+    Stream(unix::OwnedWriteHalf),
+}
+
+impl Source {
+    /// Reads what is there. No buffer is held while there is nothing.
+    async fn read(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
+        loop {
+            match self {
+                Self::Pipe(pipe) => pipe.readable().await?,
+                Self::Stream(stream) => stream.readable().await?,
+            }
+            buffer.reserve(PACKET);
+            let read = match self {
+                Self::Pipe(pipe) => pipe.try_read_buf(buffer),
+                Self::Stream(stream) => stream.try_read_buf(buffer),
+            };
+            match read {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    *buffer = BytesMut::new()
+                }
+                read => return read,
+            }
+        }
+    }
+}
+
+impl Sink {
+    async fn write_all(&mut self, octets: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Pipe(pipe) => pipe.write_all(octets).await,
+            Self::Stream(stream) => stream.write_all(octets).await,
+        }
+    }
+}
+
+/// A stream socket of ours, and the end that goes to the helper.
+pub(crate) fn stream_pair() -> io::Result<(UnixStream, OwnedFd)> {
+    let flags = SocketFlags::CLOEXEC;
+    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    let ours = std::os::unix::net::UnixStream::from(ours);
+    ours.set_nonblocking(true)?;
+    Ok((UnixStream::from_std(ours)?, theirs))
+}
+
+/// Carries what the client sends until its end; the way is closed then.
+async fn carry_in(inlet: &Inlet, mut sink: Sink) {
+    while let Some(piece) = inlet.next().await {
+        let written = sink.write_all(&piece).await;
+        inlet.used(piece.len());
+        if written.is_err() {
+            // Nobody inside reads it any more: as with a closed pipe, the rest is dropped.
+            return inlet.close();
+        }
+    }
+    if let Sink::Stream(stream) = &mut sink
+        && let Err(error) = stream.shutdown().await
+    {
+        tracing::trace!(%error, "the other side has gone first");
+    }
+}
+
+/// Carries what comes from inside until its end. Returns `false` if the client has gone.
+async fn carry_out(conn: &Conn, write: &Write, mut source: Source, extended: Option<u32>) -> bool {
+    let mut buffer = BytesMut::new();
+    loop {
+        match source.read(&mut buffer).await {
+            // A broken connection inside ends like any other: the client learns of the end.
+            Ok(0) | Err(_) => return true,
+            Ok(len) => {
+                conn.sent.fetch_add(len as u64, Ordering::Relaxed);
+            }
+        }
+        let octets = buffer.split().freeze();
+        let sent = match extended {
+            None => write.data_bytes(octets).await,
+            Some(extended) => write.extended_data_bytes(extended, octets).await,
+        };
+        if sent.is_err() {
+            return false;
+        }
+    }
+}
+
+/// Carries octets both ways between a channel and a connection inside, half-closed ends included.
+pub(crate) async fn relay(conn: Arc<Conn>, lane: Lane, write: Write, stream: UnixStream) {
+    let (read, sink) = stream.into_split();
+    let both = async {
+        let inwards = carry_in(&lane.inlet, Sink::Stream(sink));
+        let outwards = async {
+            carry_out(&conn, &write, Source::Stream(read), None).await && write.eof().await.is_ok()
+        };
+        tokio::join!(inwards, outwards).1
+    };
+    if lane.closed.run_until_cancelled(both).await.is_some() {
+        finish(&write).await;
+    }
+    lane.inlet.close();
+}
+
+async fn finish(write: &Write) {
+    if write.close().await.is_err() {
+        tracing::trace!("the client has gone first");
+    }
+}
+
+/// The streams of a process: ours, and those that go to the helper.
+struct Streams {
+    sink: Sink,
+    out: Source,
+    errors: Option<Source>,
+    theirs: Vec<OwnedFd>,
+}
+
+impl Streams {
+    fn new(has_terminal: bool) -> io::Result<Self> {
+        if has_terminal {
+            let (ours, theirs) = stream_pair()?;
+            let (read, write) = ours.into_split();
+            let (sink, out) = (Sink::Stream(write), Source::Stream(read));
+            return Ok(Self { sink, out, errors: None, theirs: vec![theirs] });
+        }
+        let pipe = || pipe_with(PipeFlags::CLOEXEC);
+        let ((stdin, ours), (out, stdout), (errors, stderr)) = (pipe()?, pipe()?, pipe()?);
+        Ok(Self {
+            sink: Sink::Pipe(unix::pipe::Sender::from_owned_fd(ours)?),
+            out: Source::Pipe(unix::pipe::Receiver::from_owned_fd(out)?),
+            errors: Some(Source::Pipe(unix::pipe::Receiver::from_owned_fd(errors)?)),
+            theirs: vec![stdin, stdout, stderr],
+        })
+    }
+}
+
+/// A channel on which a process runs, until both its output and itself have ended.
+pub(crate) struct Session {
+    pub(crate) conn: Arc<Conn>,
+    pub(crate) lane: Lane,
+    pub(crate) write: Arc<Write>,
+    pub(crate) handle: Handle,
+    pub(crate) controls: mpsc::Receiver<Control>,
+}
+
+impl Session {
+    pub(crate) async fn run(self, process: Process) {
+        let closed = self.lane.closed.clone();
+        let inlet = Arc::clone(&self.lane.inlet);
+        // Dropped at once when the channel closes: the ticket tells the helper.
+        closed.run_until_cancelled_owned(self.serve(process)).await;
+        inlet.close();
+    }
+
+    async fn serve(mut self, process: Process) {
+        let has_terminal = process.terminal.is_some();
+        let link = match self.conn.enter().await {
+            Ok(link) => link,
+            Err(message) => return self.refuse(&message, has_terminal).await,
+        };
+        let streams = match Streams::new(has_terminal) {
+            Ok(streams) => streams,
+            Err(error) => {
+                tracing::error!(%error, "no streams for a session");
+                return self.refuse("there are no more streams on this server", has_terminal).await;
+            }
+        };
+        let mut ticket = link.begin(|id| ToHelper::Start { id, process }, streams.theirs);
+        match ticket.told().await {
+            Some(Told::Started) => {}
+            Some(Told::Refused(_, message)) => return self.refuse(&message, has_terminal).await,
+            Some(Told::Exited(_) | Told::Listening(_) | Told::Accepted { .. }) | None => {
+                return self.refuse("the container has stopped", has_terminal).await;
+            }
+        }
+        let inlet = Arc::clone(&self.lane.inlet);
+        let feeding = self.lane.closed.child_token();
+        let _stop = feeding.clone().drop_guard();
+        let sink = streams.sink;
+        tokio::spawn(
+            feeding.run_until_cancelled_owned(async move { carry_in(&inlet, sink).await }),
+        );
+        let (conn, write) = (Arc::clone(&self.conn), Arc::clone(&self.write));
+        let output = async move {
+            let out = carry_out(&conn, &write, streams.out, None);
+            let errors = async {
+                match streams.errors {
+                    Some(errors) => carry_out(&conn, &write, errors, Some(STDERR)).await,
+                    None => true,
+                }
+            };
+            let (out, errors) = tokio::join!(out, errors);
+            out && errors
+        };
+        let (is_there, exit) = tokio::join!(output, self.watch(&mut ticket));
+        if is_there {
+            self.tell(exit).await;
+        }
+    }
+
+    /// Waits for the end of the process, and does what is asked of it until then.
+    async fn watch(&mut self, ticket: &mut Ticket) -> Option<Exit> {
+        let mut is_controlled = true;
+        loop {
+            tokio::select! {
+                told = ticket.told() => match told {
+                    Some(Told::Exited(exit)) => return Some(exit),
+                    Some(Told::Accepted { id, peer: _ }) => self.forward_agent(ticket, id),
+                    Some(Told::Started | Told::Refused(..) | Told::Listening(_)) => {}
+                    None => return None,
+                },
+                control = self.controls.recv(), if is_controlled => match control {
+                    Some(Control::Resize(size)) => ticket.tell(|id| ToHelper::Resize { id, size }),
+                    Some(Control::Signal(name)) => ticket.tell(|id| ToHelper::Signal { id, name }),
+                    None => is_controlled = false,
+                },
+            }
+        }
+    }
+
+    /// Somebody inside asks the client's agent.
+    fn forward_agent(&self, ticket: &Ticket, accepted: u64) {
+        let (conn, handle) = (Arc::clone(&self.conn), self.handle.clone());
+        let link = Arc::clone(ticket.link());
+        let cut = self.lane.closed.clone();
+        tokio::spawn(cut.run_until_cancelled_owned(async move {
+            match handle.channel_open_agent().await {
+                Ok(channel) => carry_accepted(conn, &link, accepted, channel).await,
+                Err(_) => link.leave(accepted),
+            }
+        }));
+    }
+
+    async fn tell(&self, exit: Option<Exit>) {
+        let told = match exit {
+            Some(Exit::Status(status)) => self.write.exit_status(status.into()).await.is_ok(),
+            Some(Exit::Signal(name, dumped)) => {
+                let (id, signal) = (self.write.id(), signal(name));
+                let told = self.handle.exit_signal_request(
+                    id,
+                    signal,
+                    dumped,
+                    String::new(),
+                    String::new(),
+                );
+                told.await.is_ok()
+            }
+            None => self.write.exit_status(255).await.is_ok(),
+        };
+        if told && self.write.eof().await.is_ok() {
+            finish(&self.write).await;
+        }
+    }
+
+    /// Says why there is no process, as its errors, and ends the channel.
+    async fn refuse(&self, message: &str, has_terminal: bool) {
+        let line = if has_terminal { format!("{message}\r\n") } else { format!("{message}\n") };
+        let said = self.write.extended_data_bytes(STDERR, line).await;
+        if said.is_ok()
+            && self.write.exit_status(SHUT).await.is_ok()
+            && self.write.eof().await.is_ok()
+        {
+            finish(&self.write).await;
+        }
+    }
+}
+
+/// Carries octets between a connection that was accepted inside and the channel opened for it.
+pub(crate) async fn carry_accepted(
+    conn: Arc<Conn>,
+    link: &Arc<crate::link::Link>,
+    accepted: u64,
+    channel: russh::Channel<Msg>,
+) {
+    let lane = conn.lane(channel.id());
+    let (_, write) = channel.split();
+    let Ok((ours, theirs)) = stream_pair() else {
+        link.leave(accepted);
+        return finish(&write).await;
+    };
+    let _ticket = link.take(accepted, theirs);
+    relay(conn, lane, write, ours).await;
+}
+
+/// A signal by its name.
+fn signal(name: String) -> Sig {
+    match name.as_str() {
+        "ABRT" => Sig::ABRT,
+        "ALRM" => Sig::ALRM,
+        "FPE" => Sig::FPE,
+        "HUP" => Sig::HUP,
+        "ILL" => Sig::ILL,
+        "INT" => Sig::INT,
+        "KILL" => Sig::KILL,
+        "PIPE" => Sig::PIPE,
+        "QUIT" => Sig::QUIT,
+        "SEGV" => Sig::SEGV,
+        "TERM" => Sig::TERM,
+        "USR1" => Sig::USR1,
+        _ => Sig::Custom(name),
+    }
+}
+
+/// The name of a signal, as in RFC 4254 §6.10.
+pub(crate) fn signal_name(signal: &Sig) -> String {
+    match signal {
+        Sig::Custom(name) => name.clone(),
+        known => format!("{known:?}"),
+    }
+}
+
+/// Why a connection inside failed, as the protocol tells it.
+pub(crate) fn open_failure(reason: Reason) -> ChannelOpenFailure {
+    match reason {
+        Reason::Prohibited => ChannelOpenFailure::AdministrativelyProhibited,
+        Reason::Failed => ChannelOpenFailure::ConnectFailed,
+        Reason::Shortage => ChannelOpenFailure::ResourceShortage,
+    }
+}

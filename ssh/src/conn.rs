@@ -1,0 +1,269 @@
+//! A client's connection: what its callbacks and its channels share.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use gantry_model::{ContainerId, ssh::KeyFingerprint};
+use russh::{ChannelId, Disconnect, server::Handle};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    doors::{Door, DoorState},
+    flow::{Flow, Overrun},
+    front::Shared,
+    inlet::Inlet,
+    link::Link,
+    stream::Pause,
+};
+
+/// How long the farewell of a session that is ended may take.
+const FAREWELL: Duration = Duration::from_millis(500);
+
+/// How long the news of a container that was woken may take.
+const KNOWN: Duration = Duration::from_secs(10);
+
+fn gone() -> String {
+    "the container is gone".to_owned()
+}
+
+/// Who has logged in.
+#[derive(Clone, Debug)]
+pub(crate) struct Admitted {
+    pub(crate) container: ContainerId,
+    pub(crate) key: KeyFingerprint,
+    /// The account to be asked for inside.
+    pub(crate) user: String,
+}
+
+/// A connection.
+pub(crate) struct Conn {
+    /// Of no other connection of this process.
+    pub(crate) number: u64,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) peer: SocketAddr,
+    pub(crate) local: SocketAddr,
+    pub(crate) began: Instant,
+    /// Ends everything of it, at once.
+    pub(crate) cut: CancellationToken,
+    pub(crate) pause: Pause,
+    /// Cancelled when the client has logged in.
+    pub(crate) is_in: CancellationToken,
+    pub(crate) admitted: OnceLock<Admitted>,
+    /// The start of the container that it has entered, once it has.
+    entered: OnceLock<u64>,
+    pub(crate) received: AtomicU64,
+    pub(crate) sent: AtomicU64,
+    pub(crate) opened: AtomicU64,
+    state: Mutex<State>,
+    why: OnceLock<&'static str>,
+}
+
+struct State {
+    flow: Flow,
+    inlets: HashMap<ChannelId, Lane>,
+}
+
+/// A channel's way in.
+#[derive(Clone)]
+pub(crate) struct Lane {
+    pub(crate) inlet: Arc<Inlet>,
+    /// Cancelled when the client closes the channel.
+    pub(crate) closed: CancellationToken,
+}
+
+impl Conn {
+    pub(crate) fn new(shared: Arc<Shared>, peer: SocketAddr, local: SocketAddr) -> Arc<Self> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Arc::new(Self {
+            number: NEXT.fetch_add(1, Ordering::Relaxed),
+            is_in: CancellationToken::new(),
+            cut: shared.shutdown.child_token(),
+            shared,
+            peer,
+            local,
+            began: Instant::now(),
+            pause: Pause::default(),
+            admitted: OnceLock::new(),
+            entered: OnceLock::new(),
+            received: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
+            opened: AtomicU64::new(0),
+            state: Mutex::new(State { flow: Flow::new(), inlets: HashMap::new() }),
+            why: OnceLock::new(),
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The way into a channel, which begins now if nobody has asked for it yet.
+    pub(crate) fn lane(&self, channel: ChannelId) -> Lane {
+        let mut state = self.state();
+        let State { flow, inlets } = &mut *state;
+        let begin = || {
+            let inlet = Inlet::new();
+            flow.open(channel.into(), inlet.held(), Instant::now());
+            self.opened.fetch_add(1, Ordering::Relaxed);
+            Lane { inlet, closed: self.cut.child_token() }
+        };
+        inlets.entry(channel).or_insert_with(begin).clone()
+    }
+
+    /// How many channels there are.
+    pub(crate) fn lanes(&self) -> usize {
+        self.state().inlets.len()
+    }
+
+    /// Data have come on a channel.
+    pub(crate) fn received(&self, channel: ChannelId, data: &[u8]) -> Result<(), Overrun> {
+        let mut state = self.state();
+        let pause = state.flow.received(channel.into(), data.len(), Instant::now())?;
+        let lane = state.inlets.get(&channel).cloned();
+        drop(state);
+        if !pause.is_zero() {
+            self.pause.rest(pause);
+        }
+        if let Some(lane) = lane {
+            lane.inlet.push(data);
+        }
+        self.received.fetch_add(data.len() as u64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// The library has renewed a channel's window; returns the next target.
+    pub(crate) fn renewed(&self, channel: ChannelId) -> u32 {
+        self.state().flow.renewed(channel.into(), Instant::now())
+    }
+
+    /// The client sends nothing more on a channel.
+    pub(crate) fn ended(&self, channel: ChannelId) {
+        let mut state = self.state();
+        state.flow.close(channel.into());
+        if let Some(lane) = state.inlets.get(&channel) {
+            lane.inlet.end();
+        }
+    }
+
+    /// The client has closed a channel.
+    pub(crate) fn closed(&self, channel: ChannelId) {
+        let mut state = self.state();
+        state.flow.close(channel.into());
+        if let Some(lane) = state.inlets.remove(&channel) {
+            lane.inlet.end();
+            lane.closed.cancel();
+        }
+    }
+
+    /// The link to the helper of its container; otherwise what to tell the user.
+    pub(crate) async fn enter(&self) -> Result<Arc<Link>, String> {
+        let admitted = self.admitted.get().ok_or_else(gone)?;
+        let mut door = self.door(admitted)?;
+        let told =
+            |what: &dyn std::fmt::Display| format!("container {} {what}", admitted.container);
+        if door.state == DoorState::Asleep {
+            let woken = self.shared.ways.wake(door.container).await;
+            woken.map_err(|no_way| told(&no_way))?;
+            door = self.awake(admitted).await?;
+        }
+        match door.state {
+            DoorState::Open => {}
+            DoorState::Asleep => return Err(told(&"does not wake")),
+            DoorState::Shut(why) => return Err(told(&why)),
+        }
+        if *self.entered.get_or_init(|| door.generation) != door.generation {
+            return Err(gone());
+        }
+        self.shared.links.get(door.container, &*self.shared.ways).await.map_err(|no| told(&no))
+    }
+
+    fn door(&self, admitted: &Admitted) -> Result<Door, String> {
+        let door = self.shared.doors.find(&admitted.key);
+        door.filter(|door| door.container == admitted.container).ok_or_else(gone)
+    }
+
+    /// The door of a container that was woken, once it is known to be open.
+    async fn awake(&self, admitted: &Admitted) -> Result<Door, String> {
+        let mut changes = self.shared.doors.changes();
+        let opened = async {
+            loop {
+                changes.mark_unchanged();
+                let door = self.door(admitted)?;
+                if door.state == DoorState::Open || changes.changed().await.is_err() {
+                    return Ok(door);
+                }
+            }
+        };
+        match tokio::time::timeout(KNOWN, opened).await {
+            Ok(opened) => opened,
+            Err(_elapsed) => self.door(admitted),
+        }
+    }
+
+    /// Whether it may go on: its key opens the same container, and what it has entered runs on.
+    pub(crate) fn is_welcome(&self) -> bool {
+        let Some(admitted) = self.admitted.get() else { return true };
+        let Ok(door) = self.door(admitted) else { return false };
+        let entered = self.entered.get();
+        self.shared.doors.admits(&admitted.key, self.peer.ip())
+            && entered
+                .is_none_or(|entered| *entered == door.generation && door.state == DoorState::Open)
+    }
+
+    /// Ends it: a word to the client, if that can be said, and then the cut. `false` if that was done before.
+    pub(crate) fn end(self: &Arc<Self>, why: &'static str, handle: Option<Handle>) -> bool {
+        if self.why.set(why).is_err() {
+            return false;
+        }
+        let conn = Arc::clone(self);
+        tokio::spawn(async move {
+            if let Some(handle) = handle {
+                let farewell =
+                    handle.disconnect(Disconnect::ByApplication, why.to_owned(), String::new());
+                // The word waits in a queue; it goes out before the connection closes, or not at all.
+                let said = tokio::time::timeout(FAREWELL, async {
+                    if farewell.await.is_ok() {
+                        conn.cut.cancelled().await;
+                    }
+                });
+                if said.await.is_err() {
+                    tracing::debug!(peer = %conn.peer, "ended without farewell");
+                }
+            }
+            conn.cut.cancel();
+        });
+        true
+    }
+
+    /// Its line in the audit log, at its end.
+    pub(crate) fn log(&self, error: Option<String>) {
+        let seconds = self.began.elapsed().as_secs_f64();
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let why = self.why.get().copied();
+        let Some(admitted) = self.admitted.get() else {
+            tracing::info!(target: "gantry::ssh", peer = %self.peer, seconds, error, "connection without login");
+            return;
+        };
+        tracing::info!(
+            target: "gantry::ssh",
+            peer = %self.peer,
+            container = %admitted.container,
+            user = %admitted.user.escape_debug(),
+            key = %admitted.key,
+            channels = count(&self.opened),
+            received = count(&self.received),
+            sent = count(&self.sent),
+            seconds,
+            why,
+            error,
+            "session ended"
+        );
+    }
+}

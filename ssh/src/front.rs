@@ -1,0 +1,328 @@
+//! The listener, and the sessions that came through it.
+
+use std::{
+    borrow::Cow,
+    collections::HashMap,
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use gantry_model::ContainerId;
+use russh::{
+    MethodKind, MethodSet, Preferred, SshId, cipher, compression, kex,
+    keys::{PrivateKey, ssh_key::private::Ed25519Keypair},
+    mac,
+    server::{Config, Handle, run_stream},
+};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    conn::{Admitted, Conn},
+    doors::{Doors, Ways},
+    flow::WINDOW,
+    gate::Gate,
+    link::Links,
+    session::Callbacks,
+    stream::Cuttable,
+};
+
+/// How long a connection may take to log in.
+const GRACE: Duration = Duration::from_secs(20);
+/// Every refusal of a key comes so long after it was offered, whatever the reason.
+const REJECTION: Duration = Duration::from_millis(10);
+/// Keys that may be offered: agents offer all they have.
+const OFFERS_MAX: usize = 30;
+/// Connections to one container.
+const OF_ONE_MAX: usize = 100;
+/// How long a peer that does not answer keeps its connection.
+const UNANSWERED: Duration = Duration::from_secs(60);
+/// How long to wait after a failed accept, such as for want of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What all connections share.
+pub(crate) struct Shared {
+    pub(crate) doors: Arc<dyn Doors>,
+    pub(crate) ways: Arc<dyn Ways>,
+    pub(crate) links: Links,
+    pub(crate) sessions: Sessions,
+    pub(crate) metrics: Metrics,
+    pub(crate) shutdown: CancellationToken,
+}
+
+/// What is counted.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    /// Connections at this moment, those that have not logged in included.
+    connections: AtomicU64,
+    offers: AtomicU64,
+    logins: AtomicU64,
+    failures: AtomicU64,
+    refused: AtomicU64,
+    cut: AtomicU64,
+    received: AtomicU64,
+    sent: AtomicU64,
+}
+
+impl Metrics {
+    pub(crate) fn offered(&self) {
+        self.offers.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn moved(&self, received: u64, sent: u64) {
+        self.received.fetch_add(received, Ordering::Relaxed);
+        self.sent.fetch_add(sent, Ordering::Relaxed);
+    }
+
+    /// In the text format of Prometheus.
+    pub fn render(&self, out: &mut String) {
+        use std::fmt::Write as _;
+        let rows = [
+            ("gantry_ssh_connections", "gauge", &self.connections),
+            ("gantry_ssh_offered_keys_total", "counter", &self.offers),
+            ("gantry_ssh_logins_total", "counter", &self.logins),
+            ("gantry_ssh_ended_without_login_total", "counter", &self.failures),
+            ("gantry_ssh_refused_connections_total", "counter", &self.refused),
+            ("gantry_ssh_sessions_cut_total", "counter", &self.cut),
+            ("gantry_ssh_received_bytes_total", "counter", &self.received),
+            ("gantry_ssh_sent_bytes_total", "counter", &self.sent),
+        ];
+        for (name, kind, value) in rows {
+            let value = value.load(Ordering::Relaxed);
+            // Writing to a string cannot fail.
+            let _written = writeln!(out, "# TYPE {name} {kind}\n{name} {value}");
+        }
+    }
+}
+
+/// The sessions of containers.
+#[derive(Default)]
+pub(crate) struct Sessions(Mutex<HashMap<u64, Entry>>);
+
+struct Entry {
+    conn: Arc<Conn>,
+    container: ContainerId,
+    handle: Option<Handle>,
+}
+
+impl Sessions {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Entry>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes a session, if its container may have another one.
+    pub(crate) fn admit(&self, conn: &Arc<Conn>, admitted: &Admitted) -> bool {
+        let mut all = self.lock();
+        let container = admitted.container;
+        if all.values().filter(|entry| entry.container == container).count() >= OF_ONE_MAX {
+            return false;
+        }
+        all.insert(conn.number, Entry { conn: Arc::clone(conn), container, handle: None });
+        true
+    }
+
+    /// The session has begun.
+    pub(crate) fn begun(&self, conn: &Conn, handle: Handle) {
+        if let Some(entry) = self.lock().get_mut(&conn.number) {
+            entry.handle = Some(handle);
+        }
+        conn.is_in.cancel();
+    }
+
+    fn remove(&self, conn: &Conn) {
+        self.lock().remove(&conn.number);
+    }
+
+    /// Ends the sessions that are not welcome any more; returns how many.
+    fn sweep(&self) -> u64 {
+        let all: Vec<(Arc<Conn>, Option<Handle>)> = {
+            let all = self.lock();
+            all.values().map(|entry| (Arc::clone(&entry.conn), entry.handle.clone())).collect()
+        };
+        let mut ended = 0;
+        for (conn, handle) in all {
+            if !conn.is_welcome() && conn.end("the container or its key has changed", handle) {
+                ended += 1;
+            }
+        }
+        ended
+    }
+}
+
+/// The SSH front of one server.
+pub struct Front {
+    shared: Arc<Shared>,
+    config: Arc<Config>,
+    gate: Arc<Gate>,
+    host_key: String,
+}
+
+impl Front {
+    /// A front whose host key (ed25519) is made from these octets, which nobody else may know and which
+    /// stay the same, since clients remember the key.
+    pub fn new(
+        seed: &[u8; 32],
+        doors: Arc<dyn Doors>,
+        ways: Arc<dyn Ways>,
+        shutdown: &CancellationToken,
+    ) -> Self {
+        let shared = Shared {
+            doors,
+            ways,
+            links: Links::default(),
+            sessions: Sessions::default(),
+            metrics: Metrics::default(),
+            shutdown: shutdown.child_token(),
+        };
+        let key = PrivateKey::from(Ed25519Keypair::from_seed(seed));
+        Self {
+            host_key: key.public_key().to_openssh().unwrap_or_default(),
+            shared: Arc::new(shared),
+            config: Arc::new(config(key)),
+            gate: Arc::default(),
+        }
+    }
+
+    /// Its host key, as in a file `known_hosts` after the name.
+    pub fn host_key(&self) -> &str {
+        &self.host_key
+    }
+
+    /// Its counts.
+    pub fn render_metrics(&self, out: &mut String) {
+        self.shared.metrics.render(out);
+    }
+
+    /// Takes connections until the shutdown; sessions end with it.
+    pub async fn run(&self, listener: TcpListener) {
+        let sweeper = tokio::spawn(sweep(Arc::clone(&self.shared)));
+        let shutdown = self.shared.shutdown.clone();
+        shutdown.run_until_cancelled(self.accept(&listener)).await;
+        sweeper.abort();
+    }
+
+    async fn accept(&self, listener: &TcpListener) {
+        loop {
+            let (stream, peer) = match listener.accept().await {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    if !is_of_the_peer(&error) {
+                        tracing::warn!(%error, "cannot take an SSH connection");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                    continue;
+                }
+            };
+            let Some(waiting) = self.gate.enter(peer.ip(), Instant::now()) else {
+                self.shared.metrics.refused.fetch_add(1, Ordering::Relaxed);
+                continue;
+            };
+            let (shared, config) = (Arc::clone(&self.shared), Arc::clone(&self.config));
+            tokio::spawn(async move {
+                shared.metrics.connections.fetch_add(1, Ordering::Relaxed);
+                serve(&shared, config, stream, peer, waiting).await;
+                shared.metrics.connections.fetch_sub(1, Ordering::Relaxed);
+            });
+        }
+    }
+}
+
+fn is_of_the_peer(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
+
+/// Ends sessions as soon as their container, its key or its rules have changed.
+async fn sweep(shared: Arc<Shared>) {
+    let mut changes = shared.doors.changes();
+    while changes.changed().await.is_ok() {
+        let ended = shared.sessions.sweep();
+        shared.metrics.cut.fetch_add(ended, Ordering::Relaxed);
+    }
+}
+
+async fn serve(
+    shared: &Arc<Shared>,
+    config: Arc<Config>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    waiting: crate::gate::Waiting,
+) {
+    let Ok(local) = prepare(&stream) else { return };
+    let conn = Conn::new(Arc::clone(shared), peer, local);
+    let grace = {
+        let conn = Arc::clone(&conn);
+        tokio::spawn(async move {
+            let _waiting = waiting;
+            let login = conn.is_in.cancelled();
+            if tokio::time::timeout(GRACE, login).await.is_err() {
+                conn.cut.cancel();
+            }
+        })
+    };
+    let stream = Cuttable::new(stream, &conn.cut, conn.pause.clone());
+    let ended = match run_stream(config, stream, Callbacks::new(Arc::clone(&conn))).await {
+        Ok(session) => session.await,
+        Err(error) => Err(error),
+    };
+    grace.abort();
+    conn.cut.cancel();
+    shared.sessions.remove(&conn);
+    conn.log(ended.err().map(|error| error.to_string()));
+    let counter = match conn.admitted.get() {
+        Some(_) => &shared.metrics.logins,
+        None => &shared.metrics.failures,
+    };
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+fn prepare(stream: &TcpStream) -> io::Result<SocketAddr> {
+    stream.set_nodelay(true)?;
+    let timeout = u32::try_from(UNANSWERED.as_millis()).unwrap_or(u32::MAX);
+    rustix::net::sockopt::set_tcp_user_timeout(stream, timeout)?;
+    stream.local_addr()
+}
+
+fn config(key: PrivateKey) -> Config {
+    Config {
+        server_id: SshId::Standard(Cow::Borrowed("SSH-2.0-Gantry")),
+        methods: MethodSet::from(&[MethodKind::PublicKey][..]),
+        auth_rejection_time: REJECTION,
+        auth_rejection_time_initial: Some(Duration::ZERO),
+        keys: vec![key],
+        window_size: WINDOW,
+        maximum_packet_size: 32 << 10,
+        event_buffer_size: 100,
+        preferred: Preferred {
+            kex: Cow::Borrowed(&[
+                kex::MLKEM768X25519_SHA256,
+                kex::CURVE25519,
+                kex::CURVE25519_PRE_RFC_8731,
+                kex::EXTENSION_SUPPORT_AS_SERVER,
+                kex::EXTENSION_OPENSSH_STRICT_KEX_AS_SERVER,
+            ]),
+            cipher: Cow::Borrowed(&[
+                cipher::CHACHA20_POLY1305,
+                cipher::AES_256_GCM,
+                cipher::AES_128_GCM,
+                cipher::AES_256_CTR,
+                cipher::AES_192_CTR,
+                cipher::AES_128_CTR,
+            ]),
+            mac: Cow::Borrowed(&[mac::HMAC_SHA512_ETM, mac::HMAC_SHA256_ETM]),
+            compression: Cow::Borrowed(&[compression::NONE]),
+            ..Preferred::DEFAULT
+        },
+        max_auth_attempts: OFFERS_MAX,
+        inactivity_timeout: None,
+        keepalive_interval: Some(UNANSWERED),
+        keepalive_max: 3,
+        nodelay: true,
+        ..Config::default()
+    }
+}

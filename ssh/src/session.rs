@@ -1,0 +1,591 @@
+//! What the library calls: authentication, and what a client asks of its channels.
+//!
+//! The callbacks run inside the loop of their connection, which stands still meanwhile: nothing is waited for
+//! in them but the bound of a forward's listener, for which the protocol wants the answer in order.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use gantry_model::ssh::KeyFingerprint;
+use gantry_session::protocol::{Process, Run, Size, Target, Terminal, ToHelper};
+use russh::{
+    Channel, ChannelId, ChannelOpenFailure, Pty, Sig,
+    keys::{Algorithm, PublicKey, PublicKeyBase64 as _},
+    server::{
+        Auth, ChannelOpenHandle, Handle, Handler, Msg, PublicKeyOffer, Session, VerifiedPublicKey,
+    },
+};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    channel::{
+        self, Control, Write, carry_accepted, open_failure, relay, signal_name, stream_pair,
+    },
+    conn::{Admitted, Conn},
+    doors::Door,
+    link::{Ticket, Told},
+};
+
+/// Channels of one connection.
+const CHANNELS_MAX: usize = 100;
+/// Listeners of one connection.
+const LISTENERS_MAX: usize = 20;
+/// How long a listener inside may take to begin.
+const LISTEN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Variables that a client may set, and how long all of them may be.
+const ENV_LEN_MAX: usize = 16 << 10;
+/// Requests to a process that wait.
+const CONTROLS_MAX: usize = 64;
+
+/// A connection's callbacks.
+pub(crate) struct Callbacks {
+    conn: Arc<Conn>,
+    channels: HashMap<ChannelId, Prepared>,
+    listeners: HashMap<Target, CancellationToken>,
+}
+
+/// A session channel, and what has been asked for before its process.
+struct Prepared {
+    write: Arc<Write>,
+    env: Vec<(Vec<u8>, Vec<u8>)>,
+    terminal: Option<Terminal>,
+    agent: bool,
+    /// Present once a process has been asked for.
+    controls: Option<mpsc::Sender<Control>>,
+}
+
+/// What ends a connection.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SessionError {
+    #[error(transparent)]
+    Ssh(#[from] russh::Error),
+    #[error("the client sent more than its window allows")]
+    Overrun,
+}
+
+impl Callbacks {
+    pub(crate) fn new(conn: Arc<Conn>) -> Self {
+        Self { conn, channels: HashMap::new(), listeners: HashMap::new() }
+    }
+
+    /// The container that a key opens for this user.
+    fn find(&self, user: &str, key: &PublicKey, algorithm: &Algorithm) -> Option<(Door, Admitted)> {
+        // SHA-1.
+        if matches!(algorithm, Algorithm::Rsa { hash: None }) {
+            return None;
+        }
+        let key = KeyFingerprint::of_blob(&key.public_key_bytes());
+        let door = self.conn.shared.doors.find(&key)?;
+        let (user, narrow) = match user.split_once('+') {
+            Some((user, container)) => (user, Some(container)),
+            None => (user, None),
+        };
+        if narrow.is_some_and(|wanted| wanted != door.container.to_string())
+            || !self.conn.shared.doors.admits(&key, self.conn.peer.ip())
+        {
+            return None;
+        }
+        let admitted = Admitted { container: door.container, key, user: user.to_owned() };
+        Some((door, admitted))
+    }
+
+    fn has_room(&self) -> bool {
+        self.conn.lanes() < CHANNELS_MAX
+    }
+
+    fn user(&self) -> String {
+        self.conn.admitted.get().map(|admitted| admitted.user.clone()).unwrap_or_default()
+    }
+
+    /// Starts a process on a channel; `false` if there is one.
+    fn start(&mut self, id: ChannelId, run: Run, handle: Handle) -> bool {
+        let user = self.user();
+        let Some(prepared) = self.channels.get_mut(&id) else { return false };
+        if prepared.controls.is_some() {
+            return false;
+        }
+        let (sender, controls) = mpsc::channel(CONTROLS_MAX);
+        prepared.controls = Some(sender);
+        let (peer, local) = (self.conn.peer, self.conn.local);
+        let connection = [
+            peer.ip().to_string(),
+            peer.port().to_string(),
+            local.ip().to_string(),
+            local.port().to_string(),
+        ];
+        let process = Process {
+            user,
+            run,
+            env: std::mem::take(&mut prepared.env),
+            terminal: prepared.terminal.take(),
+            agent: prepared.agent,
+            connection: Some(connection),
+        };
+        let session = channel::Session {
+            conn: Arc::clone(&self.conn),
+            lane: self.conn.lane(id),
+            write: Arc::clone(&prepared.write),
+            handle,
+            controls,
+        };
+        tokio::spawn(self.conn.cut.clone().run_until_cancelled_owned(session.run(process)));
+        true
+    }
+
+    fn control(&self, id: ChannelId, control: Control) {
+        let sender = self.channels.get(&id).and_then(|prepared| prepared.controls.as_ref());
+        if let Some(sender) = sender
+            && let Err(error) = sender.try_send(control)
+        {
+            tracing::debug!(%error, "a request to a process is left out");
+        }
+    }
+
+    /// Connects a channel to an address inside, and answers its opening by what comes of it.
+    fn connect(&self, channel: Channel<Msg>, reply: ChannelOpenHandle, target: Target) {
+        let conn = Arc::clone(&self.conn);
+        let user = self.user();
+        let cut = conn.cut.clone();
+        let has_room = self.has_room();
+        tokio::spawn(cut.run_until_cancelled_owned(async move {
+            if !has_room {
+                return reply.reject(ChannelOpenFailure::ResourceShortage).await;
+            }
+            let lane = conn.lane(channel.id());
+            let id = channel.id();
+            let connected = begin_connection(&conn, target, user).await;
+            match connected {
+                Ok((_ticket, stream)) => {
+                    let (_, write) = channel.split();
+                    reply.accept().await;
+                    relay(conn, lane, write, stream).await;
+                }
+                Err(reason) => {
+                    conn.closed(id);
+                    reply.reject(reason).await;
+                }
+            }
+        }));
+    }
+
+    /// Listens inside; the port, or `None` if that failed.
+    async fn listen(&mut self, at: Target, handle: Handle) -> Option<u16> {
+        if self.listeners.len() >= LISTENERS_MAX || self.listeners.contains_key(&at) {
+            return None;
+        }
+        let begun = async {
+            let link = self.conn.enter().await.ok()?;
+            let (to, user) = (at.clone(), self.user());
+            let mut ticket = link.begin(|id| ToHelper::Listen { id, at: to, user }, Vec::new());
+            match ticket.told().await? {
+                Told::Listening(port) => Some((ticket, port)),
+                Told::Started | Told::Refused(..) | Told::Exited(_) | Told::Accepted { .. } => None,
+            }
+        };
+        let (ticket, port) = tokio::time::timeout(LISTEN_TIMEOUT, begun).await.ok()??;
+        let at = match at {
+            Target::Tcp(host, 0) => Target::Tcp(host, port),
+            other => other,
+        };
+        let end = self.conn.cut.child_token();
+        let accepting = accept(Arc::clone(&self.conn), ticket, at.clone(), handle);
+        tokio::spawn(end.clone().run_until_cancelled_owned(accepting));
+        self.listeners.insert(at, end);
+        Some(port)
+    }
+
+    fn unlisten(&mut self, at: &Target) -> bool {
+        self.listeners.remove(at).map(|end| end.cancel()).is_some()
+    }
+}
+
+async fn begin_connection(
+    conn: &Arc<Conn>,
+    target: Target,
+    user: String,
+) -> Result<(Ticket, tokio::net::UnixStream), ChannelOpenFailure> {
+    let link = conn.enter().await.map_err(|_shut| ChannelOpenFailure::ConnectFailed)?;
+    let (ours, theirs) =
+        stream_pair().map_err(|_none_left| ChannelOpenFailure::ResourceShortage)?;
+    let mut ticket = link.begin(|id| ToHelper::Connect { id, target, user }, vec![theirs]);
+    match ticket.told().await {
+        Some(Told::Started) => Ok((ticket, ours)),
+        Some(Told::Refused(reason, _)) => Err(open_failure(reason)),
+        Some(Told::Exited(_) | Told::Listening(_) | Told::Accepted { .. }) | None => {
+            Err(ChannelOpenFailure::ConnectFailed)
+        }
+    }
+}
+
+/// Opens a channel to the client for each connection that a listener inside accepts.
+async fn accept(conn: Arc<Conn>, mut ticket: Ticket, at: Target, handle: Handle) {
+    while let Some(told) = ticket.told().await {
+        let Told::Accepted { id, peer } = told else { continue };
+        let link = Arc::clone(ticket.link());
+        if conn.lanes() >= CHANNELS_MAX {
+            link.leave(id);
+            continue;
+        }
+        let (conn, at, handle) = (Arc::clone(&conn), at.clone(), handle.clone());
+        let cut = conn.cut.clone();
+        tokio::spawn(cut.run_until_cancelled_owned(async move {
+            let opened = match at {
+                Target::Tcp(host, port) => {
+                    let (from, from_port) = peer.unwrap_or_default();
+                    let opening = handle.channel_open_forwarded_tcpip(
+                        host,
+                        port.into(),
+                        from,
+                        from_port.into(),
+                    );
+                    opening.await
+                }
+                Target::Unix(path) => {
+                    let path = String::from_utf8_lossy(&path).into_owned();
+                    handle.channel_open_forwarded_streamlocal(path).await
+                }
+            };
+            match opened {
+                Ok(channel) => carry_accepted(conn, &link, id, channel).await,
+                Err(_) => link.leave(id),
+            }
+        }));
+    }
+}
+
+/// A port as the protocol has it.
+fn port(number: u32) -> Option<u16> {
+    u16::try_from(number).ok()
+}
+
+fn size(columns: u32, rows: u32, width: u32, height: u32) -> Size {
+    let of = |number: u32| u16::try_from(number).unwrap_or(u16::MAX);
+    Size { columns: of(columns), rows: of(rows), width: of(width), height: of(height) }
+}
+
+/// Whether a client may set a variable: what sshd of Debian accepts, and what terminals say of themselves.
+fn is_welcome(name: &str) -> bool {
+    name == "LANG"
+        || name == "COLORTERM"
+        || name.starts_with("LC_")
+        || name.starts_with("TERM_PROGRAM")
+}
+
+impl Handler for Callbacks {
+    type Error = SessionError;
+
+    async fn auth_publickey_offered(
+        &mut self,
+        user: &str,
+        offer: PublicKeyOffer<'_>,
+    ) -> Result<Auth, SessionError> {
+        self.conn.shared.metrics.offered();
+        Ok(match self.find(user, offer.public_key, offer.algorithm) {
+            Some(_) => Auth::Accept,
+            None => Auth::reject(),
+        })
+    }
+
+    async fn auth_publickey(
+        &mut self,
+        user: &str,
+        key: VerifiedPublicKey<'_>,
+    ) -> Result<Auth, SessionError> {
+        // It may have been taken away since it was offered.
+        let Some((_, admitted)) = self.find(user, key.public_key, key.algorithm) else {
+            return Ok(Auth::reject());
+        };
+        if !self.conn.shared.sessions.admit(&self.conn, &admitted) {
+            tracing::warn!(container = %admitted.container, "it has too many SSH connections");
+            return Ok(Auth::reject());
+        }
+        Ok(if self.conn.admitted.set(admitted).is_ok() { Auth::Accept } else { Auth::reject() })
+    }
+
+    async fn auth_succeeded(&mut self, session: &mut Session) -> Result<(), SessionError> {
+        self.conn.shared.sessions.begun(&self.conn, session.handle());
+        // The first channel finds the way open.
+        let conn = Arc::clone(&self.conn);
+        tokio::spawn(conn.cut.clone().run_until_cancelled_owned(async move {
+            if let Err(message) = conn.enter().await {
+                tracing::debug!(message, "the way in is not open");
+            }
+        }));
+        Ok(())
+    }
+
+    async fn channel_open_session(
+        &mut self,
+        channel: Channel<Msg>,
+        reply: ChannelOpenHandle,
+        _session: &mut Session,
+    ) -> Result<(), SessionError> {
+        if !self.has_room() {
+            reply.reject(ChannelOpenFailure::ResourceShortage).await;
+            return Ok(());
+        }
+        let id = channel.id();
+        self.conn.lane(id);
+        let (_, write) = channel.split();
+        let prepared = Prepared {
+            write: Arc::new(write),
+            env: Vec::new(),
+            terminal: None,
+            agent: false,
+            controls: None,
+        };
+        self.channels.insert(id, prepared);
+        reply.accept().await;
+        Ok(())
+    }
+
+    async fn channel_open_direct_tcpip(
+        &mut self,
+        channel: Channel<Msg>,
+        host: &str,
+        to: u32,
+        _from: &str,
+        _from_port: u32,
+        reply: ChannelOpenHandle,
+        _session: &mut Session,
+    ) -> Result<(), SessionError> {
+        match port(to) {
+            Some(port) => self.connect(channel, reply, Target::Tcp(host.to_owned(), port)),
+            None => reply.reject(ChannelOpenFailure::ConnectFailed).await,
+        }
+        Ok(())
+    }
+
+    async fn channel_open_direct_streamlocal(
+        &mut self,
+        channel: Channel<Msg>,
+        path: &str,
+        reply: ChannelOpenHandle,
+        _session: &mut Session,
+    ) -> Result<(), SessionError> {
+        self.connect(channel, reply, Target::Unix(path.as_bytes().to_vec()));
+        Ok(())
+    }
+
+    async fn channel_open_confirmation(
+        &mut self,
+        id: ChannelId,
+        _packet: u32,
+        _window: u32,
+        _session: &mut Session,
+    ) -> Result<(), SessionError> {
+        // Before its first data can come.
+        self.conn.lane(id);
+        Ok(())
+    }
+
+    fn adjust_window(&mut self, channel: ChannelId, _current: u32) -> u32 {
+        self.conn.renewed(channel)
+    }
+
+    async fn data(
+        &mut self,
+        channel: ChannelId,
+        data: &[u8],
+        _session: &mut Session,
+    ) -> Result<(), SessionError> {
+        self.conn.received(channel, data).map_err(|_overrun| SessionError::Overrun)
+    }
+
+    async fn channel_eof(
+        &mut self,
+        channel: ChannelId,
+        _session: &mut Session,
+    ) -> Result<(), SessionError> {
+        self.conn.ended(channel);
+        Ok(())
+    }
+
+    async fn channel_close(
+        &mut self,
+        channel: ChannelId,
+        _session: &mut Session,
+    ) -> Result<(), SessionError> {
+        self.channels.remove(&channel);
+        self.conn.closed(channel);
+        Ok(())
+    }
+
+    async fn pty_request(
+        &mut self,
+        channel: ChannelId,
+        term: &str,
+        columns: u32,
+        rows: u32,
+        width: u32,
+        height: u32,
+        modes: &[(Pty, u32)],
+        session: &mut Session,
+    ) -> Result<(), SessionError> {
+        let Some(prepared) = self.channels.get_mut(&channel) else {
+            return Ok(session.channel_failure(channel)?);
+        };
+        if prepared.controls.is_some() || prepared.terminal.is_some() {
+            return Ok(session.channel_failure(channel)?);
+        }
+        prepared.terminal = Some(Terminal {
+            term: term.to_owned(),
+            size: size(columns, rows, width, height),
+            modes: modes.iter().map(|(mode, value)| (*mode as u8, *value)).collect(),
+        });
+        Ok(session.channel_success(channel)?)
+    }
+
+    async fn env_request(
+        &mut self,
+        channel: ChannelId,
+        name: &str,
+        value: &str,
+        session: &mut Session,
+    ) -> Result<(), SessionError> {
+        let prepared = self.channels.get_mut(&channel).filter(|_| is_welcome(name));
+        let Some(prepared) = prepared.filter(|prepared| {
+            let len: usize =
+                prepared.env.iter().map(|(name, value)| name.len() + value.len()).sum();
+            len + name.len() + value.len() <= ENV_LEN_MAX && !value.contains('\0')
+        }) else {
+            return Ok(session.channel_failure(channel)?);
+        };
+        prepared.env.push((name.as_bytes().to_vec(), value.as_bytes().to_vec()));
+        Ok(session.channel_success(channel)?)
+    }
+
+    async fn shell_request(
+        &mut self,
+        channel: ChannelId,
+        session: &mut Session,
+    ) -> Result<(), SessionError> {
+        self.answer(channel, Some(Run::Shell), session)
+    }
+
+    async fn exec_request(
+        &mut self,
+        channel: ChannelId,
+        command: &[u8],
+        session: &mut Session,
+    ) -> Result<(), SessionError> {
+        self.answer(channel, Some(Run::Command(command.to_vec())), session)
+    }
+
+    async fn subsystem_request(
+        &mut self,
+        channel: ChannelId,
+        name: &str,
+        session: &mut Session,
+    ) -> Result<(), SessionError> {
+        self.answer(channel, (name == "sftp").then_some(Run::Sftp), session)
+    }
+
+    async fn window_change_request(
+        &mut self,
+        channel: ChannelId,
+        columns: u32,
+        rows: u32,
+        width: u32,
+        height: u32,
+        _session: &mut Session,
+    ) -> Result<(), SessionError> {
+        self.control(channel, Control::Resize(size(columns, rows, width, height)));
+        Ok(())
+    }
+
+    async fn signal(
+        &mut self,
+        channel: ChannelId,
+        signal: Sig,
+        _session: &mut Session,
+    ) -> Result<(), SessionError> {
+        self.control(channel, Control::Signal(signal_name(&signal)));
+        Ok(())
+    }
+
+    async fn agent_request(
+        &mut self,
+        channel: ChannelId,
+        _session: &mut Session,
+    ) -> Result<bool, SessionError> {
+        let Some(prepared) = self.channels.get_mut(&channel) else { return Ok(false) };
+        prepared.agent = true;
+        Ok(true)
+    }
+
+    async fn tcpip_forward(
+        &mut self,
+        address: &str,
+        wanted: &mut u32,
+        session: &mut Session,
+    ) -> Result<bool, SessionError> {
+        let Some(number) = port(*wanted) else { return Ok(false) };
+        let listening =
+            self.listen(Target::Tcp(address.to_owned(), number), session.handle()).await;
+        Ok(match listening {
+            Some(got) => {
+                *wanted = got.into();
+                true
+            }
+            None => false,
+        })
+    }
+
+    async fn cancel_tcpip_forward(
+        &mut self,
+        address: &str,
+        number: u32,
+        _session: &mut Session,
+    ) -> Result<bool, SessionError> {
+        let Some(number) = port(number) else { return Ok(false) };
+        Ok(self.unlisten(&Target::Tcp(address.to_owned(), number)))
+    }
+
+    async fn streamlocal_forward(
+        &mut self,
+        path: &str,
+        session: &mut Session,
+    ) -> Result<bool, SessionError> {
+        let at = Target::Unix(path.as_bytes().to_vec());
+        Ok(self.listen(at, session.handle()).await.is_some())
+    }
+
+    async fn cancel_streamlocal_forward(
+        &mut self,
+        path: &str,
+        _session: &mut Session,
+    ) -> Result<bool, SessionError> {
+        Ok(self.unlisten(&Target::Unix(path.as_bytes().to_vec())))
+    }
+}
+
+impl Callbacks {
+    /// Answers a request for a process at once: whether it could start is told by how it ends, as by sshd.
+    fn answer(
+        &mut self,
+        channel: ChannelId,
+        run: Option<Run>,
+        session: &mut Session,
+    ) -> Result<(), SessionError> {
+        let started = run.is_some_and(|run| self.start(channel, run, session.handle()));
+        if started {
+            Ok(session.channel_success(channel)?)
+        } else {
+            Ok(session.channel_failure(channel)?)
+        }
+    }
+}
+
+impl Drop for Callbacks {
+    fn drop(&mut self) {
+        self.conn.shared.metrics.moved(
+            self.conn.received.load(Ordering::Relaxed),
+            self.conn.sent.load(Ordering::Relaxed),
+        );
+    }
+}

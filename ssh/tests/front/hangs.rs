@@ -1,0 +1,120 @@
+//! What must never hang: consumers that do not read, beside others that do, with bounded memory.
+
+use std::{
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    process::Command,
+};
+
+use crate::bed::{Bed, PATIENCE, output, text};
+
+/// How much memory this process holds, in octets: the front runs in it.
+fn resident() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
+}
+
+/// A shell line with `$SSH` in it, which is the client.
+fn shell(bed: &Bed, line: &str) -> Command {
+    let ssh = bed.ssh(&[]);
+    let words: Vec<String> = std::iter::once(ssh.as_std().get_program())
+        .chain(ssh.as_std().get_args())
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect();
+    let mut shell = Command::new("bash");
+    shell.args(["-c", line]).env("SSH", words.join(" ")).kill_on_drop(true).stdin(Stdio::null());
+    shell
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_echo_whose_reader_is_late_comes_whole() {
+    let bed = Bed::new().await;
+    let before = resident();
+    let line = "head -c 100M /dev/zero | $SSH cat | (sleep 3; wc -c)";
+    assert_eq!(text(shell(&bed, line)).await.trim(), "104857600");
+    let grown = resident().saturating_sub(before);
+    assert!(grown < 64 << 20, "{grown}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn much_that_nobody_reads_takes_little_memory_and_blocks_no_other_channel() {
+    let bed = Bed::new().await;
+    let control = bed.path("control");
+    let master = format!("-oControlPath={}", control.display());
+    // Whatever is pushed at it, this process reads nothing.
+    let mut stalled = bed
+        .ssh(&["-oControlMaster=yes", &master])
+        .arg("echo in; sleep 600")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = [0; 3];
+    stalled.stdout.as_mut().unwrap().read_exact(&mut line).await.unwrap();
+    let before = resident();
+    let mut stdin = stalled.stdin.take().unwrap();
+    let pushed = tokio::spawn(async move {
+        let mut pushed = 0_usize;
+        let chunk = vec![0; 1 << 16];
+        while tokio::time::timeout(Duration::from_secs(2), stdin.write_all(&chunk)).await.is_ok() {
+            pushed += chunk.len();
+        }
+        (pushed, stdin)
+    });
+    let (pushed, stdin) = tokio::time::timeout(PATIENCE, pushed).await.unwrap().unwrap();
+    let grown = resident().saturating_sub(before);
+    assert!(pushed > 1 << 20 && pushed < 64 << 20, "{pushed}");
+    assert!(grown < 64 << 20, "{grown}");
+
+    // A second channel of the same connection.
+    let second = |command: &str| {
+        let mut ssh = bed.ssh(&[&master]);
+        ssh.arg(command);
+        ssh
+    };
+    let began = Instant::now();
+    assert_eq!(text(second("echo ok")).await, "ok\n");
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    // And one that moves much, both ways.
+    let mut busy = second("cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut to = busy.stdin.take().unwrap();
+    let sending = tokio::spawn(async move {
+        to.write_all(&vec![1; 64 << 20]).await.unwrap();
+    });
+    let mut got = 0;
+    let mut from = busy.stdout.take().unwrap();
+    let mut buffer = vec![0; 1 << 16];
+    while got < 64 << 20 {
+        let read = tokio::time::timeout(PATIENCE, from.read(&mut buffer)).await.unwrap().unwrap();
+        assert!(read > 0);
+        got += read;
+    }
+    sending.await.unwrap();
+    drop(stdin);
+    let began = began.elapsed();
+    assert!(began < PATIENCE, "{began:?}");
+    stalled.kill().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_hundred_megabytes_go_through_and_come_back() {
+    let bed = Bed::new().await;
+    let line = "head -c 200M /dev/zero | $SSH cat | wc -c";
+    assert_eq!(text(shell(&bed, line)).await.trim(), "209715200");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupt_ends_much_output_at_once() {
+    let bed = Bed::new().await;
+    let line = "(printf 'base64 /dev/zero\\n'; sleep 1; printf '\\003'; sleep 0.5; \
+                printf 'echo do\"\"ne; exit\\n'; sleep 5) \
+                | $SSH -tt 'exec bash --norc --noprofile' | tail -c 200";
+    let ended = output(shell(&bed, line)).await;
+    let said = String::from_utf8_lossy(&ended.stdout).into_owned();
+    assert!(said.contains("done"), "{said:?}");
+}

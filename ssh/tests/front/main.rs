@@ -1,0 +1,8 @@
+//! The front with OpenSSH's client and a real helper, which runs on this machine instead of in a container.
+
+#[cfg(test)]
+mod bed;
+#[cfg(test)]
+mod hangs;
+#[cfg(test)]
+mod sessions;

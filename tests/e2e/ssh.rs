@@ -1,0 +1,113 @@
+//! SSH with OpenSSH's client: a key opens its container, and no other, as long as it is its key.
+
+use std::{
+    io::{BufRead as _, BufReader, Read as _},
+    process::{Child, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, ensure};
+use gantry_tests::{Container, Gantry, Options, Ssh, SshKey, walk};
+
+/// Sessions follow what happens to their container within this time.
+const FOLLOWS: Duration = Duration::from_secs(5);
+
+fn give(gantry: &Gantry, container: &Container, key: Option<&SshKey>) -> anyhow::Result<()> {
+    let line = key.map_or("null", |key| key.line.as_str());
+    gantry.json(&["containers", "update", &container.id, "--ssh-public-key", line])?;
+    Ok(())
+}
+
+/// A session that has begun and would last.
+fn session(ssh: &Ssh, key: &SshKey) -> anyhow::Result<Child> {
+    let mut client = ssh.client("ssh", key);
+    client.arg(ssh.destination()).arg("echo in; exec sleep 600");
+    let mut child = client.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let mut line = String::new();
+    BufReader::new(child.stdout.as_mut().context("piped")?).read_line(&mut line)?;
+    ensure!(line == "in\n", "{line:?}");
+    Ok(child)
+}
+
+/// Waits for the end of a session; returns how long that took and what it said.
+fn ended(mut child: Child) -> anyhow::Result<(Duration, String)> {
+    let began = Instant::now();
+    let status = child.wait()?;
+    let took = began.elapsed();
+    let mut said = String::new();
+    child.stderr.take().context("piped")?.read_to_string(&mut said)?;
+    ensure!(status.code() == Some(255), "{status}: {said}");
+    Ok((took, said))
+}
+
+#[test]
+fn a_key_opens_its_container_while_it_is_its_key() {
+    walk(Options::embedded(), the_walk);
+}
+
+fn the_walk(gantry: &mut Gantry) -> anyhow::Result<()> {
+    let ssh = Ssh::new(gantry)?;
+    let (first, second) = (ssh.key("first", "ed25519")?, ssh.key("second", "ecdsa")?);
+    let project = gantry.create_project("ssh")?;
+    let one =
+        gantry.create_running(&project, &["--name", "one", "--ssh-public-key", &first.line])?;
+    let two = gantry.create_running(&project, &["--name", "two"])?;
+    let name = |key: &SshKey| ssh.text(key, "id -un; hostname");
+    ensure!(name(&first)? == "root\none\n", "{:?}", name(&first));
+    let refused = ssh.run(&second, "true")?;
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    ensure!(
+        refused.status.code() == Some(255) && said.contains("Permission denied (publickey)"),
+        "{said}"
+    );
+    give(gantry, &two, Some(&second))?;
+    ensure!(name(&second)? == "root\ntwo\n", "{:?}", name(&second));
+    // It runs in the container's control group and sees its processes only.
+    let inside = ssh.text(&first, "cat /proc/self/cgroup; ps -e | wc -l")?;
+    ensure!(!inside.contains("user.slice"), "{inside}");
+    let narrowed = |container: &Container| {
+        let destination = format!("root+{}@{}", container.id, gantry.address());
+        ssh.client("ssh", &first).arg(destination).arg("true").status()
+    };
+    ensure!(narrowed(&one)?.success() && !narrowed(&two)?.success(), "the name narrows");
+    // Variables of the container.
+    let set = gantry.cli(&["containers", "env", "set", &one.id, "GREETING=hello there"])?;
+    ensure!(set.status.success(), "{set:?}");
+    gantry_tests::wait_until("new sessions have the variable", FOLLOWS, || {
+        ssh.text(&first, "echo $GREETING").is_ok_and(|said| said == "hello there\n")
+    })?;
+
+    // The key moves away and another one comes.
+    let open = session(&ssh, &first)?;
+    give(gantry, &one, None)?;
+    let (took, said) = ended(open)?;
+    ensure!(took < FOLLOWS && said.contains("has changed"), "{took:?} {said}");
+    ensure!(ssh.run(&first, "true")?.status.code() == Some(255), "the key opens nothing");
+    give(gantry, &two, Some(&first))?;
+    ensure!(name(&first)? == "root\ntwo\n", "{:?}", name(&first));
+
+    // The container stops, and starts again.
+    let open = session(&ssh, &first)?;
+    let stopped = gantry.cli(&["containers", "stop", &two.id, "--wait"])?;
+    ensure!(stopped.status.success(), "{stopped:?}");
+    let (took, _) = ended(open)?;
+    ensure!(took < FOLLOWS, "{took:?}");
+    let shut = ssh.run(&first, "true")?;
+    let said = String::from_utf8_lossy(&shut.stderr).into_owned();
+    ensure!(shut.status.code() == Some(254) && said.contains("is stopped"), "{said}");
+    let started = gantry.cli(&["containers", "start", &two.id, "--wait"])?;
+    ensure!(started.status.success(), "{started:?}");
+    ensure!(name(&first)? == "root\ntwo\n", "{:?}", name(&first));
+
+    // The same host key after a restart, which ends sessions.
+    let open = session(&ssh, &first)?;
+    gantry.kill()?;
+    ended(open)?;
+    gantry.start_again()?;
+    ensure!(name(&first)? == "root\ntwo\n", "{:?}", name(&first));
+
+    let deleted = gantry.cli(&["containers", "delete", &two.id, "--yes", "--wait"])?;
+    ensure!(deleted.status.success(), "{deleted:?}");
+    ensure!(ssh.run(&first, "true")?.status.code() == Some(255), "its container is gone");
+    Ok(())
+}
