@@ -36,6 +36,18 @@ impl Account {
         Self::find(&passwd, &group, login)
     }
 
+    /// The account of a user id; nameless and without a home if there is none.
+    pub(super) fn of(uid: u32) -> Self {
+        let passwd = files::read(Path::new("/etc/passwd")).unwrap_or_default();
+        let found = lines(&passwd).filter_map(Self::parse).find(|found| found.uid == uid);
+        found.unwrap_or_else(|| Self {
+            name: uid.to_string().into(),
+            uid,
+            home: "/".into(),
+            ..Self::root()
+        })
+    }
+
     fn find(passwd: &[u8], group: &[u8], login: &str) -> Self {
         let entry = |name: &[u8]| {
             lines(passwd).filter_map(Self::parse).find(|found| found.name.as_bytes() == name)
@@ -92,9 +104,9 @@ pub(super) fn group_id(root: &Path, name: &str) -> Option<u32> {
     })
 }
 
-/// The names of users or groups by their ids: the first name of each file's line, the id of its third.
-pub(super) fn names(root: &Path, file: &str) -> Vec<(u32, String)> {
-    let octets = files::read(&root.join(file)).unwrap_or_default();
+/// The ids and names of a file of users or groups.
+pub(super) fn names(file: &Path) -> Vec<(u32, String)> {
+    let octets = files::read(file).unwrap_or_default();
     let entry = |line: &[u8]| {
         let mut fields = line.split(|octet| *octet == b':');
         let name = String::from_utf8_lossy(fields.next()?).into_owned();

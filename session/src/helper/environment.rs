@@ -104,7 +104,7 @@ fn uncommented(value: &[u8]) -> &[u8] {
 
 /// The last part of a shell's path, by which it is called.
 pub(super) fn name_of(shell: &Path) -> OsString {
-    shell.file_name().map_or_else(|| shell.as_os_str().to_owned(), |name| name.to_owned())
+    shell.file_name().unwrap_or(shell.as_os_str()).to_owned()
 }
 
 /// A variable's name on its way to the process that will have it: with a sign before it, so that nothing

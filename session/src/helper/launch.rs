@@ -124,14 +124,13 @@ fn settle(launch: &Launch) -> io::Result<()> {
     let (current, maximum) = launch.files;
     setrlimit(Resource::Nofile, Rlimit { current, maximum })?;
     // Where /proc is missing or hidden, nothing has changed the score either.
+    let hidden = |error: &io::Error| {
+        use io::ErrorKind::{NotFound, PermissionDenied, ReadOnlyFilesystem};
+        [NotFound, PermissionDenied, ReadOnlyFilesystem].contains(&error.kind())
+    };
     match std::fs::write("/proc/self/oom_score_adj", "0") {
-        Ok(()) => Ok(()),
-        Err(error) => match error.kind() {
-            io::ErrorKind::NotFound
-            | io::ErrorKind::PermissionDenied
-            | io::ErrorKind::ReadOnlyFilesystem => Ok(()),
-            _ => Err(error),
-        },
+        Err(error) if !hidden(&error) => Err(error),
+        _ => Ok(()),
     }
 }
 
@@ -192,7 +191,7 @@ fn execute(account: &Account, launch: &Launch, argv: Vec<OsString>) -> io::Resul
             name = argv.next().unwrap_or_default();
             Command::new(&name)
         }
-        What::Sftp => return super::sftp::serve(),
+        What::Sftp => return super::sftp::serve(account),
     };
     let variables = Variables::of(account, launch, unpacked());
     // It returns when it has failed.

@@ -6,10 +6,13 @@
 //! `unsafe`; and what it reads or waits for concerns nobody else.
 
 mod account;
+mod connect;
 mod environment;
+mod errand;
 mod exit;
 mod files;
 mod launch;
+mod listen;
 mod modes;
 mod process;
 mod relay;
@@ -28,7 +31,10 @@ const USAGE: &str = "gantry-session runs inside a container for its SSH sessions
 
 gantry-session serve SOCKET [SECONDS]  serve the edge that listens on this SOCK_SEQPACKET socket (`-`: it is
                                        the standard input); end after that long without anything open (60)
+gantry-session sftp                    serve files by SFTP on the standard input and output, as whoever
+                                       starts it
 gantry-session run ...                 used by `serve`: become a session's process
+gantry-session errand ...              used by `serve`: open a socket as a user
 ";
 
 /// Does what the arguments say.
@@ -37,6 +43,8 @@ pub(crate) fn main(arguments: Vec<OsString>) -> ExitCode {
     let done = match arguments.next().as_deref().and_then(|word| word.to_str()) {
         Some("serve") => serve::main(arguments.collect()),
         Some("run") => launch::main(arguments.collect()),
+        Some("errand") => errand::main(arguments.collect()),
+        Some("sftp") => sftp::main(),
         _ => Err(io::Error::new(io::ErrorKind::InvalidInput, USAGE)),
     };
     done.unwrap_or_else(|error| {

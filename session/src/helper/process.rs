@@ -17,8 +17,10 @@ use tokio::process::{Child, Command};
 
 use super::{
     environment::packed,
+    errand::Guard,
     exit::exit,
     launch::Launch,
+    listen,
     relay::{self, Pump, Stopped, Stream},
     serve::{Kind, Refusal, Shared},
     terminal::Pair,
@@ -35,13 +37,16 @@ pub(super) async fn run(
     process: Process,
     fds: Vec<OwnedFd>,
 ) -> Result<(), Refusal> {
+    let agent =
+        if process.agent { Some(listen::agent(shared, process.user.clone()).await?) } else { None };
+    let path = agent.as_ref().map(|(_, guard)| guard.path.clone());
     let started = match &process.terminal {
         Some(terminal) => {
             let [socket] = <[OwnedFd; 1]>::try_from(fds).map_err(|_fds| Refusal::descriptors())?;
             let pair = Pair::open(terminal).map_err(|error| Refusal::io("a terminal", &error))?;
-            Started::at_terminal(shared, process, pair, socket)?
+            Started::at_terminal(shared, process, path, pair, socket)?
         }
-        None => Started::with(shared, process, fds)?,
+        None => Started::with(shared, process, path, fds)?,
     };
     let Started { child, pid, terminal } = started;
     let master = terminal.as_ref().map(|(master, _)| Rc::clone(master));
@@ -54,8 +59,17 @@ pub(super) async fn run(
     tokio::select! {
         () = ended.notified() => if terminal.is_none() { hang_up(pid) },
         () = stay(shared, id, child, terminal.as_ref()) => {}
+        () = answer_for_agent(shared, id, agent.as_ref()) => {}
     }
     Ok(())
+}
+
+/// Accepts what asks for the client's agent, for ever.
+async fn answer_for_agent(shared: &Rc<Shared>, id: Id, agent: Option<&(Stream, Guard)>) {
+    match agent {
+        Some((socket, _)) => listen::accept_all(shared, id, std::slice::from_ref(socket)).await,
+        None => std::future::pending().await,
+    }
 }
 
 struct Started {
@@ -69,6 +83,7 @@ impl Started {
     fn at_terminal(
         shared: &Shared,
         process: Process,
+        agent: Option<Vec<u8>>,
         pair: Pair,
         socket: OwnedFd,
     ) -> Result<Self, Refusal> {
@@ -79,13 +94,18 @@ impl Started {
             [pair.slave.try_clone().map_err(refused)?, pair.slave.try_clone().map_err(refused)?];
         let [input, output] = two;
         let stdio = [input, output, pair.slave];
-        let (child, pid) = spawn(shared, process, Some(pair.name), stdio)?;
+        let (child, pid) = spawn(shared, process, agent, Some(pair.name), stdio)?;
         Ok(Self { child, pid, terminal: Some((master, socket)) })
     }
 
-    fn with(shared: &Shared, process: Process, fds: Vec<OwnedFd>) -> Result<Self, Refusal> {
+    fn with(
+        shared: &Shared,
+        process: Process,
+        agent: Option<Vec<u8>>,
+        fds: Vec<OwnedFd>,
+    ) -> Result<Self, Refusal> {
         let stdio = <[OwnedFd; 3]>::try_from(fds).map_err(|_fds| Refusal::descriptors())?;
-        let (child, pid) = spawn(shared, process, None, stdio)?;
+        let (child, pid) = spawn(shared, process, agent, None, stdio)?;
         Ok(Self { child, pid, terminal: None })
     }
 }
@@ -94,6 +114,7 @@ impl Started {
 fn spawn(
     shared: &Shared,
     mut process: Process,
+    agent: Option<Vec<u8>>,
     tty: Option<String>,
     [input, output, errors]: [OwnedFd; 3],
 ) -> Result<(Child, Pid), Refusal> {
@@ -101,12 +122,18 @@ fn spawn(
     let variables = std::mem::take(&mut process.env);
     let (mut launch, argv) = Launch::new(process);
     launch.tty = tty;
+    launch.agent = agent;
     launch.files = shared.files();
     let packed_launch = launch.pack().map_err(|error| Refusal::failed(error.to_string()))?;
     let mut command = Command::new(shared.program());
     command.arg0("gantry-session").arg("run").arg(packed_launch).args(argv).env_clear();
     for (name, value) in variables {
         command.env(packed(&name), os(value));
+    }
+    for fd in [&input, &output, &errors] {
+        // Programs do not expect it, and nobody else has these open files.
+        rustix::io::ioctl_fionbio(fd, false)
+            .map_err(|error| Refusal::io("a descriptor", &error.into()))?;
     }
     command.stdin(Stdio::from(input)).stdout(Stdio::from(output)).stderr(Stdio::from(errors));
     let child = command.spawn().map_err(|error| Refusal::io("a process", &error))?;

@@ -1,7 +1,7 @@
 //! The helper: takes orders from the edge and has them carried out, each by a task of its own.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::HashMap,
     ffi::OsString,
     io,
@@ -9,6 +9,7 @@ use std::{
     path::{Path, PathBuf},
     process::ExitCode,
     rc::Rc,
+    sync::Arc,
     time::Duration,
 };
 
@@ -22,13 +23,15 @@ use rustix::{
     process::{Pid, Resource, Rlimit, getrlimit, setrlimit},
 };
 use tokio::{
-    sync::Notify,
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
     task::{JoinSet, LocalSet},
     time::Instant,
 };
 
 use super::{
-    exit, process,
+    connect, exit,
+    listen::{self, Arrival},
+    process,
     relay::{self, Scratch, Stream},
     say, signals, terminal,
 };
@@ -36,11 +39,17 @@ use super::{
 /// The most that is open at once: processes, connections and listeners.
 const OPEN_MAX: usize = 4096;
 
+/// The most listeners at once, agents not counted.
+const LISTENERS_MAX: usize = 20;
+
+/// Connections on their way from listeners.
+const ARRIVALS_MAX: usize = 16;
+
 /// How many files the helper may have open, if its container lets it.
 const FILES_MAX: u64 = 65_536;
 
 /// How long it stays without anything open, if the command line does not say.
-const IDLE: Duration = Duration::from_secs(60);
+const IDLE: Duration = Duration::from_mins(1);
 
 /// Serves one edge to its end.
 pub(super) fn main(arguments: Vec<OsString>) -> io::Result<ExitCode> {
@@ -66,7 +75,8 @@ pub(super) fn main(arguments: Vec<OsString>) -> io::Result<ExitCode> {
     LocalSet::new().block_on(&runtime, async {
         signals::catch_ignored()?;
         let wire = Wire::new(socket)?;
-        serve(&Rc::new(Shared::new(wire, files)), idle).await;
+        let (arrivals, arrived) = mpsc::channel(ARRIVALS_MAX);
+        serve(&Rc::new(Shared::new(wire, files, arrivals)), arrived, idle).await;
         Ok(ExitCode::SUCCESS)
     })
 }
@@ -132,14 +142,19 @@ impl Refusal {
         Self::failed("another number of descriptors came with it than it needs".to_owned())
     }
 
-    pub(super) fn io(what: &str, error: &io::Error) -> Self {
-        let reason = match error.raw_os_error().map(Errno::from_raw_os_error) {
-            Some(Errno::AGAIN | Errno::NOMEM | Errno::MFILE | Errno::NFILE | Errno::NOSPC) => {
+    /// What kind of failure an error of the system is.
+    pub(super) fn reason(error: Errno) -> Reason {
+        match error {
+            Errno::AGAIN | Errno::NOMEM | Errno::MFILE | Errno::NFILE | Errno::NOSPC => {
                 Reason::Shortage
             }
-            Some(Errno::ACCESS | Errno::PERM) => Reason::Prohibited,
+            Errno::ACCESS | Errno::PERM => Reason::Prohibited,
             _ => Reason::Failed,
-        };
+        }
+    }
+
+    pub(super) fn io(what: &str, error: &io::Error) -> Self {
+        let reason = Errno::from_io_error(error).map_or(Reason::Failed, Self::reason);
         Self { reason, message: format!("{what}: {error}") }
     }
 }
@@ -149,6 +164,8 @@ impl Refusal {
 pub(super) enum Kind {
     /// A process that runs.
     Process { pid: Pid, master: Option<Stream> },
+    /// An accepted connection that waits to be taken.
+    Offered(oneshot::Sender<OwnedFd>),
     /// Something that can only be ended.
     Other,
 }
@@ -167,10 +184,14 @@ pub(super) struct Shared {
     scratch: Scratch,
     program: PathBuf,
     files: (Option<u64>, Option<u64>),
+    /// Connections on their way to whoever takes orders.
+    arrivals: mpsc::Sender<Arrival>,
+    listeners: Arc<Semaphore>,
+    next: Cell<Id>,
 }
 
 impl Shared {
-    fn new(wire: Wire, files: (Option<u64>, Option<u64>)) -> Self {
+    fn new(wire: Wire, files: (Option<u64>, Option<u64>), arrivals: mpsc::Sender<Arrival>) -> Self {
         let itself = Path::new("/proc/self/exe");
         // Without /proc, by the name that it was called by.
         let program = if itself.exists() {
@@ -179,7 +200,21 @@ impl Shared {
             std::env::args_os().next().unwrap_or_default().into()
         };
         let (open, scratch) = (RefCell::default(), relay::scratch());
-        Self { wire, open, scratch, program, files }
+        let (listeners, next) = (Arc::new(Semaphore::new(LISTENERS_MAX)), Cell::new(1));
+        Self { wire, open, scratch, program, files, arrivals, listeners, next }
+    }
+
+    /// A place among the listeners.
+    pub(super) fn listener(&self) -> Result<OwnedSemaphorePermit, Refusal> {
+        Arc::clone(&self.listeners)
+            .try_acquire_owned()
+            .map_err(|_error| Refusal::shortage("too many listeners in this container"))
+    }
+
+    /// Hands a connection on that has come.
+    pub(super) async fn arrived(&self, arrival: Arrival) {
+        // It is lost only with the helper.
+        drop(self.arrivals.send(arrival).await);
     }
 
     /// What is executed for a process.
@@ -250,6 +285,18 @@ impl Shared {
         }
     }
 
+    /// Gives an accepted connection its stream; what nobody waits for is closed.
+    fn take(&self, id: Id, mut fds: Vec<OwnedFd>) {
+        let mut open = self.open.borrow_mut();
+        let Some(found) = open.get_mut(&id) else { return };
+        if let Kind::Offered(take) = std::mem::replace(&mut found.kind, Kind::Other) {
+            // Without its descriptor, the sender is dropped: it is given up.
+            if let Some(socket) = fds.pop() {
+                drop(take.send(socket));
+            }
+        }
+    }
+
     fn signal(&self, id: Id, name: &str) {
         if let Some(Kind::Process { pid, master }) =
             self.open.borrow().get(&id).map(|open| &open.kind)
@@ -261,7 +308,7 @@ impl Shared {
 }
 
 /// Takes orders until the edge goes, or nothing has been open for so long.
-async fn serve(shared: &Rc<Shared>, idle: Duration) {
+async fn serve(shared: &Rc<Shared>, mut arrived: mpsc::Receiver<Arrival>, idle: Duration) {
     shared.tell(&FromHelper::Ready { version: VERSION }).await;
     let mut tasks = JoinSet::new();
     let mut quiet_since = Some(Instant::now());
@@ -275,6 +322,12 @@ async fn serve(shared: &Rc<Shared>, idle: Duration) {
                     say(&format!("gantry-session: {error}"));
                     break;
                 }
+            },
+            Some(arrival) = arrived.recv() => {
+                let id = shared.next.replace(shared.next.get() + 2);
+                begin(shared, &mut tasks, id, async move |shared: &Rc<Shared>| {
+                    listen::offer(shared, id, arrival).await
+                });
             },
             Some(ended) = tasks.join_next() => if let Err(error) = ended {
                 say(&format!("gantry-session: a session's task: {error}"));
@@ -292,12 +345,22 @@ fn take(shared: &Rc<Shared>, tasks: &mut JoinSet<()>, message: ToHelper, fds: Ve
         ToHelper::Resize { id, size } => shared.resize(id, size),
         ToHelper::Signal { id, name } => shared.signal(id, &name),
         ToHelper::End { id } => shared.end(id),
+        ToHelper::Take { id } => shared.take(id, fds),
         ToHelper::Start { id, process } => {
             begin(shared, tasks, id, async move |shared: &Rc<Shared>| {
                 process::run(shared, id, process, fds).await
-            })
+            });
         }
-        _ => {}
+        ToHelper::Connect { id, target, user } => {
+            begin(shared, tasks, id, async move |shared: &Rc<Shared>| {
+                connect::run(shared, id, target, user, fds).await
+            });
+        }
+        ToHelper::Listen { id, at, user } => {
+            begin(shared, tasks, id, async move |shared: &Rc<Shared>| {
+                listen::run(shared, id, at, user).await
+            });
+        }
     }
 }
 

@@ -95,6 +95,11 @@ impl Edge {
         self.next
     }
 
+    /// The number that the next thing will have.
+    pub(crate) fn next_id(&self) -> Id {
+        self.next + 2
+    }
+
     pub(crate) async fn say(&self, message: &ToHelper, fds: &[OwnedFd]) {
         let fds: Vec<_> = fds.iter().map(|fd| fd.as_fd()).collect();
         self.wire.send(message, &fds).await.unwrap();

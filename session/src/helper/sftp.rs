@@ -1,7 +1,0 @@
-//! Files.
-
-use std::{io, process::ExitCode};
-
-pub(super) fn serve() -> io::Result<ExitCode> {
-    Err(io::ErrorKind::Unsupported.into())
-}
