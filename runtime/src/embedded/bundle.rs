@@ -385,6 +385,19 @@ mod tests {
     }
 
     #[test]
+    fn what_sessions_need_is_mounted_where_no_image_has_anything_and_cannot_be_written() {
+        let json = json();
+        let mounts = json["mounts"].as_array().unwrap();
+        let place = |destination: &str| {
+            mounts.iter().position(|mount| mount["destination"] == destination).unwrap()
+        };
+        let session = place("/dev/.gantry");
+        assert!(session > place("/dev"), "in memory, after it was mounted");
+        let want = serde_json::json!(["bind", "ro", "nosuid", "nodev"]);
+        assert_eq!(mounts[session]["options"], want);
+    }
+
+    #[test]
     fn kvm_is_the_node_made_for_it_and_no_other_device() {
         let number = rustix::fs::makedev(10, 232);
         let places = Places {

@@ -9,6 +9,7 @@ use tokio::io::AsyncReadExt as _;
 use crate::{
     contract::{Host as _, id, order, until},
     machine::Machine,
+    sessions,
 };
 
 /// What Incus answers to `curl`, in the machine's project.
@@ -86,6 +87,30 @@ pub(crate) async fn what_an_interrupted_creation_left_is_made_anew(machine: &mut
     let running = runtime.ensure_running(&order).await.unwrap();
     assert_ne!(running, before, "its address rests");
     assert_eq!(machine.shell(1, "echo whole").await, "whole");
+}
+
+pub(crate) async fn a_container_without_a_place_for_sessions_gets_it_while_it_runs(
+    machine: &mut Machine,
+) {
+    let (runtime, order) = (machine.runtime(), order(machine, 1));
+    runtime.ensure_running(&order).await.unwrap();
+    machine.settle(order.id).await;
+    // As an older Gantry has made and started it.
+    let path = format!("/1.0/instances/g-{}", order.id);
+    let mut instance = incus(machine, "GET", &path, &Value::Null)["metadata"].clone();
+    instance["devices"].as_object_mut().unwrap().remove("session").expect("it has one");
+    let begun = incus(machine, "PUT", &path, &instance);
+    let wait = format!("{}/wait", begun["operation"].as_str().unwrap());
+    assert_eq!(incus(machine, "GET", &wait, &Value::Null)["metadata"]["status_code"], 200);
+    std::fs::remove_dir_all(machine.place(1)).unwrap();
+    assert_eq!(machine.shell(1, "ls /dev/.gantry").await, "");
+    let session = sessions::open(&runtime, 1).await;
+    assert_eq!(sessions::printed(&session, 2, "hostname").await, "box-1");
+    // Nothing else has changed.
+    let now = incus(machine, "GET", &path, &Value::Null)["metadata"]["devices"].clone();
+    let mut names: Vec<_> = now.as_object().unwrap().keys().map(String::as_str).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["eth0", "root", "session", "shares"]);
 }
 
 /// What is of archives in the project: copies to be read, and images that came in.

@@ -85,6 +85,7 @@ tests! {
     installations::two_of_them_do_not_see_each_other
     installations::an_image_is_handed_over_once
     installations::what_an_interrupted_creation_left_is_made_anew
+    installations::a_container_without_a_place_for_sessions_gets_it_while_it_runs
     installations::what_interrupted_archives_left_is_removed
     installations::a_container_goes_to_another_kind_of_runtime_and_back
     transfer::what_is_in_an_archive_arrives
