@@ -1,7 +1,7 @@
 //! Files that come from elsewhere: from a container or a snapshot of the same server, which its runtime
 //! does by itself, or of another, whose runtime gives an archive of them.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use gantry_model::SnapshotId;
 use gantry_runtime::{Runtime, SnapshotInfo, Source};
@@ -11,6 +11,9 @@ use super::{
     decide::Finding,
     pass::{Pass, Trouble},
 };
+
+/// How many times as long as other calls a copy of files may take.
+const FILLING_CALLS: u32 = 240;
 
 /// Who has what files are taken from.
 enum Place<'s> {
@@ -30,7 +33,7 @@ impl Pass<'_> {
         from: FillSource,
     ) -> Result<Result<(), Trouble>, gantry_store::Error> {
         let order = self.order(container).await?;
-        let (seq, timeout) = (container.wish_seq, self.shared.config.call_timeout * 10);
+        let (seq, timeout) = (container.wish_seq, self.filling_timeout());
         let (runtime, from, place) = (&self.shared.runtime, source(from), self.place(from).await?);
         Ok(match place {
             Place::Here => self.call(seq, timeout, runtime.ensure_copied(&order, from)).await,
@@ -49,7 +52,7 @@ impl Pass<'_> {
         container: &Container,
         from: FillSource,
     ) -> Result<Result<(), Trouble>, gantry_store::Error> {
-        let (seq, timeout) = (container.wish_seq, self.shared.config.call_timeout * 10);
+        let (seq, timeout) = (container.wish_seq, self.filling_timeout());
         let (runtime, from, place) = (&self.shared.runtime, source(from), self.place(from).await?);
         let filled = match place {
             Place::Here => self.call(seq, timeout, runtime.ensure_refilled(self.id, from)).await,
@@ -87,7 +90,20 @@ impl Pass<'_> {
             let archive = other.export(from).await?;
             self.shared.runtime.ensure_snapshot_imported(data, archive).await
         };
-        self.call(seq, self.shared.config.call_timeout * 10, carry).await
+        self.call(seq, self.filling_timeout(), carry).await
+    }
+
+    /// How long files may be copied.
+    pub(super) fn filling_timeout(&self) -> Duration {
+        self.shared.config.call_timeout * FILLING_CALLS
+    }
+
+    /// Whether another server has these files.
+    pub(super) async fn comes_from_another(
+        &self,
+        from: FillSource,
+    ) -> Result<bool, gantry_store::Error> {
+        Ok(matches!(self.place(from).await?, Place::There(_)))
     }
 
     async fn place(&self, from: FillSource) -> Result<Place<'_>, gantry_store::Error> {

@@ -35,12 +35,15 @@ use crate::{
     servers::{Served, Servers},
 };
 
+/// How many containers of a server have files come from other servers at the same time.
+const TRANSFERS_MAX: usize = 2;
+
 /// How a [`Reconciler`] works.
 #[derive(Clone, Copy, Debug)]
 pub struct ReconcilerConfig {
     /// How many containers are created (and their images built) at the same time, and as many
     /// others started, stopped and so on beside them, and half as many (one at least) have files copied:
-    /// for snapshots, copies and restorations.
+    /// for snapshots, copies and restorations. Of what comes from other servers there are two at a time.
     pub concurrency: usize,
     /// How often everything is compared, whatever the notices say.
     pub resync: Duration,
@@ -56,7 +59,9 @@ pub struct ReconcilerConfig {
     pub stop_grace: Duration,
     /// How long passes under way may go on at shutdown.
     pub shutdown_grace: Duration,
-    /// How long one call to the runtime may take; creations get ten times as long, for their image.
+    /// How long one call to the runtime may take; creations get ten times as long, for their image, and
+    /// copies of files 240 times: they take as long as the files are many, and the runtimes give up what
+    /// stands still.
     pub call_timeout: Duration,
     /// How many events of one account are kept; of more, the oldest go, within an hour.
     pub events_max: u32,
@@ -146,6 +151,7 @@ impl Reconciler {
             shutdown,
             creations: Arc::new(Semaphore::new(concurrency)),
             fillings: Arc::new(Semaphore::new((concurrency / 2).max(1))),
+            transfers: Arc::new(Semaphore::new(TRANSFERS_MAX)),
             others: Arc::new(Semaphore::new(concurrency)),
         });
         let cursor = *head.borrow();

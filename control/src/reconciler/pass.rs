@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use gantry_model::{Chain, ContainerId, Generation, Phase, ServerId};
 use gantry_runtime::{Observed, Runtime, State};
-use gantry_store::{Container, ContainerStatus, Store};
+use gantry_store::{Container, ContainerStatus, Snapshot, Store};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
@@ -34,6 +34,8 @@ pub(super) struct Shared {
     pub(super) creations: Arc<Semaphore>,
     /// Copies of files take as long as the files are many.
     pub(super) fillings: Arc<Semaphore>,
+    /// What comes from other servers also takes as long as the way there.
+    pub(super) transfers: Arc<Semaphore>,
     pub(super) others: Arc<Semaphore>,
 }
 
@@ -90,10 +92,17 @@ pub(super) enum Trouble {
 enum Class {
     Creation,
     Filling,
+    /// Of files that come from another server.
+    Transfer,
     Other,
 }
 
 impl Class {
+    /// Whether files are copied.
+    fn fills(self) -> bool {
+        matches!(self, Self::Filling | Self::Transfer)
+    }
+
     /// Where a step waits, or the snapshot that is made instead of it; `None` for what takes no turn.
     fn of(step: Step, has_snapshot: bool) -> Option<Self> {
         match step {
@@ -173,7 +182,7 @@ impl Pass<'_> {
             // What runs ends at once; the snapshot may take minutes.
             let kills = step == Step::Delete && snapshot.is_some() && runs;
             let step = if kills { Step::Stop(Stop::Forced) } else { step };
-            let class = match (Class::of(step, snapshot.is_some()), step) {
+            let class = match (self.class(step, snapshot.as_ref()).await?, step) {
                 (Some(class), _) => class,
                 (None, Step::Record(finding)) => {
                     let look = self.look(observed.and_then(|observed| observed.address));
@@ -205,13 +214,15 @@ impl Pass<'_> {
                     Turn::Interrupted => return Ok(Ending::Interrupted),
                 }
             }
-            if let Some(snapshot) = snapshot.filter(|_| class == Class::Filling) {
+            if let Some(snapshot) = snapshot.filter(|_| class.fills()) {
                 tracing::debug!(container = %self.id, snapshot = %snapshot.name, "snapshot");
                 let (seq, exists) = (container.wish_seq, observed.is_some());
-                match self.make_snapshot(&snapshot, seq, exists).await? {
-                    Some(ending) => return Ok(ending),
-                    None => continue,
+                if let Some(ending) = self.make_snapshot(&snapshot, seq, exists).await? {
+                    return Ok(ending);
                 }
+                // There may be many more: others have their turn between.
+                drop(held.take());
+                continue;
             }
             tracing::debug!(container = %self.id, ?step, "step");
             if let Some(ending) = self.act(step, &container).await? {
@@ -279,10 +290,31 @@ impl Pass<'_> {
         }
     }
 
+    /// Where a step waits: for files of another server, not where those wait that are copied here.
+    async fn class(
+        &self,
+        step: Step,
+        snapshot: Option<&Snapshot>,
+    ) -> Result<Option<Class>, gantry_store::Error> {
+        let class = Class::of(step, snapshot.is_some());
+        if class != Some(Class::Filling) {
+            return Ok(class);
+        }
+        let comes = if let Some(snapshot) = snapshot {
+            self.shared.store.origin_of_snapshot(snapshot.id).await?.is_some()
+        } else if let Step::Copy(from) | Step::Refill(from) = step {
+            self.comes_from_another(from).await?
+        } else {
+            false
+        };
+        Ok(if comes { Some(Class::Transfer) } else { class })
+    }
+
     async fn turn(&self, class: Class, seq: u64) -> Turn {
         let queue = match class {
             Class::Creation => &self.shared.creations,
             Class::Filling => &self.shared.fillings,
+            Class::Transfer => &self.shared.transfers,
             Class::Other => &self.shared.others,
         };
         if let Ok(permit) = Arc::clone(queue).try_acquire_owned() {

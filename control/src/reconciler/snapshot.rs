@@ -27,9 +27,8 @@ impl Pass<'_> {
         let made = if let Some(origin) = origin {
             self.fetch_snapshot(seq, snapshot.data, origin).await
         } else {
-            let timeout = self.shared.config.call_timeout * 10;
             let making = self.shared.runtime.ensure_snapshot(self.id, snapshot.data);
-            self.call(seq, timeout, making).await
+            self.call(seq, self.filling_timeout(), making).await
         };
         let retryable = match made {
             Ok(info) => {

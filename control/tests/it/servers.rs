@@ -318,3 +318,71 @@ async fn a_copy_from_a_server_that_goes_away_meanwhile_fails_and_says_why() {
     assert_eq!(failed.why.as_deref(), Some(why));
     assert_eq!(two.world.order(copy), None, "nothing is left of it");
 }
+
+/// How many snapshots of a container are there, and how many shall be.
+async fn came(bench: &Bench, id: ContainerId) -> (usize, usize) {
+    let all = bench.control.snapshots_of(&bench.actor, id).await.unwrap().snapshots;
+    (all.iter().filter(|snapshot| snapshot.is_ready).count(), all.len())
+}
+
+#[tokio::test]
+async fn two_transfers_at_a_time_keep_nothing_else_from_being_copied() {
+    let mut two = Two::new().await;
+    let (source, there) = two.one_on_each().await;
+    let project = two.bench.all().await[0].record.project;
+    let exports = |two: &Two| two.bench.world.calls(Call::Export);
+    two.world.delay(Call::Import, Duration::from_hours(1));
+    let mut copies = Vec::new();
+    for _ in 0..5 {
+        let new = to(&two, project);
+        let copy = two.bench.control.copy_container(&two.bench.actor, source, new).await;
+        copies.push(copy.unwrap().record.id);
+    }
+    until("two are under way", || two.world.calls(Call::Import) == 2).await;
+    // More of them than there are places for copies on one server.
+    for _ in 0..5 {
+        let new = NewSnapshot { alias: None, expiry_days: None };
+        two.bench.control.create_snapshot(&two.bench.actor, there, new).await.unwrap();
+    }
+    assert_eq!((exports(&two), two.world.calls(Call::Import)), (2, 2), "the others wait");
+    two.bench.crash().await;
+    two.world.delay(Call::Import, Duration::ZERO);
+    two.bench.reconcile(quick());
+    for copy in copies {
+        two.bench.reach(copy, Condition::Running).await;
+    }
+}
+
+#[tokio::test]
+async fn many_snapshots_from_another_server_let_those_of_others_come_between() {
+    const SNAPSHOTS: usize = 6;
+    let two = Two::new().await;
+    let bench = &two.bench;
+    let project = bench.project().await;
+    let source = bench.running_container(&project).await.record.id;
+    for _ in 0..SNAPSHOTS {
+        let new = NewSnapshot { alias: None, expiry_days: None };
+        bench.control.create_snapshot(&bench.actor, source, new).await.unwrap();
+    }
+    two.world.delay(Call::Import, Duration::from_millis(30));
+    let mut copies = Vec::new();
+    for _ in 0..3 {
+        let new = to(&two, project.id);
+        let copy = bench.control.copy_container(&bench.actor, source, new).await.unwrap();
+        copies.push(copy.record.id);
+    }
+    let mut head = bench.store.head();
+    let counts = loop {
+        let mut counts = Vec::new();
+        for copy in &copies {
+            let (ready, all) = came(bench, *copy).await;
+            assert_eq!(all, SNAPSHOTS);
+            counts.push(ready);
+        }
+        if counts.contains(&SNAPSHOTS) {
+            break counts;
+        }
+        tokio::time::timeout(PATIENCE, head.changed()).await.unwrap().unwrap();
+    };
+    assert!(counts.iter().all(|count| *count >= 2), "one has all, and of the others {counts:?}");
+}

@@ -47,6 +47,9 @@ const XATTRS_BYTES_MAX: usize = 1 << 20;
 /// What is said of one entry beside its contents may take so much, in bytes.
 const PAX_BYTES_MAX: u64 = 4 << 20;
 
+/// The most names that a path may have: what leads back up is remembered for each.
+const DEPTH_MAX: usize = 1 << 16;
+
 /// How many pieces with holes between a file is kept as; the last one has all that is left.
 const RANGES_MAX: usize = 1 << 12;
 

@@ -13,11 +13,12 @@ use rustix::{
 };
 
 use super::{
-    ACCESS, CAPABILITY, DEFAULT, Head, Kind, RANGES_MAX, Writer, XATTRS_BYTES_MAX, invalid, is_kept,
+    ACCESS, CAPABILITY, DEFAULT, DEPTH_MAX, Head, Kind, RANGES_MAX, Writer, XATTRS_BYTES_MAX,
+    invalid, is_kept,
 };
 use crate::{
     embedded::image::Mapping,
-    tree::{Names, at, climb, identity, open_dir, plain},
+    tree::{Level, at, climb, descend, identity, open_dir, plain},
 };
 
 /// What runtimes mount in a container: of these directories, nothing but themselves is its own.
@@ -43,19 +44,25 @@ pub(crate) struct Tree<'a> {
 }
 
 /// A directory to note in which files have several names: a container can have more of them than we have
-/// memory. Removed when it is dropped.
+/// memory. Nobody else's, and removed when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Notes(PathBuf);
 
 impl Notes {
-    /// Makes it, without what may be left there.
-    pub(crate) fn begin(dir: PathBuf) -> io::Result<Self> {
-        match fs::remove_dir_all(&dir) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            Ok(()) | Err(_) => {}
+    /// Makes one that there is not yet in a directory, which is made, too.
+    pub(crate) fn begin(within: &Path) -> io::Result<Self> {
+        let mut builder = fs::DirBuilder::new();
+        builder.mode(0o700).recursive(true).create(within)?;
+        builder.recursive(false);
+        for number in 0_u64.. {
+            let dir = within.join(format!("{number:x}"));
+            match builder.create(&dir) {
+                // Others make notes there, too.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                made => return made.map(|()| Self(dir)),
+            }
         }
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
-        Ok(Self(dir))
+        Err(io::ErrorKind::AlreadyExists.into())
     }
 }
 
@@ -67,13 +74,8 @@ impl Drop for Notes {
     }
 }
 
-/// A directory under way.
-struct Level {
-    names: Names,
-    stat: Stat,
-    /// How long its path is.
-    path: usize,
-}
+/// What is known of a directory under way: what it is, and how long its path is.
+type About = (Stat, usize);
 
 /// Packs a tree that nobody changes meanwhile. Blocks.
 pub(crate) fn pack<W: io::Write>(tree: Tree<'_>, writer: &mut Writer<W>) -> io::Result<()> {
@@ -83,16 +85,16 @@ pub(crate) fn pack<W: io::Write>(tree: Tree<'_>, writer: &mut Writer<W>) -> io::
     let stat = rustix::fs::fstat(&root)?;
     writer.add(&packer.head(&root, c".", &stat, &[], Kind::Directory)?, io::empty())?;
     let (mut dir, mut path) = (root, Vec::new());
-    let mut levels = vec![Level { names: Names::new(), stat, path: 0 }];
+    let mut levels = vec![Level::<About>::new((stat, 0))];
     while let Some(level) = levels.last_mut() {
         let Some(name) = level.names.next(&dir)? else {
             levels.pop();
             if let Some(above) = levels.last() {
-                dir = climb(&dir, identity(&above.stat))?;
+                dir = climb(&dir, identity(&above.about.0))?;
             }
             continue;
         };
-        path.truncate(level.path);
+        path.truncate(level.about.1);
         if !path.is_empty() {
             path.push(b'/');
         }
@@ -104,9 +106,12 @@ pub(crate) fn pack<W: io::Write>(tree: Tree<'_>, writer: &mut Writer<W>) -> io::
         }
         writer.add(&packer.head(&dir, &name, &stat, &path, Kind::Directory)?, io::empty())?;
         if !without.iter().any(|without| without.as_bytes() == path) {
+            if levels.len() == DEPTH_MAX {
+                return Err(invalid(format!("directories lie more than {DEPTH_MAX} deep")));
+            }
             dir = open_dir(&dir, &name)?;
             let stat = rustix::fs::fstat(&dir)?;
-            levels.push(Level { names: Names::new(), stat, path: path.len() });
+            descend(&mut levels, (stat, path.len()));
         }
     }
     Ok(())

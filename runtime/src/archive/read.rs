@@ -239,12 +239,11 @@ impl<R: Read> Read for Reader<R> {
     }
 }
 
-/// Makes the file that tells a machine from others empty, so that a copy gets a number of its own.
+/// Makes the file that tells a machine from others empty, so that a copy gets a number of its own. Another name
+/// of a file, which keeps what it holds, becomes a file of its own.
 pub(crate) fn forgetful(head: &mut Head) {
-    if head.path == MACHINE_ID
-        && let Kind::File { size, ranges } = &mut head.kind
-    {
-        (*size, *ranges) = (0, Vec::new());
+    if head.path == MACHINE_ID && matches!(head.kind, Kind::File { .. } | Kind::Link(_)) {
+        head.kind = Kind::file(0);
     }
 }
 

@@ -3,6 +3,10 @@
 use std::{
     io::{self, Read, Write},
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -11,7 +15,8 @@ use bytes::{Buf as _, Bytes};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, ReadBuf},
     runtime::Handle,
-    sync::mpsc,
+    sync::mpsc::{self, error::SendTimeoutError},
+    time::MissedTickBehavior,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -26,6 +31,14 @@ const PIECES_MAX: usize = 4;
 /// How often one who waits for octets looks whether they are still wanted.
 const LOOK: Duration = Duration::from_millis(50);
 
+/// How long an archive may stand still: nothing comes, or nobody takes what is there.
+pub(super) const IDLE: Duration = Duration::from_mins(1);
+
+fn stands_still(what: &str) -> io::Error {
+    let text = format!("{what} for {} s, so that the archive was given up", IDLE.as_secs());
+    io::Error::new(io::ErrorKind::TimedOut, text)
+}
+
 /// The writing side of an archive, for a thread that may block. What is dropped without [`Sink::end`]
 /// is told to the reader as a failure.
 pub(crate) struct Sink {
@@ -33,15 +46,24 @@ pub(crate) struct Sink {
     buffer: Vec<u8>,
     handle: Handle,
     shutdown: CancellationToken,
+    /// Whether somebody has begun to read.
+    is_read: Arc<AtomicBool>,
 }
 
-/// The two ends of an archive that is made here. Writing fails once nobody reads, or at `shutdown`.
+/// The two ends of an archive that is made here. Writing fails once nobody reads, or at `shutdown`; and when who has
+/// begun to read takes nothing for [`IDLE`]. Before that he may wait for something else.
 /// Only within tokio.
 pub(crate) fn pipe(shutdown: CancellationToken) -> (Sink, Archive) {
     let (pieces, receiver) = mpsc::channel(PIECES_MAX);
     let buffer = Vec::with_capacity(PIECE_BYTES);
-    let sink = Sink { pieces, buffer, handle: Handle::current(), shutdown };
-    (sink, Archive::new(Pieces { receiver, piece: Bytes::new(), is_whole: false }))
+    let is_read = Arc::new(AtomicBool::new(false));
+    let archive = Archive::new(Pieces {
+        receiver,
+        piece: Bytes::new(),
+        is_whole: false,
+        is_read: Arc::clone(&is_read),
+    });
+    (Sink { pieces, buffer, handle: Handle::current(), shutdown, is_read }, archive)
 }
 
 impl Sink {
@@ -56,13 +78,24 @@ impl Sink {
         }
     }
 
-    fn send(&self, piece: io::Result<Bytes>) -> io::Result<()> {
+    fn send(&self, mut piece: io::Result<Bytes>) -> io::Result<()> {
         let gone = || io::Error::new(io::ErrorKind::BrokenPipe, "nobody reads the archive");
         self.handle.block_on(async {
-            tokio::select! {
-                biased;
-                () = self.shutdown.cancelled() => Err(gone()),
-                sent = self.pieces.send(piece) => sent.map_err(|_closed| gone()),
+            loop {
+                let was_read = self.is_read.load(Ordering::Relaxed);
+                let sent = tokio::select! {
+                    biased;
+                    () = self.shutdown.cancelled() => return Err(gone()),
+                    sent = self.pieces.send_timeout(piece, IDLE) => sent,
+                };
+                piece = match sent {
+                    Ok(()) => return Ok(()),
+                    Err(SendTimeoutError::Closed(_)) => return Err(gone()),
+                    Err(SendTimeoutError::Timeout(_)) if was_read => {
+                        return Err(stands_still("nobody has read it"));
+                    }
+                    Err(SendTimeoutError::Timeout(piece)) => piece,
+                };
             }
         })
     }
@@ -91,6 +124,7 @@ struct Pieces {
     receiver: mpsc::Receiver<io::Result<Bytes>>,
     piece: Bytes,
     is_whole: bool,
+    is_read: Arc<AtomicBool>,
 }
 
 impl AsyncRead for Pieces {
@@ -99,6 +133,7 @@ impl AsyncRead for Pieces {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        self.is_read.store(true, Ordering::Relaxed);
         if self.piece.is_empty() && !self.is_whole {
             let Some(piece) = ready!(self.receiver.poll_recv(cx)) else {
                 let text = "whoever made the archive has left";
@@ -123,7 +158,7 @@ pub(crate) struct Blocking<F> {
 }
 
 impl<F: Fn() -> bool> Blocking<F> {
-    /// Reading fails once it `is_unwanted`. Only within tokio.
+    /// Reading fails once it `is_unwanted`, and when nothing has come for [`IDLE`]. Only within tokio.
     pub(crate) fn new(archive: Archive, is_unwanted: F) -> Self {
         let piece = bytes::BytesMut::with_capacity(PIECE_BYTES);
         Self { archive, piece, handle: Handle::current(), is_unwanted }
@@ -138,7 +173,9 @@ impl<F: Fn() -> bool> Read for Blocking<F> {
             let Self { archive, piece, handle, is_unwanted } = self;
             handle.block_on(async {
                 let mut look = tokio::time::interval(LOOK);
+                look.set_missed_tick_behavior(MissedTickBehavior::Delay);
                 let mut read = std::pin::pin!(archive.read_buf(piece));
+                let mut idle = std::pin::pin!(tokio::time::sleep(IDLE));
                 loop {
                     tokio::select! {
                         biased;
@@ -146,6 +183,7 @@ impl<F: Fn() -> bool> Read for Blocking<F> {
                             return Err(io::Error::other("the archive is not wanted any more"));
                         },
                         read = &mut read => return read,
+                        () = &mut idle => return Err(stands_still("nothing has come of it")),
                     }
                 }
             })?;

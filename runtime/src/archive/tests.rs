@@ -32,7 +32,7 @@ fn is_root() -> bool {
 }
 
 fn packed(root: &Path, mapping: Mapping, without: &[&str]) -> io::Result<Vec<u8>> {
-    let notes = Notes::begin(root.with_extension("notes"))?;
+    let notes = Notes::begin(&root.with_extension("notes"))?;
     let mut writer = Writer::new(Vec::new(), ".");
     let root = open_dir(CWD, root)?;
     pack(Tree { root, mapping, without, notes: &notes }, &mut writer)?;
@@ -283,4 +283,119 @@ async fn an_archive_that_nobody_ends_does_not_end() {
     let mut input = Blocking::new(Archive::new(stuck), move || unwanted.is_cancelled());
     let reading = tokio::task::spawn_blocking(move || input.read(&mut [0; 8]));
     assert!(reading.await.unwrap().is_err());
+}
+
+/// Does something on a thread that time does not wait for.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    let (done, result) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || drop(done.send(work())));
+    result.await.unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_stands_still_is_given_up() {
+    let begun = tokio::time::Instant::now();
+    let (mut stuck, there) = tokio::io::duplex(64);
+    tokio::io::AsyncWriteExt::write_all(&mut stuck, b"abc").await.unwrap();
+    let mut input = Blocking::new(Archive::new(there), || false);
+    let read = aside(move || {
+        input.read_exact(&mut [0; 3])?;
+        input.read(&mut [0; 8])
+    });
+    let error = read.await.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    assert!(error.to_string().starts_with("nothing has come of it for 60 s"), "{error}");
+    assert!(begun.elapsed() >= stream::IDLE, "not before");
+    drop(stuck);
+
+    let begun = tokio::time::Instant::now();
+    let (mut sink, mut unread) = pipe(CancellationToken::new());
+    let written = aside(move || {
+        let written = io::copy(&mut io::repeat(0), &mut sink).map(drop);
+        let kind = written.as_ref().unwrap_err().kind();
+        sink.end(written);
+        kind
+    });
+    let reading = async {
+        tokio::time::sleep(10 * stream::IDLE).await;
+        unread.read_exact(&mut [0]).await.unwrap();
+    };
+    let (written, ()) = tokio::join!(written, reading);
+    assert_eq!(written, io::ErrorKind::TimedOut);
+    assert!(begun.elapsed() >= 11 * stream::IDLE, "who has not begun to read is waited for");
+    // Who comes back later does not take for whole what is there.
+    unread.read_to_end(&mut Vec::new()).await.unwrap_err();
+}
+
+#[test]
+fn a_machine_id_that_is_another_name_of_a_file_is_forgotten() {
+    let heads = [
+        Head::new("", Kind::Directory, 0o755),
+        Head::new("etc", Kind::Directory, 0o755),
+        Head::new("etc/first", Kind::file(3), 0o444),
+        Head::new("etc/machine-id", Kind::Link(b"etc/first".to_vec()), 0o444),
+        Head::new("etc/other", Kind::Link(b"etc/first".to_vec()), 0o444),
+        Head::new("etc/same", Kind::Link(b"etc/machine-id".to_vec()), 0o444),
+    ];
+    let mut writer = Writer::new(Vec::new(), ".");
+    for head in &heads {
+        let data: &[u8] = if matches!(head.kind, Kind::File { .. }) { b"id\n" } else { b"" };
+        writer.add(head, data).unwrap();
+    }
+    let octets = writer.finish().unwrap();
+    let (mut reader, mut told) = (Reader::new(octets.as_slice()), Vec::new());
+    while let Some(mut head) = reader.next().unwrap() {
+        forgetful(&mut head);
+        told.push(head.kind);
+    }
+    let mut want = heads.map(|head| head.kind);
+    want[3] = Kind::file(0);
+    assert_eq!(told, want);
+    if !is_root() {
+        return;
+    }
+    let dir = place();
+    let there = dir.path().join("there");
+    unpacked(&octets, &there, SHIFTED).unwrap();
+    let read = |name: &str| fs::read_to_string(there.join("etc").join(name)).unwrap();
+    assert_eq!(["first", "machine-id", "other", "same"].map(read), ["id\n", "", "id\n", ""]);
+    let id = there.join("etc/machine-id").metadata().unwrap();
+    assert_eq!((id.mode(), id.uid()), (0o100_444, 1_000_000));
+}
+
+#[test]
+fn who_makes_notes_in_one_place_at_once_does_not_disturb_the_others() {
+    let dir = place();
+    let notes = dir.path().join("notes");
+    let trees = ["one", "two"].map(|name| {
+        let tree = dir.path().join(name);
+        fs::create_dir(&tree).unwrap();
+        for at in 0..300 {
+            fs::write(tree.join(format!("{at}-first")), name).unwrap();
+            fs::hard_link(tree.join(format!("{at}-first")), tree.join(format!("{at}-same")))
+                .unwrap();
+        }
+        tree
+    });
+    // Both are there before either begins.
+    let (both, notes) = (&std::sync::Barrier::new(2), &notes);
+    std::thread::scope(|scope| {
+        for tree in &trees {
+            scope.spawn(move || {
+                let notes = Notes::begin(notes).unwrap();
+                both.wait();
+                let mut writer = Writer::new(Vec::new(), ".");
+                let root = open_dir(CWD, tree).unwrap();
+                pack(Tree { root, mapping: PLAIN, without: &[], notes: &notes }, &mut writer)
+                    .unwrap();
+                let heads = heads(&writer.finish().unwrap()).unwrap();
+                let count = |is_it: fn(&Kind) -> bool| {
+                    heads.iter().filter(|(head, _)| is_it(&head.kind)).count()
+                };
+                assert_eq!(count(|kind| matches!(kind, Kind::File { .. })), 300);
+                assert_eq!(count(|kind| matches!(kind, Kind::Link(_))), 300);
+            });
+        }
+    });
+    assert_eq!(fs::read_dir(notes).unwrap().count(), 0, "nothing is left");
 }

@@ -22,7 +22,9 @@ use rustix::{
     io::Errno,
 };
 
-use super::{ACCESS, CAPABILITY, DEFAULT, Head, Kind, Reader, forgetful, invalid, pack::mapped};
+use super::{
+    ACCESS, CAPABILITY, DEFAULT, DEPTH_MAX, Head, Kind, Reader, forgetful, invalid, pack::mapped,
+};
 use crate::{
     embedded::image::{Mapping, namespaced},
     tree::at,
@@ -30,9 +32,6 @@ use crate::{
 
 /// How much is written to a file at once, in bytes.
 const PIECE_BYTES: usize = 256 << 10;
-
-/// The most names that a path may have: what leads back up is remembered for each.
-const DEPTH_MAX: usize = 1 << 16;
 
 /// Unpacks an archive as the directory `root`, which must not exist, and writes it to the disk. The
 /// machine that it becomes does not know which one it was. Leaves what it has made when it fails. Blocks.

@@ -15,11 +15,11 @@ const AGAIN: Duration = Duration::from_millis(50);
 
 /// The copies under way. Few: each of their containers is locked meanwhile.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Copies(Arc<Mutex<Vec<Copy>>>);
+pub(crate) struct Copies(Arc<Mutex<Vec<Copy>>>);
 
 /// What a copy is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Purpose {
+pub(crate) enum Purpose {
     /// The files of a container.
     Container(ContainerId),
     /// A snapshot, which whoever needs its container waits for.
@@ -39,7 +39,7 @@ struct Copy {
 
 /// A copy that is under way until this is dropped.
 #[derive(Debug)]
-pub(super) struct UnderWay {
+pub(crate) struct UnderWay {
     copies: Copies,
     give_up: GiveUp,
     number: u64,
@@ -47,7 +47,7 @@ pub(super) struct UnderWay {
 
 impl Copies {
     /// A copy begins that reads the files of a container, if of any.
-    pub(super) fn begin(&self, from: Option<ContainerId>, purpose: Purpose) -> UnderWay {
+    pub(crate) fn begin(&self, from: Option<ContainerId>, purpose: Purpose) -> UnderWay {
         let give_up = GiveUp::default();
         let mut copies = self.lock();
         let number = copies.iter().map(|copy| copy.number + 1).max().unwrap_or_default();
@@ -58,7 +58,7 @@ impl Copies {
 
     /// Waits for a lock and gives up meanwhile what holds it, again and again: another copy may have
     /// waited for the same lock, and begins only when the one before it has ended.
-    pub(super) async fn out_of_the_way<T>(
+    pub(crate) async fn out_of_the_way<T>(
         &self,
         lock: impl Future<Output = T>,
         give_up: impl Fn(&Self),
@@ -76,7 +76,7 @@ impl Copies {
     }
 
     /// Gives up whatever reads or writes this container's files.
-    pub(super) fn give_up(&self, id: ContainerId) {
+    pub(crate) fn give_up(&self, id: ContainerId) {
         let copies = self.lock();
         let own = Purpose::Container(id);
         let of_it = |copy: &&Copy| copy.from == Some(id) || copy.purpose == own;
@@ -84,7 +84,7 @@ impl Copies {
     }
 
     /// Gives up what reads this container's files for others. A snapshot of it goes on.
-    pub(super) fn give_up_for_others(&self, id: ContainerId) {
+    pub(crate) fn give_up_for_others(&self, id: ContainerId) {
         let copies = self.lock();
         let is_for_others = |purpose| match purpose {
             Purpose::Container(into) => into != id,
@@ -96,7 +96,7 @@ impl Copies {
     }
 
     /// Gives up what writes this container's files.
-    pub(super) fn give_up_into(&self, id: ContainerId) {
+    pub(crate) fn give_up_into(&self, id: ContainerId) {
         let copies = self.lock();
         let own = Purpose::Container(id);
         copies.iter().filter(|copy| copy.purpose == own).for_each(|copy| copy.give_up.now());
@@ -109,7 +109,7 @@ impl Copies {
 
 impl UnderWay {
     /// What the copy itself looks at.
-    pub(super) fn give_up(&self) -> GiveUp {
+    pub(crate) fn give_up(&self) -> GiveUp {
         self.give_up.clone()
     }
 }

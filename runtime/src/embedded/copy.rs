@@ -24,7 +24,7 @@ use rustix::{
     io::Errno,
 };
 
-use crate::tree::{Names, at, climb, identity, open_dir, plain};
+use crate::tree::{Level, at, climb, descend, identity, open_dir, plain};
 
 /// The kernel's bound for the names of a file's extended attributes together, and for one value.
 const XATTR_BYTES_MAX: usize = 64 << 10;
@@ -38,16 +38,16 @@ const CHUNK: u64 = 64 << 20;
 
 /// Tells a copy under way that nobody waits for it any more.
 #[derive(Clone, Debug, Default)]
-pub(super) struct GiveUp(Arc<AtomicBool>);
+pub(crate) struct GiveUp(Arc<AtomicBool>);
 
 impl GiveUp {
     /// From now on.
-    pub(super) fn now(&self) {
+    pub(crate) fn now(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
 
     /// Whether it was told.
-    pub(super) fn is_told(&self) -> bool {
+    pub(crate) fn is_told(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 
@@ -107,26 +107,24 @@ struct Copier {
     value: Vec<u8>,
 }
 
-/// A directory under way.
-struct Level {
-    /// What is left to copy of it.
-    names: Names,
-    /// The original's.
+/// What is known of a directory under way.
+struct Both {
+    /// The original.
     stat: Stat,
     /// Which directory the copy is.
     copy: (u64, u64),
 }
 
-impl Level {
-    fn enter(from: &OwnedFd, to: &OwnedFd) -> io::Result<Self> {
+impl Both {
+    fn of(from: &OwnedFd, to: &OwnedFd) -> io::Result<Self> {
         let copy = identity(&rustix::fs::fstat(to)?);
-        Ok(Self { names: Names::new(), stat: rustix::fs::fstat(from)?, copy })
+        Ok(Self { stat: rustix::fs::fstat(from)?, copy })
     }
 }
 
 impl Copier {
     fn tree(&mut self, mut from: OwnedFd, mut to: OwnedFd) -> io::Result<()> {
-        let mut levels = vec![Level::enter(&from, &to)?];
+        let mut levels = vec![Level::new(Both::of(&from, &to)?)];
         while let Some(level) = levels.last_mut() {
             self.give_up.check()?;
             if let Some(name) = level.names.next(&from)? {
@@ -135,19 +133,19 @@ impl Copier {
                     rustix::fs::mkdirat(&to, &name, Mode::RWXU)?;
                     from = open_dir(&from, &name)?;
                     to = open_dir(&to, &name)?;
-                    levels.push(Level::enter(&from, &to)?);
+                    descend(&mut levels, Both::of(&from, &to)?);
                 } else {
                     self.entry(&from, &to, &name, &stat)?;
                 }
                 continue;
             }
             // Its entries are all there, so its times stay from now on.
-            self.describe(&from, &to, c".", &level.stat)?;
+            self.describe(&from, &to, c".", &level.about.stat)?;
             self.sync(&to)?;
             levels.pop();
             if let Some(above) = levels.last() {
-                from = climb(&from, identity(&above.stat))?;
-                to = climb(&to, above.copy)?;
+                from = climb(&from, identity(&above.about.stat))?;
+                to = climb(&to, above.about.copy)?;
             }
         }
         Ok(())
@@ -448,7 +446,7 @@ mod tests {
             }
         }
         let open = open_dir(CWD, &from).unwrap();
-        let mut names = Names::new();
+        let mut names = crate::tree::Names::new();
         names.next(&open).unwrap().unwrap();
         assert!((1..1_000).contains(&names.held()), "{} at once", names.held());
         let to = dir.path().join("to");

@@ -342,6 +342,79 @@ mod tests {
         }
     }
 
+    fn env() -> BTreeMap<String, String> {
+        BTreeMap::from([("A".to_owned(), "1".to_owned())])
+    }
+
+    #[test]
+    fn what_never_says_anything_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("etc")).unwrap();
+        let path = dir.path().join("etc/environment");
+        let mode = Mode::RUSR | Mode::WUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, &path, FileType::Fifo, mode, 0).unwrap();
+        let guest = Guest::open(dir.path(), me()).unwrap();
+        guest.set_environment(ContainerId::from_bytes([1; 12]), &env());
+        let written = std::fs::read_to_string(path).unwrap();
+        assert_eq!(written, format!("{BEGIN}\nA=\"1\"\n{END}\n"));
+    }
+
+    /// The number of the terminal that this process belongs to.
+    fn terminal() -> String {
+        let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+        stat.rsplit(')').next().unwrap().split_whitespace().nth(4).unwrap().to_owned()
+    }
+
+    /// Only who leads a session and has no terminal can get one, so that this is run once more by itself.
+    #[test]
+    fn a_terminal_in_place_of_a_file_does_not_become_ours() {
+        const LEADS: &str = "GANTRY_TEST_LEADS_A_SESSION";
+        const NAME: &str =
+            "embedded::guest::tests::a_terminal_in_place_of_a_file_does_not_become_ours";
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("not run: mounting needs root");
+            return;
+        }
+        if std::env::var_os(LEADS).is_none() {
+            let output = std::process::Command::new("unshare")
+                .args(["--mount", "--propagation", "private", "setsid", "--wait"])
+                .arg(std::env::current_exe().unwrap())
+                .args(["--exact", NAME])
+                .env(LEADS, "1")
+                .output()
+                .unwrap();
+            let said = String::from_utf8_lossy(&output.stdout);
+            assert!(output.status.success() && said.contains("1 passed"), "{output:?}");
+            return;
+        }
+        let flags = rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY;
+        let ours = rustix::pty::openpt(flags).unwrap();
+        rustix::pty::grantpt(&ours).unwrap();
+        rustix::pty::unlockpt(&ours).unwrap();
+        let theirs = rustix::pty::ptsname(&ours, Vec::new()).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("etc")).unwrap();
+        let path = dir.path().join("etc/environment");
+        std::fs::write(&path, "").unwrap();
+        rustix::mount::mount_bind(&theirs, &path).unwrap();
+        let guest = Guest::open(dir.path(), me()).unwrap();
+        guest.set_environment(ContainerId::from_bytes([1; 12]), &env());
+        assert_eq!(guest.read("etc/environment").unwrap(), None, "it is no file");
+        assert_eq!(terminal(), "0");
+        // What has mounts of its own is not looked into at all.
+        let owner = Owner { user: me(), group: me() };
+        let root = rustix::fs::open(dir.path(), OFlags::PATH, Mode::empty()).unwrap();
+        let running = Guest::of_running(root, owner);
+        let error = running.read("etc/environment").unwrap_err();
+        assert_eq!(rustix::io::Errno::from_io_error(&error), Some(rustix::io::Errno::XDEV));
+        // It would have been so easy.
+        let plain = File::open(&path).unwrap();
+        assert_ne!(terminal(), "0");
+        rustix::mount::unmount(&path, rustix::mount::UnmountFlags::DETACH).unwrap();
+        // Who leads a session does not outlive its terminal.
+        std::mem::forget((plain, ours));
+    }
+
     #[test]
     fn values_are_quoted_for_their_reader() {
         let env = BTreeMap::from([

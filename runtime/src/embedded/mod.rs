@@ -9,8 +9,8 @@
 mod bundle;
 mod cgroup;
 mod config;
-mod copies;
-mod copy;
+pub(crate) mod copies;
+pub(crate) mod copy;
 mod disk;
 mod exec;
 pub(crate) mod guest;

@@ -118,7 +118,7 @@ impl Inner {
         let mapping = self.config.mapping;
         self.tasks.spawn_blocking(move || {
             let mut write = || {
-                let notes = Notes::begin(kept.dir.join("notes"))?;
+                let notes = Notes::begin(&kept.dir.join("notes"))?;
                 let root = kept.view()?;
                 let mut writer = Writer::new(&mut sink, ".");
                 pack(Tree { root, mapping, without: MOUNTED, notes: &notes }, &mut writer)?;
@@ -138,9 +138,13 @@ impl Inner {
         purpose: Purpose,
         busy: Vec<Busy>,
     ) -> Result<Kept> {
-        let _no_removal = self.images_in_use.read().await;
-        let origin = self.origin(source)?;
-        let lower = self.exports.hold(&origin.lower);
+        let (origin, lower) = {
+            // From then on, its image is held by itself: a removal of others need not wait for the copy.
+            let _no_removal = self.images_in_use.read().await;
+            let origin = self.origin(source)?;
+            let lower = self.exports.hold(&origin.lower);
+            (origin, lower)
+        };
         let inner = Arc::clone(self);
         self.held_still(what, (origin.live, purpose), busy, move |give_up| {
             let dir = inner.disk.make_export(inner.token())?;

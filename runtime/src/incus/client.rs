@@ -134,6 +134,11 @@ impl Fault {
         matches!(self, Self::Refused { status: 404, .. })
     }
 
+    /// Whether Incus said no: nothing goes on there.
+    pub(super) fn is_refusal(&self) -> bool {
+        matches!(self, Self::Refused { .. })
+    }
+
     /// Whether Incus said this, among other words.
     pub(super) fn says(&self, words: &str) -> bool {
         matches!(self, Self::Refused { message, .. } if message.contains(words))
@@ -216,11 +221,26 @@ impl Client {
         body: Option<&(impl Serialize + Sync)>,
         within: Duration,
     ) -> Result<(), Fault> {
-        let answer = self.call(method, path, body, CALL_TIMEOUT).await?;
-        if answer.operation.is_empty() {
-            return Ok(());
+        match self.start(method, path, body).await? {
+            Some(operation) => self.wait(&operation, within).await.map(drop),
+            None => Ok(()),
         }
-        self.wait(&answer.operation, within).await.map(drop)
+    }
+
+    /// Begins to change something; the path of the operation, if it is one.
+    pub(super) async fn start(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&(impl Serialize + Sync)>,
+    ) -> Result<Option<String>, Fault> {
+        let answer = self.call(method, path, body, CALL_TIMEOUT).await?;
+        Ok(Some(answer.operation).filter(|operation| !operation.is_empty()))
+    }
+
+    /// Ends an operation before its time, which few kinds can be.
+    pub(super) async fn cancel(&self, operation: &str) -> Result<(), Fault> {
+        self.call(Method::DELETE, operation, None::<&()>, CALL_TIMEOUT).await.map(drop)
     }
 
     /// Begins an operation.

@@ -12,11 +12,16 @@ use http::Method;
 
 use super::{
     client::{Fault, Written},
+    halves::Copied,
     instance::{self, ADDRESS, BYTES, IDENTITY, MADE, STARTED},
-    lifecycle::{CHANGE_TIMEOUT, CREATE_TIMEOUT, Inner},
+    lifecycle::{CHANGE_TIMEOUT, Inner},
     wire::{Instance, Map, NewInstance, NewName, Origin, Patch, Usage},
 };
-use crate::{Error, Order, Result, SnapshotInfo, Source, State};
+use crate::{Error, Order, Result, SnapshotInfo, Source, State, embedded::copies::Purpose};
+
+/// How often a container is thawed that is being killed, and how long is waited between.
+const THAWS_MAX: u32 = 10;
+const THAW_PAUSE: Duration = Duration::from_millis(200);
 
 impl Inner {
     /// The name of what a source is.
@@ -35,13 +40,12 @@ impl Inner {
     }
 
     /// Copies `from` to a new container `name`, which is not whole yet. A container that runs is
-    /// frozen meanwhile.
+    /// frozen meanwhile. It takes as long as it takes, but whoever needs its container can have it given up.
     pub(super) async fn copy_of(
-        &self,
+        self: &Arc<Self>,
         from: &Instance,
-        name: &str,
-        mut config: Map,
-        mut devices: BTreeMap<String, Map>,
+        (name, purpose): (&str, Purpose),
+        (mut config, mut devices): (Map, BTreeMap<String, Map>),
         what: &'static str,
     ) -> Result<()> {
         let id = instance::id(&from.name);
@@ -72,12 +76,30 @@ impl Inner {
         if let Some(id) = frozen {
             self.set_paused(id, true).await?;
         }
-        let copied =
-            self.client.change(Method::POST, "/1.0/instances", Some(&new), CREATE_TIMEOUT).await;
+        let under_way = self.copies.begin(id, purpose);
+        let copied = self.make_copy(&new, &under_way).await;
+        drop(under_way);
         if let Some(id) = frozen {
-            self.set_paused(id, false).await?;
+            self.thaw(id).await?;
         }
-        copied.map_err(|fault| fault.during(what))
+        match copied.map_err(|fault| fault.during(what))? {
+            Copied::Whole => Ok(()),
+            Copied::GivenUp => Err(Error::GivenUp { what }),
+        }
+    }
+
+    /// Thaws what was copied. It may be killed right now, which is what the copy has given way to.
+    async fn thaw(&self, id: ContainerId) -> Result<()> {
+        let mut tries = THAWS_MAX;
+        loop {
+            tries -= 1;
+            match self.set_paused(id, false).await {
+                Ok(()) | Err(Error::NotRunning { .. } | Error::NotFound { .. }) => return Ok(()),
+                Err(error) if tries == 0 => return Err(error),
+                Err(error) => tracing::debug!(%id, %error, "it is thawed again"),
+            }
+            tokio::time::sleep(THAW_PAUSE).await;
+        }
     }
 
     /// Makes a container whole.
@@ -91,7 +113,7 @@ impl Inner {
 
     /// Makes a snapshot, unless there is one.
     pub(super) async fn snapshot(
-        &self,
+        self: &Arc<Self>,
         id: ContainerId,
         snapshot: SnapshotId,
     ) -> Result<SnapshotInfo> {
@@ -101,12 +123,15 @@ impl Inner {
             Some(kept) if instance::is_made(&kept) => {
                 return Ok(SnapshotInfo { id: snapshot, bytes: instance::bytes(&kept) });
             }
-            Some(_) => self.discard(&name).await?,
+            Some(_) => {
+                self.wait_for_half(&name, WHAT).await?;
+                self.discard(&name).await?;
+            }
             None => {}
         }
         let from = self.origin(Source::Container(id)).await?;
-        let devices = instance::root_only(&self.config.pool);
-        self.copy_of(&from, &name, Map::new(), devices, WHAT).await?;
+        let made_with = (Map::new(), instance::root_only(&self.config.pool));
+        self.copy_of(&from, (&name, Purpose::Snapshot), made_with, WHAT).await?;
         self.finish_snapshot(snapshot, WHAT).await
     }
 
@@ -148,7 +173,10 @@ impl Inner {
         self.settle(order.id).await?;
         match self.named(&name).await? {
             Some(there) if instance::is_made(&there) => return Ok(()),
-            Some(_) => self.delete(order.id).await?,
+            Some(_) => {
+                self.wait_for_half(&name, WHAT).await?;
+                self.delete(order.id).await?;
+            }
             None => {}
         }
         let from = self.origin(source).await?;
@@ -157,7 +185,9 @@ impl Inner {
             let bridge = &self.config.network.bridge;
             let devices =
                 instance::devices(&self.config.pool, bridge, address, instance::Mounted::default());
-            self.copy_of(&from, &name, instance::fixed(address), devices, WHAT).await?;
+            let purpose = Purpose::Container(order.id);
+            let made_with = (instance::fixed(address), devices);
+            self.copy_of(&from, (&name, purpose), made_with, WHAT).await?;
             let finished = async {
                 self.forget_identity(&name).await?;
                 self.finish(&name, &[]).await
@@ -187,7 +217,8 @@ impl Inner {
         let from = self.origin(source).await?;
         self.stop(id, Duration::ZERO).await?;
         let (fresh, config, devices) = self.prepare_refill(id, &old, WHAT).await?;
-        self.copy_of(&from, &fresh, config, devices, WHAT).await?;
+        let purpose = Purpose::Container(id);
+        self.copy_of(&from, (&fresh, purpose), (config, devices), WHAT).await?;
         self.finish_refill(id, &old, WHAT).await
     }
 
@@ -199,6 +230,7 @@ impl Inner {
         what: &'static str,
     ) -> Result<(String, Map, BTreeMap<String, Map>)> {
         let fresh = instance::fresh_name(id);
+        self.wait_for_half(&fresh, what).await?;
         self.discard(&fresh).await?;
         let address = instance::address(old)
             .ok_or_else(|| Error::failed(what, "the key of its address is gone"))?;

@@ -115,12 +115,11 @@ impl Store {
         );
         let (mut sink, image) = pipe(CancellationToken::new());
         let (path, mapping) = (rootfs.path.clone(), self.mapping);
-        // One at a time.
-        let notes = self.scratch.join("image");
+        let notes = self.scratch.clone();
         // Ends when the image is read to its end, or nobody reads it any more.
         tasks.spawn_blocking(move || {
-            let write = || {
-                let notes = Notes::begin(notes)?;
+            let mut write = || {
+                let notes = Notes::begin(&notes)?;
                 let mut writer = Writer::new(&mut sink, FILES);
                 writer.add_beside(METADATA, metadata.as_bytes())?;
                 let root = open_dir(rustix::fs::CWD, &path)?;

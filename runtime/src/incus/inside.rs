@@ -57,11 +57,21 @@ pub(super) async fn write(
     id: ContainerId,
     write: impl FnOnce(&Guest) + Send + 'static,
 ) -> io::Result<()> {
+    alone(writers, id, move || enter(pid, id).map(|guest| write(&guest))).await
+}
+
+/// Does what a container may keep from ending on a thread of its own, if none is at it already.
+async fn alone(
+    writers: &Writers,
+    id: ContainerId,
+    work: impl FnOnce() -> io::Result<()> + Send + 'static,
+) -> io::Result<()> {
     let writing = writers.begin(id)?;
     let (done, result) = oneshot::channel();
     std::thread::Builder::new().name("gantry-inside".to_owned()).spawn(move || {
-        let _writing = writing;
-        let written = enter(pid, id).map(|guest| write(&guest));
+        let written = work();
+        // Before it is told: whoever waits for it may go on writing.
+        drop(writing);
         // Nobody waits any more when the caller was dropped.
         if done.send(written).is_err() {
             tracing::debug!(container = %id, "wrote into it what nobody waited for");
@@ -102,6 +112,42 @@ pub(super) fn owner(map: &[u8]) -> io::Result<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn who_never_answers_is_not_waited_for_and_keeps_one_thread() {
+        let [one, other] = [1, 2].map(|byte| ContainerId::from_bytes([byte; 12]));
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("environment");
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        let writers = Writers::default();
+        // Until somebody writes, this does not come back.
+        let hangs = {
+            let pipe = pipe.clone();
+            move || std::fs::File::open(pipe).map(drop)
+        };
+        tokio::time::pause();
+        let begun = tokio::time::Instant::now();
+        let late = alone(&writers, one, hangs).await.unwrap_err();
+        assert!(late.to_string().contains("elapsed"), "{late}");
+        assert!((TIMEOUT..2 * TIMEOUT).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+        tokio::time::resume();
+        let busy = alone(&writers, one, || panic!("there is a thread already")).await;
+        let busy = busy.unwrap_err();
+        assert_eq!(busy.kind(), io::ErrorKind::ResourceBusy);
+        assert!(busy.to_string().contains("does not answer"), "{busy}");
+        alone(&writers, other, || Ok(())).await.unwrap();
+        drop(std::fs::File::options().write(true).open(&pipe).unwrap());
+        let freed = async {
+            while alone(&writers, one, || Ok(())).await.is_err() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), freed).await.unwrap();
+        // What fails has ended, too.
+        let failed = alone(&writers, one, || Err(io::ErrorKind::NotFound.into())).await;
+        assert_eq!(failed.unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
 
     #[test]
     fn the_root_user_is_found_by_the_map_of_ids() {

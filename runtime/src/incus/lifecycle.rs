@@ -31,7 +31,7 @@ use super::{
 };
 use crate::{
     Error, Kvm, Observed, Order, RamdiskUse, Result, Running, State,
-    embedded::{guest::Identity, rootfs},
+    embedded::{copies::Copies, guest::Identity, rootfs},
     hostname,
     locks::{Held, Locks},
     network::Network,
@@ -41,7 +41,7 @@ use crate::{
 };
 
 /// How long Incus may take to make a container: it may have to unpack the image.
-pub(super) const CREATE_TIMEOUT: Duration = Duration::from_mins(5);
+const CREATE_TIMEOUT: Duration = Duration::from_mins(5);
 
 /// How long any other change may take.
 pub(super) const CHANGE_TIMEOUT: Duration = Duration::from_mins(1);
@@ -62,6 +62,8 @@ pub(super) struct Inner {
     pub(super) writers: inside::Writers,
     /// Those that are frozen while they are copied.
     pub(super) held: Held,
+    /// The copies under way.
+    pub(super) copies: Copies,
     /// What containers see of each other.
     pub(super) shares: Shares,
     /// What runs inside for sessions.

@@ -13,6 +13,7 @@ mod copies;
 mod events;
 mod exec;
 mod guest;
+mod halves;
 mod images;
 mod inside;
 mod instance;
@@ -52,7 +53,7 @@ use crate::{
     Archive, Attached, Enforced, Error, Exec, ExecOutput, Firewall, ImageInfo, Kvm, Observed,
     Order, Outbound, PtySize, Result, Running, Runtime, Share, ShareFault, SnapshotInfo, Source,
     Stats,
-    embedded::{image::Images, preflight},
+    embedded::{copies::Copies, image::Images, preflight},
     locks::{Busy, Held, Locks},
     network::Network,
     project_ramdisks::ProjectRamdisks,
@@ -109,6 +110,7 @@ impl Incus {
             known: Known::default(),
             writers: inside::Writers::default(),
             held: Held::default(),
+            copies: Copies::default(),
             shares: Shares::open(&config.dir)
                 .map_err(|error| Error::failed("setting up shares", error))?,
             program,
@@ -167,6 +169,12 @@ impl Incus {
                 self.inner.snapshot_locks.lock(snapshot).await,
             ],
         }
+    }
+
+    /// Locks a container for what its owner waits for: what others copy of it is made again later.
+    async fn lock_before_others(&self, id: ContainerId) -> Busy {
+        let lock = self.inner.locks.lock(id);
+        self.inner.copies.out_of_the_way(lock, |copies| copies.give_up_for_others(id)).await
     }
 
     /// The images, for their progress.
@@ -291,7 +299,7 @@ impl Runtime for Incus {
     }
 
     async fn ensure_running(&self, order: &Order) -> Result<Running> {
-        let busy = self.inner.locks.lock(order.id).await;
+        let busy = self.lock_before_others(order.id).await;
         let (inner, order) = (Arc::clone(&self.inner), order.clone());
         let work = async move {
             let _busy = busy;
@@ -302,10 +310,14 @@ impl Runtime for Incus {
 
     async fn ensure_stopped(&self, id: ContainerId, grace: Duration) -> Result<()> {
         if grace.is_zero() {
+            // What Incus copies of it fails by its end, and is to know why.
+            self.inner.copies.give_up(id);
             // One who waits with grace holds the lock; this ends his waiting.
             self.inner.kill(id).await?;
         }
-        let busy = self.inner.locks.lock(id).await;
+        // The lock is free only when nobody copies it any more. A copy can be made again.
+        let lock = self.inner.locks.lock(id);
+        let busy = self.inner.copies.out_of_the_way(lock, |copies| copies.give_up(id)).await;
         let inner = Arc::clone(&self.inner);
         let work = async move {
             let _busy = busy;
@@ -315,12 +327,12 @@ impl Runtime for Incus {
     }
 
     async fn ensure_paused(&self, id: ContainerId) -> Result<()> {
-        let _busy = self.inner.locks.lock(id).await;
+        let _busy = self.lock_before_others(id).await;
         self.inner.set_paused(id, true).await
     }
 
     async fn ensure_resumed(&self, id: ContainerId) -> Result<()> {
-        let _busy = self.inner.locks.lock(id).await;
+        let _busy = self.lock_before_others(id).await;
         self.inner.set_paused(id, false).await
     }
 
@@ -376,7 +388,9 @@ impl Runtime for Incus {
 
     async fn ensure_deleted(&self, id: ContainerId) -> Result<()> {
         self.inner.kill(id).await?;
-        let busy = self.inner.locks.lock(id).await;
+        // One of its own files may still be made; that is over now, unlike a copy that others make of it.
+        let lock = self.inner.locks.lock(id);
+        let busy = self.inner.copies.out_of_the_way(lock, |copies| copies.give_up_into(id)).await;
         let inner = Arc::clone(&self.inner);
         let work = async move {
             let _busy = busy;

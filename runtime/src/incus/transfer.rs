@@ -17,6 +17,7 @@ use http::Method;
 
 use super::{
     client::Fault,
+    halves::FILES_TIMEOUT,
     images::{FILES, METADATA},
     instance,
     lifecycle::{CHANGE_TIMEOUT, Inner},
@@ -27,15 +28,12 @@ use crate::{
     archive::{
         Blocking, Kind, MOUNTED, Notes, Reader, Tree, Writer, forgetful, invalid, pack, pipe,
     },
+    embedded::copies::Purpose,
     tree::open_dir,
 };
 
 /// Where notes are made, below the runtime's directory.
 pub(super) const SCRATCH: &str = "archives";
-
-/// How long it may take to take an archive in, or to make a container of it: it comes from elsewhere, and
-/// is as large as a container may be.
-const TRANSFER_TIMEOUT: Duration = Duration::from_hours(12);
 
 /// How much of an archive is read at once, in bytes.
 const PIECE_BYTES: usize = 256 << 10;
@@ -51,8 +49,11 @@ struct Kept {
 
 impl Drop for Kept {
     fn drop(&mut self) {
-        let (inner, name) = (Arc::clone(&self.inner), std::mem::take(&mut self.name));
-        self.inner.later(async move { inner.discard(&name).await });
+        let name = std::mem::take(&mut self.name);
+        self.inner.later(move |inner| {
+            let name = name.clone();
+            async move { inner.discard(&name).await }
+        });
     }
 }
 
@@ -64,26 +65,17 @@ pub(super) struct Upload {
 
 impl Drop for Upload {
     fn drop(&mut self) {
-        let (inner, fingerprint) = (Arc::clone(&self.inner), std::mem::take(&mut self.fingerprint));
-        self.inner.later(async move { inner.remove_image(&fingerprint).await });
+        let fingerprint = std::mem::take(&mut self.fingerprint);
+        self.inner.later(move |inner| {
+            let fingerprint = fingerprint.clone();
+            async move { inner.remove_image(&fingerprint).await }
+        });
     }
 }
 
 impl Inner {
     fn token(&self) -> u64 {
         (u64::from(std::process::id()) << 32) | self.tokens.fetch_add(1, Ordering::Relaxed)
-    }
-
-    /// Has something removed; what stays is removed by the next start.
-    fn later(self: &Arc<Self>, removal: impl Future<Output = Result<()>> + Send + 'static) {
-        if let Ok(handle) = tokio::runtime::Handle::try_current() {
-            let logged = async move {
-                if let Err(error) = removal.await {
-                    tracing::warn!(%error, "what an archive was made of stays for now");
-                }
-            };
-            self.tasks.spawn_on(logged, &handle);
-        }
     }
 
     async fn remove_image(&self, fingerprint: &str) -> Result<()> {
@@ -136,10 +128,9 @@ impl Inner {
     pub(super) async fn export(self: &Arc<Self>, source: Source) -> Result<Archive> {
         const WHAT: &str = "keeping the files for an archive";
         let from = self.origin(source).await?;
-        let token = self.token();
-        let kept = Kept { inner: Arc::clone(self), name: instance::export_name(token) };
-        let devices = instance::root_only(&self.config.pool);
-        self.copy_of(&from, &kept.name, Map::new(), devices, WHAT).await?;
+        let kept = Kept { inner: Arc::clone(self), name: instance::export_name(self.token()) };
+        let made_with = (Map::new(), instance::root_only(&self.config.pool));
+        self.copy_of(&from, (&kept.name, Purpose::Archive), made_with, WHAT).await?;
         let copy = self.named(&kept.name).await?;
         let copy = copy.ok_or_else(|| Error::failed(WHAT, "it vanished as soon as it was made"))?;
         let mapping = instance::on_disk(&copy).map_err(|text| Error::failed(WHAT, text))?;
@@ -151,11 +142,11 @@ impl Inner {
             );
             Error::failed(WHAT, text)
         })?;
-        let notes = self.config.dir.join(SCRATCH).join(format!("{token:x}"));
+        let notes = self.config.dir.join(SCRATCH);
         let (mut sink, archive) = pipe(self.shutdown.clone());
         self.tasks.spawn_blocking(move || {
             let write = || {
-                let notes = Notes::begin(notes)?;
+                let notes = Notes::begin(&notes)?;
                 let mut writer = Writer::new(&mut sink, ".");
                 pack(Tree { root, mapping, without: MOUNTED, notes: &notes }, &mut writer)?;
                 writer.finish().map(drop)
@@ -196,7 +187,7 @@ impl Inner {
                 written
             });
             let properties = format!("{ARCHIVE}={token:x}");
-            let sent = inner.client.import(&properties, image, TRANSFER_TIMEOUT).await;
+            let sent = inner.client.import(&properties, image, FILES_TIMEOUT).await;
             let upload = sent.map(|fingerprint| Upload { inner, fingerprint });
             let packed = packing.await.map_err(|error| Error::failed(what, error))?;
             match (packed, upload) {
@@ -220,7 +211,7 @@ impl Inner {
     ) -> Result<(), Fault> {
         let source = Origin::image(&image.fingerprint);
         let new = NewInstance { name, kind: "container", source, profiles: [], config, devices };
-        self.client.change(Method::POST, "/1.0/instances", Some(&new), TRANSFER_TIMEOUT).await
+        self.client.change(Method::POST, "/1.0/instances", Some(&new), FILES_TIMEOUT).await
     }
 
     /// Makes a container of an archive, unless there is one.
@@ -310,4 +301,78 @@ fn repack(input: impl io::Read, output: impl io::Write, metadata: &str) -> io::R
         return Err(invalid("it is empty"));
     }
     writer.finish()?.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::archive::Head;
+
+    fn repacked(heads: &[Head]) -> io::Result<Vec<u8>> {
+        let mut writer = Writer::new(Vec::new(), ".");
+        for head in heads {
+            let Kind::File { size, .. } = head.kind else {
+                writer.add(head, io::empty())?;
+                continue;
+            };
+            writer.add(head, io::Read::take(io::repeat(b'x'), size))?;
+        }
+        let mut output = Vec::new();
+        repack(writer.finish()?.as_slice(), &mut output, "about: it\n").map(|()| output)
+    }
+
+    #[test]
+    fn an_image_has_one_root_which_is_a_directory() {
+        let root = || Head::new("", Kind::Directory, 0o755);
+        let file = || Head::new("file", Kind::file(1), 0o644);
+        let link = || Head::new("", Kind::Symlink(b"/".to_vec()), 0o777);
+        for (what, heads, want) in [
+            ("nothing", vec![], "empty"),
+            ("no root", vec![file()], "first entry"),
+            ("a root that comes late", vec![file(), root()], "first entry"),
+            ("a link as root", vec![link()], "first entry"),
+            ("a file as root", vec![Head::new("", Kind::file(1), 0o644)], "first entry"),
+            ("another name as root", vec![Head::new("", Kind::Link(b"a".to_vec()), 0)], "first"),
+            ("two roots", vec![root(), root()], "no other"),
+            ("a link in place of the root", vec![root(), file(), link()], "no other"),
+        ] {
+            let error = repacked(&heads).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{what}");
+            assert!(error.to_string().contains(want), "{what}: {error}");
+        }
+    }
+
+    #[test]
+    fn an_image_says_what_it_is_and_forgets_which_machine_it_was() {
+        let octets = repacked(&[
+            Head::new("", Kind::Directory, 0o755),
+            Head::new("etc", Kind::Directory, 0o755),
+            Head::new("etc/machine-id", Kind::file(33), 0o444),
+            Head::new("etc/same", Kind::Link(b"etc/machine-id".to_vec()), 0o444),
+            Head::new("last", Kind::file(7), 0o600),
+        ]);
+        let octets = octets.unwrap();
+        let mut image = tar::Archive::new(octets.as_slice());
+        let told = image.entries().unwrap().map(|entry| {
+            let mut entry = entry.unwrap();
+            let mut text = String::new();
+            io::Read::read_to_string(&mut entry, &mut text).unwrap();
+            (entry.path().unwrap().display().to_string(), text)
+        });
+        let want = [
+            (METADATA, "about: it\n"),
+            ("rootfs/", ""),
+            ("rootfs/etc/", ""),
+            ("rootfs/etc/machine-id", ""),
+            ("rootfs/etc/same", ""),
+            ("rootfs/last", "xxxxxxx"),
+        ];
+        assert!(told.eq(want.map(|(name, text)| (name.to_owned(), text.to_owned()))));
+        let mut image = tar::Archive::new(octets.as_slice());
+        let links = image.entries().unwrap().map(|entry| {
+            entry.unwrap().link_name().unwrap().map(|target| target.display().to_string())
+        });
+        let links: Vec<_> = links.flatten().collect();
+        assert_eq!(links, ["rootfs/etc/machine-id"]);
+    }
 }

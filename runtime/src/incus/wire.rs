@@ -43,6 +43,31 @@ pub(super) struct Operation {
     pub(super) err: String,
 }
 
+/// All operations, by what they are doing, as `running`.
+#[derive(Debug, Deserialize)]
+pub(super) struct Operations(BTreeMap<String, Vec<Concern>>);
+
+/// What an operation is about.
+#[derive(Debug, Deserialize)]
+struct Concern {
+    status_code: u16,
+    #[serde(default)]
+    resources: Option<BTreeMap<String, Vec<String>>>,
+}
+
+impl Operations {
+    /// Whether one goes on that is about a container.
+    pub(super) fn is_about(&self, name: &str) -> bool {
+        let is_it = |path: &String| {
+            path.split('?').next().and_then(|path| path.rsplit('/').next()) == Some(name)
+        };
+        let going_on = self.0.values().flatten().filter(|one| one.status_code < 200);
+        going_on
+            .filter_map(|one| one.resources.as_ref()?.get("instances"))
+            .any(|paths| paths.iter().any(is_it))
+    }
+}
+
 /// The server.
 #[derive(Debug, Deserialize)]
 pub(super) struct Server {

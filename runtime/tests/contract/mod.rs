@@ -122,7 +122,7 @@ async fn seen(runtime: &Arc<dyn Runtime>, id: ContainerId) -> Option<Observed> {
     one
 }
 
-async fn state(runtime: &Arc<dyn Runtime>, id: ContainerId) -> Option<State> {
+pub(crate) async fn state(runtime: &Arc<dyn Runtime>, id: ContainerId) -> Option<State> {
     seen(runtime, id).await.map(|observed| observed.state)
 }
 

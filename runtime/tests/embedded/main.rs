@@ -89,6 +89,7 @@ tests! {
     snapshots::interrupted_snapshots_and_restorations_are_completed
     snapshots::what_an_interrupted_snapshot_left_is_removed
     snapshots::images_of_snapshots_are_not_removed
+    snapshots::an_archive_under_way_keeps_no_images_from_being_removed
     snapshots::what_interrupted_archives_left_is_removed
     snapshots::nothing_of_the_image_shows_through_an_archive
     snapshots::what_comes_from_elsewhere_is_given_up

@@ -1,9 +1,10 @@
 //! Snapshots and copies of real containers: what is in them, and what interruptions leave.
 
-use std::time::Duration;
+use std::{os::unix::fs::PermissionsExt as _, time::Duration};
 
 use gantry_model::SnapshotId;
 use gantry_runtime::{Archive, Error, Order, Runtime as _, Source, State};
+use rustix::fs::{CWD, FileType, Mode};
 use tokio::{io::AsyncReadExt as _, time::timeout};
 
 use crate::{
@@ -118,6 +119,41 @@ pub(crate) async fn images_of_snapshots_are_not_removed(machine: &mut Machine) {
     runtime.ensure_deleted(order.id).await.unwrap();
     runtime.ensure_snapshot_deleted(snapshot(1)).await.unwrap();
     assert_eq!(runtime.prune_images().await.unwrap(), 1);
+}
+
+/// With a `runc` that freezes containers only when it is told to.
+pub(crate) async fn an_archive_under_way_keeps_no_images_from_being_removed(machine: &mut Machine) {
+    let one = order(machine, 1);
+    let place = machine.config.dir.join("slow");
+    std::fs::create_dir_all(&place).unwrap();
+    let [begun, goes_on] = ["begun", "goes-on"].map(|name| place.join(name));
+    for pipe in [&begun, &goes_on] {
+        let (kind, mode) = (FileType::Fifo, Mode::RUSR | Mode::WUSR);
+        rustix::fs::mknodat(CWD, pipe, kind, mode, 0).unwrap();
+    }
+    let script = format!(
+        "#!/bin/sh\ncase \" $* \" in *' pause '*) : >{}; : <{};; esac\nexec {} \"$@\"\n",
+        begun.display(),
+        goes_on.display(),
+        machine.config.runc.display()
+    );
+    let runc = place.join("runc");
+    std::fs::write(&runc, script).unwrap();
+    std::fs::set_permissions(&runc, std::fs::Permissions::from_mode(0o755)).unwrap();
+    machine.config.runc = runc;
+    let runtime = machine.restart().await;
+    runtime.ensure_running(&one).await.unwrap();
+    let embedded = machine.embedded();
+    let (exported, pruned) = tokio::join!(runtime.export(Source::Container(one.id)), async {
+        tokio::task::spawn_blocking(move || std::fs::File::open(begun)).await.unwrap().unwrap();
+        let pruned = timeout(Duration::from_secs(5), embedded.prune_images()).await;
+        let going_on = move || std::fs::File::options().write(true).open(goes_on);
+        tokio::task::spawn_blocking(going_on).await.unwrap().unwrap();
+        pruned
+    });
+    assert_eq!(pruned.expect("the copy is not waited for").unwrap(), 0);
+    assert!(octets(exported.unwrap()).await.len() > 512);
+    assert_eq!(machine.shell(1, "echo up").await, "up");
 }
 
 /// Cut off after ever longer times; the runtime is replaced as after a crash.

@@ -120,3 +120,46 @@ pub(crate) async fn an_init_that_ends_alone_is_told_and_can_start_again(machine:
     runtime.ensure_running(&order).await.unwrap();
     assert_eq!(machine.shell(1, "echo again").await, "again");
 }
+
+/// The number of the terminal that this process belongs to.
+fn terminal() -> String {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    stat.rsplit(')').next().unwrap().split_whitespace().nth(4).unwrap().to_owned()
+}
+
+pub(crate) async fn what_a_container_mounts_over_its_files_is_left_alone(machine: &mut Machine) {
+    let (runtime, order) = (machine.runtime(), order(machine, 1));
+    runtime.ensure_running(&order).await.unwrap();
+    let before = terminal();
+    for (number, (cover, uncover)) in [
+        ("mount -t tmpfs none /etc; echo theirs > /etc/environment", "umount /etc"),
+        (
+            "echo theirs > /tmp/file; mount -o bind /tmp/file /etc/environment",
+            "umount /etc/environment",
+        ),
+        ("mount -o bind /dev/console /etc/environment", "umount /etc/environment"),
+        ("mkdir /tmp/etc; mount -o bind /tmp/etc /etc", "umount /etc"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        assert_eq!(machine.shell(1, &format!("({cover}) 2>&1")).await, "", "{cover}");
+        let env = [("SAID".to_owned(), number.to_string())].into();
+        let written = timeout(Duration::from_secs(9), runtime.ensure_environment(order.id, &env));
+        written.await.expect(cover).unwrap();
+        let seen = "[ -f /etc/environment ] && cat /etc/environment; ls -A /tmp/etc 2>/dev/null";
+        let seen = machine.shell(1, seen).await;
+        assert!(["theirs", ""].contains(&seen.as_str()), "{cover}: {seen}");
+        assert_eq!(machine.shell(1, &format!("({uncover}) 2>&1")).await, "", "{uncover}");
+        let below = machine.shell(1, "grep -c SAID /etc/environment").await;
+        assert_eq!(below, "0", "nor is what lies below: {cover}");
+    }
+    assert_eq!(terminal(), before, "no terminal of theirs is ours");
+    // What never says anything is no file of theirs, and makes room for one.
+    machine.shell(1, "rm /etc/environment; mknod /etc/environment p").await;
+    let env = [("SAID".to_owned(), "last".to_owned())].into();
+    let written = timeout(Duration::from_secs(9), runtime.ensure_environment(order.id, &env));
+    written.await.expect("it does not wait for a writer").unwrap();
+    assert_eq!(machine.shell(1, "grep SAID /etc/environment").await, "SAID=\"last\"");
+    assert_eq!(machine.shell(1, "stat -c %u:%g:%a /etc/environment").await, "0:0:644");
+}

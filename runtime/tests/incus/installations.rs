@@ -1,13 +1,13 @@
 //! Several installations on one Incus, and what interrupted ones leave.
 
-use std::process::Command;
+use std::{process::Command, time::Duration};
 
 use gantry_runtime::{Error, Order, Source, State, incus::Incus};
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt as _;
 
 use crate::{
-    contract::{Host as _, id, order, until},
+    contract::{Host as _, id, order, state, until},
     machine::Machine,
     sessions,
 };
@@ -77,7 +77,7 @@ pub(crate) async fn an_image_is_handed_over_once(machine: &mut Machine) {
 pub(crate) async fn what_an_interrupted_creation_left_is_made_anew(machine: &mut Machine) {
     let (runtime, order) = (machine.runtime(), order(machine, 1));
     let before = runtime.ensure_running(&order).await.unwrap();
-    runtime.ensure_stopped(order.id, std::time::Duration::ZERO).await.unwrap();
+    runtime.ensure_stopped(order.id, Duration::ZERO).await.unwrap();
     let path = format!("/1.0/instances/g-{}", order.id);
     let unmade = json!({"config": {"user.gantry.made": ""}});
     assert_eq!(incus(machine, "PATCH", &path, &unmade)["type"], "sync");
@@ -164,4 +164,56 @@ pub(crate) async fn a_container_goes_to_another_kind_of_runtime_and_back(machine
         crate::transfer::all_arrives(&[first, there.clone(), last]).await;
     })
     .await;
+}
+
+/// Whether something of this name is in the project.
+fn is_there(machine: &Machine, name: &str) -> bool {
+    let all = incus(machine, "GET", "/1.0/instances", &Value::Null);
+    let mut names = all["metadata"].as_array().unwrap().iter().filter_map(Value::as_str);
+    names.any(|url| url.contains(name))
+}
+
+/// Incus copies so many files for some seconds, and nothing ends it before.
+pub(crate) async fn a_copy_that_gives_way_leaves_nothing(machine: &mut Machine) {
+    let (runtime, one, two) = (machine.runtime(), order(machine, 1), order(machine, 2));
+    let source = Source::Container(one.id);
+    runtime.ensure_running(&one).await.unwrap();
+    let fill = "mkdir /many; for i in $(seq 50000); do : > /many/$i; done";
+    machine.shell(1, fill).await;
+    let half = format!("/g-{}", two.id);
+    let (copied, stopped) = tokio::join!(runtime.ensure_copied(&two, source), async {
+        until("it is being copied", async || is_there(machine, &half)).await;
+        runtime.ensure_stopped(one.id, Duration::ZERO).await
+    });
+    assert!(matches!(copied, Err(Error::GivenUp { .. })), "{copied:?}");
+    stopped.unwrap();
+    assert_eq!(state(&runtime, one.id).await, Some(State::Stopped));
+    assert_eq!(state(&runtime, two.id).await, None);
+    until("its half is removed", async || !is_there(machine, &half)).await;
+
+    // The same for an archive; and at once again, however far Incus is with what was given up.
+    let (exported, stopped) = tokio::join!(runtime.export(source), async {
+        until("it is being kept", async || is_there(machine, "/e-")).await;
+        runtime.ensure_stopped(one.id, Duration::ZERO).await
+    });
+    assert!(matches!(exported, Err(Error::GivenUp { .. })), "{exported:?}");
+    stopped.unwrap();
+    let (copied, stopped) = tokio::join!(runtime.ensure_copied(&two, source), async {
+        until("it is being copied", async || is_there(machine, &half)).await;
+        runtime.ensure_stopped(one.id, Duration::ZERO).await
+    });
+    assert!(matches!(copied, Err(Error::GivenUp { .. })), "{copied:?}");
+    stopped.unwrap();
+    match runtime.ensure_copied(&two, source).await {
+        // It had just ended.
+        Ok(()) => {}
+        Err(Error::GivenUp { .. }) => {
+            until("its half is removed again", async || !is_there(machine, &half)).await;
+            runtime.ensure_copied(&two, source).await.unwrap();
+        }
+        Err(error) => panic!("{}", gantry_model::Chain(&error)),
+    }
+    until("nothing else is left", async || of_archives(machine).is_empty()).await;
+    runtime.ensure_running(&two).await.unwrap();
+    assert_eq!(machine.shell(2, "ls /many | grep -c .").await, "50000");
 }

@@ -47,6 +47,14 @@ mod dir {
     async fn what_is_in_an_archive_arrives() {
         on_dir(async |machine| crate::transfer::what_is_in_an_archive_arrives(machine).await).await;
     }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_copy_that_gives_way_leaves_nothing() {
+        on_dir(async |machine| {
+            crate::installations::a_copy_that_gives_way_leaves_nothing(machine).await;
+        })
+        .await;
+    }
 }
 
 /// Every file system a clone.
@@ -73,6 +81,7 @@ tests! {
     inside::limits_hold
     inside::a_dropped_terminal_hangs_up
     inside::an_init_that_ends_alone_is_told_and_can_start_again
+    inside::what_a_container_mounts_over_its_files_is_left_alone
     firewall::rules_decide_about_connections
     outbound::a_shut_container_answers_and_begins_nothing
     sessions::a_session_is_a_process_of_its_container
