@@ -83,7 +83,7 @@ pub(crate) struct Connection {
 #[derive(Debug, clap::Args)]
 pub(crate) struct SshConfig {
     /// Only these containers; all that have a key where none is named.
-    pub(crate) containers: Vec<gantry_model::ContainerId>,
+    pub(crate) containers: Vec<ContainerId>,
     /// The file with the private key; found by itself if its public half is in ~/.ssh.
     #[arg(long, value_name = "FILE")]
     pub(crate) identity: Option<PathBuf>,

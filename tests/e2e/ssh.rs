@@ -88,14 +88,14 @@ fn the_walk(gantry: &mut Gantry) -> anyhow::Result<()> {
 
     // The container stops, and starts again.
     let open = session(&ssh, &first)?;
-    let stopped = gantry.cli(&["containers", "stop", &two.id, "--wait"])?;
+    let stopped = gantry.cli(&["containers", "manage", &two.id, "stop", "--wait"])?;
     ensure!(stopped.status.success(), "{stopped:?}");
     let (took, _) = ended(open)?;
     ensure!(took < FOLLOWS, "{took:?}");
     let shut = ssh.run(&first, "true")?;
     let said = String::from_utf8_lossy(&shut.stderr).into_owned();
     ensure!(shut.status.code() == Some(254) && said.contains("is stopped"), "{said}");
-    let started = gantry.cli(&["containers", "start", &two.id, "--wait"])?;
+    let started = gantry.cli(&["containers", "manage", &two.id, "start", "--wait"])?;
     ensure!(started.status.success(), "{started:?}");
     ensure!(name(&first)? == "root\ntwo\n", "{:?}", name(&first));
 
