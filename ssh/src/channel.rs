@@ -147,15 +147,17 @@ pub(crate) async fn relay(conn: Arc<Conn>, lane: Lane, write: Write, stream: Uni
         tokio::join!(inwards, outwards).1
     };
     if lane.closed.run_until_cancelled(both).await.is_some() {
-        finish(&write).await;
+        finish(&conn, &write).await;
     }
     lane.inlet.close();
 }
 
-async fn finish(write: &Write) {
+/// Closes a channel. The client's answer to that is told to nobody, so it is forgotten here.
+async fn finish(conn: &Conn, write: &Write) {
     if write.close().await.is_err() {
         tracing::trace!("the client has gone first");
     }
+    conn.closed(write.id());
 }
 
 /// The streams of a process: ours, and those that go to the helper.
@@ -299,7 +301,7 @@ impl Session {
             None => self.write.exit_status(255).await.is_ok(),
         };
         if told && self.write.eof().await.is_ok() {
-            finish(&self.write).await;
+            finish(&self.conn, &self.write).await;
         }
     }
 
@@ -311,7 +313,7 @@ impl Session {
             && self.write.exit_status(SHUT).await.is_ok()
             && self.write.eof().await.is_ok()
         {
-            finish(&self.write).await;
+            finish(&self.conn, &self.write).await;
         }
     }
 }
@@ -327,13 +329,13 @@ pub(crate) async fn carry_accepted(
     let (_, write) = channel.split();
     let Ok((ours, theirs)) = stream_pair() else {
         link.leave(accepted);
-        return finish(&write).await;
+        return finish(&conn, &write).await;
     };
     let _ticket = link.take(accepted, theirs);
     relay(conn, lane, write, ours).await;
 }
 
-/// A signal by its name.
+/// A signal by its name. Those that RFC 4254 does not name are told as sshd does.
 fn signal(name: String) -> Sig {
     match name.as_str() {
         "ABRT" => Sig::ABRT,
@@ -348,7 +350,8 @@ fn signal(name: String) -> Sig {
         "SEGV" => Sig::SEGV,
         "TERM" => Sig::TERM,
         "USR1" => Sig::USR1,
-        _ => Sig::Custom(name),
+        "USR2" => Sig::Custom(name),
+        _ => Sig::Custom("SIG@openssh.com".to_owned()),
     }
 }
 

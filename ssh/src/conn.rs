@@ -122,6 +122,11 @@ impl Conn {
         self.state().inlets.len()
     }
 
+    /// Whether a channel has not been closed.
+    pub(crate) fn has_lane(&self, channel: ChannelId) -> bool {
+        self.state().inlets.contains_key(&channel)
+    }
+
     /// Data have come on a channel.
     pub(crate) fn received(&self, channel: ChannelId, data: &[u8]) -> Result<(), Overrun> {
         let mut state = self.state();
@@ -152,7 +157,7 @@ impl Conn {
         }
     }
 
-    /// The client has closed a channel.
+    /// A channel has been closed, by whom ever.
     pub(crate) fn closed(&self, channel: ChannelId) {
         let mut state = self.state();
         state.flow.close(channel.into());

@@ -328,6 +328,8 @@ impl Handler for Callbacks {
             reply.reject(ChannelOpenFailure::ResourceShortage).await;
             return Ok(());
         }
+        // Those that were closed from here first.
+        self.channels.retain(|id, _| self.conn.has_lane(*id));
         let id = channel.id();
         self.conn.lane(id);
         let (_, write) = channel.split();
