@@ -3,6 +3,16 @@
 #[cfg(test)]
 mod bed;
 #[cfg(test)]
+mod beside_sshd;
+#[cfg(test)]
+mod clients;
+#[cfg(test)]
+mod files;
+#[cfg(test)]
 mod hangs;
 #[cfg(test)]
 mod sessions;
+#[cfg(test)]
+mod sshd;
+#[cfg(test)]
+mod terminals;
