@@ -20,6 +20,11 @@ fn shown(octets: &[u8]) -> String {
     String::from_utf8_lossy(octets.get(..2000).unwrap_or(octets)).into_owned()
 }
 
+/// So many octets, all of them in turn.
+fn counting(len: usize) -> Vec<u8> {
+    (0..=u8::MAX).cycle().take(len).collect()
+}
+
 fn same(what: &str, [ours, theirs]: &[Output; 2]) {
     assert_eq!(ours.status.code(), theirs.status.code(), "status of {what}: {ours:?}");
     assert!(
@@ -76,8 +81,8 @@ async fn commands_end_and_say_the_same() {
 #[tokio::test(flavor = "multi_thread")]
 async fn octets_of_commands_and_input_arrive_the_same() {
     let beside = Beside::new().await;
-    let all: Vec<u8> = (0..1_000_000_u32).map(|n| (n % 256) as u8).collect();
-    let long = [b"printf %s ".as_slice(), &[b'x'; 100_000], b" | cksum"].concat();
+    let all = counting(1_000_000);
+    let long = format!("printf %s {} | cksum", "x".repeat(100_000)).into_bytes();
     let cases: &[(&str, &[u8], &[u8])] = &[
         ("input of all octets", b"cksum", &all),
         ("input that comes back", b"cat", &all),
@@ -91,9 +96,9 @@ async fn octets_of_commands_and_input_arrive_the_same() {
         ("a shell without a terminal", b"", b"echo $0; shopt login_shell; tty; exit 9\n"),
     ];
     for (what, command, input) in cases {
-        same(what, &beside.both(&Case { command, input, ..Case::default() }).await);
+        same(what, &beside.both(&Case { input, command, ..Case::default() }).await);
     }
-    let case = Case { command: b"cksum", input: &all, ..Case::default() };
+    let case = Case { input: &all, command: b"cksum", ..Case::default() };
     let got = beside.at("gantry", &case).await;
     assert_eq!(got.stdout, feed(Command::new("cksum"), &all).await.stdout);
 }
@@ -229,15 +234,15 @@ async fn one_connection_takes_many_channels() {
             assert!(ended.status.success(), "{host}: {n}: {}", shown(&ended.stderr));
         }
         let mut all = tokio::task::JoinSet::new();
-        for n in 0..20 {
+        for n in 0..20_u8 {
             let mut ssh = beside.ssh(host, &[&path]);
             ssh.arg(format!("head -c {n}00000 /dev/zero | cat; exit {n}"));
             all.spawn(async move { (n, output(ssh).await) });
         }
         while let Some(ended) = all.join_next().await {
             let (n, ended) = ended.unwrap();
-            assert_eq!(ended.status.code(), Some(n), "{host}: {}", shown(&ended.stderr));
-            assert_eq!(ended.stdout.len(), 100_000 * n as usize, "{host}");
+            assert_eq!(ended.status.code(), Some(n.into()), "{host}: {}", shown(&ended.stderr));
+            assert_eq!(ended.stdout.len(), 100_000 * usize::from(n), "{host}");
         }
         let ended = output(beside.ssh(host, &["-Oexit", &path])).await;
         assert!(ended.status.success(), "{host}: {ended:?}");
@@ -267,7 +272,7 @@ async fn a_channel_goes_through_to_another_server() {
     for (through, to) in [("gantry", "sshd"), ("sshd", "gantry"), ("gantry", "gantry")] {
         let mut ssh = beside.ssh(to, &["-J", through]);
         ssh.arg("cat | wc -c; exit 6");
-        let ended = feed(ssh, &[1; 300_000]).await;
+        let ended = feed(ssh, &counting(300_000)).await;
         assert_eq!(ended.status.code(), Some(6), "{through} to {to}: {ended:?}");
         assert_eq!(ended.stdout, b"300000\n", "{through} to {to}");
     }
@@ -276,7 +281,7 @@ async fn a_channel_goes_through_to_another_server() {
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_are_exchanged_anew_while_octets_go_both_ways() {
     let beside = Beside::new().await;
-    let data: Vec<u8> = (0..40_000_000_u32).map(|n| (n % 251) as u8).collect();
+    let data = counting(40_000_000);
     let mut ssh = beside.ssh("gantry", &["-oRekeyLimit=10M", "-v", "-oLogLevel=DEBUG1"]);
     ssh.arg("cat");
     let ended = feed(ssh, &data).await;

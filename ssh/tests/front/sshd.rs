@@ -1,6 +1,7 @@
 //! Debian's sshd beside the front, for the same user and key.
 
 use std::{
+    fmt::Write as _,
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Output, Stdio},
@@ -46,7 +47,7 @@ impl Beside {
         bed.key("host", "ed25519");
         let mut lines = CONFIGURATION.to_owned();
         for (name, path) in [("HostKey", "host"), ("AuthorizedKeysFile", "id.pub")] {
-            lines += &format!("{name} {}\n", bed.path(path).display());
+            writeln!(lines, "{name} {}", bed.path(path).display()).unwrap();
         }
         std::fs::write(bed.path("sshd_config"), lines).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -55,7 +56,7 @@ impl Beside {
 
         let host = std::fs::read_to_string(bed.path("host.pub")).unwrap();
         let mut known = std::fs::read_to_string(bed.path("known_hosts")).unwrap();
-        known += &format!("[127.0.0.1]:{} {host}", sshd.port());
+        write!(known, "[127.0.0.1]:{} {host}", sshd.port()).unwrap();
         std::fs::write(bed.path("known_hosts"), known).unwrap();
         let home = tempfile::Builder::new().prefix("gantry-peers").tempdir_in("/root").unwrap();
         let beside = Self { bed, home, sshd, accepting };
