@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     args::Settings,
-    config::{self, AccessLog, Config, RuntimeKind},
+    config::{self, AccessLog, Config},
     exit::{Class, Failure},
     output,
 };
@@ -114,21 +114,20 @@ pub(super) fn run(
     Ok(result?)
 }
 
-fn api_config(config: &Config, files: &Files) -> gantry_api::ApiConfig {
+fn api_config(
+    config: &Config,
+    servers: &Servers,
+    places: &[runtime::Place<'_>],
+) -> gantry_api::ApiConfig {
+    let machines = servers
+        .iter()
+        .zip(places)
+        .map(|(served, place)| (served.server.id, host::machine(place.disk())));
     gantry_api::ApiConfig {
         event_streams_max: config.control.event_streams,
         event_streams_per_account_max: config.control.event_streams_per_user,
-        machine: host::machine(disk(config, files).as_deref()),
-        disk: disk(config, files),
+        machines: Arc::new(machines.collect()),
         ..gantry_api::ApiConfig::default()
-    }
-}
-
-/// Where containers lie; where the runtime keeps them elsewhere, their disk is not known.
-fn disk(config: &Config, files: &Files) -> Option<PathBuf> {
-    match config.runtime.kind {
-        RuntimeKind::Embedded => Some(files.runtime_dir()),
-        RuntimeKind::Incus | RuntimeKind::Fake => None,
     }
 }
 
@@ -178,6 +177,7 @@ impl Daemon {
             let reconciler = reconciler(config, place, &store, served, &control, &clock);
             tasks.spawn(named("reconciler", reconciler.run(shutdown.clone())));
         }
+        let api_config = api_config(config, &servers, &places);
         let starter = Starter::new(
             store.clone(),
             servers,
@@ -196,7 +196,6 @@ impl Daemon {
         let waker = glue::WakeContainers(control.clone());
         let edge_config = edge_config(config, files, named_servers, &places);
         let logs = gantry_proxy::Logs::new(&edge_config);
-        let api_config = api_config(config, files);
         let api = glue::api(control.clone(), api_config.clone(), logs.clone());
         let key = files.session_key().context("cannot read or make the key of sessions")?;
         let session_key = gantry_proxy::SessionKey::new(key);
