@@ -71,7 +71,7 @@ impl Source {
             };
             match read {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    *buffer = BytesMut::new()
+                    *buffer = BytesMut::new();
                 }
                 read => return read,
             }
@@ -228,9 +228,8 @@ impl Session {
         let feeding = self.lane.closed.child_token();
         let _stop = feeding.clone().drop_guard();
         let sink = streams.sink;
-        tokio::spawn(
-            feeding.run_until_cancelled_owned(async move { carry_in(&inlet, sink).await }),
-        );
+        let feed = feeding.run_until_cancelled_owned(async move { carry_in(&inlet, sink).await });
+        self.conn.spawn(feed);
         let (conn, write) = (Arc::clone(&self.conn), Arc::clone(&self.write));
         let output = async move {
             let out = carry_out(&conn, &write, streams.out, None);
@@ -273,8 +272,9 @@ impl Session {
     fn forward_agent(&self, ticket: &Ticket, accepted: u64) {
         let (conn, handle) = (Arc::clone(&self.conn), self.handle.clone());
         let link = Arc::clone(ticket.link());
-        let cut = self.lane.closed.clone();
-        tokio::spawn(cut.run_until_cancelled_owned(async move {
+        let closed = self.lane.closed.clone();
+        let spawner = Arc::clone(&self.conn);
+        spawner.spawn(closed.run_until_cancelled_owned(async move {
             match handle.channel_open_agent().await {
                 Ok(channel) => carry_accepted(conn, &link, accepted, channel).await,
                 Err(_) => link.leave(accepted),
@@ -356,7 +356,18 @@ fn signal(name: String) -> Sig {
 pub(crate) fn signal_name(signal: &Sig) -> String {
     match signal {
         Sig::Custom(name) => name.clone(),
-        known => format!("{known:?}"),
+        Sig::ABRT
+        | Sig::ALRM
+        | Sig::FPE
+        | Sig::HUP
+        | Sig::ILL
+        | Sig::INT
+        | Sig::KILL
+        | Sig::PIPE
+        | Sig::QUIT
+        | Sig::SEGV
+        | Sig::TERM
+        | Sig::USR1 => format!("{signal:?}"),
     }
 }
 

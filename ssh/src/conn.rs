@@ -84,7 +84,7 @@ impl Conn {
         Arc::new(Self {
             number: NEXT.fetch_add(1, Ordering::Relaxed),
             is_in: CancellationToken::new(),
-            cut: shared.shutdown.child_token(),
+            cut: shared.cut.child_token(),
             shared,
             peer,
             local,
@@ -98,6 +98,11 @@ impl Conn {
             state: Mutex::new(State { flow: Flow::new(), inlets: HashMap::new() }),
             why: OnceLock::new(),
         })
+    }
+
+    /// Runs something of this connection, until it is cut.
+    pub(crate) fn spawn<T: Send + 'static>(&self, task: impl Future<Output = T> + Send + 'static) {
+        self.shared.tasks.spawn(self.cut.clone().run_until_cancelled_owned(task));
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -181,7 +186,11 @@ impl Conn {
         if *self.entered.get_or_init(|| door.generation) != door.generation {
             return Err(gone());
         }
-        self.shared.links.get(door.container, &*self.shared.ways).await.map_err(|no| told(&no))
+        self.shared
+            .links
+            .get(door.container, &*self.shared.ways, &self.shared.tasks)
+            .await
+            .map_err(|no| told(&no))
     }
 
     fn door(&self, admitted: &Admitted) -> Result<Door, String> {
@@ -223,7 +232,7 @@ impl Conn {
             return false;
         }
         let conn = Arc::clone(self);
-        tokio::spawn(async move {
+        self.spawn(async move {
             if let Some(handle) = handle {
                 let farewell =
                     handle.disconnect(Disconnect::ByApplication, why.to_owned(), String::new());
@@ -243,7 +252,7 @@ impl Conn {
     }
 
     /// Its line in the audit log, at its end.
-    pub(crate) fn log(&self, error: Option<String>) {
+    pub(crate) fn log(&self, error: Option<&str>) {
         let seconds = self.began.elapsed().as_secs_f64();
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let why = self.why.get().copied();
