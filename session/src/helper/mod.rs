@@ -43,7 +43,7 @@ pub(crate) fn main(arguments: Vec<OsString>) -> ExitCode {
     let done = match arguments.next().as_deref().and_then(|word| word.to_str()) {
         Some("serve") => serve::main(arguments.collect()),
         Some("run") => launch::main(arguments.collect()),
-        Some("errand") => errand::main(arguments.collect()),
+        Some("errand") => errand::main(&arguments.collect::<Vec<_>>()),
         Some("sftp") => sftp::main(),
         _ => Err(io::Error::new(io::ErrorKind::InvalidInput, USAGE)),
     };

@@ -149,10 +149,10 @@ impl Edge {
     }
 
     pub(crate) async fn exited(&self, id: Id) -> Exit {
-        match self.hear().await {
-            FromHelper::Exited { id: of, exit } if of == id => exit,
-            other => panic!("{other:?} instead of the end of {id}"),
-        }
+        let heard = self.hear().await;
+        let FromHelper::Exited { id: of, exit } = heard else { panic!("{heard:?}") };
+        assert_eq!(of, id);
+        exit
     }
 }
 

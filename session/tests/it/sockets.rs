@@ -33,24 +33,23 @@ impl Edge {
         let id = self.id();
         let (mine, its) = stream();
         self.say(&ToHelper::Connect { id, target, user: user.to_owned() }, &[its]).await;
-        match self.hear().await {
-            FromHelper::Started { id: of } if of == id => Ok(mine),
-            FromHelper::Refused { id: of, reason, message } if of == id => {
-                assert_eq!(read_all(mine), b"", "its descriptor is closed");
-                Err((reason, message))
-            }
-            other => panic!("{other:?}"),
+        let heard = self.hear().await;
+        if heard == (FromHelper::Started { id }) {
+            return Ok(mine);
         }
+        assert_eq!(read_all(mine), b"", "its descriptor is closed");
+        Err(refused(id, heard))
     }
 
     async fn listen(&mut self, at: Target, user: &str) -> Result<(Id, u16), (Reason, String)> {
         let id = self.id();
         self.say(&ToHelper::Listen { id, at, user: user.to_owned() }, &[]).await;
-        match self.hear().await {
-            FromHelper::Listening { id: of, port } if of == id => Ok((id, port)),
-            FromHelper::Refused { id: of, reason, message } if of == id => Err((reason, message)),
-            other => panic!("{other:?}"),
+        let heard = self.hear().await;
+        if let FromHelper::Listening { id: of, port } = heard {
+            assert_eq!(of, id);
+            return Ok((id, port));
         }
+        Err(refused(id, heard))
     }
 
     /// The next connection to a listener, taken.
@@ -62,6 +61,12 @@ impl Edge {
         self.say(&ToHelper::Take { id }, &[its]).await;
         (mine, peer)
     }
+}
+
+fn refused(id: Id, heard: FromHelper) -> (Reason, String) {
+    let FromHelper::Refused { id: of, reason, message } = heard else { panic!("{heard:?}") };
+    assert_eq!(of, id);
+    (reason, message)
 }
 
 fn stream() -> (UnixStream, OwnedFd) {
@@ -346,13 +351,12 @@ async fn an_agent_has_a_socket_as_long_as_its_session() {
             (id, output, input) = (of, Box::new(pipes.output), Box::new(pipes.input));
         }
         let mut input = input;
-        let mut text = Vec::new();
-        while text.iter().filter(|octet| **octet == b'\n').count() < 3 {
+        let mut text = String::new();
+        while text.matches('\n').count() < 3 {
             let mut octet = [0];
             output.read_exact(&mut octet).unwrap();
-            text.extend(octet);
+            text.push(char::from(octet[0]));
         }
-        let text = String::from_utf8(text).unwrap();
         let (modes, socket) = text.trim().rsplit_once('\n').unwrap();
         assert_eq!(modes, format!("600 {ANN}\n700 {ANN}"));
         assert!(socket.starts_with("/tmp/ssh-") && socket.contains("/agent."), "{socket}");

@@ -150,7 +150,7 @@ async fn a_terminal_whose_client_goes_hangs_up() {
         drop(edge);
         spawn_blocking(move || {
             while !file.exists() {
-                std::thread::yield_now()
+                std::thread::yield_now();
             }
         })
         .await
@@ -171,7 +171,7 @@ async fn a_slow_reader_holds_up_nobody_else() {
     assert!(memory(&edge) < before + 1024, "the helper keeps nothing of it");
     // What interrupts it is heard all the same.
     stream.write_all(b"\x03").unwrap();
-    let mut octets = [0; 65536];
+    let mut octets = vec![0; 65536];
     while stream.read(&mut octets).unwrap() > 0 {}
     assert_eq!(edge.exited(slow).await, Exit::Signal("INT".to_owned(), false));
 }
