@@ -36,6 +36,7 @@ use tokio::process::{Child, Command};
 use super::{
     account::Account,
     launch::become_user,
+    plain,
     serve::{Refusal, Shared},
 };
 
@@ -136,7 +137,7 @@ pub(super) fn main(arguments: &[OsString]) -> io::Result<ExitCode> {
             }
             drop(made.directory);
         }
-        Err(error) => answer(&Err((error.raw_os_error(), error.to_string())), None)?,
+        Err(error) => answer(&Err((error.raw_os_error(), plain(&error))), None)?,
     }
     Ok(ExitCode::SUCCESS)
 }

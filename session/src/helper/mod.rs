@@ -53,6 +53,12 @@ pub(crate) fn main(arguments: Vec<OsString>) -> ExitCode {
     })
 }
 
+/// An error of the system in its words, as other programs say it: without its number.
+fn plain(error: &io::Error) -> String {
+    let words = error.to_string();
+    words.split(" (os error").next().unwrap_or_default().to_owned()
+}
+
 /// Writes a line to the standard error; without a reader there is nobody left to tell.
 fn say(line: &str) {
     drop(writeln!(io::stderr(), "{line}"));

@@ -370,6 +370,9 @@ async fn an_agent_has_a_socket_as_long_as_its_session() {
         assert_eq!(edge.exited(id).await, Exit::Status(0));
         edge.run(&format!("while test -e {}; do sleep 0.02; done", directory.display()), b"").await;
     }
+    // Nor is anything left of the processes that held them.
+    let wait = "while ps --ppid $PPID -o stat=,args= | grep -E '^Z|[e]rrand'; do sleep 0.02; done";
+    assert_eq!(edge.run(wait, b"").await.2, Exit::Status(0));
     let (output, ..) = edge.run("echo $SSH_AUTH_SOCK", b"").await;
     assert_eq!(output, "\n");
 }

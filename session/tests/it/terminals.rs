@@ -1,8 +1,10 @@
 //! Processes at a terminal.
 
 use std::{
+    fs::Permissions,
     io::{Read as _, Write as _},
     net::Shutdown,
+    os::unix::fs::PermissionsExt as _,
 };
 
 use gantry_session::protocol::{Exit, Process, Run, Size, ToHelper};
@@ -91,6 +93,42 @@ async fn a_shell_at_a_terminal_is_a_login_shell_with_jobs() {
     stream.write_all(b"exit 9\n").unwrap();
     assert_eq!(edge.exited(id).await, Exit::Status(9));
     spawn_blocking(|| read_all(stream)).await.unwrap();
+}
+
+#[tokio::test]
+async fn who_logs_in_at_a_terminal_is_greeted() {
+    let home = tempfile::tempdir().unwrap();
+    let mut edge = Edge::with_ann(home.path()).await;
+    edge.run("echo of the day > /etc/motd; echo of the hour > /run/motd.dynamic", b"").await;
+    let silent = home.path().join(".hushlogin");
+    for (at_terminal, hushed, greeted) in
+        [(true, false, true), (true, true, false), (false, false, false)]
+    {
+        if hushed {
+            std::fs::write(&silent, "").unwrap();
+        } else {
+            std::fs::remove_file(&silent).unwrap_or_default();
+        }
+        std::fs::set_permissions(home.path(), Permissions::from_mode(0o755)).unwrap();
+        let user = "ann".to_owned();
+        let process = Process { user, ..process(Run::Shell) };
+        let text = if at_terminal {
+            let terminal = Some(terminal(Vec::new()));
+            let (id, mut stream) = edge.start_at(Process { terminal, ..process }).await;
+            stream.write_all(b"exit\n").unwrap();
+            let text = spawn_blocking(|| read_all(stream)).await.unwrap();
+            edge.exited(id).await;
+            text
+        } else {
+            let (id, pipes) = edge.start(process).await;
+            let text = pipes.talk(b"exit\n").await.0;
+            edge.exited(id).await;
+            text
+        };
+        let text = String::from_utf8(text).unwrap();
+        assert_eq!(text.contains("of the hour\r\nof the day\r\n"), greeted, "{text}");
+        assert_eq!(text.contains("of the"), greeted, "{text}");
+    }
 }
 
 /// Waits until a program runs in the foreground of some terminal.
