@@ -65,9 +65,15 @@ impl Edge {
 
     /// A helper that has what the lines of a shell have left it; mounts are its own.
     pub(crate) async fn by_script(lines: &str) -> Self {
+        Self::apart(&["--mount"], lines).await
+    }
+
+    /// The same in these namespaces.
+    pub(crate) async fn apart(namespaces: &[&str], lines: &str) -> Self {
         let (mine, its) = pair();
         let mut command = Command::new("unshare");
-        command.args(["--mount", "sh", "-c", &format!("{lines}\nexec {PROGRAM} serve -")]);
+        command.args(namespaces);
+        command.args(["sh", "-c", &format!("{lines}\nexec {PROGRAM} serve -")]);
         Self::by(command, mine, its, |_command| {}).await
     }
 

@@ -188,6 +188,28 @@ async fn what_cannot_be_reached_is_refused() {
     assert_eq!(read_all(mine), b"");
 }
 
+/// By the name servers and the domains that the container's own settings name.
+#[tokio::test]
+async fn names_are_looked_up_inside() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = directory.path().join("resolv.conf");
+    fs::write(&settings, "nameserver 127.0.0.1\nsearch example.test\n").unwrap();
+    let lines = format!("ip link set lo up; mount --bind {} /etc/resolv.conf", settings.display());
+    let mut edge = Edge::apart(&["--mount", "--net"], &lines).await;
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/foreign/names.py");
+    let line = format!("exec python3 -B {} db.example.test 127.0.0.9 4000", script.display());
+    let (_, mut pipes) = edge.start(command(&line)).await;
+    let mut ready = [0; 6];
+    pipes.output.read_exact(&mut ready).unwrap();
+    for name in ["db.example.test", "db", "DB.example.test."] {
+        let mine = edge.connect(tcp(name, 4000), "root").await.unwrap();
+        assert_eq!(read_all(mine), b"found", "{name}");
+    }
+    let (reason, message) = edge.connect(tcp("other", 4000), "root").await.unwrap_err();
+    assert_eq!(reason, Reason::Failed);
+    assert!(message.starts_with("other: unknown host ("), "{message}");
+}
+
 /// A home of `ann`, below a directory that she may enter.
 fn home() -> (tempfile::TempDir, PathBuf) {
     let directory = tempfile::tempdir().unwrap();
