@@ -31,7 +31,7 @@ use tokio::{
 use super::{
     connect, exit,
     listen::{self, Arrival},
-    process,
+    plain, process,
     relay::{self, Scratch, Stream},
     say, signals, terminal,
 };
@@ -155,7 +155,7 @@ impl Refusal {
 
     pub(super) fn io(what: &str, error: &io::Error) -> Self {
         let reason = Errno::from_io_error(error).map_or(Reason::Failed, Self::reason);
-        Self { reason, message: format!("{what}: {error}") }
+        Self { reason, message: format!("{what}: {}", plain(error)) }
     }
 }
 
@@ -323,7 +323,8 @@ async fn serve(shared: &Rc<Shared>, mut arrived: mpsc::Receiver<Arrival>, idle: 
                     break;
                 }
             },
-            Some(arrival) = arrived.recv() => {
+            // Where there is no room, it is closed.
+            Some(arrival) = arrived.recv() => if shared.open.borrow().len() < OPEN_MAX {
                 let id = shared.next.replace(shared.next.get() + 2);
                 begin(shared, &mut tasks, id, async move |shared: &Rc<Shared>| {
                     listen::offer(shared, id, arrival).await
