@@ -1,5 +1,10 @@
 //! The front with OpenSSH's client and a real helper, which runs on this machine instead of in a container.
 
+#![cfg_attr(
+    test,
+    expect(clippy::disallowed_methods, reason = "what a test spawns ends with its runtime")
+)]
+
 #[cfg(test)]
 mod bed;
 #[cfg(test)]
