@@ -3,10 +3,13 @@
 use std::{
     io::Read as _,
     os::{fd::AsFd as _, unix::fs::PermissionsExt as _},
+    path::Path,
     time::Duration,
 };
 
 use gantry_session::protocol::{Exit, FromHelper, Process, Reason, Run, ToHelper};
+use rustix::io::Errno;
+use rustix::process::{WaitOptions, getpid, set_child_subreaper, waitpid};
 use tokio::task::spawn_blocking;
 
 use crate::edge::{ANN, Edge, command, pipe, process, read_all};
@@ -216,14 +219,26 @@ async fn the_end_of_a_channel_hangs_its_processes_up() {
     edge.run("true", b"").await;
 }
 
+/// And leaves no child to the container's first process, which may look after none.
 #[tokio::test]
 async fn the_end_of_the_connection_hangs_all_up_and_ends_the_helper() {
+    set_child_subreaper(Some(getpid())).unwrap();
     let mut edge = Edge::new().await;
-    let (_, pipes) = edge.start(command("sleep 1000 & sleep 1000")).await;
+    let agent = Process { agent: true, ..command("echo $SSH_AUTH_SOCK; exec sleep 1000") };
+    let (_, mut pipes) = edge.start(agent).await;
+    let mut socket = String::new();
+    while !socket.ends_with('\n') {
+        let mut octet = [0];
+        pipes.output.read_exact(&mut octet).unwrap();
+        socket.push(char::from(octet[0]));
+    }
     let Edge { wire, mut helper, .. } = edge;
     drop(wire);
     assert_eq!(pipes.talk(b"").await.0, b"");
     assert!(helper.wait().await.unwrap().success());
+    assert!(!Path::new(socket.trim()).exists());
+    let left = waitpid(None, WaitOptions::empty());
+    assert!(matches!(left, Err(Errno::CHILD)), "{left:?}");
 }
 
 #[tokio::test]
