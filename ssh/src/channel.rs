@@ -4,6 +4,7 @@ use std::{
     io,
     os::fd::OwnedFd,
     sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 
 use bytes::BytesMut;
@@ -32,6 +33,8 @@ use crate::{
 const PACKET: usize = 32 << 10;
 /// The marker of error output, RFC 4254 §5.2.
 const STDERR: u32 = 1;
+/// How long what came on a channel that the client has closed may take to arrive inside.
+const ARRIVAL: Duration = Duration::from_secs(30);
 /// The exit status of a session whose container could not be entered.
 const SHUT: u32 = 254;
 
@@ -139,23 +142,32 @@ async fn carry_out(conn: &Conn, write: &Write, mut source: Source, extended: Opt
 /// Carries octets both ways between a channel and a connection inside, half-closed ends included.
 pub(crate) async fn relay(conn: Arc<Conn>, lane: Lane, write: Write, stream: UnixStream) {
     let (read, sink) = stream.into_split();
-    let both = async {
-        let inwards = carry_in(&lane.inlet, Sink::Stream(sink));
-        let outwards = async {
-            carry_out(&conn, &write, Source::Stream(read), None).await && write.eof().await.is_ok()
-        };
-        tokio::join!(inwards, outwards).1
+    // A client that closes the channel may have sent much just before: it arrives.
+    let overdue = async {
+        lane.closed.cancelled().await;
+        tokio::time::sleep(ARRIVAL).await;
     };
-    if lane.closed.run_until_cancelled(both).await.is_some() {
-        finish(&write).await;
+    let inwards = async {
+        tokio::select! {
+            () = carry_in(&lane.inlet, Sink::Stream(sink)) => {}
+            () = overdue => {}
+        }
+    };
+    let outwards = lane.closed.run_until_cancelled(async {
+        carry_out(&conn, &write, Source::Stream(read), None).await && write.eof().await.is_ok()
+    });
+    if tokio::join!(inwards, outwards).1.is_some() {
+        finish(&conn, &write).await;
     }
     lane.inlet.close();
 }
 
-async fn finish(write: &Write) {
+/// Closes a channel. The library tells nothing of the client's own close that follows.
+async fn finish(conn: &Conn, write: &Write) {
     if write.close().await.is_err() {
         tracing::trace!("the client has gone first");
     }
+    conn.closed(write.id());
 }
 
 /// The streams of a process: ours, and those that go to the helper.
@@ -299,7 +311,7 @@ impl Session {
             None => self.write.exit_status(255).await.is_ok(),
         };
         if told && self.write.eof().await.is_ok() {
-            finish(&self.write).await;
+            finish(&self.conn, &self.write).await;
         }
     }
 
@@ -311,7 +323,7 @@ impl Session {
             && self.write.exit_status(SHUT).await.is_ok()
             && self.write.eof().await.is_ok()
         {
-            finish(&self.write).await;
+            finish(&self.conn, &self.write).await;
         }
     }
 }
@@ -327,7 +339,7 @@ pub(crate) async fn carry_accepted(
     let (_, write) = channel.split();
     let Ok((ours, theirs)) = stream_pair() else {
         link.leave(accepted);
-        return finish(&write).await;
+        return finish(&conn, &write).await;
     };
     let _ticket = link.take(accepted, theirs);
     relay(conn, lane, write, ours).await;

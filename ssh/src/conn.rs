@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     net::SocketAddr,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -68,6 +68,8 @@ pub(crate) struct Conn {
 struct State {
     flow: Flow,
     inlets: HashMap<ChannelId, Lane>,
+    /// Those of closed channels from which not all has gone on.
+    leftovers: Vec<Weak<Inlet>>,
 }
 
 /// A channel's way in.
@@ -95,7 +97,11 @@ impl Conn {
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             opened: AtomicU64::new(0),
-            state: Mutex::new(State { flow: Flow::new(), inlets: HashMap::new() }),
+            state: Mutex::new(State {
+                flow: Flow::new(),
+                inlets: HashMap::new(),
+                leftovers: Vec::new(),
+            }),
             why: OnceLock::new(),
         })
     }
@@ -112,7 +118,7 @@ impl Conn {
     /// The way into a channel, which begins now if nobody has asked for it yet.
     pub(crate) fn lane(&self, channel: ChannelId) -> Lane {
         let mut state = self.state();
-        let State { flow, inlets } = &mut *state;
+        let State { flow, inlets, .. } = &mut *state;
         let begin = || {
             let inlet = Inlet::new();
             flow.open(channel.into(), inlet.held(), Instant::now());
@@ -122,9 +128,16 @@ impl Conn {
         inlets.entry(channel).or_insert_with(begin).clone()
     }
 
-    /// How many channels there are.
+    /// Whether a channel is open.
+    pub(crate) fn has_lane(&self, channel: ChannelId) -> bool {
+        self.state().inlets.contains_key(&channel)
+    }
+
+    /// How many channels there are, with those that are closed and still hold something.
     pub(crate) fn lanes(&self) -> usize {
-        self.state().inlets.len()
+        let mut state = self.state();
+        state.leftovers.retain(|inlet| inlet.strong_count() > 0);
+        state.inlets.len() + state.leftovers.len()
     }
 
     /// Data have come on a channel.
@@ -143,6 +156,15 @@ impl Conn {
         Ok(())
     }
 
+    /// Data have come on a channel that nobody wants.
+    pub(crate) fn wasted(&self, channel: ChannelId, len: usize) -> Result<(), Overrun> {
+        let pause = self.state().flow.received(channel.into(), len, Instant::now())?;
+        if !pause.is_zero() {
+            self.pause.rest(pause);
+        }
+        Ok(())
+    }
+
     /// The library has renewed a channel's window; returns the next target.
     pub(crate) fn renewed(&self, channel: ChannelId) -> u32 {
         self.state().flow.renewed(channel.into(), Instant::now())
@@ -157,13 +179,16 @@ impl Conn {
         }
     }
 
-    /// The client has closed a channel.
+    /// A channel is closed, by whichever side.
     pub(crate) fn closed(&self, channel: ChannelId) {
         let mut state = self.state();
         state.flow.close(channel.into());
         if let Some(lane) = state.inlets.remove(&channel) {
             lane.inlet.end();
             lane.closed.cancel();
+            if lane.inlet.held().load(Ordering::Relaxed) > 0 {
+                state.leftovers.push(Arc::downgrade(&lane.inlet));
+            }
         }
     }
 

@@ -27,18 +27,17 @@ use crate::{
     conn::{Admitted, Conn},
     doors::{Doors, Ways},
     flow::WINDOW,
-    gate::Gate,
+    gate::{Gate, Waiting},
     link::Links,
     session::Callbacks,
     stream::Cuttable,
 };
 
-/// How long a connection may take to log in.
-const GRACE: Duration = Duration::from_secs(20);
 /// Every refusal of a key comes so long after it was offered, whatever the reason.
 const REJECTION: Duration = Duration::from_millis(10);
-/// Keys that may be offered: agents offer all they have.
-const OFFERS_MAX: usize = 30;
+/// Keys that may be refused: agents offer all they have. The one more is `none`, by which clients ask which
+/// methods there are.
+const REFUSALS_MAX: usize = 30 + 1;
 /// Connections to one container.
 const OF_ONE_MAX: usize = 100;
 /// How long a peer that does not answer keeps its connection.
@@ -47,6 +46,24 @@ const UNANSWERED: Duration = Duration::from_mins(1);
 const FAREWELL: Duration = Duration::from_secs(1);
 /// How long to wait after a failed accept, such as for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What is allowed to whoever has not logged in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// How long a connection may take to log in.
+    pub grace: Duration,
+    /// Connections of one address at the same time; a network of 64 bits of IPv6 counts as one.
+    pub strangers_of_one: usize,
+    /// Connections of all addresses at the same time.
+    pub strangers: usize,
+}
+
+impl Default for Limits {
+    /// 20 seconds, 10 connections of one address, 1000 of all.
+    fn default() -> Self {
+        Self { grace: Duration::from_secs(20), strangers_of_one: 10, strangers: 1000 }
+    }
+}
 
 /// What all connections share.
 pub(crate) struct Shared {
@@ -191,6 +208,7 @@ pub struct Front {
     shared: Arc<Shared>,
     config: Arc<Config>,
     gate: Arc<Gate>,
+    grace: Duration,
     host_key: String,
 }
 
@@ -218,8 +236,17 @@ impl Front {
             host_key: key.public_key().to_openssh().unwrap_or_default(),
             shared: Arc::new(shared),
             config: Arc::new(config(key)),
-            gate: Arc::default(),
+            gate: Arc::new(Gate::new(Limits::default())),
+            grace: Limits::default().grace,
         }
+    }
+
+    /// With other limits than the default ones.
+    #[must_use]
+    pub fn limited(mut self, limits: Limits) -> Self {
+        self.gate = Arc::new(Gate::new(limits));
+        self.grace = limits.grace;
+        self
     }
 
     /// Its host key, as in a file `known_hosts` after the name.
@@ -265,10 +292,11 @@ impl Front {
                 continue;
             };
             let (shared, config) = (Arc::clone(&self.shared), Arc::clone(&self.config));
+            let stranger = Stranger { peer, waiting, grace: self.grace };
             let tasks = shared.tasks.clone();
             tasks.spawn(async move {
                 shared.metrics.connections.fetch_add(1, Ordering::Relaxed);
-                serve(&shared, config, stream, peer, waiting).await;
+                serve(&shared, config, stream, stranger).await;
                 shared.metrics.connections.fetch_sub(1, Ordering::Relaxed);
             });
         }
@@ -290,21 +318,23 @@ async fn sweep(shared: Arc<Shared>) {
     }
 }
 
-async fn serve(
-    shared: &Arc<Shared>,
-    config: Arc<Config>,
-    stream: TcpStream,
+/// Whoever has just come.
+struct Stranger {
     peer: SocketAddr,
-    waiting: crate::gate::Waiting,
-) {
+    waiting: Waiting,
+    grace: Duration,
+}
+
+async fn serve(shared: &Arc<Shared>, config: Arc<Config>, stream: TcpStream, stranger: Stranger) {
+    let Stranger { peer, waiting, grace } = stranger;
     let Ok(local) = prepare(&stream) else { return };
     let conn = Conn::new(Arc::clone(shared), peer, local);
-    let grace = {
+    let deadline = {
         let conn = Arc::clone(&conn);
         shared.tasks.spawn(async move {
             let _waiting = waiting;
             let login = conn.is_in.cancelled();
-            if tokio::time::timeout(GRACE, login).await.is_err() {
+            if tokio::time::timeout(grace, login).await.is_err() {
                 conn.cut.cancel();
             }
         })
@@ -314,7 +344,7 @@ async fn serve(
         Ok(session) => session.await,
         Err(error) => Err(error),
     };
-    grace.abort();
+    deadline.abort();
     conn.cut.cancel();
     shared.sessions.remove(&conn);
     conn.log(ended.err().map(|error| error.to_string()).as_deref());
@@ -362,7 +392,7 @@ fn config(key: PrivateKey) -> Config {
             compression: Cow::Borrowed(&[compression::NONE]),
             ..Preferred::DEFAULT
         },
-        max_auth_attempts: OFFERS_MAX,
+        max_auth_attempts: REFUSALS_MAX,
         inactivity_timeout: None,
         keepalive_interval: Some(UNANSWERED),
         keepalive_max: 3,

@@ -150,12 +150,13 @@ impl Callbacks {
         let conn = Arc::clone(&self.conn);
         let user = self.user();
         let has_room = self.has_room();
+        let id = channel.id();
+        // Counted from here on, however many are opened at once.
+        let lane = has_room.then(|| conn.lane(id));
         self.conn.spawn(async move {
-            if !has_room {
+            let Some(lane) = lane else {
                 return reply.reject(ChannelOpenFailure::ResourceShortage).await;
-            }
-            let lane = conn.lane(channel.id());
-            let id = channel.id();
+            };
             let connected = begin_connection(&conn, target, user).await;
             match connected {
                 Ok((_ticket, stream)) => {
@@ -327,6 +328,8 @@ impl Handler for Callbacks {
             reply.reject(ChannelOpenFailure::ResourceShortage).await;
             return Ok(());
         }
+        // Those of channels that were closed from here.
+        self.channels.retain(|id, _| self.conn.has_lane(*id));
         let id = channel.id();
         self.conn.lane(id);
         let (_, write) = channel.split();
@@ -393,6 +396,16 @@ impl Handler for Callbacks {
         _session: &mut Session,
     ) -> Result<(), SessionError> {
         self.conn.received(channel, data).map_err(|_overrun| SessionError::Overrun)
+    }
+
+    async fn extended_data(
+        &mut self,
+        channel: ChannelId,
+        _code: u32,
+        data: &[u8],
+        _session: &mut Session,
+    ) -> Result<(), SessionError> {
+        self.conn.wasted(channel, data.len()).map_err(|_overrun| SessionError::Overrun)
     }
 
     async fn channel_eof(

@@ -6,8 +6,20 @@
 )]
 
 #[cfg(test)]
+mod auth;
+#[cfg(test)]
 mod bed;
 #[cfg(test)]
+mod cuts;
+#[cfg(test)]
+mod foreign;
+#[cfg(test)]
+mod forwards;
+#[cfg(test)]
 mod hangs;
+#[cfg(test)]
+mod hardening;
+#[cfg(test)]
+mod master;
 #[cfg(test)]
 mod sessions;
