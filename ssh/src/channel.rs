@@ -4,6 +4,7 @@ use std::{
     io,
     os::fd::OwnedFd,
     sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 
 use bytes::BytesMut;
@@ -32,6 +33,8 @@ use crate::{
 const PACKET: usize = 32 << 10;
 /// The marker of error output, RFC 4254 §5.2.
 const STDERR: u32 = 1;
+/// How long what came on a channel that the client has closed may take to arrive inside.
+const ARRIVAL: Duration = Duration::from_secs(30);
 /// The exit status of a session whose container could not be entered.
 const SHUT: u32 = 254;
 
@@ -71,7 +74,7 @@ impl Source {
             };
             match read {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    *buffer = BytesMut::new()
+                    *buffer = BytesMut::new();
                 }
                 read => return read,
             }
@@ -139,20 +142,27 @@ async fn carry_out(conn: &Conn, write: &Write, mut source: Source, extended: Opt
 /// Carries octets both ways between a channel and a connection inside, half-closed ends included.
 pub(crate) async fn relay(conn: Arc<Conn>, lane: Lane, write: Write, stream: UnixStream) {
     let (read, sink) = stream.into_split();
-    let both = async {
-        let inwards = carry_in(&lane.inlet, Sink::Stream(sink));
-        let outwards = async {
-            carry_out(&conn, &write, Source::Stream(read), None).await && write.eof().await.is_ok()
-        };
-        tokio::join!(inwards, outwards).1
+    // A client that closes the channel may have sent much just before: it arrives.
+    let overdue = async {
+        lane.closed.cancelled().await;
+        tokio::time::sleep(ARRIVAL).await;
     };
-    if lane.closed.run_until_cancelled(both).await.is_some() {
+    let inwards = async {
+        tokio::select! {
+            () = carry_in(&lane.inlet, Sink::Stream(sink)) => {}
+            () = overdue => {}
+        }
+    };
+    let outwards = lane.closed.run_until_cancelled(async {
+        carry_out(&conn, &write, Source::Stream(read), None).await && write.eof().await.is_ok()
+    });
+    if tokio::join!(inwards, outwards).1.is_some() {
         finish(&conn, &write).await;
     }
     lane.inlet.close();
 }
 
-/// Closes a channel. The client's answer to that is told to nobody, so it is forgotten here.
+/// Closes a channel. The library tells nothing of the client's own close that follows.
 async fn finish(conn: &Conn, write: &Write) {
     if write.close().await.is_err() {
         tracing::trace!("the client has gone first");
@@ -230,9 +240,8 @@ impl Session {
         let feeding = self.lane.closed.child_token();
         let _stop = feeding.clone().drop_guard();
         let sink = streams.sink;
-        tokio::spawn(
-            feeding.run_until_cancelled_owned(async move { carry_in(&inlet, sink).await }),
-        );
+        let feed = feeding.run_until_cancelled_owned(async move { carry_in(&inlet, sink).await });
+        self.conn.spawn(feed);
         let (conn, write) = (Arc::clone(&self.conn), Arc::clone(&self.write));
         let output = async move {
             let out = carry_out(&conn, &write, streams.out, None);
@@ -275,8 +284,9 @@ impl Session {
     fn forward_agent(&self, ticket: &Ticket, accepted: u64) {
         let (conn, handle) = (Arc::clone(&self.conn), self.handle.clone());
         let link = Arc::clone(ticket.link());
-        let cut = self.lane.closed.clone();
-        tokio::spawn(cut.run_until_cancelled_owned(async move {
+        let closed = self.lane.closed.clone();
+        let spawner = Arc::clone(&self.conn);
+        spawner.spawn(closed.run_until_cancelled_owned(async move {
             match handle.channel_open_agent().await {
                 Ok(channel) => carry_accepted(conn, &link, accepted, channel).await,
                 Err(_) => link.leave(accepted),
@@ -359,7 +369,18 @@ fn signal(name: String) -> Sig {
 pub(crate) fn signal_name(signal: &Sig) -> String {
     match signal {
         Sig::Custom(name) => name.clone(),
-        known => format!("{known:?}"),
+        Sig::ABRT
+        | Sig::ALRM
+        | Sig::FPE
+        | Sig::HUP
+        | Sig::ILL
+        | Sig::INT
+        | Sig::KILL
+        | Sig::PIPE
+        | Sig::QUIT
+        | Sig::SEGV
+        | Sig::TERM
+        | Sig::USR1 => format!("{signal:?}"),
     }
 }
 

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     net::SocketAddr,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -68,6 +68,8 @@ pub(crate) struct Conn {
 struct State {
     flow: Flow,
     inlets: HashMap<ChannelId, Lane>,
+    /// Those of closed channels from which not all has gone on.
+    leftovers: Vec<Weak<Inlet>>,
 }
 
 /// A channel's way in.
@@ -84,7 +86,7 @@ impl Conn {
         Arc::new(Self {
             number: NEXT.fetch_add(1, Ordering::Relaxed),
             is_in: CancellationToken::new(),
-            cut: shared.shutdown.child_token(),
+            cut: shared.cut.child_token(),
             shared,
             peer,
             local,
@@ -95,9 +97,18 @@ impl Conn {
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             opened: AtomicU64::new(0),
-            state: Mutex::new(State { flow: Flow::new(), inlets: HashMap::new() }),
+            state: Mutex::new(State {
+                flow: Flow::new(),
+                inlets: HashMap::new(),
+                leftovers: Vec::new(),
+            }),
             why: OnceLock::new(),
         })
+    }
+
+    /// Runs something of this connection, until it is cut.
+    pub(crate) fn spawn<T: Send + 'static>(&self, task: impl Future<Output = T> + Send + 'static) {
+        self.shared.tasks.spawn(self.cut.clone().run_until_cancelled_owned(task));
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -107,7 +118,7 @@ impl Conn {
     /// The way into a channel, which begins now if nobody has asked for it yet.
     pub(crate) fn lane(&self, channel: ChannelId) -> Lane {
         let mut state = self.state();
-        let State { flow, inlets } = &mut *state;
+        let State { flow, inlets, .. } = &mut *state;
         let begin = || {
             let inlet = Inlet::new();
             flow.open(channel.into(), inlet.held(), Instant::now());
@@ -117,14 +128,16 @@ impl Conn {
         inlets.entry(channel).or_insert_with(begin).clone()
     }
 
-    /// How many channels there are.
-    pub(crate) fn lanes(&self) -> usize {
-        self.state().inlets.len()
-    }
-
-    /// Whether a channel has not been closed.
+    /// Whether a channel is open.
     pub(crate) fn has_lane(&self, channel: ChannelId) -> bool {
         self.state().inlets.contains_key(&channel)
+    }
+
+    /// How many channels there are, with those that are closed and still hold something.
+    pub(crate) fn lanes(&self) -> usize {
+        let mut state = self.state();
+        state.leftovers.retain(|inlet| inlet.strong_count() > 0);
+        state.inlets.len() + state.leftovers.len()
     }
 
     /// Data have come on a channel.
@@ -143,6 +156,15 @@ impl Conn {
         Ok(())
     }
 
+    /// Data have come on a channel that nobody wants.
+    pub(crate) fn wasted(&self, channel: ChannelId, len: usize) -> Result<(), Overrun> {
+        let pause = self.state().flow.received(channel.into(), len, Instant::now())?;
+        if !pause.is_zero() {
+            self.pause.rest(pause);
+        }
+        Ok(())
+    }
+
     /// The library has renewed a channel's window; returns the next target.
     pub(crate) fn renewed(&self, channel: ChannelId) -> u32 {
         self.state().flow.renewed(channel.into(), Instant::now())
@@ -157,13 +179,16 @@ impl Conn {
         }
     }
 
-    /// A channel has been closed, by whom ever.
+    /// A channel is closed, by whichever side.
     pub(crate) fn closed(&self, channel: ChannelId) {
         let mut state = self.state();
         state.flow.close(channel.into());
         if let Some(lane) = state.inlets.remove(&channel) {
             lane.inlet.end();
             lane.closed.cancel();
+            if lane.inlet.held().load(Ordering::Relaxed) > 0 {
+                state.leftovers.push(Arc::downgrade(&lane.inlet));
+            }
         }
     }
 
@@ -186,7 +211,11 @@ impl Conn {
         if *self.entered.get_or_init(|| door.generation) != door.generation {
             return Err(gone());
         }
-        self.shared.links.get(door.container, &*self.shared.ways).await.map_err(|no| told(&no))
+        self.shared
+            .links
+            .get(door.container, &*self.shared.ways, &self.shared.tasks)
+            .await
+            .map_err(|no| told(&no))
     }
 
     fn door(&self, admitted: &Admitted) -> Result<Door, String> {
@@ -228,7 +257,7 @@ impl Conn {
             return false;
         }
         let conn = Arc::clone(self);
-        tokio::spawn(async move {
+        self.spawn(async move {
             if let Some(handle) = handle {
                 let farewell =
                     handle.disconnect(Disconnect::ByApplication, why.to_owned(), String::new());
@@ -248,7 +277,7 @@ impl Conn {
     }
 
     /// Its line in the audit log, at its end.
-    pub(crate) fn log(&self, error: Option<String>) {
+    pub(crate) fn log(&self, error: Option<&str>) {
         let seconds = self.began.elapsed().as_secs_f64();
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let why = self.why.get().copied();

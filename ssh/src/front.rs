@@ -20,30 +20,50 @@ use russh::{
     server::{Config, Handle, run_stream},
 };
 use tokio::net::{TcpListener, TcpStream};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::Notify;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     conn::{Admitted, Conn},
     doors::{Doors, Ways},
     flow::WINDOW,
-    gate::Gate,
+    gate::{Gate, Waiting},
     link::Links,
     session::Callbacks,
     stream::Cuttable,
 };
 
-/// How long a connection may take to log in.
-const GRACE: Duration = Duration::from_secs(20);
 /// Every refusal of a key comes so long after it was offered, whatever the reason.
 const REJECTION: Duration = Duration::from_millis(10);
-/// Keys that may be offered: agents offer all they have.
-const OFFERS_MAX: usize = 30;
+/// Keys that may be refused: agents offer all they have. The one more is `none`, by which clients ask which
+/// methods there are.
+const REFUSALS_MAX: usize = 30 + 1;
 /// Connections to one container.
 const OF_ONE_MAX: usize = 100;
 /// How long a peer that does not answer keeps its connection.
-const UNANSWERED: Duration = Duration::from_secs(60);
+const UNANSWERED: Duration = Duration::from_mins(1);
+/// How long sessions have to end when Gantry does.
+const FAREWELL: Duration = Duration::from_secs(1);
 /// How long to wait after a failed accept, such as for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What is allowed to whoever has not logged in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// How long a connection may take to log in.
+    pub grace: Duration,
+    /// Connections of one address at the same time; a network of 64 bits of IPv6 counts as one.
+    pub strangers_of_one: usize,
+    /// Connections of all addresses at the same time.
+    pub strangers: usize,
+}
+
+impl Default for Limits {
+    /// 20 seconds, 10 connections of one address, 1000 of all.
+    fn default() -> Self {
+        Self { grace: Duration::from_secs(20), strangers_of_one: 10, strangers: 1000 }
+    }
+}
 
 /// What all connections share.
 pub(crate) struct Shared {
@@ -52,7 +72,11 @@ pub(crate) struct Shared {
     pub(crate) links: Links,
     pub(crate) sessions: Sessions,
     pub(crate) metrics: Metrics,
-    pub(crate) shutdown: CancellationToken,
+    /// Everything that runs for connections.
+    pub(crate) tasks: TaskTracker,
+    /// Ends all connections at once.
+    pub(crate) cut: CancellationToken,
+    shutdown: CancellationToken,
 }
 
 /// What is counted.
@@ -102,7 +126,11 @@ impl Metrics {
 
 /// The sessions of containers.
 #[derive(Default)]
-pub(crate) struct Sessions(Mutex<HashMap<u64, Entry>>);
+pub(crate) struct Sessions {
+    all: Mutex<HashMap<u64, Entry>>,
+    /// Told whenever the last one has gone.
+    none: Notify,
+}
 
 struct Entry {
     conn: Arc<Conn>,
@@ -112,7 +140,7 @@ struct Entry {
 
 impl Sessions {
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Entry>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes a session, if its container may have another one.
@@ -135,17 +163,38 @@ impl Sessions {
     }
 
     fn remove(&self, conn: &Conn) {
-        self.lock().remove(&conn.number);
+        let mut all = self.lock();
+        all.remove(&conn.number);
+        if all.is_empty() {
+            self.none.notify_waiters();
+        }
+    }
+
+    fn list(&self) -> Vec<(Arc<Conn>, Option<Handle>)> {
+        let all = self.lock();
+        all.values().map(|entry| (Arc::clone(&entry.conn), entry.handle.clone())).collect()
+    }
+
+    fn end_all(&self) {
+        for (conn, handle) in self.list() {
+            conn.end("the server is stopping", handle);
+        }
+    }
+
+    async fn all_gone(&self) {
+        loop {
+            let gone = self.none.notified();
+            if self.lock().is_empty() {
+                return;
+            }
+            gone.await;
+        }
     }
 
     /// Ends the sessions that are not welcome any more; returns how many.
     fn sweep(&self) -> u64 {
-        let all: Vec<(Arc<Conn>, Option<Handle>)> = {
-            let all = self.lock();
-            all.values().map(|entry| (Arc::clone(&entry.conn), entry.handle.clone())).collect()
-        };
         let mut ended = 0;
-        for (conn, handle) in all {
+        for (conn, handle) in self.list() {
             if !conn.is_welcome() && conn.end("the container or its key has changed", handle) {
                 ended += 1;
             }
@@ -163,6 +212,7 @@ pub struct Front {
     shared: Arc<Shared>,
     config: Arc<Config>,
     gate: Arc<Gate>,
+    grace: Duration,
     host_key: String,
 }
 
@@ -181,6 +231,8 @@ impl Front {
             links: Links::default(),
             sessions: Sessions::default(),
             metrics: Metrics::default(),
+            tasks: TaskTracker::new(),
+            cut: CancellationToken::new(),
             shutdown: shutdown.child_token(),
         };
         let key = PrivateKey::from(Ed25519Keypair::from_seed(seed));
@@ -188,8 +240,17 @@ impl Front {
             host_key: key.public_key().to_openssh().unwrap_or_default(),
             shared: Arc::new(shared),
             config: Arc::new(config(key)),
-            gate: Arc::default(),
+            gate: Arc::new(Gate::new(Limits::default())),
+            grace: Limits::default().grace,
         }
+    }
+
+    /// With other limits than the default ones.
+    #[must_use]
+    pub fn limited(mut self, limits: Limits) -> Self {
+        self.gate = Arc::new(Gate::new(limits));
+        self.grace = limits.grace;
+        self
     }
 
     /// Its host key, as in a file `known_hosts` after the name.
@@ -202,16 +263,24 @@ impl Front {
         self.shared.metrics.render(out);
     }
 
-    /// Takes connections until the shutdown; sessions end with it.
+    /// Takes connections until the shutdown, and then ends all sessions; each is told.
     pub async fn run(&self, listener: TcpListener) {
-        let sweeper = tokio::spawn(sweep(Arc::clone(&self.shared)));
-        let shutdown = self.shared.shutdown.clone();
-        shutdown.run_until_cancelled(self.accept(&listener)).await;
-        sweeper.abort();
+        let shared = &self.shared;
+        shared.tasks.spawn(sweep(Arc::clone(shared)));
+        shared.shutdown.run_until_cancelled(self.accept(&listener)).await;
+        drop(listener);
+        shared.sessions.end_all();
+        shared.tasks.close();
+        if tokio::time::timeout(FAREWELL, shared.sessions.all_gone()).await.is_err() {
+            tracing::debug!("some SSH clients have not said goodbye");
+        }
+        shared.cut.cancel();
+        shared.links.end();
+        shared.tasks.wait().await;
     }
 
     async fn accept(&self, listener: &TcpListener) {
-        loop {
+        while !self.shared.shutdown.is_cancelled() {
             let (stream, peer) = match listener.accept().await {
                 Ok(accepted) => accepted,
                 Err(error) => {
@@ -227,9 +296,11 @@ impl Front {
                 continue;
             };
             let (shared, config) = (Arc::clone(&self.shared), Arc::clone(&self.config));
-            tokio::spawn(async move {
+            let stranger = Stranger { peer, waiting, grace: self.grace };
+            let tasks = shared.tasks.clone();
+            tasks.spawn(async move {
                 shared.metrics.connections.fetch_add(1, Ordering::Relaxed);
-                serve(&shared, config, stream, peer, waiting).await;
+                serve(&shared, config, stream, stranger).await;
                 shared.metrics.connections.fetch_sub(1, Ordering::Relaxed);
             });
         }
@@ -244,27 +315,30 @@ fn is_of_the_peer(error: &io::Error) -> bool {
 /// Ends sessions as soon as their container, its key or its rules have changed.
 async fn sweep(shared: Arc<Shared>) {
     let mut changes = shared.doors.changes();
-    while changes.changed().await.is_ok() {
+    let shutdown = shared.shutdown.clone();
+    while let Some(Ok(())) = shutdown.run_until_cancelled(changes.changed()).await {
         let ended = shared.sessions.sweep();
         shared.metrics.cut.fetch_add(ended, Ordering::Relaxed);
     }
 }
 
-async fn serve(
-    shared: &Arc<Shared>,
-    config: Arc<Config>,
-    stream: TcpStream,
+/// Whoever has just come.
+struct Stranger {
     peer: SocketAddr,
-    waiting: crate::gate::Waiting,
-) {
+    waiting: Waiting,
+    grace: Duration,
+}
+
+async fn serve(shared: &Arc<Shared>, config: Arc<Config>, stream: TcpStream, stranger: Stranger) {
+    let Stranger { peer, waiting, grace } = stranger;
     let Ok(local) = prepare(&stream) else { return };
     let conn = Conn::new(Arc::clone(shared), peer, local);
-    let grace = {
+    let deadline = {
         let conn = Arc::clone(&conn);
-        tokio::spawn(async move {
+        shared.tasks.spawn(async move {
             let _waiting = waiting;
             let login = conn.is_in.cancelled();
-            if tokio::time::timeout(GRACE, login).await.is_err() {
+            if tokio::time::timeout(grace, login).await.is_err() {
                 conn.cut.cancel();
             }
         })
@@ -274,10 +348,10 @@ async fn serve(
         Ok(session) => session.await,
         Err(error) => Err(error),
     };
-    grace.abort();
+    deadline.abort();
     conn.cut.cancel();
     shared.sessions.remove(&conn);
-    conn.log(ended.err().map(|error| error.to_string()));
+    conn.log(ended.err().map(|error| error.to_string()).as_deref());
     let counter = match conn.admitted.get() {
         Some(_) => &shared.metrics.logins,
         None => &shared.metrics.failures,
@@ -322,7 +396,7 @@ fn config(key: PrivateKey) -> Config {
             compression: Cow::Borrowed(&[compression::NONE]),
             ..Preferred::DEFAULT
         },
-        max_auth_attempts: OFFERS_MAX,
+        max_auth_attempts: REFUSALS_MAX,
         inactivity_timeout: None,
         keepalive_interval: Some(UNANSWERED),
         keepalive_max: 3,

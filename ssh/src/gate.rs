@@ -7,10 +7,8 @@ use std::{
     time::Instant,
 };
 
-/// Connections of one address that have not logged in.
-const OF_ONE_MAX: usize = 10;
-/// Of all addresses.
-const OF_ALL_MAX: usize = 1000;
+use crate::front::Limits;
+
 /// New connections of one address: so many at once,
 const BURST: f64 = 60.0;
 /// and so many a second in the long run.
@@ -19,8 +17,11 @@ const RATE: f64 = 20.0;
 const REMEMBERED_MAX: usize = 65_536;
 
 /// The gate.
-#[derive(Debug, Default)]
-pub(crate) struct Gate(Mutex<Inner>);
+#[derive(Debug)]
+pub(crate) struct Gate {
+    limits: Limits,
+    inner: Mutex<Inner>,
+}
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -44,7 +45,7 @@ pub(crate) struct Waiting {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        let mut inner = self.gate.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = self.gate.inner.lock().unwrap_or_else(PoisonError::into_inner);
         inner.waiting -= 1;
         if let Some(source) = inner.sources.get_mut(&self.source) {
             source.waiting -= 1;
@@ -64,11 +65,15 @@ fn source(address: IpAddr) -> IpAddr {
 }
 
 impl Gate {
+    pub(crate) fn new(limits: Limits) -> Self {
+        Self { limits, inner: Mutex::default() }
+    }
+
     /// Lets a connection in, or not.
     pub(crate) fn enter(self: &Arc<Self>, address: IpAddr, now: Instant) -> Option<Waiting> {
         let key = source(address);
-        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if inner.waiting >= OF_ALL_MAX {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        if inner.waiting >= self.limits.strangers {
             return None;
         }
         if inner.sources.len() >= REMEMBERED_MAX {
@@ -79,7 +84,7 @@ impl Gate {
             inner.sources.entry(key).or_insert(Source { waiting: 0, tokens: BURST, seen: now });
         source.tokens = source.refill(now);
         source.seen = now;
-        if source.waiting >= OF_ONE_MAX || source.tokens < 1.0 {
+        if source.waiting >= self.limits.strangers_of_one || source.tokens < 1.0 {
             return None;
         }
         source.tokens -= 1.0;
@@ -104,10 +109,12 @@ mod tests {
 
     #[test]
     fn one_address_has_few_strangers_at_a_time() {
-        let gate = Arc::new(Gate::default());
+        let gate = Arc::new(Gate::new(Limits::default()));
         let now = Instant::now();
         let address = "192.0.2.1".parse().unwrap();
-        let inside: Vec<_> = (0..OF_ONE_MAX).map(|_| gate.enter(address, now).unwrap()).collect();
+        let inside: Vec<_> = (0..Limits::default().strangers_of_one)
+            .map(|_| gate.enter(address, now).unwrap())
+            .collect();
         assert!(gate.enter(address, now).is_none());
         assert!(gate.enter("192.0.2.2".parse().unwrap(), now).is_some());
         drop(inside);
@@ -116,7 +123,7 @@ mod tests {
 
     #[test]
     fn one_network_of_ipv6_counts_as_one_and_a_burst_wears_off() {
-        let gate = Arc::new(Gate::default());
+        let gate = Arc::new(Gate::new(Limits::default()));
         let now = Instant::now();
         let mut inside = 0;
         for n in 0..200_u16 {

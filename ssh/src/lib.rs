@@ -17,4 +17,4 @@ mod session;
 mod stream;
 
 pub use doors::{Door, DoorState, Doors, NoWay, Ways};
-pub use front::{Front, Metrics};
+pub use front::{Front, Limits, Metrics};

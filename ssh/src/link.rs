@@ -15,7 +15,7 @@ use gantry_session::{
     wire::{Wire, WireError},
 };
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::doors::{NoWay, Ways};
 
@@ -54,8 +54,8 @@ pub(crate) struct Ticket {
 }
 
 impl Link {
-    /// Takes over a connection, on which nothing has been said yet.
-    pub(crate) fn new(socket: OwnedFd) -> std::io::Result<Arc<Self>> {
+    /// Takes over a connection, on which nothing has been said yet; what carries it are two of `tasks`.
+    pub(crate) fn new(socket: OwnedFd, tasks: &TaskTracker) -> std::io::Result<Arc<Self>> {
         let wire = Arc::new(Wire::new(socket)?);
         let (orders, queue) = mpsc::channel(ORDERS_MAX);
         let ended = CancellationToken::new();
@@ -66,9 +66,9 @@ impl Link {
             ended: ended.clone(),
         });
         let sending = Arc::clone(&link).send(Arc::clone(&wire), queue);
-        tokio::spawn(ended.clone().run_until_cancelled_owned(sending));
+        tasks.spawn(ended.clone().run_until_cancelled_owned(sending));
         let reader = Arc::clone(&link);
-        tokio::spawn(async move {
+        tasks.spawn(async move {
             let end = ended.run_until_cancelled(reader.listen(&wire)).await;
             if let Some(Err(error)) = end
                 && !matches!(error, WireError::Closed)
@@ -79,6 +79,11 @@ impl Link {
             reader.told.lock().unwrap_or_else(PoisonError::into_inner).clear();
         });
         Ok(link)
+    }
+
+    /// Ends it; the helper hangs up whatever it has.
+    pub(crate) fn end(&self) {
+        self.ended.cancel();
     }
 
     /// Whether it can be used.
@@ -224,6 +229,7 @@ impl Links {
         &self,
         container: ContainerId,
         ways: &dyn Ways,
+        tasks: &TaskTracker,
     ) -> Result<Arc<Link>, NoWay> {
         let place = {
             let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -243,11 +249,22 @@ impl Links {
             return Ok(Arc::clone(link));
         }
         let socket = ways.open(container).await?;
-        let fresh = Link::new(socket).map_err(|error| {
+        let fresh = Link::new(socket, tasks).map_err(|error| {
             tracing::error!(%container, %error, "its session helper cannot be spoken to");
             NoWay::Failed
         })?;
         *link = Some(Arc::clone(&fresh));
         Ok(fresh)
+    }
+
+    /// Ends all of them.
+    pub(crate) fn end(&self) {
+        let places = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        for place in places.into_values() {
+            // One that is being made is for a session that has been cut.
+            if let Ok(Some(link)) = place.try_lock().map(|mut link| link.take()) {
+                link.end();
+            }
+        }
     }
 }

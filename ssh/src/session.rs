@@ -132,7 +132,7 @@ impl Callbacks {
             handle,
             controls,
         };
-        tokio::spawn(self.conn.cut.clone().run_until_cancelled_owned(session.run(process)));
+        self.conn.spawn(session.run(process));
         true
     }
 
@@ -149,14 +149,14 @@ impl Callbacks {
     fn connect(&self, channel: Channel<Msg>, reply: ChannelOpenHandle, target: Target) {
         let conn = Arc::clone(&self.conn);
         let user = self.user();
-        let cut = conn.cut.clone();
         let has_room = self.has_room();
-        tokio::spawn(cut.run_until_cancelled_owned(async move {
-            if !has_room {
+        let id = channel.id();
+        // Counted from here on, however many are opened at once.
+        let lane = has_room.then(|| conn.lane(id));
+        self.conn.spawn(async move {
+            let Some(lane) = lane else {
                 return reply.reject(ChannelOpenFailure::ResourceShortage).await;
-            }
-            let lane = conn.lane(channel.id());
-            let id = channel.id();
+            };
             let connected = begin_connection(&conn, target, user).await;
             match connected {
                 Ok((_ticket, stream)) => {
@@ -169,7 +169,7 @@ impl Callbacks {
                     reply.reject(reason).await;
                 }
             }
-        }));
+        });
     }
 
     /// Listens inside; the port, or `None` if that failed.
@@ -189,11 +189,11 @@ impl Callbacks {
         let (ticket, port) = tokio::time::timeout(LISTEN_TIMEOUT, begun).await.ok()??;
         let at = match at {
             Target::Tcp(host, 0) => Target::Tcp(host, port),
-            other => other,
+            at @ (Target::Tcp(..) | Target::Unix(_)) => at,
         };
         let end = self.conn.cut.child_token();
         let accepting = accept(Arc::clone(&self.conn), ticket, at.clone(), handle);
-        tokio::spawn(end.clone().run_until_cancelled_owned(accepting));
+        self.conn.spawn(end.clone().run_until_cancelled_owned(accepting));
         self.listeners.insert(at, end);
         Some(port)
     }
@@ -231,8 +231,8 @@ async fn accept(conn: Arc<Conn>, mut ticket: Ticket, at: Target, handle: Handle)
             continue;
         }
         let (conn, at, handle) = (Arc::clone(&conn), at.clone(), handle.clone());
-        let cut = conn.cut.clone();
-        tokio::spawn(cut.run_until_cancelled_owned(async move {
+        let spawner = Arc::clone(&conn);
+        spawner.spawn(async move {
             let opened = match at {
                 Target::Tcp(host, port) => {
                     let (from, from_port) = peer.unwrap_or_default();
@@ -253,7 +253,7 @@ async fn accept(conn: Arc<Conn>, mut ticket: Ticket, at: Target, handle: Handle)
                 Ok(channel) => carry_accepted(conn, &link, id, channel).await,
                 Err(_) => link.leave(id),
             }
-        }));
+        });
     }
 }
 
@@ -310,11 +310,11 @@ impl Handler for Callbacks {
         self.conn.shared.sessions.begun(&self.conn, session.handle());
         // The first channel finds the way open.
         let conn = Arc::clone(&self.conn);
-        tokio::spawn(conn.cut.clone().run_until_cancelled_owned(async move {
+        self.conn.spawn(async move {
             if let Err(message) = conn.enter().await {
                 tracing::debug!(message, "the way in is not open");
             }
-        }));
+        });
         Ok(())
     }
 
@@ -328,7 +328,7 @@ impl Handler for Callbacks {
             reply.reject(ChannelOpenFailure::ResourceShortage).await;
             return Ok(());
         }
-        // Those that were closed from here first.
+        // Those of channels that were closed from here.
         self.channels.retain(|id, _| self.conn.has_lane(*id));
         let id = channel.id();
         self.conn.lane(id);
@@ -396,6 +396,16 @@ impl Handler for Callbacks {
         _session: &mut Session,
     ) -> Result<(), SessionError> {
         self.conn.received(channel, data).map_err(|_overrun| SessionError::Overrun)
+    }
+
+    async fn extended_data(
+        &mut self,
+        channel: ChannelId,
+        _code: u32,
+        data: &[u8],
+        _session: &mut Session,
+    ) -> Result<(), SessionError> {
+        self.conn.wasted(channel, data.len()).map_err(|_overrun| SessionError::Overrun)
     }
 
     async fn channel_eof(

@@ -15,24 +15,28 @@ use gantry_model::{
     ContainerId,
     ssh::{KeyFingerprint, SshPublicKey},
 };
-use gantry_ssh::{Door, DoorState, Doors, Front, NoWay, Ways};
+use gantry_ssh::{Door, DoorState, Doors, Front, Limits, NoWay, Ways};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use tokio::{net::TcpListener, process::Command, sync::watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// No client takes longer.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 pub(crate) struct Bed {
     pub(crate) dir: tempfile::TempDir,
     pub(crate) address: SocketAddr,
     pub(crate) doors: Arc<Table>,
     pub(crate) front: Arc<Front>,
+    pub(crate) id: KeyFingerprint,
+    pub(crate) shutdown: CancellationToken,
     _shutdown: DropGuard,
 }
 
 pub(crate) struct Table {
     doors: Mutex<HashMap<KeyFingerprint, Door>>,
+    /// A look for this one is a defect.
+    pub(crate) cursed: Mutex<Option<KeyFingerprint>>,
     changes: watch::Sender<u64>,
 }
 
@@ -50,6 +54,8 @@ impl Table {
 
 impl Doors for Table {
     fn find(&self, key: &KeyFingerprint) -> Option<Door> {
+        let is_cursed = self.cursed.lock().unwrap().as_ref() == Some(key);
+        assert!(!is_cursed, "this test's own panic");
         self.doors.lock().unwrap().get(key).cloned()
     }
 
@@ -96,14 +102,30 @@ pub(crate) fn door(state: DoorState) -> Door {
     Door { container: "0123456789abcdef01234567".parse().unwrap(), generation: 1, state }
 }
 
+/// A new key, by these arguments for `ssh-keygen`.
+pub(crate) fn key(dir: &Path, name: &str, args: &[&str]) -> KeyFingerprint {
+    let mut make = std::process::Command::new("ssh-keygen");
+    make.args(["-q", "-N", ""]).args(args).arg("-f").arg(dir.join(name));
+    assert!(make.status().unwrap().success());
+    fingerprint(&std::fs::read_to_string(dir.join(format!("{name}.pub"))).unwrap())
+}
+
+pub(crate) fn fingerprint(line: &str) -> KeyFingerprint {
+    SshPublicKey::parse("key", line).unwrap().fingerprint()
+}
+
 impl Bed {
     /// A front, and a key `id` that opens a container.
     pub(crate) async fn new() -> Self {
+        Self::limited(Limits::default()).await
+    }
+
+    pub(crate) async fn limited(limits: Limits) -> Self {
         let (changes, _) = watch::channel(0);
-        let doors = Arc::new(Table { doors: Mutex::default(), changes });
+        let doors = Arc::new(Table { doors: Mutex::default(), cursed: Mutex::default(), changes });
         let shutdown = CancellationToken::new();
-        let front =
-            Arc::new(Front::new(&[7; 32], Arc::clone(&doors) as _, Arc::new(Here), &shutdown));
+        let front = Front::new(&[7; 32], Arc::clone(&doors) as _, Arc::new(Here), &shutdown);
+        let front = Arc::new(front.limited(limits));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let running = Arc::clone(&front);
@@ -111,10 +133,10 @@ impl Bed {
         let dir = tempfile::tempdir().unwrap();
         let known = format!("[127.0.0.1]:{} {}\n", address.port(), front.host_key());
         std::fs::write(dir.path().join("known_hosts"), known).unwrap();
-        let bed = Self { dir, address, doors, front, _shutdown: shutdown.drop_guard() };
-        let key = bed.key("id", "ed25519");
-        bed.doors.set(key, Some(door(DoorState::Open)));
-        bed
+        let id = key(dir.path(), "id", &["-t", "ed25519"]);
+        doors.set(id.clone(), Some(door(DoorState::Open)));
+        let _shutdown = shutdown.clone().drop_guard();
+        Self { dir, address, doors, front, id, shutdown, _shutdown }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -123,13 +145,7 @@ impl Bed {
 
     /// A new key in a file of this name.
     pub(crate) fn key(&self, name: &str, kind: &str) -> KeyFingerprint {
-        let made = std::process::Command::new("ssh-keygen")
-            .args(["-q", "-N", "", "-t", kind, "-f"])
-            .arg(self.path(name))
-            .status();
-        assert!(made.unwrap().success());
-        let line = std::fs::read_to_string(self.path(&format!("{name}.pub"))).unwrap();
-        SshPublicKey::parse("key", &line).unwrap().fingerprint()
+        key(self.dir.path(), name, &["-t", kind])
     }
 
     /// `ssh` with these options and arguments, by the key `id`.

@@ -13,14 +13,14 @@ use tokio::{
 use crate::bed::{Bed, PATIENCE, output, text};
 
 /// How much memory this process holds, in octets: the front runs in it.
-fn resident() -> usize {
+pub(crate) fn resident() -> usize {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
 }
 
 /// A shell line with `$SSH` in it, which is the client.
-fn shell(bed: &Bed, line: &str) -> Command {
+pub(crate) fn shell(bed: &Bed, line: &str) -> Command {
     let ssh = bed.ssh(&[]);
     let words: Vec<String> = std::iter::once(ssh.as_std().get_program())
         .chain(ssh.as_std().get_args())

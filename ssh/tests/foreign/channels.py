@@ -1,0 +1,158 @@
+"""Channels by a client that keeps no rules but what it is told to: `channels.py PORT DIRECTORY WHAT …`."""
+
+import os
+import socket
+import sys
+import threading
+
+import paramiko
+
+PORT, DIRECTORY, WHAT, ARGUMENTS = int(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4:]
+
+
+def say(*words):
+    print(*words, flush=True)
+
+
+def connect():
+    transport = paramiko.Transport(("127.0.0.1", PORT))
+    transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    transport.start_client(timeout=30)
+    key = paramiko.Ed25519Key.from_private_key_file(os.path.join(DIRECTORY, "id"))
+    transport.auth_publickey("root", key)
+    return transport
+
+
+def run(transport, command):
+    channel = transport.open_session(timeout=30)
+    channel.settimeout(30)
+    channel.exec_command(command)
+    said = channel.makefile("rb").read().decode()
+    assert channel.recv_exit_status() == 0
+    channel.close()
+    return said
+
+
+def refused(transport, kind, *where):
+    try:
+        transport.open_channel(kind, *where, timeout=30)
+    except paramiko.ChannelException as error:
+        return error.code
+    return "open"
+
+
+def codes(closed, hole, none):
+    transport = connect()
+    here = ("127.0.0.1", 1)
+    say("refused", refused(transport, "direct-tcpip", ("127.0.0.1", int(closed)), here))
+    say("unresolvable", refused(transport, "direct-tcpip", ("no-such-host.invalid", 80), here))
+    # The library knows no channels to sockets.
+    say("socket", streamlocal(transport, none))
+    say("type", refused(transport, "no-such-type"))
+    waiting = threading.Thread(
+        target=refused, args=(transport, "direct-tcpip", ("127.0.0.1", int(hole)), here), daemon=True
+    )
+    waiting.start()
+    waiting.join(1)
+    say("hole", "pending" if waiting.is_alive() else "answered")
+    say("echo", run(transport, "echo ok").strip())
+    transport.close()
+
+
+def streamlocal(transport, path):
+    """As `open_channel`, for a kind whose fields it does not know."""
+    transport.lock.acquire()
+    try:
+        number = transport._next_channel()
+        message = paramiko.Message()
+        message.add_byte(bytes([90]))
+        message.add_string("direct-streamlocal@openssh.com")
+        message.add_int(number)
+        message.add_int(1 << 21)
+        message.add_int(1 << 15)
+        message.add_string(path)
+        message.add_string("")
+        message.add_int(0)
+        channel = paramiko.Channel(number)
+        transport._channels.put(number, channel)
+        transport.channel_events[number] = event = threading.Event()
+        channel._set_transport(transport)
+        channel._set_window(1 << 21, 1 << 15)
+    finally:
+        transport.lock.release()
+    transport._send_user_message(message)
+    assert event.wait(30)
+    error = transport.get_exception()
+    return error.code if isinstance(error, paramiko.ChannelException) else "open"
+
+
+def many():
+    """More channels than are allowed at once, and many more one after the other."""
+    transport = connect()
+    opened = [transport.open_session(timeout=30) for _ in range(100)]
+    say("session", refused(transport, "session"))
+    say("forward", refused(transport, "direct-tcpip", ("127.0.0.1", PORT), ("127.0.0.1", 1)))
+    for channel in opened[75:]:
+        channel.close()
+    # Those that the server closes do not count either.
+    for number in range(30):
+        assert run(transport, f"echo {number}") == f"{number}\n"
+    for _ in range(30):
+        channel = transport.open_channel(
+            "direct-tcpip", ("127.0.0.1", PORT), ("127.0.0.1", 1), timeout=30
+        )
+        channel.sendall(b"no SSH\n" * 100)
+        while channel.recv(1024):
+            pass
+    for channel in opened[:75]:
+        channel.close()
+    say("after", run(transport, "echo ok").strip())
+    transport.close()
+
+
+def overrun():
+    """Sends more than its window."""
+    transport = connect()
+    other = transport.open_session(timeout=30)
+    other.exec_command("exec sleep 600")
+    channel = transport.open_session(timeout=30)
+    channel.exec_command("exec sleep 600")
+    channel.settimeout(30)
+    channel.out_window_size = 1 << 40
+    try:
+        for _ in range(4096):
+            channel.sendall(bytes(1 << 15))
+    except (OSError, EOFError, paramiko.SSHException):
+        pass
+    transport.join(30)
+    say("ended", not transport.is_alive(), other.closed)
+
+
+def strange():
+    """Data on channels that are not open, as errors, after their end."""
+    transport = connect()
+    for number in (0, 7, 0xFFFFFFFF):
+        message = paramiko.Message()
+        message.add_byte(bytes([94]))
+        message.add_int(number)
+        message.add_string(bytes(1000))
+        transport._send_user_message(message)
+    channel = transport.open_session(timeout=30)
+    channel.settimeout(30)
+    channel.exec_command("wc -c")
+    # As errors, which nobody reads; far more than a window, if it is renewed.
+    for _ in range(1000):
+        channel.send_stderr(bytes(1 << 13))
+    channel.sendall(b"12345")
+    channel.shutdown_write()
+    message = paramiko.Message()
+    message.add_byte(bytes([94]))
+    message.add_int(channel.remote_chanid)
+    message.add_string(b"late")
+    transport._send_user_message(message)
+    say("counted", channel.makefile("rb").read().decode().strip())
+    say("echo", run(transport, "echo ok").strip())
+    transport.close()
+
+
+globals()[WHAT](*ARGUMENTS)
