@@ -82,6 +82,21 @@ pub enum ToHelper {
     },
 }
 
+impl ToHelper {
+    /// What it is about.
+    pub fn id(&self) -> Id {
+        match self {
+            Self::Start { id, .. }
+            | Self::Connect { id, .. }
+            | Self::Listen { id, .. }
+            | Self::Take { id }
+            | Self::Resize { id, .. }
+            | Self::Signal { id, .. }
+            | Self::End { id } => *id,
+        }
+    }
+}
+
 /// What the helper tells the edge.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FromHelper {

@@ -345,7 +345,7 @@ pub(crate) async fn carry_accepted(
     relay(conn, lane, write, ours).await;
 }
 
-/// A signal by its name.
+/// A signal by its name. Those that RFC 4254 does not name are told as sshd does.
 fn signal(name: String) -> Sig {
     match name.as_str() {
         "ABRT" => Sig::ABRT,
@@ -360,7 +360,8 @@ fn signal(name: String) -> Sig {
         "SEGV" => Sig::SEGV,
         "TERM" => Sig::TERM,
         "USR1" => Sig::USR1,
-        _ => Sig::Custom(name),
+        "USR2" => Sig::Custom(name),
+        _ => Sig::Custom("SIG@openssh.com".to_owned()),
     }
 }
 

@@ -203,6 +203,10 @@ impl Sessions {
     }
 }
 
+/// What it calls itself. The comment is for clients that ask by it in which order SFTP's SYMLINK has its
+/// paths: in OpenSSH's, not in that of the draft. A name that began with it would be believed to be it.
+const IDENTITY: &str = "SSH-2.0-Gantry (files as OpenSSH_9.9)";
+
 /// The SSH front of one server.
 pub struct Front {
     shared: Arc<Shared>,
@@ -364,7 +368,7 @@ fn prepare(stream: &TcpStream) -> io::Result<SocketAddr> {
 
 fn config(key: PrivateKey) -> Config {
     Config {
-        server_id: SshId::Standard(Cow::Borrowed("SSH-2.0-Gantry")),
+        server_id: SshId::Standard(Cow::Borrowed(IDENTITY)),
         methods: MethodSet::from(&[MethodKind::PublicKey][..]),
         auth_rejection_time: REJECTION,
         auth_rejection_time_initial: Some(Duration::ZERO),

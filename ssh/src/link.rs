@@ -65,11 +65,8 @@ impl Link {
             told: Mutex::default(),
             ended: ended.clone(),
         });
-        tasks.spawn(ended.clone().run_until_cancelled_owned(send(
-            Arc::clone(&wire),
-            queue,
-            ended.clone(),
-        )));
+        let sending = Arc::clone(&link).send(Arc::clone(&wire), queue);
+        tasks.spawn(ended.clone().run_until_cancelled_owned(sending));
         let reader = Arc::clone(&link);
         tasks.spawn(async move {
             let end = ended.run_until_cancelled(reader.listen(&wire)).await;
@@ -136,6 +133,33 @@ impl Link {
         }
     }
 
+    async fn send(self: Arc<Self>, wire: Arc<Wire>, mut orders: mpsc::Receiver<Order>) {
+        while let Some((message, descriptors)) = orders.recv().await {
+            let along: Vec<_> = descriptors.iter().map(OwnedFd::as_fd).collect();
+            match wire.send(&message, &along).await {
+                Ok(()) => {}
+                // That is the client's doing, and none of the others'.
+                Err(WireError::Malformed(_)) => self.refuse_long(message.id()),
+                Err(error) => {
+                    tracing::debug!(%error, "a session helper takes no orders any more");
+                    return self.ended.cancel();
+                }
+            }
+        }
+    }
+
+    /// Refuses what is too long for a message, as the kernel would refuse most of it.
+    fn refuse_long(&self, id: Id) {
+        let told = Told::Refused(Reason::Failed, "Argument list too long".to_owned());
+        let all = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        // Whoever is gone or has been told too much needs no answer.
+        if let Some(sender) = all.get(&id)
+            && sender.try_send(told).is_err()
+        {
+            tracing::debug!("an order that is too long is left out");
+        }
+    }
+
     async fn listen(&self, wire: &Wire) -> Result<(), WireError> {
         let (first, _): (FromHelper, _) = wire.receive().await?;
         if first != (FromHelper::Ready { version: protocol::VERSION }) {
@@ -163,16 +187,6 @@ impl Link {
             {
                 return Err(WireError::Malformed("it tells more than is asked for"));
             }
-        }
-    }
-}
-
-async fn send(wire: Arc<Wire>, mut orders: mpsc::Receiver<Order>, ended: CancellationToken) {
-    while let Some((message, descriptors)) = orders.recv().await {
-        let along: Vec<_> = descriptors.iter().map(OwnedFd::as_fd).collect();
-        if let Err(error) = wire.send(&message, &along).await {
-            tracing::debug!(%error, "a session helper takes no orders any more");
-            return ended.cancel();
         }
     }
 }

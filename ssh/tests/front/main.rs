@@ -10,7 +10,13 @@ mod auth;
 #[cfg(test)]
 mod bed;
 #[cfg(test)]
+mod beside_sshd;
+#[cfg(test)]
+mod clients;
+#[cfg(test)]
 mod cuts;
+#[cfg(test)]
+mod files;
 #[cfg(test)]
 mod foreign;
 #[cfg(test)]
@@ -23,3 +29,7 @@ mod hardening;
 mod master;
 #[cfg(test)]
 mod sessions;
+#[cfg(test)]
+mod sshd;
+#[cfg(test)]
+mod terminals;
