@@ -18,3 +18,5 @@ mod hardening;
 mod master;
 #[cfg(test)]
 mod sessions;
+#[cfg(test)]
+mod stalls;
