@@ -193,7 +193,7 @@ impl Daemon {
         explain::answer(files, config, &routes, &mut tasks, &shutdown)
             .context("cannot listen on the socket in the state directory")?;
         let activity = gantry_proxy::Activity::default();
-        watch(config, &control, &routes, &activity, &clock, &mut tasks, &shutdown);
+        watch(config, &control, &routes, &activity, &mut tasks, &shutdown);
         let waker = glue::WakeContainers(control.clone());
         let edge_config = edge_config(config, files, named_servers, &places);
         let logs = gantry_proxy::Logs::new(&edge_config);
@@ -267,13 +267,12 @@ fn watch(
     control: &Controller,
     routes: &Routes,
     activity: &gantry_proxy::Activity,
-    clock: &Clock,
     tasks: &mut JoinSet<&'static str>,
     shutdown: &CancellationToken,
 ) {
     let idler = idler(control, routes, activity);
     tasks.spawn(named("idler", idler.run(shutdown.clone())));
-    let rechecker = rechecker(config, control, clock);
+    let rechecker = rechecker(config, control, control.clock());
     tasks.spawn(named("rechecker of hostnames", rechecker.run(shutdown.clone())));
     let keeper = SnapshotKeeper::new(control.clone());
     tasks.spawn(named("keeper of snapshots", keeper.run(shutdown.clone())));

@@ -61,6 +61,7 @@ impl Ways for Entries {
         self.control.enter(container).await.map_err(|error| match error {
             NoEntry::NotRunning => NoWay::NotRunning,
             NoEntry::Paused => NoWay::Paused,
+            NoEntry::NoPlace => NoWay::NoPlace,
             NoEntry::Store(_) | NoEntry::Runtime(_) => {
                 tracing::error!(%container, error = %Chain(&error), "no way in for SSH");
                 NoWay::Failed

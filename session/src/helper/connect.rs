@@ -47,10 +47,7 @@ pub(super) async fn run(
     };
     let socket = relay::stream(socket).map_err(|error| Refusal::io("its socket", &error))?;
     shared.tell(&FromHelper::Started { id }).await;
-    tokio::select! {
-        () = relay::both(&connection, &socket, shared.scratch()) => {}
-        () = ended.notified() => {}
-    }
+    relay::both(&connection, &socket, shared.scratch(), ended.notified()).await;
     Ok(())
 }
 

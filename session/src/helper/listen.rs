@@ -158,10 +158,7 @@ pub(super) async fn offer(shared: &Rc<Shared>, id: Id, arrival: Arrival) -> Resu
             return Ok(());
         }
     };
-    tokio::select! {
-        () = relay::both(&connection, &socket, shared.scratch()) => {}
-        () = ended.notified() => {}
-    }
+    relay::both(&connection, &socket, shared.scratch(), ended.notified()).await;
     Ok(())
 }
 

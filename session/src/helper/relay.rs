@@ -4,13 +4,17 @@
 //! nothing more is read until it has gone. So an idle stream costs no memory, and one whose reader is slow
 //! at most a piece.
 
-use std::{cell::RefCell, io, os::fd::OwnedFd, rc::Rc};
+use std::{cell::RefCell, io, os::fd::OwnedFd, rc::Rc, time::Duration};
 
 use rustix::{
     io::Errno,
     net::{Shutdown, shutdown},
 };
-use tokio::io::{Interest, unix::AsyncFd};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    sync::Notify,
+    time::sleep,
+};
 
 /// How much is read at once, in octets.
 const PIECE: usize = 64 * 1024;
@@ -132,10 +136,37 @@ fn carry(from: &Stream, to: &Stream, scratch: &Scratch, left: &mut Vec<u8>) -> C
     Carried::Some(read)
 }
 
-/// Carries both ways between two sockets until both have ended; the end of one direction is passed on and
-/// leaves the other as it is.
-pub(super) async fn both(one: &Stream, other: &Stream, scratch: &Scratch) {
-    tokio::join!(half(one, other, scratch), half(other, one, scratch));
+/// How long what the edge has sent may take to arrive after the edge has ended a connection.
+const ARRIVAL: Duration = Duration::from_secs(30);
+
+/// Carries both ways between a connection and the edge's socket until both have ended; the end of one
+/// direction is passed on and leaves the other as it is. Once the edge has `ended` it, what lies in its
+/// socket still goes on, and nothing comes back.
+pub(super) async fn both(
+    connection: &Stream,
+    socket: &Stream,
+    scratch: &Scratch,
+    ended: impl Future<Output = ()>,
+) {
+    let stop = Notify::new();
+    let carrying = async {
+        let outwards = async {
+            tokio::select! {
+                () = half(connection, socket, scratch) => {}
+                () = stop.notified() => {}
+            }
+        };
+        tokio::join!(half(socket, connection, scratch), outwards);
+    };
+    let overdue = async {
+        ended.await;
+        stop.notify_one();
+        sleep(ARRIVAL).await;
+    };
+    tokio::select! {
+        () = carrying => {}
+        () = overdue => {}
+    }
 }
 
 async fn half(from: &Stream, to: &Stream, scratch: &Scratch) {

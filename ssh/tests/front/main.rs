@@ -32,4 +32,6 @@ mod sessions;
 #[cfg(test)]
 mod sshd;
 #[cfg(test)]
+mod stalls;
+#[cfg(test)]
 mod terminals;
