@@ -52,7 +52,7 @@ mod two_factor;
 mod vault;
 mod wire;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -60,6 +60,7 @@ use axum::{
     middleware::{from_fn, from_fn_with_state},
 };
 use gantry_control::Controller;
+use gantry_model::ServerId;
 use http::{HeaderValue, Method, Uri};
 use sha2::{Digest as _, Sha256};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -90,10 +91,8 @@ pub struct ApiConfig {
     pub event_streams_max: u32,
     /// How many of them may be one account's; more are refused with 429.
     pub event_streams_per_account_max: u32,
-    /// What the server has.
-    pub machine: Machine,
-    /// Where containers lie, if that is on a disk of this machine: what is said of its storage is about that.
-    pub disk: Option<PathBuf>,
+    /// What each server has; of others nothing is known.
+    pub machines: Arc<BTreeMap<ServerId, Machine>>,
     /// Where SSH is taken, if anywhere.
     pub ssh: Option<SshAddress>,
 }
@@ -108,7 +107,7 @@ pub struct SshAddress {
 }
 
 /// What a server has; nothing where it is not known.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Machine {
     /// Processors.
     pub cpu_cores: Option<u32>,
@@ -116,6 +115,23 @@ pub struct Machine {
     pub memory_bytes: Option<u64>,
     /// What the disk holds where containers lie, in octets.
     pub disk_bytes: Option<u64>,
+    /// Where its containers lie, if that is on a disk of this machine: what is said of its storage is about that.
+    pub disk: Option<PathBuf>,
+}
+
+impl ApiConfig {
+    /// What a server has.
+    pub(crate) fn machine(&self, server: ServerId) -> &Machine {
+        Machine::of(&self.machines, server)
+    }
+}
+
+impl Machine {
+    pub(crate) fn of(machines: &BTreeMap<ServerId, Self>, server: ServerId) -> &Self {
+        static UNKNOWN: Machine =
+            Machine { cpu_cores: None, memory_bytes: None, disk_bytes: None, disk: None };
+        machines.get(&server).unwrap_or(&UNKNOWN)
+    }
 }
 
 impl Default for ApiConfig {
@@ -126,8 +142,7 @@ impl Default for ApiConfig {
             closing: CancellationToken::new(),
             event_streams_max: 256,
             event_streams_per_account_max: 16,
-            machine: Machine::default(),
-            disk: None,
+            machines: Arc::default(),
             ssh: None,
         }
     }
@@ -158,7 +173,7 @@ impl Front {
     /// What prints URLs and servers.
     pub(crate) fn urls(&self) -> wire::Urls<'_> {
         let (domain, port) = (self.control.domain(), self.control.url_port());
-        wire::Urls { domain, port, machine: self.config.machine }
+        wire::Urls { domain, port, machines: &self.config.machines }
     }
 }
 
@@ -169,7 +184,7 @@ pub fn service(control: Controller, config: ApiConfig, logs: Arc<dyn RequestLog>
     let event_streams =
         Streams::new(config.event_streams_max, config.event_streams_per_account_max);
     let live = live::Live::new(&config);
-    let gauge = Arc::new(server_runtime::Gauge::new(config.disk.clone()));
+    let gauge = Arc::new(server_runtime::Gauge::new(Arc::clone(&config.machines)));
     let front = Front { control, config, logs, event_streams, live, gauge, document };
     routes
         .merge(later::routes())

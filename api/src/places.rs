@@ -55,7 +55,7 @@ async fn servers(
         .iter()
         .map(|server| {
             let status = if server.ready { "active" } else { "maintenance" };
-            wire::Rental::new(server, status, front.config.machine)
+            wire::Rental::new(server, status, front.config.machine(server.id))
         })
         .collect();
     Ok(Answer::ok("Servers retrieved successfully", rentals))
@@ -69,7 +69,7 @@ async fn available(
     let ready = servers
         .iter()
         .filter(|server| server.ready)
-        .map(|server| wire::Available::new(server, front.config.machine))
+        .map(|server| wire::Available::new(server, front.config.machine(server.id)))
         .collect();
     Ok(Answer::ok("Available servers retrieved successfully", ready))
 }
@@ -84,6 +84,6 @@ async fn server(
     let status = if server.ready { "ready" } else { "maintenance" };
     Ok(Answer::ok(
         "Server retrieved successfully",
-        wire::Rental::new(&server, status, front.config.machine),
+        wire::Rental::new(&server, status, front.config.machine(server.id)),
     ))
 }

@@ -1,7 +1,7 @@
 //! What the machine of a server does now, and what its operator lets people have done there.
 
 use std::{
-    path::{Path, PathBuf},
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -11,7 +11,7 @@ use gantry_control::Error;
 use gantry_model::{ServerId, id::kind};
 
 use crate::{
-    Front,
+    Front, Machine,
     answer::Answer,
     body::JsonObject,
     caller::{Caller, PathId},
@@ -94,7 +94,7 @@ async fn runtime(
     let (look, age) = front.gauge.look(front.control.clock().now_ms()).await.map_err(|error| {
         Problem::new(Kind::Internal, "Something went wrong inside; it was logged").caused_by(error)
     })?;
-    let runtime = wire::ServerRuntime::new(&look, age);
+    let runtime = wire::ServerRuntime::new(&look, id, age);
     Ok(Answer::ok("Server runtime retrieved successfully", runtime))
 }
 
@@ -143,7 +143,8 @@ pub(crate) struct Look {
     pub(crate) busy_pct: Option<f64>,
     pub(crate) memory: Option<Fill>,
     pub(crate) swap: Option<Fill>,
-    pub(crate) storage: Option<Fill>,
+    /// Of the servers whose containers lie on a disk of this machine.
+    pub(crate) storage: BTreeMap<ServerId, Fill>,
 }
 
 /// Processor time since the start of the machine.
@@ -161,14 +162,14 @@ struct Taken {
 
 /// Looks at the machine, at most every few seconds however many ask.
 pub(crate) struct Gauge {
-    /// Where containers lie.
-    dir: Option<PathBuf>,
+    /// The servers, and where their containers lie.
+    machines: Arc<BTreeMap<ServerId, Machine>>,
     last: tokio::sync::Mutex<Option<Taken>>,
 }
 
 impl Gauge {
-    pub(crate) fn new(dir: Option<PathBuf>) -> Self {
-        Self { dir, last: tokio::sync::Mutex::default() }
+    pub(crate) fn new(machines: Arc<BTreeMap<ServerId, Machine>>) -> Self {
+        Self { machines, last: tokio::sync::Mutex::default() }
     }
 
     /// What the machine does, and how old that is.
@@ -186,9 +187,9 @@ impl Gauge {
             tokio::time::sleep(COUNTED).await;
             before
         };
-        let dir = self.dir.clone();
+        let machines = Arc::clone(&self.machines);
         let (ticks, look) =
-            tokio::task::spawn_blocking(move || (ticks(), look(dir.as_deref(), now_ms))).await?;
+            tokio::task::spawn_blocking(move || (ticks(), look(&machines, now_ms))).await?;
         let busy_pct = before.zip(ticks).and_then(|(before, after)| busy(before, after));
         let look = Arc::new(Look { busy_pct, ..look });
         *last = Some(Taken { at: Instant::now(), ticks, look: Arc::clone(&look) });
@@ -196,11 +197,18 @@ impl Gauge {
     }
 }
 
-fn look(dir: Option<&Path>, now_ms: i64) -> Look {
+fn look(machines: &BTreeMap<ServerId, Machine>, now_ms: i64) -> Look {
     let read = |name: &str| std::fs::read_to_string(format!("/proc/{name}")).unwrap_or_default();
     let cores = std::thread::available_parallelism().ok();
     let memory = read("meminfo");
-    let storage = dir.and_then(|dir| rustix::fs::statvfs(dir).ok());
+    let storage = machines.iter().filter_map(|(server, machine)| {
+        let disk = rustix::fs::statvfs(machine.disk.as_ref()?).ok()?;
+        let fill = Fill {
+            used: disk.f_blocks.saturating_sub(disk.f_bfree).saturating_mul(disk.f_frsize),
+            total: disk.f_blocks.saturating_mul(disk.f_frsize),
+        };
+        Some((*server, fill))
+    });
     Look {
         at_ms: now_ms,
         uptime_s: read("uptime").split('.').next().and_then(|seconds| seconds.parse().ok()),
@@ -209,10 +217,7 @@ fn look(dir: Option<&Path>, now_ms: i64) -> Look {
         busy_pct: None,
         memory: fill(&memory, "MemTotal:", "MemAvailable:"),
         swap: fill(&memory, "SwapTotal:", "SwapFree:"),
-        storage: storage.map(|disk| Fill {
-            used: disk.f_blocks.saturating_sub(disk.f_bfree).saturating_mul(disk.f_frsize),
-            total: disk.f_blocks.saturating_mul(disk.f_frsize),
-        }),
+        storage: storage.collect(),
     }
 }
 
@@ -276,14 +281,20 @@ mod tests {
 
     #[tokio::test]
     async fn a_look_is_kept_for_a_moment() {
-        let gauge = Gauge::new(Some("/".into()));
+        let [here, there, nowhere] = [1, 2, 3].map(|byte| ServerId::from_bytes([byte; 12]));
+        let on = |disk: &str| Machine { disk: Some(disk.into()), ..Machine::default() };
+        let machines = [(here, on("/")), (there, on("/proc")), (nowhere, Machine::default())];
+        let gauge = Gauge::new(Arc::new(machines.into()));
         let (first, age) = gauge.look(5).await.unwrap();
         assert_eq!(age, Duration::ZERO);
         let busy = first.busy_pct.unwrap();
         assert!((0.0..=100.0).contains(&busy), "{busy}");
         let memory = first.memory.unwrap();
         assert!(memory.used > 0 && memory.used <= memory.total, "{memory:?}");
-        assert!(first.storage.unwrap().total > 0 && first.uptime_s.unwrap() > 0);
+        assert!(first.storage[&here].total > 0 && first.uptime_s.unwrap() > 0);
+        // No disk, but one that everybody has.
+        assert_eq!(first.storage[&there], Fill { used: 0, total: 0 });
+        assert_eq!(first.storage.get(&nowhere), None);
         let (again, _) = gauge.look(5).await.unwrap();
         assert!(Arc::ptr_eq(&first, &again), "the same look");
     }

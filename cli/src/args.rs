@@ -10,6 +10,7 @@ mod projects;
 mod proxy;
 mod shares;
 mod snapshots;
+mod ssh;
 mod vault;
 
 use std::path::PathBuf;
@@ -32,6 +33,7 @@ pub(crate) use self::{
     proxy::{AliasFields, EdgeSettings, ProxyCommand, Tap},
     shares::{ShareFields, ShareFilter, SharesCommand},
     snapshots::{ContainerCopy, SnapshotsCommand},
+    ssh::SshConfig,
     vault::{VaultCommand, VaultSet},
 };
 use crate::{exit::EXIT_CODES_HELP, output::Format};
@@ -77,16 +79,6 @@ pub(crate) struct Connection {
     /// Never ask; delete without confirmation.
     #[arg(short, long, global = true, help_heading = "Output")]
     pub(crate) yes: bool,
-}
-
-/// `gantry ssh-config`
-#[derive(Debug, clap::Args)]
-pub(crate) struct SshConfig {
-    /// Only these containers; all that have a key where none is named.
-    pub(crate) containers: Vec<ContainerId>,
-    /// The file with the private key; found by itself if its public half is in ~/.ssh.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) identity: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]

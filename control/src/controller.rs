@@ -193,7 +193,9 @@ impl Controller {
             sealing,
             signing,
         } = deps;
-        let store = store.with_quotas(limits.quotas());
+        let store = store
+            .with_quotas(limits.quotas())
+            .with_servers(servers.iter().map(|served| served.server.id));
         let secret = |name, plain| secrets::load(&store, &sealing, name, plain);
         let sessions = SessionKeys::new(&secret("session-key", Plain::Replace).await?);
         let pepper = secret("token-pepper", Plain::Seal).await?;

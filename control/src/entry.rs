@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 
 use gantry_model::{ContainerId, Phase};
+use gantry_runtime::Error as Runtime;
 
 use crate::{controller::Controller, error::Error};
 
@@ -15,12 +16,15 @@ pub enum NoEntry {
     /// It is paused.
     #[error("the container is paused")]
     Paused,
+    /// It was started by an earlier version, without the place that the helper needs.
+    #[error("the container has to be stopped and started once")]
+    NoPlace,
     /// The store failed, or the server is away.
     #[error("the container cannot be looked up")]
     Store(#[source] Error),
     /// The runtime failed.
     #[error("the container cannot be entered")]
-    Runtime(#[source] gantry_runtime::Error),
+    Runtime(#[source] Runtime),
 }
 
 impl Controller {
@@ -44,10 +48,19 @@ impl Controller {
         }
         let runtime = self.runtime_of(container.server).await.map_err(NoEntry::Store)?;
         runtime.session(id).await.map_err(|error| match error {
-            gantry_runtime::Error::NotFound { .. } | gantry_runtime::Error::NotRunning { .. } => {
-                NoEntry::NotRunning
-            }
-            other => NoEntry::Runtime(other),
+            Runtime::NotFound { .. } | Runtime::NotRunning { .. } => NoEntry::NotRunning,
+            Runtime::Paused { .. } => NoEntry::Paused,
+            Runtime::NoPlace { .. } => NoEntry::NoPlace,
+            Runtime::UnknownImage { .. }
+            | Runtime::ImageBuild { .. }
+            | Runtime::NoSnapshot { .. }
+            | Runtime::Command { .. }
+            | Runtime::Denied { .. }
+            | Runtime::NoKvm(_)
+            | Runtime::NoAddress
+            | Runtime::Timeout { .. }
+            | Runtime::GivenUp { .. }
+            | Runtime::Failed { .. } => NoEntry::Runtime(error),
         })
     }
 

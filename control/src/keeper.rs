@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use futures_util::future;
 use gantry_model::Chain;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
@@ -24,6 +25,15 @@ pub struct SnapshotKeeper {
     control: Controller,
 }
 
+/// What is done apart from the rest, so that it waits for nothing else.
+#[derive(Clone, Copy)]
+enum Part<'s> {
+    /// Whatever ends.
+    Ends,
+    /// What this server keeps of snapshots that are gone.
+    Files(&'s Served),
+}
+
 impl std::fmt::Debug for SnapshotKeeper {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("SnapshotKeeper").finish_non_exhaustive()
@@ -36,39 +46,60 @@ impl SnapshotKeeper {
         Self { control }
     }
 
-    /// Works until `shutdown`.
+    /// Works until `shutdown`. Each server has a turn of its own, so that one that hangs holds up nobody else.
     pub async fn run(self, shutdown: CancellationToken) {
-        let mut head = self.control.store().head();
-        let mut ticks = tokio::time::interval(PERIOD);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let work = async {
-            loop {
-                tokio::select! {
-                    _ = ticks.tick() => {}
-                    changed = head.changed() => {
-                        if changed.is_err() {
-                            return;
-                        }
-                        tokio::time::sleep(PAUSE).await;
-                        head.mark_unchanged();
-                    }
-                }
-                if let Err(error) = self.look().await {
-                    let why = Chain(&error).to_string();
-                    tracing::warn!(error = why, "cannot look for what has ended");
-                }
-            }
-        };
+        let mut parts = vec![self.again_and_again(Part::Ends)];
+        for served in self.control.servers_here().iter() {
+            parts.push(self.again_and_again(Part::Files(served)));
+        }
         tokio::select! {
             biased;
             () = shutdown.cancelled() => {}
-            () = work => {}
+            _ = future::join_all(parts) => {}
+        }
+    }
+
+    /// Does its part every now and then, and after changes of the store, until the store is closed.
+    async fn again_and_again(&self, part: Part<'_>) {
+        let mut head = self.control.store().head();
+        let mut ticks = tokio::time::interval(PERIOD);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                changed = head.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    tokio::time::sleep(PAUSE).await;
+                    head.mark_unchanged();
+                }
+            }
+            let done = match part {
+                Part::Ends => self.end().await,
+                Part::Files(served) => self.remove_discarded(served).await,
+            };
+            if let Err(error) = done {
+                let why = Chain(&error).to_string();
+                tracing::warn!(error = why, "cannot look for what has ended");
+            }
         }
     }
 
     /// Removes what is to be removed now, as far as it can; returns how many snapshots have ended and
-    /// of how many the runtime has removed the files.
+    /// of how many the runtimes have removed the files.
     pub async fn look(&self) -> Result<(usize, usize)> {
+        let ended = self.end().await?;
+        let mut removals = Vec::new();
+        for served in self.control.servers_here().iter() {
+            removals.push(self.remove_discarded(served));
+        }
+        let removed = future::try_join_all(removals).await?;
+        Ok((ended, removed.into_iter().sum()))
+    }
+
+    /// Removes the records of snapshots whose time is over, and tells of aliases; returns of how many.
+    async fn end(&self) -> Result<usize> {
         let store = self.control.store();
         let now_ms = self.control.now_ms();
         if let Err(error) = store.tell_alias_ends(now_ms, now_ms.saturating_add(SOON_MS)).await {
@@ -84,14 +115,11 @@ impl SnapshotKeeper {
                 Err(error) => return Err(error.into()),
             }
         }
-        let mut removed = 0;
-        for served in self.control.servers_here().iter() {
-            removed += self.remove_discarded(served).await?;
-        }
-        Ok((ended, removed))
+        Ok(ended)
     }
 
-    /// Removes what a server keeps of snapshots that are gone; returns of how many.
+    /// Removes what a server keeps of snapshots that are gone; returns of how many. A removal that takes too
+    /// long ends its turn: the server may hang, and the next turn tries again.
     async fn remove_discarded(&self, served: &Served) -> Result<usize> {
         let store = self.control.store();
         let mut removed = 0;
@@ -107,7 +135,12 @@ impl SnapshotKeeper {
                     tracing::warn!(snapshot = %data, error, "the files of a snapshot stay for now");
                 }
                 Err(_elapsed) => {
-                    tracing::warn!(snapshot = %data, "removing the files of a snapshot takes long");
+                    tracing::warn!(
+                        server = %served.server.name,
+                        snapshot = %data,
+                        "removing the files of a snapshot takes too long"
+                    );
+                    break;
                 }
             }
         }

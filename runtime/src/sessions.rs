@@ -61,8 +61,15 @@ pub(crate) struct Door {
     runner: Runner,
     /// Who the container's root user is on the host.
     root: Owner,
-    path: PathBuf,
+    name: Name,
     listener: AsyncFd<OwnedFd>,
+}
+
+/// The name of a socket, which is removed when this is dropped.
+#[derive(Debug)]
+struct Name {
+    path: PathBuf,
+    id: ContainerId,
 }
 
 impl Program {
@@ -125,15 +132,16 @@ impl Door {
         // By the descriptor, because the path itself may be too long for a socket.
         let short = format!("/proc/self/fd/{}/{name}", dir.as_raw_fd());
         rustix::net::bind(&socket, &SocketAddrUnix::new(short)?)?;
-        let path = place.join(&name);
-        // From here on it goes with the door, whatever fails.
-        let door = Self { runner, root, path, listener: register(socket, Interest::READABLE)? };
+        let made = Name { path: place.join(&name), id: runner.id };
         let (user, group) = (Uid::from_raw(root.user), Gid::from_raw(root.group));
         rustix::fs::chmodat(&dir, &name, Mode::from(0o600), AtFlags::empty())?;
         rustix::fs::chownat(&dir, &name, Some(user), Some(group), AtFlags::SYMLINK_NOFOLLOW)?;
         // Nobody could connect before.
-        rustix::net::listen(door.listener.get_ref(), BACKLOG)?;
-        Ok(door)
+        rustix::net::listen(&socket, BACKLOG)?;
+        // Not before: one that neither listens nor is connected looks to epoll as if it had hung up, and
+        // would be taken for ready ever after.
+        let listener = register(socket, Interest::READABLE)?;
+        Ok(Self { runner, root, name: made, listener })
     }
 
     /// Waits for the program, and returns its connection. Whoever else comes is sent away. Cancel-safe.
@@ -169,15 +177,15 @@ impl Door {
     }
 
     fn name(&self) -> &str {
-        self.path.file_name().and_then(|name| name.to_str()).unwrap_or_default()
+        self.name.path.file_name().and_then(|name| name.to_str()).unwrap_or_default()
     }
 }
 
-impl Drop for Door {
+impl Drop for Name {
     fn drop(&mut self) {
         match fs::remove_file(&self.path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                tracing::warn!(container = %self.runner.id, %error, "the socket of a session stays");
+                tracing::warn!(container = %self.id, %error, "the socket of a session stays");
             }
             Ok(()) | Err(_) => {}
         }
@@ -236,6 +244,28 @@ fn remove_all_but(dir: &Path, name: &str) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_door_waits_without_being_asked_and_lets_nobody_in_from_elsewhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let own = rustix::process::getuid().as_raw();
+        let root = Owner { user: own, group: rustix::process::getgid().as_raw() };
+        let runner = Runner { id: ContainerId::from_bytes([1; 12]), pid: std::process::id() };
+        let door = Door::open(runner, root, dir.path(), 7).unwrap();
+        let path = dir.path().join(door.name());
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        // This would never return if it kept the thread to itself.
+        let patience = Duration::from_millis(20);
+        assert!(tokio::time::timeout(patience, door.let_in()).await.is_err());
+        // The right user, but of no container.
+        let kind = (AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC);
+        let socket = rustix::net::socket_with(kind.0, kind.1, kind.2, None).unwrap();
+        rustix::net::connect(&socket, &SocketAddrUnix::new(&path).unwrap()).unwrap();
+        assert!(tokio::time::timeout(patience, door.let_in()).await.is_err());
+        assert_eq!(rustix::io::read(&socket, &mut [0; 8]), Ok(0), "it was sent away");
+        drop(door);
+        assert!(!path.exists());
+    }
 
     #[test]
     fn the_program_is_one_static_file_that_is_replaced_when_it_is_another() {

@@ -133,3 +133,29 @@ async fn a_test_can_listen_on_a_containers_address_and_answer_its_commands() {
     assert_eq!(output.stdout, "systemctl start in good day");
     assert_eq!(output.status, ExitStatus::Code(7));
 }
+
+#[tokio::test]
+async fn a_test_can_be_the_program_of_sessions() {
+    let host = Memory(World::default());
+    let (runtime, order) = (Fake::new(host.0.clone()), order(&host, 1));
+    let none = runtime.session(order.id).await;
+    assert!(matches!(none, Err(Error::NotFound { .. })), "{none:?}");
+    runtime.ensure_created(&order).await.unwrap();
+    let idle = runtime.session(order.id).await;
+    assert!(matches!(idle, Err(Error::NotRunning { .. })), "{idle:?}");
+    runtime.ensure_running(&order).await.unwrap();
+    let nowhere = runtime.session(order.id).await;
+    assert!(matches!(nowhere, Err(Error::NoPlace { .. })), "{nowhere:?}");
+    host.0.on_session(|id, socket| {
+        rustix::io::write(socket, id.to_string().as_bytes()).expect("the other end is there");
+    });
+    let socket = runtime.session(order.id).await.unwrap();
+    let mut said = [0; 64];
+    let len = rustix::io::read(&socket, &mut said).unwrap();
+    assert_eq!(said[..len], *order.id.to_string().as_bytes());
+    assert_eq!(rustix::io::read(&socket, &mut said), Ok(0), "it has ended");
+    runtime.ensure_paused(order.id).await.unwrap();
+    let paused = runtime.session(order.id).await;
+    assert!(matches!(paused, Err(Error::Paused { .. })), "{paused:?}");
+    assert_eq!(host.0.calls(Call::Session), 5);
+}

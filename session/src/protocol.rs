@@ -75,11 +75,26 @@ pub enum ToHelper {
         name: String,
     },
     /// The channel has gone: a process gets SIGHUP as from a terminal that hangs up, a listener closes and
-    /// removes its socket, an accepted connection that nobody took is closed.
+    /// removes its socket, an accepted connection that nobody took is closed. Nothing more is said of it.
     End {
         /// What has gone.
         id: Id,
     },
+}
+
+impl ToHelper {
+    /// What it is about.
+    pub fn id(&self) -> Id {
+        match self {
+            Self::Start { id, .. }
+            | Self::Connect { id, .. }
+            | Self::Listen { id, .. }
+            | Self::Take { id }
+            | Self::Resize { id, .. }
+            | Self::Signal { id, .. }
+            | Self::End { id } => *id,
+        }
+    }
 }
 
 /// What the helper tells the edge.
@@ -104,7 +119,8 @@ pub enum FromHelper {
         /// In words, for the user.
         message: String,
     },
-    /// A process has ended.
+    /// A process has ended. With a terminal, what that still held comes after this, and then the end of the
+    /// stream; without one, the outputs end when the last process that has them does.
     Exited {
         /// The channel.
         id: Id,

@@ -65,8 +65,8 @@ impl Wire {
 
     /// Receives the next message with its descriptors, which are not inherited by processes started here.
     pub async fn receive<T: DeserializeOwned>(&self) -> Result<(T, Vec<OwnedFd>), WireError> {
-        let (octets, descriptors) =
-            self.0.async_io(Interest::READABLE, |socket| receive_one(socket.as_fd())).await?;
+        let received = self.0.async_io(Interest::READABLE, |socket| receive_one(socket.as_fd()));
+        let (octets, descriptors) = received.await.map_err(failure)?;
         if octets.is_empty() {
             return Err(WireError::Closed);
         }
@@ -76,6 +76,11 @@ impl Wire {
             Err(_) => Err(WireError::Malformed("it cannot be read")),
         }
     }
+}
+
+fn failure(error: io::Error) -> WireError {
+    let gone = [io::ErrorKind::BrokenPipe, io::ErrorKind::ConnectionReset];
+    if gone.contains(&error.kind()) { WireError::Closed } else { error.into() }
 }
 
 fn send_one(socket: BorrowedFd<'_>, octets: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {

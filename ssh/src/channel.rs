@@ -74,7 +74,7 @@ impl Source {
             };
             match read {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    *buffer = BytesMut::new()
+                    *buffer = BytesMut::new();
                 }
                 read => return read,
             }
@@ -240,9 +240,8 @@ impl Session {
         let feeding = self.lane.closed.child_token();
         let _stop = feeding.clone().drop_guard();
         let sink = streams.sink;
-        tokio::spawn(
-            feeding.run_until_cancelled_owned(async move { carry_in(&inlet, sink).await }),
-        );
+        let feed = feeding.run_until_cancelled_owned(async move { carry_in(&inlet, sink).await });
+        self.conn.spawn(feed);
         let (conn, write) = (Arc::clone(&self.conn), Arc::clone(&self.write));
         let output = async move {
             let out = carry_out(&conn, &write, streams.out, None);
@@ -285,8 +284,9 @@ impl Session {
     fn forward_agent(&self, ticket: &Ticket, accepted: u64) {
         let (conn, handle) = (Arc::clone(&self.conn), self.handle.clone());
         let link = Arc::clone(ticket.link());
-        let cut = self.lane.closed.clone();
-        tokio::spawn(cut.run_until_cancelled_owned(async move {
+        let closed = self.lane.closed.clone();
+        let spawner = Arc::clone(&self.conn);
+        spawner.spawn(closed.run_until_cancelled_owned(async move {
             match handle.channel_open_agent().await {
                 Ok(channel) => carry_accepted(conn, &link, accepted, channel).await,
                 Err(_) => link.leave(accepted),
@@ -345,7 +345,7 @@ pub(crate) async fn carry_accepted(
     relay(conn, lane, write, ours).await;
 }
 
-/// A signal by its name.
+/// A signal by its name. Those that RFC 4254 does not name are told as sshd does.
 fn signal(name: String) -> Sig {
     match name.as_str() {
         "ABRT" => Sig::ABRT,
@@ -360,7 +360,8 @@ fn signal(name: String) -> Sig {
         "SEGV" => Sig::SEGV,
         "TERM" => Sig::TERM,
         "USR1" => Sig::USR1,
-        _ => Sig::Custom(name),
+        "USR2" => Sig::Custom(name),
+        _ => Sig::Custom("SIG@openssh.com".to_owned()),
     }
 }
 
@@ -368,7 +369,18 @@ fn signal(name: String) -> Sig {
 pub(crate) fn signal_name(signal: &Sig) -> String {
     match signal {
         Sig::Custom(name) => name.clone(),
-        known => format!("{known:?}"),
+        Sig::ABRT
+        | Sig::ALRM
+        | Sig::FPE
+        | Sig::HUP
+        | Sig::ILL
+        | Sig::INT
+        | Sig::KILL
+        | Sig::PIPE
+        | Sig::QUIT
+        | Sig::SEGV
+        | Sig::TERM
+        | Sig::USR1 => format!("{signal:?}"),
     }
 }
 

@@ -86,7 +86,7 @@ impl Conn {
         Arc::new(Self {
             number: NEXT.fetch_add(1, Ordering::Relaxed),
             is_in: CancellationToken::new(),
-            cut: shared.shutdown.child_token(),
+            cut: shared.cut.child_token(),
             shared,
             peer,
             local,
@@ -104,6 +104,11 @@ impl Conn {
             }),
             why: OnceLock::new(),
         })
+    }
+
+    /// Runs something of this connection, until it is cut.
+    pub(crate) fn spawn<T: Send + 'static>(&self, task: impl Future<Output = T> + Send + 'static) {
+        self.shared.tasks.spawn(self.cut.clone().run_until_cancelled_owned(task));
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -206,7 +211,11 @@ impl Conn {
         if *self.entered.get_or_init(|| door.generation) != door.generation {
             return Err(gone());
         }
-        self.shared.links.get(door.container, &*self.shared.ways).await.map_err(|no| told(&no))
+        self.shared
+            .links
+            .get(door.container, &*self.shared.ways, &self.shared.tasks)
+            .await
+            .map_err(|no| told(&no))
     }
 
     fn door(&self, admitted: &Admitted) -> Result<Door, String> {
@@ -248,7 +257,7 @@ impl Conn {
             return false;
         }
         let conn = Arc::clone(self);
-        tokio::spawn(async move {
+        self.spawn(async move {
             if let Some(handle) = handle {
                 let farewell =
                     handle.disconnect(Disconnect::ByApplication, why.to_owned(), String::new());
@@ -268,7 +277,7 @@ impl Conn {
     }
 
     /// Its line in the audit log, at its end.
-    pub(crate) fn log(&self, error: Option<String>) {
+    pub(crate) fn log(&self, error: Option<&str>) {
         let seconds = self.began.elapsed().as_secs_f64();
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let why = self.why.get().copied();

@@ -49,6 +49,9 @@ pub enum NoWay {
     /// It is paused.
     #[error("is paused")]
     Paused,
+    /// It was started before there was SSH.
+    #[error("was started before there was SSH; stop and start it once")]
+    NoPlace,
     /// Something else; it is in the log.
     #[error("cannot be entered at the moment")]
     Failed,

@@ -15,7 +15,7 @@ use gantry_session::{
     wire::{Wire, WireError},
 };
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::doors::{NoWay, Ways};
 
@@ -54,8 +54,8 @@ pub(crate) struct Ticket {
 }
 
 impl Link {
-    /// Takes over a connection, on which nothing has been said yet.
-    pub(crate) fn new(socket: OwnedFd) -> std::io::Result<Arc<Self>> {
+    /// Takes over a connection, on which nothing has been said yet; what carries it are two of `tasks`.
+    pub(crate) fn new(socket: OwnedFd, tasks: &TaskTracker) -> std::io::Result<Arc<Self>> {
         let wire = Arc::new(Wire::new(socket)?);
         let (orders, queue) = mpsc::channel(ORDERS_MAX);
         let ended = CancellationToken::new();
@@ -65,13 +65,10 @@ impl Link {
             told: Mutex::default(),
             ended: ended.clone(),
         });
-        tokio::spawn(ended.clone().run_until_cancelled_owned(send(
-            Arc::clone(&wire),
-            queue,
-            ended.clone(),
-        )));
+        let sending = Arc::clone(&link).send(Arc::clone(&wire), queue);
+        tasks.spawn(ended.clone().run_until_cancelled_owned(sending));
         let reader = Arc::clone(&link);
-        tokio::spawn(async move {
+        tasks.spawn(async move {
             let end = ended.run_until_cancelled(reader.listen(&wire)).await;
             if let Some(Err(error)) = end
                 && !matches!(error, WireError::Closed)
@@ -82,6 +79,11 @@ impl Link {
             reader.told.lock().unwrap_or_else(PoisonError::into_inner).clear();
         });
         Ok(link)
+    }
+
+    /// Ends it; the helper hangs up whatever it has.
+    pub(crate) fn end(&self) {
+        self.ended.cancel();
     }
 
     /// Whether it can be used.
@@ -131,6 +133,33 @@ impl Link {
         }
     }
 
+    async fn send(self: Arc<Self>, wire: Arc<Wire>, mut orders: mpsc::Receiver<Order>) {
+        while let Some((message, descriptors)) = orders.recv().await {
+            let along: Vec<_> = descriptors.iter().map(OwnedFd::as_fd).collect();
+            match wire.send(&message, &along).await {
+                Ok(()) => {}
+                // That is the client's doing, and none of the others'.
+                Err(WireError::Malformed(_)) => self.refuse_long(message.id()),
+                Err(error) => {
+                    tracing::debug!(%error, "a session helper takes no orders any more");
+                    return self.ended.cancel();
+                }
+            }
+        }
+    }
+
+    /// Refuses what is too long for a message, as the kernel would refuse most of it.
+    fn refuse_long(&self, id: Id) {
+        let told = Told::Refused(Reason::Failed, "Argument list too long".to_owned());
+        let all = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        // Whoever is gone or has been told too much needs no answer.
+        if let Some(sender) = all.get(&id)
+            && sender.try_send(told).is_err()
+        {
+            tracing::debug!("an order that is too long is left out");
+        }
+    }
+
     async fn listen(&self, wire: &Wire) -> Result<(), WireError> {
         let (first, _): (FromHelper, _) = wire.receive().await?;
         if first != (FromHelper::Ready { version: protocol::VERSION }) {
@@ -158,16 +187,6 @@ impl Link {
             {
                 return Err(WireError::Malformed("it tells more than is asked for"));
             }
-        }
-    }
-}
-
-async fn send(wire: Arc<Wire>, mut orders: mpsc::Receiver<Order>, ended: CancellationToken) {
-    while let Some((message, descriptors)) = orders.recv().await {
-        let along: Vec<_> = descriptors.iter().map(OwnedFd::as_fd).collect();
-        if let Err(error) = wire.send(&message, &along).await {
-            tracing::debug!(%error, "a session helper takes no orders any more");
-            return ended.cancel();
         }
     }
 }
@@ -210,6 +229,7 @@ impl Links {
         &self,
         container: ContainerId,
         ways: &dyn Ways,
+        tasks: &TaskTracker,
     ) -> Result<Arc<Link>, NoWay> {
         let place = {
             let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -229,11 +249,22 @@ impl Links {
             return Ok(Arc::clone(link));
         }
         let socket = ways.open(container).await?;
-        let fresh = Link::new(socket).map_err(|error| {
+        let fresh = Link::new(socket, tasks).map_err(|error| {
             tracing::error!(%container, %error, "its session helper cannot be spoken to");
             NoWay::Failed
         })?;
         *link = Some(Arc::clone(&fresh));
         Ok(fresh)
+    }
+
+    /// Ends all of them.
+    pub(crate) fn end(&self) {
+        let places = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        for place in places.into_values() {
+            // One that is being made is for a session that has been cut.
+            if let Ok(Some(link)) = place.try_lock().map(|mut link| link.take()) {
+                link.end();
+            }
+        }
     }
 }

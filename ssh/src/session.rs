@@ -132,7 +132,7 @@ impl Callbacks {
             handle,
             controls,
         };
-        tokio::spawn(self.conn.cut.clone().run_until_cancelled_owned(session.run(process)));
+        self.conn.spawn(session.run(process));
         true
     }
 
@@ -149,12 +149,11 @@ impl Callbacks {
     fn connect(&self, channel: Channel<Msg>, reply: ChannelOpenHandle, target: Target) {
         let conn = Arc::clone(&self.conn);
         let user = self.user();
-        let cut = conn.cut.clone();
         let has_room = self.has_room();
         let id = channel.id();
         // Counted from here on, however many are opened at once.
         let lane = has_room.then(|| conn.lane(id));
-        tokio::spawn(cut.run_until_cancelled_owned(async move {
+        self.conn.spawn(async move {
             let Some(lane) = lane else {
                 return reply.reject(ChannelOpenFailure::ResourceShortage).await;
             };
@@ -170,7 +169,7 @@ impl Callbacks {
                     reply.reject(reason).await;
                 }
             }
-        }));
+        });
     }
 
     /// Listens inside; the port, or `None` if that failed.
@@ -190,11 +189,11 @@ impl Callbacks {
         let (ticket, port) = tokio::time::timeout(LISTEN_TIMEOUT, begun).await.ok()??;
         let at = match at {
             Target::Tcp(host, 0) => Target::Tcp(host, port),
-            other => other,
+            at @ (Target::Tcp(..) | Target::Unix(_)) => at,
         };
         let end = self.conn.cut.child_token();
         let accepting = accept(Arc::clone(&self.conn), ticket, at.clone(), handle);
-        tokio::spawn(end.clone().run_until_cancelled_owned(accepting));
+        self.conn.spawn(end.clone().run_until_cancelled_owned(accepting));
         self.listeners.insert(at, end);
         Some(port)
     }
@@ -232,8 +231,8 @@ async fn accept(conn: Arc<Conn>, mut ticket: Ticket, at: Target, handle: Handle)
             continue;
         }
         let (conn, at, handle) = (Arc::clone(&conn), at.clone(), handle.clone());
-        let cut = conn.cut.clone();
-        tokio::spawn(cut.run_until_cancelled_owned(async move {
+        let spawner = Arc::clone(&conn);
+        spawner.spawn(async move {
             let opened = match at {
                 Target::Tcp(host, port) => {
                     let (from, from_port) = peer.unwrap_or_default();
@@ -254,7 +253,7 @@ async fn accept(conn: Arc<Conn>, mut ticket: Ticket, at: Target, handle: Handle)
                 Ok(channel) => carry_accepted(conn, &link, id, channel).await,
                 Err(_) => link.leave(id),
             }
-        }));
+        });
     }
 }
 
@@ -311,11 +310,11 @@ impl Handler for Callbacks {
         self.conn.shared.sessions.begun(&self.conn, session.handle());
         // The first channel finds the way open.
         let conn = Arc::clone(&self.conn);
-        tokio::spawn(conn.cut.clone().run_until_cancelled_owned(async move {
+        self.conn.spawn(async move {
             if let Err(message) = conn.enter().await {
                 tracing::debug!(message, "the way in is not open");
             }
-        }));
+        });
         Ok(())
     }
 

@@ -12,7 +12,7 @@ use crate::{
     listing,
     record::{Container, Fill, FillSource},
     snapshots::{check_quota, fill_text},
-    sqlite::Row,
+    sqlite::{Db, Row},
     writer::Tx,
 };
 
@@ -62,19 +62,39 @@ impl Store {
     }
 }
 
-/// Whether a container is being filled from it, or another server fetches it.
-pub(crate) async fn is_source(tx: &mut Tx, data: SnapshotId) -> Result<bool> {
+/// Whether a container is being filled from it, or another server fetches it: one of those that are `served`.
+/// What one that is not would have to do is waited for by nobody.
+pub(crate) async fn is_source(
+    tx: &mut Tx,
+    data: SnapshotId,
+    served: Option<&[ServerId]>,
+) -> Result<bool> {
     let source = FillSource::Snapshot(data);
-    sqlx::query_scalar(
-        "SELECT EXISTS (SELECT 1 FROM containers WHERE fill IN ($1, $2)) \
-         OR EXISTS (SELECT 1 FROM snapshots WHERE origin = $3)",
-    )
-    .bind(fill_text(Fill { source, is_new: true }))
-    .bind(fill_text(Fill { source, is_new: false }))
-    .bind(data.as_bytes().as_slice())
-    .fetch_one(&mut tx.connection)
-    .await
-    .map_err(failed)
+    let mut query =
+        sqlx::QueryBuilder::<Db>::new("SELECT EXISTS (SELECT 1 FROM containers WHERE fill IN (");
+    query.push_bind(fill_text(Fill { source, is_new: true })).push(", ");
+    query.push_bind(fill_text(Fill { source, is_new: false })).push(")");
+    push_served(&mut query, "server", served);
+    query.push(") OR EXISTS (SELECT 1 FROM snapshots WHERE origin = ");
+    query.push_bind(data.as_bytes().to_vec());
+    push_served(&mut query, "server", served);
+    query.push(")");
+    query.build_query_scalar().fetch_one(&mut tx.connection).await.map_err(failed)
+}
+
+/// Adds the condition that a column has one of the served servers, where they are known.
+pub(crate) fn push_served(
+    query: &mut sqlx::QueryBuilder<Db>,
+    column: &'static str,
+    served: Option<&[ServerId]>,
+) {
+    let Some(served) = served else { return };
+    query.push(" AND ").push(column).push(" IN (");
+    let mut list = query.separated(", ");
+    for server in served {
+        list.push_bind(server.as_bytes().to_vec());
+    }
+    query.push(")");
 }
 
 /// Gives a new container the snapshots of the one that it is copied from.

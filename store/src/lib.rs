@@ -58,6 +58,7 @@ mod writer;
 use std::{fmt, path::Path, sync::Arc};
 
 use futures_util::future::BoxFuture;
+use gantry_model::ServerId;
 use tokio::sync::{mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -96,6 +97,8 @@ pub struct Store {
     shared: Arc<Shared>,
     /// What writes by this handle keep to.
     quotas: Quotas,
+    /// The servers that whoever has this handle runs; absent where that is not known.
+    served: Option<Arc<[ServerId]>>,
 }
 
 struct Shared {
@@ -109,6 +112,14 @@ struct Shared {
 }
 
 impl Store {
+    /// The same store for a process that runs these servers: what others would have to do keeps nothing from
+    /// being removed by this handle and its clones.
+    #[must_use]
+    pub fn with_servers(mut self, served: impl IntoIterator<Item = ServerId>) -> Self {
+        self.served = Some(served.into_iter().collect());
+        self
+    }
+
     /// Opens the store in the file at `path`, makes it if there is none, and brings it to the
     /// newest schema.
     ///
@@ -142,7 +153,7 @@ impl Store {
         tasks.spawn(writer.run());
         tasks.close();
         let shared = Shared { readers, queue, head, event_head, epoch, closing, tasks };
-        Ok(Self { shared: Arc::new(shared), quotas: Quotas::default() })
+        Ok(Self { shared: Arc::new(shared), quotas: Quotas::default(), served: None })
     }
 
     /// Closes the store: what is queued is still written, what comes later is refused with

@@ -39,10 +39,6 @@ pub struct SnapshotMax {
     pub owner: u32,
 }
 
-/// Those that are made or fetched are left out: otherwise they could take the places of all others.
-const ENDED: &str = "SELECT id FROM snapshots s WHERE expires_at_ms <= $1 AND is_ready \
-                     AND NOT EXISTS (SELECT 1 FROM snapshots o WHERE o.origin = s.data) LIMIT $2";
-
 impl Store {
     /// Adds a snapshot that is to be made, of a container that exists; its container comes into the
     /// feed.
@@ -235,11 +231,13 @@ impl Store {
         is_given_up: bool,
         now_ms: i64,
     ) -> Result<()> {
+        let served = self.served.clone();
         self.write(move |tx| {
             Box::pin(async move {
                 let snapshot = load(tx, id).await?;
                 if !is_given_up
-                    && (!snapshot.is_ready || imports::is_source(tx, snapshot.data).await?)
+                    && (!snapshot.is_ready
+                        || imports::is_source(tx, snapshot.data, served.as_deref()).await?)
                 {
                     return Err(Error::SnapshotBusy);
                 }
@@ -271,12 +269,15 @@ impl Store {
 
     /// Some of the snapshots whose time is over and that nobody is waiting for.
     pub async fn ended_snapshots(&self, now_ms: i64) -> Result<Vec<SnapshotId>> {
-        let rows: Vec<Row> = sqlx::query(ENDED)
-            .bind(now_ms)
-            .bind(AT_ONCE)
-            .fetch_all(self.readers())
-            .await
-            .map_err(failed)?;
+        // Those that are made or fetched are left out: otherwise they could take the places of all others.
+        let mut query = sqlx::QueryBuilder::<Db>::new(
+            "SELECT id FROM snapshots s WHERE is_ready AND expires_at_ms <= ",
+        );
+        query.push_bind(now_ms);
+        query.push(" AND NOT EXISTS (SELECT 1 FROM snapshots o WHERE o.origin = s.data");
+        imports::push_served(&mut query, "o.server", self.served.as_deref());
+        query.push(") LIMIT ").push_bind(AT_ONCE);
+        let rows: Vec<Row> = query.build().fetch_all(self.readers()).await.map_err(failed)?;
         rows.iter().map(|row| columns::id(row, "id")).collect()
     }
 

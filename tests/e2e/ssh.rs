@@ -85,6 +85,12 @@ fn a_key_opens_its_container_while_it_is_its_key() {
     walk(Options::embedded(), the_walk);
 }
 
+#[test]
+fn it_does_so_with_incus() {
+    let Some(socket) = crate::incus::socket() else { return };
+    walk(Options::incus(&socket).set("runtime.incus_pool=gantry-btrfs"), the_walk);
+}
+
 fn the_walk(gantry: &mut Gantry) -> anyhow::Result<()> {
     let ssh = Ssh::new(gantry)?;
     let (first, second) = (ssh.key("first", "ed25519")?, ssh.key("second", "ecdsa")?);
@@ -146,6 +152,15 @@ fn the_walk(gantry: &mut Gantry) -> anyhow::Result<()> {
     ended(open)?;
     gantry.start_again()?;
     ensure!(name(&first)? == "root\ntwo\n", "{:?}", name(&first));
+
+    // It sleeps, and its key wakes it, but only if its owner wants that.
+    let manage = ["containers", "manage", &two.id, "pause", "--wait"];
+    ensure!(gantry.cli(&manage)?.status.success(), "it is paused");
+    ensure!(ssh.run(&first, "true")?.status.code() == Some(254), "it sleeps on");
+    let woken = gantry.cli(&["edge", &two.id, "--wake", "authed"])?;
+    ensure!(woken.status.success(), "{woken:?}");
+    let wakes = || name(&first).is_ok_and(|said| said == "root\ntwo\n");
+    gantry_tests::wait_until("its key wakes it", FOLLOWS, wakes)?;
 
     let deleted = gantry.cli(&["containers", "delete", &two.id, "--yes", "--wait"])?;
     ensure!(deleted.status.success(), "{deleted:?}");

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use gantry_control as control;
 use gantry_model::{
-    ContainerId, Domain, Phase, ProjectId, RouteKey, Scheme, ServerName, Service, Target,
+    ContainerId, Domain, Phase, ProjectId, RouteKey, Scheme, ServerId, ServerName, Service, Target,
 };
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -203,7 +203,7 @@ pub(crate) struct Include {
 pub(crate) struct Urls<'c> {
     pub(crate) domain: &'c Domain,
     pub(crate) port: u16,
-    pub(crate) machine: Machine,
+    pub(crate) machines: &'c BTreeMap<ServerId, Machine>,
 }
 
 impl Urls<'_> {
@@ -250,6 +250,7 @@ impl Container {
         });
         let spec = &record.spec;
         let status = &record.status;
+        let machine = Machine::of(urls.machines, record.server);
         let key = spec.ssh_public_key.as_ref();
         let (id, project) = (record.id, record.project);
         // None leads to one that waits in the warm pool.
@@ -261,7 +262,7 @@ impl Container {
             server_id: record.server.into(),
             server_name: server_name.to_string(),
             subserver_name: server_name.to_string(),
-            server: Some(ServerLite::new(server_name, urls.machine)),
+            server: Some(ServerLite::new(server_name, machine)),
             ssh_hostname: has_hostnames
                 .then(|| urls.hostname(server_name, project, id, Target::Ssh)),
             name: spec.name.as_str().to_owned(),

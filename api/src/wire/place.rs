@@ -121,7 +121,7 @@ pub(crate) struct Health {
 
 impl Specs {
     /// Containers share all of it. What is less than a whole GiB is left out.
-    fn new(machine: Machine) -> Self {
+    fn new(machine: &Machine) -> Self {
         let gib = |bytes: u64| u32::try_from(bytes >> 30).unwrap_or(u32::MAX);
         Self {
             cpu_cores: machine.cpu_cores,
@@ -133,7 +133,7 @@ impl Specs {
 }
 
 impl ServerLite {
-    pub(crate) fn new(name: &ServerName, machine: Machine) -> Self {
+    pub(crate) fn new(name: &ServerName, machine: &Machine) -> Self {
         Self {
             name: name.to_string(),
             country: None,
@@ -149,7 +149,7 @@ impl ServerLite {
 }
 
 impl Rental {
-    pub(crate) fn new(view: &control::ServerView, status: &'static str, machine: Machine) -> Self {
+    pub(crate) fn new(view: &control::ServerView, status: &'static str, machine: &Machine) -> Self {
         Self {
             id: view.id.into(),
             server_id: view.id.into(),
@@ -182,7 +182,7 @@ impl Rental {
 }
 
 impl Available {
-    pub(crate) fn new(view: &control::ServerView, machine: Machine) -> Self {
+    pub(crate) fn new(view: &control::ServerView, machine: &Machine) -> Self {
         Self {
             id: view.id.into(),
             name: view.name.to_string(),

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use gantry_control as control;
+use gantry_model::ServerId;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -72,7 +73,7 @@ pub(crate) struct ServerInfo {
 }
 
 impl ServerRuntime {
-    pub(crate) fn new(look: &Look, age: Duration) -> Self {
+    pub(crate) fn new(look: &Look, server: ServerId, age: Duration) -> Self {
         Self {
             scope: "server",
             ts: Timestamp(look.at_ms),
@@ -84,7 +85,7 @@ impl ServerRuntime {
             cpu: Cpu { busy_pct: look.busy_pct },
             mem: look.memory.map(Taken::new),
             swap: look.swap.map(Taken::new),
-            storage: look.storage.map(Taken::new),
+            storage: look.storage.get(&server).copied().map(Taken::new),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A whole control plane behind the router: real store, real controller, real reconciler, and a
 //! runtime of real behaviour in memory.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{Router, body::Body};
 use gantry_api::{ApiConfig, ClientAddress, Machine, Realm};
@@ -182,9 +182,8 @@ impl Lab {
         let logs = FakeLog::default();
         let admin = control.bootstrap_admin().await.unwrap().unwrap();
         let shared = Arc::new(logs.clone());
-        let machine =
-            Machine { cpu_cores: Some(12), memory_bytes: Some((32 << 30) - 1), disk_bytes: None };
-        let config = ApiConfig { machine, ..ApiConfig::default() };
+        let machines = Arc::new(machines(&servers, dir.path()));
+        let config = ApiConfig { machines, ..ApiConfig::default() };
         let closing = config.closing.clone();
         let router = gantry_api::service(control.clone(), config, shared);
         let document = Document::new(document_of(&router).await);
@@ -302,6 +301,20 @@ impl Lab {
         assert_eq!(reply.json["data"]["status"], "running", "{}", reply.text);
         reply.json["data"]["id"].as_str().unwrap().to_owned()
     }
+}
+
+/// What the servers have. The containers of the first lie nowhere, those of others in this directory.
+fn machines(servers: &Servers, dir: &std::path::Path) -> BTreeMap<ServerId, Machine> {
+    let machine = |(at, served): (usize, &Served)| {
+        let machine = Machine {
+            cpu_cores: Some(12),
+            memory_bytes: Some((32 << 30) - 1),
+            disk_bytes: (at > 0).then_some(5 << 30),
+            disk: (at > 0).then(|| dir.to_owned()),
+        };
+        (served.server.id, machine)
+    };
+    servers.iter().enumerate().map(machine).collect()
 }
 
 /// Records further servers; returns those that run.

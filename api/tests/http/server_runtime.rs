@@ -1,5 +1,8 @@
 //! What the machine of a server does, and what can be run there.
 
+use std::collections::BTreeMap;
+
+use gantry_control::{Limits, Signing};
 use serde_json::{Value, json};
 
 use crate::lab::{Ask, Lab};
@@ -34,6 +37,44 @@ async fn whoever_has_logged_in_sees_what_the_machine_does() {
     assert!(seen[0].0 == seen[1].0 || seen[1].1 < 2000, "one look serves both: {seen:?}");
     let unknown = Ask::new("GET", "/api/v1/servers/abcdef0123456789abcdef01/runtime").by(&session);
     assert_eq!(lab.send(unknown).await.status, 404);
+}
+
+/// What is said of a disk is about that of the server that is asked for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_server_has_its_own_storage() {
+    let dir = tempfile::tempdir().unwrap();
+    let (limits, signing) = (Limits::default(), Signing::Claims);
+    let lab = Lab::start_beside(dir, limits, signing, &["node-two"], &["node-gone"]).await;
+    let (session, project) = lab.alice().await;
+    let get = async |path: &str| {
+        let reply = lab.send(Ask::new("GET", &format!("/api/v1/{path}")).by(&session)).await;
+        assert_eq!(reply.status, 200, "{path}: {}", reply.text);
+        reply.json["data"].clone()
+    };
+    let listed = get("servers").await;
+    let seen = listed.as_array().unwrap().iter().map(|server| {
+        let specs = &server["server"]["specs"];
+        (server["name"].as_str().unwrap(), (specs["cpu_cores"].clone(), specs["disk_gb"].clone()))
+    });
+    let want = [
+        ("node-test", (json!(12), Value::Null)),
+        ("node-two", (json!(12), json!(5))),
+        ("node-gone", (Value::Null, Value::Null)),
+    ];
+    assert_eq!(seen.collect::<BTreeMap<_, _>>(), BTreeMap::from(want));
+    let two = listed.as_array().unwrap().iter().find(|server| server["name"] == "node-two");
+    let two = two.unwrap()["id"].as_str().unwrap();
+    let first = get(&format!("servers/{}/runtime", lab.server)).await;
+    let second = get(&format!("servers/{two}/runtime")).await;
+    assert_eq!(first["storage"], Value::Null);
+    assert!(second["storage"]["total_bytes"].as_u64() > Some(0), "{second}");
+    assert_eq!(first["cores"], second["cores"], "it is one machine");
+    let body = json!({ "server_id": two, "name": "there" });
+    let path = format!("/api/v1/projects/{project}/containers");
+    let made = lab.send(Ask::new("POST", &path).by(&session).body(&body)).await;
+    assert_eq!(made.status, 201, "{}", made.text);
+    let id = made.json["data"]["id"].as_str().unwrap();
+    assert_eq!(get(&format!("containers/{id}")).await["server"]["specs"]["disk_gb"], 5);
 }
 
 #[tokio::test]

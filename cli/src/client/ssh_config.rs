@@ -163,12 +163,12 @@ mod tests {
             address: "ssh.local.containers.example.com".to_owned(),
             identity: identity.map(PathBuf::from),
         };
-        let hosts = [host(&["web", "0123"], Some("/home/me/.ssh/id web")), host(&["4567"], None)];
+        let hosts = [host(&["web", "0123"], Some("/keys/id web")), host(&["4567"], None)];
         let text = blocks(&hosts, 2222, "ssh-ed25519 AAAA");
         let want = "# For ~/.ssh/known_hosts: ssh.local.containers.example.com ssh-ed25519 AAAA\n\
                     \nHost web 0123\n    HostName ssh.local.containers.example.com\n    \
                     HostKeyAlias ssh.local.containers.example.com\n    Port 2222\n    User root\n    \
-                    IdentitiesOnly yes\n    IdentityFile \"/home/me/.ssh/id web\"\n\
+                    IdentitiesOnly yes\n    IdentityFile \"/keys/id web\"\n\
                     \nHost 4567\n    HostName ssh.local.containers.example.com\n    \
                     HostKeyAlias ssh.local.containers.example.com\n    Port 2222\n    User root\n    \
                     IdentitiesOnly yes\n    # IdentityFile: where the private half of its key is\n";

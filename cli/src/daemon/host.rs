@@ -46,6 +46,7 @@ pub(super) fn machine(dir: Option<&Path>) -> gantry_api::Machine {
         cpu_cores: cores.and_then(|cores| u32::try_from(cores.get()).ok()),
         memory_bytes: memory.as_deref().and_then(memory_bytes),
         disk_bytes: disk.and_then(|disk| disk.f_blocks.checked_mul(disk.f_frsize)),
+        disk: dir.map(Path::to_path_buf),
     }
 }
 

@@ -1,7 +1,11 @@
 //! Opens the configured runtimes.
 
 use std::{
-    fs::DirBuilder, net::SocketAddr, os::unix::fs::DirBuilderExt as _, path::PathBuf, sync::Arc,
+    fs::DirBuilder,
+    net::SocketAddr,
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use anyhow::Context as _;
@@ -78,6 +82,14 @@ impl Place<'_> {
             RuntimeKind::Embedded | RuntimeKind::Incus => self.chosen.subnet.into(),
             // The fake's containers are loopback addresses.
             RuntimeKind::Fake => Ipv4Net::new_assert([127, 0, 0, 0].into(), 8).into(),
+        }
+    }
+
+    /// Where containers lie; where the runtime keeps them elsewhere, their disk is not known.
+    pub(super) fn disk(&self) -> Option<&Path> {
+        match self.chosen.kind {
+            RuntimeKind::Embedded => Some(&self.dir),
+            RuntimeKind::Incus | RuntimeKind::Fake => None,
         }
     }
 

@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     args::Settings,
-    config::{self, AccessLog, Config, RuntimeKind},
+    config::{self, AccessLog, Config},
     exit::{Class, Failure},
     output,
 };
@@ -114,25 +114,25 @@ pub(super) fn run(
     Ok(result?)
 }
 
-fn api_config(config: &Config, files: &Files, ssh: &gantry_ssh::Front) -> gantry_api::ApiConfig {
+fn api_config(
+    config: &Config,
+    servers: &Servers,
+    places: &[runtime::Place<'_>],
+    ssh: &gantry_ssh::Front,
+) -> gantry_api::ApiConfig {
+    let machines = servers
+        .iter()
+        .zip(places)
+        .map(|(served, place)| (served.server.id, host::machine(place.disk())));
     gantry_api::ApiConfig {
         event_streams_max: config.control.event_streams,
         event_streams_per_account_max: config.control.event_streams_per_user,
-        machine: host::machine(disk(config, files).as_deref()),
-        disk: disk(config, files),
+        machines: Arc::new(machines.collect()),
         ssh: config.edge.ssh.first().map(|address| gantry_api::SshAddress {
             port: address.port(),
             host_key: ssh.host_key().to_owned(),
         }),
         ..gantry_api::ApiConfig::default()
-    }
-}
-
-/// Where containers lie; where the runtime keeps them elsewhere, their disk is not known.
-fn disk(config: &Config, files: &Files) -> Option<PathBuf> {
-    match config.runtime.kind {
-        RuntimeKind::Embedded => Some(files.runtime_dir()),
-        RuntimeKind::Incus | RuntimeKind::Fake => None,
     }
 }
 
@@ -182,6 +182,8 @@ impl Daemon {
             let reconciler = reconciler(config, place, &store, served, &control, &clock);
             tasks.spawn(named("reconciler", reconciler.run(shutdown.clone())));
         }
+        let ssh = ssh::start(&config.edge, &control, &routes, &mut tasks, &shutdown).await?;
+        let api_config = api_config(config, &servers, &places, &ssh);
         let starter = Starter::new(
             store.clone(),
             servers,
@@ -191,25 +193,10 @@ impl Daemon {
         explain::answer(files, config, &routes, &mut tasks, &shutdown)
             .context("cannot listen on the socket in the state directory")?;
         let activity = gantry_proxy::Activity::default();
-        let idler = idler(&control, &routes, &activity);
-        tasks.spawn(named("idler", idler.run(shutdown.clone())));
-        let rechecker = rechecker(config, &control, &clock);
-        tasks.spawn(named("rechecker of hostnames", rechecker.run(shutdown.clone())));
-        let keeper = SnapshotKeeper::new(control.clone());
-        tasks.spawn(named("keeper of snapshots", keeper.run(shutdown.clone())));
+        watch(config, &control, &routes, &activity, &mut tasks, &shutdown);
         let waker = glue::WakeContainers(control.clone());
         let edge_config = edge_config(config, files, named_servers, &places);
         let logs = gantry_proxy::Logs::new(&edge_config);
-        let ssh = ssh::start(
-            &config.edge.ssh,
-            &control,
-            &routes,
-            config.edge.wake,
-            &mut tasks,
-            &shutdown,
-        )
-        .await?;
-        let api_config = api_config(config, files, &ssh);
         let api = glue::api(control.clone(), api_config.clone(), logs.clone());
         let key = files.session_key().context("cannot read or make the key of sessions")?;
         let session_key = gantry_proxy::SessionKey::new(key);
@@ -272,6 +259,23 @@ impl Daemon {
         self.store.close().await;
         tracing::info!("stopped");
     }
+}
+
+/// Starts what looks after containers, hostnames and snapshots from time to time.
+fn watch(
+    config: &Config,
+    control: &Controller,
+    routes: &Routes,
+    activity: &gantry_proxy::Activity,
+    tasks: &mut JoinSet<&'static str>,
+    shutdown: &CancellationToken,
+) {
+    let idler = idler(control, routes, activity);
+    tasks.spawn(named("idler", idler.run(shutdown.clone())));
+    let rechecker = rechecker(config, control, control.clock());
+    tasks.spawn(named("rechecker of hostnames", rechecker.run(shutdown.clone())));
+    let keeper = SnapshotKeeper::new(control.clone());
+    tasks.spawn(named("keeper of snapshots", keeper.run(shutdown.clone())));
 }
 
 /// A task that says which one has ended.

@@ -1,11 +1,6 @@
 //! Connects the SSH front to the routes and to the control plane.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    os::fd::OwnedFd,
-    sync::Arc,
-    time::Duration,
-};
+use std::{net::IpAddr, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use async_trait::async_trait;
@@ -15,6 +10,8 @@ use gantry_router::{RouteState, Routes};
 use gantry_ssh::{Door, DoorState, Doors, Front, NoWay, Ways};
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
+
+use crate::config::EdgeConfig;
 
 /// Keys lead to the containers that the route table has.
 struct Keys {
@@ -64,6 +61,7 @@ impl Ways for Entries {
         self.control.enter(container).await.map_err(|error| match error {
             NoEntry::NotRunning => NoWay::NotRunning,
             NoEntry::Paused => NoWay::Paused,
+            NoEntry::NoPlace => NoWay::NoPlace,
             NoEntry::Store(_) | NoEntry::Runtime(_) => {
                 tracing::error!(%container, error = %Chain(&error), "no way in for SSH");
                 NoWay::Failed
@@ -81,10 +79,9 @@ impl Ways for Entries {
 
 /// Opens the listeners and serves them as tasks; without addresses there is none.
 pub(super) async fn start(
-    addresses: &[SocketAddr],
+    edge: &EdgeConfig,
     control: &Controller,
     routes: &Routes,
-    wake: Duration,
     tasks: &mut JoinSet<&'static str>,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<Arc<Front>> {
@@ -101,10 +98,10 @@ pub(super) async fn start(
         "follower of routes for SSH"
     });
     let doors = Keys { routes: routes.clone(), changes };
-    let ways = Entries { control: control.clone(), wake };
+    let ways = Entries { control: control.clone(), wake: edge.wake };
     let front = Front::new(control.host_key_seed(), Arc::new(doors), Arc::new(ways), shutdown);
     let front = Arc::new(front);
-    for address in addresses {
+    for address in &edge.ssh {
         let listener = TcpListener::bind(address).await;
         let listener = listener.with_context(|| format!("edge.ssh: cannot listen on {address}"))?;
         let front = Arc::clone(&front);

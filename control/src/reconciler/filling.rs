@@ -17,12 +17,14 @@ const FILLING_CALLS: u32 = 240;
 
 /// Who has what files are taken from.
 enum Place<'s> {
-    /// This server; also what exists nowhere, which its runtime then says.
+    /// This server.
     Here,
     /// Another that this process runs.
     There(&'s Arc<dyn Runtime>),
     /// One that it does not run.
     Away,
+    /// Nobody any more.
+    Nowhere,
 }
 
 impl Pass<'_> {
@@ -43,6 +45,7 @@ impl Pass<'_> {
                 self.call(seq, timeout, carry).await
             }
             Place::Away => Err(Trouble::SourceAway),
+            Place::Nowhere => Err(Trouble::SourceGone),
         })
     }
 
@@ -63,6 +66,7 @@ impl Pass<'_> {
                 self.call(seq, timeout, carry).await
             }
             Place::Away => Err(Trouble::SourceAway),
+            Place::Nowhere => Err(Trouble::SourceGone),
         };
         if let Err(trouble) = filled {
             return Ok(Err(trouble));
@@ -81,8 +85,7 @@ impl Pass<'_> {
     ) -> Result<SnapshotInfo, Trouble> {
         let servers = &self.shared.servers;
         let Some(server) = origin.server else {
-            let gone = gantry_runtime::Error::NoSnapshot { snapshot: origin.data };
-            return Err(Trouble::Runtime(gone));
+            return Err(Trouble::SourceGone);
         };
         let Some(other) = servers.runtime(server) else { return Err(Trouble::SourceAway) };
         let from = Source::Snapshot(origin.data);
@@ -108,7 +111,7 @@ impl Pass<'_> {
 
     async fn place(&self, from: FillSource) -> Result<Place<'_>, gantry_store::Error> {
         let server = match self.shared.store.server_of_source(from).await? {
-            None => return Ok(Place::Here),
+            None => return Ok(Place::Nowhere),
             Some(server) if server == self.shared.server => return Ok(Place::Here),
             Some(server) => server,
         };

@@ -19,6 +19,10 @@ use crate::{clock::Clock, seal::SealingKeys, servers::Servers};
 /// ten; beyond this somebody changes the record faster than it can be followed.
 const STEPS_MAX: u32 = 64;
 
+/// Why a copy does not come, for its owner.
+const SOURCE_AWAY: &str = "the server that has its source is not configured any more";
+const SOURCE_GONE: &str = "what it was to be a copy of has been deleted meanwhile";
+
 /// What all passes share.
 pub(super) struct Shared {
     pub(super) store: Store,
@@ -85,6 +89,8 @@ pub(super) enum Trouble {
     Silent,
     /// The files are on a server that this process does not run.
     SourceAway,
+    /// There are no such files any more.
+    SourceGone,
 }
 
 /// Which queue a step waits in.
@@ -283,7 +289,7 @@ impl Pass<'_> {
             // Overtaken: a further pass follows.
             Ok(()) | Err(Trouble::Overtaken) => Ok(()),
             Err(Trouble::Runtime(error)) => Err(self.failed(what, &error)),
-            Err(Trouble::Silent | Trouble::SourceAway) => {
+            Err(Trouble::Silent | Trouble::SourceAway | Trouble::SourceGone) => {
                 self.memory = self.memory.after_failure();
                 Err(Ending::Failed)
             }
@@ -392,10 +398,8 @@ impl Pass<'_> {
             }
             Err(Trouble::Overtaken) => Ok(None),
             Err(Trouble::Silent) => self.trouble(step, container, true, "it took too long").await,
-            Err(Trouble::SourceAway) => {
-                let why = "the server that has its source is not configured any more";
-                self.trouble(step, container, true, why).await
-            }
+            Err(Trouble::SourceAway) => self.trouble(step, container, true, SOURCE_AWAY).await,
+            Err(Trouble::SourceGone) => self.trouble(step, container, false, SOURCE_GONE).await,
             Err(Trouble::Runtime(gantry_runtime::Error::GivenUp { .. })) => {
                 Ok(Some(self.put_off()))
             }
@@ -447,7 +451,7 @@ impl Pass<'_> {
                 // It has just ended: there was nothing to bring them into.
                 | Trouble::Runtime(gantry_runtime::Error::NotRunning { .. }),
             ) => return Ok(()),
-            Err(Trouble::Silent | Trouble::SourceAway) => Some("it took too long".to_owned()),
+            Err(Trouble::Silent | Trouble::SourceAway | Trouble::SourceGone) => Some("it took too long".to_owned()),
             Err(Trouble::Runtime(error)) => Some(error.reason()),
         };
         let now_ms = self.shared.clock.now_ms();

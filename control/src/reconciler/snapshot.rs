@@ -48,6 +48,10 @@ impl Pass<'_> {
                 tracing::warn!(container = %self.id, "the server that has a snapshot is not configured");
                 true
             }
+            Err(Trouble::SourceGone) => {
+                tracing::warn!(container = %self.id, "a snapshot was deleted before it was fetched");
+                false
+            }
             Err(Trouble::Runtime(gantry_runtime::Error::GivenUp { .. })) => {
                 return Ok(Some(self.put_off()));
             }

@@ -12,6 +12,9 @@ use gantry_runtime::{
     fake::{Call, Fake, World},
 };
 
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
 use crate::bench::{Bench, PATIENCE, START_MS, quick, until};
 
 /// A bench with a second server, whose containers are in this world.
@@ -385,4 +388,100 @@ async fn many_snapshots_from_another_server_let_those_of_others_come_between() {
         tokio::time::timeout(PATIENCE, head.changed()).await.unwrap().unwrap();
     };
     assert!(counts.iter().all(|count| *count >= 2), "one has all, and of the others {counts:?}");
+}
+
+/// Nobody waits for a server that was taken out of the configuration: what its copies were to be filled from can be
+/// removed, and they say so when it is back.
+#[tokio::test]
+async fn what_only_a_removed_server_still_wants_can_be_deleted() {
+    let mut two = Two::new().await;
+    let project = two.bench.project().await;
+    let source = two.bench.running_container(&project).await.record.id;
+    let new = NewSnapshot { alias: Some("kept".to_owned()), expiry_days: None };
+    two.bench.control.create_snapshot(&two.bench.actor, source, new).await.unwrap();
+    two.bench.shut_down().await;
+    let (whole, of_snapshot) = (to(&two, project.id), to(&two, project.id));
+    let of_snapshot = NewCopy { source_snapshot: Some("kept".to_owned()), ..of_snapshot };
+    let both = vec![two.first.clone(), two.second.clone()];
+    let actor = two.bench.actor.clone();
+    let bench = &mut two.bench;
+    let mut copies = Vec::new();
+    for new in [whole, of_snapshot] {
+        let copy = bench.control.copy_container(&actor, source, new).await.unwrap();
+        copies.push(copy.record.id);
+    }
+    let busy = bench.control.delete_snapshot(&actor, source, "kept").await;
+    assert!(busy.is_err(), "it is wanted: {busy:?}");
+
+    bench.serve(vec![two.first.clone()]).await;
+    bench.reconcile(quick());
+    bench.control.delete_snapshot(&actor, source, "kept").await.unwrap();
+    bench.control.delete_container(&actor, source).await.unwrap();
+    until("it is gone", || bench.world.order(source).is_none()).await;
+    let removed = SnapshotKeeper::new(bench.control.clone()).look().await.unwrap();
+    assert_eq!(removed, (0, 1));
+    for copy in &copies {
+        let record = bench.control.container(&actor, *copy).await.unwrap().record;
+        assert_eq!(record.status.phase, Phase::Copying, "nobody works on it");
+    }
+
+    bench.shut_down().await;
+    bench.serve(both).await;
+    bench.reconcile(quick());
+    for copy in copies {
+        let failed = bench.phase(copy, Phase::Failed).await.record.status;
+        let why = "what it was to be a copy of has been deleted meanwhile";
+        assert_eq!(failed.why.as_deref(), Some(why));
+        let mut head = bench.store.head();
+        while bench.store.unfinished_snapshot(copy).await.unwrap().is_some() {
+            tokio::time::timeout(PATIENCE, head.changed()).await.unwrap().unwrap();
+        }
+        assert_eq!(two.world.order(copy), None, "nothing is left of it");
+    }
+}
+
+/// Two snapshots of each of the containers, that are gone from the records.
+async fn discarded_of(two: &Two, (here, there): (ContainerId, ContainerId)) {
+    for id in [here, there] {
+        for alias in ["one", "two"] {
+            let new = NewSnapshot { alias: Some(alias.to_owned()), expiry_days: None };
+            two.bench.control.create_snapshot(&two.bench.actor, id, new).await.unwrap();
+            two.bench.control.delete_snapshot(&two.bench.actor, id, alias).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_turn_of_a_server_that_hangs_ends_and_others_have_theirs() {
+    let mut two = Two::new().await;
+    discarded_of(&two, two.one_on_each().await).await;
+    two.bench.shut_down().await;
+    two.bench.world.delay(Call::DeleteSnapshot, Duration::from_hours(1));
+    let keeper = SnapshotKeeper::new(two.bench.control.clone());
+    tokio::time::pause();
+    assert_eq!(keeper.look().await.unwrap(), (0, 2), "those of the server that answers");
+    let calls =
+        (two.bench.world.calls(Call::DeleteSnapshot), two.world.calls(Call::DeleteSnapshot));
+    assert_eq!(calls, (1, 2), "it is not asked for one after another");
+    two.bench.world.delay(Call::DeleteSnapshot, Duration::ZERO);
+    assert_eq!(keeper.look().await.unwrap(), (0, 2));
+}
+
+#[tokio::test]
+async fn while_a_server_hangs_the_keeper_goes_on_with_others() {
+    let two = Two::new().await;
+    two.bench.world.delay(Call::DeleteSnapshot, Duration::from_hours(1));
+    let shutdown = CancellationToken::new();
+    let mut keeping = JoinSet::new();
+    keeping.spawn(SnapshotKeeper::new(two.bench.control.clone()).run(shutdown.clone()));
+    let both = two.one_on_each().await;
+    discarded_of(&two, both).await;
+    until("the other is asked", || two.bench.world.calls(Call::DeleteSnapshot) > 0).await;
+    until("all is removed", || two.world.calls(Call::DeleteSnapshot) == 2).await;
+    // What comes later does not wait either.
+    discarded_of(&two, both).await;
+    until("all is removed", || two.world.calls(Call::DeleteSnapshot) == 4).await;
+    assert_eq!(two.bench.world.calls(Call::DeleteSnapshot), 1, "it still hangs");
+    shutdown.cancel();
+    tokio::time::timeout(PATIENCE, keeping.join_next()).await.unwrap().unwrap().unwrap();
 }

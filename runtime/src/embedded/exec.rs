@@ -139,9 +139,9 @@ impl Leash {
     /// ended since. Cancel-safe.
     async fn begun(&mut self) -> Result<Option<Handle>> {
         let (call, status) = self.outer_end().await?;
-        match call.verdict(status)? {
-            ExitStatus::Code(0) => {}
-            other => return Err(Error::failed(WHAT, format!("the OCI runtime ended: {other:?}"))),
+        let ended = call.verdict(status)?;
+        if !ended.success() {
+            return Err(Error::failed(WHAT, format!("the OCI runtime ended: {ended:?}")));
         }
         let inner = read_pid(&call.pid_file).filter(|pid| call.init.contains(*pid));
         let handle = inner.and_then(Init::of).map(Init::open).transpose();

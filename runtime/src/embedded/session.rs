@@ -23,9 +23,9 @@ impl Inner {
         let (runner, base) = (Runner { id, pid: run.init.pid }, self.config.mapping.base);
         let root = Owner { user: base, group: base };
         let door = Door::open(runner, root, &home.session(), self.token());
-        let door = door.map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => Error::NoPlace { id },
-            _ => Error::failed(WHAT, error),
+        let door = door.map_err(|error| {
+            let is_missing = error.kind() == io::ErrorKind::NotFound;
+            if is_missing { Error::NoPlace { id } } else { Error::failed(WHAT, error) }
         })?;
         let command = Exec::new(self.program.command(&door));
         let target = (id, &home, &run);

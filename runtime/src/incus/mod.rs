@@ -528,7 +528,7 @@ impl Runtime for Incus {
     }
 
     async fn session(&self, id: ContainerId) -> Result<OwnedFd> {
-        sessions::in_time(self.inner.session(id)).await
+        sessions::in_time(Box::pin(self.inner.session(id))).await
     }
 
     async fn stats(&self, id: ContainerId) -> Result<Stats> {

@@ -12,6 +12,7 @@ use gantry_runtime::{Exec, ExitStatus, Limits, Order, State};
 use crate::{
     contract::{Host as _, order, until},
     machine::Machine,
+    sessions,
 };
 
 pub(crate) async fn systemd_boots_serves_and_powers_off(machine: &mut Machine) {
@@ -57,6 +58,10 @@ pub(crate) async fn systemd_boots_serves_and_powers_off(machine: &mut Machine) {
     assert_eq!(seen.status, ExitStatus::Code(0));
     let used = runtime.stats(order.id).await.unwrap();
     eprintln!("{} KiB, {} processes", used.memory_bytes >> 10, used.pids);
+    // A session does not keep it from powering off.
+    let session = sessions::open(&runtime, 1).await;
+    assert_eq!(sessions::printed(&session, 2, "cat /proc/1/comm").await, "systemd");
+    let _output = sessions::start(&session, 4, "sleep 1000").await;
     let begin = Instant::now();
     runtime.ensure_stopped(order.id, Duration::from_secs(15)).await.unwrap();
     let took = begin.elapsed();

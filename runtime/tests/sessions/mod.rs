@@ -16,7 +16,7 @@ use gantry_session::{
     wire::{Wire, WireError},
 };
 use rustix::pipe::{PipeFlags, pipe_with};
-use tokio::{io::AsyncReadExt as _, net::unix::pipe::Receiver, time::timeout};
+use tokio::{io::AsyncReadExt as _, net::unix::pipe::Receiver, task::JoinSet, time::timeout};
 
 use crate::{
     contract::{Host as _, id, order, until},
@@ -40,7 +40,7 @@ async fn heard(wire: &Wire) -> FromHelper {
 }
 
 /// Starts a command line; returns the other end of its output.
-async fn start(wire: &Wire, id: u64, line: &str) -> OwnedFd {
+pub(crate) async fn start(wire: &Wire, id: u64, line: &str) -> OwnedFd {
     let pipe = || pipe_with(PipeFlags::CLOEXEC).unwrap();
     let ((input, _), (read, output), (_, errors)) = (pipe(), pipe(), pipe());
     let process = Process {
@@ -175,45 +175,50 @@ pub(crate) async fn the_place_of_sessions_is_out_of_reach(machine: &mut Machine)
     }
 
     // A program that never comes, so that its door stays open.
+    let place = machine.place(1);
     let program = machine.program(1);
     let name = program.file_name().unwrap().to_str().unwrap().to_owned();
     fs::remove_file(&program).unwrap();
     fs::write(&program, "#!/bin/sh\nexec sleep 1000\n").unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o555)).unwrap();
-    let opening = tokio::spawn({
+    fs::copy(machine.program(2), place.join("copy")).unwrap();
+    // Where the door of the one is, the other has none.
+    let bound = "mkdir -p /x && mount --bind /dev/.gantry /x && echo ok";
+    for n in [1, 2] {
+        assert_eq!(machine.shell(n, bound).await, "ok");
+    }
+    let mut opening = JoinSet::new();
+    opening.spawn({
         let runtime = Arc::clone(&runtime);
         async move { runtime.session(id(1)).await }
     });
-    let place = machine.place(1);
-    let doors = || fs::read_dir(&place).unwrap().map(|entry| entry.unwrap().file_name());
-    until("the door is there", async || doors().count() == 2).await;
-    let door = doors().find(|door| *door != *name).unwrap().into_string().unwrap();
-    // The other container's program comes to it, the only one that could speak to it.
-    let come = |user| Exec {
+    let names = || {
+        let entries = fs::read_dir(&place).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.collect::<Vec<_>>()
+    };
+    until("the door is there", async || names().len() == 3).await;
+    let door = names().into_iter().find(|entry| *entry != name && entry != "copy").unwrap();
+    let come = |program: &str, user| Exec {
         user: ExecUser { uid: user, gid: user },
         timeout: Duration::from_secs(5),
-        ..Exec::new([format!("/dev/.gantry/{name}"), "serve".to_owned(), format!("/x/{door}")])
+        ..Exec::new([format!("/dev/.gantry/{program}"), "serve".to_owned(), format!("/x/{door}")])
     };
-    let prepare = "mkdir -p /x && mount --bind /dev/.gantry /x && echo ok";
-    for n in [1, 2] {
-        assert_eq!(machine.shell(n, prepare).await, "ok");
-    }
-    let elsewhere = runtime.exec(id(2), &come(0)).await.unwrap();
+    let elsewhere = runtime.exec(id(2), &come(&name, 0)).await.unwrap();
     assert!(!elsewhere.status.success(), "{elsewhere:?}");
-    fs::copy(machine.program(2), place.join("copy")).unwrap();
-    let mut user = come(1000);
-    user.argv[0] = "/dev/.gantry/copy".to_owned();
-    let unprivileged = runtime.exec(id(1), &user).await.unwrap();
-    assert!(!unprivileged.status.success(), "{unprivileged:?}");
-    assert!(!opening.is_finished(), "nobody was let in");
-    // The root user could have started anything under that name.
-    let root = Exec { user: ExecUser::default(), ..user };
+    let unprivileged = runtime.exec(id(1), &come("copy", 1000)).await.unwrap();
+    let said = String::from_utf8_lossy(&unprivileged.stderr);
+    assert!(said.contains("Permission denied"), "{unprivileged:?}");
+    assert!(opening.try_join_next().is_none(), "nobody was let in");
+    // The root user could have started anything under the program's name.
+    let root = come("copy", 0);
     let (ended, ()) = tokio::join!(runtime.exec(id(1), &root), async {
-        let wire = Wire::new(timeout(BOUND, opening).await.unwrap().unwrap().unwrap()).unwrap();
+        let opened = timeout(BOUND, opening.join_next()).await.unwrap().unwrap().unwrap();
+        let wire = Wire::new(opened.unwrap()).unwrap();
         assert_eq!(heard(&wire).await, FromHelper::Ready { version: VERSION });
     });
     ended.unwrap();
-    assert!(!place.join(&door).exists(), "the door is gone");
+    assert!(!names().contains(&door), "the door is gone");
 
     // One that takes it away has none until its next start, which brings the program back.
     fs::remove_file(&program).unwrap();
@@ -224,6 +229,5 @@ pub(crate) async fn the_place_of_sessions_is_out_of_reach(machine: &mut Machine)
     runtime.ensure_running(&order(machine, 1)).await.unwrap();
     let wire = open(&runtime, 1).await;
     assert_eq!(printed(&wire, 2, "hostname").await, "box-1");
-    let names: Vec<_> = doors().collect();
-    assert_eq!(names, [name.as_str()], "nothing else");
+    assert_eq!(names(), [name], "nothing else");
 }

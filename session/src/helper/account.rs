@@ -136,7 +136,7 @@ mod tests {
     use super::*;
 
     const PASSWD: &[u8] = b"# a comment\nroot:x:0:0:root:/root:/bin/bash\n\
-        ann:x:1000:1000:Ann,,,:/home/ann:\nbroken:x:many:1:::\nnone:x:4294967295:1::/:/bin/sh\n";
+        ann:x:1000:1000:Ann,,,:/srv/ann:\nbroken:x:many:1:::\nnone:x:4294967295:1::/:/bin/sh\n";
     const GROUP: &[u8] = b"root:x:0:\nann:x:1000:ann\nwheel:x:10:bob,ann\ndocker:x:11:annabel\n";
 
     #[test]
@@ -144,7 +144,7 @@ mod tests {
         let ann = Account::find(PASSWD, GROUP, "ann");
         assert_eq!((ann.uid, ann.gid), (1000, 1000));
         assert_eq!(ann.groups, [1000, 10]);
-        assert_eq!(ann.home, Path::new("/home/ann"));
+        assert_eq!(ann.home, Path::new("/srv/ann"));
         assert_eq!(ann.shell, Path::new("/bin/sh"), "an empty shell");
     }
 

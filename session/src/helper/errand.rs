@@ -36,6 +36,7 @@ use tokio::process::{Child, Command};
 use super::{
     account::Account,
     launch::become_user,
+    plain,
     serve::{Refusal, Shared},
 };
 
@@ -104,12 +105,9 @@ impl Errand {
             Ok(Err(error)) => return Err(Refusal::failed(error.to_string())),
             Err(_elapsed) => return Err(Refusal::failed("it takes too long".to_owned())),
         };
-        let path = outcome.map_err(|(number, words)| match number {
-            Some(number) => {
-                let reason = Refusal::reason(Errno::from_raw_os_error(number));
-                Refusal { reason, message: words }
-            }
-            None => Refusal { reason: Reason::Failed, message: words },
+        let path = outcome.map_err(|(number, message)| {
+            let errno = number.map(Errno::from_raw_os_error);
+            Refusal { reason: errno.map_or(Reason::Failed, Refusal::reason), message }
         })?;
         let [socket] = <[OwnedFd; 1]>::try_from(fds).map_err(|_fds| Refusal::descriptors())?;
         Ok(Opened { socket, guard: Guard { path, _wire: wire, _process: process } })
@@ -121,7 +119,7 @@ fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
 }
 
 /// The process of an errand: answers on its standard input.
-pub(super) fn main(arguments: Vec<OsString>) -> io::Result<ExitCode> {
+pub(super) fn main(arguments: &[OsString]) -> io::Result<ExitCode> {
     let malformed = || io::Error::new(io::ErrorKind::InvalidInput, "`errand` is for `serve` alone");
     let errand = arguments.first().map(|argument| argument.as_bytes()).unwrap_or_default();
     let octets = hex::decode(errand).map_err(|_error| malformed())?;
@@ -139,7 +137,7 @@ pub(super) fn main(arguments: Vec<OsString>) -> io::Result<ExitCode> {
             }
             drop(made.directory);
         }
-        Err(error) => answer(&Err((error.raw_os_error(), error.to_string())), None)?,
+        Err(error) => answer(&Err((error.raw_os_error(), plain(&error))), None)?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     account::{self, Account},
     environment::{Variables, name_of, unpacked},
-    files, say,
+    files, plain, say,
 };
 
 /// What `run` has to know beside the arguments of the user's program, which follow it, and the variables,
@@ -159,11 +159,12 @@ fn enter_directory(account: &Account, launch: &Launch) -> io::Result<()> {
     if let Some(directory) = &launch.directory {
         let directory = PathBuf::from(OsString::from_vec(directory.clone()));
         return std::env::set_current_dir(&directory).map_err(|error| {
-            io::Error::new(error.kind(), format!("{}: {error}", directory.display()))
+            io::Error::new(error.kind(), format!("{}: {}", directory.display(), plain(&error)))
         });
     }
     if let Err(error) = std::env::set_current_dir(&account.home) {
-        say(&format!("Could not chdir to home directory {}: {error}", account.home.display()));
+        let (home, words) = (account.home.display(), plain(&error));
+        say(&format!("Could not chdir to home directory {home}: {words}"));
         std::env::set_current_dir("/")?;
     }
     Ok(())
@@ -196,7 +197,7 @@ fn execute(account: &Account, launch: &Launch, argv: Vec<OsString>) -> io::Resul
     let variables = Variables::of(account, launch, unpacked());
     // It returns when it has failed.
     let error = command.arg0(&name).args(argv).env_clear().envs(variables).exec();
-    say(&format!("{}: {error}", Path::new(command.get_program()).display()));
+    say(&format!("{}: {}", Path::new(command.get_program()).display(), plain(&error)));
     let found = error.kind() != io::ErrorKind::NotFound;
     Ok(ExitCode::from(if found { 126 } else { 127 }))
 }

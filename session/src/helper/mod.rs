@@ -43,7 +43,7 @@ pub(crate) fn main(arguments: Vec<OsString>) -> ExitCode {
     let done = match arguments.next().as_deref().and_then(|word| word.to_str()) {
         Some("serve") => serve::main(arguments.collect()),
         Some("run") => launch::main(arguments.collect()),
-        Some("errand") => errand::main(arguments.collect()),
+        Some("errand") => errand::main(&arguments.collect::<Vec<_>>()),
         Some("sftp") => sftp::main(),
         _ => Err(io::Error::new(io::ErrorKind::InvalidInput, USAGE)),
     };
@@ -51,6 +51,12 @@ pub(crate) fn main(arguments: Vec<OsString>) -> ExitCode {
         say(&format!("gantry-session: {error}"));
         ExitCode::FAILURE
     })
+}
+
+/// An error of the system in its words, as other programs say it: without its number.
+fn plain(error: &io::Error) -> String {
+    let words = error.to_string();
+    words.split(" (os error").next().unwrap_or_default().to_owned()
 }
 
 /// Writes a line to the standard error; without a reader there is nobody left to tell.

@@ -20,7 +20,7 @@ use gantry_session::{
 use rustix::{
     io::Errno,
     net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with},
-    process::{Pid, Resource, Rlimit, getrlimit, setrlimit},
+    process::{Pid, Resource, Rlimit, WaitOptions, getrlimit, setrlimit, waitpid},
 };
 use tokio::{
     sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
@@ -31,7 +31,7 @@ use tokio::{
 use super::{
     connect, exit,
     listen::{self, Arrival},
-    process,
+    plain, process,
     relay::{self, Scratch, Stream},
     say, signals, terminal,
 };
@@ -50,6 +50,9 @@ const FILES_MAX: u64 = 65_536;
 
 /// How long it stays without anything open, if the command line does not say.
 const IDLE: Duration = Duration::from_mins(1);
+
+/// How long it waits at its own end for that of its processes.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Serves one edge to its end.
 pub(super) fn main(arguments: Vec<OsString>) -> io::Result<ExitCode> {
@@ -155,7 +158,7 @@ impl Refusal {
 
     pub(super) fn io(what: &str, error: &io::Error) -> Self {
         let reason = Errno::from_io_error(error).map_or(Reason::Failed, Self::reason);
-        Self { reason, message: format!("{what}: {error}") }
+        Self { reason, message: format!("{what}: {}", plain(error)) }
     }
 }
 
@@ -323,7 +326,8 @@ async fn serve(shared: &Rc<Shared>, mut arrived: mpsc::Receiver<Arrival>, idle: 
                     break;
                 }
             },
-            Some(arrival) = arrived.recv() => {
+            // Where there is no room, it is closed.
+            Some(arrival) = arrived.recv() => if shared.open.borrow().len() < OPEN_MAX {
                 let id = shared.next.replace(shared.next.get() + 2);
                 begin(shared, &mut tasks, id, async move |shared: &Rc<Shared>| {
                     listen::offer(shared, id, arrival).await
@@ -337,6 +341,23 @@ async fn serve(shared: &Rc<Shared>, mut arrived: mpsc::Receiver<Arrival>, idle: 
         quiet_since = tasks.is_empty().then(|| quiet_since.unwrap_or_else(Instant::now));
     }
     shared.hang_up_all();
+    // With the tasks go their ends of terminals and sockets.
+    tasks.shutdown().await;
+    reap().await;
+}
+
+/// Waits for what ends now, for a while: what is left becomes a child of the container's first process, and
+/// that may be one that looks after no children.
+async fn reap() {
+    let until = Instant::now() + FAREWELL;
+    while Instant::now() < until {
+        match waitpid(None, WaitOptions::NOHANG) {
+            Ok(Some(_)) => {}
+            Ok(None) => tokio::time::sleep(FAREWELL / 100).await,
+            // There are none left.
+            Err(_) => return,
+        }
+    }
 }
 
 /// Carries out an order, or has it carried out.

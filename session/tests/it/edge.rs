@@ -1,7 +1,6 @@
 //! An edge for tests: one helper, and what it says.
 
 use std::{
-    fmt::Write as _,
     fs::File,
     io::{Read as _, Write as _},
     os::fd::{AsFd as _, OwnedFd},
@@ -42,36 +41,39 @@ impl Edge {
     }
 
     pub(crate) async fn with(arguments: &[&str], prepare: impl FnOnce(&mut Command)) -> Self {
-        let (mine, its) =
-            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-                .unwrap();
+        let (mine, its) = pair();
         let mut command = Command::new(PROGRAM);
         command.args(["serve", "-"]).args(arguments);
         Self::by(command, mine, its, prepare).await
     }
 
-    /// A helper in a container, so to speak, that has the account `ann` with this home.
+    /// A helper in a container, so to speak, that has the account `ann` with this home; `/etc` and `/run`
+    /// may be written to.
     pub(crate) async fn with_ann(home: &std::path::Path) -> Self {
-        let passwd = format!(
-            "root:x:0:0:root:/root:/bin/bash\nann:x:{ANN}:{ANN}::{}:/bin/sh\n",
-            home.display()
-        );
-        let group = format!("root:x:0:\nann:x:{ANN}:\ntty:x:5:\nwheel:x:4243:bob,ann\n");
         let directory = tempfile::tempdir().unwrap();
-        let mut script = String::from("set -e\n");
-        for (name, text) in [("passwd", passwd), ("group", group)] {
-            let file = directory.path().join(name);
-            std::fs::write(&file, text).unwrap();
-            writeln!(script, "mount --bind {} /etc/{name}", file.display()).unwrap();
-        }
+        let (over, home) = (directory.path().display(), home.display());
+        let script = format!(
+            "set -e
+            mount -t tmpfs none {over}; mkdir {over}/upper {over}/work
+            mount -t overlay -o lowerdir=/etc,upperdir={over}/upper,workdir={over}/work none /etc
+            mount -t tmpfs none /run
+            printf 'root:x:0:0:root:/root:/bin/bash\nann:x:{ANN}:{ANN}::{home}:/bin/sh\n' > /etc/passwd
+            printf 'root:x:0:\nann:x:{ANN}:\ntty:x:5:\nwheel:x:4243:bob,ann\n' > /etc/group"
+        );
         Self::by_script(&script).await
     }
 
     /// A helper that has what the lines of a shell have left it; mounts are its own.
     pub(crate) async fn by_script(lines: &str) -> Self {
+        Self::apart(&["--mount"], lines).await
+    }
+
+    /// The same in these namespaces.
+    pub(crate) async fn apart(namespaces: &[&str], lines: &str) -> Self {
         let (mine, its) = pair();
         let mut command = Command::new("unshare");
-        command.args(["--mount", "sh", "-c", &format!("{lines}\nexec {PROGRAM} serve -")]);
+        command.args(namespaces);
+        command.args(["sh", "-c", &format!("{lines}\nexec {PROGRAM} serve -")]);
         Self::by(command, mine, its, |_command| {}).await
     }
 
@@ -149,10 +151,10 @@ impl Edge {
     }
 
     pub(crate) async fn exited(&self, id: Id) -> Exit {
-        match self.hear().await {
-            FromHelper::Exited { id: of, exit } if of == id => exit,
-            other => panic!("{other:?} instead of the end of {id}"),
-        }
+        let heard = self.hear().await;
+        let FromHelper::Exited { id: of, exit } = heard else { panic!("{heard:?}") };
+        assert_eq!(of, id);
+        exit
     }
 }
 

@@ -3,10 +3,13 @@
 use std::{
     io::Read as _,
     os::{fd::AsFd as _, unix::fs::PermissionsExt as _},
+    path::Path,
     time::Duration,
 };
 
 use gantry_session::protocol::{Exit, FromHelper, Process, Reason, Run, ToHelper};
+use rustix::io::Errno;
+use rustix::process::{WaitOptions, getpid, set_child_subreaper, waitpid};
 use tokio::task::spawn_blocking;
 
 use crate::edge::{ANN, Edge, command, pipe, process, read_all};
@@ -57,8 +60,8 @@ async fn a_program_is_found_by_its_path_and_has_its_directory() {
     assert_eq!(edge.exited(id).await, Exit::Status(0));
 
     for (program, code, words) in [
-        ("no-such-program", 127, "no-such-program: No such file or directory (os error 2)\n"),
-        ("/etc/passwd", 126, "/etc/passwd: Permission denied (os error 13)\n"),
+        ("no-such-program", 127, "no-such-program: No such file or directory\n"),
+        ("/etc/passwd", 126, "/etc/passwd: Permission denied\n"),
     ] {
         let run = Run::Program { argv: vec![program.into()], directory: None };
         let (id, pipes) = edge.start(process(run)).await;
@@ -119,9 +122,9 @@ async fn a_process_is_its_user_in_a_session_of_its_own_and_has_nothing_else() {
     assert_eq!((output.as_str(), errors.as_str()), ("0 1 2\n", ""));
     let (output, ..) = edge.run("umask; ps -o pid=,pgid=,sid=,tty= -p $$; echo $$", b"").await;
     let words: Vec<&str> = output.split_whitespace().collect();
-    let [umask, pid, pgid, sid, tty, shell] = words.as_slice() else { panic!("{output}") };
+    let [umask, numbers @ .., tty, shell] = words.as_slice() else { panic!("{output}") };
     assert_eq!((*umask, *tty), ("0022", "?"));
-    assert!([pid, pgid, sid].iter().all(|number| **number == *shell), "{output}");
+    assert_eq!(numbers, [*shell; 3], "process, group and session");
 
     let (output, ..) = edge.run("grep -E '^Sig(Blk|Ign)' /proc/self/status", b"").await;
     for line in output.lines() {
@@ -157,9 +160,35 @@ async fn a_user_has_the_rights_of_the_account_alone() {
         );
         let errors = String::from_utf8(errors).unwrap();
         assert!(errors.contains("/etc/x"), "{errors}");
-        let words = format!("Could not chdir to home directory {home}: No such file");
+        let words =
+            format!("Could not chdir to home directory {home}: No such file or directory\n");
         assert_eq!(errors.contains(&words), !directory, "{errors}");
     }
+}
+
+/// As with sshd: what is in the file goes to all but root, who comes in.
+#[tokio::test]
+async fn nobody_but_root_comes_in_while_logins_are_closed() {
+    let home = tempfile::tempdir().unwrap();
+    let mut edge = Edge::with_ann(home.path()).await;
+    edge.run("echo closed for now > /etc/nologin", b"").await;
+    let process = Process { user: "ann".to_owned(), ..command("echo in") };
+    let (id, pipes) = edge.start(process).await;
+    assert_eq!(pipes.talk(b"").await, (Vec::new(), b"closed for now\n".to_vec()));
+    assert_eq!(edge.exited(id).await, Exit::Status(254));
+    assert_eq!(edge.run("echo in", b"").await.0, "in\n");
+}
+
+#[tokio::test]
+async fn variables_of_the_container_are_there_unless_the_client_says_otherwise() {
+    let home = tempfile::tempdir().unwrap();
+    let mut edge = Edge::with_ann(home.path()).await;
+    let lines = "# of all\nexport GREETING=\"good day\"\nPATH=/opt/bin:/bin\nLANG=C\n";
+    edge.run("cat > /etc/environment", lines.as_bytes()).await;
+    let env = vec![(b"LANG".to_vec(), b"de_DE".to_vec())];
+    let (id, pipes) = edge.start(Process { env, ..command("echo $GREETING $PATH $LANG") }).await;
+    assert_eq!(pipes.talk(b"").await.0, b"good day /opt/bin:/bin de_DE\n");
+    assert_eq!(edge.exited(id).await, Exit::Status(0));
 }
 
 #[tokio::test]
@@ -190,14 +219,26 @@ async fn the_end_of_a_channel_hangs_its_processes_up() {
     edge.run("true", b"").await;
 }
 
+/// And leaves no child to the container's first process, which may look after none.
 #[tokio::test]
 async fn the_end_of_the_connection_hangs_all_up_and_ends_the_helper() {
+    set_child_subreaper(Some(getpid())).unwrap();
     let mut edge = Edge::new().await;
-    let (_, pipes) = edge.start(command("sleep 1000 & sleep 1000")).await;
+    let agent = Process { agent: true, ..command("echo $SSH_AUTH_SOCK; exec sleep 1000") };
+    let (_, mut pipes) = edge.start(agent).await;
+    let mut socket = String::new();
+    while !socket.ends_with('\n') {
+        let mut octet = [0];
+        pipes.output.read_exact(&mut octet).unwrap();
+        socket.push(char::from(octet[0]));
+    }
     let Edge { wire, mut helper, .. } = edge;
     drop(wire);
     assert_eq!(pipes.talk(b"").await.0, b"");
     assert!(helper.wait().await.unwrap().success());
+    assert!(!Path::new(socket.trim()).exists());
+    let left = waitpid(None, WaitOptions::empty());
+    assert!(matches!(left, Err(Errno::CHILD)), "{left:?}");
 }
 
 #[tokio::test]

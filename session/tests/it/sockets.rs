@@ -33,24 +33,23 @@ impl Edge {
         let id = self.id();
         let (mine, its) = stream();
         self.say(&ToHelper::Connect { id, target, user: user.to_owned() }, &[its]).await;
-        match self.hear().await {
-            FromHelper::Started { id: of } if of == id => Ok(mine),
-            FromHelper::Refused { id: of, reason, message } if of == id => {
-                assert_eq!(read_all(mine), b"", "its descriptor is closed");
-                Err((reason, message))
-            }
-            other => panic!("{other:?}"),
+        let heard = self.hear().await;
+        if heard == (FromHelper::Started { id }) {
+            return Ok(mine);
         }
+        assert_eq!(read_all(mine), b"", "its descriptor is closed");
+        Err(refused(id, heard))
     }
 
     async fn listen(&mut self, at: Target, user: &str) -> Result<(Id, u16), (Reason, String)> {
         let id = self.id();
         self.say(&ToHelper::Listen { id, at, user: user.to_owned() }, &[]).await;
-        match self.hear().await {
-            FromHelper::Listening { id: of, port } if of == id => Ok((id, port)),
-            FromHelper::Refused { id: of, reason, message } if of == id => Err((reason, message)),
-            other => panic!("{other:?}"),
+        let heard = self.hear().await;
+        if let FromHelper::Listening { id: of, port } = heard {
+            assert_eq!(of, id);
+            return Ok((id, port));
         }
+        Err(refused(id, heard))
     }
 
     /// The next connection to a listener, taken.
@@ -62,6 +61,12 @@ impl Edge {
         self.say(&ToHelper::Take { id }, &[its]).await;
         (mine, peer)
     }
+}
+
+fn refused(id: Id, heard: FromHelper) -> (Reason, String) {
+    let FromHelper::Refused { id: of, reason, message } = heard else { panic!("{heard:?}") };
+    assert_eq!(of, id);
+    (reason, message)
 }
 
 fn stream() -> (UnixStream, OwnedFd) {
@@ -181,6 +186,28 @@ async fn what_cannot_be_reached_is_refused() {
     edge.say(&ToHelper::Connect { id, target, user: "root".to_owned() }, &[its]).await;
     edge.say(&ToHelper::End { id }, &[]).await;
     assert_eq!(read_all(mine), b"");
+}
+
+/// By the name servers and the domains that the container's own settings name.
+#[tokio::test]
+async fn names_are_looked_up_inside() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = directory.path().join("resolv.conf");
+    fs::write(&settings, "nameserver 127.0.0.1\nsearch example.test\n").unwrap();
+    let lines = format!("ip link set lo up; mount --bind {} /etc/resolv.conf", settings.display());
+    let mut edge = Edge::apart(&["--mount", "--net"], &lines).await;
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/foreign/names.py");
+    let line = format!("exec python3 -B {} db.example.test 127.0.0.9 4000", script.display());
+    let (_, mut pipes) = edge.start(command(&line)).await;
+    let mut ready = [0; 6];
+    pipes.output.read_exact(&mut ready).unwrap();
+    for name in ["db.example.test", "db", "DB.example.test."] {
+        let mine = edge.connect(tcp(name, 4000), "root").await.unwrap();
+        assert_eq!(read_all(mine), b"found", "{name}");
+    }
+    let (reason, message) = edge.connect(tcp("other", 4000), "root").await.unwrap_err();
+    assert_eq!(reason, Reason::Failed);
+    assert!(message.starts_with("other: unknown host ("), "{message}");
 }
 
 /// A home of `ann`, below a directory that she may enter.
@@ -346,13 +373,12 @@ async fn an_agent_has_a_socket_as_long_as_its_session() {
             (id, output, input) = (of, Box::new(pipes.output), Box::new(pipes.input));
         }
         let mut input = input;
-        let mut text = Vec::new();
-        while text.iter().filter(|octet| **octet == b'\n').count() < 3 {
+        let mut text = String::new();
+        while text.matches('\n').count() < 3 {
             let mut octet = [0];
             output.read_exact(&mut octet).unwrap();
-            text.extend(octet);
+            text.push(char::from(octet[0]));
         }
-        let text = String::from_utf8(text).unwrap();
         let (modes, socket) = text.trim().rsplit_once('\n').unwrap();
         assert_eq!(modes, format!("600 {ANN}\n700 {ANN}"));
         assert!(socket.starts_with("/tmp/ssh-") && socket.contains("/agent."), "{socket}");
@@ -366,6 +392,9 @@ async fn an_agent_has_a_socket_as_long_as_its_session() {
         assert_eq!(edge.exited(id).await, Exit::Status(0));
         edge.run(&format!("while test -e {}; do sleep 0.02; done", directory.display()), b"").await;
     }
+    // Nor is anything left of the processes that held them.
+    let wait = "while ps --ppid $PPID -o stat=,args= | grep -E '^Z|[e]rrand'; do sleep 0.02; done";
+    assert_eq!(edge.run(wait, b"").await.2, Exit::Status(0));
     let (output, ..) = edge.run("echo $SSH_AUTH_SOCK", b"").await;
     assert_eq!(output, "\n");
 }

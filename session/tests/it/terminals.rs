@@ -1,8 +1,10 @@
 //! Processes at a terminal.
 
 use std::{
+    fs::Permissions,
     io::{Read as _, Write as _},
     net::Shutdown,
+    os::unix::fs::PermissionsExt as _,
 };
 
 use gantry_session::protocol::{Exit, Process, Run, Size, ToHelper};
@@ -93,6 +95,42 @@ async fn a_shell_at_a_terminal_is_a_login_shell_with_jobs() {
     spawn_blocking(|| read_all(stream)).await.unwrap();
 }
 
+#[tokio::test]
+async fn who_logs_in_at_a_terminal_is_greeted() {
+    let home = tempfile::tempdir().unwrap();
+    let mut edge = Edge::with_ann(home.path()).await;
+    edge.run("echo of the day > /etc/motd; echo of the hour > /run/motd.dynamic", b"").await;
+    let silent = home.path().join(".hushlogin");
+    for (at_terminal, hushed, greeted) in
+        [(true, false, true), (true, true, false), (false, false, false)]
+    {
+        if hushed {
+            std::fs::write(&silent, "").unwrap();
+        } else {
+            std::fs::remove_file(&silent).unwrap_or_default();
+        }
+        std::fs::set_permissions(home.path(), Permissions::from_mode(0o755)).unwrap();
+        let user = "ann".to_owned();
+        let process = Process { user, ..process(Run::Shell) };
+        let text = if at_terminal {
+            let terminal = Some(terminal(Vec::new()));
+            let (id, mut stream) = edge.start_at(Process { terminal, ..process }).await;
+            stream.write_all(b"exit\n").unwrap();
+            let text = spawn_blocking(|| read_all(stream)).await.unwrap();
+            edge.exited(id).await;
+            text
+        } else {
+            let (id, pipes) = edge.start(process).await;
+            let text = pipes.talk(b"exit\n").await.0;
+            edge.exited(id).await;
+            text
+        };
+        let text = String::from_utf8(text).unwrap();
+        assert_eq!(text.contains("of the hour\r\nof the day\r\n"), greeted, "{text}");
+        assert_eq!(text.contains("of the"), greeted, "{text}");
+    }
+}
+
 /// Waits until a program runs in the foreground of some terminal.
 async fn foreground(edge: &mut Edge, line: &str) {
     let wait = format!("until ps -eo stat=,args= | grep -q '^[^ ]*+ *{line}'; do :; done");
@@ -150,7 +188,7 @@ async fn a_terminal_whose_client_goes_hangs_up() {
         drop(edge);
         spawn_blocking(move || {
             while !file.exists() {
-                std::thread::yield_now()
+                std::thread::yield_now();
             }
         })
         .await
@@ -171,7 +209,7 @@ async fn a_slow_reader_holds_up_nobody_else() {
     assert!(memory(&edge) < before + 1024, "the helper keeps nothing of it");
     // What interrupts it is heard all the same.
     stream.write_all(b"\x03").unwrap();
-    let mut octets = [0; 65536];
+    let mut octets = vec![0; 65536];
     while stream.read(&mut octets).unwrap() > 0 {}
     assert_eq!(edge.exited(slow).await, Exit::Signal("INT".to_owned(), false));
 }

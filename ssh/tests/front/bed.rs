@@ -21,7 +21,7 @@ use tokio::{net::TcpListener, process::Command, sync::watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// No client takes longer.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 pub(crate) struct Bed {
     pub(crate) dir: tempfile::TempDir,

@@ -1,11 +1,22 @@
 //! The front with OpenSSH's client and a real helper, which runs on this machine instead of in a container.
 
+#![cfg_attr(
+    test,
+    expect(clippy::disallowed_methods, reason = "what a test spawns ends with its runtime")
+)]
+
 #[cfg(test)]
 mod auth;
 #[cfg(test)]
 mod bed;
 #[cfg(test)]
+mod beside_sshd;
+#[cfg(test)]
+mod clients;
+#[cfg(test)]
 mod cuts;
+#[cfg(test)]
+mod files;
 #[cfg(test)]
 mod foreign;
 #[cfg(test)]
@@ -19,4 +30,8 @@ mod master;
 #[cfg(test)]
 mod sessions;
 #[cfg(test)]
+mod sshd;
+#[cfg(test)]
 mod stalls;
+#[cfg(test)]
+mod terminals;

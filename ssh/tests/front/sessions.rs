@@ -29,8 +29,7 @@ async fn input_ends_before_output_does() {
         .spawn()
         .unwrap();
     let mut stdin = child.stdin.take().unwrap();
-    let all: Vec<u8> =
-        (0..3_000_000_u32).map(|n| (n % 256) as u8).filter(|b| *b != b'\n').collect();
+    let all: Vec<u8> = (0..=u8::MAX).cycle().take(3_000_000).filter(|b| *b != b'\n').collect();
     stdin.write_all(b"first\n").await.unwrap();
     stdin.write_all(&all).await.unwrap();
     drop(stdin);

@@ -164,7 +164,7 @@ fn mode_text(mode: u32) -> String {
         FileType::Socket => 's',
         FileType::CharacterDevice => 'c',
         FileType::BlockDevice => 'b',
-        _ => '?',
+        FileType::Unknown => '?',
     };
     let mut text = String::from(kind);
     for (shift, special, set, unset) in

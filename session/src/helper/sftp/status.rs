@@ -8,6 +8,8 @@ use russh_sftp::{
 };
 use rustix::io::Errno;
 
+use crate::helper::plain;
+
 /// A request that failed.
 #[derive(Debug)]
 pub(super) struct Failure(StatusReply);
@@ -55,12 +57,6 @@ impl From<io::Error> for Failure {
             None => Self(StatusCode::Failure.with_message(error.to_string())),
         }
     }
-}
-
-/// Without its number.
-fn plain(error: &io::Error) -> String {
-    let words = error.to_string();
-    words.split(" (os error").next().unwrap_or_default().to_owned()
 }
 
 /// The answer to what has been done.
