@@ -1,8 +1,10 @@
 //! SSH with OpenSSH's client: a key opens its container, and no other, as long as it is its key.
 
 use std::{
-    io::{BufRead as _, BufReader, Read as _},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::{TcpListener, TcpStream},
     process::{Child, Stdio},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -38,6 +40,44 @@ fn ended(mut child: Child) -> anyhow::Result<(Duration, String)> {
     child.stderr.take().context("piped")?.read_to_string(&mut said)?;
     ensure!(status.code() == Some(255), "{status}: {said}");
     Ok((took, said))
+}
+
+/// Connections begin and listeners listen in the container: its loopback is not this machine's.
+fn forwards(ssh: &Ssh, key: &SshKey) -> anyhow::Result<()> {
+    let server = TcpListener::bind("127.0.0.1:0")?;
+    let port = server.local_addr()?.port();
+    thread::spawn(move || {
+        while let Ok((mut stream, _)) = server.accept() {
+            // Who connects may have gone again.
+            drop(stream.write_all(b"the client's side"));
+        }
+    });
+    let through = |to: String| {
+        let mut client = ssh.client("ssh", key);
+        client.args(["-oConnectTimeout=10", "-W", &to]).arg(ssh.destination());
+        client.stdin(Stdio::null()).output()
+    };
+    let refused = through(format!("127.0.0.1:{port}"))?;
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    ensure!(refused.stdout.is_empty() && said.contains("connect failed"), "{refused:?}");
+
+    let mut client = ssh.client("ssh", key);
+    client.args(["-R", &format!("127.0.0.1:0:127.0.0.1:{port}")]).arg(ssh.destination()).arg("cat");
+    let mut listening = client.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let mut line = String::new();
+    BufReader::new(listening.stderr.take().context("piped")?).read_line(&mut line)?;
+    let port: u16 = line
+        .strip_prefix("Allocated port ")
+        .and_then(|rest| rest.split(' ').next()?.parse().ok())
+        .with_context(|| format!("the port: {line:?}"))?;
+    for host in ["127.0.0.1", "localhost"] {
+        let reached = through(format!("{host}:{port}"))?;
+        ensure!(reached.stdout == b"the client's side", "{host}: {reached:?}");
+    }
+    ensure!(TcpStream::connect(("127.0.0.1", port)).is_err(), "it listens on this machine");
+    drop(listening.stdin.take());
+    ensure!(listening.wait()?.success(), "the listener's session ends");
+    Ok(())
 }
 
 #[test]
@@ -76,6 +116,7 @@ fn the_walk(gantry: &mut Gantry) -> anyhow::Result<()> {
         ssh.client("ssh", &first).arg(destination).arg("true").status()
     };
     ensure!(narrowed(&one)?.success() && !narrowed(&two)?.success(), "the name narrows");
+    forwards(&ssh, &first)?;
     // Variables of the container.
     let set = gantry.cli(&["containers", "env", "set", &one.id, "GREETING=hello there"])?;
     ensure!(set.status.success(), "{set:?}");
