@@ -13,7 +13,7 @@ SIGNALS = ("TERM", "KILL", "INT", "QUIT", "HUP", "ABRT", "USR1", "USR2", "SEGV",
 async def signals(connection):
     for name in ("TERM", "INT", "USR1", "NONE"):
         process = await connection.create_process(
-            "for s in TERM INT USR1; do trap \"echo got $s; exit 5\" $s; done; echo in; read x; echo $x"
+            "for s in TERM INT USR1; do trap \"echo got $s; exit 5\" $s; done; echo in; until read -t 0.1 x; do :; done; echo $x"
         )
         assert await process.stdout.readline() == "in\n"
         process.send_signal(name)
