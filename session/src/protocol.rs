@@ -2,9 +2,11 @@
 //!
 //! One `SOCK_SEQPACKET` connection carries messages, each in one packet with the descriptors that belong
 //! to it; it ends when either side goes. The octets of channels never travel on it: each stream of a
-//! channel is a pipe or a socket pair **that the edge made**, whose other end is sent along. So the kernel
+//! channel is a pipe **that the edge made**, whose other end is sent along. So the kernel
 //! does the flow control of each stream by itself, and the container holds no descriptor that is shared
-//! with the edge's own (flags of an open file, such as `O_NONBLOCK`, are shared with whoever has it).
+//! with the edge's own (flags of an open file, such as `O_NONBLOCK`, are shared with whoever has it). Pipes
+//! and no sockets, because a socket could bring the edge descriptors, and to close what a stranger
+//! has made can take for ever.
 //!
 //! The helper belongs to the container's root user and all that it says may be a lie: the edge believes
 //! nothing but what concerns this container's own sessions.
@@ -27,16 +29,15 @@ pub enum ToHelper {
     /// Start a process. Answer: `Started` or `Refused`; when it has ended, `Exited`.
     ///
     /// Descriptors without a terminal: its input, output and errors, which the process gets as they are;
-    /// with one: a single stream socket, between which and the terminal the helper carries octets both
-    /// ways. The edge ends the input by closing or shutting down its end.
+    /// with one: two pipes, from the edge and to it, between which and the terminal the helper carries octets.
     Start {
         /// The channel.
         id: Id,
         /// What to run, as whom.
         process: Process,
     },
-    /// Connect to an address, as seen from inside, names resolved there. Descriptor: a stream socket,
-    /// between which and the connection the helper carries octets both ways, half-closed ends included.
+    /// Connect to an address, as seen from inside, names resolved there. Descriptors: two pipes, from the
+    /// edge and to it, between which and the connection the helper carries octets, half-closed ends included.
     /// Answer: `Started` or `Refused`.
     Connect {
         /// The channel.
@@ -55,7 +56,7 @@ pub enum ToHelper {
         /// Whose a socket of the file system is: a login name.
         user: String,
     },
-    /// Give an accepted connection its stream socket, sent along.
+    /// Give an accepted connection its two pipes, sent along, as with `Connect`.
     Take {
         /// What `Accepted` named.
         id: Id,

@@ -48,31 +48,24 @@ pub(crate) enum Control {
 }
 
 /// A way out of the container.
-enum Source {
-    Pipe(unix::pipe::Receiver),
-    Stream(unix::OwnedReadHalf),
-}
+struct Source(pipe::Receiver);
 
-/// A way into the container.
-enum Sink {
-    Pipe(unix::pipe::Sender),
-    Stream(unix::OwnedWriteHalf),
+/// A way into the container. Dropped, it is closed, and its other end hears of that.
+struct Sink(pipe::Sender);
+
+/// A way into the container and one out of it.
+pub(crate) struct Ways {
+    sink: Sink,
+    source: Source,
 }
 
 impl Source {
     /// Reads what is there. No buffer is held while there is nothing.
     async fn read(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
         loop {
-            match self {
-                Self::Pipe(pipe) => pipe.readable().await?,
-                Self::Stream(stream) => stream.readable().await?,
-            }
+            self.0.readable().await?;
             buffer.reserve(PACKET);
-            let read = match self {
-                Self::Pipe(pipe) => pipe.try_read_buf(buffer),
-                Self::Stream(stream) => stream.try_read_buf(buffer),
-            };
-            match read {
+            match self.0.try_read_buf(buffer) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     *buffer = BytesMut::new();
                 }
@@ -82,22 +75,23 @@ impl Source {
     }
 }
 
-impl Sink {
-    async fn write_all(&mut self, octets: &[u8]) -> io::Result<()> {
-        match self {
-            Self::Pipe(pipe) => pipe.write_all(octets).await,
-            Self::Stream(stream) => stream.write_all(octets).await,
-        }
+impl Ways {
+    /// Two pipes, and the ends that go to the helper: the one that it reads, and the one that it writes.
+    pub(crate) fn new() -> io::Result<(Self, Vec<OwnedFd>)> {
+        let (theirs_in, sink) = way_in()?;
+        let (source, theirs_out) = way_out()?;
+        Ok((Self { sink, source }, vec![theirs_in, theirs_out]))
     }
 }
 
-/// A stream socket of ours, and the end that goes to the helper.
-pub(crate) fn stream_pair() -> io::Result<(UnixStream, OwnedFd)> {
-    let flags = SocketFlags::CLOEXEC;
-    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-    let ours = std::os::unix::net::UnixStream::from(ours);
-    ours.set_nonblocking(true)?;
-    Ok((UnixStream::from_std(ours)?, theirs))
+fn way_in() -> io::Result<(OwnedFd, Sink)> {
+    let (theirs, ours) = pipe_with(PipeFlags::CLOEXEC)?;
+    Ok((theirs, Sink(pipe::Sender::from_owned_fd(ours)?)))
+}
+
+fn way_out() -> io::Result<(Source, OwnedFd)> {
+    let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC)?;
+    Ok((Source(pipe::Receiver::from_owned_fd(ours)?), theirs))
 }
 
 /// Carries what the client sends until its end; the way is closed then.

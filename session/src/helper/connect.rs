@@ -21,7 +21,7 @@ use tokio::{net::TcpStream, time::timeout};
 use super::{
     errand::{self, Errand},
     files,
-    relay::{self, Stream},
+    relay::{self, Stream, Ways},
     serve::{Kind, Refusal, Shared},
 };
 
@@ -39,15 +39,15 @@ pub(super) async fn run(
     user: String,
     fds: Vec<OwnedFd>,
 ) -> Result<(), Refusal> {
-    let [socket] = <[OwnedFd; 1]>::try_from(fds).map_err(|_fds| Refusal::descriptors())?;
+    let ways = Ways::new(fds).ok_or_else(Refusal::descriptors)?;
     let Some(ended) = shared.becomes(id, Kind::Other) else { return Ok(()) };
     let connection = tokio::select! {
         connection = open(shared, target, user) => connection?,
         () = ended.notified() => return Ok(()),
     };
-    let socket = relay::stream(socket).map_err(|error| Refusal::io("its socket", &error))?;
+    let ways = ways.map_err(|error| Refusal::io("its pipes", &error))?;
     shared.tell(&FromHelper::Started { id }).await;
-    relay::both(&connection, &socket, shared.scratch(), ended.notified()).await;
+    relay::both(connection, ways, shared.scratch(), ended.notified()).await;
     Ok(())
 }
 

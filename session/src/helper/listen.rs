@@ -29,7 +29,7 @@ use super::{
     connect,
     errand::{self, BACKLOG, Errand, Guard, Opened},
     files,
-    relay::{self, Stream},
+    relay::{self, Stream, Ways},
     say,
     serve::{Kind, Refusal, Shared},
 };
@@ -143,22 +143,23 @@ pub(super) async fn offer(shared: &Rc<Shared>, id: Id, arrival: Arrival) -> Resu
     let (take, taken) = oneshot::channel();
     let Some(ended) = shared.becomes(id, Kind::Offered(take)) else { return Ok(()) };
     shared.tell(&FromHelper::Accepted { id, listener, peer }).await;
-    let socket = tokio::select! {
+    let fds = tokio::select! {
         taken = timeout(UNTAKEN, taken) => taken,
         () = ended.notified() => return Ok(()),
     };
     drop(place);
     // Nobody has taken it in time.
-    let Ok(Ok(socket)) = socket else { return Ok(()) };
-    let both = relay::stream(socket).and_then(|s| Ok((s, relay::stream(connection)?)));
-    let (socket, connection) = match both {
+    let Ok(Ok(fds)) = fds else { return Ok(()) };
+    let ways = Ways::new(fds).ok_or_else(Refusal::descriptors)?;
+    let both = ways.and_then(|ways| Ok((ways, relay::stream(connection)?)));
+    let (ways, connection) = match both {
         Ok(both) => both,
         Err(error) => {
             say(&format!("gantry-session: an accepted connection: {error}"));
             return Ok(());
         }
     };
-    relay::both(&connection, &socket, shared.scratch(), ended.notified()).await;
+    relay::both(connection, ways, shared.scratch(), ended.notified()).await;
     Ok(())
 }
 

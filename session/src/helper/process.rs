@@ -9,7 +9,6 @@ use std::{
 
 use gantry_session::protocol::{FromHelper, Id, Process, Run};
 use rustix::{
-    net::{Shutdown, shutdown},
     process::{Pid, Signal, kill_process, kill_process_group},
     termios::tcgetpgrp,
 };
@@ -21,7 +20,7 @@ use super::{
     exit::exit,
     launch::Launch,
     listen,
-    relay::{self, Pump, Stopped, Stream},
+    relay::{self, Pump, Stopped, Stream, Ways},
     serve::{Kind, Refusal, Shared},
     terminal::Pair,
 };
@@ -42,9 +41,10 @@ pub(super) async fn run(
     let path = agent.as_ref().map(|(_, guard)| guard.path.clone());
     let started = match &process.terminal {
         Some(terminal) => {
-            let [socket] = <[OwnedFd; 1]>::try_from(fds).map_err(|_fds| Refusal::descriptors())?;
+            let ways = Ways::new(fds).ok_or_else(Refusal::descriptors)?;
+            let ways = ways.map_err(|error| Refusal::io("a terminal's pipes", &error))?;
             let pair = Pair::open(terminal).map_err(|error| Refusal::io("a terminal", &error))?;
-            Started::at_terminal(shared, process, path, pair, socket)?
+            Started::at_terminal(shared, process, path, pair, ways)?
         }
         None => Started::with(shared, process, path, fds)?,
     };
@@ -56,9 +56,10 @@ pub(super) async fn run(
         return Ok(());
     };
     shared.tell(&FromHelper::Started { id }).await;
+    let has_terminal = terminal.is_some();
     tokio::select! {
-        () = ended.notified() => if terminal.is_none() { hang_up(pid) },
-        () = stay(shared, id, child, terminal.as_ref()) => {}
+        () = ended.notified() => if !has_terminal { hang_up(pid) },
+        () = stay(shared, id, child, terminal) => {}
         () = answer_for_agent(shared, id, agent.as_ref()) => {}
     }
     Ok(())
@@ -75,8 +76,8 @@ async fn answer_for_agent(shared: &Rc<Shared>, id: Id, agent: Option<&(Stream, G
 struct Started {
     child: Child,
     pid: Pid,
-    /// The terminal's and the edge's end.
-    terminal: Option<(Stream, Stream)>,
+    /// The terminal, and the edge's ways to it.
+    terminal: Option<(Stream, Ways)>,
 }
 
 impl Started {
@@ -85,17 +86,16 @@ impl Started {
         process: Process,
         agent: Option<Vec<u8>>,
         pair: Pair,
-        socket: OwnedFd,
+        ways: Ways,
     ) -> Result<Self, Refusal> {
         let refused = |error: io::Error| Refusal::io("a terminal", &error);
-        let socket = relay::stream(socket).map_err(refused)?;
         let master = relay::stream(pair.master).map_err(refused)?;
         let two =
             [pair.slave.try_clone().map_err(refused)?, pair.slave.try_clone().map_err(refused)?];
         let [input, output] = two;
         let stdio = [input, output, pair.slave];
         let (child, pid) = spawn(shared, process, agent, Some(pair.name), stdio)?;
-        Ok(Self { child, pid, terminal: Some((master, socket)) })
+        Ok(Self { child, pid, terminal: Some((master, ways)) })
     }
 
     fn with(
@@ -171,24 +171,28 @@ fn check(process: &Process) -> Result<(), Refusal> {
 }
 
 /// Carries what there is to carry, says how the process ended, and carries what its terminal still holds.
-async fn stay(shared: &Shared, id: Id, mut child: Child, terminal: Option<&(Stream, Stream)>) {
-    let Some((master, socket)) = terminal else {
+async fn stay(shared: &Shared, id: Id, mut child: Child, terminal: Option<(Stream, Ways)>) {
+    let Some((master, Ways { input, output })) = terminal else {
         let status = child.wait().await;
         return tell_exit(shared, id, status).await;
     };
-    let mut output = Pump::new(master, socket, shared.scratch());
-    let mut input = Pump::new(socket, master, shared.scratch());
+    let mut typing = Pump::new(&input, &master, shared.scratch());
+    let mut showing = Some(Pump::new(&master, &output, shared.scratch()));
+    // Closed as soon as the last pump has done with them.
+    drop((master, input, output));
     let status = {
         let carried = async {
-            if output.run().await == Stopped::Source {
+            if let Some(pump) = &mut showing
+                && pump.run().await == Stopped::Source
+            {
                 // No process has the terminal open.
-                shutdown(socket.get_ref(), Shutdown::Write).unwrap_or_default();
+                showing = None;
             }
             std::future::pending::<()>().await;
         };
         let typed = async {
             // As with sshd, that the client has no more to say is nothing to the terminal.
-            input.run().await;
+            typing.run().await;
             std::future::pending::<()>().await;
         };
         tokio::select! {
@@ -198,8 +202,9 @@ async fn stay(shared: &Shared, id: Id, mut child: Child, terminal: Option<&(Stre
         }
     };
     tell_exit(shared, id, status).await;
-    output.drain(LEFT_MAX).await;
-    shutdown(socket.get_ref(), Shutdown::Both).unwrap_or_default();
+    if let Some(mut pump) = showing {
+        pump.drain(LEFT_MAX).await;
+    }
 }
 
 async fn tell_exit(shared: &Shared, id: Id, status: io::Result<ExitStatus>) {

@@ -139,24 +139,43 @@ fn carry(from: &Stream, to: &Stream, scratch: &Scratch, left: &mut Vec<u8>) -> C
 /// How long what the edge has sent may take to arrive after the edge has ended a connection.
 const ARRIVAL: Duration = Duration::from_secs(30);
 
-/// Carries both ways between a connection and the edge's socket until both have ended; the end of one
+/// The edge's ways in and out of a channel: two pipes.
+#[derive(Debug)]
+pub(super) struct Ways {
+    /// From the edge.
+    pub(super) input: Stream,
+    /// To the edge.
+    pub(super) output: Stream,
+}
+
+impl Ways {
+    /// Takes the descriptors that came with an order; `None` if they are not two.
+    pub(super) fn new(fds: Vec<OwnedFd>) -> Option<io::Result<Self>> {
+        let [input, output] = <[OwnedFd; 2]>::try_from(fds).ok()?;
+        Some(stream(input).and_then(|input| Ok(Self { input, output: stream(output)? })))
+    }
+}
+
+/// Carries both ways between a connection and the edge until both have ended; the end of one
 /// direction is passed on and leaves the other as it is. Once the edge has `ended` it, what lies in its
-/// socket still goes on, and nothing comes back.
+/// pipe still goes on, and nothing comes back.
 pub(super) async fn both(
-    connection: &Stream,
-    socket: &Stream,
+    connection: Stream,
+    ways: Ways,
     scratch: &Scratch,
     ended: impl Future<Output = ()>,
 ) {
     let stop = Notify::new();
+    let Ways { input, output } = ways;
+    let inwards = half(input, Rc::clone(&connection), scratch);
     let carrying = async {
         let outwards = async {
             tokio::select! {
-                () = half(connection, socket, scratch) => {}
+                () = half(connection, output, scratch) => {}
                 () = stop.notified() => {}
             }
         };
-        tokio::join!(half(socket, connection, scratch), outwards);
+        tokio::join!(inwards, outwards);
     };
     let overdue = async {
         ended.await;
@@ -169,9 +188,10 @@ pub(super) async fn both(
     }
 }
 
-async fn half(from: &Stream, to: &Stream, scratch: &Scratch) {
-    Pump::new(from, to, scratch).run().await;
-    // Either may have gone altogether.
+/// One direction, whose descriptors are closed at its end.
+async fn half(from: Stream, to: Stream, scratch: &Scratch) {
+    Pump::new(&from, &to, scratch).run().await;
+    // A connection goes on in the other direction, unless it has gone altogether; a pipe is no socket.
     shutdown(to.get_ref(), Shutdown::Write).unwrap_or_default();
     shutdown(from.get_ref(), Shutdown::Read).unwrap_or_default();
 }

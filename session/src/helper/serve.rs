@@ -168,7 +168,7 @@ pub(super) enum Kind {
     /// A process that runs.
     Process { pid: Pid, master: Option<Stream> },
     /// An accepted connection that waits to be taken.
-    Offered(oneshot::Sender<OwnedFd>),
+    Offered(oneshot::Sender<Vec<OwnedFd>>),
     /// Something that can only be ended.
     Other,
 }
@@ -289,14 +289,12 @@ impl Shared {
     }
 
     /// Gives an accepted connection its stream; what nobody waits for is closed.
-    fn take(&self, id: Id, mut fds: Vec<OwnedFd>) {
+    fn take(&self, id: Id, fds: Vec<OwnedFd>) {
         let mut open = self.open.borrow_mut();
         let Some(found) = open.get_mut(&id) else { return };
         if let Kind::Offered(take) = std::mem::replace(&mut found.kind, Kind::Other) {
-            // Without its descriptor, the sender is dropped: it is given up.
-            if let Some(socket) = fds.pop() {
-                drop(take.send(socket));
-            }
+            // Nobody waits if its time is over.
+            drop(take.send(fds));
         }
     }
 
