@@ -13,7 +13,7 @@ SIGNALS = ("TERM", "KILL", "INT", "QUIT", "HUP", "ABRT", "USR1", "USR2", "SEGV",
 async def signals(connection):
     for name in ("TERM", "INT", "USR1", "NONE"):
         process = await connection.create_process(
-            "for s in TERM INT USR1; do trap \"echo got $s; exit 5\" $s; done; echo in; read x; echo $x"
+            "for s in TERM INT USR1; do trap \"echo got $s; exit 5\" $s; done; echo in; until read -t 0.1 x; do :; done; echo $x"
         )
         assert await process.stdout.readline() == "in\n"
         process.send_signal(name)
@@ -52,9 +52,9 @@ async def main():
     done = await connection.run("cat | cksum; sleep 0.2; echo end", input=data, encoding=None)
     print(done.exit_status, done.stdout.endswith(b"end\n"))
 
-    # A terminal: modes, size and another size; its end as a key.
+    # A terminal: modes, size and another size, which need not come in order with what is typed; its end as a key.
     process = await connection.create_process(
-        "stty size; stty -a | grep -o -- '-\\?ixon'; read x; stty size; echo $TERM; cat; exit 4",
+        "stty size; stty -a | grep -o -- '-\\?ixon'; read x; until [ \"$(stty size)\" != '30 90' ]; do :; done; stty size; echo $TERM; cat; exit 4",
         term_type="vt220",
         term_size=(90, 30, 900, 600),
         term_modes={asyncssh.PTY_IXON: 0, asyncssh.PTY_ECHO: 0},

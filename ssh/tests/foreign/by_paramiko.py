@@ -25,10 +25,10 @@ stdin.channel.shutdown_write()
 assert stdout.read() == data
 print(stdout.channel.recv_exit_status())
 
-# A terminal, its size, another one, and a shell at it.
+# A terminal, its size, and another one, which need not come in order with what is typed.
 channel = client.get_transport().open_session()
 channel.get_pty("vt100", 90, 30, 900, 600)
-channel.exec_command("stty size; echo $TERM; read x; stty size; exit 4")
+channel.exec_command("stty size; echo $TERM; read x; until [ \"$(stty size)\" != '30 90' ]; do :; done; stty size; exit 4")
 seen = b""
 while b"vt100\r\n" not in seen:
     seen += channel.recv(1000)
