@@ -386,3 +386,11 @@ pub(crate) fn open_failure(reason: Reason) -> ChannelOpenFailure {
         Reason::Shortage => ChannelOpenFailure::ResourceShortage,
     }
 }
+
+/// Whether a client may set a variable: what sshd of Debian accepts, and what terminals say of themselves.
+pub(crate) fn is_welcome(name: &str) -> bool {
+    name == "LANG"
+        || name == "COLORTERM"
+        || name.starts_with("LC_")
+        || name.starts_with("TERM_PROGRAM")
+}

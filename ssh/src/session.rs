@@ -267,14 +267,6 @@ fn size(columns: u32, rows: u32, width: u32, height: u32) -> Size {
     Size { columns: of(columns), rows: of(rows), width: of(width), height: of(height) }
 }
 
-/// Whether a client may set a variable: what sshd of Debian accepts, and what terminals say of themselves.
-fn is_welcome(name: &str) -> bool {
-    name == "LANG"
-        || name == "COLORTERM"
-        || name.starts_with("LC_")
-        || name.starts_with("TERM_PROGRAM")
-}
-
 impl Handler for Callbacks {
     type Error = SessionError;
 
@@ -459,7 +451,7 @@ impl Handler for Callbacks {
         value: &str,
         session: &mut Session,
     ) -> Result<(), SessionError> {
-        let prepared = self.channels.get_mut(&channel).filter(|_| is_welcome(name));
+        let prepared = self.channels.get_mut(&channel).filter(|_| channel::is_welcome(name));
         let Some(prepared) = prepared.filter(|prepared| {
             let len: usize =
                 prepared.env.iter().map(|(name, value)| name.len() + value.len()).sum();
