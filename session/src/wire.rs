@@ -6,9 +6,13 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
-use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    io::Errno,
+    net::{
+        RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+        SendAncillaryMessage, SendFlags, Shutdown, recvmsg, sendmsg, shutdown,
+    },
 };
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::io::{Interest, unix::AsyncFd};
@@ -27,6 +31,41 @@ pub enum WireError {
     /// The socket failed.
     #[error(transparent)]
     Io(#[from] io::Error),
+}
+
+/// The receiving half of a connection on a thread of its own, where it may block: whoever sends on the other
+/// side may send descriptors along, and to close those can take as long as their maker wants.
+#[derive(Debug)]
+pub struct Receiver {
+    socket: OwnedFd,
+    buffer: Vec<u8>,
+}
+
+impl Receiver {
+    /// Takes a connected `SOCK_SEQPACKET` socket, or a duplicate of one.
+    pub fn new(socket: OwnedFd) -> Self {
+        Self { socket, buffer: vec![0; MESSAGE_LEN_MAX + 1] }
+    }
+
+    /// Waits for the next message; descriptors that come with it are closed.
+    pub fn receive<T: DeserializeOwned>(&mut self) -> Result<T, WireError> {
+        loop {
+            let mut ready = [PollFd::new(&self.socket, PollFlags::IN)];
+            match poll(&mut ready, None) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(WireError::Io(error.into())),
+            }
+            match receive_into(self.socket.as_fd(), &mut self.buffer) {
+                // Another thread has made it non-blocking.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(failure(error)),
+                Ok((len, _descriptors)) => {
+                    return decode(self.buffer.get(..len).unwrap_or_default());
+                }
+            }
+        }
+    }
 }
 
 /// One end of a connection. Both methods are cancel-safe, and may be called at the same time.
@@ -67,14 +106,13 @@ impl Wire {
     pub async fn receive<T: DeserializeOwned>(&self) -> Result<(T, Vec<OwnedFd>), WireError> {
         let received = self.0.async_io(Interest::READABLE, |socket| receive_one(socket.as_fd()));
         let (octets, descriptors) = received.await.map_err(failure)?;
-        if octets.is_empty() {
-            return Err(WireError::Closed);
-        }
-        match postcard::take_from_bytes(&octets) {
-            Ok((message, [])) => Ok((message, descriptors)),
-            Ok(_) => Err(WireError::Malformed("something follows it")),
-            Err(_) => Err(WireError::Malformed("it cannot be read")),
-        }
+        Ok((decode(&octets)?, descriptors))
+    }
+
+    /// Ends it for both sides and all duplicates.
+    pub fn shut_down(&self) {
+        // The other side may have gone first.
+        shutdown(self.0.get_ref(), Shutdown::Both).unwrap_or_default();
     }
 }
 
@@ -94,12 +132,31 @@ fn send_one(socket: BorrowedFd<'_>, octets: &[u8], fds: &[BorrowedFd<'_>]) -> io
     Ok(())
 }
 
+fn decode<T: DeserializeOwned>(octets: &[u8]) -> Result<T, WireError> {
+    if octets.is_empty() {
+        return Err(WireError::Closed);
+    }
+    match postcard::take_from_bytes(octets) {
+        Ok((message, [])) => Ok(message),
+        Ok(_) => Err(WireError::Malformed("something follows it")),
+        Err(_) => Err(WireError::Malformed("it cannot be read")),
+    }
+}
+
 fn receive_one(socket: BorrowedFd<'_>) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
     let mut octets = vec![0; MESSAGE_LEN_MAX + 1];
+    let (len, descriptors) = receive_into(socket, &mut octets)?;
+    octets.truncate(len);
+    octets.shrink_to_fit();
+    Ok((octets, descriptors))
+}
+
+/// Receives one message; how long it is, and what came with it.
+fn receive_into(socket: BorrowedFd<'_>, octets: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
     let mut along = RecvAncillaryBuffer::new(&mut space);
     let flags = RecvFlags::CMSG_CLOEXEC;
-    let got = recvmsg(socket, &mut [IoSliceMut::new(&mut octets)], &mut along, flags)?;
+    let got = recvmsg(socket, &mut [IoSliceMut::new(octets)], &mut along, flags)?;
     let mut descriptors = Vec::new();
     for message in along.drain() {
         if let RecvAncillaryMessage::ScmRights(fds) = message {
@@ -110,7 +167,5 @@ fn receive_one(socket: BorrowedFd<'_>) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
     {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "a message is too long"));
     }
-    octets.truncate(got.bytes);
-    octets.shrink_to_fit();
-    Ok((octets, descriptors))
+    Ok((got.bytes, descriptors))
 }

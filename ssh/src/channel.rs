@@ -1,4 +1,4 @@
-//! The octets of a channel, between the client and a pipe or socket to the helper.
+//! The octets of a channel, between the client and pipes to the helper.
 
 use std::{
     io,
@@ -13,20 +13,17 @@ use russh::{
     ChannelOpenFailure, ChannelWriteHalf, Sig,
     server::{Handle, Msg},
 };
-use rustix::{
-    net::{AddressFamily, SocketFlags, SocketType, socketpair},
-    pipe::{PipeFlags, pipe_with},
-};
+use rustix::pipe::{PipeFlags, pipe_with};
 use tokio::{
     io::AsyncWriteExt as _,
-    net::{UnixStream, unix},
-    sync::mpsc,
+    net::unix::pipe,
+    sync::{OwnedSemaphorePermit, mpsc},
 };
 
 use crate::{
     conn::{Conn, Lane},
     inlet::Inlet,
-    link::{Ticket, Told},
+    link::{Link, Ticket, Told},
 };
 
 /// The most octets in one packet to a client.
@@ -35,6 +32,8 @@ const PACKET: usize = 32 << 10;
 const STDERR: u32 = 1;
 /// How long what came on a channel that the client has closed may take to arrive inside.
 const ARRIVAL: Duration = Duration::from_secs(30);
+/// How long a client may take to answer a channel that is opened to it.
+const ANSWER: Duration = Duration::from_secs(30);
 /// The exit status of a session whose container could not be entered.
 const SHUT: u32 = 254;
 
@@ -97,17 +96,12 @@ fn way_out() -> io::Result<(Source, OwnedFd)> {
 /// Carries what the client sends until its end; the way is closed then.
 async fn carry_in(inlet: &Inlet, mut sink: Sink) {
     while let Some(piece) = inlet.next().await {
-        let written = sink.write_all(&piece).await;
+        let written = sink.0.write_all(&piece).await;
         inlet.used(piece.len());
         if written.is_err() {
             // Nobody inside reads it any more: as with a closed pipe, the rest is dropped.
             return inlet.close();
         }
-    }
-    if let Sink::Stream(stream) = &mut sink
-        && let Err(error) = stream.shutdown().await
-    {
-        tracing::trace!(%error, "the other side has gone first");
     }
 }
 
@@ -134,8 +128,8 @@ async fn carry_out(conn: &Conn, write: &Write, mut source: Source, extended: Opt
 }
 
 /// Carries octets both ways between a channel and a connection inside, half-closed ends included.
-pub(crate) async fn relay(conn: Arc<Conn>, lane: Lane, write: Write, stream: UnixStream) {
-    let (read, sink) = stream.into_split();
+pub(crate) async fn relay(conn: Arc<Conn>, lane: Lane, write: Write, ways: Ways) {
+    let Ways { sink, source } = ways;
     // A client that closes the channel may have sent much just before: it arrives.
     let overdue = async {
         lane.closed.cancelled().await;
@@ -143,12 +137,12 @@ pub(crate) async fn relay(conn: Arc<Conn>, lane: Lane, write: Write, stream: Uni
     };
     let inwards = async {
         tokio::select! {
-            () = carry_in(&lane.inlet, Sink::Stream(sink)) => {}
+            () = carry_in(&lane.inlet, sink) => {}
             () = overdue => {}
         }
     };
     let outwards = lane.closed.run_until_cancelled(async {
-        carry_out(&conn, &write, Source::Stream(read), None).await && write.eof().await.is_ok()
+        carry_out(&conn, &write, source, None).await && write.eof().await.is_ok()
     });
     if tokio::join!(inwards, outwards).1.is_some() {
         finish(&conn, &write).await;
@@ -175,19 +169,11 @@ struct Streams {
 impl Streams {
     fn new(has_terminal: bool) -> io::Result<Self> {
         if has_terminal {
-            let (ours, theirs) = stream_pair()?;
-            let (read, write) = ours.into_split();
-            let (sink, out) = (Sink::Stream(write), Source::Stream(read));
-            return Ok(Self { sink, out, errors: None, theirs: vec![theirs] });
+            let (Ways { sink, source }, theirs) = Ways::new()?;
+            return Ok(Self { sink, out: source, errors: None, theirs });
         }
-        let pipe = || pipe_with(PipeFlags::CLOEXEC);
-        let ((stdin, ours), (out, stdout), (errors, stderr)) = (pipe()?, pipe()?, pipe()?);
-        Ok(Self {
-            sink: Sink::Pipe(unix::pipe::Sender::from_owned_fd(ours)?),
-            out: Source::Pipe(unix::pipe::Receiver::from_owned_fd(out)?),
-            errors: Some(Source::Pipe(unix::pipe::Receiver::from_owned_fd(errors)?)),
-            theirs: vec![stdin, stdout, stderr],
-        })
+        let ((stdin, sink), (out, stdout), (errors, stderr)) = (way_in()?, way_out()?, way_out()?);
+        Ok(Self { sink, out, errors: Some(errors), theirs: vec![stdin, stdout, stderr] })
     }
 }
 
@@ -198,6 +184,8 @@ pub(crate) struct Session {
     pub(crate) write: Arc<Write>,
     pub(crate) handle: Handle,
     pub(crate) controls: mpsc::Receiver<Control>,
+    /// Whether the client has offered its agent.
+    pub(crate) has_agent: bool,
 }
 
 impl Session {
@@ -222,7 +210,10 @@ impl Session {
                 return self.refuse("there are no more streams on this server", has_terminal).await;
             }
         };
-        let mut ticket = link.begin(|id| ToHelper::Start { id, process }, streams.theirs);
+        let begun = link.begin(|id| ToHelper::Start { id, process }, streams.theirs);
+        let Some(mut ticket) = begun else {
+            return self.refuse("too much is open in this container", has_terminal).await;
+        };
         match ticket.told().await {
             Some(Told::Started) => {}
             Some(Told::Refused(_, message)) => return self.refuse(&message, has_terminal).await,
@@ -278,13 +269,13 @@ impl Session {
     fn forward_agent(&self, ticket: &Ticket, accepted: u64) {
         let (conn, handle) = (Arc::clone(&self.conn), self.handle.clone());
         let link = Arc::clone(ticket.link());
+        let place = self.has_agent.then(|| conn.place()).flatten();
+        let Some(place) = place else { return link.leave(accepted) };
         let closed = self.lane.closed.clone();
         let spawner = Arc::clone(&self.conn);
         spawner.spawn(closed.run_until_cancelled_owned(async move {
-            match handle.channel_open_agent().await {
-                Ok(channel) => carry_accepted(conn, &link, accepted, channel).await,
-                Err(_) => link.leave(accepted),
-            }
+            let opening = async { handle.channel_open_agent().await.ok() };
+            open_for(conn, &link, accepted, place, opening).await;
         }));
     }
 
@@ -322,20 +313,37 @@ impl Session {
     }
 }
 
-/// Carries octets between a connection that was accepted inside and the channel opened for it.
-pub(crate) async fn carry_accepted(
+/// Opens a channel to the client for a connection that was accepted inside, and carries its octets. A
+/// client that does not answer loses it.
+pub(crate) async fn open_for(
     conn: Arc<Conn>,
-    link: &Arc<crate::link::Link>,
+    link: &Arc<Link>,
+    accepted: u64,
+    _place: OwnedSemaphorePermit,
+    opening: impl Future<Output = Option<russh::Channel<Msg>>>,
+) {
+    match tokio::time::timeout(ANSWER, opening).await {
+        Ok(Some(channel)) => carry_accepted(conn, link, accepted, channel).await,
+        Ok(None) | Err(_) => link.leave(accepted),
+    }
+}
+
+/// Carries octets between a connection that was accepted inside and the channel opened for it.
+async fn carry_accepted(
+    conn: Arc<Conn>,
+    link: &Arc<Link>,
     accepted: u64,
     channel: russh::Channel<Msg>,
 ) {
     let lane = conn.lane(channel.id());
     let (_, write) = channel.split();
-    let Ok((ours, theirs)) = stream_pair() else {
+    let taken = Ways::new()
+        .ok()
+        .and_then(|(ours, theirs)| link.take(accepted, theirs).map(|ticket| (ours, ticket)));
+    let Some((ours, _ticket)) = taken else {
         link.leave(accepted);
         return finish(&conn, &write).await;
     };
-    let _ticket = link.take(accepted, theirs);
     relay(conn, lane, write, ours).await;
 }
 

@@ -12,6 +12,7 @@ use std::{
 
 use gantry_model::{ContainerId, ssh::KeyFingerprint};
 use russh::{ChannelId, Disconnect, server::Handle};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -26,6 +27,8 @@ use crate::{
 /// How long the farewell of a session that is ended may take.
 const FAREWELL: Duration = Duration::from_millis(500);
 
+/// Channels that are opened to a client at the same time.
+const PLACES: usize = 100;
 /// How long the news of a container that was woken may take.
 const KNOWN: Duration = Duration::from_secs(10);
 
@@ -61,6 +64,8 @@ pub(crate) struct Conn {
     pub(crate) received: AtomicU64,
     pub(crate) sent: AtomicU64,
     pub(crate) opened: AtomicU64,
+    /// For channels that are opened from here.
+    places: Arc<Semaphore>,
     state: Mutex<State>,
     why: OnceLock<&'static str>,
 }
@@ -86,7 +91,7 @@ impl Conn {
         Arc::new(Self {
             number: NEXT.fetch_add(1, Ordering::Relaxed),
             is_in: CancellationToken::new(),
-            cut: shared.cut.child_token(),
+            cut: shared.means.cut.child_token(),
             shared,
             peer,
             local,
@@ -97,6 +102,7 @@ impl Conn {
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             opened: AtomicU64::new(0),
+            places: Arc::new(Semaphore::new(PLACES)),
             state: Mutex::new(State {
                 flow: Flow::new(),
                 inlets: HashMap::new(),
@@ -106,9 +112,14 @@ impl Conn {
         })
     }
 
+    /// A place for a channel that is opened to the client; it is kept until that has ended.
+    pub(crate) fn place(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.places).try_acquire_owned().ok()
+    }
+
     /// Runs something of this connection, until it is cut.
     pub(crate) fn spawn<T: Send + 'static>(&self, task: impl Future<Output = T> + Send + 'static) {
-        self.shared.tasks.spawn(self.cut.clone().run_until_cancelled_owned(task));
+        self.shared.means.tasks.spawn(self.cut.clone().run_until_cancelled_owned(task));
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -213,14 +224,15 @@ impl Conn {
         }
         self.shared
             .links
-            .get(door.container, &*self.shared.ways, &self.shared.tasks)
+            .get(&door, &*self.shared.ways, &self.shared.means)
             .await
             .map_err(|no| told(&no))
     }
 
     fn door(&self, admitted: &Admitted) -> Result<Door, String> {
-        let door = self.shared.doors.find(&admitted.key);
-        door.filter(|door| door.container == admitted.container).ok_or_else(gone)
+        let doors = &self.shared.doors;
+        let door = doors.find(&admitted.key).filter(|door| door.container == admitted.container);
+        door.filter(|_| doors.admits(&admitted.key, self.peer.ip())).ok_or_else(gone)
     }
 
     /// The door of a container that was woken, once it is known to be open.

@@ -41,7 +41,7 @@ pub trait Doors: Send + Sync + 'static {
 }
 
 /// Why there is no way into a container.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoWay {
     /// It does not run (any more).
     #[error("does not run")]

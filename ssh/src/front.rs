@@ -19,8 +19,14 @@ use russh::{
     mac,
     server::{Config, Handle, run_stream},
 };
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Notify;
+use rustix::{
+    net::sockopt::{set_socket_keepalive, set_tcp_keepcnt, set_tcp_keepidle, set_tcp_keepintvl},
+    process::{Resource, getrlimit},
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{Notify, Semaphore},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -28,7 +34,7 @@ use crate::{
     doors::{Doors, Ways},
     flow::WINDOW,
     gate::{Gate, Waiting},
-    link::Links,
+    links::Links,
     session::Callbacks,
     stream::Cuttable,
 };
@@ -72,11 +78,26 @@ pub(crate) struct Shared {
     pub(crate) links: Links,
     pub(crate) sessions: Sessions,
     pub(crate) metrics: Metrics,
+    pub(crate) means: Means,
+    shutdown: CancellationToken,
+}
+
+/// What everything runs by.
+#[derive(Debug)]
+pub(crate) struct Means {
     /// Everything that runs for connections.
     pub(crate) tasks: TaskTracker,
     /// Ends all connections at once.
     pub(crate) cut: CancellationToken,
-    shutdown: CancellationToken,
+    /// Places for channels of all connections, since each takes descriptors.
+    pub(crate) channels: Arc<Semaphore>,
+}
+
+/// A quarter of the descriptors that this process may have, of which a channel takes three here and as many on
+/// their way.
+fn channels_max() -> usize {
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    usize::try_from(limit / 24).unwrap_or(usize::MAX).clamp(16, 20_000)
 }
 
 /// What is counted.
@@ -162,7 +183,7 @@ impl Sessions {
         conn.is_in.cancel();
     }
 
-    fn remove(&self, conn: &Conn) {
+    pub(crate) fn remove(&self, conn: &Conn) {
         let mut all = self.lock();
         all.remove(&conn.number);
         if all.is_empty() {
@@ -231,8 +252,11 @@ impl Front {
             links: Links::default(),
             sessions: Sessions::default(),
             metrics: Metrics::default(),
-            tasks: TaskTracker::new(),
-            cut: CancellationToken::new(),
+            means: Means {
+                tasks: TaskTracker::new(),
+                cut: CancellationToken::new(),
+                channels: Arc::new(Semaphore::new(channels_max())),
+            },
             shutdown: shutdown.child_token(),
         };
         let key = PrivateKey::from(Ed25519Keypair::from_seed(seed));
@@ -266,17 +290,18 @@ impl Front {
     /// Takes connections until the shutdown, and then ends all sessions; each is told.
     pub async fn run(&self, listener: TcpListener) {
         let shared = &self.shared;
-        shared.tasks.spawn(sweep(Arc::clone(shared)));
+        shared.means.tasks.spawn(sweep(Arc::clone(shared)));
         shared.shutdown.run_until_cancelled(self.accept(&listener)).await;
         drop(listener);
         shared.sessions.end_all();
-        shared.tasks.close();
+        shared.means.tasks.close();
         if tokio::time::timeout(FAREWELL, shared.sessions.all_gone()).await.is_err() {
             tracing::debug!("some SSH clients have not said goodbye");
         }
-        shared.cut.cancel();
-        shared.links.end();
-        shared.tasks.wait().await;
+        shared.means.cut.cancel();
+        if tokio::time::timeout(FAREWELL, shared.means.tasks.wait()).await.is_err() {
+            tracing::warn!("something of SSH does not end; it ends with the process");
+        }
     }
 
     async fn accept(&self, listener: &TcpListener) {
@@ -297,7 +322,7 @@ impl Front {
             };
             let (shared, config) = (Arc::clone(&self.shared), Arc::clone(&self.config));
             let stranger = Stranger { peer, waiting, grace: self.grace };
-            let tasks = shared.tasks.clone();
+            let tasks = shared.means.tasks.clone();
             tasks.spawn(async move {
                 shared.metrics.connections.fetch_add(1, Ordering::Relaxed);
                 serve(&shared, config, stream, stranger).await;
@@ -335,7 +360,7 @@ async fn serve(shared: &Arc<Shared>, config: Arc<Config>, stream: TcpStream, str
     let conn = Conn::new(Arc::clone(shared), peer, local);
     let deadline = {
         let conn = Arc::clone(&conn);
-        shared.tasks.spawn(async move {
+        shared.means.tasks.spawn(async move {
             let _waiting = waiting;
             let login = conn.is_in.cancelled();
             if tokio::time::timeout(grace, login).await.is_err() {
@@ -361,8 +386,12 @@ async fn serve(shared: &Arc<Shared>, config: Arc<Config>, stream: TcpStream, str
 
 fn prepare(stream: &TcpStream) -> io::Result<SocketAddr> {
     stream.set_nodelay(true)?;
-    let timeout = u32::try_from(UNANSWERED.as_millis()).unwrap_or(u32::MAX);
-    rustix::net::sockopt::set_tcp_user_timeout(stream, timeout)?;
+    // A peer that has gone without a word is noticed by this or by the library's own questions; one that
+    // only takes nothing for a while, as a client that is stopped, keeps its connection.
+    set_socket_keepalive(stream, true)?;
+    set_tcp_keepidle(stream, UNANSWERED)?;
+    set_tcp_keepintvl(stream, UNANSWERED)?;
+    set_tcp_keepcnt(stream, 3)?;
     stream.local_addr()
 }
 

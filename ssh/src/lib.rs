@@ -13,6 +13,7 @@ mod front;
 mod gate;
 mod inlet;
 mod link;
+mod links;
 mod session;
 mod stream;
 

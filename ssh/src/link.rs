@@ -2,27 +2,37 @@
 
 use std::{
     collections::HashMap,
+    io,
     os::fd::{AsFd as _, OwnedFd},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
-use gantry_model::ContainerId;
 use gantry_session::{
     protocol::{self, Exit, FromHelper, Id, Reason, ToHelper},
-    wire::{Wire, WireError},
+    wire::{Receiver, Wire, WireError},
 };
-use tokio::sync::mpsc;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
 
-use crate::doors::{NoWay, Ways};
+use crate::front::Means;
 
 /// Orders that wait until the helper takes them. One that takes none is given up.
 const ORDERS_MAX: usize = 1024;
 /// What it may tell of one channel before that is taken.
 const TOLD_MAX: usize = 256;
+
+/// What may be open at one helper.
+const OPEN_MAX: usize = 1000;
+/// What it may tell beyond what is asked for.
+const STRANGE_MAX: u64 = 1024;
+/// A link that nothing has been open on for so long is ended; helpers end then, too.
+const IDLE: Duration = Duration::from_secs(90);
+/// The stack of a thread that receives.
+const STACK: usize = 128 << 10;
 
 /// What the helper tells of one channel or listener.
 #[derive(Debug)]
@@ -42,6 +52,10 @@ pub(crate) struct Link {
     orders: mpsc::Sender<Order>,
     next: AtomicU64,
     told: Mutex<HashMap<Id, mpsc::Sender<Told>>>,
+    /// Places for what may be open at one helper, and in all.
+    places: [Arc<Semaphore>; 2],
+    /// What the helper may still say of what is not open here.
+    allowance: AtomicU64,
     ended: CancellationToken,
 }
 
@@ -51,32 +65,46 @@ pub(crate) struct Ticket {
     link: Arc<Link>,
     id: Id,
     told: mpsc::Receiver<Told>,
+    _places: [OwnedSemaphorePermit; 2],
 }
 
 impl Link {
-    /// Takes over a connection, on which nothing has been said yet; what carries it are two of `tasks`.
-    pub(crate) fn new(socket: OwnedFd, tasks: &TaskTracker) -> std::io::Result<Arc<Self>> {
-        let wire = Arc::new(Wire::new(socket)?);
+    /// Takes over a connection, on which nothing has been said yet. What comes on it is received by a thread
+    /// of its own, which also closes it.
+    pub(crate) fn new(socket: OwnedFd, means: &Means) -> io::Result<Arc<Self>> {
+        let receiver = Receiver::new(rustix::io::fcntl_dupfd_cloexec(&socket, 0)?);
+        let wire = Wire::new(socket)?;
         let (orders, queue) = mpsc::channel(ORDERS_MAX);
-        let ended = CancellationToken::new();
+        let ended = means.cut.child_token();
         let link = Arc::new(Self {
             orders,
             next: AtomicU64::new(2),
             told: Mutex::default(),
+            places: [Arc::new(Semaphore::new(OPEN_MAX)), Arc::clone(&means.channels)],
+            allowance: AtomicU64::new(STRANGE_MAX),
             ended: ended.clone(),
         });
-        let sending = Arc::clone(&link).send(Arc::clone(&wire), queue);
-        tasks.spawn(ended.clone().run_until_cancelled_owned(sending));
-        let reader = Arc::clone(&link);
-        tasks.spawn(async move {
-            let end = ended.run_until_cancelled(reader.listen(&wire)).await;
-            if let Some(Err(error)) = end
-                && !matches!(error, WireError::Closed)
-            {
+        let (tell, messages) = mpsc::channel(TOLD_MAX);
+        let (hand_over, last) = std::sync::mpsc::channel();
+        let end = ended.clone();
+        let thread = std::thread::Builder::new().name("gantry-link".to_owned());
+        thread.stack_size(STACK).spawn(move || receive(receiver, &tell, &end, &last))?;
+        let sender = Arc::clone(&link);
+        means.tasks.spawn(async move {
+            sender.ended.run_until_cancelled(sender.send(&wire, queue)).await;
+            sender.ended.cancel();
+            wire.shut_down();
+            // Closed by the thread, and here only if that has gone.
+            drop(hand_over.send(wire));
+        });
+        let listener = Arc::clone(&link);
+        means.tasks.spawn(async move {
+            let heard = listener.ended.run_until_cancelled(listener.listen(messages)).await;
+            if let Some(Err(error)) = heard {
                 tracing::warn!(%error, "a session helper broke its protocol");
             }
-            reader.ended.cancel();
-            reader.told.lock().unwrap_or_else(PoisonError::into_inner).clear();
+            listener.ended.cancel();
+            listener.told.lock().unwrap_or_else(PoisonError::into_inner).clear();
         });
         Ok(link)
     }
@@ -91,23 +119,23 @@ impl Link {
         !self.ended.is_cancelled()
     }
 
-    /// Begins a channel or listener: `order` makes the message of its id.
+    /// Begins a channel or listener: `order` makes the message of its id. `None` if too much is open.
     pub(crate) fn begin(
         self: &Arc<Self>,
         order: impl FnOnce(Id) -> ToHelper,
         descriptors: Vec<OwnedFd>,
-    ) -> Ticket {
+    ) -> Option<Ticket> {
         let id = self.next.fetch_add(2, Ordering::Relaxed);
-        let ticket = self.ticket(id);
+        let ticket = self.ticket(id)?;
         self.order(order(id), descriptors);
-        ticket
+        Some(ticket)
     }
 
-    /// Takes a connection that was accepted.
-    pub(crate) fn take(self: &Arc<Self>, id: Id, stream: OwnedFd) -> Ticket {
-        let ticket = self.ticket(id);
-        self.order(ToHelper::Take { id }, vec![stream]);
-        ticket
+    /// Takes a connection that was accepted, if not too much is open.
+    pub(crate) fn take(self: &Arc<Self>, id: Id, descriptors: Vec<OwnedFd>) -> Option<Ticket> {
+        let ticket = self.ticket(id)?;
+        self.order(ToHelper::Take { id }, descriptors);
+        Some(ticket)
     }
 
     /// Leaves a connection that was accepted.
@@ -115,7 +143,10 @@ impl Link {
         self.order(ToHelper::End { id }, Vec::new());
     }
 
-    fn ticket(self: &Arc<Self>, id: Id) -> Ticket {
+    fn ticket(self: &Arc<Self>, id: Id) -> Option<Ticket> {
+        let place = |of: &Arc<Semaphore>| Arc::clone(of).try_acquire_owned().ok();
+        let [own, all] = &self.places;
+        let places = [place(own)?, place(all)?];
         let (sender, told) = mpsc::channel(TOLD_MAX);
         let mut all = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         // With an ended link, the sender is dropped, and the ticket tells nothing.
@@ -123,17 +154,19 @@ impl Link {
             all.insert(id, sender);
         }
         drop(all);
-        Ticket { link: Arc::clone(self), id, told }
+        Some(Ticket { link: Arc::clone(self), id, told, _places: places })
     }
 
     fn order(&self, message: ToHelper, descriptors: Vec<OwnedFd>) {
+        // Each order has few answers, the last of which may come when it is not open here any more.
+        self.allowance.fetch_add(4, Ordering::Relaxed);
         if self.orders.try_send((message, descriptors)).is_err() && self.is_alive() {
             tracing::warn!("a session helper takes no orders and is given up");
             self.ended.cancel();
         }
     }
 
-    async fn send(self: Arc<Self>, wire: Arc<Wire>, mut orders: mpsc::Receiver<Order>) {
+    async fn send(&self, wire: &Wire, mut orders: mpsc::Receiver<Order>) {
         while let Some((message, descriptors)) = orders.recv().await {
             let along: Vec<_> = descriptors.iter().map(OwnedFd::as_fd).collect();
             match wire.send(&message, &along).await {
@@ -142,7 +175,7 @@ impl Link {
                 Err(WireError::Malformed(_)) => self.refuse_long(message.id()),
                 Err(error) => {
                     tracing::debug!(%error, "a session helper takes no orders any more");
-                    return self.ended.cancel();
+                    return;
                 }
             }
         }
@@ -160,16 +193,23 @@ impl Link {
         }
     }
 
-    async fn listen(&self, wire: &Wire) -> Result<(), WireError> {
-        let (first, _): (FromHelper, _) = wire.receive().await?;
-        if first != (FromHelper::Ready { version: protocol::VERSION }) {
-            return Err(WireError::Malformed("its first one is not that it is ready"));
+    async fn listen(&self, mut messages: mpsc::Receiver<FromHelper>) -> Result<(), WireError> {
+        match messages.recv().await {
+            Some(FromHelper::Ready { version: protocol::VERSION }) => {}
+            Some(_) => return Err(WireError::Malformed("its first one is not that it is ready")),
+            None => return Ok(()),
         }
         loop {
-            // Descriptors that came along are closed: none are expected.
-            let (message, _) = wire.receive().await?;
+            let message = match tokio::time::timeout(IDLE, messages.recv()).await {
+                Ok(Some(message)) => message,
+                Ok(None) => return Ok(()),
+                Err(_elapsed) if self.is_idle() => return Ok(()),
+                Err(_elapsed) => continue,
+            };
             let (id, told) = match message {
-                FromHelper::Ready { .. } => continue,
+                FromHelper::Ready { .. } => {
+                    return Err(WireError::Malformed("it is ready more than once"));
+                }
                 FromHelper::Started { id } => (id, Told::Started),
                 FromHelper::Refused { id, reason, message } => (id, Told::Refused(reason, message)),
                 FromHelper::Exited { id, exit } => (id, Told::Exited(exit)),
@@ -178,17 +218,58 @@ impl Link {
                     (listener, Told::Accepted { id, peer })
                 }
             };
-            let all = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-            // Of what has ended here, the last words may still come.
-            if let Some(sender) = all.get(&id)
-                && sender
-                    .try_send(told)
-                    .is_err_and(|error| matches!(error, mpsc::error::TrySendError::Full(_)))
-            {
-                return Err(WireError::Malformed("it tells more than is asked for"));
+            self.pass_on(id, told)?;
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
+    fn pass_on(&self, id: Id, told: Told) -> Result<(), WireError> {
+        let all = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(sender) = all.get(&id) else {
+            drop(all);
+            let less = |left: u64| left.checked_sub(1);
+            let spent = self.allowance.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+            return match spent {
+                Ok(_) => Ok(()),
+                Err(_) => Err(WireError::Malformed("it tells of what is not open")),
+            };
+        };
+        match sender.try_send(told) {
+            Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => Ok(()),
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                Err(WireError::Malformed("it tells more than is asked for"))
             }
         }
     }
+}
+
+/// Receives until the connection ends or nobody listens, on a thread that may block. The other descriptor of
+/// the connection is closed here, too, after which nothing on it is left to anybody else.
+fn receive(
+    mut receiver: Receiver,
+    tell: &mpsc::Sender<FromHelper>,
+    end: &CancellationToken,
+    last: &std::sync::mpsc::Receiver<Wire>,
+) {
+    loop {
+        match receiver.receive() {
+            Ok(message) => {
+                if tell.blocking_send(message).is_err() {
+                    break;
+                }
+            }
+            Err(WireError::Closed) => break,
+            Err(error) => {
+                tracing::warn!(%error, "a session helper cannot be understood");
+                break;
+            }
+        }
+    }
+    end.cancel();
+    drop(last.recv());
 }
 
 impl Ticket {
@@ -213,58 +294,6 @@ impl Drop for Ticket {
         self.link.told.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
         if self.link.is_alive() {
             self.link.order(ToHelper::End { id: self.id }, Vec::new());
-        }
-    }
-}
-
-/// The links to the helpers of containers, each made when it is first needed.
-#[derive(Debug, Default)]
-pub(crate) struct Links(Mutex<HashMap<ContainerId, Arc<Place>>>);
-
-type Place = tokio::sync::Mutex<Option<Arc<Link>>>;
-
-impl Links {
-    /// The link to a container's helper; whoever comes while it is being made waits for that.
-    pub(crate) async fn get(
-        &self,
-        container: ContainerId,
-        ways: &dyn Ways,
-        tasks: &TaskTracker,
-    ) -> Result<Arc<Link>, NoWay> {
-        let place = {
-            let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            // Those of containers that nobody is in any more.
-            places.retain(|_, place| {
-                Arc::strong_count(place) > 1
-                    || place
-                        .try_lock()
-                        .map_or(true, |link| link.as_ref().is_some_and(|link| link.is_alive()))
-            });
-            Arc::clone(places.entry(container).or_default())
-        };
-        let mut link = place.lock().await;
-        if let Some(link) = &*link
-            && link.is_alive()
-        {
-            return Ok(Arc::clone(link));
-        }
-        let socket = ways.open(container).await?;
-        let fresh = Link::new(socket, tasks).map_err(|error| {
-            tracing::error!(%container, %error, "its session helper cannot be spoken to");
-            NoWay::Failed
-        })?;
-        *link = Some(Arc::clone(&fresh));
-        Ok(fresh)
-    }
-
-    /// Ends all of them.
-    pub(crate) fn end(&self) {
-        let places = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
-        for place in places.into_values() {
-            // One that is being made is for a session that has been cut.
-            if let Ok(Some(link)) = place.try_lock().map(|mut link| link.take()) {
-                link.end();
-            }
         }
     }
 }

@@ -6,7 +6,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, atomic::Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use gantry_model::ssh::KeyFingerprint;
@@ -22,9 +22,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    channel::{
-        self, Control, Write, carry_accepted, open_failure, relay, signal_name, stream_pair,
-    },
+    channel::{self, Control, Ways, Write, open_failure, open_for, relay, signal_name},
     conn::{Admitted, Conn},
     doors::Door,
     link::{Ticket, Told},
@@ -34,8 +32,10 @@ use crate::{
 const CHANNELS_MAX: usize = 100;
 /// Listeners of one connection.
 const LISTENERS_MAX: usize = 20;
-/// How long a listener inside may take to begin.
+/// How long a listener inside may take to begin,
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(5);
+/// and how long no other is tried after one that took longer.
+const DEAF: Duration = Duration::from_secs(30);
 /// Variables that a client may set, and how long all of them may be.
 const ENV_LEN_MAX: usize = 16 << 10;
 /// Requests to a process that wait.
@@ -46,6 +46,8 @@ pub(crate) struct Callbacks {
     conn: Arc<Conn>,
     channels: HashMap<ChannelId, Prepared>,
     listeners: HashMap<Target, CancellationToken>,
+    /// Until when nothing is listened for, because the container did not answer.
+    deaf_until: Option<Instant>,
 }
 
 /// A session channel, and what has been asked for before its process.
@@ -69,7 +71,7 @@ pub(crate) enum SessionError {
 
 impl Callbacks {
     pub(crate) fn new(conn: Arc<Conn>) -> Self {
-        Self { conn, channels: HashMap::new(), listeners: HashMap::new() }
+        Self { conn, channels: HashMap::new(), listeners: HashMap::new(), deaf_until: None }
     }
 
     /// The container that a key opens for this user.
@@ -131,6 +133,7 @@ impl Callbacks {
             write: Arc::clone(&prepared.write),
             handle,
             controls,
+            has_agent: process.agent,
         };
         self.conn.spawn(session.run(process));
         true
@@ -159,10 +162,10 @@ impl Callbacks {
             };
             let connected = begin_connection(&conn, target, user).await;
             match connected {
-                Ok((_ticket, stream)) => {
+                Ok((_ticket, ways)) => {
                     let (_, write) = channel.split();
                     reply.accept().await;
-                    relay(conn, lane, write, stream).await;
+                    relay(conn, lane, write, ways).await;
                 }
                 Err(reason) => {
                     conn.closed(id);
@@ -174,19 +177,27 @@ impl Callbacks {
 
     /// Listens inside; the port, or `None` if that failed.
     async fn listen(&mut self, at: Target, handle: Handle) -> Option<u16> {
-        if self.listeners.len() >= LISTENERS_MAX || self.listeners.contains_key(&at) {
+        if self.listeners.len() >= LISTENERS_MAX
+            || self.listeners.contains_key(&at)
+            || self.deaf_until.is_some_and(|until| Instant::now() < until)
+        {
             return None;
         }
         let begun = async {
             let link = self.conn.enter().await.ok()?;
             let (to, user) = (at.clone(), self.user());
-            let mut ticket = link.begin(|id| ToHelper::Listen { id, at: to, user }, Vec::new());
+            let mut ticket = link.begin(|id| ToHelper::Listen { id, at: to, user }, Vec::new())?;
             match ticket.told().await? {
                 Told::Listening(port) => Some((ticket, port)),
                 Told::Started | Told::Refused(..) | Told::Exited(_) | Told::Accepted { .. } => None,
             }
         };
-        let (ticket, port) = tokio::time::timeout(LISTEN_TIMEOUT, begun).await.ok()??;
+        let Ok(begun) = tokio::time::timeout(LISTEN_TIMEOUT, begun).await else {
+            // The connection stands still for one of them, and not for each.
+            self.deaf_until = Some(Instant::now() + DEAF);
+            return None;
+        };
+        let (ticket, port) = begun?;
         let at = match at {
             Target::Tcp(host, 0) => Target::Tcp(host, port),
             at @ (Target::Tcp(..) | Target::Unix(_)) => at,
@@ -207,11 +218,12 @@ async fn begin_connection(
     conn: &Arc<Conn>,
     target: Target,
     user: String,
-) -> Result<(Ticket, tokio::net::UnixStream), ChannelOpenFailure> {
+) -> Result<(Ticket, Ways), ChannelOpenFailure> {
     let link = conn.enter().await.map_err(|_shut| ChannelOpenFailure::ConnectFailed)?;
-    let (ours, theirs) =
-        stream_pair().map_err(|_none_left| ChannelOpenFailure::ResourceShortage)?;
-    let mut ticket = link.begin(|id| ToHelper::Connect { id, target, user }, vec![theirs]);
+    let shortage = ChannelOpenFailure::ResourceShortage;
+    let Ok((ours, theirs)) = Ways::new() else { return Err(shortage) };
+    let begun = link.begin(|id| ToHelper::Connect { id, target, user }, theirs);
+    let mut ticket = begun.ok_or(shortage)?;
     match ticket.told().await {
         Some(Told::Started) => Ok((ticket, ours)),
         Some(Told::Refused(reason, _)) => Err(open_failure(reason)),
@@ -226,33 +238,33 @@ async fn accept(conn: Arc<Conn>, mut ticket: Ticket, at: Target, handle: Handle)
     while let Some(told) = ticket.told().await {
         let Told::Accepted { id, peer } = told else { continue };
         let link = Arc::clone(ticket.link());
-        if conn.lanes() >= CHANNELS_MAX {
+        let Some(place) = conn.place().filter(|_| conn.lanes() < CHANNELS_MAX) else {
             link.leave(id);
             continue;
-        }
+        };
         let (conn, at, handle) = (Arc::clone(&conn), at.clone(), handle.clone());
         let spawner = Arc::clone(&conn);
         spawner.spawn(async move {
-            let opened = match at {
-                Target::Tcp(host, port) => {
-                    let (from, from_port) = peer.unwrap_or_default();
-                    let opening = handle.channel_open_forwarded_tcpip(
-                        host,
-                        port.into(),
-                        from,
-                        from_port.into(),
-                    );
-                    opening.await
-                }
-                Target::Unix(path) => {
-                    let path = String::from_utf8_lossy(&path).into_owned();
-                    handle.channel_open_forwarded_streamlocal(path).await
-                }
+            let opening = async {
+                let opened = match at {
+                    Target::Tcp(host, port) => {
+                        let (from, from_port) = peer.unwrap_or_default();
+                        let opening = handle.channel_open_forwarded_tcpip(
+                            host,
+                            port.into(),
+                            from,
+                            from_port.into(),
+                        );
+                        opening.await
+                    }
+                    Target::Unix(path) => {
+                        let path = String::from_utf8_lossy(&path).into_owned();
+                        handle.channel_open_forwarded_streamlocal(path).await
+                    }
+                };
+                opened.ok()
             };
-            match opened {
-                Ok(channel) => carry_accepted(conn, &link, id, channel).await,
-                Err(_) => link.leave(id),
-            }
+            open_for(conn, &link, id, place, opening).await;
         });
     }
 }
@@ -295,7 +307,13 @@ impl Handler for Callbacks {
             tracing::warn!(container = %admitted.container, "it has too many SSH connections");
             return Ok(Auth::reject());
         }
-        Ok(if self.conn.admitted.set(admitted).is_ok() { Auth::Accept } else { Auth::reject() })
+        let is_first = self.conn.admitted.set(admitted).is_ok();
+        // What has changed since is seen here or by who looks after sessions.
+        if is_first && self.conn.is_welcome() {
+            return Ok(Auth::Accept);
+        }
+        self.conn.shared.sessions.remove(&self.conn);
+        Ok(Auth::reject())
     }
 
     async fn auth_succeeded(&mut self, session: &mut Session) -> Result<(), SessionError> {
