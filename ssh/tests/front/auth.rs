@@ -1,6 +1,6 @@
 //! Which keys get in, by which algorithms, and in which order they may be offered.
 
-use std::{path::PathBuf, process::Output};
+use std::{path::PathBuf, process::Output, sync::Arc};
 
 use gantry_ssh::DoorState;
 use tokio::{
@@ -102,7 +102,7 @@ async fn a_key_that_goes_between_offer_and_signature_opens_nothing() {
     real.add(&[bed.path("id")]).await;
     let between = bed.path("between");
     let listener = UnixListener::bind(&between).unwrap();
-    let (doors, id, agent) = (bed.doors.clone(), bed.id.clone(), real.socket.clone());
+    let (doors, id, agent) = (Arc::clone(&bed.doors), bed.id, real.socket.clone());
     // An agent that takes the key away when it is asked to sign.
     let asked = tokio::spawn(async move {
         const SIGN: u8 = 13;
@@ -113,7 +113,7 @@ async fn a_key_that_goes_between_offer_and_signature_opens_nothing() {
                 let mut request = vec![0; len as usize];
                 client.read_exact(&mut request).await.unwrap();
                 if request[0] == SIGN {
-                    doors.set(id.clone(), None);
+                    doors.set(id, None);
                     signed += 1;
                 }
                 agent.write_u32(len).await.unwrap();

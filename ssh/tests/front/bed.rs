@@ -134,9 +134,8 @@ impl Bed {
         let known = format!("[127.0.0.1]:{} {}\n", address.port(), front.host_key());
         std::fs::write(dir.path().join("known_hosts"), known).unwrap();
         let id = key(dir.path(), "id", &["-t", "ed25519"]);
-        doors.set(id.clone(), Some(door(DoorState::Open)));
-        let _shutdown = shutdown.clone().drop_guard();
-        Self { dir, address, doors, front, id, shutdown, _shutdown }
+        doors.set(id, Some(door(DoorState::Open)));
+        Self { dir, address, doors, front, id, _shutdown: shutdown.clone().drop_guard(), shutdown }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {

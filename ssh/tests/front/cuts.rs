@@ -61,7 +61,8 @@ async fn all(bed: &Bed) -> (Vec<Child>, UnixStream, u16) {
     let mut stalled = start(bed.run("echo in; exec sleep 600"));
     read(&mut stalled, "in").await;
     let mut stdin = stalled.stdin.take().unwrap();
-    tokio::spawn(async move { while stdin.write_all(&[0; 1 << 16]).await.is_ok() {} });
+    let zeros = vec![0; 1 << 16];
+    tokio::spawn(async move { while stdin.write_all(&zeros).await.is_ok() {} });
     let flood = start(bed.run("exec cat /dev/zero"));
     let mut files = start(bed.client("sftp", "-P", &bed.path("id"), &["root@127.0.0.1"]));
     files.stdin.as_mut().unwrap().write_all(b"pwd\n").await.unwrap();
@@ -73,7 +74,7 @@ async fn all(bed: &Bed) -> (Vec<Child>, UnixStream, u16) {
 async fn a_key_that_goes_ends_shells_files_and_forwards_with_a_word() {
     let bed = Bed::new().await;
     let (children, mut open, port) = all(&bed).await;
-    bed.doors.set(bed.id.clone(), None);
+    bed.doors.set(bed.id, None);
     for (n, child) in children.into_iter().enumerate() {
         // Whoever is full of data may not hear it.
         let said = ended(child).await;
