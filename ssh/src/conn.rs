@@ -92,11 +92,11 @@ impl Conn {
             number: NEXT.fetch_add(1, Ordering::Relaxed),
             is_in: CancellationToken::new(),
             cut: shared.means.cut.child_token(),
+            pause: Pause::new(Arc::clone(&shared.means.held)),
             shared,
             peer,
             local,
             began: Instant::now(),
-            pause: Pause::default(),
             admitted: OnceLock::new(),
             entered: OnceLock::new(),
             received: AtomicU64::new(0),
@@ -131,7 +131,7 @@ impl Conn {
         let mut state = self.state();
         let State { flow, inlets, .. } = &mut *state;
         let begin = || {
-            let inlet = Inlet::new();
+            let inlet = Inlet::new(self.pause.clone());
             flow.open(channel.into(), inlet.held(), Instant::now());
             self.opened.fetch_add(1, Ordering::Relaxed);
             Lane { inlet, closed: self.cut.child_token() }

@@ -7,7 +7,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -91,13 +91,14 @@ pub(crate) struct Means {
     pub(crate) cut: CancellationToken,
     /// Places for channels of all connections, since each takes descriptors.
     pub(crate) channels: Arc<Semaphore>,
+    /// What all connections hold of what came and was not used, in octets.
+    pub(crate) held: Arc<AtomicUsize>,
 }
 
-/// A quarter of the descriptors that this process may have, of which a channel takes three here and as many on
-/// their way.
+/// For half of the descriptors that this process may have: a channel takes three, and as many on their way.
 fn channels_max() -> usize {
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    usize::try_from(limit / 24).unwrap_or(usize::MAX).clamp(16, 20_000)
+    usize::try_from(limit / 12).unwrap_or(usize::MAX).clamp(16, 20_000)
 }
 
 /// What is counted.
@@ -256,6 +257,7 @@ impl Front {
                 tasks: TaskTracker::new(),
                 cut: CancellationToken::new(),
                 channels: Arc::new(Semaphore::new(channels_max())),
+                held: Arc::default(),
             },
             shutdown: shutdown.child_token(),
         };

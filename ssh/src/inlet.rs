@@ -8,17 +8,19 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use tokio::sync::Notify;
 
-use crate::flow::Held;
+use crate::{flow::Held, stream::Pause};
 
 /// Pieces are joined up to this length, so that many small ones take no more room than one.
 const PIECE: usize = 32 << 10;
 
-/// A queue of octets with one reader. What it holds is bounded by the channel's window.
-#[derive(Debug, Default)]
+/// A queue of octets with one reader. What it holds is bounded by the channel's window, and counts for the
+/// connection.
+#[derive(Debug)]
 pub(crate) struct Inlet {
     held: Held,
     inner: Mutex<Inner>,
     more: Notify,
+    pause: Pause,
 }
 
 #[derive(Debug, Default)]
@@ -30,8 +32,14 @@ struct Inner {
 }
 
 impl Inlet {
-    pub(crate) fn new() -> Arc<Self> {
-        Arc::default()
+    /// An empty one of a connection.
+    pub(crate) fn new(pause: Pause) -> Arc<Self> {
+        Arc::new(Self {
+            held: Held::default(),
+            inner: Mutex::default(),
+            more: Notify::new(),
+            pause,
+        })
     }
 
     /// How much it holds.
@@ -49,6 +57,7 @@ impl Inlet {
             Some(_) | None => inner.pieces.push_back(BytesMut::from(data)),
         }
         self.held.fetch_add(data.len(), Ordering::Relaxed);
+        self.pause.hold(data.len());
         drop(inner);
         self.more.notify_one();
     }
@@ -64,7 +73,7 @@ impl Inlet {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         inner.is_closed = true;
         inner.pieces.clear();
-        self.held.store(0, Ordering::Relaxed);
+        self.pause.release(self.held.swap(0, Ordering::Relaxed));
         drop(inner);
         self.more.notify_one();
     }
@@ -90,7 +99,14 @@ impl Inlet {
         let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         if !inner.is_closed {
             self.held.fetch_sub(len, Ordering::Relaxed);
+            self.pause.release(len);
         }
         drop(inner);
+    }
+}
+
+impl Drop for Inlet {
+    fn drop(&mut self) {
+        self.pause.release(self.held.load(Ordering::Relaxed));
     }
 }

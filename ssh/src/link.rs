@@ -86,9 +86,8 @@ impl Link {
         });
         let (tell, messages) = mpsc::channel(TOLD_MAX);
         let (hand_over, last) = std::sync::mpsc::channel();
-        let end = ended.clone();
         let thread = std::thread::Builder::new().name("gantry-link".to_owned());
-        thread.stack_size(STACK).spawn(move || receive(receiver, &tell, &end, &last))?;
+        thread.stack_size(STACK).spawn(move || receive(receiver, &tell, &ended, &last))?;
         let sender = Arc::clone(&link);
         means.tasks.spawn(async move {
             sender.ended.run_until_cancelled(sender.send(&wire, queue)).await;
@@ -295,5 +294,97 @@ impl Drop for Ticket {
         if self.link.is_alive() {
             self.link.order(ToHelper::End { id: self.id }, Vec::new());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::Write as _,
+        net::{TcpListener, TcpStream},
+        time::Instant,
+    };
+
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair, sockopt};
+    use tokio_util::task::TaskTracker;
+
+    use super::*;
+
+    fn means() -> Means {
+        Means {
+            tasks: TaskTracker::new(),
+            cut: CancellationToken::new(),
+            channels: Arc::new(Semaphore::new(100)),
+            held: Arc::default(),
+        }
+    }
+
+    fn pair() -> (OwnedFd, OwnedFd) {
+        let flags = SocketFlags::CLOEXEC;
+        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap()
+    }
+
+    /// A connection with data that nobody takes, whose last close waits for that.
+    fn lingering() -> (OwnedFd, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (peer, _) = listener.accept().unwrap();
+        stream.set_nonblocking(true).unwrap();
+        while (&stream).write(&[0; 4096]).is_ok() {}
+        sockopt::set_socket_linger(&stream, Some(Duration::from_secs(5))).unwrap();
+        (stream.into(), peer)
+    }
+
+    #[tokio::test]
+    async fn descriptors_that_a_container_sends_hold_up_nobody_else() {
+        let (ours, theirs) = pair();
+        let helper = Wire::new(theirs).unwrap();
+        helper.send(&FromHelper::Ready { version: protocol::VERSION }, &[]).await.unwrap();
+        let (bad, _peer) = lingering();
+        helper.send(&FromHelper::Started { id: 1 }, &[bad.as_fd()]).await.unwrap();
+        // From here on the message has the last one.
+        drop(bad);
+        let means = means();
+        let link = Link::new(ours, &means).unwrap();
+        let mut longest = Duration::ZERO;
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_millis(500) {
+            let before = Instant::now();
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            longest = longest.max(before.elapsed());
+        }
+        assert!(longest < Duration::from_secs(2), "{longest:?}");
+        assert!(link.is_alive());
+        means.cut.cancel();
+        means.tasks.close();
+        means.tasks.wait().await;
+    }
+
+    #[tokio::test]
+    async fn a_helper_that_tells_of_what_is_not_open_is_given_up() {
+        let (ours, theirs) = pair();
+        let means = means();
+        let link = Link::new(ours, &means).unwrap();
+        let helper = Wire::new(theirs).unwrap();
+        helper.send(&FromHelper::Ready { version: protocol::VERSION }, &[]).await.unwrap();
+        let mut told = 0;
+        while helper.send(&FromHelper::Started { id: 99 }, &[]).await.is_ok() {
+            told += 1;
+            assert!(told < 100_000, "it listens for ever");
+        }
+        assert!(told >= STRANGE_MAX, "{told}");
+        link.ended.cancelled().await;
+    }
+
+    #[tokio::test]
+    async fn no_more_than_so_much_is_open_at_one_helper() {
+        let (ours, _theirs) = pair();
+        let means = means();
+        let link = Link::new(ours, &means).unwrap();
+        let begin = || link.begin(|id| ToHelper::End { id }, Vec::new());
+        let open: Vec<Ticket> = (0..100).map(|_| begin().unwrap()).collect();
+        assert!(begin().is_none(), "the places of all are taken");
+        drop(open);
+        assert!(begin().is_some());
     }
 }

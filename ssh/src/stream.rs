@@ -6,8 +6,11 @@
 use std::{
     io,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
-    task::{Context, Poll},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -18,19 +21,60 @@ use tokio::{
 };
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-/// Until when a connection is not read.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Pause(Arc<Mutex<Option<Instant>>>);
+/// The most that one connection holds of what came and was not used, in octets, before it is not read any more;
+const OF_ONE_MAX: usize = 32 << 20;
+/// and what it may hold in any case, when all together hold so much.
+const OF_ONE_ANYWAY: usize = 1 << 20;
+const OF_ALL_MAX: usize = 1 << 30;
+/// How often it is looked whether that has gone on.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// When a connection is not read: for a moment, or because it holds too much.
+#[derive(Clone, Debug)]
+pub(crate) struct Pause(Arc<Brake>);
+
+#[derive(Debug)]
+struct Brake {
+    until: Mutex<Option<Instant>>,
+    /// What this connection holds,
+    held: AtomicUsize,
+    /// and all of them.
+    all: Arc<AtomicUsize>,
+}
 
 impl Pause {
+    /// Of a connection of those that hold `all`.
+    pub(crate) fn new(all: Arc<AtomicUsize>) -> Self {
+        Self(Arc::new(Brake { until: Mutex::default(), held: AtomicUsize::new(0), all }))
+    }
+
+    /// So much more is held.
+    pub(crate) fn hold(&self, len: usize) {
+        self.0.held.fetch_add(len, Ordering::Relaxed);
+        self.0.all.fetch_add(len, Ordering::Relaxed);
+    }
+
+    /// So much has gone.
+    pub(crate) fn release(&self, len: usize) {
+        self.0.held.fetch_sub(len, Ordering::Relaxed);
+        self.0.all.fetch_sub(len, Ordering::Relaxed);
+    }
+
+    fn is_full(&self) -> bool {
+        let held = self.0.held.load(Ordering::Relaxed);
+        let all = self.0.all.load(Ordering::Relaxed);
+        held > OF_ONE_MAX || (all > OF_ALL_MAX && held > OF_ONE_ANYWAY)
+    }
+
     /// Reads nothing more for so long.
     pub(crate) fn rest(&self, time: Duration) {
         let until = Instant::now() + time;
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(until);
+        *self.0.until.lock().unwrap_or_else(PoisonError::into_inner) = Some(until);
     }
 
     fn until(&self) -> Option<Instant> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+        let wanted = self.0.until.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if self.is_full() { Some(Instant::now() + LOOK) } else { wanted }
     }
 }
 
@@ -71,14 +115,13 @@ impl AsyncRead for Cuttable {
         if me.reading.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Err(cut()));
         }
-        if let Some(until) = me.pause.until() {
-            me.rest = Some(Box::pin(tokio::time::sleep_until(until)));
-        }
-        if let Some(rest) = &mut me.rest {
-            if rest.as_mut().poll(cx).is_pending() {
-                return Poll::Pending;
+        loop {
+            if let Some(rest) = &mut me.rest {
+                ready!(rest.as_mut().poll(cx));
+                me.rest = None;
             }
-            me.rest = None;
+            let Some(until) = me.pause.until() else { break };
+            me.rest = Some(Box::pin(tokio::time::sleep_until(until)));
         }
         Pin::new(&mut me.stream).poll_read(cx, buf)
     }

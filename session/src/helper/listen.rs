@@ -150,7 +150,8 @@ pub(super) async fn offer(shared: &Rc<Shared>, id: Id, arrival: Arrival) -> Resu
     drop(place);
     // Nobody has taken it in time.
     let Ok(Ok(fds)) = fds else { return Ok(()) };
-    let ways = Ways::new(fds).ok_or_else(Refusal::descriptors)?;
+    // Without its pipes, it is given up.
+    let Some(ways) = Ways::new(fds) else { return Ok(()) };
     let both = ways.and_then(|ways| Ok((ways, relay::stream(connection)?)));
     let (ways, connection) = match both {
         Ok(both) => both,

@@ -135,7 +135,10 @@ impl Edge {
         assert!(process.terminal.is_some());
         let id = self.id();
         let (mine, its) = UnixStream::pair().unwrap();
-        self.say(&ToHelper::Start { id, process }, &[its.into()]).await;
+        // One socket in the place of two pipes.
+        let both = [its.try_clone().unwrap().into(), its.into()];
+        self.say(&ToHelper::Start { id, process }, &both).await;
+        drop(both);
         assert_eq!(self.hear().await, FromHelper::Started { id });
         mine.set_read_timeout(Some(PATIENCE)).unwrap();
         (id, mine)

@@ -32,7 +32,8 @@ impl Edge {
     ) -> Result<UnixStream, (Reason, String)> {
         let id = self.id();
         let (mine, its) = stream();
-        self.say(&ToHelper::Connect { id, target, user: user.to_owned() }, &[its]).await;
+        self.say(&ToHelper::Connect { id, target, user: user.to_owned() }, &its).await;
+        drop(its);
         let heard = self.hear().await;
         if heard == (FromHelper::Started { id }) {
             return Ok(mine);
@@ -58,7 +59,8 @@ impl Edge {
         let FromHelper::Accepted { id, listener, peer } = heard else { panic!("{heard:?}") };
         assert_eq!((listener, id % 2), (of, 1));
         let (mine, its) = stream();
-        self.say(&ToHelper::Take { id }, &[its]).await;
+        self.say(&ToHelper::Take { id }, &its).await;
+        drop(its);
         (mine, peer)
     }
 }
@@ -69,10 +71,11 @@ fn refused(id: Id, heard: FromHelper) -> (Reason, String) {
     (reason, message)
 }
 
-fn stream() -> (UnixStream, OwnedFd) {
+/// One socket in the place of two pipes.
+fn stream() -> (UnixStream, [OwnedFd; 2]) {
     let (mine, its) = UnixStream::pair().unwrap();
     mine.set_read_timeout(Some(PATIENCE)).unwrap();
-    (mine, its.into())
+    (mine, [its.try_clone().unwrap().into(), its.into()])
 }
 
 /// Says so much from each side to the other at once, ends both, and looks at what has come.
@@ -183,7 +186,8 @@ async fn what_cannot_be_reached_is_refused() {
     let id = edge.id();
     let (mine, its) = stream();
     let target = tcp("nowhere", 9);
-    edge.say(&ToHelper::Connect { id, target, user: "root".to_owned() }, &[its]).await;
+    edge.say(&ToHelper::Connect { id, target, user: "root".to_owned() }, &its).await;
+    drop(its);
     edge.say(&ToHelper::End { id }, &[]).await;
     assert_eq!(read_all(mine), b"");
 }

@@ -48,7 +48,8 @@ def codes(closed, hole, none):
     say("unresolvable", refused(transport, "direct-tcpip", ("no-such-host.invalid", 80), here))
     # The library knows no channels to sockets.
     say("socket", streamlocal(transport, none))
-    say("type", refused(transport, "no-such-type"))
+    # The library answers twice, with 3 (unknown type) and then with 1; which one this client hears is chance.
+    say("type", "refused" if refused(transport, "no-such-type") in (1, 3) else "not refused")
     waiting = threading.Thread(
         target=refused, args=(transport, "direct-tcpip", ("127.0.0.1", int(hole)), here), daemon=True
     )

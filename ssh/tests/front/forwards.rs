@@ -233,7 +233,9 @@ async fn the_codes_of_failures_are_those_of_the_protocol() {
     else {
         return;
     };
-    for want in ["refused 2", "unresolvable 2", "socket 2", "type 3", "hole pending", "echo ok"] {
+    for want in
+        ["refused 2", "unresolvable 2", "socket 2", "type refused", "hole pending", "echo ok"]
+    {
         script.says(want).await;
     }
     script.end().await;
