@@ -9,6 +9,7 @@ mod channel;
 mod conn;
 mod doors;
 mod flow;
+mod forwards;
 mod front;
 mod gate;
 mod inlet;

@@ -22,14 +22,13 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    channel::{self, Control, Ways, Write, open_failure, open_for, relay, signal_name},
+    channel::{self, Control, Write, relay, signal_name},
     conn::{Admitted, Conn},
     doors::Door,
-    link::{Ticket, Told},
+    forwards::{CHANNELS_MAX, accept, begin_connection},
+    link::Told,
 };
 
-/// Channels of one connection.
-const CHANNELS_MAX: usize = 100;
 /// Listeners of one connection.
 const LISTENERS_MAX: usize = 20;
 /// How long a listener inside may take to begin,
@@ -211,61 +210,6 @@ impl Callbacks {
 
     fn unlisten(&mut self, at: &Target) -> bool {
         self.listeners.remove(at).map(|end| end.cancel()).is_some()
-    }
-}
-
-async fn begin_connection(
-    conn: &Arc<Conn>,
-    target: Target,
-    user: String,
-) -> Result<(Ticket, Ways), ChannelOpenFailure> {
-    let link = conn.enter().await.map_err(|_shut| ChannelOpenFailure::ConnectFailed)?;
-    let shortage = ChannelOpenFailure::ResourceShortage;
-    let Ok((ours, theirs)) = Ways::new() else { return Err(shortage) };
-    let begun = link.begin(|id| ToHelper::Connect { id, target, user }, theirs);
-    let mut ticket = begun.ok_or(shortage)?;
-    match ticket.told().await {
-        Some(Told::Started) => Ok((ticket, ours)),
-        Some(Told::Refused(reason, _)) => Err(open_failure(reason)),
-        Some(Told::Exited(_) | Told::Listening(_) | Told::Accepted { .. }) | None => {
-            Err(ChannelOpenFailure::ConnectFailed)
-        }
-    }
-}
-
-/// Opens a channel to the client for each connection that a listener inside accepts.
-async fn accept(conn: Arc<Conn>, mut ticket: Ticket, at: Target, handle: Handle) {
-    while let Some(told) = ticket.told().await {
-        let Told::Accepted { id, peer } = told else { continue };
-        let link = Arc::clone(ticket.link());
-        let Some(place) = conn.place().filter(|_| conn.lanes() < CHANNELS_MAX) else {
-            link.leave(id);
-            continue;
-        };
-        let (conn, at, handle) = (Arc::clone(&conn), at.clone(), handle.clone());
-        let spawner = Arc::clone(&conn);
-        spawner.spawn(async move {
-            let opening = async {
-                let opened = match at {
-                    Target::Tcp(host, port) => {
-                        let (from, from_port) = peer.unwrap_or_default();
-                        let opening = handle.channel_open_forwarded_tcpip(
-                            host,
-                            port.into(),
-                            from,
-                            from_port.into(),
-                        );
-                        opening.await
-                    }
-                    Target::Unix(path) => {
-                        let path = String::from_utf8_lossy(&path).into_owned();
-                        handle.channel_open_forwarded_streamlocal(path).await
-                    }
-                };
-                opened.ok()
-            };
-            open_for(conn, &link, id, place, opening).await;
-        });
     }
 }
 
