@@ -48,6 +48,9 @@ const PROGRAM: &[u8] = include_bytes!(env!("GANTRY_SESSION"));
 /// How many may wait for being let in; one does.
 const BACKLOG: i32 = 4;
 
+/// How many others may come to a door before it is closed.
+const STRANGERS_MAX: usize = 8;
+
 /// The program on this host.
 #[derive(Clone, Debug)]
 pub(crate) struct Program {
@@ -62,7 +65,25 @@ pub(crate) struct Door {
     /// Who the container's root user is on the host.
     root: Owner,
     name: Name,
-    listener: AsyncFd<OwnedFd>,
+    /// Present until this is dropped.
+    listener: Option<AsyncFd<OwnedFd>>,
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        if let Some(listener) = self.listener.take() {
+            close_elsewhere(listener);
+        }
+    }
+}
+
+/// Closes what a container could have sent descriptors to, on a thread that ends with it: those go with it,
+/// and to close what a stranger has made can take as long as that one wants.
+fn close_elsewhere(it: impl Send + 'static) {
+    let thread = std::thread::Builder::new().name("gantry-close".to_owned());
+    if let Err(error) = thread.spawn(move || drop(it)) {
+        tracing::warn!(%error, "no thread to close a socket");
+    }
 }
 
 /// The name of a socket, which is removed when this is dropped.
@@ -141,22 +162,25 @@ impl Door {
         // Not before: one that neither listens nor is connected looks to epoll as if it had hung up, and
         // would be taken for ready ever after.
         let listener = register(socket, Interest::READABLE)?;
-        Ok(Self { runner, root, name: made, listener })
+        Ok(Self { runner, root, name: made, listener: Some(listener) })
     }
 
     /// Waits for the program, and returns its connection. Whoever else comes is sent away. Cancel-safe.
     pub(crate) async fn let_in(&self) -> io::Result<OwnedFd> {
-        loop {
+        let listener = self.listener.as_ref().ok_or(io::ErrorKind::NotConnected)?;
+        for _ in 0..STRANGERS_MAX {
             let accept =
                 |listener: &OwnedFd| Ok(rustix::net::accept_with(listener, SocketFlags::CLOEXEC)?);
-            let socket = self.listener.async_io(Interest::READABLE, accept).await?;
+            let socket = listener.async_io(Interest::READABLE, accept).await?;
             match self.check(&socket) {
                 Ok(()) => return Ok(socket),
                 Err(error) => {
                     tracing::warn!(container = %self.runner.id, %error, "somebody else came to a session's door");
+                    close_elsewhere(socket);
                 }
             }
         }
+        Err(io::Error::other("too many others came to its door"))
     }
 
     /// Whether a connection is one of the container's root user.
