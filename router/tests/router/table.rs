@@ -10,6 +10,7 @@ use gantry_model::{
     access::{Document, Fallback},
     alias::{AliasTarget, Landing},
     edge::{EdgeSettings, WakePolicy},
+    ssh::KeyFingerprint,
 };
 use gantry_router::{
     AliasRoute, Gate, NoRoute, Route, RouteState, RouteTable, ServerIndex, Servers,
@@ -132,6 +133,55 @@ fn a_container_is_found_under_its_own_servers_name_only() {
     let project = project_id(1);
     assert_eq!(table.lookup(project, container_id(3)), Err(NoRoute::Unknown));
     assert_eq!((leads("local", "gone"), leads("second", "gone")), (None, None));
+}
+
+#[test]
+fn a_key_leads_to_its_container_whatever_else_does_not() {
+    let key = |octet| Some(KeyFingerprint([octet; 32]));
+    let away = ServerId::from_bytes([9; 12]);
+    let edge = |wake| {
+        let settings = EdgeSettings { wake, ..EdgeSettings::default() };
+        Some(Arc::new(EdgeRecord { settings, ..EdgeRecord::default() }))
+    };
+    let table = build(vec![
+        RouteRecord { ssh_key: key(1), hoody_kit: false, ..record(1) },
+        RouteRecord { ssh_key: key(2), phase: Phase::Stopped, server: SECOND, ..record(2) },
+        RouteRecord { ssh_key: key(3), server: away, ..record(3) },
+        RouteRecord { ssh_key: key(4), phase: Phase::Deleting, ..record(4) },
+        RouteRecord { ssh_key: key(5), edge: edge(WakePolicy::Authed), ..record(5) },
+        RouteRecord { ssh_key: key(6), edge: edge(WakePolicy::Navigate), ..record(6) },
+        record(7),
+    ]);
+    let found = |octet| table.by_key(&KeyFingerprint([octet; 32]));
+    let container = |octet| found(octet).map(|route| route.container);
+    assert_eq!(container(1), Some(container_id(1)), "without a Kit, too");
+    assert_eq!(found(1).unwrap().generation, Generation(3));
+    let stopped = found(2).unwrap();
+    assert_eq!((stopped.container, stopped.state), (container_id(2), RouteState::Stopped));
+    assert_eq!((container(3), container(4), container(9)), (None, None, None));
+    let wakes = |octet| found(octet).unwrap().wakes;
+    assert_eq!((wakes(1), wakes(5), wakes(6)), (false, true, false));
+}
+
+#[test]
+fn a_key_that_moves_leads_to_one_container_at_each_moment() {
+    let key = |octet| Some(KeyFingerprint([octet; 32]));
+    let with = |container, ssh_key| {
+        (container_id(container), Some(RouteRecord { ssh_key, ..record(container) }))
+    };
+    let moved = [with(1, None), with(2, key(1))];
+    for order in [[0, 1], [1, 0]] {
+        let table = build(vec![RouteRecord { ssh_key: key(1), ..record(1) }, record(2)]);
+        let container =
+            |octet| table.by_key(&KeyFingerprint([octet; 32])).map(|route| route.container);
+        table.apply(&order.map(|at: usize| moved[at].clone()), Revision(6));
+        assert_eq!(container(1), Some(container_id(2)), "{order:?}");
+        // Its container takes another one.
+        table.apply(&[with(2, key(7))], Revision(7));
+        assert_eq!((container(1), container(7)), (None, Some(container_id(2))));
+        table.apply(&[(container_id(2), None)], Revision(8));
+        assert_eq!(container(7), None);
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use gantry_model::{ContainerId, Generation, Phase, Wish};
+use gantry_model::{ContainerId, Generation, Phase, Wish, ssh::SshPublicKey};
 use gantry_store::{Changes, Revision, RouteRecord, Store};
 use tokio::{task::JoinSet, time::timeout};
 
@@ -96,6 +96,7 @@ pub(crate) async fn routes_are_loaded_with_their_revision(world: &World) {
     let one = world.create("one").await;
     let mut bare = world.container("bare");
     bare.spec.hoody_kit = false;
+    bare.spec.ssh_public_key = Some(key([5; 32]));
     bare.status.phase = Phase::Failed;
     bare.status.why = Some("it failed".to_owned());
     store.create_container(&bare).await.unwrap();
@@ -126,6 +127,7 @@ pub(crate) async fn routes_are_loaded_with_their_revision(world: &World) {
     let bare_route = RouteRecord {
         container: bare.id,
         hoody_kit: false,
+        ssh_key: bare.spec.ssh_public_key.as_ref().map(SshPublicKey::fingerprint),
         phase: Phase::Failed,
         address: None,
         generation: Generation(0),
