@@ -106,8 +106,8 @@ async fn send(terminal: &mut Terminal, message: &str) {
     terminal.send(Message::text(message)).await.unwrap();
 }
 
-/// Reads until the terminal shows a text.
-async fn shows(terminal: &mut Terminal, wanted: &str) {
+/// Reads until the terminal shows a text; returns all that it has shown since it was last read.
+async fn shows(terminal: &mut Terminal, wanted: &str) -> String {
     let mut seen = String::new();
     let reading = async {
         while let Some(message) = terminal.next().await {
@@ -119,6 +119,7 @@ async fn shows(terminal: &mut Terminal, wanted: &str) {
     };
     let found = tokio::time::timeout(PATIENCE, reading).await.is_ok() && seen.contains(wanted);
     assert!(found, "{wanted:?} is not in {seen:?}");
+    seen
 }
 
 async fn terminal(machine: &Machine) {
@@ -151,8 +152,9 @@ async fn terminal(machine: &Machine) {
     let mut browser = open(machine, 1).await;
     send(&mut browser, r#"["set_size", 30, 100]"#).await;
     send(&mut browser, r#"["stdin", "echo $((6*7))=; id -un; echo \"$PWD $KIT_TEST\"\r"]"#).await;
-    shows(&mut browser, "42=").await;
-    shows(&mut browser, "/root seen by shells").await;
+    // Both may come at once.
+    let seen = shows(&mut browser, "/root seen by shells").await;
+    assert!(seen.contains("42="), "{seen:?}");
     send(&mut browser, r#"["stdin", "stty size\r"]"#).await;
     shows(&mut browser, "30 100").await;
 

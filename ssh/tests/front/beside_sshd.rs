@@ -288,7 +288,7 @@ async fn a_channel_goes_through_to_another_server() {
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_are_exchanged_anew_while_octets_go_both_ways() {
     let beside = Beside::new().await;
-    let data = counting(40_000_000);
+    let data = counting(80_000_000);
     let mut ssh = beside.ssh("gantry", &["-oRekeyLimit=10M", "-v", "-oLogLevel=DEBUG1"]);
     ssh.arg("cat");
     let ended = feed(ssh, &data).await;
