@@ -136,7 +136,7 @@ async fn accept(listener: TcpListener, dir: PathBuf) {
         let stream = stream.into_std().unwrap();
         stream.set_nonblocking(false).unwrap();
         let socket = std::os::fd::OwnedFd::from(stream);
-        let mut sshd = Command::new("/usr/sbin/sshd");
+        let mut sshd = crate::bed::quietly(Path::new("/usr/sbin/sshd"));
         sshd.arg("-i").arg("-f").arg(dir.join("sshd_config")).arg("-E").arg(dir.join("sshd.log"));
         sshd.stdin(Stdio::from(socket.try_clone().unwrap())).stdout(Stdio::from(socket));
         let mut child = sshd.kill_on_drop(true).spawn().expect("package openssh-server");
