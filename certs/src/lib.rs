@@ -7,6 +7,7 @@
 //! Invariant: within a handshake nothing is ordered, read from disk or waited for.
 
 mod ca;
+pub mod dns;
 mod files;
 mod renewer;
 mod resolver;
