@@ -9,13 +9,15 @@
 //! A write has returned only when it is on the disk. Writes are grouped: one task makes them all, up
 //! to 64 in one transaction, and answers after the commit.
 //!
-//! The store decides no policy, reads no clock (`now_ms` is always an argument), hands out neither
+//! The store decides no policy, reads no clock (`now_ms` is always an argument; leases alone go by the
+//! database's), hands out neither
 //! connections nor rows, and never repeats a failed flush. The engine is SQLite, in the module
 //! `sqlite` alone; every other statement is one that PostgreSQL takes, too.
 
 mod access;
 mod activity;
 mod aliases;
+mod certificates;
 mod columns;
 mod containers;
 mod document;
@@ -32,6 +34,7 @@ mod idempotency;
 mod images;
 mod imports;
 mod installation;
+mod leases;
 mod listing;
 mod members;
 mod onboarding;
@@ -63,12 +66,16 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use activity::{Activity, ActivityFilter, ActivityTotals};
+pub use certificates::{
+    CertificateRecord, Challenge, ChallengeKind, Issued, OrderRecord, TicketKey, Use,
+};
 pub use error::{Cause, Error, OpenError, Outage, Result};
 pub use events::{Event, EventFilter, EventTotals, event_number};
 pub use factors::{ATTEMPTS_MAX, Attempt, Door, LOCKOUT_MAX_MS, LOCKOUT_MS, SecondFactor, Shown};
 pub use firewall::RuleChange;
 pub use images::{ImageFacts, Ratings, TakenImage};
 pub use imports::SnapshotOrigin;
+pub use leases::{Holder, Lease};
 pub use listing::Span;
 pub use members::{Granter, Member, MemberMax, MemberSort};
 pub use outbound::{CopiedRules, OutboundChange, OutboundRecord};

@@ -82,6 +82,11 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         name: "alias_ends_since",
         text: include_str!("../migrations/0019_alias_ends_since.sql"),
     },
+    Migration {
+        number: 20,
+        name: "certificates",
+        text: include_str!("../migrations/0020_certificates.sql"),
+    },
 ];
 
 /// Brings the database to the newest schema of `migrations`.

@@ -31,6 +31,9 @@ pub(crate) type Readers = SqlitePool;
 /// transaction. The one writer is alone here; PostgreSQL would add `FOR UPDATE`.
 pub(crate) const LOCK_PROJECT: &str = "SELECT max_containers FROM projects WHERE id = $1";
 
+/// The database's present time in Unix milliseconds. Leases alone go by it: it is compared with itself only.
+pub(crate) const NOW_MS: &str = "CAST(unixepoch('subsec') * 1000 AS INTEGER)";
+
 /// The oldest version without the log-reset race.
 const VERSION_MIN: (u32, u32, u32) = (3, 51, 3);
 const VERSION_MIN_TEXT: &str = "3.51.3";
