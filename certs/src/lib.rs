@@ -6,15 +6,23 @@
 //!
 //! Invariant: within a handshake nothing is ordered, read from disk or waited for.
 
+pub mod acme;
 mod ca;
+mod chain;
 pub mod dns;
 mod files;
 mod renewer;
 mod resolver;
+mod seal;
+mod shelf;
+mod tickets;
 
 pub use ca::{CaError, DevCa, IssueError, LEAF_LIFETIME};
 pub use renewer::{Clock, Renewer};
-pub use resolver::{Leaf, Resolver};
+pub use resolver::{ACME_TLS_ALPN, Leaf, Resolver, Source};
+pub use seal::{Seal, SealError};
+pub use shelf::Shelf;
+pub use tickets::Tickets;
 
 use gantry_model::{Domain, ServerName};
 

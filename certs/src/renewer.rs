@@ -6,7 +6,7 @@ use gantry_model::Chain;
 use time::{Duration, OffsetDateTime};
 use tokio_util::sync::CancellationToken;
 
-use crate::{DevCa, IssueError, LEAF_LIFETIME, Leaf, Resolver};
+use crate::{DevCa, IssueError, LEAF_LIFETIME, Leaf, Resolver, Source};
 
 /// Where the present time comes from.
 pub type Clock = Arc<dyn Fn() -> OffsetDateTime + Send + Sync>;
@@ -16,7 +16,7 @@ const RENEW_AFTER: Duration = Duration::seconds(LEAF_LIFETIME.whole_seconds() / 
 /// The longest nap. The clock may be set, and a laptop's timers stand still while it sleeps.
 const NAP_MAX: std::time::Duration = std::time::Duration::from_mins(15);
 
-/// Keeps the certificates of a [`Resolver`] fresh; its only writer.
+/// Keeps the development CA's certificates of a [`Resolver`] fresh; their only writer.
 pub struct Renewer {
     ca: DevCa,
     resolver: Arc<Resolver>,
@@ -105,8 +105,8 @@ impl Renewer {
     }
 
     fn publish(&self) {
-        let leafs: Vec<Leaf> = self.held.iter().map(|held| held.leaf.clone()).collect();
-        self.resolver.publish(&leafs);
+        let leafs = self.held.iter().map(|held| held.leaf.clone()).collect();
+        self.resolver.publish(Source::Development, leafs);
     }
 }
 

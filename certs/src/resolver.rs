@@ -1,12 +1,19 @@
 //! What TLS asks for a certificate.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+};
 
 use arc_swap::ArcSwap;
 use rustls::{
     server::{ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
 };
+
+/// The protocol by which a CA asks within a handshake (RFC 8737).
+pub const ACME_TLS_ALPN: &[u8] = b"acme-tls/1";
 
 /// A certificate and the names that it is to be shown for.
 #[derive(Clone, Debug)]
@@ -17,14 +24,37 @@ pub struct Leaf {
     pub key: Arc<CertifiedKey>,
 }
 
+/// Where certificates come from. Of two for one name that of the later source is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The development CA.
+    Development,
+    /// CAs that were asked by ACME.
+    Ordered,
+    /// Files of the operator's.
+    Files,
+}
+
 /// Finds the certificate for a server name: by the exact name, then by the wildcard for its first
 /// label.
 ///
 /// A lookup loads one snapshot; it does not wait. Until the first [`Resolver::publish`] every
 /// handshake is refused.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Resolver {
     snapshot: ArcSwap<Snapshot>,
+    /// What the snapshot is made of; held while one is made.
+    parts: Mutex<Parts>,
+    missing: OnceLock<Missing>,
+}
+
+/// Is told of names that a client asked for and that have no certificate. Called within handshakes.
+type Missing = Box<dyn Fn(&str) + Send + Sync>;
+
+#[derive(Default)]
+struct Parts {
+    sources: [Vec<Leaf>; 3],
+    challenges: HashMap<String, Arc<CertifiedKey>>,
 }
 
 #[derive(Debug, Default)]
@@ -33,6 +63,8 @@ struct Snapshot {
     by_name: HashMap<String, Arc<CertifiedKey>>,
     /// Shown to clients that name no server: health checks, and whoever dials an address.
     default: Option<Arc<CertifiedKey>>,
+    /// Shown to a CA that asks for [`ACME_TLS_ALPN`] alone.
+    challenges: HashMap<String, Arc<CertifiedKey>>,
 }
 
 impl Resolver {
@@ -41,15 +73,30 @@ impl Resolver {
         Self::default()
     }
 
-    /// Replaces all certificates at once. Of two for one name the later one counts; the first leaf
-    /// is also shown to clients that name no server.
-    pub fn publish(&self, leafs: &[Leaf]) {
-        let by_name = leafs
-            .iter()
-            .flat_map(|leaf| leaf.names.iter().map(|name| (name.clone(), Arc::clone(&leaf.key))))
-            .collect();
-        let default = leafs.first().map(|leaf| Arc::clone(&leaf.key));
-        self.snapshot.store(Arc::new(Snapshot { by_name, default }));
+    /// Replaces all certificates of a source at once. Of two for one name in it the later one counts. Clients
+    /// that name no server are shown what is shown for the first name of the first source that has any.
+    pub fn publish(&self, source: Source, leafs: Vec<Leaf>) {
+        self.change(|parts| {
+            let [development, ordered, files] = &mut parts.sources;
+            *match source {
+                Source::Development => development,
+                Source::Ordered => ordered,
+                Source::Files => files,
+            } = leafs;
+        });
+    }
+
+    /// Replaces the certificates that answer a CA's questions, by hostname.
+    pub fn publish_challenges(&self, challenges: HashMap<String, Arc<CertifiedKey>>) {
+        self.change(|parts| parts.challenges = challenges);
+    }
+
+    /// Has `missing` told of every name that a client asks for in vain. It must neither wait nor take long.
+    /// Only the first call counts.
+    pub fn on_missing(&self, missing: impl Fn(&str) + Send + Sync + 'static) {
+        if self.missing.set(Box::new(missing)).is_err() {
+            tracing::error!("somebody else is told of missing certificates already");
+        }
     }
 
     /// The certificate for a lower-case hostname, if there is one.
@@ -70,9 +117,33 @@ impl Resolver {
             (Some(_) | None, None) | (None, Some(_)) => false,
         }
     }
+
+    fn change(&self, change: impl FnOnce(&mut Parts)) {
+        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut parts);
+        self.snapshot.store(Arc::new(Snapshot::of(&parts)));
+    }
+
+    fn find_or_tell(&self, sni: &str) -> Option<Arc<CertifiedKey>> {
+        let found = self.certificate(sni);
+        if let (None, Some(missing)) = (&found, self.missing.get()) {
+            missing(sni);
+        }
+        found
+    }
 }
 
 impl Snapshot {
+    fn of(parts: &Parts) -> Self {
+        let leafs = || parts.sources.iter().flatten();
+        let by_name: HashMap<_, _> = leafs()
+            .flat_map(|leaf| leaf.names.iter().map(|name| (name.clone(), Arc::clone(&leaf.key))))
+            .collect();
+        let first = leafs().next().and_then(|leaf| leaf.names.first());
+        let default = first.and_then(|name| by_name.get(name)).cloned();
+        Self { by_name, default, challenges: parts.challenges.clone() }
+    }
+
     fn find(&self, hostname: &str) -> Option<&Arc<CertifiedKey>> {
         if let Some(exact) = self.by_name.get(hostname) {
             return Some(exact);
@@ -90,13 +161,27 @@ impl Snapshot {
 
 impl ResolvesServerCert for Resolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        match hello.server_name() {
-            // rustls has lower-cased neither; a client may send any case.
-            Some(sni) if sni.bytes().any(|octet| octet.is_ascii_uppercase()) => {
-                self.certificate(&sni.to_ascii_lowercase())
-            }
-            Some(sni) => self.certificate(sni),
-            None => self.snapshot.load().default.clone(),
+        let Some(sni) = hello.server_name() else { return self.snapshot.load().default.clone() };
+        // rustls has lower-cased neither; a client may send any case.
+        let lower;
+        let sni = if sni.bytes().any(|octet| octet.is_ascii_uppercase()) {
+            lower = sni.to_ascii_lowercase();
+            &lower
+        } else {
+            sni
+        };
+        let asks_for_proof = |mut offered: Box<dyn Iterator<Item = &[u8]> + '_>| {
+            offered.next() == Some(ACME_TLS_ALPN) && offered.next().is_none()
+        };
+        if hello.alpn().is_some_and(|offered| asks_for_proof(Box::new(offered))) {
+            return self.snapshot.load().challenges.get(sni).cloned();
         }
+        self.find_or_tell(sni)
+    }
+}
+
+impl fmt::Debug for Resolver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Resolver").field("snapshot", &self.snapshot).finish_non_exhaustive()
     }
 }

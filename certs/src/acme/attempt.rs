@@ -1,0 +1,466 @@
+//! One attempt at one certificate: from an order, new or left over, to a chain in the store.
+
+use std::time::{Duration, SystemTime};
+
+use gantry_store::{CertificateRecord, Issued, Lease, OrderRecord};
+use instant_acme::{
+    AuthorizationStatus, CertificateIdentifier, Error, Identifier, NewOrder, Order, OrderStatus,
+};
+use rcgen::{CertificateParams, DistinguishedName, KeyPair};
+use rustls_pki_types::{CertificateDer, pem::PemObject as _};
+use time::OffsetDateTime;
+
+use super::{
+    Authority,
+    account::At,
+    budget::{Cost, LOOK_BACK, millis},
+    client::Manners,
+    issuer::Shared,
+    plan::Life,
+};
+use crate::{SealError, chain::Parsed, dns::DnsError};
+
+/// The longest that a CA may take to come to a decision.
+const DECISION_MAX: Duration = Duration::from_mins(10);
+/// The first pause between two looks at an order, and the longest.
+const LOOK: Duration = Duration::from_millis(250);
+const LOOK_MAX: Duration = Duration::from_secs(8);
+/// Failures of the way to a CA after which an order there is given up for another CA.
+const GIVEN_UP_AFTER: u32 = 2;
+
+/// Why an attempt did not succeed.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    /// For the operator.
+    pub(crate) text: String,
+    /// Before this no attempt makes sense.
+    pub(crate) not_before_ms: Option<i64>,
+    pub(crate) kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// The CA has decided against the order; a new one is needed.
+    Refused,
+    /// The order may go on later.
+    Interrupted,
+    /// Somebody else works at it now, or the store is away: nothing is to be noted.
+    Lost,
+}
+
+impl Failure {
+    /// Something here is not as it must be; the order may go on.
+    pub(crate) fn own(text: impl Into<String>) -> Self {
+        Self { text: text.into(), not_before_ms: None, kind: Kind::Interrupted }
+    }
+
+    pub(crate) fn refused(text: impl Into<String>) -> Self {
+        Self { kind: Kind::Refused, ..Self::own(text) }
+    }
+
+    /// What the ACME library says, with what the CA has said about when to come again.
+    pub(crate) fn of(error: Error, manners: &Manners) -> Self {
+        let until = manners.busy_until().map(unix_ms);
+        let kind = match &error {
+            // A CA that is busy or has lost a number has decided nothing.
+            Error::Api(problem) if until.is_none() && !is_passing(problem) => Kind::Refused,
+            Error::Unsupported(_) => Kind::Refused,
+            _ => Kind::Interrupted,
+        };
+        Self { text: gantry_model::Chain(&error).to_string(), not_before_ms: until, kind }
+    }
+}
+
+fn is_passing(problem: &instant_acme::Problem) -> bool {
+    let kind = problem.r#type.as_deref().and_then(|kind| kind.rsplit(':').next());
+    matches!(kind, Some("badNonce" | "serverInternal" | "rateLimited"))
+        || problem.status.is_some_and(|status| status >= 500)
+}
+
+impl From<gantry_store::Error> for Failure {
+    fn from(error: gantry_store::Error) -> Self {
+        Self { kind: Kind::Lost, ..Self::own(gantry_model::Chain(&error).to_string()) }
+    }
+}
+
+impl From<SealError> for Failure {
+    fn from(error: SealError) -> Self {
+        Self::own(error.to_string())
+    }
+}
+
+impl From<DnsError> for Failure {
+    fn from(error: DnsError) -> Self {
+        Self::own(error.to_string())
+    }
+}
+
+/// An attempt at the certificate of a record, under its lease.
+pub(crate) struct Attempt<'a> {
+    pub(crate) shared: &'a Shared,
+    pub(crate) record: &'a CertificateRecord,
+    pub(crate) lease: &'a Lease,
+}
+
+impl Attempt<'_> {
+    /// Goes on with the order that there is, or places one at the first CA that takes it.
+    pub(crate) async fn run(&self) -> Result<(), Failure> {
+        let mut reasons = Vec::new();
+        let mut not_before_ms = None;
+        let mut tried = None;
+        if let Some(order) = self.shared.store.acme_order(&self.record.name).await? {
+            match self.left_over(order).await? {
+                LeftOver::Done => return Ok(()),
+                LeftOver::Nothing => {}
+                LeftOver::Failed(directory, failure) => {
+                    reasons.push(failure.text);
+                    tried = Some(directory);
+                }
+            }
+        }
+        for authority in &self.shared.authorities {
+            if tried.as_ref() == Some(&authority.directory) {
+                continue;
+            }
+            match self.order(authority).await {
+                Ok(()) => return Ok(()),
+                Err(failure) if failure.kind == Kind::Lost => return Err(failure),
+                Err(failure) => {
+                    let at = failure.not_before_ms.unwrap_or(0);
+                    not_before_ms = Some(not_before_ms.map_or(at, |least: i64| least.min(at)));
+                    reasons.push(failure.text);
+                    if failure.kind == Kind::Interrupted && self.is_kept_to().await? {
+                        break;
+                    }
+                    self.give_up().await?;
+                }
+            }
+        }
+        let not_before_ms = not_before_ms.filter(|at| *at > 0);
+        Err(Failure { not_before_ms, ..Failure::refused(reasons.join("; ")) })
+    }
+
+    /// Whether an order that was interrupted is gone on with next time, rather than given up for the next CA.
+    async fn is_kept_to(&self) -> Result<bool, Failure> {
+        let placed = self.shared.store.acme_order(&self.record.name).await?;
+        Ok(placed.is_some_and(|order| order.url.is_some())
+            && (self.shared.authorities.len() == 1 || self.record.attempts < GIVEN_UP_AFTER))
+    }
+
+    /// What becomes of an order that an earlier attempt has left.
+    async fn left_over(&self, mut order: OrderRecord) -> Result<LeftOver, Failure> {
+        let authority = self.shared.authorities.iter().find(|it| it.directory == order.directory);
+        let fits = !order.is_over && order.hostnames == self.record.hostnames;
+        let (Some(authority), true) = (authority, fits) else {
+            self.clean(order).await?;
+            return Ok(LeftOver::Nothing);
+        };
+        let resumed = match order.url.clone() {
+            Some(url) => self.resume(authority, &mut order, url).await,
+            // The CA may not have heard of it.
+            None => self.place(authority, &mut order).await,
+        };
+        match resumed {
+            Ok(()) => Ok(LeftOver::Done),
+            Err(failure) if failure.kind == Kind::Lost => Err(failure),
+            Err(failure) if failure.kind == Kind::Interrupted && self.is_kept_to().await? => {
+                Err(failure)
+            }
+            Err(failure) => {
+                self.give_up().await?;
+                Ok(LeftOver::Failed(authority.directory.clone(), failure))
+            }
+        }
+    }
+
+    /// A new order.
+    async fn order(&self, authority: &Authority) -> Result<(), Failure> {
+        if let Some(reached) = self
+            .cost(authority)
+            .check(&authority.limits, &self.shared.store, self.shared.now_ms())
+            .await?
+        {
+            return Err(Failure {
+                not_before_ms: Some(reached.until_ms),
+                ..Failure::own(reached.text)
+            });
+        }
+        // Names that cannot be proved are told before the CA is asked.
+        self.shared.check_provable(&self.record.hostnames)?;
+        let key = KeyPair::generate().map_err(|error| Failure::own(error.to_string()))?;
+        let mut order = OrderRecord {
+            certificate: self.record.name.clone(),
+            directory: authority.directory.clone(),
+            hostnames: self.record.hostnames.clone(),
+            url: None,
+            key_sealed: self.shared.seal.seal(&self.key_context(), &key.serialize_der())?,
+            records: Vec::new(),
+            is_over: false,
+            created_at_ms: self.shared.now_ms(),
+        };
+        self.put(&order).await?;
+        self.place(authority, &mut order).await
+    }
+
+    /// Tells the CA of an order that is in the store.
+    async fn place(&self, authority: &Authority, record: &mut OrderRecord) -> Result<(), Failure> {
+        let at = self.shared.at(authority).await?;
+        let names: Vec<_> =
+            record.hostnames.iter().map(|name| Identifier::Dns(name.clone())).collect();
+        let mut new = NewOrder::new(&names);
+        if let Some(profile) = &authority.profile {
+            self.check_profile(&at, authority, profile)?;
+            new = new.profile(profile);
+        }
+        let replaced = self.replaced(authority);
+        let mut placed = match &replaced {
+            Some(replaced) => at.account.new_order(&with_replaced(new, replaced)).await,
+            None => at.account.new_order(&new).await,
+        };
+        // One that was replaced already, or is not known there, is no reason to have none.
+        if replaced.is_some()
+            && matches!(&placed, Err(Error::Api(_) | Error::Unsupported(_) | Error::Other(_)))
+            && at.manners.busy_until().is_none()
+        {
+            let mut plain = NewOrder::new(&names);
+            if let Some(profile) = &authority.profile {
+                plain = plain.profile(profile);
+            }
+            placed = at.account.new_order(&plain).await;
+        }
+        let order = placed.map_err(|error| Failure::of(error, &at.manners))?;
+        record.url = Some(order.url().to_owned());
+        self.put(record).await?;
+        self.note(&self.cost(authority).placed()).await?;
+        self.drive(authority, &at, order, record).await
+    }
+
+    fn check_profile(&self, at: &At, authority: &Authority, wanted: &str) -> Result<(), Failure> {
+        if at.account.profiles().any(|profile| profile.name == wanted) {
+            return Ok(());
+        }
+        let known: Vec<_> = at.account.profiles().map(|profile| profile.name).collect();
+        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        Err(Failure::refused(format!(
+            "{} has no profile {wanted:?}; it has {known}",
+            authority.directory
+        )))
+    }
+
+    async fn resume(
+        &self,
+        authority: &Authority,
+        record: &mut OrderRecord,
+        url: String,
+    ) -> Result<(), Failure> {
+        let at = self.shared.at(authority).await?;
+        let order = at.account.order(url).await;
+        let order = order.map_err(|error| Failure::of(error, &at.manners))?;
+        self.drive(authority, &at, order, record).await
+    }
+
+    /// Brings an order from whatever state it is in to its end.
+    async fn drive(
+        &self,
+        authority: &Authority,
+        at: &At,
+        mut order: Order,
+        record: &mut OrderRecord,
+    ) -> Result<(), Failure> {
+        let began = tokio::time::Instant::now();
+        let mut look = LOOK;
+        loop {
+            let failed = |error| Failure::of(error, &at.manners);
+            let before = order.state().status;
+            match before {
+                OrderStatus::Pending => self.prove(authority, at, &mut order, record).await?,
+                OrderStatus::Ready => {
+                    let csr = self.csr(record)?;
+                    order.finalize_csr(&csr).await.map_err(failed)?;
+                }
+                OrderStatus::Processing => {}
+                OrderStatus::Valid => {
+                    let chain = order.certificate().await.map_err(failed)?;
+                    let chain = chain.ok_or_else(|| Failure::own("the CA gave no certificate"))?;
+                    return self.keep(authority, &chain, record).await;
+                }
+                OrderStatus::Invalid => return Err(self.reason(authority, at, order).await),
+            }
+            if order.state().status != before {
+                look = LOOK;
+                continue;
+            }
+            if began.elapsed() > DECISION_MAX {
+                return Err(Failure::own("the CA comes to no decision"));
+            }
+            let pause = at.manners.take_pause().unwrap_or(look);
+            look = (look * 2).min(LOOK_MAX);
+            tokio::time::sleep(pause.min(DECISION_MAX)).await;
+            order.refresh().await.map_err(failed)?;
+        }
+    }
+
+    /// Why an order is invalid: what the CA says of each name.
+    async fn reason(&self, authority: &Authority, at: &At, mut order: Order) -> Failure {
+        let mut reasons = Vec::new();
+        let mut failed_names = Vec::new();
+        let mut authorizations = order.authorizations();
+        while let Some(Ok(mut authorization)) = authorizations.next().await {
+            let name = authorization.identifier().to_string();
+            let Ok(state) = authorization.refresh().await else { continue };
+            if state.status != AuthorizationStatus::Invalid {
+                continue;
+            }
+            let error = state.challenges.iter().find_map(|challenge| challenge.error.as_ref());
+            let why = error.and_then(|error| error.detail.clone()).unwrap_or_default();
+            reasons.push(format!("{name}: {why}"));
+            failed_names.push(name);
+        }
+        if let Some(error) = &order.state().error {
+            reasons.push(error.to_string());
+        }
+        for name in failed_names {
+            if let Err(error) = self.note(&self.cost(authority).failed(&name)).await {
+                tracing::warn!(error = error.text, "a failed proof is not counted");
+            }
+        }
+        let busy = at.manners.busy_until().map(unix_ms);
+        Failure {
+            not_before_ms: busy,
+            ..Failure::refused(format!("{} refuses: {}", authority.directory, reasons.join("; ")))
+        }
+    }
+
+    fn csr(&self, record: &OrderRecord) -> Result<Vec<u8>, Failure> {
+        let wrong = |error: rcgen::Error| Failure::refused(format!("the order's key: {error}"));
+        let key = self.shared.seal.open(&self.key_context(), &record.key_sealed)?;
+        let key = KeyPair::try_from(key.as_slice()).map_err(wrong)?;
+        let mut request = CertificateParams::new(record.hostnames.clone()).map_err(wrong)?;
+        request.distinguished_name = DistinguishedName::new();
+        Ok(request.serialize_request(&key).map_err(wrong)?.der().to_vec())
+    }
+
+    /// Puts what the CA has issued into the store, once it is what was ordered, and shows it.
+    async fn keep(
+        &self,
+        authority: &Authority,
+        chain: &str,
+        record: &mut OrderRecord,
+    ) -> Result<(), Failure> {
+        let key = self.shared.seal.open(&self.key_context(), &record.key_sealed)?;
+        let parsed = Parsed::new(chain.as_bytes(), &key)
+            .map_err(|error| Failure::refused(format!("what the CA has issued: {error}")))?;
+        let missing: Vec<_> =
+            record.hostnames.iter().filter(|name| !parsed.names.contains(name)).cloned().collect();
+        if !missing.is_empty() {
+            let missing = missing.join(", ");
+            return Err(Failure::refused(format!("the CA's certificate is not for {missing}")));
+        }
+        let life = Life { begin: parsed.not_before, end: parsed.not_after };
+        let issued = Issued {
+            chain: chain.to_owned(),
+            key_sealed: record.key_sealed.clone(),
+            serial: parsed.serial.clone(),
+            directory: authority.directory.clone(),
+            not_before_ms: ms(parsed.not_before),
+            not_after_ms: ms(parsed.not_after),
+        };
+        let due = ms(life.renewal(super::issuer::random()));
+        let (name, now) = (&self.record.name, self.shared.now_ms());
+        self.shared.store.put_certificate(name, issued, due, self.lease, now).await?;
+        self.note(&self.cost(authority).issued()).await?;
+        tracing::info!(
+            name, serial = parsed.serial, not_after = %parsed.not_after, "a certificate has been issued"
+        );
+        self.shared.show(name, &parsed.serial).await;
+        record.is_over = true;
+        if let Err(failure) = self.clean(record.clone()).await {
+            // The certificate is there; the order stays as a note of what is left to be removed.
+            tracing::warn!(name, error = failure.text, "records of an order stay for now");
+        }
+        Ok(())
+    }
+
+    /// Removes an order and all that it has published.
+    pub(crate) async fn clean(&self, order: OrderRecord) -> Result<(), Failure> {
+        self.shared.withdraw(&order).await?;
+        self.shared.store.remove_acme_order(&order.certificate, self.lease).await?;
+        Ok(())
+    }
+
+    /// Drops the order that is in the store, if any; what it has published may stay noted.
+    async fn give_up(&self) -> Result<(), Failure> {
+        let Some(mut order) = self.shared.store.acme_order(&self.record.name).await? else {
+            return Ok(());
+        };
+        order.is_over = true;
+        self.put(&order).await?;
+        if let Err(failure) = self.clean(order).await {
+            if failure.kind == Kind::Lost {
+                return Err(failure);
+            }
+            tracing::warn!(name = self.record.name, error = failure.text, "records stay for now");
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn put(&self, order: &OrderRecord) -> Result<(), Failure> {
+        Ok(self.shared.store.put_acme_order(order, self.lease).await?)
+    }
+
+    async fn note(&self, uses: &[gantry_store::Use]) -> Result<(), Failure> {
+        let now = self.shared.now_ms();
+        Ok(self.shared.store.note_acme_uses(uses, now - millis(LOOK_BACK), now).await?)
+    }
+
+    fn cost<'c>(&'c self, authority: &'c Authority) -> Cost<'c> {
+        Cost {
+            directory: &authority.directory,
+            hostnames: &self.record.hostnames,
+            is_renewal: self.record.issued.is_some(),
+        }
+    }
+
+    /// The certificate that the order renews, if it is of the same CA.
+    fn replaced(&self, authority: &Authority) -> Option<CertificateIdentifier<'static>> {
+        let issued = self.record.issued.as_ref();
+        let issued = issued.filter(|it| it.directory == authority.directory)?;
+        identifier(&issued.chain)
+    }
+
+    fn key_context(&self) -> String {
+        key_context(&self.record.name)
+    }
+}
+
+enum LeftOver {
+    Done,
+    Nothing,
+    Failed(String, Failure),
+}
+
+fn with_replaced<'n>(
+    new: NewOrder<'n>,
+    replaced: &'n CertificateIdentifier<'static>,
+) -> NewOrder<'n> {
+    new.replaces(replaced.clone())
+}
+
+/// What a CA calls a certificate when it is asked about its renewal (RFC 9773, section 4.1).
+pub(crate) fn identifier(chain: &str) -> Option<CertificateIdentifier<'static>> {
+    let leaf = CertificateDer::from_pem_slice(chain.as_bytes()).ok()?;
+    Some(CertificateIdentifier::try_from(&leaf).ok()?.into_owned())
+}
+
+/// What the key of a certificate, and of the order for it, is sealed for.
+pub(crate) fn key_context(name: &str) -> String {
+    format!("key of certificate {name}")
+}
+
+pub(crate) fn ms(at: OffsetDateTime) -> i64 {
+    i64::try_from(at.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX)
+}
+
+fn unix_ms(at: SystemTime) -> i64 {
+    ms(OffsetDateTime::from(at))
+}

@@ -1,0 +1,197 @@
+//! The way to a CA, and its manners: what it says about when to come again is remembered here, because
+//! the ACME library keeps it for some answers only.
+
+use std::{
+    fmt,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode, header::RETRY_AFTER};
+use http_body_util::BodyExt as _;
+use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
+use time::{OffsetDateTime, format_description::well_known::Rfc2822};
+
+/// The longest answer that is read, in octets: a chain has some thousand.
+const ANSWER_MAX: usize = 1024 * 1024;
+/// How long one request may take.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a CA is left alone that is overloaded and does not say for how long.
+const UNSAID: Duration = Duration::from_mins(1);
+/// The longest that a CA is obeyed; what lies further is asked again then.
+const OBEYED_MAX: Duration = Duration::from_hours(24);
+
+/// Carries requests to CAs.
+#[async_trait::async_trait]
+pub trait Transport: fmt::Debug + Send + Sync {
+    /// Sends a request and reads the whole answer, of whatever status.
+    async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, TransportError>;
+}
+
+/// A request got no answer.
+#[derive(Debug, thiserror::Error)]
+#[error("the CA cannot be reached: {0}")]
+pub struct TransportError(pub String);
+
+/// HTTPS, with the CAs that browsers trust, or another one.
+#[derive(Clone, Debug)]
+pub struct Https(reqwest::Client);
+
+impl Https {
+    /// A client that trusts `roots` (PEM) instead of the usual CAs, if given: for CAs of one's own.
+    pub fn new(roots: Option<&[u8]>) -> Result<Self, TransportError> {
+        let refused = |error: reqwest::Error| TransportError(chain(&error));
+        let mut builder = reqwest::Client::builder()
+            .https_only(true)
+            .timeout(REQUEST_TIMEOUT)
+            .redirect(reqwest::redirect::Policy::none())
+            .user_agent(concat!("gantry/", env!("CARGO_PKG_VERSION")));
+        if let Some(roots) = roots {
+            let roots = reqwest::Certificate::from_pem_bundle(roots).map_err(refused)?;
+            builder = builder.tls_certs_only(roots);
+        }
+        builder.build().map(Self).map_err(refused)
+    }
+}
+
+#[async_trait::async_trait]
+impl Transport for Https {
+    async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, TransportError> {
+        let refused = |error: reqwest::Error| TransportError(chain(&error.without_url()));
+        let request = reqwest::Request::try_from(request).map_err(refused)?;
+        let mut answer = self.0.execute(request).await.map_err(refused)?;
+        let mut made = Response::builder().status(answer.status());
+        if let Some(headers) = made.headers_mut() {
+            std::mem::swap(headers, answer.headers_mut());
+        }
+        let mut body = Vec::new();
+        while let Some(part) = answer.chunk().await.map_err(refused)? {
+            if body.len() + part.len() > ANSWER_MAX {
+                return Err(TransportError(format!("its answer is over {ANSWER_MAX} octets")));
+            }
+            body.extend_from_slice(&part);
+        }
+        made.body(body.into()).map_err(|error| TransportError(error.to_string()))
+    }
+}
+
+/// What a CA has said about when it wants to be asked again.
+#[derive(Debug, Default)]
+pub(crate) struct Manners {
+    /// Nothing may be asked before this: it said 429 or 503.
+    busy_until: Mutex<Option<SystemTime>>,
+    /// What its last answer said.
+    last: Mutex<Option<Duration>>,
+}
+
+impl Manners {
+    /// Until when it wants to be left alone; nothing if it may be asked.
+    pub(crate) fn busy_until(&self) -> Option<SystemTime> {
+        let until = *self.busy_until.lock().unwrap_or_else(PoisonError::into_inner);
+        until.filter(|until| *until > SystemTime::now())
+    }
+
+    /// What the last answer said about when to ask again, once.
+    pub(crate) fn take_pause(&self) -> Option<Duration> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn hear(&self, answer: &Response<Bytes>) {
+        let said = answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+        let pause = said.and_then(|value| pause(value, SystemTime::now()));
+        let is_busy = [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE]
+            .contains(&answer.status());
+        if is_busy {
+            let until = SystemTime::now() + pause.unwrap_or(UNSAID);
+            *self.busy_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(until);
+        }
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = pause;
+    }
+}
+
+/// RFC 9110, section 10.2.3: seconds, or a date.
+fn pause(value: &str, now: SystemTime) -> Option<Duration> {
+    let value = value.trim();
+    let pause = match value.parse::<u64>() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => {
+            // An HTTP date is one of RFC 2822 but for the name of its zone.
+            let date = value.strip_suffix("GMT").map(|date| format!("{date}+0000"))?;
+            let at = SystemTime::from(OffsetDateTime::parse(&date, &Rfc2822).ok()?);
+            at.duration_since(now).unwrap_or_default()
+        }
+    };
+    Some(pause.min(OBEYED_MAX))
+}
+
+/// A [`Transport`] as the ACME library wants it. It does not ask a CA that wants to be left alone.
+pub(crate) struct Client {
+    pub(crate) transport: Arc<dyn Transport>,
+    pub(crate) manners: Arc<Manners>,
+}
+
+impl HttpClient for Client {
+    fn request(
+        &self,
+        request: Request<BodyWrapper<Bytes>>,
+    ) -> Pin<Box<dyn Future<Output = Result<BytesResponse, Error>> + Send>> {
+        let (transport, manners) = (Arc::clone(&self.transport), Arc::clone(&self.manners));
+        Box::pin(async move {
+            if manners.busy_until().is_some() {
+                return Err(Error::Str("the CA wants to be left alone for a while"));
+            }
+            let (parts, body) = request.into_parts();
+            let body = match body.collect().await {
+                Ok(body) => body.to_bytes(),
+                Err(never) => match never {},
+            };
+            let answer = transport.send(Request::from_parts(parts, body)).await;
+            let answer = answer.map_err(|error| Error::Other(Box::new(error)))?;
+            manners.hear(&answer);
+            let (parts, body) = answer.into_parts();
+            Ok(BytesResponse { parts, body: Box::new(body) })
+        })
+    }
+}
+
+/// An error with all that it comes from.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    gantry_model::Chain(error).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pause_is_read_as_seconds_and_as_a_date_and_has_a_bound() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
+        assert_eq!(pause("120", now), Some(Duration::from_secs(120)));
+        // The date of RFC 9110's examples is the second above.
+        assert_eq!(pause("Sun, 06 Nov 1994 08:50:37 GMT", now), Some(Duration::from_mins(1)));
+        assert_eq!(pause("Sun, 06 Nov 1994 08:00:00 GMT", now), Some(Duration::ZERO));
+        assert_eq!(pause("99999999999", now), Some(OBEYED_MAX));
+        for bad in ["", "-1", "soon", "GMT"] {
+            assert_eq!(pause(bad, now), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_ca_that_is_busy_is_left_alone_and_others_are_only_heard() {
+        let manners = Manners::default();
+        let answer = |status: u16, after: &str| {
+            let answer = Response::builder().status(status).header(RETRY_AFTER, after);
+            answer.body(Bytes::new()).unwrap()
+        };
+        manners.hear(&answer(200, "7"));
+        assert_eq!(manners.busy_until(), None);
+        assert_eq!(manners.take_pause(), Some(Duration::from_secs(7)));
+        assert_eq!(manners.take_pause(), None);
+        manners.hear(&answer(429, "100"));
+        let until = manners.busy_until().unwrap();
+        let left = until.duration_since(SystemTime::now()).unwrap();
+        assert!(left > Duration::from_secs(90) && left <= Duration::from_secs(100), "{left:?}");
+    }
+}

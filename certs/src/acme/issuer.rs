@@ -1,0 +1,515 @@
+//! What looks after all certificates of an installation.
+
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use gantry_model::{Chain, Domain};
+use gantry_store::{CertificateRecord, Holder, Lease, Store};
+use instant_acme::Error;
+use time::OffsetDateTime;
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    Authority, Dns,
+    account::{Accounts, At},
+    attempt::{Attempt, Failure, Kind, identifier, ms},
+    client::Manners,
+    plan::{self, Life},
+};
+use crate::{Clock, Seal, Shelf};
+
+/// How many certificates are worked at in one moment.
+const AT_ONCE: usize = 4;
+/// The longest time without a look at what is due.
+const NAP_MAX: Duration = Duration::from_secs(60);
+/// The shortest: what is due may be somebody else's work at present.
+const NAP_MIN: Duration = Duration::from_secs(1);
+/// Names that clients have asked for and that nobody has looked at yet.
+const ASKED_MAX: usize = 256;
+/// How long a name that may have no certificate is not looked up again, and how many such names are remembered.
+const REFUSED_FOR: Duration = Duration::from_secs(60);
+const REFUSED_MAX: usize = 4096;
+/// When a CA is asked next when to renew that does not say, and one that cannot say.
+const ASK_AGAIN_MS: i64 = 6 * 3_600_000;
+const ASK_LATER_MS: i64 = 24 * 3_600_000;
+/// How soon it may be asked again at the earliest.
+const ASK_MIN: Duration = Duration::from_secs(60);
+/// When records that could not be removed are tried again.
+const CLEAN_AGAIN: Duration = Duration::from_mins(10);
+/// The most names of one certificate that every CA takes.
+const NAMES_MAX: usize = 100;
+
+/// A certificate that an installation wants by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// What it is called.
+    pub name: String,
+    /// What it is for.
+    pub hostnames: Vec<String>,
+}
+
+impl Wanted {
+    /// As few certificates as hold these names.
+    pub fn of(hostnames: &[String]) -> Vec<Self> {
+        let chunks = hostnames.chunks(NAMES_MAX);
+        chunks
+            .filter_map(|chunk| {
+                Some(Self { name: chunk.first()?.clone(), hostnames: chunk.to_vec() })
+            })
+            .collect()
+    }
+}
+
+/// What an [`Issuer`] stands on.
+pub struct IssuerDeps {
+    /// Where everything is kept.
+    pub store: Store,
+    /// Seals keys.
+    pub seal: Arc<dyn Seal>,
+    /// The present time.
+    pub clock: Clock,
+    /// What shows certificates.
+    pub shelf: Arc<Shelf>,
+    /// The CAs, the preferred one first.
+    pub authorities: Vec<Authority>,
+    /// How names of the installation are proved; without, no wildcard can be had.
+    pub dns: Option<Dns>,
+    /// The domain of the installation: names in it are proved at the domain name system.
+    pub domain: Domain,
+    /// Whether a name outside of it may have a certificate. Must not wait.
+    pub permits: Arc<dyn Fn(&str) -> bool + Send + Sync>,
+    /// How long a process may be silent until another takes its work over.
+    pub lease: Duration,
+}
+
+/// Orders and renews certificates.
+pub struct Issuer {
+    shared: Arc<Shared>,
+    wanted: Vec<Wanted>,
+    permits: Arc<dyn Fn(&str) -> bool + Send + Sync>,
+    asked: mpsc::Receiver<String>,
+    asking: mpsc::Sender<String>,
+    refused: HashMap<String, tokio::time::Instant>,
+    cleaned: HashMap<String, tokio::time::Instant>,
+    running: Arc<Mutex<HashSet<String>>>,
+    places: Arc<Semaphore>,
+    tasks: TaskTracker,
+}
+
+/// What attempts share.
+pub(crate) struct Shared {
+    pub(crate) store: Store,
+    pub(crate) seal: Arc<dyn Seal>,
+    pub(crate) shelf: Arc<Shelf>,
+    pub(crate) authorities: Vec<Authority>,
+    pub(crate) dns: Option<Dns>,
+    clock: Clock,
+    domain: Domain,
+    manners: HashMap<String, Arc<Manners>>,
+    holder: Holder,
+    lease: Duration,
+}
+
+impl Issuer {
+    /// An issuer that sees to it that `wanted` is there, and whatever clients ask for and may have.
+    pub fn new(deps: IssuerDeps, wanted: Vec<Wanted>) -> Result<Self, getrandom::Error> {
+        let mut holder = [0; 16];
+        getrandom::fill(&mut holder)?;
+        let manners = deps.authorities.iter();
+        let manners = manners.map(|it| (it.directory.clone(), Arc::default())).collect();
+        let shared = Shared {
+            store: deps.store,
+            seal: deps.seal,
+            shelf: deps.shelf,
+            authorities: deps.authorities,
+            dns: deps.dns,
+            clock: deps.clock,
+            domain: deps.domain,
+            manners,
+            holder,
+            lease: deps.lease,
+        };
+        let (asking, asked) = mpsc::channel(ASKED_MAX);
+        Ok(Self {
+            shared: Arc::new(shared),
+            wanted,
+            permits: deps.permits,
+            asked,
+            asking,
+            refused: HashMap::new(),
+            cleaned: HashMap::new(),
+            running: Arc::default(),
+            places: Arc::new(Semaphore::new(AT_ONCE)),
+            tasks: TaskTracker::new(),
+        })
+    }
+
+    /// Takes the name of a client that found no certificate; for [`crate::Resolver::on_missing`]. Never waits: what
+    /// there is no room for, somebody will ask for again.
+    pub fn demand(&self) -> impl Fn(&str) + Send + Sync + 'static + use<> {
+        let asking = self.asking.clone();
+        move |name| drop(asking.try_send(name.to_owned()))
+    }
+
+    /// Works until `shutdown`; orders under way are left where they are, and gone on with later.
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        let mut seen = self.shared.shelf.seen();
+        loop {
+            let nap = match self.pass(&shutdown).await {
+                Ok(nap) => nap,
+                Err(error) => {
+                    tracing::warn!(error = %Chain(&error), "cannot look after certificates");
+                    NAP_MIN
+                }
+            };
+            seen.mark_unchanged();
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => break,
+                Some(name) = self.asked.recv() => self.look_up(name).await,
+                changed = seen.changed() => drop(changed),
+                () = tokio::time::sleep(nap) => {}
+            }
+        }
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// Begins what is due. Gives the time until the next look.
+    async fn pass(&mut self, shutdown: &CancellationToken) -> gantry_store::Result<Duration> {
+        let now = self.shared.now_ms();
+        for wanted in &self.wanted {
+            self.shared.store.want_certificate(&wanted.name, &wanted.hostnames, now).await?;
+        }
+        let records = self.shared.store.certificates().await?;
+        let orders = self.shared.store.acme_orders().await?;
+        let mut next = NAP_MAX;
+        for record in &records {
+            if self.is_wanted(record) {
+                let at = self.begin_if_due(record, now, shutdown);
+                next = next.min(at);
+            } else if record.due_at_ms <= now {
+                self.begin(&record.name, Work::Forget, shutdown);
+            }
+        }
+        self.clean_from_time_to_time(&orders, shutdown);
+        Ok(next.max(NAP_MIN))
+    }
+
+    /// Orders whose records could not be removed are looked at again, and those of a certificate that is gone.
+    fn clean_from_time_to_time(&mut self, orders: &[String], shutdown: &CancellationToken) {
+        let now = tokio::time::Instant::now();
+        self.cleaned.retain(|name, _| orders.contains(name));
+        for name in orders {
+            let last = self.cleaned.get(name);
+            if last.is_none_or(|last| now.duration_since(*last) >= CLEAN_AGAIN) {
+                self.cleaned.insert(name.clone(), now);
+                self.begin(name, Work::Look, shutdown);
+            }
+        }
+    }
+
+    fn is_wanted(&self, record: &CertificateRecord) -> bool {
+        self.wanted.iter().any(|wanted| wanted.name == record.name)
+            || record.hostnames.iter().all(|name| (self.permits)(name))
+    }
+
+    fn begin_if_due(
+        &mut self,
+        record: &CertificateRecord,
+        now: i64,
+        shutdown: &CancellationToken,
+    ) -> Duration {
+        let ask_at = record.issued.as_ref().map(|_| record.asked_at_ms.unwrap_or(0));
+        let at = ask_at.map_or(record.due_at_ms, |ask| ask.min(record.due_at_ms));
+        if at <= now {
+            self.begin(&record.name, Work::Look, shutdown);
+            return NAP_MIN;
+        }
+        Duration::from_millis(u64::try_from(at - now).unwrap_or(0))
+    }
+
+    /// Works at a certificate on a task of its own, unless one does already.
+    fn begin(&mut self, name: &str, work: Work, shutdown: &CancellationToken) {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        if !running.insert(name.to_owned()) {
+            return;
+        }
+        drop(running);
+        let (shared, name) = (Arc::clone(&self.shared), name.to_owned());
+        let done = Done { running: Arc::clone(&self.running), name: name.clone() };
+        let (places, shutdown) = (Arc::clone(&self.places), shutdown.clone());
+        self.tasks.spawn(async move {
+            let _done = done;
+            let work = async {
+                let Ok(_place) = places.acquire().await else { return };
+                shared.work(&name, work).await;
+            };
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => {}
+                () = work => {}
+            }
+        });
+    }
+
+    /// A client has asked for a name that has no certificate.
+    async fn look_up(&mut self, name: String) {
+        let now = tokio::time::Instant::now();
+        if self.refused.get(&name).is_some_and(|until| *until > now) {
+            return;
+        }
+        if self.shared.is_own(&name) || !(self.permits)(&name) {
+            if self.refused.len() >= REFUSED_MAX {
+                self.refused.clear();
+            }
+            self.refused.insert(name, now + REFUSED_FOR);
+            return;
+        }
+        let wanted = self
+            .shared
+            .store
+            .want_certificate(&name, std::slice::from_ref(&name), self.shared.now_ms())
+            .await;
+        if let Err(error) = wanted {
+            tracing::warn!(name, error = %Chain(&error), "a certificate cannot be wanted");
+        }
+        // Whether it is new or pending, the next pass sees it; until then nobody asks the store again.
+        self.refused.insert(name, now + NAP_MIN);
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Work {
+    /// Whatever is due.
+    Look,
+    /// Nobody wants it any more.
+    Forget,
+}
+
+/// Takes the name out of the running ones at the end of its task, however that ends.
+struct Done {
+    running: Arc<Mutex<HashSet<String>>>,
+    name: String,
+}
+
+impl Drop for Done {
+    fn drop(&mut self) {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.name);
+    }
+}
+
+impl Shared {
+    pub(crate) fn now_ms(&self) -> i64 {
+        ms((self.clock)())
+    }
+
+    /// Whether a name is of the installation's own domain.
+    pub(crate) fn is_own(&self, name: &str) -> bool {
+        let name = name.strip_prefix("*.").unwrap_or(name);
+        let domain = self.domain.as_str();
+        name.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+    }
+
+    /// The account at a CA.
+    pub(crate) async fn at(&self, authority: &Authority) -> Result<At, Failure> {
+        let manners = self.manners.get(&authority.directory).cloned().unwrap_or_default();
+        if let Some(until) = manners.busy_until() {
+            return Err(Failure {
+                not_before_ms: Some(ms(OffsetDateTime::from(until))),
+                ..Failure::own(format!("{} wants to be left alone", authority.directory))
+            });
+        }
+        let (store, seal, holder) = (&self.store, &*self.seal, self.holder);
+        Accounts { store, seal, holder }.at(authority, &manners, self.now_ms()).await
+    }
+
+    /// Shows what has just been put into the store, and looks whether it is shown.
+    pub(crate) async fn show(&self, name: &str, serial: &str) {
+        self.shelf.refresh().await;
+        let shown = self.shelf.shown_serial(name);
+        if shown.as_deref() != Some(serial) {
+            tracing::error!(name, serial, ?shown, "a certificate was issued, but is not shown");
+        }
+    }
+
+    /// Works at a certificate under its lease; nothing if another process has it.
+    async fn work(&self, name: &str, work: Work) {
+        let lease_name = format!("certificate {name}");
+        let lease = match self.store.take_lease(&lease_name, self.holder, self.lease).await {
+            Ok(Some(lease)) => lease,
+            Ok(None) => return,
+            Err(error) => {
+                tracing::warn!(name, error = %Chain(&error), "cannot take a lease");
+                return;
+            }
+        };
+        let done = async {
+            match work {
+                Work::Look => self.look(name, &lease).await,
+                Work::Forget => self.forget(name, &lease).await,
+            }
+        };
+        tokio::select! {
+            biased;
+            result = done => if let Err(failure) = result {
+                tracing::warn!(name, error = failure.text, "work at a certificate was given up");
+            },
+            error = self.keep(&lease) => {
+                tracing::warn!(name, error = %Chain(&error), "the lease of a certificate is lost");
+                return;
+            }
+        }
+        if let Err(error) = self.store.return_lease(&lease).await {
+            tracing::debug!(name, error = %Chain(&error), "a lease runs out by itself");
+        }
+    }
+
+    /// Lengthens a lease until that fails.
+    async fn keep(&self, lease: &Lease) -> gantry_store::Error {
+        loop {
+            tokio::time::sleep(self.lease / 3).await;
+            if let Err(error) = self.store.renew_lease(lease, self.lease).await {
+                return error;
+            }
+        }
+    }
+
+    async fn look(&self, name: &str, lease: &Lease) -> Result<(), Failure> {
+        // Read under the lease: whoever had it before may have done the work.
+        let record = self.store.certificate(name).await?;
+        let order = self.store.acme_order(name).await?;
+        let now = self.now_ms();
+        let Some(record) = record else {
+            return match order {
+                Some(order) => self.clean(order, lease).await,
+                None => Ok(()),
+            };
+        };
+        if record.due_at_ms <= now {
+            return self.attempt(&record, lease).await;
+        }
+        if let Some(order) = order.filter(|order| order.is_over) {
+            self.clean(order, lease).await?;
+        }
+        if record.issued.is_some() && record.asked_at_ms.unwrap_or(0) <= now {
+            self.ask(&record, lease).await?;
+        }
+        Ok(())
+    }
+
+    async fn attempt(&self, record: &CertificateRecord, lease: &Lease) -> Result<(), Failure> {
+        let Err(failure) = (Attempt { shared: self, record, lease }).run().await else {
+            return Ok(());
+        };
+        if failure.kind == Kind::Lost {
+            return Err(failure);
+        }
+        let now = self.now_ms();
+        let valid = record.issued.as_ref().is_some_and(|issued| issued.not_after_ms > now);
+        let pause = plan::pause(record.attempts, valid, random());
+        let planned = now + super::budget::millis(pause);
+        let due = failure.not_before_ms.map_or(planned, |least| planned.max(least));
+        tracing::error!(
+            name = record.name,
+            error = failure.text,
+            attempts = record.attempts + 1,
+            again_in_s = (due - now) / 1000,
+            "no certificate"
+        );
+        let noted =
+            self.store.note_failed_certificate(&record.name, &failure.text, due, lease, now);
+        Ok(noted.await?)
+    }
+
+    async fn clean(&self, order: gantry_store::OrderRecord, lease: &Lease) -> Result<(), Failure> {
+        self.withdraw(&order).await?;
+        Ok(self.store.remove_acme_order(&order.certificate, lease).await?)
+    }
+
+    /// Asks the CA when a certificate shall be renewed.
+    async fn ask(&self, record: &CertificateRecord, lease: &Lease) -> Result<(), Failure> {
+        let now = self.now_ms();
+        let (mut due, mut again) = (record.due_at_ms, now + ASK_AGAIN_MS);
+        let issued = record.issued.as_ref();
+        let authority = issued
+            .and_then(|issued| self.authorities.iter().find(|it| it.directory == issued.directory));
+        if let (Some(issued), Some(authority)) = (issued, authority)
+            && let Some(identifier) = identifier(&issued.chain)
+        {
+            match self.at(authority).await {
+                Ok(at) => match at.account.renewal_info(&identifier).await {
+                    Ok((info, delay)) => {
+                        let window = (info.suggested_window.start, info.suggested_window.end);
+                        due = suggested(record, issued, window, now).unwrap_or(due);
+                        let delay = i64::try_from(delay.max(ASK_MIN).as_millis());
+                        again = now + delay.unwrap_or(ASK_LATER_MS).min(ASK_LATER_MS);
+                    }
+                    Err(Error::Unsupported(_)) => again = now + ASK_LATER_MS,
+                    Err(error) => {
+                        tracing::info!(
+                            name = record.name, error = %Chain(&error), "a CA does not say when to renew"
+                        );
+                    }
+                },
+                Err(failure) => tracing::info!(name = record.name, error = failure.text, "no CA"),
+            }
+        }
+        Ok(self.store.plan_certificate(&record.name, due, again, lease).await?)
+    }
+
+    async fn forget(&self, name: &str, lease: &Lease) -> Result<(), Failure> {
+        if let Some(order) = self.store.acme_order(name).await? {
+            self.withdraw(&order).await?;
+        }
+        tracing::info!(name, "nobody wants a certificate any more");
+        Ok(self.store.forget_certificate(name, lease).await?)
+    }
+}
+
+/// When to renew by the window that a CA suggests; what was planned already, if that lies within it.
+fn suggested(
+    record: &CertificateRecord,
+    issued: &gantry_store::Issued,
+    window: (OffsetDateTime, OffsetDateTime),
+    now: i64,
+) -> Option<i64> {
+    // After failures the pauses decide.
+    if record.attempts > 0 {
+        return None;
+    }
+    let is_within = (ms(window.0)..ms(window.1)).contains(&record.due_at_ms);
+    if is_within && record.asked_at_ms.is_some() {
+        return None;
+    }
+    let at = |ms: i64| OffsetDateTime::from_unix_timestamp_nanos(i128::from(ms) * 1_000_000).ok();
+    let life = Life { begin: at(issued.not_before_ms)?, end: at(issued.not_after_ms)? };
+    life.suggested(window, at(now)?, random()).map(ms)
+}
+
+/// A random number from 0 to 1.
+pub(crate) fn random() -> f64 {
+    // Without randomness renewals come together, nothing worse.
+    let random = getrandom::u32().unwrap_or_default();
+    f64::from(random) / f64::from(u32::MAX)
+}
+
+impl fmt::Debug for IssuerDeps {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IssuerDeps")
+            .field("authorities", &self.authorities)
+            .field("dns", &self.dns)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Issuer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Issuer").field("wanted", &self.wanted).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,211 @@
+//! From the store to what TLS shows: certificates and answers to challenges, in every process that shares a
+//! store.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use gantry_model::Chain;
+use gantry_store::{CertificateRecord, Challenge, ChallengeKind, Store};
+use rcgen::{CertificateParams, CustomExtension, DistinguishedName, KeyPair};
+use rustls::{crypto::aws_lc_rs, sign::CertifiedKey};
+use rustls_pki_types::PrivateKeyDer;
+use sha2::{Digest as _, Sha256};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Clock, Leaf, Resolver, Seal, Source,
+    acme::{key_context, ms},
+    chain::Parsed,
+    tickets::Tickets,
+};
+
+/// How often the store is asked whether there is something new. What another process has written is shown within
+/// a second.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// What the certificates of a store are shown by.
+pub struct Shelf {
+    store: Store,
+    seal: Arc<dyn Seal>,
+    clock: Clock,
+    resolver: Arc<Resolver>,
+    tickets: Arc<Tickets>,
+    answers: ArcSwap<HashMap<String, Challenge>>,
+    records: ArcSwap<Vec<CertificateRecord>>,
+    seen: watch::Sender<u64>,
+    held: tokio::sync::Mutex<Held>,
+    /// Serial numbers by name, of what is shown.
+    shown: Mutex<HashMap<String, String>>,
+}
+
+#[derive(Default)]
+struct Held {
+    /// The version of everything that was read last.
+    version: Option<u64>,
+    leafs: HashMap<String, (u64, Leaf, String)>,
+}
+
+impl Shelf {
+    /// A shelf for the certificates of `store`, which are shown by `resolver`; nothing is read yet.
+    pub fn new(store: Store, seal: Arc<dyn Seal>, clock: Clock, resolver: Arc<Resolver>) -> Self {
+        let tickets = Arc::new(Tickets::new(store.clone(), Arc::clone(&seal), Arc::clone(&clock)));
+        Self {
+            store,
+            seal,
+            clock,
+            resolver,
+            tickets,
+            answers: ArcSwap::default(),
+            records: ArcSwap::default(),
+            seen: watch::Sender::new(0),
+            held: tokio::sync::Mutex::default(),
+            shown: Mutex::default(),
+        }
+    }
+
+    /// Who seals the tickets of TLS sessions.
+    pub fn tickets(&self) -> Arc<Tickets> {
+        Arc::clone(&self.tickets)
+    }
+
+    /// Follows the store until `shutdown`. What is shown stays while the store is away.
+    pub async fn run(self: Arc<Self>, shutdown: CancellationToken) {
+        loop {
+            self.refresh().await;
+            self.tickets.rotate().await;
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(LOOK) => {}
+            }
+        }
+    }
+
+    /// Reads what has changed and shows it.
+    pub async fn refresh(&self) {
+        if let Err(error) = self.read().await {
+            tracing::warn!(error = %Chain(&error), "certificates cannot be read; the old ones stay");
+        }
+    }
+
+    /// Tells the version of what is shown, whenever that changes.
+    pub(crate) fn seen(&self) -> watch::Receiver<u64> {
+        self.seen.subscribe()
+    }
+
+    /// The records as they were last read.
+    pub fn records(&self) -> Arc<Vec<CertificateRecord>> {
+        self.records.load_full()
+    }
+
+    /// What to answer to `/.well-known/acme-challenge/<token>` for a lower-case hostname, if a CA asks for that.
+    pub fn http_answer(&self, hostname: &str, token: &str) -> Option<String> {
+        let answers = self.answers.load();
+        let answer = answers.get(hostname).filter(|answer| answer.token == token)?;
+        Some(answer.key_authorization.clone())
+    }
+
+    /// The serial number of what is shown for a record.
+    pub fn shown_serial(&self, name: &str) -> Option<String> {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+
+    async fn read(&self) -> gantry_store::Result<()> {
+        let mut held = self.held.lock().await;
+        // Read before the contents: what is written in between is read again.
+        let version = self.store.certificate_version().await?;
+        if held.version == Some(version) {
+            return Ok(());
+        }
+        let records = self.store.certificates().await?;
+        let now_ms = ms((self.clock)());
+        let challenges = self.store.acme_challenges(now_ms).await?;
+        self.tickets.take_up(&self.store.ticket_keys().await?);
+        held.leafs.retain(|name, _| records.iter().any(|record| record.name == *name));
+        for record in &records {
+            if held.leafs.get(&record.name).is_some_and(|(seen, ..)| *seen == record.version) {
+                continue;
+            }
+            match self.leaf(record) {
+                Ok(Some((leaf, serial))) => {
+                    held.leafs.insert(record.name.clone(), (record.version, leaf, serial));
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::error!(name = record.name, error, "a stored certificate is not shown");
+                }
+            }
+        }
+        // In the order of the records, so that all processes show the same for one name.
+        let in_order = || records.iter().filter_map(|record| held.leafs.get(&record.name));
+        self.resolver
+            .publish(Source::Ordered, in_order().map(|(_, leaf, _)| leaf.clone()).collect());
+        let shown = held.leafs.iter().map(|(name, (.., serial))| (name.clone(), serial.clone()));
+        *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = shown.collect();
+        self.take_up(challenges);
+        self.records.store(Arc::new(records));
+        held.version = Some(version);
+        self.seen.send_replace(version);
+        Ok(())
+    }
+
+    fn leaf(&self, record: &CertificateRecord) -> Result<Option<(Leaf, String)>, String> {
+        let Some(issued) = &record.issued else { return Ok(None) };
+        let context = key_context(&record.name);
+        let key =
+            self.seal.open(&context, &issued.key_sealed).map_err(|error| error.to_string())?;
+        let parsed =
+            Parsed::new(issued.chain.as_bytes(), &key).map_err(|error| error.to_string())?;
+        let leaf = Leaf { names: parsed.names, key: parsed.key };
+        Ok(Some((leaf, parsed.serial)))
+    }
+
+    fn take_up(&self, challenges: Vec<Challenge>) {
+        let mut certificates = HashMap::new();
+        let mut answers = HashMap::new();
+        for challenge in challenges {
+            match challenge.kind {
+                ChallengeKind::Http => {
+                    answers.insert(challenge.hostname.clone(), challenge);
+                }
+                ChallengeKind::TlsAlpn => match proof(&challenge) {
+                    Ok(certificate) => {
+                        certificates.insert(challenge.hostname, Arc::new(certificate));
+                    }
+                    Err(error) => {
+                        tracing::error!(error, "a challenge within TLS cannot be answered");
+                    }
+                },
+            }
+        }
+        self.answers.store(Arc::new(answers));
+        self.resolver.publish_challenges(certificates);
+    }
+}
+
+/// The certificate that answers a challenge within a handshake (RFC 8737, section 3).
+fn proof(challenge: &Challenge) -> Result<CertifiedKey, String> {
+    let wrong = |error: rcgen::Error| error.to_string();
+    let digest = Sha256::digest(&challenge.key_authorization);
+    let mut leaf = CertificateParams::new([challenge.hostname.clone()]).map_err(wrong)?;
+    leaf.distinguished_name = DistinguishedName::new();
+    leaf.custom_extensions = vec![CustomExtension::new_acme_identifier(&digest)];
+    let key = KeyPair::generate().map_err(wrong)?;
+    let certificate = leaf.self_signed(&key).map_err(wrong)?;
+    let key = PrivateKeyDer::try_from(key.serialize_der()).map_err(str::to_owned)?;
+    let provider = aws_lc_rs::default_provider();
+    CertifiedKey::from_der(vec![certificate.der().clone()], key, &provider)
+        .map_err(|error| error.to_string())
+}
+
+impl fmt::Debug for Shelf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shelf").field("version", &*self.seen.borrow()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,144 @@
+//! Tickets of TLS sessions (RFC 8446, section 4.6.1; RFC 5077), sealed with keys that all edges of a store
+//! share: a client resumes its session with whichever edge it gets, and after a restart.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
+use gantry_model::Chain;
+use gantry_store::{Store, TicketKey};
+use rustls::server::ProducesTickets;
+
+use crate::{Clock, Seal, acme::ms};
+
+/// How long a key seals new tickets.
+const ROTATION: Duration = Duration::from_hours(6);
+/// How long a key opens tickets: its own time and two more.
+const KEPT: Duration = Duration::from_hours(18);
+/// How long a client may keep a ticket: none outlives the key that opens it.
+const LIFETIME: Duration = Duration::from_hours(12);
+const ID_LEN: usize = 16;
+const KEY_LEN: usize = 32;
+const CONTEXT: &str = "key of session tickets";
+
+/// Seals tickets with the newest key of the store and opens them with any.
+pub struct Tickets {
+    store: Store,
+    seal: Arc<dyn Seal>,
+    clock: Clock,
+    keys: ArcSwap<Vec<Key>>,
+    /// When to look again whether the newest key is old enough.
+    rotate_at_ms: Mutex<i64>,
+}
+
+struct Key {
+    id: [u8; ID_LEN],
+    created_at_ms: i64,
+    cipher: RandomizedNonceKey,
+}
+
+impl Tickets {
+    pub(crate) fn new(store: Store, seal: Arc<dyn Seal>, clock: Clock) -> Self {
+        let keys = ArcSwap::default();
+        Self { store, seal, clock, keys, rotate_at_ms: Mutex::new(0) }
+    }
+
+    /// Puts a new key into the store if the newest is old; of several processes one does.
+    pub(crate) async fn rotate(&self) {
+        let now = ms((self.clock)());
+        if now < *self.rotate_at_ms.lock().unwrap_or_else(PoisonError::into_inner) {
+            return;
+        }
+        let next = match self.add(now).await {
+            // Soon again: another process may be the one that adds the next.
+            Ok(()) => now + 60_000,
+            Err(error) => {
+                tracing::warn!(error, "session tickets keep their old key");
+                now + 10_000
+            }
+        };
+        *self.rotate_at_ms.lock().unwrap_or_else(PoisonError::into_inner) = next;
+    }
+
+    async fn add(&self, now: i64) -> Result<(), String> {
+        let newest = self.keys.load().first().map(|key| key.created_at_ms);
+        if newest.is_some_and(|newest| newest > now - millis(ROTATION) && newest <= now) {
+            return Ok(());
+        }
+        let (mut id, mut key) = ([0; ID_LEN], [0; KEY_LEN]);
+        getrandom::fill(&mut id).map_err(|error| error.to_string())?;
+        getrandom::fill(&mut key).map_err(|error| error.to_string())?;
+        let key_sealed = self.seal.seal(CONTEXT, &key).map_err(|error| error.to_string())?;
+        let new = TicketKey { id, key_sealed, created_at_ms: now };
+        let (newer, older) = (now - millis(ROTATION), now - millis(KEPT));
+        let added = self.store.rotate_ticket_keys(&new, newer, older).await;
+        added.map_err(|error| Chain(&error).to_string())
+    }
+
+    /// Takes the keys of the store up, the newest first.
+    pub(crate) fn take_up(&self, keys: &[TicketKey]) {
+        let mut taken = Vec::with_capacity(keys.len());
+        for key in keys {
+            match self.open(key) {
+                Ok(key) => taken.push(key),
+                Err(error) => tracing::warn!(error, "a key of session tickets is left out"),
+            }
+        }
+        self.keys.store(Arc::new(taken));
+    }
+
+    fn open(&self, key: &TicketKey) -> Result<Key, String> {
+        let octets = self.seal.open(CONTEXT, &key.key_sealed).map_err(|error| error.to_string())?;
+        let cipher = RandomizedNonceKey::new(&AES_256_GCM, &octets)
+            .map_err(|_why| "it has a wrong length".to_owned())?;
+        Ok(Key { id: key.id, created_at_ms: key.created_at_ms, cipher })
+    }
+}
+
+impl ProducesTickets for Tickets {
+    fn enabled(&self) -> bool {
+        true
+    }
+
+    fn lifetime(&self) -> u32 {
+        u32::try_from(LIFETIME.as_secs()).unwrap_or(u32::MAX)
+    }
+
+    fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
+        let keys = self.keys.load();
+        let key = keys.first()?;
+        let mut body = plain.to_vec();
+        let nonce = key.cipher.seal_in_place_append_tag(Aad::from(&key.id), &mut body).ok()?;
+        let mut ticket = Vec::with_capacity(ID_LEN + NONCE_LEN + body.len());
+        ticket.extend_from_slice(&key.id);
+        ticket.extend_from_slice(nonce.as_ref());
+        ticket.append(&mut body);
+        Some(ticket)
+    }
+
+    fn decrypt(&self, ticket: &[u8]) -> Option<Vec<u8>> {
+        let (id, rest) = ticket.split_first_chunk::<ID_LEN>()?;
+        let (nonce, body) = rest.split_first_chunk::<NONCE_LEN>()?;
+        let keys = self.keys.load();
+        let key = keys.iter().find(|key| key.id == *id)?;
+        let mut body = body.to_vec();
+        let plain = key.cipher.open_in_place(Nonce::from(nonce), Aad::from(id), &mut body).ok()?;
+        let len = plain.len();
+        body.truncate(len);
+        Some(body)
+    }
+}
+
+fn millis(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
+}
+
+impl fmt::Debug for Tickets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tickets").field("keys", &self.keys.load().len()).finish_non_exhaustive()
+    }
+}
