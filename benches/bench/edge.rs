@@ -13,7 +13,7 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use gantry_benches::{SERVER, servers};
-use gantry_certs::{Leaf, Resolver};
+use gantry_certs::{Leaf, Resolver, Source};
 use gantry_model::{ContainerId, Generation, Phase, ProjectId, Scheme, Service, access::Document};
 use gantry_proxy::{
     AccessLog, Activity, Body, Config, Deps, Edge, KitPort, KitPorts, Limits, Logs, LogsConfig,
@@ -135,7 +135,8 @@ pub(crate) fn run(address: IpAddr, container: IpAddr, directory: &Path) -> Outco
         &rustls::crypto::aws_lc_rs::default_provider(),
     )?;
     let resolver = Arc::new(Resolver::new());
-    resolver.publish(&[Leaf { key: Arc::new(key), names: vec![format!("*.{ZONE}")] }]);
+    let leaf = Leaf { key: Arc::new(key), names: vec![format!("*.{ZONE}")] };
+    resolver.publish(Source::Development, vec![leaf]);
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let limits = Limits {
@@ -163,6 +164,8 @@ pub(crate) fn run(address: IpAddr, container: IpAddr, directory: &Path) -> Outco
     let deps = Deps {
         routes: Routes::new(RouteTable::build(&snapshot(container)?, &config.servers)),
         certificates: resolver,
+        tickets: None,
+        challenges: None,
         session_key: SessionKey::new([0; 32]),
         api: api_service(tower::service_fn(|_: Request<Body>| async {
             Ok::<_, std::convert::Infallible>(Response::new(http_body_util::Empty::new()))

@@ -124,6 +124,12 @@ impl Resolver {
         self.snapshot.store(Arc::new(Snapshot::of(&parts)));
     }
 
+    /// Whether a lower-case hostname that ought to have a certificate is still without. Somebody is told of it;
+    /// where nobody could do anything about it, it is not.
+    pub fn lacks(&self, hostname: &str) -> bool {
+        self.missing.get().is_some() && self.find_or_tell(hostname).is_none()
+    }
+
     fn find_or_tell(&self, sni: &str) -> Option<Arc<CertifiedKey>> {
         let found = self.certificate(sni);
         if let (None, Some(missing)) = (&found, self.missing.get()) {

@@ -15,9 +15,10 @@ use http::{HeaderValue, Response, header, uri::PathAndQuery};
 
 use crate::{
     account::Account,
-    answer::{self, Failure, Form},
+    answer::{self, Failure},
     body::EdgeBody,
     cookies::{self, CLEAR_SITE_DATA},
+    form::Form,
     forward::Downstreams,
     guard,
     pipeline::{self, Ask, Place},

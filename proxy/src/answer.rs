@@ -10,8 +10,8 @@ use gantry_model::{Scheme, Service};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 
 use crate::{
-    body::EdgeBody, deps::RequestId, downstream::Protocol, framing::Refusal, guard::Denied, page,
-    wake::Waiting,
+    body::EdgeBody, deps::RequestId, downstream::Protocol, form::Form, framing::Refusal,
+    guard::Denied, page, wake::Waiting,
 };
 
 /// The machine-readable name of a failure; part of the interface.
@@ -54,10 +54,11 @@ pub(crate) enum Code {
     ContainerBusy,
     HookFailed,
     BodyTooLarge,
+    CertificatePending,
 }
 
 impl Code {
-    pub(crate) const ALL: [Self; 36] = [
+    pub(crate) const ALL: [Self; 37] = [
         Self::BadRequest,
         Self::HeadTooLarge,
         Self::HeadTimeout,
@@ -94,6 +95,7 @@ impl Code {
         Self::ContainerBusy,
         Self::HookFailed,
         Self::BodyTooLarge,
+        Self::CertificatePending,
     ];
 
     /// Its place in [`Code::ALL`].
@@ -139,6 +141,7 @@ impl Code {
             Self::ContainerBusy => "CONTAINER_BUSY",
             Self::HookFailed => "HOOK_FAILED",
             Self::BodyTooLarge => "BODY_TOO_LARGE",
+            Self::CertificatePending => "CERTIFICATE_PENDING",
         }
     }
 }
@@ -219,6 +222,8 @@ pub(crate) enum Failure {
     HookFailed,
     /// A hook's script was late.
     HookTimeout,
+    /// The name has no certificate yet, so that HTTPS would not be answered.
+    CertificatePending,
 }
 
 impl Failure {
@@ -258,6 +263,7 @@ impl Failure {
             Self::TooManyRequests { .. } => Code::TooManyRequests,
             Self::ContainerBusy => Code::ContainerBusy,
             Self::HookFailed | Self::HookTimeout => Code::HookFailed,
+            Self::CertificatePending => Code::CertificatePending,
         }
     }
 
@@ -288,6 +294,7 @@ impl Failure {
             | Code::ContainerNotWoken
             | Code::ContainerBusy
             | Code::EdgeBusy
+            | Code::CertificatePending
             | Code::ApiUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             Code::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
             Code::HookFailed
@@ -312,6 +319,7 @@ impl Failure {
             Self::TooManyRequests { wait } => Some(seconds(*wait)),
             Self::Denied(denied) => denied.retry_after(),
             Self::ApiUnavailable => Some(2),
+            Self::CertificatePending => Some(5),
             Self::ContainerStopped
             | Self::ContainerPaused
             | Self::ContainerFailed
@@ -416,6 +424,7 @@ impl Failure {
                 "too many requests came from your address in a short time"
             }
             Self::ContainerBusy => "the container has as many requests under way as it may have",
+            Self::CertificatePending => "this name has no certificate yet; one is being fetched",
             Self::HookFailed => "a hook of this container did not decide about the request",
             Self::HookTimeout => {
                 "a hook of this container did not decide about the request in time"
@@ -429,56 +438,6 @@ impl Failure {
 pub(crate) const fn seconds(wait: Duration) -> u64 {
     let begun = if wait.subsec_nanos() > 0 { 1 } else { 0 };
     wait.as_secs().saturating_add(begun)
-}
-
-/// What a client can read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Form {
-    Html,
-    Json,
-    #[default]
-    Text,
-}
-
-impl Form {
-    /// Chooses by what the client is doing, then by what it accepts.
-    pub(crate) fn choose(mode: Option<&HeaderValue>, accept: Option<&HeaderValue>) -> Self {
-        match mode.map(HeaderValue::as_bytes) {
-            Some(b"navigate" | b"nested-navigate") => return Self::Html,
-            Some(b"cors" | b"same-origin" | b"websocket") => return Self::Json,
-            Some(_) | None => {}
-        }
-        let accept = accept.and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let mut best = (Self::Text, 0);
-        for range in accept.split(',') {
-            let mut parts = range.split(';').map(str::trim);
-            let kind = parts.next().unwrap_or_default();
-            let quality = parts.find_map(|part| part.strip_prefix("q=")).map_or(1000, thousandths);
-            let form = match kind {
-                "text/html" | "application/xhtml+xml" => Self::Html,
-                "text/plain" => Self::Text,
-                kind if kind == "application/json" || kind.ends_with("+json") => Self::Json,
-                _ => continue,
-            };
-            if quality > best.1 {
-                best = (form, quality);
-            }
-        }
-        best.0
-    }
-}
-
-/// A quality such as `0.75` in thousandths; nonsense counts as nothing.
-fn thousandths(text: &str) -> u32 {
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let digits = fraction.bytes().chain(*b"000").take(3).try_fold(0_u32, |sum, digit| {
-        digit.is_ascii_digit().then(|| sum * 10 + u32::from(digit - b'0'))
-    });
-    match (whole, digits) {
-        ("1", Some(_)) => 1000,
-        ("0", Some(digits)) => digits,
-        _ => 0,
-    }
 }
 
 /// The answer to a failure.
@@ -568,28 +527,6 @@ mod tests {
         let readme = include_str!("../../README.md");
         for code in Code::ALL {
             assert!(readme.contains(&format!("`{}`", code.as_str())), "{}", code.as_str());
-        }
-    }
-
-    #[test]
-    fn the_form_follows_what_the_client_does_then_what_it_accepts() {
-        let browser = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
-        for (mode, accept, want) in [
-            (Some("navigate"), "*/*", Form::Html),
-            (Some("cors"), browser, Form::Json),
-            (Some("no-cors"), "image/avif,*/*;q=0.8", Form::Text),
-            (None, browser, Form::Html),
-            (None, "*/*", Form::Text),
-            (None, "", Form::Text),
-            (None, "application/json", Form::Json),
-            (None, "application/problem+json", Form::Json),
-            (None, "text/html;q=0.5, application/json", Form::Json),
-            (None, "text/html;q=0, application/json;q=0.1", Form::Json),
-            (None, "text/plain, text/html;q=0.9", Form::Text),
-        ] {
-            let mode = mode.map(HeaderValue::from_static);
-            let accept = HeaderValue::from_static(accept);
-            assert_eq!(Form::choose(mode.as_ref(), Some(&accept)), want, "{mode:?} {accept:?}");
         }
     }
 }

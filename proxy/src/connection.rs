@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use gantry_certs::ACME_TLS_ALPN;
 use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::server::TlsStream;
 
@@ -28,6 +29,8 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, guest: Guest, p
             let sni = session.server_name().map(Box::from);
             let protocol = match session.alpn_protocol() {
                 Some(b"h2") => Protocol::Http2,
+                // A CA has seen what it wanted to see.
+                Some(ACME_TLS_ALPN) => return,
                 Some(_) | None => Protocol::Http1,
             };
             let downstream = Rc::new(Downstream::new(&guest, protocol, true, sni));

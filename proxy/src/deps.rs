@@ -222,6 +222,10 @@ pub struct Deps {
     pub routes: Routes,
     /// The certificates.
     pub certificates: Arc<gantry_certs::Resolver>,
+    /// What seals the tickets of TLS sessions; without it a key that this process alone has.
+    pub tickets: Option<Arc<gantry_certs::Tickets>>,
+    /// What a CA that asks by HTTP-01 is answered, by lower-case hostname and token.
+    pub challenges: Option<Arc<gantry_certs::Shelf>>,
     /// What seals the sessions of browsers.
     pub session_key: SessionKey,
     /// The API.

@@ -121,7 +121,9 @@ impl Edge {
         if config.http3 {
             addresses.https.iter().for_each(|address| bind_quic(*address, &mut sockets));
         }
-        let tls = Tls::new(&(Arc::clone(&deps.certificates) as _)).map_err(StartError::Tls)?;
+        let tickets = deps.tickets.clone().map(|tickets| tickets as _);
+        let tls =
+            Tls::new(&(Arc::clone(&deps.certificates) as _), tickets).map_err(StartError::Tls)?;
         let log = access_log::start(&config.access_log).map_err(StartError::AccessLog)?;
         let (lines, access_log) = log.unzip();
         let metrics: Vec<_> = sockets.iter().map(|_| Arc::<Metrics>::default()).collect();

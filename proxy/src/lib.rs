@@ -52,6 +52,7 @@ mod deps;
 mod downstream;
 mod edge;
 mod flood;
+mod form;
 mod forward;
 mod frames;
 mod framing;

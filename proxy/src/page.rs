@@ -74,6 +74,7 @@ pub(crate) fn html(failure: &Failure, message: &str, id: RequestId) -> String {
         | Failure::HookTimeout
         | Failure::Denied(_)
         | Failure::EdgeBusy
+        | Failure::CertificatePending
         | Failure::TooManyRequests { .. }
         | Failure::ContainerBusy
         | Failure::AliasPathPinned => "",
@@ -162,6 +163,10 @@ fn words(failure: &Failure) -> (&'static str, String) {
             "<p>A script of this container looks at requests first. Its owner sees what it does.</p>",
         ),
         Failure::Denied(denied) => denied.words(),
+        Failure::CertificatePending => (
+            "Nearly there",
+            "<p>A certificate for this name is being fetched. Try again in a moment.</p>",
+        ),
         Failure::EdgeBusy => ("This server is busy", "<p>Try again in a moment.</p>"),
         Failure::AliasPathPinned => ("Nothing here", "<p>Start at <a href=\"/\">/</a>.</p>"),
     };

@@ -16,11 +16,12 @@ use http_body::Body as _;
 use crate::{
     account::Account,
     alias,
-    answer::{self, Failure, Form},
+    answer::{self, Failure},
     api,
     body::{ClientBody, EdgeBody},
     deps::RequestId,
     downstream::Downstream,
+    form::Form,
     forward::{self, Downstreams, KitService, Upstream},
     framing::Refusal,
     guard::{self, Admission, Pass},
@@ -384,9 +385,16 @@ fn to_https(
     let authority = host::authority(request.uri(), request.version(), survey)?;
     let hostname = host::hostname(&authority)?;
     account.host_is(authority.clone());
+    if let Some(answer) = challenge(worker, hostname.as_str(), request) {
+        return Ok(answer);
+    }
     match RouteKey::parse(&hostname, &worker.config().domain) {
         Ok(key @ RouteKey::Custom(_)) => {
             alias::find(worker, &key).ok_or(Failure::NotFound)?;
+            // A redirect would lead to a handshake that fails.
+            if worker.deps().certificates.lacks(hostname.as_str()) {
+                return Err(Failure::CertificatePending);
+            }
         }
         Err(_) => return Err(Failure::NotFound),
         Ok(
@@ -406,4 +414,19 @@ fn to_https(
     *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
     response.headers_mut().insert(header::LOCATION, location);
     Ok(response)
+}
+
+/// What a CA is answered that asks whether a hostname is ours (RFC 8555, section 8.3).
+fn challenge(
+    worker: &Worker,
+    hostname: &str,
+    request: &Request<impl Sized>,
+) -> Option<Response<EdgeBody>> {
+    let challenges = worker.deps().challenges.as_ref()?;
+    let token = request.uri().path().strip_prefix("/.well-known/acme-challenge/")?;
+    let answer = challenges.http_answer(hostname, token)?;
+    let mut response = Response::new(EdgeBody::full(answer.into()));
+    let kind = HeaderValue::from_static("application/octet-stream");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    Some(response)
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use gantry_certs::ACME_TLS_ALPN;
 use rustls::{
     ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme,
     SupportedProtocolVersion,
@@ -11,7 +12,7 @@ use rustls::{
     },
     crypto::{CryptoProvider, aws_lc_rs},
     pki_types::{CertificateDer, ServerName, UnixTime},
-    server::ResolvesServerCert,
+    server::{ProducesTickets, ResolvesServerCert},
 };
 use tokio_rustls::TlsAcceptor;
 
@@ -29,7 +30,11 @@ pub(crate) struct Tls {
 
 impl Tls {
     /// TLS 1.2 and 1.3 with `certificates`; HTTP/2 is offered before HTTP/1.1. QUIC has TLS 1.3 alone.
-    pub(crate) fn new(certificates: &Arc<dyn ResolvesServerCert>) -> Result<Self, rustls::Error> {
+    /// Without `tickets` sessions are resumed in this process alone.
+    pub(crate) fn new(
+        certificates: &Arc<dyn ResolvesServerCert>,
+        tickets: Option<Arc<dyn ProducesTickets>>,
+    ) -> Result<Self, rustls::Error> {
         let provider = Arc::new(CryptoProvider {
             // A hybrid first: a recording of today shall stay closed to the machines of tomorrow.
             kx_groups: vec![
@@ -40,7 +45,10 @@ impl Tls {
             ],
             ..aws_lc_rs::default_provider()
         });
-        let tickets = aws_lc_rs::Ticketer::new()?;
+        let tickets = match tickets {
+            Some(tickets) => tickets,
+            None => aws_lc_rs::Ticketer::new()?,
+        };
         let server = |versions: &[&'static SupportedProtocolVersion], protocols: &[&[u8]]| {
             let mut server = ServerConfig::builder_with_provider(Arc::clone(&provider))
                 .with_protocol_versions(versions)?
@@ -53,8 +61,10 @@ impl Tls {
             server.max_early_data_size = 0;
             Ok::<_, rustls::Error>(Arc::new(server))
         };
-        let tcp =
-            server(&[&rustls::version::TLS13, &rustls::version::TLS12], &[b"h2", b"http/1.1"])?;
+        let tcp = server(
+            &[&rustls::version::TLS13, &rustls::version::TLS12],
+            &[b"h2", b"http/1.1", ACME_TLS_ALPN],
+        )?;
         let quic = server(&[&rustls::version::TLS13], &[b"h3"])?;
 
         let own: Arc<dyn ServerCertVerifier> = Arc::new(ContainersOwn(Arc::clone(&provider)));
@@ -182,7 +192,7 @@ mod tests {
     #[test]
     fn a_containers_own_certificate_is_enough_unless_it_must_be_vouched_for() {
         let certificates: Arc<dyn ResolvesServerCert> = Arc::new(gantry_certs::Resolver::new());
-        let tls = Tls::new(&certificates).unwrap();
+        let tls = Tls::new(&certificates, None).unwrap();
         for offer in [Offer::Http1, Offer::Http2] {
             assert_eq!(shake(tls.client(offer, false)), Ok(()));
             let refused = shake(tls.client(offer, true));

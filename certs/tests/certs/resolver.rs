@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::support::{domain, now, open};
-use gantry_certs::{Leaf, Resolver, standard_names};
+use gantry_certs::{Leaf, Resolver, Source, standard_names};
 
 #[test]
 fn the_exact_name_comes_first_then_a_wildcard_for_one_label() {
@@ -18,7 +18,7 @@ fn the_exact_name_comes_first_then_a_wildcard_for_one_label() {
     let resolver = Resolver::new();
     assert!(resolver.certificate("b.gantry.localhost").is_none(), "nothing is published yet");
     assert!(!resolver.covers(None, "b.gantry.localhost"));
-    resolver.publish(&[wild.clone(), exact.clone()]);
+    resolver.publish(Source::Development, vec![wild.clone(), exact.clone()]);
 
     for (hostname, want) in [
         ("x.a.gantry.localhost", Some(&exact)),

@@ -2,7 +2,7 @@
 
 use std::{io, path::Path, sync::Arc};
 
-use gantry_certs::{DevCa, Leaf, Resolver, standard_names};
+use gantry_certs::{DevCa, Leaf, Resolver, Source, standard_names};
 use gantry_model::Domain;
 use rustls::{
     ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection,
@@ -28,7 +28,7 @@ pub(crate) fn resolver(ca: &DevCa) -> Arc<Resolver> {
     let names = standard_names(&domain(), &["local".parse().unwrap()]);
     let key = Arc::new(ca.issue(&names, now()).unwrap());
     let resolver = Resolver::new();
-    resolver.publish(&[Leaf { names, key }]);
+    resolver.publish(Source::Development, vec![Leaf { names, key }]);
     Arc::new(resolver)
 }
 

@@ -17,7 +17,7 @@ use crate::{
     browser::Browser,
     support::{handshake, now, open, resolver, server_config},
 };
-use gantry_certs::{DevCa, Leaf, Resolver};
+use gantry_certs::{DevCa, Leaf, Resolver, Source};
 use rcgen::{CertificateParams, Issuer, KeyPair, SanType};
 use rustls::{ServerConfig, ServerConnection, Stream, crypto::aws_lc_rs, sign::CertifiedKey};
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer, pem::PemObject as _};
@@ -51,7 +51,10 @@ fn dns(name: &str) -> SanType {
 
 fn showing(key: &Arc<CertifiedKey>, name: &str) -> Arc<Resolver> {
     let resolver = Resolver::new();
-    resolver.publish(&[Leaf { names: vec![name.to_owned()], key: Arc::clone(key) }]);
+    resolver.publish(
+        Source::Development,
+        vec![Leaf { names: vec![name.to_owned()], key: Arc::clone(key) }],
+    );
     Arc::new(resolver)
 }
 

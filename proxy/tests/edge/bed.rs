@@ -12,7 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use gantry_certs::{DevCa, Leaf, Resolver};
+use gantry_certs::{DevCa, Leaf, Resolver, Source};
 use gantry_model::{ContainerId, Generation, Phase, Scheme, ServerId, Service, access::Document};
 use gantry_proxy::{
     AccessLog, Activity, ApiRealm, ApiUpgrade, Body, ClientAddress, Config, Deps, Edge, KitPort,
@@ -249,6 +249,8 @@ impl Bed {
         let deps = Deps {
             routes: routes.clone(),
             certificates: Arc::clone(&certificates),
+            tickets: None,
+            challenges: None,
             session_key: SessionKey::new(setup.session_key),
             api: api_service(tower::service_fn(api)),
             control: runtime.handle().clone(),
@@ -532,12 +534,13 @@ fn certify(resolver: &Resolver, directory: &Path, besides: &[&str]) -> PathBuf {
         (DevCa::open_or_create(directory, &domain, now).unwrap(), custom_ca(directory));
     let containers = ["*.local.containers.gantry.localhost", "*.other.containers.gantry.localhost"];
     let api = ["gantry.localhost", "api.gantry.localhost", "*.api.gantry.localhost"];
-    resolver.publish(&[
+    let leafs = vec![
         leaf(&ca, &api, &[]),
         leaf(&custom, &[CUSTOM], &[]),
         leaf(&custom, &["also.customer.example"], &[]),
         leaf(&ca, &containers, besides),
-    ]);
+    ];
+    resolver.publish(Source::Development, leafs);
     ca.ca_path().to_owned()
 }
 
