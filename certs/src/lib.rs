@@ -11,6 +11,7 @@ mod ca;
 mod chain;
 pub mod dns;
 mod files;
+mod operator;
 mod renewer;
 mod resolver;
 mod seal;
@@ -18,6 +19,7 @@ mod shelf;
 mod tickets;
 
 pub use ca::{CaError, DevCa, IssueError, LEAF_LIFETIME};
+pub use operator::{CertificateFiles, Files, FilesError};
 pub use renewer::{Clock, Renewer};
 pub use resolver::{ACME_TLS_ALPN, Leaf, Resolver, Source};
 pub use seal::{Seal, SealError};

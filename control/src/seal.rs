@@ -54,7 +54,7 @@ impl SealingKeys {
     }
 
     /// Seals a text for `context`.
-    pub(crate) fn seal(&self, context: &[u8], text: &[u8]) -> Result<Vec<u8>> {
+    pub fn seal(&self, context: &[u8], text: &[u8]) -> Result<Vec<u8>> {
         let mut body = Vec::with_capacity(text.len() + AES_256_GCM.tag_len());
         body.extend_from_slice(text);
         let nonce = self
@@ -76,7 +76,7 @@ impl SealingKeys {
     }
 
     /// Opens what was sealed for `context`.
-    pub(crate) fn open(&self, context: &[u8], sealed: &[u8]) -> Result<Vec<u8>, Unopened> {
+    pub fn open(&self, context: &[u8], sealed: &[u8]) -> Result<Vec<u8>, Unopened> {
         let (form, rest) = sealed.split_first().ok_or(Unopened::Damaged)?;
         let (id, rest) = rest.split_first_chunk::<KEY_ID_LEN>().ok_or(Unopened::Damaged)?;
         let (nonce, body) = rest.split_first_chunk::<NONCE_LEN>().ok_or(Unopened::Damaged)?;

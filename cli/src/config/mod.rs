@@ -4,6 +4,7 @@
 //! together, each with the file, variable or flag that caused it. What clients may change while
 //! Gantry runs (projects, containers, tokens) is no configuration and lives in the store.
 
+mod certificates;
 mod kit;
 mod limits;
 mod logs;
@@ -26,6 +27,7 @@ use serde_json::json;
 
 use self::reader::{DEFAULT_ORIGIN, FLAG_ORIGIN, Reader};
 pub(crate) use self::{
+    certificates::{CertificatesConfig, Issuing},
     reader::{Effective, Problem},
     runtime::{RuntimeConfig, RuntimeKind},
     servers::FurtherServer,
@@ -45,6 +47,7 @@ const DEFAULTS: &str = include_str!("defaults.toml");
 pub(crate) struct Config {
     pub(crate) server: ServerConfig,
     pub(crate) edge: EdgeConfig,
+    pub(crate) certificates: CertificatesConfig,
     /// What clients and containers may use; the times of `edge` are not in it.
     pub(crate) limits: gantry_proxy::Limits,
     /// What owners see of the requests to their containers.
@@ -235,6 +238,7 @@ fn read(reader: &mut Reader<'_>) -> Option<Config> {
     // Read everything before the first `?`: one bad key must not hide the others.
     let server = read_server(reader);
     let edge = read_edge(reader);
+    let certificates = certificates::read(reader);
     let limits = limits::read(reader);
     let logs = logs::read(reader);
     let kit = kit::read(reader);
@@ -277,6 +281,7 @@ fn read(reader: &mut Reader<'_>) -> Option<Config> {
     Some(Config {
         server,
         edge: edge?,
+        certificates: certificates?,
         limits: limits?,
         logs: logs?,
         kit: kit?,

@@ -1,5 +1,6 @@
 //! A running Gantry: every part made, connected, watched and ended in order.
 
+mod certificates;
 mod dev;
 mod explain;
 mod files;

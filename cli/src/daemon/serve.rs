@@ -3,7 +3,6 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use gantry_certs::{DevCa, Renewer};
 use gantry_control::{
     Clock, Controller, Credential, Deps, DnsNames, Idler, RecheckConfig, Rechecker, Reconciler,
     ReconcilerConfig, SealingKeys, Served, Servers, SnapshotKeeper, Starter, StarterConfig,
@@ -16,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    explain,
+    certificates, explain,
     files::{Files, RunFile},
     glue, host, kit,
     lock::Lock,
@@ -167,14 +166,9 @@ impl Daemon {
             .await
             .context("cannot read the routes from the store")?;
         tasks.spawn(named("router feed", feed.run(shutdown.clone())));
-        let ca = DevCa::open_or_create(&files.ca_dir(), &config.server.domain, glue::now())
-            .context("cannot open the development CA")?;
-        let ca_path = ca.ca_path().to_owned();
-        let labels: Vec<_> = config.servers().map(|(name, _)| name.clone()).collect();
-        let names = gantry_certs::standard_names(&config.server.domain, &labels);
-        let (certificates, renewer) = Renewer::start(ca, &[names], Arc::new(glue::now))
-            .context("cannot issue the certificates")?;
-        tasks.spawn(named("certificate renewer", renewer.run(shutdown.clone())));
+        let certificates =
+            certificates::start(config, files, &store, &routes, &mut tasks, &shutdown).await?;
+        let ca_path = certificates.ca.clone();
         let control = controller(config, files, &store, &servers, &routes, &clock).await?;
         let admin =
             control.bootstrap_admin().await.context("cannot make the first administrator")?;
@@ -279,7 +273,7 @@ fn watch(
 }
 
 /// A task that says which one has ended.
-async fn named(name: &'static str, task: impl Future<Output = ()>) -> &'static str {
+pub(super) async fn named(name: &'static str, task: impl Future<Output = ()>) -> &'static str {
     task.await;
     name
 }
@@ -374,7 +368,7 @@ fn idler(control: &Controller, routes: &Routes, activity: &gantry_proxy::Activit
 struct Made {
     api: gantry_proxy::ApiService,
     routes: Routes,
-    certificates: Arc<gantry_certs::Resolver>,
+    certificates: certificates::Certificates,
     session_key: gantry_proxy::SessionKey,
     starter: Starter,
     waker: glue::WakeContainers,
@@ -388,7 +382,9 @@ fn edge_deps(made: Made) -> gantry_proxy::Deps {
     let Made { api, routes, certificates, session_key, starter, waker, activity, logs, kit, ssh } =
         made;
     gantry_proxy::Deps {
-        certificates,
+        certificates: certificates.resolver,
+        tickets: Some(certificates.shelf.tickets()),
+        challenges: Some(certificates.shelf),
         session_key,
         api,
         control: tokio::runtime::Handle::current(),

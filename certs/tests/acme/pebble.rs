@@ -1,0 +1,134 @@
+//! Pebble: an ACME server that checks what it is told, for one test.
+
+use std::{
+    fs::{self, File},
+    net::{SocketAddr, TcpListener},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::wait_until;
+
+/// How long it may take to start.
+const BOUND: Duration = Duration::from_secs(20);
+
+/// How a server is to be.
+#[derive(Clone, Debug)]
+pub(crate) struct Setup {
+    /// Who knows the names that it checks.
+    pub(crate) dns: SocketAddr,
+    /// Where it looks for the answers to HTTP-01 and TLS-ALPN-01.
+    pub(crate) http: u16,
+    pub(crate) tls: u16,
+    /// An account elsewhere that it asks for: the key's name and the key in base64url.
+    pub(crate) external: Option<(String, String)>,
+    /// For how long its certificates are good.
+    pub(crate) life: Duration,
+}
+
+impl Setup {
+    pub(crate) fn new(dns: SocketAddr) -> Result<Self> {
+        let days_90 = Duration::from_secs(90 * 86_400);
+        Ok(Self { dns, http: free_port()?, tls: free_port()?, external: None, life: days_90 })
+    }
+}
+
+/// A running server, which ends with the test.
+pub(crate) struct Pebble {
+    child: Child,
+    port: u16,
+    roots: PathBuf,
+    dir: TempDir,
+}
+
+impl Pebble {
+    /// Starts one. It refuses some of the nonces, as its default is.
+    pub(crate) fn start(setup: &Setup) -> Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let roots = certify(&dir)?;
+        let (port, management) = (free_port()?, free_port()?);
+        let path = |name: &str| dir.path().join(name);
+        let mut config = json!({
+            "listenAddress": format!("127.0.0.1:{port}"),
+            "managementListenAddress": format!("127.0.0.1:{management}"),
+            "certificate": path("server.pem"),
+            "privateKey": path("server.key"),
+            "httpPort": setup.http,
+            "tlsPort": setup.tls,
+            "ocspResponderURL": "",
+            "externalAccountBindingRequired": setup.external.is_some(),
+            "retryAfter": {"authz": 1, "order": 1},
+            "certificateValidityPeriod": setup.life.as_secs(),
+        });
+        if let Some((id, key)) = &setup.external {
+            config["externalAccountMACKeys"] = json!({ id: key });
+        }
+        fs::write(path("config.json"), json!({ "pebble": config }).to_string())?;
+        let log = File::create(path("log"))?;
+        let child = Command::new("pebble")
+            .arg("-config")
+            .arg(path("config.json"))
+            .args(["-dnsserver", &setup.dns.to_string()])
+            .env("PEBBLE_VA_NOSLEEP", "1")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .context("pebble is missing: install pebble")?;
+        let pebble = Self { child, port, roots, dir };
+        let listens = || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok();
+        wait_until("pebble", BOUND, listens).with_context(|| pebble.log())?;
+        Ok(pebble)
+    }
+
+    /// The address of its directory.
+    pub(crate) fn directory(&self) -> String {
+        format!("https://localhost:{}/dir", self.port)
+    }
+
+    /// What its HTTPS is trusted by, in PEM.
+    pub(crate) fn roots(&self) -> Result<Vec<u8>> {
+        Ok(fs::read(&self.roots)?)
+    }
+
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+}
+
+impl Drop for Pebble {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+        if std::thread::panicking() {
+            eprintln!("{}", self.log());
+        }
+    }
+}
+
+/// A certificate for its own HTTPS, and the root of that.
+fn certify(dir: &TempDir) -> Result<PathBuf> {
+    let mut root = CertificateParams::new(Vec::new())?;
+    root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let root_key = KeyPair::generate()?;
+    let root_certificate = root.self_signed(&root_key)?;
+    let leaf = CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned()])?;
+    let key = KeyPair::generate()?;
+    let certificate = leaf.signed_by(&key, &Issuer::new(root, root_key))?;
+    fs::write(dir.path().join("server.pem"), certificate.pem())?;
+    fs::write(dir.path().join("server.key"), key.serialize_pem())?;
+    let roots = dir.path().join("roots.pem");
+    fs::write(&roots, root_certificate.pem())?;
+    Ok(roots)
+}
+
+/// A port that nobody listens on now.
+pub(crate) fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
