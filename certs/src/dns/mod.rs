@@ -3,7 +3,31 @@
 //! A [`DnsProvider`] appends and removes single values and never replaces a record set: two orders
 //! for one name, or a record that somebody else keeps there, must not destroy each other's.
 
-use std::fmt;
+//!
+//! Three providers are here: [`Rfc2136`] for servers of the operator's own, [`AcmeDns`], and [`Hook`],
+//! a program that does what none of these can. Where a value must be written and when the world sees
+//! it is [`Propagation`]'s to say, whoever wrote it.
+
+mod acme_dns;
+mod config;
+mod delegation;
+mod hook;
+mod propagation;
+mod rfc2136;
+mod wire;
+
+use std::{fmt, time::Duration};
+
+pub use acme_dns::AcmeDns;
+pub use config::{
+    AcmeDnsConfig, DnsConfig, ExecConfig, Fault, KeyAlgorithm, KeySecret, PropagationConfig,
+    Rfc2136Config,
+};
+pub use hook::Hook;
+pub use propagation::Propagation;
+pub use rfc2136::Rfc2136;
+
+use hickory_proto::rr::Name;
 
 /// A TXT record of one validation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,4 +63,23 @@ impl DnsError {
     pub fn new(text: impl Into<String>) -> Self {
         Self { text: text.into() }
     }
+}
+
+/// An absolute name from its text; an error says which text it was.
+fn absolute(text: &str) -> Result<Name, DnsError> {
+    let mut name = Name::from_ascii(text)
+        .map_err(|error| DnsError::new(format!("{text:?} is no name of the DNS: {error}")))?;
+    name.set_fqdn(true);
+    Ok(name.to_lowercase())
+}
+
+/// A name as people write it: lower-case, without the dot at the end.
+fn written(name: &Name) -> String {
+    let text = name.to_lowercase().to_ascii();
+    text.strip_suffix('.').map_or_else(|| text.clone(), str::to_owned)
+}
+
+/// A time as people write it.
+fn seconds(time: Duration) -> String {
+    format!("{} s", time.as_secs_f32())
 }

@@ -1,0 +1,17 @@
+//! Tests of ACME and of DNS-01 with foreign servers: Knot DNS, and whatever else speaks to it.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    reason = "a test fails by panicking, and says what its servers have said"
+)]
+#![expect(clippy::disallowed_methods, reason = "what a test spawns ends with its runtime")]
+
+mod dns;
+mod knot;
+#[path = "../../../tests/harness/wait.rs"]
+#[expect(unreachable_pub, reason = "other test programs share it")]
+mod wait;
+
+use wait::{wait_for, wait_until};
