@@ -25,7 +25,7 @@ pub use self::{
     client::{Https, Transport, TransportError},
     issuer::{Issuer, IssuerDeps, Wanted},
 };
-use crate::dns::{DnsError, DnsProvider, Txt};
+use crate::dns::{DnsProvider, Propagation};
 
 /// A CA and how it is spoken to.
 #[derive(Clone, Debug)]
@@ -65,15 +65,5 @@ pub struct Dns {
     /// Writes records.
     pub provider: Arc<dyn DnsProvider>,
     /// Looks where they belong and whether they are there.
-    pub propagation: Arc<dyn Propagation>,
-}
-
-/// What has to be known of the domain name system around a record.
-#[async_trait::async_trait]
-pub trait Propagation: fmt::Debug + Send + Sync {
-    /// Where the record of this name has to be written: at the end of its aliases (CNAME).
-    async fn target(&self, name: &str) -> Result<String, DnsError>;
-
-    /// Waits until every name server of the record's zone has it; fails when that takes too long.
-    async fn wait(&self, record: &Txt) -> Result<(), DnsError>;
+    pub propagation: Propagation,
 }

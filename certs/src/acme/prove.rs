@@ -110,7 +110,7 @@ impl Attempt<'_> {
         let dns = self.shared.dns()?;
         let mut records = Vec::with_capacity(texts.len());
         for text in texts {
-            let name = dns.propagation.target(&text.name).await?;
+            let name = dns.propagation.resolve_target(&text.name).await?;
             records.push(Txt { name, ..text });
         }
         // Noted first: what may have been published has to be removed.

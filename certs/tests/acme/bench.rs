@@ -63,7 +63,8 @@ impl World {
         let place = Place::new()?;
         let key = Key::new("acme-key", "hmac-sha256")?;
         let ours = format!("@ NS ns1\nns1 A {}\n* A 127.0.0.1\n", place.host(1));
-        let theirs = format!("@ NS ns1\nns1 A {}\nshop A 127.0.0.1\nblog A 127.0.0.1\n", place.host(1));
+        let theirs =
+            format!("@ NS ns1\nns1 A {}\nshop A 127.0.0.1\nblog A 127.0.0.1\n", place.host(1));
         let zones = [(DOMAIN, ours.as_str()), ("customer.test", theirs.as_str())];
         let knot = Knot::primary(place.at(1), &key, &zones)?;
         let mut setup = Setup::new(place.at(1))?;
@@ -86,7 +87,13 @@ impl World {
 
     pub(crate) fn wire(&self) -> Result<Arc<Wire>> {
         let https = Https::new(Some(&self.pebble.roots()?))?;
-        Ok(Arc::new(Wire { https, seen: Mutex::default(), sent: AtomicUsize::new(0), rule: Mutex::default(), cut: tokio::sync::Notify::new() }))
+        Ok(Arc::new(Wire {
+            https,
+            seen: Mutex::default(),
+            sent: AtomicUsize::new(0),
+            rule: Mutex::default(),
+            cut: tokio::sync::Notify::new(),
+        }))
     }
 
     pub(crate) fn dns(&self) -> Result<Dns> {
@@ -103,8 +110,7 @@ impl World {
             ..PropagationConfig::default()
         };
         let propagation = Propagation::new(&propagation).map_err(|it| anyhow::anyhow!("{it:?}"))?;
-        let provider =
-            provider.provider(&propagation).map_err(|it| anyhow::anyhow!("{it:?}"))?;
+        let provider = provider.provider(&propagation).map_err(|it| anyhow::anyhow!("{it:?}"))?;
         Ok(Dns { provider, propagation })
     }
 
@@ -387,9 +393,13 @@ async fn answer_http(listener: TcpListener, shelf: Arc<Shelf>) {
         let answer = match shelf.http_answer(host, token) {
             Some(answer) => {
                 let length = answer.len();
-                format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{answer}")
+                format!(
+                    "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{answer}"
+                )
             }
-            None => "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".into(),
+            None => {
+                "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".into()
+            }
         };
         drop(stream.write_all(answer.as_bytes()).await);
     }

@@ -8,8 +8,12 @@
 )]
 #![expect(clippy::disallowed_methods, reason = "what a test spawns ends with its runtime")]
 
+mod bench;
 mod dns;
 mod knot;
+mod orders;
+mod pebble;
+mod tls;
 #[path = "../../../tests/harness/wait.rs"]
 #[expect(unreachable_pub, reason = "other test programs share it")]
 mod wait;

@@ -268,7 +268,8 @@ async fn killed_at(world: &Arc<World>, step: usize, heard: bool) -> Result<bool>
     // A runtime of its own is a process: with its end everything stops where it is.
     let (first, path, cut, shown) = (edges(&wire)?, store.clone(), Arc::clone(&wire), name.clone());
     let was_killed = tokio::task::spawn_blocking(move || {
-        let process = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        let process =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let was_killed = process.block_on(async {
             let edge = Edge::start(&path, first).await?;
             let was_killed = tokio::select! {
