@@ -51,7 +51,11 @@ async fn a_delegated_record_is_written_and_awaited_at_its_end() -> Result<()> {
     propagation.wait(&txt(&target, 'a')).await?;
     // By the name that the CA asks for, too.
     propagation.wait(&txt(name, 'a')).await?;
-    let text = lab.propagation(1).wait(&txt(name, 'b')).await.unwrap_err().to_string();
+    let short = lab.propagation(1);
+    let (other, from_wildcard) = (txt(name, 'b'), txt("_acme-challenge.example.test", 'b'));
+    let (other, from_wildcard) = tokio::join!(short.wait(&other), short.wait(&from_wildcard));
+    let (text, from_wildcard) = (other.unwrap_err().to_string(), from_wildcard.unwrap_err());
+    assert!(from_wildcard.to_string().contains("has a CNAME to edge.example.test there"));
     let address = lab.knot.address();
     let want = format!("of acme.test, ns1.example.test ({address}) has 1 other TXT records there");
     assert!(text.contains(&want), "{text}");

@@ -1,6 +1,6 @@
 //! Updates of a Knot, read by dig.
 
-use std::{net::UdpSocket, time::Instant};
+use std::{net::UdpSocket, sync::Arc, time::Instant};
 
 use anyhow::Result;
 use serde_json::json;
@@ -37,6 +37,23 @@ async fn two_orders_have_a_value_each_and_a_foreign_record_stays() -> Result<()>
     // The name itself is gone: the wildcard answers for it again.
     assert_eq!(lab.knot.dig(NAME, "TXT")?, ["edge.example.test."]);
     assert_eq!(lab.knot.dig(kept, "TXT")?, [foreign]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn changes_at_the_same_time_all_count() -> Result<()> {
+    let lab = Lab::new()?;
+    let provider = provider(&lab.rfc2136(), &lab.propagation(9));
+    let mut changes = tokio::task::JoinSet::new();
+    for letter in 'a'..='j' {
+        let provider = Arc::clone(&provider);
+        changes.spawn(async move {
+            provider.append(&txt(NAME, letter)).await?;
+            if letter > 'e' { provider.remove(&txt(NAME, letter)).await } else { Ok(()) }
+        });
+    }
+    changes.join_all().await.into_iter().collect::<Result<(), _>>()?;
+    assert_eq!(lab.knot.dig(NAME, "TXT")?, quoted("abcde"));
     Ok(())
 }
 

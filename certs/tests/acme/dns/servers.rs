@@ -20,8 +20,13 @@ const LOOK: Duration = Duration::from_millis(50);
 const IS_ANSWER: u8 = 0x80;
 const IS_CUT_OFF: u8 = 0x02;
 
-/// The head and the question of a message, as an answer to it with nothing else.
+/// The bit of a question that asks for recursion.
+const WANTS_RECURSION: u8 = 0x01;
+
+/// The head and the question of a message, as an answer to it with nothing else. It must not ask
+/// for recursion: what others remember is of no use.
 fn bare_answer(question: &[u8]) -> Vec<u8> {
+    assert_eq!(question[2] & WANTS_RECURSION, 0, "a question with recursion");
     let mut end = 12;
     while question[end] != 0 {
         end += usize::from(question[end]) + 1;
@@ -61,10 +66,15 @@ impl Datagrams {
 impl Drop for Datagrams {
     fn drop(&mut self) {
         self.is_over.store(true, SeqCst);
-        if let Some(thread) = self.thread.take() {
-            assert!(thread.join().is_ok());
-        }
+        end(self.thread.take());
     }
+}
+
+/// Waits for a thread. One that has panicked fails its test, unless that has failed already: to panic
+/// twice would end the process and leave its servers running.
+fn end(thread: Option<JoinHandle<()>>) {
+    let ended = thread.map_or(Ok(()), JoinHandle::join);
+    assert!(ended.is_ok() || thread::panicking());
 }
 
 /// Says of every message that all is well, without a signature.
@@ -127,9 +137,7 @@ impl Truncating {
 impl Drop for Truncating {
     fn drop(&mut self) {
         self.datagrams.is_over.store(true, SeqCst);
-        if let Some(thread) = self.thread.take() {
-            assert!(thread.join().is_ok());
-        }
+        end(self.thread.take());
     }
 }
 
