@@ -199,9 +199,10 @@ fn proof(challenge: &Challenge) -> Result<CertifiedKey, String> {
     let key = KeyPair::generate().map_err(wrong)?;
     let certificate = leaf.self_signed(&key).map_err(wrong)?;
     let key = PrivateKeyDer::try_from(key.serialize_der()).map_err(str::to_owned)?;
-    let provider = aws_lc_rs::default_provider();
-    CertifiedKey::from_der(vec![certificate.der().clone()], key, &provider)
-        .map_err(|error| error.to_string())
+    let key = aws_lc_rs::default_provider().key_provider.load_private_key(key);
+    let key = key.map_err(|error| error.to_string())?;
+    // Not compared: rustls reads no certificate with this extension, which must be critical.
+    Ok(CertifiedKey::new(vec![certificate.der().clone()], key))
 }
 
 impl fmt::Debug for Shelf {

@@ -12,8 +12,8 @@ use super::{
 };
 use crate::Seal;
 
-/// How long the making of an account is left to one process.
-const LEASE: Duration = Duration::from_mins(2);
+/// How often a process that waits for another one's account looks.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// An account, and what its CA has said about when to come again.
 pub(crate) struct At {
@@ -26,6 +26,8 @@ pub(crate) struct Accounts<'a> {
     pub(crate) store: &'a Store,
     pub(crate) seal: &'a dyn Seal,
     pub(crate) holder: Holder,
+    /// How long the making of an account is left to one process.
+    pub(crate) lease: Duration,
 }
 
 impl Accounts<'_> {
@@ -66,13 +68,28 @@ impl Accounts<'_> {
         now_ms: i64,
     ) -> Result<Account, Failure> {
         let name = format!("acme account {}", authority.directory);
-        let Some(lease) = self.store.take_lease(&name, self.holder, LEASE).await? else {
-            return Err(Failure::own("another process is making the account at this CA"));
+        let lease = loop {
+            if let Some(lease) = self.store.take_lease(&name, self.holder, self.lease).await? {
+                break lease;
+            }
+            tokio::time::sleep(LOOK).await;
         };
-        // Somebody may have made it between the look and the lease.
-        if let Some(account) = self.kept(authority, manners).await? {
-            return Ok(account);
-        }
+        // Somebody may have made it meanwhile.
+        let made = match self.kept(authority, manners).await {
+            Ok(Some(account)) => Ok(account),
+            Ok(None) => self.make_under_lease(authority, manners, now_ms).await,
+            Err(failure) => Err(failure),
+        };
+        self.store.return_lease(&lease).await?;
+        made
+    }
+
+    async fn make_under_lease(
+        &self,
+        authority: &Authority,
+        manners: &Arc<Manners>,
+        now_ms: i64,
+    ) -> Result<Account, Failure> {
         let contact: Vec<&str> = authority.contact.iter().map(String::as_str).collect();
         let new = NewAccount {
             contact: &contact,
@@ -88,7 +105,6 @@ impl Accounts<'_> {
             serde_json::to_vec(&credentials).map_err(|error| Failure::own(error.to_string()))?;
         let sealed = self.seal.seal(&context(authority), &text)?;
         self.store.put_acme_account(&authority.directory, &sealed, now_ms).await?;
-        self.store.return_lease(&lease).await?;
         tracing::info!(directory = authority.directory, "made an account at a CA");
         Ok(account)
     }

@@ -246,14 +246,12 @@ impl Issuer {
         let (places, shutdown) = (Arc::clone(&self.places), shutdown.clone());
         self.tasks.spawn(async move {
             let _done = done;
-            let work = async {
-                let Ok(_place) = places.acquire().await else { return };
-                shared.work(&name, work).await;
-            };
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => {}
-                () = work => {}
+                place = places.acquire() => if let Ok(_place) = place {
+                    shared.work(&name, work, &shutdown).await;
+                },
             }
         });
     }
@@ -325,8 +323,8 @@ impl Shared {
                 ..Failure::own(format!("{} wants to be left alone", authority.directory))
             });
         }
-        let (store, seal, holder) = (&self.store, &*self.seal, self.holder);
-        Accounts { store, seal, holder }.at(authority, &manners, self.now_ms()).await
+        let (store, seal, holder, lease) = (&self.store, &*self.seal, self.holder, self.lease);
+        Accounts { store, seal, holder, lease }.at(authority, &manners, self.now_ms()).await
     }
 
     /// Shows what has just been put into the store, and looks whether it is shown.
@@ -339,7 +337,7 @@ impl Shared {
     }
 
     /// Works at a certificate under its lease; nothing if another process has it.
-    async fn work(&self, name: &str, work: Work) {
+    async fn work(&self, name: &str, work: Work, shutdown: &CancellationToken) {
         let lease_name = format!("certificate {name}");
         let lease = match self.store.take_lease(&lease_name, self.holder, self.lease).await {
             Ok(Some(lease)) => lease,
@@ -357,6 +355,8 @@ impl Shared {
         };
         tokio::select! {
             biased;
+            // The order goes on from where it is, here after the restart or elsewhere at once.
+            () = shutdown.cancelled() => {}
             result = done => if let Err(failure) = result {
                 tracing::warn!(name, error = failure.text, "work at a certificate was given up");
             },
