@@ -76,9 +76,9 @@ fn names(leaf: &x509_parser::certificate::X509Certificate<'_>) -> Result<Vec<Str
         .value
         .general_names
         .iter()
-        .filter_map(|name| match name {
-            GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
-            _ => None,
+        .filter_map(|name| {
+            let GeneralName::DNSName(name) = name else { return None };
+            Some(name.to_ascii_lowercase())
         })
         .collect();
     if names.is_empty() { Err(ChainError::Nameless) } else { Ok(names) }

@@ -426,9 +426,7 @@ impl Failure {
             Self::ContainerBusy => "the container has as many requests under way as it may have",
             Self::CertificatePending => "this name has no certificate yet; one is being fetched",
             Self::HookFailed => "a hook of this container did not decide about the request",
-            Self::HookTimeout => {
-                "a hook of this container did not decide about the request in time"
-            }
+            Self::HookTimeout => "a hook of this container did not decide in time",
         };
         fixed.to_owned()
     }

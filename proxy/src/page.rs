@@ -163,10 +163,7 @@ fn words(failure: &Failure) -> (&'static str, String) {
             "<p>A script of this container looks at requests first. Its owner sees what it does.</p>",
         ),
         Failure::Denied(denied) => denied.words(),
-        Failure::CertificatePending => (
-            "Nearly there",
-            "<p>A certificate for this name is being fetched. Try again in a moment.</p>",
-        ),
+        Failure::CertificatePending => ("Nearly there", "<p>Try again in a moment.</p>"),
         Failure::EdgeBusy => ("This server is busy", "<p>Try again in a moment.</p>"),
         Failure::AliasPathPinned => ("Nothing here", "<p>Start at <a href=\"/\">/</a>.</p>"),
     };

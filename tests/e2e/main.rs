@@ -4,6 +4,7 @@
     reason = "an index into JSON gives null where there is nothing; a test may end with a panic"
 )]
 
+mod certificates;
 mod client;
 mod crash;
 mod creation;
@@ -32,3 +33,12 @@ mod tap;
 mod terminal;
 mod transparent;
 mod waking;
+
+#[path = "../../certs/tests/acme/knot.rs"]
+#[expect(dead_code, clippy::print_stderr, reason = "the tests of certificates look at more of it")]
+mod knot;
+#[path = "../../certs/tests/acme/pebble.rs"]
+#[expect(dead_code, clippy::print_stderr, reason = "the tests of certificates look at more of it")]
+mod pebble;
+
+use gantry_tests::{wait_for, wait_until};

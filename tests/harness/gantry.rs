@@ -31,12 +31,16 @@ pub struct Options {
     pub set: Vec<String>,
     /// The configuration file, for what pairs cannot say.
     pub file: Option<String>,
+    /// The operator's domain.
+    pub domain: String,
+    /// A PEM file with what certificates are trusted by besides the development CA.
+    pub ca: Option<PathBuf>,
 }
 
 impl Options {
     /// With real containers.
     pub fn embedded() -> Self {
-        Self { set: Vec::new(), file: None }
+        Self { set: Vec::new(), file: None, domain: "gantry.localhost".to_owned(), ca: None }
     }
 
     /// With containers of the Incus at this socket, in a project of the test's own.
@@ -47,18 +51,27 @@ impl Options {
             format!("runtime.incus_socket={socket}"),
             format!("runtime.incus_project=gantrytest-{pid}"),
         ];
-        Self { set: set.into(), file: None }
+        Self { set: set.into(), ..Self::embedded() }
     }
 
     /// Without containers, for what does not need them.
     pub fn fake() -> Self {
-        Self { set: vec!["runtime.kind=fake".to_owned()], file: None }
+        Self { set: vec!["runtime.kind=fake".to_owned()], ..Self::embedded() }
     }
 
     /// With a configuration file of this text.
     #[must_use]
     pub fn file(mut self, text: String) -> Self {
         self.file = Some(text);
+        self
+    }
+
+    /// With another domain, and certificates that are trusted by this file, too.
+    #[must_use]
+    pub fn domain(mut self, domain: &str, ca: &Path) -> Self {
+        self.set.push(format!("server.domain={domain}"));
+        domain.clone_into(&mut self.domain);
+        self.ca = Some(ca.to_owned());
         self
     }
 
@@ -356,13 +369,22 @@ impl Gantry {
         command.spawn().context("cannot run the client")
     }
 
+    /// The file of everything that certificates are trusted by.
+    pub fn trusted(&self) -> Result<PathBuf> {
+        let Some(also) = &self.options.ca else { return Ok(self.ca_path()) };
+        let both = [fs::read(self.ca_path())?, fs::read(also)?].concat();
+        let path = self.dir.path().join("trusted.pem");
+        fs::write(&path, both)?;
+        Ok(path)
+    }
+
     fn client<A: AsRef<OsStr>>(&self, args: &[A]) -> Result<Command> {
         let mut command = Command::new(binary()?);
         self.environment(&mut command);
         command
-            .env("GANTRY_API_URL", "https://api.gantry.localhost:8443")
+            .env("GANTRY_API_URL", format!("https://api.{}:8443", self.options.domain))
             .env("GANTRY_CONNECT", self.address.to_string())
-            .env("GANTRY_CA", self.ca_path())
+            .env("GANTRY_CA", self.trusted()?)
             .args(args);
         Ok(command)
     }
@@ -431,7 +453,7 @@ impl Gantry {
 
     /// A URL of the API.
     pub fn api_url(&self, path: &str) -> String {
-        format!("https://api.gantry.localhost:8443/api/v1/{path}")
+        format!("https://api.{}:8443/api/v1/{path}", self.options.domain)
     }
 
     /// The authority of a service of a container.

@@ -58,7 +58,7 @@ impl Accounts<'_> {
             .map_err(|error| Failure::own(format!("the account in the store: {error}")))?;
         let builder = Account::builder_with_http(Box::new(client(authority, manners)));
         let account = builder.from_credentials(credentials).await;
-        account.map(Some).map_err(|error| Failure::of(error, manners))
+        account.map(Some).map_err(|error| Failure::of(&error, manners))
     }
 
     async fn make(
@@ -100,7 +100,7 @@ impl Accounts<'_> {
         let external = external.map(|it| ExternalAccountKey::new(it.key_id.clone(), &it.key));
         let builder = Account::builder_with_http(Box::new(client(authority, manners)));
         let made = builder.create(&new, authority.directory.clone(), external.as_ref()).await;
-        let (account, credentials) = made.map_err(|error| Failure::of(error, manners))?;
+        let (account, credentials) = made.map_err(|error| Failure::of(&error, manners))?;
         let text =
             serde_json::to_vec(&credentials).map_err(|error| Failure::own(error.to_string()))?;
         let sealed = self.seal.seal(&context(authority), &text)?;

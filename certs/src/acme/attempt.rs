@@ -1,6 +1,6 @@
 //! One attempt at one certificate: from an order, new or left over, to a chain in the store.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use gantry_store::{CertificateRecord, Issued, Lease, OrderRecord};
 use instant_acme::{
@@ -59,15 +59,13 @@ impl Failure {
     }
 
     /// What the ACME library says, with what the CA has said about when to come again.
-    pub(crate) fn of(error: Error, manners: &Manners) -> Self {
-        let until = manners.busy_until().map(unix_ms);
-        let kind = match &error {
-            // A CA that is busy or has lost a number has decided nothing.
-            Error::Api(problem) if until.is_none() && !is_passing(problem) => Kind::Refused,
-            Error::Unsupported(_) => Kind::Refused,
-            _ => Kind::Interrupted,
-        };
-        Self { text: gantry_model::Chain(&error).to_string(), not_before_ms: until, kind }
+    pub(crate) fn of(error: &Error, manners: &Manners) -> Self {
+        let until = manners.busy_until().map(ms);
+        // A CA that is busy or has lost a number has decided nothing.
+        let is_decided = matches!(error, Error::Unsupported(_))
+            || matches!(error, Error::Api(problem) if until.is_none() && !is_passing(problem));
+        let kind = if is_decided { Kind::Refused } else { Kind::Interrupted };
+        Self { text: gantry_model::Chain(error).to_string(), not_before_ms: until, kind }
     }
 }
 
@@ -209,7 +207,7 @@ impl Attempt<'_> {
             record.hostnames.iter().map(|name| Identifier::Dns(name.clone())).collect();
         let mut new = NewOrder::new(&names);
         if let Some(profile) = &authority.profile {
-            self.check_profile(&at, authority, profile)?;
+            check_profile(&at, authority, profile)?;
             new = new.profile(profile);
         }
         let replaced = self.replaced(authority);
@@ -228,23 +226,11 @@ impl Attempt<'_> {
             }
             placed = at.account.new_order(&plain).await;
         }
-        let order = placed.map_err(|error| Failure::of(error, &at.manners))?;
+        let order = placed.map_err(|error| Failure::of(&error, &at.manners))?;
         record.url = Some(order.url().to_owned());
         self.put(record).await?;
         self.note(&self.cost(authority).placed()).await?;
         self.drive(authority, &at, order, record).await
-    }
-
-    fn check_profile(&self, at: &At, authority: &Authority, wanted: &str) -> Result<(), Failure> {
-        if at.account.profiles().any(|profile| profile.name == wanted) {
-            return Ok(());
-        }
-        let known: Vec<_> = at.account.profiles().map(|profile| profile.name).collect();
-        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-        Err(Failure::refused(format!(
-            "{} has no profile {wanted:?}; it has {known}",
-            authority.directory
-        )))
     }
 
     async fn resume(
@@ -255,7 +241,7 @@ impl Attempt<'_> {
     ) -> Result<(), Failure> {
         let at = self.shared.at(authority).await?;
         let order = at.account.order(url).await;
-        let order = order.map_err(|error| Failure::of(error, &at.manners))?;
+        let order = order.map_err(|error| Failure::of(&error, &at.manners))?;
         self.drive(authority, &at, order, record).await
     }
 
@@ -270,7 +256,7 @@ impl Attempt<'_> {
         let began = tokio::time::Instant::now();
         let mut look = LOOK;
         loop {
-            let failed = |error| Failure::of(error, &at.manners);
+            let failed = |error| Failure::of(&error, &at.manners);
             let before = order.state().status;
             match before {
                 OrderStatus::Pending => self.prove(authority, at, &mut order, record).await?,
@@ -324,7 +310,7 @@ impl Attempt<'_> {
                 tracing::warn!(error = error.text, "a failed proof is not counted");
             }
         }
-        let busy = at.manners.busy_until().map(unix_ms);
+        let busy = at.manners.busy_until().map(ms);
         Failure {
             not_before_ms: busy,
             ..Failure::refused(format!("{} refuses: {}", authority.directory, reasons.join("; ")))
@@ -433,6 +419,19 @@ impl Attempt<'_> {
     }
 }
 
+/// Whether the CA has the profile that is wanted of it.
+fn check_profile(at: &At, authority: &Authority, wanted: &str) -> Result<(), Failure> {
+    if at.account.profiles().any(|profile| profile.name == wanted) {
+        return Ok(());
+    }
+    let known: Vec<_> = at.account.profiles().map(|profile| profile.name).collect();
+    let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+    Err(Failure::refused(format!(
+        "{} has no profile {wanted:?}; it has {known}",
+        authority.directory
+    )))
+}
+
 enum LeftOver {
     Done,
     Nothing,
@@ -459,8 +458,4 @@ pub(crate) fn key_context(name: &str) -> String {
 
 pub(crate) fn ms(at: OffsetDateTime) -> i64 {
     i64::try_from(at.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX)
-}
-
-fn unix_ms(at: SystemTime) -> i64 {
-    ms(OffsetDateTime::from(at))
 }

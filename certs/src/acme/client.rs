@@ -5,7 +5,7 @@ use std::{
     fmt,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -14,10 +14,12 @@ use http_body_util::BodyExt as _;
 use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
 use time::{OffsetDateTime, format_description::well_known::Rfc2822};
 
+use crate::Clock;
+
 /// The longest answer that is read, in octets: a chain has some thousand.
 const ANSWER_MAX: usize = 1024 * 1024;
 /// How long one request may take.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+const REQUEST_TIMEOUT: Duration = Duration::from_mins(1);
 /// How long a CA is left alone that is overloaded and does not say for how long.
 const UNSAID: Duration = Duration::from_mins(1);
 /// The longest that a CA is obeyed; what lies further is asked again then.
@@ -78,19 +80,23 @@ impl Transport for Https {
 }
 
 /// What a CA has said about when it wants to be asked again.
-#[derive(Debug, Default)]
 pub(crate) struct Manners {
+    clock: Clock,
     /// Nothing may be asked before this: it said 429 or 503.
-    busy_until: Mutex<Option<SystemTime>>,
+    busy_until: Mutex<Option<OffsetDateTime>>,
     /// What its last answer said.
     last: Mutex<Option<Duration>>,
 }
 
 impl Manners {
+    pub(crate) fn new(clock: Clock) -> Self {
+        Self { clock, busy_until: Mutex::default(), last: Mutex::default() }
+    }
+
     /// Until when it wants to be left alone; nothing if it may be asked.
-    pub(crate) fn busy_until(&self) -> Option<SystemTime> {
+    pub(crate) fn busy_until(&self) -> Option<OffsetDateTime> {
         let until = *self.busy_until.lock().unwrap_or_else(PoisonError::into_inner);
-        until.filter(|until| *until > SystemTime::now())
+        until.filter(|until| *until > (self.clock)())
     }
 
     /// What the last answer said about when to ask again, once.
@@ -99,31 +105,35 @@ impl Manners {
     }
 
     fn hear(&self, answer: &Response<Bytes>) {
+        let now = (self.clock)();
         let said = answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
-        let pause = said.and_then(|value| pause(value, SystemTime::now()));
+        let pause = said.and_then(|value| pause(value, now));
         let is_busy = [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE]
             .contains(&answer.status());
         if is_busy {
-            let until = SystemTime::now() + pause.unwrap_or(UNSAID);
+            let until = now + pause.unwrap_or(UNSAID);
             *self.busy_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(until);
         }
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = pause;
     }
 }
 
+impl fmt::Debug for Manners {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Manners").field("busy_until", &self.busy_until()).finish_non_exhaustive()
+    }
+}
+
 /// RFC 9110, section 10.2.3: seconds, or a date.
-fn pause(value: &str, now: SystemTime) -> Option<Duration> {
+fn pause(value: &str, now: OffsetDateTime) -> Option<Duration> {
     let value = value.trim();
-    let pause = match value.parse::<u64>() {
-        Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => {
-            // An HTTP date is one of RFC 2822 but for the name of its zone.
-            let date = value.strip_suffix("GMT").map(|date| format!("{date}+0000"))?;
-            let at = SystemTime::from(OffsetDateTime::parse(&date, &Rfc2822).ok()?);
-            at.duration_since(now).unwrap_or_default()
-        }
-    };
-    Some(pause.min(OBEYED_MAX))
+    if let Ok(seconds) = value.parse::<u64>() {
+        return Some(Duration::from_secs(seconds).min(OBEYED_MAX));
+    }
+    // An HTTP date is one of RFC 2822 but for the name of its zone.
+    let date = value.strip_suffix("GMT").map(|date| format!("{date}+0000"))?;
+    let at = OffsetDateTime::parse(&date, &Rfc2822).ok()?;
+    Some(Duration::try_from(at - now).unwrap_or_default().min(OBEYED_MAX))
 }
 
 /// A [`Transport`] as the ACME library wants it. It does not ask a CA that wants to be left alone.
@@ -167,7 +177,7 @@ mod tests {
 
     #[test]
     fn a_pause_is_read_as_seconds_and_as_a_date_and_has_a_bound() {
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
+        let now = OffsetDateTime::from_unix_timestamp(784_111_777).unwrap();
         assert_eq!(pause("120", now), Some(Duration::from_secs(120)));
         // The date of RFC 9110's examples is the second above.
         assert_eq!(pause("Sun, 06 Nov 1994 08:50:37 GMT", now), Some(Duration::from_mins(1)));
@@ -180,7 +190,8 @@ mod tests {
 
     #[test]
     fn a_ca_that_is_busy_is_left_alone_and_others_are_only_heard() {
-        let manners = Manners::default();
+        let now = OffsetDateTime::from_unix_timestamp(784_111_777).unwrap();
+        let manners = Manners::new(Arc::new(move || now));
         let answer = |status: u16, after: &str| {
             let answer = Response::builder().status(status).header(RETRY_AFTER, after);
             answer.body(Bytes::new()).unwrap()
@@ -190,8 +201,6 @@ mod tests {
         assert_eq!(manners.take_pause(), Some(Duration::from_secs(7)));
         assert_eq!(manners.take_pause(), None);
         manners.hear(&answer(429, "100"));
-        let until = manners.busy_until().unwrap();
-        let left = until.duration_since(SystemTime::now()).unwrap();
-        assert!(left > Duration::from_secs(90) && left <= Duration::from_secs(100), "{left:?}");
+        assert_eq!(manners.busy_until(), Some(now + Duration::from_secs(100)));
     }
 }

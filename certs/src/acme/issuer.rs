@@ -26,19 +26,19 @@ use crate::{Clock, Seal, Shelf};
 /// How many certificates are worked at in one moment.
 const AT_ONCE: usize = 4;
 /// The longest time without a look at what is due.
-const NAP_MAX: Duration = Duration::from_secs(60);
+const NAP_MAX: Duration = Duration::from_mins(1);
 /// The shortest: what is due may be somebody else's work at present.
 const NAP_MIN: Duration = Duration::from_secs(1);
 /// Names that clients have asked for and that nobody has looked at yet.
 const ASKED_MAX: usize = 256;
 /// How long a name that may have no certificate is not looked up again, and how many such names are remembered.
-const REFUSED_FOR: Duration = Duration::from_secs(60);
+const REFUSED_FOR: Duration = Duration::from_mins(1);
 const REFUSED_MAX: usize = 4096;
 /// When a CA is asked next when to renew that does not say, and one that cannot say.
 const ASK_AGAIN_MS: i64 = 6 * 3_600_000;
 const ASK_LATER_MS: i64 = 24 * 3_600_000;
 /// How soon it may be asked again at the earliest.
-const ASK_MIN: Duration = Duration::from_secs(60);
+const ASK_MIN: Duration = Duration::from_mins(1);
 /// When records that could not be removed are tried again.
 const CLEAN_AGAIN: Duration = Duration::from_mins(10);
 /// The most names of one certificate that every CA takes.
@@ -121,7 +121,9 @@ impl Issuer {
         let mut holder = [0; 16];
         getrandom::fill(&mut holder)?;
         let manners = deps.authorities.iter();
-        let manners = manners.map(|it| (it.directory.clone(), Arc::default())).collect();
+        let manners = manners
+            .map(|it| (it.directory.clone(), Arc::new(Manners::new(Arc::clone(&deps.clock)))))
+            .collect();
         let shared = Shared {
             store: deps.store,
             seal: deps.seal,
@@ -316,10 +318,11 @@ impl Shared {
 
     /// The account at a CA.
     pub(crate) async fn at(&self, authority: &Authority) -> Result<At, Failure> {
-        let manners = self.manners.get(&authority.directory).cloned().unwrap_or_default();
+        let manners = self.manners.get(&authority.directory).cloned();
+        let manners = manners.ok_or_else(|| Failure::own("this CA is not configured"))?;
         if let Some(until) = manners.busy_until() {
             return Err(Failure {
-                not_before_ms: Some(ms(OffsetDateTime::from(until))),
+                not_before_ms: Some(ms(until)),
                 ..Failure::own(format!("{} wants to be left alone", authority.directory))
             });
         }

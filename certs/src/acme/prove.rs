@@ -45,7 +45,7 @@ impl Attempt<'_> {
         order: &mut Order,
         record: &mut OrderRecord,
     ) -> Result<(), Failure> {
-        let failed = |error| Failure::of(error, &at.manners);
+        let failed = |error| Failure::of(&error, &at.manners);
         let (mut texts, mut answers) = (Vec::new(), Vec::new());
         let mut authorizations = order.authorizations();
         while let Some(authorization) = authorizations.next().await {
@@ -151,7 +151,11 @@ impl Shared {
             return Way::Dns;
         }
         // TLS first: whoever gets here by HTTPS can be asked there, port 80 may be closed.
-        Way::Edge(if attempts % 2 == 0 { ChallengeKind::TlsAlpn } else { ChallengeKind::Http })
+        Way::Edge(if attempts.is_multiple_of(2) {
+            ChallengeKind::TlsAlpn
+        } else {
+            ChallengeKind::Http
+        })
     }
 
     pub(crate) fn dns(&self) -> Result<&Dns, Failure> {

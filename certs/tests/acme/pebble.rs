@@ -3,12 +3,12 @@
 use std::{
     fs::{self, File},
     net::{SocketAddr, TcpListener},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use serde_json::json;
 use tempfile::TempDir;
@@ -34,7 +34,7 @@ pub(crate) struct Setup {
 
 impl Setup {
     pub(crate) fn new(dns: SocketAddr) -> Result<Self> {
-        let days_90 = Duration::from_secs(90 * 86_400);
+        let days_90 = Duration::from_hours(90 * 24);
         Ok(Self { dns, http: free_port()?, tls: free_port()?, external: None, life: days_90 })
     }
 }
@@ -43,6 +43,7 @@ impl Setup {
 pub(crate) struct Pebble {
     child: Child,
     port: u16,
+    management: u16,
     roots: PathBuf,
     dir: TempDir,
 }
@@ -81,7 +82,7 @@ impl Pebble {
             .stderr(log)
             .spawn()
             .context("pebble is missing: install pebble")?;
-        let pebble = Self { child, port, roots, dir };
+        let pebble = Self { child, port, management, roots, dir };
         let listens = || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok();
         wait_until("pebble", BOUND, listens).with_context(|| pebble.log())?;
         Ok(pebble)
@@ -95,6 +96,23 @@ impl Pebble {
     /// What its HTTPS is trusted by, in PEM.
     pub(crate) fn roots(&self) -> Result<Vec<u8>> {
         Ok(fs::read(&self.roots)?)
+    }
+
+    /// The file of those.
+    pub(crate) fn roots_path(&self) -> &Path {
+        &self.roots
+    }
+
+    /// What its certificates are trusted by, in PEM, as curl has it from its other port.
+    pub(crate) fn issued_by(&self) -> Result<Vec<u8>> {
+        let url = format!("https://localhost:{}/roots/0", self.management);
+        let output = Command::new("curl")
+            .args(["-sSf", "--noproxy", "*", "--cacert"])
+            .arg(&self.roots)
+            .arg(url)
+            .output()?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Ok(output.stdout)
     }
 
     pub(crate) fn log(&self) -> String {

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use figment::value::Value;
+use figment::value::{Dict, Value};
 use gantry_certs::{
     CertificateFiles,
     acme::{Authority, Dns, ExternalAccount, Https, Limits},
@@ -71,7 +71,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Option<CertificatesConfig> {
         Propagation::new(&config).map_err(|faults| told(&faults))
     });
     let dns = reader.key("certificates.dns", |value| {
-        if value.as_dict().is_some_and(|keys| keys.is_empty()) {
+        if value.as_dict().is_some_and(Dict::is_empty) {
             return Ok(None);
         }
         let config: DnsConfig = table(value)?;

@@ -41,7 +41,7 @@ pub(super) async fn start(
     let ca_path = ca.ca_path().to_owned();
     let labels: Vec<_> = config.servers().map(|(name, _)| name.clone()).collect();
     let names = gantry_certs::standard_names(&config.server.domain, &labels);
-    let (resolver, renewer) = Renewer::start(ca, &[names.clone()], Arc::new(glue::now))
+    let (resolver, renewer) = Renewer::start(ca, std::slice::from_ref(&names), Arc::new(glue::now))
         .context("cannot issue the certificates")?;
     tasks.spawn(named("certificate renewer", renewer.run(shutdown.clone())));
 

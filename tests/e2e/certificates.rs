@@ -1,0 +1,124 @@
+//! Certificates by ACME, with the real binary: pebble asks, Knot DNS knows the names, curl and OpenSSL look.
+
+use std::{
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use gantry_tests::{Gantry, Options, walk_on};
+
+use crate::{
+    knot::{Key, Knot, Place},
+    pebble::{Pebble, Setup},
+    wait_until,
+};
+
+const DOMAIN: &str = "gantry.test";
+/// How long a certificate may take, on a machine with much else to do.
+const SOON: Duration = Duration::from_mins(1);
+
+#[test]
+fn names_of_the_installation_and_of_customers_get_certificates_and_keep_them() -> Result<()> {
+    // Its address is needed before it starts: the CA finds it by name.
+    let address = Gantry::prepare(Options::fake())?.address();
+    let place = Place::new()?;
+    let key = Key::new("acme-key", "hmac-sha256")?;
+    let ours = format!("@ NS ns1\nns1 A {}\n* A {address}\n", place.host(1));
+    let theirs = format!(
+        "@ NS ns1\nns1 A {}\nwww CNAME shopfront.local.containers.{DOMAIN}.\n",
+        place.host(1)
+    );
+    let knot = Knot::primary(place.at(1), &key, &[(DOMAIN, &ours), ("customer.test", &theirs)])?;
+    let pebble = Pebble::start(&Setup { http: 8080, tls: 8443, ..Setup::new(place.at(1))? })?;
+    let file = format!(
+        "[control]\nresolver = \"{dns}\"\n[certificates]\nissuer = \"acme\"\n\
+         [[certificates.authorities]]\ndirectory = \"{directory}\"\nroots = \"{roots}\"\n\
+         [certificates.dns]\nprovider = \"rfc2136\"\nservers = [\"{dns}\"]\n\
+         key_name = \"{key}\"\nkey_secret = \"{secret}\"\n\
+         [certificates.propagation]\nresolvers = [\"{dns}\"]\nport = {port}\n",
+        dns = place.at(1),
+        directory = pebble.directory(),
+        roots = pebble.roots_path().display(),
+        key = key.name,
+        secret = key.secret,
+        port = place.port,
+    );
+    let issued_by = tempfile::NamedTempFile::new()?;
+    std::fs::write(issued_by.path(), pebble.issued_by()?)?;
+    let options = Options::fake().file(file).domain(DOMAIN, issued_by.path());
+    walk_on(Gantry::prepare(options), |gantry| {
+        let own = format!("x.local.containers.{DOMAIN}");
+        wait_until("a certificate of the CA", SOON, || is_of_pebble(gantry, &own))?;
+        let ca = ["--cacert".to_owned(), issued_by.path().display().to_string()];
+        gantry.curl().with(ca.clone()).fetch(&gantry.api_url("meta/config"))?.expect(200)?;
+        let left = knot.dig(&format!("_acme-challenge.{DOMAIN}"), "TXT")?;
+        ensure!(left.is_empty(), "{left:?}");
+
+        customer(gantry)?;
+        let www = "https://www.customer.test:8443/";
+        let answer = gantry.curl().with(ca.clone()).fetch(www)?;
+        ensure!(answer.status != 0, "{}", answer.complaint);
+
+        // After kill -9 the same is shown, from the first moment.
+        let before = serial(gantry, &own)?;
+        gantry.kill()?;
+        gantry.spawn()?;
+        gantry.wait_ready()?;
+        ensure!(serial(gantry, &own)? == before, "another certificate is shown");
+        ensure!(gantry.curl().with(ca).fetch(www)?.status != 0, "the customer's is not shown");
+        Ok(())
+    });
+    Ok(())
+}
+
+/// A hostname of a customer's is bound, asked for, and has a certificate soon after.
+fn customer(gantry: &Gantry) -> Result<()> {
+    let project = gantry.create_project("shop")?;
+    let container = gantry.create(&project, &["--name", "shop"])?;
+    let new = ["proxy", "create", "--container-id", &container.id, "--program", "http"];
+    let rest = ["--port", "3000", "--alias", "shopfront"];
+    let alias = gantry.json(&[&new[..], &rest].concat())?;
+    let alias = alias["id"].as_str().context("no id")?;
+    let bind = ["hostnames", "bind", &container.id, "www.customer.test", "--alias-id", alias];
+    let output = gantry.cli(&bind)?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let plain = gantry.curl_plain();
+    wait_until("the name is known", SOON, || plain.status("http://www.customer.test/") != 404)?;
+    let first = plain.fetch("http://www.customer.test/")?;
+    if first.status == 503 {
+        ensure!(first.header("x-gantry-error") == Some("CERTIFICATE_PENDING"), "{first:?}");
+        ensure!(first.header("retry-after").is_some(), "{first:?}");
+    }
+    let is_there = || plain.status("http://www.customer.test/") == 308;
+    wait_until("the customer's certificate", SOON, is_there)?;
+    ensure!(is_of_pebble(gantry, "www.customer.test"), "another CA's is shown");
+    // Whose name nobody has bound gets none, and no redirect either.
+    plain.fetch("http://other.customer.test/")?.expect(404)?;
+    Ok(())
+}
+
+fn is_of_pebble(gantry: &Gantry, name: &str) -> bool {
+    shown(gantry, name, "-issuer").is_ok_and(|issuer| issuer.contains("Pebble"))
+}
+
+fn serial(gantry: &Gantry, name: &str) -> Result<String> {
+    shown(gantry, name, "-serial")
+}
+
+/// What OpenSSL says of the certificate that is shown for a name.
+fn shown(gantry: &Gantry, name: &str, what: &str) -> Result<String> {
+    let address = format!("{}:8443", gantry.address());
+    let mut client = Command::new("openssl")
+        .args(["s_client", "-connect", &address, "-servername", name])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()?;
+    let handshake = client.stdout.take().context("no output")?;
+    let output = Command::new("openssl").args(["x509", "-noout", what]).stdin(handshake).output();
+    client.wait()?;
+    let output = output?;
+    ensure!(output.status.success(), "no certificate for {name}");
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
