@@ -315,8 +315,8 @@ impl Edge {
     pub(crate) async fn open_doors(&mut self, setup: &Setup) -> Result<()> {
         let http = TcpListener::bind(("127.0.0.1", setup.http)).await?;
         let tls = TcpListener::bind(("127.0.0.1", setup.tls)).await?;
-        let shelf = Arc::clone(&self.shelf);
-        self.tasks.spawn(until(self.shutdown.clone(), answer_http(http, shelf)));
+        let answers = answer_http(http, Arc::clone(&self.shelf));
+        self.tasks.spawn(until(self.shutdown.clone(), answers));
         let config = crate::tls::server(&self.resolver);
         self.tasks.spawn(until(self.shutdown.clone(), answer_tls(tls, config)));
         Ok(())
@@ -337,14 +337,12 @@ impl Edge {
                 }
             }
         };
-        match tokio::time::timeout(BOUND, shown).await {
-            Ok(serial) => Ok(serial),
-            Err(_) => {
-                let record = self.store.certificates().await?;
-                let errors: Vec<_> = record.iter().map(|it| (&it.name, &it.error)).collect();
-                anyhow::bail!("no certificate for {name}: {errors:?}")
-            }
+        if let Ok(serial) = tokio::time::timeout(BOUND, shown).await {
+            return Ok(serial);
         }
+        let records = self.store.certificates().await?;
+        let errors: Vec<_> = records.iter().map(|it| (&it.name, &it.error)).collect();
+        anyhow::bail!("no certificate for {name}: {errors:?}")
     }
 
     /// Waits until an attempt at a certificate has failed; gives why.

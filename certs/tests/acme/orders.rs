@@ -14,6 +14,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use gantry_certs::acme::ExternalAccount;
 use http::Response;
+use rustls::server::ProducesTickets as _;
 use tokio::task::JoinSet;
 
 use crate::{
@@ -45,10 +46,10 @@ async fn a_wildcard_and_its_apex_are_proved_by_records_and_renewed_with_a_new_ke
     }
 
     let old_key = edge.store.certificate(DOMAIN).await?.unwrap().issued.unwrap().key_sealed;
-    ahead.set(Duration::from_secs(59 * 86_400));
+    ahead.set(Duration::from_hours(59 * 24));
     tokio::time::sleep(Duration::from_millis(1500)).await;
     assert_eq!(wire.count(NEW_ORDER), 1, "too early");
-    ahead.set(Duration::from_secs(66 * 86_400));
+    ahead.set(Duration::from_hours(66 * 24));
     edge.await_shown("example.test", Some(&first)).await?;
     let issued = edge.store.certificate(DOMAIN).await?.unwrap().issued.unwrap();
     assert_ne!(issued.key_sealed, old_key);
@@ -57,7 +58,7 @@ async fn a_wildcard_and_its_apex_are_proved_by_records_and_renewed_with_a_new_ke
     // After a restart it is shown at once, and nobody is asked.
     let total = wire.count(NEW_ORDER);
     let edges = Edges::new(vec![world.authority(&wire)], Some(world.dns()?), &NAMES);
-    edges.ahead.set(Duration::from_secs(66 * 86_400));
+    edges.ahead.set(Duration::from_hours(66 * 24));
     let edge = Edge::start(&world.store(), edges).await?;
     assert!(edge.shown("example.test").is_some());
     assert_eq!(wire.count(NEW_ORDER), total);
@@ -142,7 +143,6 @@ async fn two_processes_with_one_store_place_one_order_and_both_show_it() -> Resu
     assert_eq!(shown[0], shown[1]);
     assert_eq!(one.count(NEW_ORDER) + other.count(NEW_ORDER), 1);
     // A session of one is resumed by the other.
-    use rustls::server::ProducesTickets as _;
     let ticket = running[0].shelf.tickets().encrypt(b"a session").unwrap();
     let opens = || running[1].shelf.tickets().decrypt(&ticket) == Some(b"a session".to_vec());
     wait_until("the other has the key", BOUND, opens)?;
