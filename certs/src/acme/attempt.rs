@@ -5,6 +5,7 @@ use std::time::Duration;
 use gantry_store::{CertificateRecord, Issued, Lease, OrderRecord};
 use instant_acme::{
     AuthorizationStatus, CertificateIdentifier, Error, Identifier, NewOrder, Order, OrderStatus,
+    Problem,
 };
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
@@ -44,6 +45,9 @@ pub(crate) enum Kind {
     Refused,
     /// The order may go on later.
     Interrupted,
+    /// The CA has refused the number that a request was used once with, as it may at any time (RFC 8555, section
+    /// 6.5), more often than the library repeats it: to be repeated at once.
+    Repeat,
     /// Somebody else works at it now, or the store is away: nothing is to be noted.
     Lost,
 }
@@ -64,14 +68,22 @@ impl Failure {
         // A CA that is busy or has lost a number has decided nothing.
         let is_decided = matches!(error, Error::Unsupported(_))
             || matches!(error, Error::Api(problem) if until.is_none() && !is_passing(problem));
-        let kind = if is_decided { Kind::Refused } else { Kind::Interrupted };
+        let is_number = matches!(error, Error::Api(it) if type_of(it) == Some("badNonce"));
+        let kind = match (is_number, is_decided) {
+            (true, _) => Kind::Repeat,
+            (false, true) => Kind::Refused,
+            (false, false) => Kind::Interrupted,
+        };
         Self { text: gantry_model::Chain(error).to_string(), not_before_ms: until, kind }
     }
 }
 
-fn is_passing(problem: &instant_acme::Problem) -> bool {
-    let kind = problem.r#type.as_deref().and_then(|kind| kind.rsplit(':').next());
-    matches!(kind, Some("badNonce" | "serverInternal" | "rateLimited"))
+fn type_of(problem: &Problem) -> Option<&str> {
+    problem.r#type.as_deref().and_then(|kind| kind.rsplit(':').next())
+}
+
+fn is_passing(problem: &Problem) -> bool {
+    matches!(type_of(problem), Some("badNonce" | "serverInternal" | "rateLimited"))
         || problem.status.is_some_and(|status| status >= 500)
 }
 
@@ -122,7 +134,9 @@ impl Attempt<'_> {
             }
             match self.order(authority).await {
                 Ok(()) => return Ok(()),
-                Err(failure) if failure.kind == Kind::Lost => return Err(failure),
+                Err(failure) if matches!(failure.kind, Kind::Lost | Kind::Repeat) => {
+                    return Err(failure);
+                }
                 Err(failure) => {
                     let at = failure.not_before_ms.unwrap_or(0);
                     not_before_ms = Some(not_before_ms.map_or(at, |least: i64| least.min(at)));
@@ -160,7 +174,7 @@ impl Attempt<'_> {
         };
         match resumed {
             Ok(()) => Ok(LeftOver::Done),
-            Err(failure) if failure.kind == Kind::Lost => Err(failure),
+            Err(failure) if matches!(failure.kind, Kind::Lost | Kind::Repeat) => Err(failure),
             Err(failure) if failure.kind == Kind::Interrupted && self.is_kept_to().await? => {
                 Err(failure)
             }

@@ -39,6 +39,8 @@ const ASK_AGAIN_MS: i64 = 6 * 3_600_000;
 const ASK_LATER_MS: i64 = 24 * 3_600_000;
 /// How soon it may be asked again at the earliest.
 const ASK_MIN: Duration = Duration::from_mins(1);
+/// How often an attempt is repeated at once.
+const REPEATS: usize = 10;
 /// When records that could not be removed are tried again.
 const CLEAN_AGAIN: Duration = Duration::from_mins(10);
 /// The most names of one certificate that every CA takes.
@@ -407,9 +409,15 @@ impl Shared {
     }
 
     async fn attempt(&self, record: &CertificateRecord, lease: &Lease) -> Result<(), Failure> {
-        let Err(failure) = (Attempt { shared: self, record, lease }).run().await else {
-            return Ok(());
-        };
+        let attempt = Attempt { shared: self, record, lease };
+        let mut outcome = attempt.run().await;
+        for _ in 0..REPEATS {
+            if !matches!(&outcome, Err(failure) if failure.kind == Kind::Repeat) {
+                break;
+            }
+            outcome = attempt.run().await;
+        }
+        let Err(failure) = outcome else { return Ok(()) };
         if failure.kind == Kind::Lost {
             return Err(failure);
         }

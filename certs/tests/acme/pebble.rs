@@ -107,9 +107,8 @@ impl Pebble {
     pub(crate) fn issued_by(&self) -> Result<Vec<u8>> {
         let url = format!("https://localhost:{}/roots/0", self.management);
         let output = Command::new("curl")
-            .args(["-sSf", "--noproxy", "*", "--cacert"])
-            .arg(&self.roots)
-            .arg(url)
+            // Its other port has a certificate that nobody vouches for.
+            .args(["-sSf", "--noproxy", "*", "--insecure", &url])
             .output()?;
         ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         Ok(output.stdout)

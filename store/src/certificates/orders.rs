@@ -1,0 +1,248 @@
+//! Orders, accounts, challenges, and what was asked of a CA.
+
+use super::{Challenge, ChallengeKind, OrderRecord, Use, changed, list, unlist};
+use crate::{
+    Store,
+    columns::{self, damaged},
+    error::{Result, failed},
+    leases::{self, Lease},
+    sqlite::Row,
+};
+
+impl Store {
+    /// The order of a certificate, if one is under way or its records are not removed yet.
+    pub async fn acme_order(&self, certificate: &str) -> Result<Option<OrderRecord>> {
+        let row = sqlx::query("SELECT * FROM acme_orders WHERE certificate = $1")
+            .bind(certificate)
+            .fetch_optional(self.readers())
+            .await
+            .map_err(failed)?;
+        row.as_ref().map(order).transpose()
+    }
+
+    /// The names of certificates that have an order.
+    pub async fn acme_orders(&self) -> Result<Vec<String>> {
+        sqlx::query_scalar("SELECT certificate FROM acme_orders ORDER BY certificate")
+            .fetch_all(self.readers())
+            .await
+            .map_err(failed)
+    }
+
+    /// Writes an order, new or not.
+    pub async fn put_acme_order(&self, order: &OrderRecord, lease: &Lease) -> Result<()> {
+        let (order, lease) = (order.clone(), lease.clone());
+        self.write(move |tx| {
+            Box::pin(async move {
+                leases::require(tx, &lease).await?;
+                let records = serde_json::to_string(&order.records)
+                    .map_err(|error| damaged("records", &error.to_string()))?;
+                sqlx::query(
+                    "INSERT INTO acme_orders (certificate, directory, hostnames, url, key_sealed, \
+                     records, is_over, created_at_ms) VALUES ($1, $2, $3, $4, $5, $6, $7, $8) \
+                     ON CONFLICT (certificate) DO UPDATE SET directory = excluded.directory, \
+                     hostnames = excluded.hostnames, url = excluded.url, \
+                     key_sealed = excluded.key_sealed, records = excluded.records, \
+                     is_over = excluded.is_over, created_at_ms = excluded.created_at_ms",
+                )
+                .bind(order.certificate)
+                .bind(order.directory)
+                .bind(list(&order.hostnames))
+                .bind(order.url)
+                .bind(order.key_sealed)
+                .bind(records)
+                .bind(order.is_over)
+                .bind(order.created_at_ms)
+                .execute(&mut tx.connection)
+                .await
+                .map(drop)
+                .map_err(failed)
+            })
+        })
+        .await
+    }
+
+    /// Forgets an order: nothing of it is left.
+    pub async fn remove_acme_order(&self, certificate: &str, lease: &Lease) -> Result<()> {
+        let (certificate, lease) = (certificate.to_owned(), lease.clone());
+        self.write(move |tx| {
+            Box::pin(async move {
+                leases::require(tx, &lease).await?;
+                sqlx::query("DELETE FROM acme_orders WHERE certificate = $1")
+                    .bind(certificate)
+                    .execute(&mut tx.connection)
+                    .await
+                    .map(drop)
+                    .map_err(failed)
+            })
+        })
+        .await
+    }
+
+    /// The sealed credentials of the account at a CA, if there is one.
+    pub async fn acme_account(&self, directory: &str) -> Result<Option<Vec<u8>>> {
+        sqlx::query_scalar("SELECT credentials_sealed FROM acme_accounts WHERE directory = $1")
+            .bind(directory)
+            .fetch_optional(self.readers())
+            .await
+            .map_err(failed)
+    }
+
+    /// Writes the sealed credentials of the account at a CA.
+    pub async fn put_acme_account(
+        &self,
+        directory: &str,
+        credentials: &[u8],
+        now_ms: i64,
+    ) -> Result<()> {
+        let (directory, credentials) = (directory.to_owned(), credentials.to_vec());
+        self.write(move |tx| {
+            Box::pin(async move {
+                sqlx::query(
+                    "INSERT INTO acme_accounts (directory, credentials_sealed, created_at_ms) \
+                     VALUES ($1, $2, $3) ON CONFLICT (directory) DO UPDATE SET \
+                     credentials_sealed = excluded.credentials_sealed",
+                )
+                .bind(directory)
+                .bind(credentials)
+                .bind(now_ms)
+                .execute(&mut tx.connection)
+                .await
+                .map(drop)
+                .map_err(failed)
+            })
+        })
+        .await
+    }
+
+    /// The answers that edges have to give now.
+    pub async fn acme_challenges(&self, now_ms: i64) -> Result<Vec<Challenge>> {
+        let rows = sqlx::query("SELECT * FROM acme_challenges WHERE expires_at_ms > $1")
+            .bind(now_ms)
+            .fetch_all(self.readers())
+            .await
+            .map_err(failed)?;
+        rows.iter().map(challenge).collect()
+    }
+
+    /// Adds an answer, in the place of an older one for the same name and kind; drops what has expired.
+    pub async fn put_acme_challenge(&self, challenge: &Challenge, now_ms: i64) -> Result<()> {
+        let challenge = challenge.clone();
+        self.write(move |tx| {
+            Box::pin(async move {
+                sqlx::query("DELETE FROM acme_challenges WHERE expires_at_ms <= $1")
+                    .bind(now_ms)
+                    .execute(&mut tx.connection)
+                    .await
+                    .map_err(failed)?;
+                sqlx::query(
+                    "INSERT INTO acme_challenges (hostname, kind, token, key_authorization, \
+                     expires_at_ms) VALUES ($1, $2, $3, $4, $5) ON CONFLICT (hostname, kind) \
+                     DO UPDATE SET token = excluded.token, \
+                     key_authorization = excluded.key_authorization, \
+                     expires_at_ms = excluded.expires_at_ms",
+                )
+                .bind(challenge.hostname)
+                .bind(challenge.kind.word())
+                .bind(challenge.token)
+                .bind(challenge.key_authorization)
+                .bind(challenge.expires_at_ms)
+                .execute(&mut tx.connection)
+                .await
+                .map_err(failed)?;
+                changed(tx).await
+            })
+        })
+        .await
+    }
+
+    /// Takes the answers for a name away.
+    pub async fn remove_acme_challenges(&self, hostname: &str) -> Result<()> {
+        let hostname = hostname.to_owned();
+        self.write(move |tx| {
+            Box::pin(async move {
+                let done = sqlx::query("DELETE FROM acme_challenges WHERE hostname = $1")
+                    .bind(hostname)
+                    .execute(&mut tx.connection)
+                    .await
+                    .map_err(failed)?;
+                if done.rows_affected() > 0 { changed(tx).await } else { Ok(()) }
+            })
+        })
+        .await
+    }
+
+    /// Notes uses of a CA, and forgets those of before `since_ms`.
+    pub async fn note_acme_uses(&self, uses: &[Use], since_ms: i64, now_ms: i64) -> Result<()> {
+        let uses = uses.to_vec();
+        self.write(move |tx| {
+            Box::pin(async move {
+                sqlx::query("DELETE FROM acme_uses WHERE at_ms < $1")
+                    .bind(since_ms)
+                    .execute(&mut tx.connection)
+                    .await
+                    .map_err(failed)?;
+                for one in uses {
+                    sqlx::query(
+                        "INSERT INTO acme_uses (directory, kind, subject, at_ms) \
+                         VALUES ($1, $2, $3, $4)",
+                    )
+                    .bind(one.directory)
+                    .bind(one.kind)
+                    .bind(one.subject)
+                    .bind(now_ms)
+                    .execute(&mut tx.connection)
+                    .await
+                    .map_err(failed)?;
+                }
+                Ok(())
+            })
+        })
+        .await
+    }
+
+    /// How often a use was noted since then, and when the oldest of those was.
+    pub async fn acme_uses(&self, of: &Use, since_ms: i64) -> Result<(u64, Option<i64>)> {
+        let row = sqlx::query(
+            "SELECT COUNT(*) AS n, MIN(at_ms) AS oldest FROM acme_uses \
+             WHERE directory = $1 AND kind = $2 AND subject = $3 AND at_ms >= $4",
+        )
+        .bind(&of.directory)
+        .bind(of.kind)
+        .bind(&of.subject)
+        .bind(since_ms)
+        .fetch_one(self.readers())
+        .await
+        .map_err(failed)?;
+        Ok((columns::count(&row, "n")?, columns::get(&row, "oldest")?))
+    }
+}
+
+fn order(row: &Row) -> Result<OrderRecord> {
+    let records: &str = columns::get(row, "records")?;
+    Ok(OrderRecord {
+        certificate: columns::get(row, "certificate")?,
+        directory: columns::get(row, "directory")?,
+        hostnames: unlist(columns::get(row, "hostnames")?),
+        url: columns::get(row, "url")?,
+        key_sealed: columns::get(row, "key_sealed")?,
+        records: serde_json::from_str(records)
+            .map_err(|error| damaged("records", &error.to_string()))?,
+        is_over: columns::get(row, "is_over")?,
+        created_at_ms: columns::get(row, "created_at_ms")?,
+    })
+}
+
+fn challenge(row: &Row) -> Result<Challenge> {
+    let kind = match columns::get(row, "kind")? {
+        "http-01" => ChallengeKind::Http,
+        "tls-alpn-01" => ChallengeKind::TlsAlpn,
+        _ => return Err(damaged("kind", "is no kind of challenge")),
+    };
+    Ok(Challenge {
+        hostname: columns::get(row, "hostname")?,
+        kind,
+        token: columns::get(row, "token")?,
+        key_authorization: columns::get(row, "key_authorization")?,
+        expires_at_ms: columns::get(row, "expires_at_ms")?,
+    })
+}
