@@ -212,7 +212,9 @@ impl Session {
         };
         let begun = link.begin(|id| ToHelper::Start { id, process }, streams.theirs);
         let Some(mut ticket) = begun else {
-            return self.refuse("too much is open in this container", has_terminal).await;
+            return self
+                .refuse("too much is open in this container, or on this server", has_terminal)
+                .await;
         };
         match ticket.told().await {
             Some(Told::Started) => {}

@@ -60,7 +60,7 @@ pub struct Limits {
     pub grace: Duration,
     /// Connections of one address at the same time; a network of 64 bits of IPv6 counts as one.
     pub strangers_of_one: usize,
-    /// Connections of all addresses at the same time.
+    /// Connections of all addresses at the same time; who comes then takes the place of another one.
     pub strangers: usize,
 }
 
@@ -363,10 +363,10 @@ async fn serve(shared: &Arc<Shared>, config: Arc<Config>, stream: TcpStream, str
     let deadline = {
         let conn = Arc::clone(&conn);
         shared.means.tasks.spawn(async move {
-            let _waiting = waiting;
-            let login = conn.is_in.cancelled();
-            if tokio::time::timeout(grace, login).await.is_err() {
-                conn.cut.cancel();
+            tokio::select! {
+                () = conn.is_in.cancelled() => {}
+                () = waiting.lost() => conn.cut.cancel(),
+                () = tokio::time::sleep(grace) => conn.cut.cancel(),
             }
         })
     };
