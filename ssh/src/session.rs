@@ -451,6 +451,19 @@ impl Handler for Callbacks {
         self.answer(channel, (name == "sftp").then_some(Run::Sftp), session)
     }
 
+    async fn x11_request(
+        &mut self,
+        channel: ChannelId,
+        _single: bool,
+        _protocol: &str,
+        _cookie: &str,
+        _screen: u32,
+        session: &mut Session,
+    ) -> Result<(), SessionError> {
+        // There is none; but clients wait for the answer.
+        Ok(session.channel_failure(channel)?)
+    }
+
     async fn window_change_request(
         &mut self,
         channel: ChannelId,
