@@ -22,11 +22,19 @@ mod foreign;
 #[cfg(test)]
 mod forwards;
 #[cfg(test)]
+mod handshakes;
+#[cfg(test)]
 mod hangs;
 #[cfg(test)]
 mod hardening;
 #[cfg(test)]
+mod lies;
+#[cfg(test)]
 mod master;
+#[cfg(test)]
+mod messages;
+#[cfg(test)]
+mod refusals;
 #[cfg(test)]
 mod sessions;
 #[cfg(test)]
