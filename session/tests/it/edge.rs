@@ -208,7 +208,7 @@ pub(crate) async fn read_until(stream: &UnixStream, end: &str) -> String {
     spawn_blocking(read).await.unwrap()
 }
 
-fn pair() -> (OwnedFd, OwnedFd) {
+pub(crate) fn pair() -> (OwnedFd, OwnedFd) {
     socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap()
 }
 
