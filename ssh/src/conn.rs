@@ -64,6 +64,8 @@ pub(crate) struct Conn {
     pub(crate) received: AtomicU64,
     pub(crate) sent: AtomicU64,
     pub(crate) opened: AtomicU64,
+    /// Ends what is forwarded at present; another one comes after it.
+    forwarding: Mutex<CancellationToken>,
     /// For channels that are opened from here.
     places: Arc<Semaphore>,
     state: Mutex<State>,
@@ -88,10 +90,12 @@ pub(crate) struct Lane {
 impl Conn {
     pub(crate) fn new(shared: Arc<Shared>, peer: SocketAddr, local: SocketAddr) -> Arc<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
+        let cut = shared.means.cut.child_token();
         Arc::new(Self {
             number: NEXT.fetch_add(1, Ordering::Relaxed),
             is_in: CancellationToken::new(),
-            cut: shared.means.cut.child_token(),
+            forwarding: Mutex::new(cut.child_token()),
+            cut,
             pause: Pause::new(Arc::clone(&shared.means.held)),
             shared,
             peer,
@@ -200,6 +204,22 @@ impl Conn {
             if lane.inlet.held().load(Ordering::Relaxed) > 0 {
                 state.leftovers.push(Arc::downgrade(&lane.inlet));
             }
+        }
+    }
+
+    /// What ends a forward that begins now; nothing if its container's owner wants none.
+    pub(crate) fn may_forward(&self) -> Option<CancellationToken> {
+        // Taken before the look: who switches them off later ends this one.
+        let end = self.forwarding.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let door = self.admitted.get().and_then(|admitted| self.door(admitted).ok())?;
+        door.forwards.then_some(end)
+    }
+
+    /// Ends what is forwarded, if that is not wanted any more.
+    pub(crate) fn end_unwanted_forwards(&self) {
+        if self.may_forward().is_none() {
+            let mut end = self.forwarding.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *end, self.cut.child_token()).cancel();
         }
     }
 

@@ -15,6 +15,8 @@ pub struct Door {
     pub generation: u64,
     /// Whether it can be entered.
     pub state: DoorState,
+    /// Whether connections to and from it may be forwarded.
+    pub forwards: bool,
 }
 
 /// Whether a container can be entered.

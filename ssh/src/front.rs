@@ -217,6 +217,7 @@ impl Sessions {
     fn sweep(&self) -> u64 {
         let mut ended = 0;
         for (conn, handle) in self.list() {
+            conn.end_unwanted_forwards();
             if !conn.is_welcome() && conn.end("the container or its key has changed", handle) {
                 ended += 1;
             }

@@ -151,20 +151,24 @@ impl Callbacks {
     fn connect(&self, channel: Channel<Msg>, reply: ChannelOpenHandle, target: Target) {
         let conn = Arc::clone(&self.conn);
         let user = self.user();
-        let has_room = self.has_room();
+        let end = self.conn.may_forward();
+        let has_room = end.is_some() && self.has_room();
         let id = channel.id();
         // Counted from here on, however many are opened at once.
         let lane = has_room.then(|| conn.lane(id));
         self.conn.spawn(async move {
+            let Some(end) = end else {
+                return reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
+            };
             let Some(lane) = lane else {
                 return reply.reject(ChannelOpenFailure::ResourceShortage).await;
             };
-            let connected = begin_connection(&conn, target, user).await;
-            match connected {
-                Ok((_ticket, ways)) => {
+            let connected = end.run_until_cancelled(begin_connection(&conn, target, user)).await;
+            match connected.unwrap_or(Err(ChannelOpenFailure::AdministrativelyProhibited)) {
+                Ok(inside) => {
                     let (_, write) = channel.split();
                     reply.accept().await;
-                    relay(conn, lane, write, ways).await;
+                    relay(conn, lane, write, inside, &end).await;
                 }
                 Err(reason) => {
                     conn.closed(id);
@@ -176,6 +180,9 @@ impl Callbacks {
 
     /// Listens inside; the port, or `None` if that failed.
     async fn listen(&mut self, at: Target, handle: Handle) -> Option<u16> {
+        // Those that were ended from here.
+        self.listeners.retain(|_, end| !end.is_cancelled());
+        let forwarding = self.conn.may_forward()?;
         if self.listeners.len() >= LISTENERS_MAX
             || self.listeners.contains_key(&at)
             || self.deaf_until.is_some_and(|until| Instant::now() < until)
@@ -191,18 +198,20 @@ impl Callbacks {
                 Told::Started | Told::Refused(..) | Told::Exited(_) | Told::Accepted { .. } => None,
             }
         };
+        let begun = forwarding.run_until_cancelled(begun);
         let Ok(begun) = tokio::time::timeout(LISTEN_TIMEOUT, begun).await else {
             // The connection stands still for one of them, and not for each.
             self.deaf_until = Some(Instant::now() + DEAF);
             return None;
         };
-        let (ticket, port) = begun?;
+        let (ticket, port) = begun.flatten()?;
         let at = match at {
             Target::Tcp(host, 0) => Target::Tcp(host, port),
             at @ (Target::Tcp(..) | Target::Unix(_)) => at,
         };
-        let end = self.conn.cut.child_token();
-        let accepting = accept(Arc::clone(&self.conn), ticket, at.clone(), handle);
+        let end = forwarding.child_token();
+        let accepting =
+            accept(Arc::clone(&self.conn), ticket, at.clone(), handle, forwarding.clone());
         self.conn.spawn(end.clone().run_until_cancelled_owned(accepting));
         self.listeners.insert(at, end);
         Some(port)

@@ -128,6 +128,7 @@ async fn template(store: &Store) -> Result<Container, Box<dyn Error>> {
         cache: true,
         environment: Environment::default(),
         ssh_public_key: None,
+        ssh_forwarding: true,
         comment: None,
         realms: Vec::new(),
     };
@@ -143,6 +144,7 @@ async fn template(store: &Store) -> Result<Container, Box<dyn Error>> {
         prespawn: false,
         status,
         environment_sync: EnvironmentSync::default(),
+        ssh_key_since_ms: None,
         version: Version::FIRST,
         created_at_ms: 0,
         updated_at_ms: 0,

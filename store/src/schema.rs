@@ -82,6 +82,7 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         name: "alias_ends_since",
         text: include_str!("../migrations/0019_alias_ends_since.sql"),
     },
+    Migration { number: 20, name: "ssh", text: include_str!("../migrations/0020_ssh.sql") },
 ];
 
 /// Brings the database to the newest schema of `migrations`.

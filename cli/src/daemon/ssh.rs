@@ -34,7 +34,8 @@ impl Doors for Keys {
             }
             RouteState::Failed => return None,
         };
-        Some(Door { container: found.container, generation: found.generation.0, state })
+        let (container, generation) = (found.container, found.generation.0);
+        Some(Door { container, generation, state, forwards: found.forwards })
     }
 
     fn admits(&self, key: &KeyFingerprint, address: IpAddr) -> bool {

@@ -120,7 +120,12 @@ fn program() -> PathBuf {
 }
 
 pub(crate) fn door(state: DoorState) -> Door {
-    Door { container: "0123456789abcdef01234567".parse().unwrap(), generation: 1, state }
+    Door {
+        container: "0123456789abcdef01234567".parse().unwrap(),
+        generation: 1,
+        state,
+        forwards: true,
+    }
 }
 
 /// A new key, by these arguments for `ssh-keygen`.

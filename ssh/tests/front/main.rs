@@ -42,4 +42,6 @@ mod sshd;
 #[cfg(test)]
 mod stalls;
 #[cfg(test)]
+mod switch;
+#[cfg(test)]
 mod terminals;
