@@ -39,7 +39,8 @@ struct Inner {
 
 #[derive(Debug)]
 struct Place {
-    source: IpAddr,
+    /// Whose places it takes, if that is known.
+    source: Option<IpAddr>,
     lost: CancellationToken,
 }
 
@@ -91,6 +92,11 @@ impl Gate {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Lets a connection in that a balancer carries, until it says for whom.
+    pub(crate) fn enter_carried(self: &Arc<Self>) -> Waiting {
+        self.take_place(&mut self.lock(), None)
+    }
+
     /// Lets a connection in, or not.
     pub(crate) fn enter(self: &Arc<Self>, address: IpAddr, now: Instant) -> Option<Waiting> {
         let key = source(address);
@@ -109,29 +115,36 @@ impl Gate {
         }
         source.tokens -= 1.0;
         source.waiting += 1;
+        Some(self.take_place(inner, Some(key)))
+    }
+
+    fn take_place(self: &Arc<Self>, inner: &mut Inner, source: Option<IpAddr>) -> Waiting {
         let number = inner.next;
         inner.next += 1;
         let lost = CancellationToken::new();
-        inner.waiting.insert(number, Place { source: key, lost: lost.clone() });
+        inner.waiting.insert(number, Place { source, lost: lost.clone() });
         if inner.waiting.len() > self.limits.strangers {
             inner.make_room();
         }
-        Some(Waiting { gate: Arc::clone(self), number, lost })
+        Waiting { gate: Arc::clone(self), number, lost }
     }
 }
 
 impl Inner {
     fn leave(&mut self, number: u64) -> Option<Place> {
         let place = self.waiting.remove(&number)?;
-        if let Some(source) = self.sources.get_mut(&place.source) {
+        if let Some(source) = place.source.and_then(|source| self.sources.get_mut(&source)) {
             source.waiting -= 1;
         }
         Some(place)
     }
 
     fn make_room(&mut self) {
-        let of_source =
-            |place: &Place| self.sources.get(&place.source).map_or(0, |source| source.waiting);
+        let of_source = |place: &Place| {
+            let source = place.source.and_then(|source| self.sources.get(&source));
+            // Of balancers each comes for somebody else.
+            source.map_or(1, |source| source.waiting)
+        };
         // Of equal ones the first, who has waited longest.
         let longest = self.waiting.iter().min_by_key(|(_, place)| Reverse(of_source(place)));
         let number = longest.map(|(number, _)| *number);
@@ -186,6 +199,20 @@ mod tests {
         assert!(!lost(&first) && !lost(&second) && !others.iter().any(lost));
         let sixth = enter(6);
         assert!(lost(&first) && !lost(&second) && !lost(&sixth));
+    }
+
+    #[test]
+    fn those_of_balancers_count_among_all_until_they_are_known() {
+        let gate = Arc::new(Gate::new(Limits { strangers: 3, ..Limits::default() }));
+        let lost = |waiting: &Waiting| waiting.lost.is_cancelled();
+        let carried = [gate.enter_carried(), gate.enter_carried(), gate.enter_carried()];
+        assert!(!carried.iter().any(lost));
+        let address = "192.0.2.1".parse().unwrap();
+        let known = gate.enter(address, Instant::now()).unwrap();
+        assert_eq!(carried.each_ref().map(lost), [true, false, false]);
+        let another = gate.enter_carried();
+        assert_eq!(carried.each_ref().map(lost), [true, true, false]);
+        assert!(!lost(&known) && !lost(&another));
     }
 
     #[test]

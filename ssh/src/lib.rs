@@ -18,5 +18,5 @@ mod links;
 mod session;
 mod stream;
 
-pub use doors::{Door, DoorState, Doors, NoWay, Ways};
+pub use doors::{Balancers, Door, DoorState, Doors, NoWay, Refusal, Visit, Visitor, Ways, Witness};
 pub use front::{Front, Limits, Metrics};

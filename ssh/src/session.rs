@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     channel::{self, Control, Write, relay, signal_name},
     conn::{Admitted, Conn},
-    doors::Door,
+    doors::Refusal,
     forwards::{CHANNELS_MAX, accept, begin_connection},
     link::Told,
 };
@@ -73,8 +73,8 @@ impl Callbacks {
         Self { conn, channels: HashMap::new(), listeners: HashMap::new(), deaf_until: None }
     }
 
-    /// The container that a key opens for this user.
-    fn find(&self, user: &str, key: &PublicKey, algorithm: &Algorithm) -> Option<(Door, Admitted)> {
+    /// The container that a key opens for this user, from wherever.
+    fn find(&self, user: &str, key: &PublicKey, algorithm: &Algorithm) -> Option<Admitted> {
         // SHA-1.
         if matches!(algorithm, Algorithm::Rsa { hash: None }) {
             return None;
@@ -85,13 +85,10 @@ impl Callbacks {
             Some((user, container)) => (user, Some(container)),
             None => (user, None),
         };
-        if narrow.is_some_and(|wanted| wanted != door.container.to_string())
-            || !self.conn.shared.doors.admits(&key, self.conn.peer.ip())
-        {
+        if narrow.is_some_and(|wanted| wanted != door.container.to_string()) {
             return None;
         }
-        let admitted = Admitted { container: door.container, key, user: user.to_owned() };
-        Some((door, admitted))
+        Some(Admitted { container: door.container, key, user: user.to_owned() })
     }
 
     fn has_room(&self) -> bool {
@@ -253,11 +250,17 @@ impl Handler for Callbacks {
         key: VerifiedPublicKey<'_>,
     ) -> Result<Auth, SessionError> {
         // It may have been taken away since it was offered.
-        let Some((_, admitted)) = self.find(user, key.public_key, key.algorithm) else {
+        let Some(admitted) = self.find(user, key.public_key, key.algorithm) else {
             return Ok(Auth::reject());
         };
-        if !self.conn.shared.sessions.admit(&self.conn, &admitted) {
-            tracing::warn!(container = %admitted.container, "it has too many SSH connections");
+        let shared = &self.conn.shared;
+        // Not before the signature: an owner hears of whoever has the key, and of nobody else.
+        if !shared.doors.admits(&admitted.key, self.conn.peer.ip()) {
+            shared.refuse(&self.conn, &admitted, Refusal::Address);
+            return Ok(Auth::reject());
+        }
+        if !shared.sessions.admit(&self.conn, &admitted) {
+            shared.refuse(&self.conn, &admitted, Refusal::Connections);
             return Ok(Auth::reject());
         }
         let is_first = self.conn.admitted.set(admitted).is_ok();

@@ -31,4 +31,5 @@ mod streams;
 mod tap;
 mod terminal;
 mod transparent;
+mod visits;
 mod waking;

@@ -251,8 +251,7 @@ impl Container {
         let (of_project, of_container, aliases) = edge.as_ref().map_or((false, false, 0), |edge| {
             (edge.project.is_some(), edge.container.is_some(), edge.aliases.len())
         });
-        let spec = &record.spec;
-        let status = &record.status;
+        let (spec, status) = (&record.spec, &record.status);
         let machine = Machine::of(urls.machines, record.server);
         let key = spec.ssh_public_key.as_ref();
         let (id, project) = (record.id, record.project);

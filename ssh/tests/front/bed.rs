@@ -152,6 +152,11 @@ impl Bed {
 
     /// With these ways into containers.
     pub(crate) async fn through(limits: Limits, ways: Arc<dyn Ways>) -> Self {
+        Self::changed(ways, |front| front.limited(limits)).await
+    }
+
+    /// With another front.
+    pub(crate) async fn changed(ways: Arc<dyn Ways>, change: impl FnOnce(Front) -> Front) -> Self {
         let (changes, _) = watch::channel(0);
         let doors = Arc::new(Table {
             doors: Mutex::default(),
@@ -161,8 +166,8 @@ impl Bed {
             changes,
         });
         let shutdown = CancellationToken::new();
-        let front = Front::new(&[7; 32], Arc::clone(&doors) as _, ways, &shutdown);
-        let front = Arc::new(front.limited(limits));
+        let front = Front::new(&[7; 32], Arc::clone(&doors) as _, ways, None, &shutdown);
+        let front = Arc::new(change(front));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let running = Arc::clone(&front);

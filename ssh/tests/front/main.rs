@@ -12,6 +12,8 @@ mod bed;
 #[cfg(test)]
 mod beside_sshd;
 #[cfg(test)]
+mod carried;
+#[cfg(test)]
 mod clients;
 #[cfg(test)]
 mod cuts;
