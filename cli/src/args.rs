@@ -2,9 +2,11 @@
 
 mod access;
 pub(crate) mod accounts;
+mod exec;
 mod firewall;
 mod images;
 mod members;
+mod named;
 mod network;
 mod projects;
 mod proxy;
@@ -17,7 +19,7 @@ mod vault;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use gantry_model::{ContainerId, InvalidName, ProjectId, ServerId, ServerName};
+use gantry_model::{ContainerId, ProjectId, ServerId};
 
 pub(crate) use self::{
     access::{At, HookName, HooksCommand, HostnamesCommand, Owner, PermissionsCommand},
@@ -26,9 +28,11 @@ pub(crate) use self::{
         TokenChange, TokenCreate, TokenProfile, TokensCommand, TwoFactorCommand, UserChange,
         UsersCommand,
     },
+    exec::{Exec, Ssh},
     firewall::{Filter, FirewallCommand, Parts, Place, word},
     images::ImagesCommand,
     members::MembersCommand,
+    named::{ContainerRef, ServerRef},
     network::{NetworkCommand, NetworkSet, NetworkType},
     projects::{ProjectFields, ProjectsCommand},
     proxy::{AliasFields, EdgeSettings, ProxyCommand, Tap},
@@ -135,6 +139,10 @@ pub(crate) enum Command {
     Permissions(PermissionsCommand),
     /// How the edge treats a container: waking, pausing, limits.
     Edge(EdgeSettings),
+    /// Run a command in a container; its exit status is that of this command.
+    Exec(Exec),
+    /// Open a login shell in a container, as `ssh` does, but with the credential of the API.
+    Ssh(Ssh),
     /// Print what ~/.ssh/config needs so that `ssh <container>` leads into it.
     SshConfig(SshConfig),
     /// Show the requests to a container as they come, until Ctrl-C. Times are UTC.
@@ -442,24 +450,6 @@ pub(crate) struct ContainerFields {
     pub(crate) realm_ids: Vec<gantry_model::RealmId>,
     #[command(flatten)]
     pub(crate) switches: Switches,
-}
-
-/// A server as people say it. What reads as an id is one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum ServerRef {
-    Id(ServerId),
-    Name(ServerName),
-}
-
-impl std::str::FromStr for ServerRef {
-    type Err = InvalidName;
-
-    fn from_str(text: &str) -> Result<Self, InvalidName> {
-        match text.parse() {
-            Ok(id) => Ok(Self::Id(id)),
-            Err(_no_id) => text.parse().map(Self::Name),
-        }
-    }
 }
 
 #[derive(Debug, Subcommand)]

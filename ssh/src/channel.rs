@@ -48,10 +48,10 @@ pub(crate) enum Control {
 }
 
 /// A way out of the container.
-struct Source(pipe::Receiver);
+pub(crate) struct Source(pub(crate) pipe::Receiver);
 
 /// A way into the container. Dropped, it is closed, and its other end hears of that.
-struct Sink(pipe::Sender);
+pub(crate) struct Sink(pub(crate) pipe::Sender);
 
 /// A way into the container and one out of it.
 pub(crate) struct Ways {
@@ -171,15 +171,15 @@ async fn finish(conn: &Conn, write: &Write) {
 }
 
 /// The streams of a process: ours, and those that go to the helper.
-struct Streams {
-    sink: Sink,
-    out: Source,
-    errors: Option<Source>,
-    theirs: Vec<OwnedFd>,
+pub(crate) struct Streams {
+    pub(crate) sink: Sink,
+    pub(crate) out: Source,
+    pub(crate) errors: Option<Source>,
+    pub(crate) theirs: Vec<OwnedFd>,
 }
 
 impl Streams {
-    fn new(has_terminal: bool) -> io::Result<Self> {
+    pub(crate) fn new(has_terminal: bool) -> io::Result<Self> {
         if has_terminal {
             let (Ways { sink, source }, theirs) = Ways::new()?;
             return Ok(Self { sink, out: source, errors: None, theirs });

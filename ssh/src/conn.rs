@@ -257,7 +257,7 @@ impl Conn {
         }
         self.shared
             .links
-            .get(&door, &*self.shared.ways, &self.shared.means)
+            .get(door.container, door.generation, &*self.shared.ways, &self.shared.means)
             .await
             .map_err(|no| told(&no))
     }

@@ -320,6 +320,10 @@ impl Front {
         self
     }
 
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
     /// Its host key, as in a file `known_hosts` after the name.
     pub fn host_key(&self) -> &str {
         &self.host_key

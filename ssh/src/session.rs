@@ -117,6 +117,7 @@ impl Callbacks {
         ];
         let process = Process {
             user,
+            is_strict: false,
             run,
             env: std::mem::take(&mut prepared.env),
             terminal: prepared.terminal.take(),
@@ -274,13 +275,6 @@ impl Handler for Callbacks {
 
     async fn auth_succeeded(&mut self, session: &mut Session) -> Result<(), SessionError> {
         self.conn.shared.sessions.begun(&self.conn, session.handle());
-        // The first channel finds the way open.
-        let conn = Arc::clone(&self.conn);
-        self.conn.spawn(async move {
-            if let Err(message) = conn.enter().await {
-                tracing::debug!(message, "the way in is not open");
-            }
-        });
         Ok(())
     }
 
@@ -307,6 +301,13 @@ impl Handler for Callbacks {
             controls: None,
         };
         self.channels.insert(id, prepared);
+        // What is asked for on the channel finds the way open.
+        let conn = Arc::clone(&self.conn);
+        self.conn.spawn(async move {
+            if let Err(message) = conn.enter().await {
+                tracing::debug!(message, "the way in is not open");
+            }
+        });
         reply.accept().await;
         Ok(())
     }

@@ -9,6 +9,7 @@ mod crash;
 mod creation;
 mod dns;
 mod edge;
+mod exec;
 mod factors;
 mod files;
 mod firewall;

@@ -1,6 +1,7 @@
 //! A running Gantry: every part made, connected, watched and ended in order.
 
 mod dev;
+mod exec;
 mod explain;
 mod files;
 mod glue;

@@ -49,9 +49,11 @@ fn process() -> impl Strategy<Value = Process> {
         .prop_map(|(term, size, modes)| Terminal { term, size, modes });
     let env = vec((octets(), octets()), 0..4);
     let connection = option::of(any::<[String; 4]>());
-    (any::<String>(), run(), env, option::of(terminal), any::<bool>(), connection).prop_map(
-        |(user, run, env, terminal, agent, connection)| Process {
+    let user = (any::<String>(), any::<bool>());
+    (user, run(), env, option::of(terminal), any::<bool>(), connection).prop_map(
+        |((user, is_strict), run, env, terminal, agent, connection)| Process {
             user,
+            is_strict,
             run,
             env,
             terminal,
