@@ -130,6 +130,7 @@ fn record(number: u64) -> RouteRecord {
         server: SERVER,
         hoody_kit: true,
         ssh_key: None,
+        ssh_forwarding: true,
         phase: Phase::Running,
         address: Some(IpAddr::V4(Ipv4Addr::new(10, 88, high, low))),
         generation: Generation(1),

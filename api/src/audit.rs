@@ -14,6 +14,7 @@ use http::{Method, header};
 use crate::{
     Front,
     caller::{ClientAddress, RequestId, Signature, Signed, Told},
+    exec,
     problem::{Kind, Problem},
 };
 
@@ -28,11 +29,14 @@ const SECURITY: [&str; 7] = [
     "/api/v1/auth/tokens",
 ];
 
-/// Logs each request that is not a read, on the target `audit`, and keeps it in its user's activity
+/// Logs each request that is not a read, and each for a session in a container, on the target `audit`, and keeps it in its user's activity
 /// if there is a user. Paths are logged as sent, without their query; bodies and credentials never.
 pub(crate) async fn writes(State(front): State<Front>, request: Request, next: Next) -> Response {
-    let read = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
     let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
+    // A session in a container is asked for by GET.
+    let session = request.method() == Method::GET && route.as_deref() == Some(exec::ROUTE);
+    let read =
+        matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) && !session;
     let (false, Some(route)) = (read, route) else { return next.run(request).await };
     let tasks = front.config.tasks.clone();
     tasks.spawn(write(front, route, request, next)).await.unwrap_or_else(|error| {

@@ -21,6 +21,7 @@ mod cors;
 mod docs;
 mod environment;
 mod events;
+mod exec;
 mod fields;
 mod firewall;
 mod following;
@@ -67,6 +68,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use crate::{
     caller::{ClientAddress, Realm, RequestId},
+    exec::{Command, Commands, Ended, NotStarted, Running, RunningProcess, TerminalSize},
     live::Upgrade,
     logs::{Events, NoTail, RequestLog, Tail},
 };
@@ -154,6 +156,8 @@ pub(crate) struct Front {
     pub(crate) control: Controller,
     pub(crate) config: ApiConfig,
     pub(crate) logs: Arc<dyn RequestLog>,
+    pub(crate) commands: Arc<dyn Commands>,
+    pub(crate) room: exec::Room,
     pub(crate) event_streams: Streams,
     pub(crate) live: live::Live,
     pub(crate) gauge: Arc<server_runtime::Gauge>,
@@ -177,15 +181,22 @@ impl Front {
     }
 }
 
-/// The API as a service; `logs` knows the requests to containers.
-pub fn service(control: Controller, config: ApiConfig, logs: Arc<dyn RequestLog>) -> Router {
+/// The API as a service; `logs` knows the requests to containers, `commands` runs what is asked for inside.
+pub fn service(
+    control: Controller,
+    config: ApiConfig,
+    logs: Arc<dyn RequestLog>,
+    commands: Arc<dyn Commands>,
+) -> Router {
     let (routes, document) = surface().finish();
     let document = Arc::new(Document::new(&document));
     let event_streams =
         Streams::new(config.event_streams_max, config.event_streams_per_account_max);
     let live = live::Live::new(&config);
     let gauge = Arc::new(server_runtime::Gauge::new(Arc::clone(&config.machines)));
-    let front = Front { control, config, logs, event_streams, live, gauge, document };
+    let room = exec::Room::default();
+    let front =
+        Front { control, config, logs, commands, room, event_streams, live, gauge, document };
     routes
         .merge(later::routes())
         .fallback(no_such_route)
@@ -211,6 +222,7 @@ fn surface() -> Surface {
         containers::surface,
         environment::surface,
         events::surface,
+        exec::surface,
         firewall::surface,
         network::surface,
         shares::surface,

@@ -30,6 +30,8 @@ pub(crate) enum Holds {
     Id,
     /// Any text.
     Text,
+    /// Any texts, each given by itself.
+    Texts,
 }
 
 /// One parameter that a call knows.
@@ -91,7 +93,7 @@ impl Query {
                 Vec::new()
             }
         };
-        for param in table {
+        for param in table.iter().filter(|param| !matches!(param.holds, Holds::Texts)) {
             if pairs.iter().filter(|(name, _)| name == param.name).count() > 1 {
                 errors.push(FieldError::new(param.name, "is given more than once"));
             }
@@ -105,7 +107,8 @@ impl Query {
             return None;
         };
         let at = self.pairs.iter().position(|(given, _)| given == name)?;
-        Some((param.holds, self.pairs.swap_remove(at).1))
+        // The others stay in their order.
+        Some((param.holds, self.pairs.remove(at).1))
     }
 
     /// Takes an integer.
@@ -113,9 +116,12 @@ impl Query {
         let (holds, text) = self.take(name)?;
         let (min, max) = match holds {
             Holds::Count { min, max } => (min, max),
-            Holds::Sort(_) | Holds::Word(_) | Holds::Flag | Holds::Id | Holds::Text => {
-                (0, u32::MAX)
-            }
+            Holds::Sort(_)
+            | Holds::Word(_)
+            | Holds::Flag
+            | Holds::Id
+            | Holds::Text
+            | Holds::Texts => (0, u32::MAX),
         };
         let digits = !text.is_empty() && text.bytes().all(|octet| octet.is_ascii_digit());
         let count = text.parse().ok().filter(|count| digits && (min..=max).contains(count));
@@ -134,6 +140,24 @@ impl Query {
             self.errors.push(FieldError::new(name, "must be true or false"));
         }
         flag
+    }
+
+    /// Takes `true` or `false` in whatever spelling clients of Kubernetes have for it.
+    pub(crate) fn switch(&mut self, name: &str) -> Option<bool> {
+        if let Some((_, text)) = self.pairs.iter_mut().find(|(given, _)| given == name) {
+            text.make_ascii_lowercase();
+            match text.as_str() {
+                "1" => "true".clone_into(text),
+                "0" => "false".clone_into(text),
+                _ => {}
+            }
+        }
+        self.flag(name)
+    }
+
+    /// Takes all texts of a name, in their order.
+    pub(crate) fn texts(&mut self, name: &str) -> Vec<String> {
+        std::iter::from_fn(|| self.text(name)).collect()
     }
 
     /// Takes an id.
@@ -170,9 +194,12 @@ impl Query {
             let error = FieldError::new(name, format!("must be one of {}", listed.join(", ")));
             match holds {
                 Holds::Sort(_) => self.sort_errors.push(error),
-                Holds::Count { .. } | Holds::Word(_) | Holds::Flag | Holds::Id | Holds::Text => {
-                    self.errors.push(error);
-                }
+                Holds::Count { .. }
+                | Holds::Word(_)
+                | Holds::Flag
+                | Holds::Id
+                | Holds::Text
+                | Holds::Texts => self.errors.push(error),
             }
         }
         found

@@ -59,7 +59,9 @@ impl Problem {
             Error::UsernameTaken => Self::new(Kind::AliasTaken, message),
             Error::Immutable { .. } => Self::new(Kind::Immutable, message),
             Error::MustStop { .. } => Self::new(Kind::MustStop, message),
-            Error::NotStopped { .. } => Self::new(Kind::StateConflict, message),
+            Error::NotStopped { .. } | Error::NotRunning { .. } => {
+                Self::new(Kind::StateConflict, message)
+            }
             Error::AlreadyThere { operation, project, container, phase } => {
                 operated(Kind::AlreadyThere, operation, project, container, phase, message)
             }

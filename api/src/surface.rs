@@ -86,6 +86,8 @@ enum Shape {
     Enveloped,
     /// Enveloped, with `metadata` of the page beside the payload.
     Paged,
+    /// None: the connection leaves HTTP.
+    Socket,
 }
 
 /// The body of a request.
@@ -227,6 +229,13 @@ impl Operation {
         self
     }
 
+    /// It answers by leaving HTTP for a `WebSocket`.
+    pub(crate) fn answers_socket(mut self) -> Self {
+        self.answer.0 = 101;
+        self.shape = Shape::Socket;
+        self
+    }
+
     /// It answers with an object in another notation than JSON, without an envelope.
     pub(crate) fn answers_bare_as(mut self, media: &'static str) -> Self {
         self.media = media;
@@ -286,18 +295,21 @@ impl Operation {
             .response("5XX", refused);
         for (status, payload) in std::iter::once(&self.answer).chain(&self.other) {
             let body = match self.shape {
-                Shape::Enveloped => envelope(payload.clone()).into(),
-                Shape::Paged => envelope(payload.clone())
-                    .property("metadata", Ref::from_schema_name(wire::Metadata::name()))
-                    .required("metadata")
-                    .into(),
-                Shape::Bare => payload.clone(),
+                Shape::Enveloped => Some(envelope(payload.clone()).into()),
+                Shape::Paged => Some(
+                    envelope(payload.clone())
+                        .property("metadata", Ref::from_schema_name(wire::Metadata::name()))
+                        .required("metadata")
+                        .into(),
+                ),
+                Shape::Bare => Some(payload.clone()),
+                Shape::Socket => None,
             };
-            let success = ResponseBuilder::new()
-                .description("What was asked for")
-                .content(self.media, Content::new(Some(body)))
-                .build();
-            operation = operation.response(status.to_string(), success);
+            let mut success = ResponseBuilder::new().description("What was asked for");
+            if body.is_some() {
+                success = success.content(self.media, Content::new(body));
+            }
+            operation = operation.response(status.to_string(), success.build());
         }
         if let Some((schema, required)) = self.body() {
             let body = RequestBodyBuilder::new()
@@ -466,6 +478,7 @@ fn document_param(param: &Parameters) -> Parameter {
         Param::Flag => typed(Type::Boolean).into(),
         Param::Id => id_schema(),
         Param::Text => typed(Type::String).into(),
+        Param::Texts => ArrayBuilder::new().items(typed(Type::String)).into(),
     };
     ParameterBuilder::new()
         .name(param.name)

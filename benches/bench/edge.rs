@@ -199,6 +199,7 @@ fn snapshot(address: IpAddr) -> Result<RouteSnapshot, Failed> {
         server: SERVER,
         hoody_kit: true,
         ssh_key: None,
+        ssh_forwarding: true,
         phase: Phase::Running,
         address: Some(address),
         generation: Generation(1),

@@ -2,21 +2,24 @@
 
 mod access;
 pub(crate) mod accounts;
+mod exec;
 mod firewall;
 mod images;
 mod members;
+mod named;
 mod network;
 mod projects;
 mod proxy;
 mod shares;
 mod snapshots;
 mod ssh;
+mod switches;
 mod vault;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use gantry_model::{ContainerId, InvalidName, ProjectId, ServerId, ServerName};
+use gantry_model::{ContainerId, ProjectId, ServerId};
 
 pub(crate) use self::{
     access::{At, HookName, HooksCommand, HostnamesCommand, Owner, PermissionsCommand},
@@ -25,15 +28,18 @@ pub(crate) use self::{
         TokenChange, TokenCreate, TokenProfile, TokensCommand, TwoFactorCommand, UserChange,
         UsersCommand,
     },
+    exec::{Exec, Ssh},
     firewall::{Filter, FirewallCommand, Parts, Place, word},
     images::ImagesCommand,
     members::MembersCommand,
+    named::{ContainerRef, ServerRef},
     network::{NetworkCommand, NetworkSet, NetworkType},
     projects::{ProjectFields, ProjectsCommand},
     proxy::{AliasFields, EdgeSettings, ProxyCommand, Tap},
     shares::{ShareFields, ShareFilter, SharesCommand},
     snapshots::{ContainerCopy, SnapshotsCommand},
     ssh::SshConfig,
+    switches::{KitSwitches, Switches},
     vault::{VaultCommand, VaultSet},
 };
 use crate::{exit::EXIT_CODES_HELP, output::Format};
@@ -133,6 +139,10 @@ pub(crate) enum Command {
     Permissions(PermissionsCommand),
     /// How the edge treats a container: waking, pausing, limits.
     Edge(EdgeSettings),
+    /// Run a command in a container; its exit status is that of this command.
+    Exec(Exec),
+    /// Open a login shell in a container, as `ssh` does, but with the credential of the API.
+    Ssh(Ssh),
     /// Print what ~/.ssh/config needs so that `ssh <container>` leads into it.
     SshConfig(SshConfig),
     /// Show the requests to a container as they come, until Ctrl-C. Times are UTC.
@@ -428,6 +438,10 @@ pub(crate) struct ContainerFields {
     /// The SSH key that opens it; `null` removes it.
     #[arg(long, value_name = "KEY|null")]
     pub(crate) ssh_public_key: Option<String>,
+    /// Whether SSH may carry connections (-L, -R, -D, -W, -J) besides sessions; `on` for a new one. `off` ends
+    /// those that are open; the agent is not meant.
+    #[arg(long, value_name = "on|off")]
+    pub(crate) ssh_forwarding: Option<Switch>,
     /// An environment variable; can be given several times.
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) environment_vars: Vec<String>,
@@ -436,76 +450,6 @@ pub(crate) struct ContainerFields {
     pub(crate) realm_ids: Vec<gantry_model::RealmId>,
     #[command(flatten)]
     pub(crate) switches: Switches,
-}
-
-/// Pairs of `--x` and `--no-x`; neither leaves the default (create) or the present value (update).
-#[derive(Args, Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "each flag of the command line is a bool")]
-pub(crate) struct Switches {
-    /// Start it after the host has rebooted (the default).
-    #[arg(long, overrides_with = "no_autostart")]
-    pub(crate) autostart: bool,
-    /// Leave it stopped after the host has rebooted.
-    #[arg(long)]
-    pub(crate) no_autostart: bool,
-    /// Mount `/ramdisk` (the default).
-    #[arg(long, overrides_with = "no_ramdisk")]
-    pub(crate) ramdisk: bool,
-    /// Do not mount `/ramdisk`.
-    #[arg(long)]
-    pub(crate) no_ramdisk: bool,
-    /// Whether the stopped container shares `/ramdisk/project` with others of its project; only `container`
-    /// for a new one.
-    #[arg(long, value_name = "container|project")]
-    pub(crate) ramdisk_scope: Option<String>,
-    /// Turn AI features on (the default).
-    #[arg(long, overrides_with = "no_ai")]
-    pub(crate) ai: bool,
-    /// Turn AI features off.
-    #[arg(long)]
-    pub(crate) no_ai: bool,
-}
-
-/// What can be set at creation only.
-#[derive(Args, Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "each flag of the command line is a bool")]
-pub(crate) struct KitSwitches {
-    /// Install the Kit services (the default).
-    #[arg(long, overrides_with = "no_hoody_kit")]
-    pub(crate) hoody_kit: bool,
-    /// A plain system without Kit services and without URLs.
-    #[arg(long)]
-    pub(crate) no_hoody_kit: bool,
-    /// Install the developer services (the default where the Kit is installed).
-    #[arg(long, overrides_with = "no_dev_kit")]
-    pub(crate) dev_kit: bool,
-    /// Leave the developer services out.
-    #[arg(long)]
-    pub(crate) no_dev_kit: bool,
-    /// Use the image cache (the default).
-    #[arg(long, overrides_with = "no_cache")]
-    pub(crate) cache: bool,
-    /// Build the image anew.
-    #[arg(long)]
-    pub(crate) no_cache: bool,
-}
-
-/// A server as people say it. What reads as an id is one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum ServerRef {
-    Id(ServerId),
-    Name(ServerName),
-}
-
-impl std::str::FromStr for ServerRef {
-    type Err = InvalidName;
-
-    fn from_str(text: &str) -> Result<Self, InvalidName> {
-        match text.parse() {
-            Ok(id) => Ok(Self::Id(id)),
-            Err(_no_id) => text.parse().map(Self::Name),
-        }
-    }
 }
 
 #[derive(Debug, Subcommand)]

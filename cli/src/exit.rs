@@ -23,6 +23,8 @@ pub(crate) enum Class {
     TimedOut,
     /// The configuration has errors.
     Configuration,
+    /// A session in a container ended before its command did.
+    Severed,
 }
 
 /// What `--help` says about exit codes.
@@ -38,6 +40,7 @@ Exit codes:
   7  the API cannot be reached or cannot answer now
   8  --wait ended before the condition held
   9  the configuration has errors
+  255  a session in a container broke off; `exec` and `ssh` else have the command's own
 
 Environment:
   GANTRY_API_URL        where the API answers, such as https://api.gantry.localhost:8443
@@ -58,6 +61,7 @@ impl Class {
             Self::Unavailable => 7,
             Self::TimedOut => 8,
             Self::Configuration => 9,
+            Self::Severed => 255,
         }
     }
 

@@ -37,7 +37,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let out = cli.output;
     match run(cli, out) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(failure) => {
             output::note(&failure.to_string());
             failure.exit_code()
@@ -45,8 +45,8 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(cli: Cli, out: Format) -> Result<(), Failure> {
-    match cli.command {
+fn run(cli: Cli, out: Format) -> Result<ExitCode, Failure> {
+    let done = match cli.command {
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "gantry", &mut script);
@@ -82,9 +82,18 @@ fn run(cli: Cli, out: Format) -> Result<(), Failure> {
         | Command::Vault(_)
         | Command::PublicKey
         | Command::Meta { .. }
+        | Command::Exec(_)
+        | Command::Ssh(_)
         | Command::SshConfig(_)
-        | Command::Tap(_)) => runtime()?.block_on(client::run(cli.connection, out, command)),
-    }
+        | Command::Tap(_)) => {
+            let runtime = runtime()?;
+            let code = runtime.block_on(client::run(cli.connection, out, command));
+            // What is still being written to where nobody reads is not waited for.
+            runtime.shutdown_background();
+            return code;
+        }
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {

@@ -2,10 +2,15 @@
 
 use std::os::fd::OwnedFd;
 
-use gantry_model::{ContainerId, Phase};
+use gantry_model::{ContainerId, Phase, project::Level};
 use gantry_runtime::Error as Runtime;
 
-use crate::{controller::Controller, error::Error};
+use crate::{
+    actor::Actor,
+    controller::Controller,
+    error::{Error, Result},
+    permissions::Leaf,
+};
 
 /// Why there is no way into a container.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +33,28 @@ pub enum NoEntry {
 }
 
 impl Controller {
+    /// Which start of a container it is that the actor may run commands in now.
+    ///
+    /// # Errors
+    /// [`Error::NotRunning`] if it does not run.
+    pub async fn may_enter(&self, actor: &Actor, id: ContainerId) -> Result<u64> {
+        actor.require(Leaf::ContainersExec)?;
+        let container = self.container_for(actor, id, Level::Edit).await?;
+        let status = &container.status;
+        match status.phase {
+            Phase::Running => Ok(status.generation.0),
+            phase @ (Phase::Paused
+            | Phase::Creating
+            | Phase::Copying
+            | Phase::Claiming
+            | Phase::Starting
+            | Phase::Stopping
+            | Phase::Stopped
+            | Phase::Failed
+            | Phase::Deleting) => Err(Error::NotRunning { phase }),
+        }
+    }
+
     /// Starts the session helper inside a container and gives the connection to it (crate `gantry-session`).
     ///
     /// Whoever asks has made sure that the client may enter.

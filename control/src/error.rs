@@ -424,6 +424,12 @@ pub enum Error {
     /// The server does as much as it can of this kind of work at once.
     #[error("the server is busy; try again")]
     Busy,
+    /// What is asked needs a container that runs.
+    #[error("the container {}", standing(*.phase))]
+    NotRunning {
+        /// What it does instead.
+        phase: Phase,
+    },
     /// A documented ability that this version does not have.
     #[error("not implemented: {what}")]
     NotImplemented {
@@ -445,6 +451,20 @@ pub enum Error {
     /// A defect or damaged data; clients learn nothing more.
     #[error("internal error")]
     Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// What a container does that does not run, and what would help.
+fn standing(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Running => "runs",
+        Phase::Paused => "is paused; resume it first",
+        Phase::Stopped => "is stopped; start it first",
+        Phase::Failed => "has failed; start it again first",
+        Phase::Creating | Phase::Copying | Phase::Claiming => "is being made; try again later",
+        Phase::Starting => "is starting; try again in a moment",
+        Phase::Stopping => "is stopping; start it when it has",
+        Phase::Deleting => "is being deleted",
+    }
 }
 
 fn over_quota(what: Counted, max: u32, used: u64) -> String {

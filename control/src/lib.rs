@@ -51,6 +51,7 @@ mod throttle;
 mod tokens;
 mod two_factor;
 mod vault;
+mod visits;
 mod wait;
 mod wake;
 
@@ -111,6 +112,7 @@ pub use starter::{StartCommand, StartError, Starter, StarterConfig};
 pub use tokens::{ExpiresAt, NewToken, ProfileChange, Token, TokenChange};
 pub use two_factor::{Enrollment, HalfLogin, LoggedIn, TwoFactorStatus};
 pub use vault::{METADATA_MAX, VALUE_MAX, VaultKey, VaultStats, VaultValue, VaultWrite};
+pub use visits::{Visit, VisitSender, VisitTeller, Visitor};
 pub use wait::{Condition, Waited};
 pub use wake::NotWoken;
 

@@ -85,6 +85,8 @@ pub struct ContainerSpec {
     pub environment: Environment,
     /// The key that opens it over SSH; unique across all containers.
     pub ssh_public_key: Option<SshPublicKey>,
+    /// Whether SSH may carry connections to and from it, besides sessions.
+    pub ssh_forwarding: bool,
     /// The owner's note.
     pub comment: Option<Comment>,
     /// The realms that it is visible in, sorted, without repetition, at most 64.

@@ -16,9 +16,11 @@ use crate::{
 
 /// Why a balancer's connection is not served.
 #[derive(Debug, thiserror::Error)]
-enum NoHeader {
+pub enum NoHeader {
+    /// Something else comes first, or what cannot be read.
     #[error("it does not begin with a header of the PROXY protocol")]
     Malformed(#[from] Malformed),
+    /// The connection broke.
     #[error("it broke before its header was complete")]
     Broken(#[from] io::Error),
 }
@@ -31,7 +33,7 @@ pub(crate) async fn welcome(
     balancer: SocketAddr,
 ) -> Option<Guest> {
     // Without the time that a head may take, an idle balancer would hold its place for ever.
-    let ends = match timeout(worker.limits().head_timeout, read_header(stream)).await {
+    let ends = match timeout(worker.limits().head_timeout, carried_for(stream)).await {
         Ok(Ok(ends)) => ends,
         Ok(Err(error)) => {
             tracing::debug!(%balancer, error = %gantry_model::Chain(&error), "refused a balancer");
@@ -55,8 +57,9 @@ pub(crate) async fn welcome(
     }
 }
 
-/// Reads the header and not an octet more: what follows belongs to TLS.
-async fn read_header(stream: &mut TcpStream) -> Result<Option<Ends>, NoHeader> {
+/// Reads the header of a balancer's connection, and not an octet more: what follows belongs to its client.
+/// Nothing if the connection is the balancer's own. It takes as long as the balancer does.
+pub async fn carried_for(stream: &mut TcpStream) -> Result<Option<Ends>, NoHeader> {
     let mut buffer = vec![0; HEADER_MAX];
     let mut have = 0;
     loop {

@@ -92,6 +92,7 @@ mod watch;
 mod websocket;
 mod worker;
 
+pub use balancer::{NoHeader, carried_for};
 pub use config::{AccessLog, Config, Limits, Rate, UpstreamSource};
 pub use deps::{
     ApiRealm, ApiService, ApiUpgrade, Body, BoxError, ClientAddress, Deps, KitPort, KitPorts,
@@ -101,4 +102,5 @@ pub use deps::{
 pub use edge::{Addresses, Edge, StartError};
 pub use http1::HeadReader;
 pub use logs::{LogTail, Logs, LogsConfig, NoTail};
+pub use proxy_protocol::{Ends, Malformed};
 pub use traffic::Activity;

@@ -26,6 +26,8 @@ pub struct KeyRoute {
     pub state: RouteState,
     /// What its documents say, if it has any.
     pub policy: Option<Arc<Policy>>,
+    /// Whether connections may be forwarded, either way.
+    pub forwards: bool,
     /// Whether who proves to be known wakes it.
     pub wakes: bool,
 }

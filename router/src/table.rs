@@ -262,6 +262,7 @@ impl RouteTable {
             generation: record.generation,
             state: state(record)?,
             policy: edge.and_then(merge).map(Arc::new),
+            forwards: record.ssh_forwarding,
             wakes: edge.is_some_and(|edge| {
                 matches!(edge.settings.wake, WakePolicy::Any | WakePolicy::Authed)
             }),

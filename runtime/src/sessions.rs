@@ -21,6 +21,7 @@ use std::{
 
 use gantry_model::ContainerId;
 use rustix::{
+    event::{PollFd, PollFlags, Timespec},
     fs::{AtFlags, Gid, Mode, OFlags, Uid},
     net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType},
 };
@@ -84,6 +85,22 @@ fn close_elsewhere(it: impl Send + 'static) {
     if let Err(error) = thread.spawn(move || drop(it)) {
         tracing::warn!(%error, "no thread to close a socket");
     }
+}
+
+/// Holds on to the process that has connected, of which a number alone may be another one's by now. Nothing
+/// with a kernel before 6.5, which has no such handle: there the number must do.
+fn peer_handle(socket: &OwnedFd) -> io::Result<Option<OwnedFd>> {
+    match nix::sys::socket::getsockopt(socket, nix::sys::socket::sockopt::PeerPidfd) {
+        Ok(handle) => Ok(Some(handle)),
+        Err(nix::errno::Errno::ENOPROTOOPT) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether a process has not ended.
+fn lives(handle: &OwnedFd) -> io::Result<bool> {
+    let mut fds = [PollFd::new(handle, PollFlags::IN)];
+    Ok(rustix::event::poll(&mut fds, Some(&Timespec::default()))? == 0)
 }
 
 /// The name of a socket, which is removed when this is dropped.
@@ -192,7 +209,14 @@ impl Door {
         let Runner { id, pid: init } = self.runner;
         // The names of control groups below its own are a container's choice, its pid namespace is not.
         let pid = u32::try_from(peer.pid.as_raw_pid()).map_err(io::Error::other)?;
+        let handle = peer_handle(socket)?;
         let (peer, init) = (Process::open(pid, id)?, Process::open(init, id)?);
+        // The number was its own when it was opened, and no later one's, if it lives even now.
+        if let Some(handle) = handle
+            && !lives(&handle)?
+        {
+            return Err(io::Error::other("it has ended"));
+        }
         if peer.link("ns/pid")? == init.link("ns/pid")? {
             Ok(())
         } else {
@@ -289,6 +313,35 @@ mod tests {
         assert_eq!(rustix::io::read(&socket, &mut [0; 8]), Ok(0), "it was sent away");
         drop(door);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_peer_is_known_by_more_than_its_number() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("door");
+        let kind = (AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC);
+        let listener = rustix::net::socket_with(kind.0, kind.1, kind.2, None).unwrap();
+        rustix::net::bind(&listener, &SocketAddrUnix::new(&path).unwrap()).unwrap();
+        rustix::net::listen(&listener, BACKLOG).unwrap();
+        let connect = "import socket, sys; s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET); \
+                       s.connect(sys.argv[1]); sys.stdin.read()";
+        let mut peer = std::process::Command::new("python3")
+            .args(["-c", connect])
+            .arg(&path)
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let socket = rustix::net::accept_with(&listener, SocketFlags::CLOEXEC).unwrap();
+        let handle = peer_handle(&socket).unwrap().expect("a kernel of 6.5 or later");
+        assert!(lives(&handle).unwrap());
+        // It ends, and its number stays taken until somebody asks for its status.
+        drop(peer.stdin.take());
+        let mut fds = [PollFd::new(&handle, PollFlags::IN)];
+        rustix::event::poll(&mut fds, None).unwrap();
+        assert!(fs::exists(format!("/proc/{}", peer.id())).unwrap());
+        assert!(!lives(&handle).unwrap());
+        assert!(peer.wait().unwrap().success());
+        assert!(!lives(&handle).unwrap());
     }
 
     #[test]

@@ -147,13 +147,15 @@ pub enum FromHelper {
 }
 
 /// The version of this protocol.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// A process to be started.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Process {
-    /// A login name; one that is no account of the container means root.
+    /// A login name.
     pub user: String,
+    /// Whether a name that is no account of the container is refused; it means root otherwise.
+    pub is_strict: bool,
     /// What to run.
     pub run: Run,
     /// Variables that the client asked for, already chosen by the edge.

@@ -19,6 +19,7 @@ use tokio::{
     net::unix::pipe,
     sync::{OwnedSemaphorePermit, mpsc},
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     conn::{Conn, Lane},
@@ -47,10 +48,10 @@ pub(crate) enum Control {
 }
 
 /// A way out of the container.
-struct Source(pipe::Receiver);
+pub(crate) struct Source(pub(crate) pipe::Receiver);
 
 /// A way into the container. Dropped, it is closed, and its other end hears of that.
-struct Sink(pipe::Sender);
+pub(crate) struct Sink(pub(crate) pipe::Sender);
 
 /// A way into the container and one out of it.
 pub(crate) struct Ways {
@@ -127,8 +128,15 @@ async fn carry_out(conn: &Conn, write: &Write, mut source: Source, extended: Opt
     }
 }
 
-/// Carries octets both ways between a channel and a connection inside, half-closed ends included.
-pub(crate) async fn relay(conn: Arc<Conn>, lane: Lane, write: Write, ways: Ways) {
+/// Carries octets both ways between a channel and a connection inside, half-closed ends included, until `end`
+/// at the latest.
+pub(crate) async fn relay(
+    conn: Arc<Conn>,
+    lane: Lane,
+    write: Write,
+    (ticket, ways): (Ticket, Ways),
+    end: &CancellationToken,
+) {
     let Ways { sink, source } = ways;
     // A client that closes the channel may have sent much just before: it arrives.
     let overdue = async {
@@ -144,7 +152,11 @@ pub(crate) async fn relay(conn: Arc<Conn>, lane: Lane, write: Write, ways: Ways)
     let outwards = lane.closed.run_until_cancelled(async {
         carry_out(&conn, &write, source, None).await && write.eof().await.is_ok()
     });
-    if tokio::join!(inwards, outwards).1.is_some() {
+    let carried = end.run_until_cancelled(async { tokio::join!(inwards, outwards).1 }).await;
+    // The way inside ends, whether the client takes the news or not.
+    drop(ticket);
+    // Unless the client has closed it.
+    if carried.is_none_or(|outwards| outwards.is_some()) {
         finish(&conn, &write).await;
     }
     lane.inlet.close();
@@ -159,15 +171,15 @@ async fn finish(conn: &Conn, write: &Write) {
 }
 
 /// The streams of a process: ours, and those that go to the helper.
-struct Streams {
-    sink: Sink,
-    out: Source,
-    errors: Option<Source>,
-    theirs: Vec<OwnedFd>,
+pub(crate) struct Streams {
+    pub(crate) sink: Sink,
+    pub(crate) out: Source,
+    pub(crate) errors: Option<Source>,
+    pub(crate) theirs: Vec<OwnedFd>,
 }
 
 impl Streams {
-    fn new(has_terminal: bool) -> io::Result<Self> {
+    pub(crate) fn new(has_terminal: bool) -> io::Result<Self> {
         if has_terminal {
             let (Ways { sink, source }, theirs) = Ways::new()?;
             return Ok(Self { sink, out: source, errors: None, theirs });
@@ -212,7 +224,9 @@ impl Session {
         };
         let begun = link.begin(|id| ToHelper::Start { id, process }, streams.theirs);
         let Some(mut ticket) = begun else {
-            return self.refuse("too much is open in this container", has_terminal).await;
+            return self
+                .refuse("too much is open in this container, or on this server", has_terminal)
+                .await;
         };
         match ticket.told().await {
             Some(Told::Started) => {}
@@ -275,7 +289,10 @@ impl Session {
         let spawner = Arc::clone(&self.conn);
         spawner.spawn(closed.run_until_cancelled_owned(async move {
             let opening = async { handle.channel_open_agent().await.ok() };
-            open_for(conn, &link, accepted, place, opening).await;
+            // The client's own keys are no way to or from the container: forwards that are switched off do
+            // not end it.
+            let end = conn.cut.clone();
+            open_for(conn, &link, accepted, place, opening, &end).await;
         }));
     }
 
@@ -321,9 +338,10 @@ pub(crate) async fn open_for(
     accepted: u64,
     _place: OwnedSemaphorePermit,
     opening: impl Future<Output = Option<russh::Channel<Msg>>>,
+    end: &CancellationToken,
 ) {
     match tokio::time::timeout(ANSWER, opening).await {
-        Ok(Some(channel)) => carry_accepted(conn, link, accepted, channel).await,
+        Ok(Some(channel)) => carry_accepted(conn, link, accepted, channel, end).await,
         Ok(None) | Err(_) => link.leave(accepted),
     }
 }
@@ -334,17 +352,18 @@ async fn carry_accepted(
     link: &Arc<Link>,
     accepted: u64,
     channel: russh::Channel<Msg>,
+    end: &CancellationToken,
 ) {
     let lane = conn.lane(channel.id());
     let (_, write) = channel.split();
     let taken = Ways::new()
         .ok()
-        .and_then(|(ours, theirs)| link.take(accepted, theirs).map(|ticket| (ours, ticket)));
-    let Some((ours, _ticket)) = taken else {
+        .and_then(|(ours, theirs)| link.take(accepted, theirs).map(|ticket| (ticket, ours)));
+    let Some(inside) = taken else {
         link.leave(accepted);
         return finish(&conn, &write).await;
     };
-    relay(conn, lane, write, ours).await;
+    relay(conn, lane, write, inside, end).await;
 }
 
 /// A signal by its name. Those that RFC 4254 does not name are told as sshd does.

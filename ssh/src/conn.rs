@@ -1,7 +1,7 @@
 //! A client's connection: what its callbacks and its channels share.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
@@ -16,7 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    doors::{Door, DoorState},
+    doors::{Door, DoorState, Visit, Visitor},
     flow::{Flow, Overrun},
     front::Shared,
     inlet::Inlet,
@@ -45,6 +45,16 @@ pub(crate) struct Admitted {
     pub(crate) user: String,
 }
 
+/// The most characters of a login name that are told to others.
+const USER_SHOWN: usize = 64;
+
+impl Admitted {
+    /// The beginning of the login name, which is as long as the client wants.
+    pub(crate) fn shown_user(&self) -> String {
+        self.user.chars().take(USER_SHOWN).collect()
+    }
+}
+
 /// A connection.
 pub(crate) struct Conn {
     /// Of no other connection of this process.
@@ -64,6 +74,10 @@ pub(crate) struct Conn {
     pub(crate) received: AtomicU64,
     pub(crate) sent: AtomicU64,
     pub(crate) opened: AtomicU64,
+    /// Ends what is forwarded at present; another one comes after it.
+    forwarding: Mutex<CancellationToken>,
+    /// Keys that are right and were not let in, as many as may be tried.
+    refused: Mutex<HashSet<KeyFingerprint>>,
     /// For channels that are opened from here.
     places: Arc<Semaphore>,
     state: Mutex<State>,
@@ -88,10 +102,12 @@ pub(crate) struct Lane {
 impl Conn {
     pub(crate) fn new(shared: Arc<Shared>, peer: SocketAddr, local: SocketAddr) -> Arc<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
+        let cut = shared.means.cut.child_token();
         Arc::new(Self {
             number: NEXT.fetch_add(1, Ordering::Relaxed),
             is_in: CancellationToken::new(),
-            cut: shared.means.cut.child_token(),
+            forwarding: Mutex::new(cut.child_token()),
+            cut,
             pause: Pause::new(Arc::clone(&shared.means.held)),
             shared,
             peer,
@@ -102,6 +118,7 @@ impl Conn {
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             opened: AtomicU64::new(0),
+            refused: Mutex::default(),
             places: Arc::new(Semaphore::new(PLACES)),
             state: Mutex::new(State {
                 flow: Flow::new(),
@@ -203,6 +220,22 @@ impl Conn {
         }
     }
 
+    /// What ends a forward that begins now; nothing if its container's owner wants none.
+    pub(crate) fn may_forward(&self) -> Option<CancellationToken> {
+        // Taken before the look: who switches them off later ends this one.
+        let end = self.forwarding.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let door = self.admitted.get().and_then(|admitted| self.door(admitted).ok())?;
+        door.forwards.then_some(end)
+    }
+
+    /// Ends what is forwarded, if that is not wanted any more.
+    pub(crate) fn end_unwanted_forwards(&self) {
+        if self.may_forward().is_none() {
+            let mut end = self.forwarding.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *end, self.cut.child_token()).cancel();
+        }
+    }
+
     /// The link to the helper of its container; otherwise what to tell the user.
     pub(crate) async fn enter(&self) -> Result<Arc<Link>, String> {
         let admitted = self.admitted.get().ok_or_else(gone)?;
@@ -224,7 +257,7 @@ impl Conn {
         }
         self.shared
             .links
-            .get(&door, &*self.shared.ways, &self.shared.means)
+            .get(door.container, door.generation, &*self.shared.ways, &self.shared.means)
             .await
             .map_err(|no| told(&no))
     }
@@ -286,28 +319,75 @@ impl Conn {
         true
     }
 
-    /// Its line in the audit log, at its end.
-    pub(crate) fn log(&self, error: Option<&str>) {
-        let seconds = self.began.elapsed().as_secs_f64();
-        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    /// Cuts it, for this reason.
+    pub(crate) fn cut_for(&self, why: &'static str) {
+        // The first reason stays.
+        if self.why.set(why).is_err() {
+            tracing::trace!(why, "it is being ended already");
+        }
+        self.cut.cancel();
+    }
+
+    /// Whether a key is not let in for the first time on this connection.
+    pub(crate) fn is_first_refusal(&self, key: KeyFingerprint) -> bool {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).insert(key)
+    }
+
+    /// Who has come by it.
+    pub(crate) fn visitor(&self, admitted: &Admitted) -> Visitor {
+        Visitor {
+            connection: self.number,
+            container: admitted.container,
+            key: admitted.key,
+            user: admitted.shown_user(),
+            peer: self.peer,
+        }
+    }
+
+    /// Tells that its client has logged in.
+    pub(crate) fn begun(&self) {
+        let Some(admitted) = self.admitted.get() else { return };
+        tracing::info!(
+            target: "audit",
+            client = %self.peer,
+            container = %admitted.container,
+            user = %admitted.shown_user().escape_debug(),
+            key = %admitted.key,
+            connection = self.number,
+            "ssh begun"
+        );
+        self.shared.tell(self, admitted, Visit::Begun);
+    }
+
+    /// Tells that it has ended, with an error or not.
+    pub(crate) fn over(&self, error: Option<&str>) {
+        let lasted = self.began.elapsed();
+        let seconds = lasted.as_secs_f64();
         let why = self.why.get().copied();
-        let Some(admitted) = self.admitted.get() else {
-            tracing::info!(target: "gantry::ssh", peer = %self.peer, seconds, error, "connection without login");
+        let admitted = self.admitted.get().filter(|_| self.is_in.is_cancelled());
+        let Some(admitted) = admitted else {
+            tracing::info!(target: "audit", client = %self.peer, seconds, why, error, "ssh without login");
             return;
         };
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let (channels, received, sent) =
+            (count(&self.opened), count(&self.received), count(&self.sent));
         tracing::info!(
-            target: "gantry::ssh",
-            peer = %self.peer,
+            target: "audit",
+            client = %self.peer,
             container = %admitted.container,
-            user = %admitted.user.escape_debug(),
+            user = %admitted.shown_user().escape_debug(),
             key = %admitted.key,
-            channels = count(&self.opened),
-            received = count(&self.received),
-            sent = count(&self.sent),
+            connection = self.number,
+            channels,
+            received,
+            sent,
             seconds,
             why,
             error,
-            "session ended"
+            "ssh ended"
         );
+        let visit = Visit::Ended { lasted, received, sent, channels, why };
+        self.shared.tell(self, admitted, visit);
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use gantry_session::protocol::{Target, ToHelper};
 use russh::{ChannelOpenFailure, server::Handle};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     channel::{Ways, open_failure, open_for},
@@ -35,7 +36,14 @@ pub(crate) async fn begin_connection(
 }
 
 /// Opens a channel to the client for each connection that a listener inside accepts.
-pub(crate) async fn accept(conn: Arc<Conn>, mut ticket: Ticket, at: Target, handle: Handle) {
+/// What it has accepted outlives the listener, but not `end`.
+pub(crate) async fn accept(
+    conn: Arc<Conn>,
+    mut ticket: Ticket,
+    at: Target,
+    handle: Handle,
+    end: CancellationToken,
+) {
     while let Some(told) = ticket.told().await {
         let Told::Accepted { id, peer } = told else { continue };
         let link = Arc::clone(ticket.link());
@@ -43,7 +51,7 @@ pub(crate) async fn accept(conn: Arc<Conn>, mut ticket: Ticket, at: Target, hand
             link.leave(id);
             continue;
         };
-        let (conn, at, handle) = (Arc::clone(&conn), at.clone(), handle.clone());
+        let (conn, at, handle, end) = (Arc::clone(&conn), at.clone(), handle.clone(), end.clone());
         let spawner = Arc::clone(&conn);
         spawner.spawn(async move {
             let opening = async {
@@ -65,7 +73,7 @@ pub(crate) async fn accept(conn: Arc<Conn>, mut ticket: Ticket, at: Target, hand
                 };
                 opened.ok()
             };
-            open_for(conn, &link, id, place, opening).await;
+            open_for(conn, &link, id, place, opening, &end).await;
         });
     }
 }

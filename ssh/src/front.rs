@@ -31,7 +31,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     conn::{Admitted, Conn},
-    doors::{Doors, Ways},
+    doors::{Balancers, Doors, Refusal, Visit, Ways, Witness},
     flow::WINDOW,
     gate::{Gate, Waiting},
     links::Links,
@@ -60,7 +60,7 @@ pub struct Limits {
     pub grace: Duration,
     /// Connections of one address at the same time; a network of 64 bits of IPv6 counts as one.
     pub strangers_of_one: usize,
-    /// Connections of all addresses at the same time.
+    /// Connections of all addresses at the same time; who comes then takes the place of another one.
     pub strangers: usize,
 }
 
@@ -75,11 +75,39 @@ impl Default for Limits {
 pub(crate) struct Shared {
     pub(crate) doors: Arc<dyn Doors>,
     pub(crate) ways: Arc<dyn Ways>,
+    pub(crate) witness: Option<Arc<dyn Witness>>,
     pub(crate) links: Links,
     pub(crate) sessions: Sessions,
     pub(crate) metrics: Metrics,
     pub(crate) means: Means,
     shutdown: CancellationToken,
+}
+
+impl Shared {
+    /// Tells of a visit.
+    pub(crate) fn tell(&self, conn: &Conn, admitted: &Admitted, visit: Visit) {
+        if let Some(witness) = &self.witness {
+            witness.hear(&conn.visitor(admitted), visit);
+        }
+    }
+
+    /// Tells of somebody who has the right key and is not let in.
+    pub(crate) fn refuse(&self, conn: &Conn, admitted: &Admitted, refusal: Refusal) {
+        // However often it is tried.
+        if !conn.is_first_refusal(admitted.key) {
+            return;
+        }
+        tracing::info!(
+            target: "audit",
+            client = %conn.peer,
+            container = %admitted.container,
+            user = %admitted.shown_user().escape_debug(),
+            key = %admitted.key,
+            why = %refusal,
+            "ssh refused"
+        );
+        self.tell(conn, admitted, Visit::Refused(refusal));
+    }
 }
 
 /// What everything runs by.
@@ -182,6 +210,7 @@ impl Sessions {
             entry.handle = Some(handle);
         }
         conn.is_in.cancel();
+        conn.begun();
     }
 
     pub(crate) fn remove(&self, conn: &Conn) {
@@ -217,6 +246,7 @@ impl Sessions {
     fn sweep(&self) -> u64 {
         let mut ended = 0;
         for (conn, handle) in self.list() {
+            conn.end_unwanted_forwards();
             if !conn.is_welcome() && conn.end("the container or its key has changed", handle) {
                 ended += 1;
             }
@@ -234,6 +264,7 @@ pub struct Front {
     shared: Arc<Shared>,
     config: Arc<Config>,
     gate: Arc<Gate>,
+    balancers: Option<Arc<dyn Balancers>>,
     grace: Duration,
     host_key: String,
 }
@@ -245,11 +276,13 @@ impl Front {
         seed: &[u8; 32],
         doors: Arc<dyn Doors>,
         ways: Arc<dyn Ways>,
+        witness: Option<Arc<dyn Witness>>,
         shutdown: &CancellationToken,
     ) -> Self {
         let shared = Shared {
             doors,
             ways,
+            witness,
             links: Links::default(),
             sessions: Sessions::default(),
             metrics: Metrics::default(),
@@ -267,6 +300,7 @@ impl Front {
             shared: Arc::new(shared),
             config: Arc::new(config(key)),
             gate: Arc::new(Gate::new(Limits::default())),
+            balancers: None,
             grace: Limits::default().grace,
         }
     }
@@ -277,6 +311,17 @@ impl Front {
         self.gate = Arc::new(Gate::new(limits));
         self.grace = limits.grace;
         self
+    }
+
+    /// With balancers before it.
+    #[must_use]
+    pub fn behind(mut self, balancers: Arc<dyn Balancers>) -> Self {
+        self.balancers = Some(balancers);
+        self
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
     }
 
     /// Its host key, as in a file `known_hosts` after the name.
@@ -307,6 +352,7 @@ impl Front {
     }
 
     async fn accept(&self, listener: &TcpListener) {
+        let mut turned_away = TurnedAway::default();
         while !self.shared.shutdown.is_cancelled() {
             let (stream, peer) = match listener.accept().await {
                 Ok(accepted) => accepted,
@@ -318,16 +364,37 @@ impl Front {
                     continue;
                 }
             };
-            let Some(waiting) = self.gate.enter(peer.ip(), Instant::now()) else {
+            let balancers = self.balancers.as_ref();
+            let carried = balancers.filter(|all| all.has(peer.ip().to_canonical()));
+            let waiting = match carried {
+                // Of a balancer it is the client that counts, and who that is shows only later.
+                Some(_) => Some(self.gate.enter_carried()),
+                None => self.gate.enter(peer.ip(), Instant::now()),
+            };
+            let Some(waiting) = waiting else {
                 self.shared.metrics.refused.fetch_add(1, Ordering::Relaxed);
+                turned_away.note(peer, TOO_MANY);
                 continue;
             };
             let (shared, config) = (Arc::clone(&self.shared), Arc::clone(&self.config));
-            let stranger = Stranger { peer, waiting, grace: self.grace };
+            let (gate, carried) = (Arc::clone(&self.gate), carried.cloned());
+            let until = tokio::time::Instant::now() + self.grace;
+            let stranger = Stranger { peer, local: None, waiting, until };
             let tasks = shared.means.tasks.clone();
             tasks.spawn(async move {
                 shared.metrics.connections.fetch_add(1, Ordering::Relaxed);
-                serve(&shared, config, stream, stranger).await;
+                let mut stream = stream;
+                let stranger = match carried {
+                    Some(balancers) => stranger.named(&*balancers, &mut stream, &gate).await,
+                    None => Ok(stranger),
+                };
+                match stranger {
+                    Ok(stranger) => serve(&shared, config, stream, stranger).await,
+                    Err(why) => {
+                        shared.metrics.refused.fetch_add(1, Ordering::Relaxed);
+                        tracing::info!(target: "audit", client = %peer, why, "ssh refused");
+                    }
+                }
                 shared.metrics.connections.fetch_sub(1, Ordering::Relaxed);
             });
         }
@@ -349,24 +416,77 @@ async fn sweep(shared: Arc<Shared>) {
     }
 }
 
+/// Why a connection is not taken.
+const TOO_MANY: &str = "too many of its address have not logged in";
+
+/// Those that were turned away before anything was said. Strangers could fill a log with them.
+#[derive(Default)]
+struct TurnedAway {
+    count: u64,
+    told: Option<Instant>,
+}
+
+impl TurnedAway {
+    /// Has the log tell of one each second, and of how many others there were.
+    fn note(&mut self, peer: SocketAddr, why: &str) {
+        self.count += 1;
+        if self.told.is_none_or(|told| told.elapsed() >= Duration::from_secs(1)) {
+            let connections = std::mem::take(&mut self.count);
+            tracing::info!(target: "audit", client = %peer, why, connections, "ssh refused");
+            self.told = Some(Instant::now());
+        }
+    }
+}
+
 /// Whoever has just come.
 struct Stranger {
     peer: SocketAddr,
+    /// Where the client has connected to, if that is not here.
+    local: Option<SocketAddr>,
     waiting: Waiting,
-    grace: Duration,
+    /// When it must have logged in.
+    until: tokio::time::Instant,
+}
+
+impl Stranger {
+    /// With the client in whose name a balancer comes; otherwise why it is not taken.
+    async fn named(
+        self,
+        balancers: &dyn Balancers,
+        stream: &mut TcpStream,
+        gate: &Arc<Gate>,
+    ) -> Result<Self, &'static str> {
+        let client = tokio::select! {
+            client = tokio::time::timeout_at(self.until, balancers.client(stream)) => client,
+            () = self.waiting.lost() => return Err("it made room for others that come to log in"),
+        };
+        let client = client.map_err(|_elapsed| "a balancer did not say for whom it comes")?;
+        let client = client.map_err(|error| {
+            tracing::debug!(balancer = %self.peer, error = %gantry_model::Chain(&error), "no header");
+            "a balancer must say for whom it comes, by the PROXY protocol"
+        })?;
+        let peer = client.map_or(self.peer, |(peer, _)| peer);
+        // Its place becomes the client's.
+        drop(self.waiting);
+        let waiting = gate.enter(peer.ip(), Instant::now()).ok_or(TOO_MANY)?;
+        let local = client.map(|(_, local)| local);
+        Ok(Self { peer, local, waiting, until: self.until })
+    }
 }
 
 async fn serve(shared: &Arc<Shared>, config: Arc<Config>, stream: TcpStream, stranger: Stranger) {
-    let Stranger { peer, waiting, grace } = stranger;
-    let Ok(local) = prepare(&stream) else { return };
-    let conn = Conn::new(Arc::clone(shared), peer, local);
+    let Stranger { peer, local, waiting, until } = stranger;
+    let Ok(here) = prepare(&stream) else { return };
+    let conn = Conn::new(Arc::clone(shared), peer, local.unwrap_or(here));
     let deadline = {
         let conn = Arc::clone(&conn);
         shared.means.tasks.spawn(async move {
-            let _waiting = waiting;
-            let login = conn.is_in.cancelled();
-            if tokio::time::timeout(grace, login).await.is_err() {
-                conn.cut.cancel();
+            tokio::select! {
+                () = conn.is_in.cancelled() => {}
+                () = waiting.lost() => conn.cut_for("it made room for others that come to log in"),
+                () = tokio::time::sleep_until(until) => {
+                    conn.cut_for("it has not logged in in time");
+                }
             }
         })
     };
@@ -378,11 +498,9 @@ async fn serve(shared: &Arc<Shared>, config: Arc<Config>, stream: TcpStream, str
     deadline.abort();
     conn.cut.cancel();
     shared.sessions.remove(&conn);
-    conn.log(ended.err().map(|error| error.to_string()).as_deref());
-    let counter = match conn.admitted.get() {
-        Some(_) => &shared.metrics.logins,
-        None => &shared.metrics.failures,
-    };
+    conn.over(ended.err().map(|error| error.to_string()).as_deref());
+    let counter =
+        if conn.is_in.is_cancelled() { &shared.metrics.logins } else { &shared.metrics.failures };
     counter.fetch_add(1, Ordering::Relaxed);
 }
 

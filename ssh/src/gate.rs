@@ -1,11 +1,17 @@
 //! How many strangers are let in, and how fast.
+//!
+//! When all places are taken, somebody makes room for whoever comes: of the address that has most of them, the one who
+//! has waited longest. So a flood drives out itself, and whoever logs in at once is in before it is his turn.
 
 use std::{
-    collections::HashMap,
+    cmp::Reverse,
+    collections::{BTreeMap, HashMap},
     net::{IpAddr, Ipv6Addr},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
+
+use tokio_util::sync::CancellationToken;
 
 use crate::front::Limits;
 
@@ -26,7 +32,16 @@ pub(crate) struct Gate {
 #[derive(Debug, Default)]
 struct Inner {
     sources: HashMap<IpAddr, Source>,
-    waiting: usize,
+    /// Those who wait, in the order in which they came.
+    waiting: BTreeMap<u64, Place>,
+    next: u64,
+}
+
+#[derive(Debug)]
+struct Place {
+    /// Whose places it takes, if that is known.
+    source: Option<IpAddr>,
+    lost: CancellationToken,
 }
 
 #[derive(Debug)]
@@ -40,16 +55,20 @@ struct Source {
 #[derive(Debug)]
 pub(crate) struct Waiting {
     gate: Arc<Gate>,
-    source: IpAddr,
+    number: u64,
+    lost: CancellationToken,
+}
+
+impl Waiting {
+    /// Returns when it has to make room for others.
+    pub(crate) async fn lost(&self) {
+        self.lost.cancelled().await;
+    }
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        let mut inner = self.gate.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        inner.waiting -= 1;
-        if let Some(source) = inner.sources.get_mut(&self.source) {
-            source.waiting -= 1;
-        }
+        self.gate.lock().leave(self.number);
     }
 }
 
@@ -69,13 +88,20 @@ impl Gate {
         Self { limits, inner: Mutex::default() }
     }
 
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets a connection in that a balancer carries, until it says for whom.
+    pub(crate) fn enter_carried(self: &Arc<Self>) -> Waiting {
+        self.take_place(&mut self.lock(), None)
+    }
+
     /// Lets a connection in, or not.
     pub(crate) fn enter(self: &Arc<Self>, address: IpAddr, now: Instant) -> Option<Waiting> {
         let key = source(address);
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        if inner.waiting >= self.limits.strangers {
-            return None;
-        }
+        let mut guard = self.lock();
+        let inner = &mut *guard;
         if inner.sources.len() >= REMEMBERED_MAX {
             // Whoever's bucket is full again is as good as unknown.
             inner.sources.retain(|_, source| source.waiting > 0 || source.refill(now) < BURST);
@@ -89,8 +115,42 @@ impl Gate {
         }
         source.tokens -= 1.0;
         source.waiting += 1;
-        inner.waiting += 1;
-        Some(Waiting { gate: Arc::clone(self), source: key })
+        Some(self.take_place(inner, Some(key)))
+    }
+
+    fn take_place(self: &Arc<Self>, inner: &mut Inner, source: Option<IpAddr>) -> Waiting {
+        let number = inner.next;
+        inner.next += 1;
+        let lost = CancellationToken::new();
+        inner.waiting.insert(number, Place { source, lost: lost.clone() });
+        if inner.waiting.len() > self.limits.strangers {
+            inner.make_room();
+        }
+        Waiting { gate: Arc::clone(self), number, lost }
+    }
+}
+
+impl Inner {
+    fn leave(&mut self, number: u64) -> Option<Place> {
+        let place = self.waiting.remove(&number)?;
+        if let Some(source) = place.source.and_then(|source| self.sources.get_mut(&source)) {
+            source.waiting -= 1;
+        }
+        Some(place)
+    }
+
+    fn make_room(&mut self) {
+        let of_source = |place: &Place| {
+            let source = place.source.and_then(|source| self.sources.get(&source));
+            // Of balancers each comes for somebody else.
+            source.map_or(1, |source| source.waiting)
+        };
+        // Of equal ones the first, who has waited longest.
+        let longest = self.waiting.iter().min_by_key(|(_, place)| Reverse(of_source(place)));
+        let number = longest.map(|(number, _)| *number);
+        if let Some(place) = number.and_then(|number| self.leave(number)) {
+            place.lost.cancel();
+        }
     }
 }
 
@@ -119,6 +179,40 @@ mod tests {
         assert!(gate.enter("192.0.2.2".parse().unwrap(), now).is_some());
         drop(inside);
         assert!(gate.enter(address, now).is_some());
+    }
+
+    #[test]
+    fn who_comes_last_is_let_in_and_who_has_most_makes_room() {
+        let limits = Limits { strangers: 4, strangers_of_one: 3, ..Limits::default() };
+        let gate = Arc::new(Gate::new(limits));
+        let now = Instant::now();
+        let enter = |last: u8| gate.enter(IpAddr::from([192, 0, 2, last]), now).unwrap();
+        let first = enter(1);
+        let many = [enter(2), enter(2), enter(2)];
+        let lost = |waiting: &Waiting| waiting.lost.is_cancelled();
+        let second = enter(3);
+        assert!(!lost(&first) && !lost(&second));
+        assert_eq!(many.each_ref().map(lost), [true, false, false]);
+        // Its place was given away, so that it leaves none.
+        drop(many);
+        let others = [enter(4), enter(5)];
+        assert!(!lost(&first) && !lost(&second) && !others.iter().any(lost));
+        let sixth = enter(6);
+        assert!(lost(&first) && !lost(&second) && !lost(&sixth));
+    }
+
+    #[test]
+    fn those_of_balancers_count_among_all_until_they_are_known() {
+        let gate = Arc::new(Gate::new(Limits { strangers: 3, ..Limits::default() }));
+        let lost = |waiting: &Waiting| waiting.lost.is_cancelled();
+        let carried = [gate.enter_carried(), gate.enter_carried(), gate.enter_carried()];
+        assert!(!carried.iter().any(lost));
+        let address = "192.0.2.1".parse().unwrap();
+        let known = gate.enter(address, Instant::now()).unwrap();
+        assert_eq!(carried.each_ref().map(lost), [true, false, false]);
+        let another = gate.enter_carried();
+        assert_eq!(carried.each_ref().map(lost), [true, true, false]);
+        assert!(!lost(&known) && !lost(&another));
     }
 
     #[test]

@@ -3,9 +3,11 @@
 //! [`Front`] speaks SSH with clients: an *offered* key grants nothing, a *verified* one fixes the connection
 //! to the one container that it opens ([`Doors`]). What the client then asks for is done by the helper inside
 //! that container ([`Ways`], crate `gantry-session`); this crate carries octets between the two, one pipe or
-//! socket for each stream, so that no channel waits for another one.
+//! socket for each stream, so that no channel waits for another one. Others than clients of SSH have their
+//! processes by the same links ([`Front::start`]).
 
 mod channel;
+mod command;
 mod conn;
 mod doors;
 mod flow;
@@ -18,5 +20,6 @@ mod links;
 mod session;
 mod stream;
 
-pub use doors::{Door, DoorState, Doors, NoWay, Ways};
+pub use command::{Held, NotStarted, Running};
+pub use doors::{Balancers, Door, DoorState, Doors, NoWay, Refusal, Visit, Visitor, Ways, Witness};
 pub use front::{Front, Limits, Metrics};

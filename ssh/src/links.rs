@@ -9,7 +9,7 @@ use std::{
 use gantry_model::ContainerId;
 
 use crate::{
-    doors::{Door, NoWay, Ways},
+    doors::{NoWay, Ways},
     front::Means,
     link::Link,
 };
@@ -45,31 +45,38 @@ impl Links {
     /// The link to a container's helper; whoever comes while it is being made waits for that.
     pub(crate) async fn get(
         &self,
-        door: &Door,
+        container: ContainerId,
+        generation: u64,
         ways: &dyn Ways,
         means: &Means,
     ) -> Result<Arc<Link>, NoWay> {
-        let place = self.place(door.container);
+        let place = self.place(container);
         let mut made = place.lock().await;
         match &*made {
-            Some(Made::Link { link, generation }) if *generation == door.generation => {
+            Some(Made::Link { link, generation: made }) if *made == generation => {
                 if link.is_alive() {
                     return Ok(Arc::clone(link));
                 }
+            }
+            // Whoever asks does not know yet of the container's latest start.
+            Some(Made::Link { link, generation: made })
+                if *made > generation && link.is_alive() =>
+            {
+                return Err(NoWay::NotRunning);
             }
             // Of another start: whoever holds its other end is not in this one.
             Some(Made::Link { link, .. }) => link.end(),
             Some(Made::Failed { no_way, at }) if at.elapsed() < FAILED => return Err(*no_way),
             Some(Made::Failed { .. }) | None => {}
         }
-        let opened = ways.open(door.container).await.and_then(|socket| {
+        let opened = ways.open(container).await.and_then(|socket| {
             Link::new(socket, means).map_err(|error| {
-                tracing::error!(container = %door.container, %error, "no link to its session helper");
+                tracing::error!(%container, %error, "no link to its session helper");
                 NoWay::Failed
             })
         });
         *made = Some(match &opened {
-            Ok(link) => Made::Link { link: Arc::clone(link), generation: door.generation },
+            Ok(link) => Made::Link { link: Arc::clone(link), generation },
             Err(no_way) => Made::Failed { no_way: *no_way, at: Instant::now() },
         });
         opened

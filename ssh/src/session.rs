@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     channel::{self, Control, Write, relay, signal_name},
     conn::{Admitted, Conn},
-    doors::Door,
+    doors::Refusal,
     forwards::{CHANNELS_MAX, accept, begin_connection},
     link::Told,
 };
@@ -73,8 +73,8 @@ impl Callbacks {
         Self { conn, channels: HashMap::new(), listeners: HashMap::new(), deaf_until: None }
     }
 
-    /// The container that a key opens for this user.
-    fn find(&self, user: &str, key: &PublicKey, algorithm: &Algorithm) -> Option<(Door, Admitted)> {
+    /// The container that a key opens for this user, from wherever.
+    fn find(&self, user: &str, key: &PublicKey, algorithm: &Algorithm) -> Option<Admitted> {
         // SHA-1.
         if matches!(algorithm, Algorithm::Rsa { hash: None }) {
             return None;
@@ -85,13 +85,10 @@ impl Callbacks {
             Some((user, container)) => (user, Some(container)),
             None => (user, None),
         };
-        if narrow.is_some_and(|wanted| wanted != door.container.to_string())
-            || !self.conn.shared.doors.admits(&key, self.conn.peer.ip())
-        {
+        if narrow.is_some_and(|wanted| wanted != door.container.to_string()) {
             return None;
         }
-        let admitted = Admitted { container: door.container, key, user: user.to_owned() };
-        Some((door, admitted))
+        Some(Admitted { container: door.container, key, user: user.to_owned() })
     }
 
     fn has_room(&self) -> bool {
@@ -120,6 +117,7 @@ impl Callbacks {
         ];
         let process = Process {
             user,
+            is_strict: false,
             run,
             env: std::mem::take(&mut prepared.env),
             terminal: prepared.terminal.take(),
@@ -151,20 +149,24 @@ impl Callbacks {
     fn connect(&self, channel: Channel<Msg>, reply: ChannelOpenHandle, target: Target) {
         let conn = Arc::clone(&self.conn);
         let user = self.user();
-        let has_room = self.has_room();
+        let end = self.conn.may_forward();
+        let has_room = end.is_some() && self.has_room();
         let id = channel.id();
         // Counted from here on, however many are opened at once.
         let lane = has_room.then(|| conn.lane(id));
         self.conn.spawn(async move {
+            let Some(end) = end else {
+                return reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
+            };
             let Some(lane) = lane else {
                 return reply.reject(ChannelOpenFailure::ResourceShortage).await;
             };
-            let connected = begin_connection(&conn, target, user).await;
-            match connected {
-                Ok((_ticket, ways)) => {
+            let connected = end.run_until_cancelled(begin_connection(&conn, target, user)).await;
+            match connected.unwrap_or(Err(ChannelOpenFailure::AdministrativelyProhibited)) {
+                Ok(inside) => {
                     let (_, write) = channel.split();
                     reply.accept().await;
-                    relay(conn, lane, write, ways).await;
+                    relay(conn, lane, write, inside, &end).await;
                 }
                 Err(reason) => {
                     conn.closed(id);
@@ -176,6 +178,9 @@ impl Callbacks {
 
     /// Listens inside; the port, or `None` if that failed.
     async fn listen(&mut self, at: Target, handle: Handle) -> Option<u16> {
+        // Those that were ended from here.
+        self.listeners.retain(|_, end| !end.is_cancelled());
+        let forwarding = self.conn.may_forward()?;
         if self.listeners.len() >= LISTENERS_MAX
             || self.listeners.contains_key(&at)
             || self.deaf_until.is_some_and(|until| Instant::now() < until)
@@ -191,18 +196,20 @@ impl Callbacks {
                 Told::Started | Told::Refused(..) | Told::Exited(_) | Told::Accepted { .. } => None,
             }
         };
+        let begun = forwarding.run_until_cancelled(begun);
         let Ok(begun) = tokio::time::timeout(LISTEN_TIMEOUT, begun).await else {
             // The connection stands still for one of them, and not for each.
             self.deaf_until = Some(Instant::now() + DEAF);
             return None;
         };
-        let (ticket, port) = begun?;
+        let (ticket, port) = begun.flatten()?;
         let at = match at {
             Target::Tcp(host, 0) => Target::Tcp(host, port),
             at @ (Target::Tcp(..) | Target::Unix(_)) => at,
         };
-        let end = self.conn.cut.child_token();
-        let accepting = accept(Arc::clone(&self.conn), ticket, at.clone(), handle);
+        let end = forwarding.child_token();
+        let accepting =
+            accept(Arc::clone(&self.conn), ticket, at.clone(), handle, forwarding.clone());
         self.conn.spawn(end.clone().run_until_cancelled_owned(accepting));
         self.listeners.insert(at, end);
         Some(port)
@@ -244,11 +251,17 @@ impl Handler for Callbacks {
         key: VerifiedPublicKey<'_>,
     ) -> Result<Auth, SessionError> {
         // It may have been taken away since it was offered.
-        let Some((_, admitted)) = self.find(user, key.public_key, key.algorithm) else {
+        let Some(admitted) = self.find(user, key.public_key, key.algorithm) else {
             return Ok(Auth::reject());
         };
-        if !self.conn.shared.sessions.admit(&self.conn, &admitted) {
-            tracing::warn!(container = %admitted.container, "it has too many SSH connections");
+        let shared = &self.conn.shared;
+        // Not before the signature: an owner hears of whoever has the key, and of nobody else.
+        if !shared.doors.admits(&admitted.key, self.conn.peer.ip()) {
+            shared.refuse(&self.conn, &admitted, Refusal::Address);
+            return Ok(Auth::reject());
+        }
+        if !shared.sessions.admit(&self.conn, &admitted) {
+            shared.refuse(&self.conn, &admitted, Refusal::Connections);
             return Ok(Auth::reject());
         }
         let is_first = self.conn.admitted.set(admitted).is_ok();
@@ -262,13 +275,6 @@ impl Handler for Callbacks {
 
     async fn auth_succeeded(&mut self, session: &mut Session) -> Result<(), SessionError> {
         self.conn.shared.sessions.begun(&self.conn, session.handle());
-        // The first channel finds the way open.
-        let conn = Arc::clone(&self.conn);
-        self.conn.spawn(async move {
-            if let Err(message) = conn.enter().await {
-                tracing::debug!(message, "the way in is not open");
-            }
-        });
         Ok(())
     }
 
@@ -295,6 +301,13 @@ impl Handler for Callbacks {
             controls: None,
         };
         self.channels.insert(id, prepared);
+        // What is asked for on the channel finds the way open.
+        let conn = Arc::clone(&self.conn);
+        self.conn.spawn(async move {
+            if let Err(message) = conn.enter().await {
+                tracing::debug!(message, "the way in is not open");
+            }
+        });
         reply.accept().await;
         Ok(())
     }
@@ -449,6 +462,19 @@ impl Handler for Callbacks {
         session: &mut Session,
     ) -> Result<(), SessionError> {
         self.answer(channel, (name == "sftp").then_some(Run::Sftp), session)
+    }
+
+    async fn x11_request(
+        &mut self,
+        channel: ChannelId,
+        _single: bool,
+        _protocol: &str,
+        _cookie: &str,
+        _screen: u32,
+        session: &mut Session,
+    ) -> Result<(), SessionError> {
+        // There is none; but clients wait for the answer.
+        Ok(session.channel_failure(channel)?)
     }
 
     async fn window_change_request(

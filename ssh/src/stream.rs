@@ -22,7 +22,7 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 /// The most that one connection holds of what came and was not used, in octets, before it is not read any more;
-const OF_ONE_MAX: usize = 32 << 20;
+const OF_ONE_MAX: usize = 64 << 20;
 /// and what it may hold in any case, when all together hold so much.
 const OF_ONE_ANYWAY: usize = 1 << 20;
 const OF_ALL_MAX: usize = 1 << 30;

@@ -114,7 +114,27 @@ async fn template(store: &Store) -> Result<Container, Box<dyn Error>> {
         boot_id: Some("0d5c8a3e-9d3f-4a61-b0ad-6c6f2b9f1c11".to_owned()),
         ..ContainerStatus::first(Phase::Running)
     };
-    let spec = ContainerSpec {
+    Ok(Container {
+        id: Id::from_bytes([0; 12]),
+        project: project.id,
+        owner: owner.id,
+        server: server.id,
+        spec: spec(color)?,
+        wish: Wish::Running,
+        wish_seq: 1,
+        source: None,
+        prespawn: false,
+        status,
+        environment_sync: EnvironmentSync::default(),
+        ssh_key_since_ms: None,
+        version: Version::FIRST,
+        created_at_ms: 0,
+        updated_at_ms: 0,
+    })
+}
+
+fn spec(color: Color) -> Result<ContainerSpec, Box<dyn Error>> {
+    Ok(ContainerSpec {
         name: ContainerName::parse("name", "replaced")?,
         color,
         image: ImageName::parse("image", ImageName::DEFAULT)?,
@@ -128,23 +148,8 @@ async fn template(store: &Store) -> Result<Container, Box<dyn Error>> {
         cache: true,
         environment: Environment::default(),
         ssh_public_key: None,
+        ssh_forwarding: true,
         comment: None,
         realms: Vec::new(),
-    };
-    Ok(Container {
-        id: Id::from_bytes([0; 12]),
-        project: project.id,
-        owner: owner.id,
-        server: server.id,
-        spec,
-        wish: Wish::Running,
-        wish_seq: 1,
-        source: None,
-        prespawn: false,
-        status,
-        environment_sync: EnvironmentSync::default(),
-        version: Version::FIRST,
-        created_at_ms: 0,
-        updated_at_ms: 0,
     })
 }

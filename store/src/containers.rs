@@ -125,6 +125,10 @@ impl Store {
                 if old.environment != container.spec.environment {
                     container.environment_sync.revision += 1;
                 }
+                if old.ssh_public_key != container.spec.ssh_public_key {
+                    let key = container.spec.ssh_public_key.as_ref();
+                    container.ssh_key_since_ms = key.map(|_key| now_ms);
+                }
                 container.updated_at_ms = now_ms;
                 save_spec(tx, &mut container, &doc).await?;
                 if realms_differ {
@@ -269,18 +273,21 @@ pub(crate) async fn check_quota(tx: &mut Tx, project: ProjectId) -> Result<()> {
 /// Adds a container with its realms and the first entry of its status log.
 pub(crate) async fn insert(
     tx: &mut Tx,
-    container: Container,
+    mut container: Container,
     doc: &str,
     triggered_by: &str,
 ) -> Result<Container> {
+    container.ssh_key_since_ms =
+        container.spec.ssh_public_key.as_ref().map(|_key| container.created_at_ms);
     let status = &container.status;
     let key = container.spec.ssh_public_key.as_ref().map(|key| key.fingerprint().0.to_vec());
     sqlx::query(
         "INSERT INTO containers (id, project, owner, server, name, key_fingerprint, hoody_kit, \
          wish, wish_seq, phase, address, generation, why, done_seq, started_at_ms, boot_id, \
-         version, created_at_ms, updated_at_ms, doc, source, fill, prespawn) VALUES ($1, $2, $3, \
+         version, created_at_ms, updated_at_ms, doc, source, fill, prespawn, ssh_forwarding, \
+         ssh_key_since_ms) VALUES ($1, $2, $3, \
          $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, \
-         $23)",
+         $23, $24, $25)",
     )
     .bind(container.id.as_bytes().as_slice())
     .bind(container.project.as_bytes().as_slice())
@@ -305,6 +312,8 @@ pub(crate) async fn insert(
     .bind(container.source.map(|source| source.as_bytes().to_vec()))
     .bind(status.fill.map(snapshots::fill_text))
     .bind(container.prespawn)
+    .bind(container.spec.ssh_forwarding)
+    .bind(container.ssh_key_since_ms)
     .execute(&mut tx.connection)
     .await
     .map_err(failed)?;
@@ -351,7 +360,8 @@ async fn save_spec(tx: &mut Tx, container: &mut Container, doc: &str) -> Result<
     let key = container.spec.ssh_public_key.as_ref().map(|key| key.fingerprint().0.to_vec());
     let done = sqlx::query(
         "UPDATE containers SET name = $3, key_fingerprint = $4, hoody_kit = $5, \
-         updated_at_ms = $6, doc = $7, env_revision = $8, version = version + 1 \
+         updated_at_ms = $6, doc = $7, env_revision = $8, ssh_forwarding = $9, \
+         ssh_key_since_ms = $10, version = version + 1 \
          WHERE id = $1 AND version = $2",
     )
     .bind(container.id.as_bytes().as_slice())
@@ -362,6 +372,8 @@ async fn save_spec(tx: &mut Tx, container: &mut Container, doc: &str) -> Result<
     .bind(container.updated_at_ms)
     .bind(doc)
     .bind(integer(container.environment_sync.revision))
+    .bind(container.spec.ssh_forwarding)
+    .bind(container.ssh_key_since_ms)
     .execute(&mut tx.connection)
     .await
     .map_err(failed)?;
@@ -476,6 +488,7 @@ pub(crate) fn container(row: &Row) -> Result<Container> {
                 fill: snapshots::fill(row)?,
             },
             environment_sync: EnvironmentSync::of(row)?,
+            ssh_key_since_ms: columns::get(row, "ssh_key_since_ms")?,
             version: Version(columns::count(row, "version")?),
             created_at_ms: columns::get(row, "created_at_ms")?,
             updated_at_ms: columns::get(row, "updated_at_ms")?,

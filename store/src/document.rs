@@ -54,6 +54,9 @@ struct ContainerDocument {
     /// The same.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     ramdisk_of_project: bool,
+    /// The same.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    ssh_without_forwarding: bool,
     cache: bool,
     environment: BTreeMap<String, String>,
     ssh_public_key: Option<String>,
@@ -159,6 +162,7 @@ pub(crate) fn write_container(spec: &ContainerSpec) -> Result<String> {
         ramdisk: spec.ramdisk,
         kvm: spec.kvm,
         ramdisk_of_project: spec.ramdisk_scope == RamdiskScope::Project,
+        ssh_without_forwarding: !spec.ssh_forwarding,
         cache: spec.cache,
         environment: spec.environment.vars().clone(),
         ssh_public_key: spec.ssh_public_key.as_ref().map(ToString::to_string),
@@ -192,6 +196,7 @@ pub(crate) fn read_container(text: &str) -> Result<ContainerSpec> {
             .ssh_public_key
             .map(|line| SshPublicKey::parse("ssh_public_key", &line).map_err(field))
             .transpose()?,
+        ssh_forwarding: !doc.ssh_without_forwarding,
         comment: doc
             .comment
             .map(|text| Comment::parse("comment", &text).map_err(field))

@@ -30,7 +30,7 @@ const IDS_PER_STATEMENT: usize = 500;
 
 /// The columns of a [`RouteRecord`], in the order that [`route`] reads.
 const ROUTE: &str = "SELECT id, project, hoody_kit, phase, address, generation, started_at_ms, \
-                     why IS NOT NULL, prespawn, server, key_fingerprint FROM containers";
+                     why IS NOT NULL, prespawn, server, key_fingerprint, ssh_forwarding FROM containers";
 
 /// How long changes are kept; what is older may make a reader load everything again.
 #[derive(Debug)]
@@ -250,6 +250,7 @@ fn route(row: &Row) -> Result<RouteRecord> {
             server: at_id(row, 9)?,
             hoody_kit: at(row, 2)? && !prespawn,
             ssh_key: key.filter(|_| !prespawn).map(KeyFingerprint),
+            ssh_forwarding: at(row, 11)?,
             phase: Phase::from_word(at(row, 3)?).ok_or_else(|| damaged("phase", "is no phase"))?,
             address: parsed.map_err(|_error| damaged("address", "is none"))?,
             generation: Generation(natural(at(row, 5)?, "generation")?),

@@ -56,6 +56,7 @@ mod tokens;
 mod told;
 mod users;
 mod vault;
+mod visits;
 mod writer;
 
 use std::{fmt, path::Path, sync::Arc};
@@ -88,6 +89,7 @@ pub use shares::{Incoming, Share, ShareFilter, ShareMax, ShareMount, ShareTarget
 pub use snapshots::SnapshotMax;
 pub use token_profiles::{ProfileWrite, TokenProfile};
 pub use vault::{Sealed, SealedChange, VaultEntry, VaultMax, VaultPlace, VaultUse};
+pub use visits::VisitTold;
 
 use crate::{
     feed::Retention,

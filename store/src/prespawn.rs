@@ -172,7 +172,8 @@ async fn exchange(
          doc = $6, wish = $7, wish_seq = $8, phase = $9, created_at_ms = $10, \
          updated_at_ms = $10, started_at_ms = $10, version = $11, env_revision = 0, \
          env_applied = NULL, env_verified_at_ms = NULL, env_attempted_at_ms = NULL, \
-         env_error = NULL WHERE id = $1 AND version = $2 AND prespawn",
+         env_error = NULL, ssh_forwarding = $12, \
+         ssh_key_since_ms = CASE WHEN $5 IS NULL THEN NULL ELSE $10 END WHERE id = $1 AND version = $2 AND prespawn",
     )
     .bind(claimed.id.as_bytes().as_slice())
     .bind(integer(waiting.version.0))
@@ -185,6 +186,7 @@ async fn exchange(
     .bind(claimed.status.phase.as_str())
     .bind(claimed.created_at_ms)
     .bind(integer(claimed.version.0))
+    .bind(claimed.spec.ssh_forwarding)
     .execute(&mut tx.connection)
     .await
     .map_err(failed)?;
@@ -211,6 +213,7 @@ async fn refill(tx: &mut Tx, claimed: Container, id: ContainerId, now_ms: i64) -
         wish_seq: 1,
         status: ContainerStatus::first(Phase::Creating),
         environment_sync: EnvironmentSync::default(),
+        ssh_key_since_ms: None,
         version: Version::FIRST,
         created_at_ms: now_ms,
         updated_at_ms: now_ms,

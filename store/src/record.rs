@@ -173,6 +173,8 @@ pub struct Container {
     pub status: ContainerStatus,
     /// How far its variables have come.
     pub environment_sync: EnvironmentSync,
+    /// When its SSH key was set, if it has one and that is known; the store sees to it.
+    pub ssh_key_since_ms: Option<i64>,
     /// For compare-and-swap; shared by spec, wish and status.
     pub version: Version,
     /// When it was made.
@@ -456,6 +458,8 @@ pub struct RouteRecord {
     pub hoody_kit: bool,
     /// The key that opens it by SSH; none while it waits in a warm pool.
     pub ssh_key: Option<KeyFingerprint>,
+    /// Whether SSH may carry connections besides sessions.
+    pub ssh_forwarding: bool,
     /// Where it stands.
     pub phase: Phase,
     /// Its address while it runs.

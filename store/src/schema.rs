@@ -82,10 +82,11 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         name: "alias_ends_since",
         text: include_str!("../migrations/0019_alias_ends_since.sql"),
     },
+    Migration { number: 20, name: "ssh", text: include_str!("../migrations/0020_ssh.sql") },
     Migration {
-        number: 20,
+        number: 21,
         name: "certificates",
-        text: include_str!("../migrations/0020_certificates.sql"),
+        text: include_str!("../migrations/0021_certificates.sql"),
     },
 ];
 

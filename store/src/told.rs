@@ -16,6 +16,7 @@ use crate::{
     record::{Access, Alias, Container, Fill, FillSource, Project, Scope, Snapshot, Token, User},
     shares::{Share, ShareTarget},
     vault::VaultPlace,
+    visits::VisitTold,
     writer::Tx,
 };
 
@@ -50,6 +51,11 @@ async fn container(
         at_ms,
     };
     add(tx, event).await
+}
+
+/// Somebody came by SSH, or has left.
+pub(crate) async fn visit_told(tx: &mut Tx, visited: &Container, visit: VisitTold) -> Result<()> {
+    container(tx, visited, visit.kind, visit.payload, visit.at_ms).await
 }
 
 /// A container has come to its phase.

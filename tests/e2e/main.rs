@@ -10,6 +10,7 @@ mod crash;
 mod creation;
 mod dns;
 mod edge;
+mod exec;
 mod factors;
 mod files;
 mod firewall;
@@ -32,6 +33,7 @@ mod streams;
 mod tap;
 mod terminal;
 mod transparent;
+mod visits;
 mod waking;
 
 #[path = "../../certs/tests/acme/knot.rs"]

@@ -80,6 +80,44 @@ fn forwards(ssh: &Ssh, key: &SshKey) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Its owner switches forwards off: those that are open end, and none begins until they are on again.
+fn switched_off(
+    gantry: &Gantry,
+    ssh: &Ssh,
+    (container, key): (&Container, &SshKey),
+) -> anyhow::Result<()> {
+    let switch = |state: &str| {
+        gantry.json(&["containers", "update", &container.id, "--ssh-forwarding", state])
+    };
+    let mut client = ssh.client("ssh", key);
+    client.args(["-oExitOnForwardFailure=yes", "-R", "/run/forwarded:127.0.0.1:9"]);
+    client.arg(ssh.destination()).arg("echo in; cat");
+    let mut shell = client.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    let mut line = String::new();
+    BufReader::new(shell.stdout.as_mut().context("piped")?).read_line(&mut line)?;
+    ensure!(ssh.text(key, "ls /run/forwarded")? == "/run/forwarded\n", "it listens inside");
+    let shown = switch("off")?;
+    ensure!(shown["ssh_forwarding"] == false, "{shown}");
+    let began = Instant::now();
+    while ssh.text(key, "ls /run/forwarded 2>&1; true")? == "/run/forwarded\n" {
+        ensure!(began.elapsed() < FOLLOWS, "it listens on");
+    }
+    let mut client = ssh.client("ssh", key);
+    client.args(["-W", "127.0.0.1:9"]).arg(ssh.destination());
+    let refused = client.stdin(Stdio::null()).output()?;
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    ensure!(said.contains("administratively prohibited"), "{said}");
+    drop(shell.stdin.take());
+    ensure!(shell.wait()?.success(), "the shell has stayed");
+    switch("on")?;
+    gantry_tests::wait_until("it forwards again", FOLLOWS, || {
+        let mut client = ssh.client("ssh", key);
+        client.args(["-W", "127.0.0.1:9"]).arg(ssh.destination());
+        let refused = client.stdin(Stdio::null()).output();
+        refused.is_ok_and(|it| String::from_utf8_lossy(&it.stderr).contains("connect failed"))
+    })
+}
+
 #[test]
 fn a_key_opens_its_container_while_it_is_its_key() {
     walk(Options::embedded(), the_walk);
@@ -117,6 +155,7 @@ fn the_walk(gantry: &mut Gantry) -> anyhow::Result<()> {
     };
     ensure!(narrowed(&one)?.success() && !narrowed(&two)?.success(), "the name narrows");
     forwards(&ssh, &first)?;
+    switched_off(gantry, &ssh, (&one, &first))?;
     // Variables of the container.
     let set = gantry.cli(&["containers", "env", "set", &one.id, "GREETING=hello there"])?;
     ensure!(set.status.success(), "{set:?}");

@@ -1,10 +1,10 @@
 //! Programs in Python of libraries that others wrote, as clients that know nothing of Gantry.
 
 use std::{
-    io::{self, BufRead as _, BufReader},
+    io::{self, BufRead as _, BufReader, Write as _},
     net::Ipv4Addr,
     path::PathBuf,
-    process::{Child, Command, Stdio},
+    process::{Child, ChildStdin, Command, Stdio},
     sync::mpsc::{self, Receiver, RecvTimeoutError},
     thread,
     time::Duration,
@@ -23,6 +23,7 @@ const LINES_MAX: usize = 64;
 #[derive(Debug)]
 pub struct Foreign {
     child: Child,
+    input: ChildStdin,
     lines: Receiver<io::Result<String>>,
 }
 
@@ -37,10 +38,11 @@ impl Foreign {
             .args([&address.to_string(), "8443", host])
             .arg(gantry.ca_path())
             .args(more)
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .context("cannot start Python")?;
+        let input = child.stdin.take().context("no input")?;
         let output = BufReader::new(child.stdout.take().context("no output")?);
         // A read cannot be given up. The thread ends with the program's output, which ends with it.
         let (says, lines) = mpsc::sync_channel(LINES_MAX);
@@ -51,7 +53,12 @@ impl Foreign {
                 }
             }
         });
-        Ok(Self { child, lines })
+        Ok(Self { child, input, lines })
+    }
+
+    /// Says a line to the program.
+    pub fn tell(&mut self, line: &str) -> Result<()> {
+        Ok(writeln!(self.input, "{line}")?)
     }
 
     /// The line that the program says next, within a minute; an error if it has ended.

@@ -329,11 +329,16 @@ impl Gantry {
 
     /// Runs a client command, as it is.
     pub fn cli<A: AsRef<OsStr>>(&self, args: &[A]) -> Result<Output> {
+        self.cli_command(args)?.output().context("cannot run the client")
+    }
+
+    /// A client command that is still to be run.
+    pub fn cli_command<A: AsRef<OsStr>>(&self, args: &[A]) -> Result<Command> {
         let mut command = self.client(args)?;
         if !self.token.is_empty() {
             command.env("GANTRY_TOKEN", &self.token);
         }
-        command.output().context("cannot run the client")
+        Ok(command)
     }
 
     /// Runs a client command of somebody whose environment holds no credential.

@@ -79,6 +79,11 @@ impl Ssh {
         format!("root@{}", self.address)
     }
 
+    /// The port that Gantry takes connections on.
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Where keys and whatever else of the test lie.
     pub fn dir(&self) -> &Path {
         self.dir.path()

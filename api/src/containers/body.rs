@@ -55,6 +55,11 @@ const KEY: Field = Field::new(
     "One OpenSSH public key line, unique across all containers",
 )
 .nullable();
+const FORWARDING: Field = Field::new(
+    "ssh_forwarding",
+    Holds::Flag,
+    "Whether SSH may carry connections (-L, -R, -D, -W, -J) besides sessions; at once, and what is open ends",
+);
 const COMMENT: Field =
     Field::new("comment", Holds::Text { min: 0, max: 16_000 }, "The owner's note").nullable();
 const REALMS: Field =
@@ -62,7 +67,7 @@ const REALMS: Field =
 
 const KVM: [Field; 2] = kvm::FIELDS;
 
-pub(super) static CREATE: [Field; 20] = [
+pub(super) static CREATE: [Field; 21] = [
     SERVER.required(),
     NAME,
     COLOR,
@@ -70,6 +75,7 @@ pub(super) static CREATE: [Field; 20] = [
     AI,
     ENVIRONMENT,
     KEY,
+    FORWARDING,
     COMMENT,
     KIT,
     DEV_KIT,
@@ -94,12 +100,13 @@ pub(super) static CREATE: [Field; 20] = [
     REALMS,
 ];
 
-pub(super) static CHANGE: [Field; 16] = [
+pub(super) static CHANGE: [Field; 17] = [
     NAME,
     COLOR,
     AI,
     ENVIRONMENT,
     KEY,
+    FORWARDING,
     COMMENT,
     AUTOSTART,
     RAMDISK,
@@ -129,6 +136,7 @@ pub(super) fn create(body: JsonObject) -> Result<NewContainer, Problem> {
         color: fields.checked("color", color).value(),
         container_image: fields.checked("container_image", image).value(),
         ssh_public_key: fields.checked("ssh_public_key", key).value(),
+        ssh_forwarding: fields.flag("ssh_forwarding").value(),
         comment: fields.checked("comment", comment).value(),
         hoody_kit: fields.flag("hoody_kit").value(),
         dev_kit: fields.flag("dev_kit").value(),
@@ -157,6 +165,7 @@ pub(super) fn change(body: JsonObject) -> Result<ContainerChange, Problem> {
         color: fields.checked("color", color).value(),
         comment: fields.checked("comment", comment).patch(),
         ssh_public_key: fields.checked("ssh_public_key", key).patch(),
+        ssh_forwarding: fields.flag("ssh_forwarding").value(),
         realm_ids: fields.realms("realm_ids").value(),
         autostart: fields.flag("autostart").value(),
         ai: fields.flag("ai").value(),

@@ -68,7 +68,7 @@ impl Upgrade {
         Self(Arc::new(Mutex::new(Some(io))))
     }
 
-    fn take(&self) -> Option<DuplexStream> {
+    pub(crate) fn take(&self) -> Option<DuplexStream> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }

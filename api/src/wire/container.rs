@@ -59,7 +59,10 @@ pub(crate) struct Container {
     ssh_public_key: Option<String>,
     /// `SHA256:…`, as OpenSSH prints it.
     ssh_key_fingerprint: Option<String>,
+    /// When that key was set; `null` without one, and for one that was set before this was noted.
     ssh_key_installed_at: Option<Timestamp>,
+    /// Whether SSH may carry connections besides sessions.
+    ssh_forwarding: bool,
     comment: Option<String>,
     source_container_id: Option<Hex>,
     server_expired: bool,
@@ -248,8 +251,7 @@ impl Container {
         let (of_project, of_container, aliases) = edge.as_ref().map_or((false, false, 0), |edge| {
             (edge.project.is_some(), edge.container.is_some(), edge.aliases.len())
         });
-        let spec = &record.spec;
-        let status = &record.status;
+        let (spec, status) = (&record.spec, &record.status);
         let machine = Machine::of(urls.machines, record.server);
         let key = spec.ssh_public_key.as_ref();
         let (id, project) = (record.id, record.project);
@@ -285,7 +287,8 @@ impl Container {
             volumes: Map::new(),
             ssh_public_key: key.map(ToString::to_string),
             ssh_key_fingerprint: key.map(|key| key.fingerprint().to_string()),
-            ssh_key_installed_at: None,
+            ssh_key_installed_at: record.ssh_key_since_ms.map(Timestamp),
+            ssh_forwarding: spec.ssh_forwarding,
             comment: spec.comment.as_ref().map(|comment| comment.as_str().to_owned()),
             source_container_id: record.source.map(Hex::from),
             server_expired: false,

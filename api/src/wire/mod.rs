@@ -16,6 +16,7 @@ mod config;
 mod container;
 mod environment;
 mod event;
+mod exec;
 mod firewall;
 mod image;
 mod list;
@@ -50,6 +51,7 @@ pub(crate) use container::{
 };
 pub(crate) use environment::{EnvSync, Variables};
 pub(crate) use event::{CleanedEvents, DeletedEvents, Event, EventTotals, Events};
+pub(crate) use exec::{Executed, Outcome};
 pub(crate) use firewall::{
     DuplicateRule, Firewall, FirewallRules, RemovedRules, ResetFirewall, SwitchedRules,
 };

@@ -228,6 +228,62 @@ async fn a_running_container_changes_only_what_the_control_plane_holds() {
     assert_eq!(reply.json["data"]["comment"], "c");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_container_says_since_when_it_has_its_key_and_whether_ssh_may_forward() {
+    const FIRST: &str =
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEB";
+    const SECOND: &str =
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgIC";
+    let lab = Lab::start().await;
+    let (token, project) = lab.alice().await;
+    let id = lab.container(&token, &project, "web").await;
+    let path = format!("/api/v1/containers/{id}");
+    let change = async |body: Value| {
+        let reply = lab.send(Ask::new("PATCH", &path).by(&token).body(&body)).await;
+        assert_eq!(reply.status, 200, "{body}: {}", reply.text);
+        reply.json["data"].clone()
+    };
+    let shown = lab.send(Ask::new("GET", &path).by(&token)).await;
+    let data = &shown.json["data"];
+    assert_eq!(
+        (&data["ssh_key_installed_at"], &data["ssh_forwarding"]),
+        (&Value::Null, &json!(true))
+    );
+    let set = change(json!({ "ssh_public_key": FIRST })).await;
+    let since = set["ssh_key_installed_at"].as_str().expect("a time").to_owned();
+    assert_eq!((since.len(), &set["updated_at"]), (24, &json!(since)), "{since}");
+    // The same one with another comment, and other fields.
+    for body in [
+        json!({ "ssh_public_key": format!("{FIRST} me@home") }),
+        json!({ "ssh_forwarding": false }),
+        json!({ "comment": "later" }),
+    ] {
+        let kept = change(body).await;
+        assert_eq!(kept["ssh_key_installed_at"], json!(since));
+    }
+    let rotated = change(json!({ "ssh_public_key": SECOND })).await;
+    assert!(rotated["ssh_key_installed_at"].as_str() > Some(&since), "{rotated}");
+    assert_eq!(rotated["ssh_forwarding"], false);
+    // A copy has its own key or none, and the source's switch.
+    let copy = json!({ "target_project_id": project });
+    let copied = lab.send(Ask::new("POST", &format!("{path}/copy")).by(&token).body(&copy)).await;
+    assert_eq!(copied.status, 201, "{}", copied.text);
+    let data = &copied.json["data"];
+    assert_eq!(
+        (&data["ssh_key_installed_at"], &data["ssh_forwarding"]),
+        (&Value::Null, &json!(false))
+    );
+    let gone = change(json!({ "ssh_public_key": null })).await;
+    assert_eq!(gone["ssh_key_installed_at"], Value::Null);
+    let reply = lab
+        .send(Ask::new("PATCH", &path).by(&token).body(&json!({ "ssh_forwarding": "off" })))
+        .await;
+    assert_eq!(
+        (reply.status.as_u16(), &reply.json["data"][0]["field"]),
+        (400, &json!("ssh_forwarding"))
+    );
+}
+
 #[tokio::test]
 async fn a_realm_host_shows_its_realm_only() {
     const REALM: &str = "64a2c4e9f3d5e2b6a8c7d8e1";

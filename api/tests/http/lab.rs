@@ -23,7 +23,7 @@ use tokio::{sync::oneshot, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
-use crate::{document::Document, logs::FakeLog, names::FakeNames};
+use crate::{document::Document, exec::FakeCommands, logs::FakeLog, names::FakeNames};
 
 pub(crate) const PASSWORD: &str = "Passw0rd!alice";
 
@@ -40,6 +40,7 @@ pub(crate) struct Lab {
     pub(crate) document: Document,
     pub(crate) names: FakeNames,
     pub(crate) logs: FakeLog,
+    pub(crate) commands: FakeCommands,
     /// Says that the server is about to stop.
     pub(crate) closing: CancellationToken,
     _tasks: JoinSet<()>,
@@ -179,13 +180,14 @@ impl Lab {
             let reconciler = Reconciler::new(store, all, one, clock, sealing, config);
             tasks.spawn(reconciler.run(CancellationToken::new()));
         }
-        let logs = FakeLog::default();
+        let (logs, commands) = (FakeLog::default(), FakeCommands::default());
         let admin = control.bootstrap_admin().await.unwrap().unwrap();
         let shared = Arc::new(logs.clone());
         let machines = Arc::new(machines(&servers, dir.path()));
         let config = ApiConfig { machines, ..ApiConfig::default() };
         let closing = config.closing.clone();
-        let router = gantry_api::service(control.clone(), config, shared);
+        let inside = Arc::new(commands.clone());
+        let router = gantry_api::service(control.clone(), config, shared, inside);
         let document = Document::new(document_of(&router).await);
         let server = server.id;
         let mut lab = Self {
@@ -198,6 +200,7 @@ impl Lab {
             document,
             names,
             logs,
+            commands,
             closing,
             _tasks: tasks,
             dir,

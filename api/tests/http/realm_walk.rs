@@ -322,10 +322,11 @@ fn changes(other: &Other) -> Vec<(&'static str, &'static str, Value)> {
     ]
 }
 
-/// The same about outbound networks and shares.
+/// The same about commands, outbound networks and shares.
 fn networks_and_shares(other: &Other) -> Vec<(&'static str, &'static str, Value)> {
     let project = &other.things.project;
     vec![
+        ("POST", "containers/{id}/exec", json!({ "command": ["true"] })),
         ("PUT PATCH", "containers/{id}/network", shut()),
         ("POST", "containers/{id}/network/stop", json!({})),
         ("POST", "containers/{id}/network/start", json!({})),
@@ -484,7 +485,10 @@ async fn a_token_of_one_realm_sees_and_changes_nothing_of_another_on_any_endpoin
         let lets_in = path.contains("{id}/permissions") && !body.is_null();
         let by = if lets_in { &session } else { &right };
         let reply = lab.send(other.ask(&lab, method, path, body).await.by(by).realm(B)).await;
-        if !reply.status.is_success() {
+        // A session wants to leave HTTP, which this client does not.
+        let is_session = method == "GET" && path.ends_with("/exec");
+        let is_asked = is_session && reply.text.contains("Sec-WebSocket-Protocol");
+        if !reply.status.is_success() && !is_asked {
             undone.push(format!("{method} {path}: {} {}", reply.status, reply.text));
         }
     }

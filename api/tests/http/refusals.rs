@@ -161,6 +161,7 @@ fn of_containers() -> Vec<Row> {
             "3 to 100",
         ),
         ("PUT PATCH", "containers/{id}/kvm", json!({}), "kvm", "required"),
+        ("POST", "containers/{id}/exec", json!({ "command": [] }), "command", "at least one word"),
         ("PUT PATCH", "containers/{id}/env", json!({ "1A": "x" }), "1A", "digit"),
         (
             "PUT PATCH",

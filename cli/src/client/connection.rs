@@ -6,8 +6,18 @@ use std::{
     time::Duration,
 };
 
-use reqwest::{Method, StatusCode, Url, header::HeaderMap};
+use reqwest::{
+    Method, StatusCode, Url,
+    header::{self, HeaderMap},
+};
 use serde_json::Value;
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{
+        handshake::{client::generate_key, derive_accept_key},
+        protocol::Role,
+    },
+};
 
 use super::credentials;
 use crate::{
@@ -26,6 +36,8 @@ pub(crate) struct Api {
     http: reqwest::Client,
     base: Url,
     token: Option<String>,
+    /// The address to connect to.
+    connect: Option<IpAddr>,
     /// What a login is remembered with.
     pub(super) url: String,
     pub(super) ca: Option<PathBuf>,
@@ -56,8 +68,9 @@ impl Api {
             })?;
         }
         let ca = connection.ca.or(saved_ca);
-        let http = build_client(&base, ca.as_ref(), connection.connect)?;
-        Ok(Self { http, base, token: connection.token.or(saved_token), url, ca })
+        let connect = connection.connect;
+        let http = finish(build_client(&base, ca.as_ref(), connect)?)?;
+        Ok(Self { http, base, token: connection.token.or(saved_token), connect, url, ca })
     }
 
     /// The same connection for another caller.
@@ -101,7 +114,7 @@ impl Api {
     ) -> Result<Value, Failure> {
         let url = self.url(path, &[]);
         let mut request = self.http.request(method.clone(), url.clone());
-        request = request.header(reqwest::header::IF_MATCH, version);
+        request = request.header(header::IF_MATCH, version);
         if let Some(body) = body {
             request = request.json(body);
         }
@@ -156,6 +169,45 @@ impl Api {
         let bytes = response.bytes().await.map_err(|error| self.unreachable(&error))?;
         let answer: Value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
         Err(refusal(&Method::GET, &url, status, &headers, &answer))
+    }
+
+    /// Asks for a connection that leaves HTTP for a `WebSocket` with this subprotocol.
+    pub(super) async fn socket(
+        &self,
+        path: &str,
+        query: &[(&str, String)],
+        protocol: &str,
+    ) -> Result<WebSocketStream<reqwest::Upgraded>, Failure> {
+        // HTTP/2 has no upgrades.
+        let builder = build_client(&self.base, self.ca.as_ref(), self.connect)?;
+        let http = finish(builder.http1_only().timeout(STREAM_TIMEOUT))?;
+        let (url, key) = (self.url(path, query), generate_key());
+        let mut request = http
+            .get(url.clone())
+            .header(header::CONNECTION, "Upgrade")
+            .header(header::UPGRADE, "websocket")
+            .header(header::SEC_WEBSOCKET_VERSION, "13")
+            .header(header::SEC_WEBSOCKET_KEY, &key)
+            .header(header::SEC_WEBSOCKET_PROTOCOL, protocol);
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        let response = request.send().await.map_err(|error| self.unreachable(&error))?;
+        let (status, headers) = (response.status(), response.headers().clone());
+        if status != StatusCode::SWITCHING_PROTOCOLS {
+            let bytes = response.bytes().await.map_err(|error| self.unreachable(&error))?;
+            let answer: Value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+            return Err(refusal(&Method::GET, &url, status, &headers, &answer));
+        }
+        let is = |name, want: &str| headers.get(name).is_some_and(|value| value == want);
+        if !is(header::SEC_WEBSOCKET_ACCEPT, &derive_accept_key(key.as_bytes()))
+            || !is(header::SEC_WEBSOCKET_PROTOCOL, protocol)
+        {
+            let message = "what answers there speaks another protocol than this one";
+            return Err(Failure::new(Class::General, message));
+        }
+        let io = response.upgrade().await.map_err(|error| self.unreachable(&error))?;
+        Ok(WebSocketStream::from_raw_socket(io, Role::Client, None).await)
     }
 
     async fn send(
@@ -251,7 +303,7 @@ fn build_client(
     base: &Url,
     ca: Option<&PathBuf>,
     connect: Option<IpAddr>,
-) -> Result<reqwest::Client, Failure> {
+) -> Result<reqwest::ClientBuilder, Failure> {
     let mut builder = reqwest::Client::builder()
         .user_agent(concat!("gantry/", env!("CARGO_PKG_VERSION")))
         .timeout(REQUEST_TIMEOUT)
@@ -274,6 +326,10 @@ fn build_client(
         }
         builder = builder.tls_certs_only(certificates);
     }
+    Ok(builder)
+}
+
+fn finish(builder: reqwest::ClientBuilder) -> Result<reqwest::Client, Failure> {
     builder.build().map_err(|error| {
         Failure::new(Class::General, format!("cannot set up the HTTPS client: {error}"))
     })

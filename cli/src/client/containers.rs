@@ -327,6 +327,9 @@ fn insert_fields(body: &mut Map<String, Value>, fields: ContainerFields) -> Resu
             None => None,
         };
     }
+    if let Some(forwarding) = fields.ssh_forwarding {
+        body.insert("ssh_forwarding".to_owned(), (forwarding == Switch::On).into());
+    }
     if !fields.environment_vars.is_empty() {
         let vars = variables("--environment-vars", fields.environment_vars)?;
         body.insert("environment_vars".to_owned(), vars);
@@ -400,6 +403,8 @@ mod tests {
                 "--environment-vars A=1 --environment-vars B=x=y",
                 json!({"environment_vars": {"A": "1", "B": "x=y"}}),
             ),
+            ("--ssh-forwarding off", json!({"ssh_forwarding": false})),
+            ("--ssh-forwarding on", json!({"ssh_forwarding": true})),
             ("--no-autostart --ramdisk", json!({"autostart": false, "ramdisk": true})),
             ("--ramdisk-scope project", json!({"ramdisk_scope": "project"})),
             ("--no-ai --ai", json!({"ai": true})), // the last one wins

@@ -7,6 +7,7 @@ mod connection;
 mod containers;
 mod credentials;
 mod events;
+mod exec;
 mod firewall;
 mod images;
 mod network;
@@ -17,10 +18,13 @@ mod shares;
 mod snapshots;
 mod ssh_config;
 mod tap;
+mod terminal;
 mod two_factor;
 mod users;
 mod vault;
 mod view;
+
+use std::process::ExitCode;
 
 use serde_json::Value;
 
@@ -45,11 +49,17 @@ pub(crate) async fn run(
     connection: Connection,
     out: Format,
     command: Command,
-) -> Result<(), Failure> {
+) -> Result<ExitCode, Failure> {
     let yes = connection.yes;
     let api = Api::new(connection)?;
     let client = Client { api, out, yes };
-    match command {
+    answer(&client, command).await
+}
+
+async fn answer(client: &Client, command: Command) -> Result<ExitCode, Failure> {
+    let done = match command {
+        Command::Exec(command) => return client.exec(command).await,
+        Command::Ssh(command) => return client.ssh(command).await,
         Command::Auth(command) => client.auth(command).await,
         Command::Login(login) => client.login(login).await,
         Command::Logout => client.logout().await,
@@ -102,7 +112,8 @@ pub(crate) async fn run(
         | Command::Completions { .. } => {
             Err(Failure::new(Class::General, "this command does not speak to the API"))
         }
-    }
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 impl Client {

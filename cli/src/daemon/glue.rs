@@ -85,8 +85,9 @@ pub(super) fn api(
     control: Controller,
     config: gantry_api::ApiConfig,
     logs: gantry_proxy::Logs,
+    commands: Arc<dyn gantry_api::Commands>,
 ) -> gantry_proxy::ApiService {
-    let router = gantry_api::service(control, config, Arc::new(EdgeLogs(logs)));
+    let router = gantry_api::service(control, config, Arc::new(EdgeLogs(logs)), commands);
     gantry_proxy::api_service(router.map_request(|request: http::Request<gantry_proxy::Body>| {
         let (mut parts, body) = request.into_parts();
         if let Some(client) = parts.extensions.get::<gantry_proxy::ClientAddress>() {

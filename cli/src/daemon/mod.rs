@@ -2,6 +2,7 @@
 
 mod certificates;
 mod dev;
+mod exec;
 mod explain;
 mod files;
 mod glue;

@@ -15,7 +15,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    certificates, explain,
+    certificates,
+    exec::Helpers,
+    explain,
     files::{Files, RunFile},
     glue, host, kit,
     lock::Lock,
@@ -191,7 +193,8 @@ impl Daemon {
         let waker = glue::WakeContainers(control.clone());
         let edge_config = edge_config(config, files, named_servers, &places);
         let logs = gantry_proxy::Logs::new(&edge_config);
-        let api = glue::api(control.clone(), api_config.clone(), logs.clone());
+        let commands = Arc::new(Helpers(Arc::clone(&ssh)));
+        let api = glue::api(control.clone(), api_config.clone(), logs.clone(), commands);
         let key = files.session_key().context("cannot read or make the key of sessions")?;
         let session_key = gantry_proxy::SessionKey::new(key);
         let made = Made {

@@ -1,15 +1,26 @@
 //! Connects the SSH front to the routes and to the control plane.
 
-use std::{net::IpAddr, os::fd::OwnedFd, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    os::fd::OwnedFd,
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use async_trait::async_trait;
-use gantry_control::{Controller, NoEntry};
+use gantry_control::{Controller, NoEntry, VisitSender, VisitTeller};
 use gantry_model::{Chain, ContainerId, ssh::KeyFingerprint};
 use gantry_router::{RouteState, Routes};
-use gantry_ssh::{Door, DoorState, Doors, Front, NoWay, Ways};
-use tokio::{net::TcpListener, sync::watch, task::JoinSet};
-use tokio_util::sync::CancellationToken;
+use gantry_ssh::{Balancers, Door, DoorState, Doors, Front, NoWay, Visit, Visitor, Ways, Witness};
+use ipnet::IpNet;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    task::JoinSet,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::config::EdgeConfig;
 
@@ -27,14 +38,18 @@ impl Doors for Keys {
             RouteState::Starting => DoorState::Shut("is starting; try again in a moment"),
             RouteState::Paused | RouteState::Stopped if found.wakes => DoorState::Asleep,
             RouteState::Paused => {
-                DoorState::Shut("is paused; resume it with `gantry containers resume`")
+                DoorState::Shut("is paused; resume it with `gantry containers manage ID resume`")
             }
             RouteState::Stopped => {
-                DoorState::Shut("is stopped; start it with `gantry containers start`")
+                DoorState::Shut("is stopped; start it with `gantry containers manage ID start`")
             }
-            RouteState::Failed => return None,
+            // Whoever has its key learns of that as of any other state, and nobody else does.
+            RouteState::Failed => {
+                DoorState::Shut("has failed; `gantry containers get ID` says why")
+            }
         };
-        Some(Door { container: found.container, generation: found.generation.0, state })
+        let (container, generation) = (found.container, found.generation.0);
+        Some(Door { container, generation, state, forwards: found.forwards })
     }
 
     fn admits(&self, key: &KeyFingerprint, address: IpAddr) -> bool {
@@ -77,6 +92,44 @@ impl Ways for Entries {
     }
 }
 
+/// The balancers of the configuration.
+struct Listed(Vec<IpNet>);
+
+#[async_trait]
+impl Balancers for Listed {
+    fn has(&self, address: IpAddr) -> bool {
+        self.0.iter().any(|network| network.contains(&address))
+    }
+
+    async fn client(&self, stream: &mut TcpStream) -> io::Result<Option<(SocketAddr, SocketAddr)>> {
+        let ends = gantry_proxy::carried_for(stream).await.map_err(io::Error::other)?;
+        Ok(ends.map(|ends| (ends.source, ends.destination)))
+    }
+}
+
+/// Owners hear of visits from the control plane.
+struct Visits(VisitSender);
+
+impl Witness for Visits {
+    fn hear(&self, visitor: &Visitor, visit: Visit) {
+        let visit = match visit {
+            Visit::Begun => gantry_control::Visit::Begun,
+            Visit::Refused(refusal) => gantry_control::Visit::Refused(refusal.to_string()),
+            Visit::Ended { lasted, received, sent, channels: _, why } => {
+                gantry_control::Visit::Ended { lasted, received, sent, why }
+            }
+        };
+        let visitor = gantry_control::Visitor {
+            connection: visitor.connection,
+            container: visitor.container,
+            key: visitor.key,
+            user: visitor.user.clone(),
+            address: visitor.peer.ip(),
+        };
+        self.0.send(visitor, visit);
+    }
+}
+
 /// Opens the listeners and serves them as tasks; without addresses there is none.
 pub(super) async fn start(
     edge: &EdgeConfig,
@@ -99,16 +152,33 @@ pub(super) async fn start(
     });
     let doors = Keys { routes: routes.clone(), changes };
     let ways = Entries { control: control.clone(), wake: edge.wake };
-    let front = Front::new(control.host_key_seed(), Arc::new(doors), Arc::new(ways), shutdown);
-    let front = Arc::new(front);
+    let (visits, teller) = VisitTeller::new(control.clone());
+    let witness = Some(Arc::new(Visits(visits)) as _);
+    let seed = control.host_key_seed();
+    let front = Front::new(seed, Arc::new(doors), Arc::new(ways), witness, shutdown);
+    let front = Arc::new(front.behind(Arc::new(Listed(edge.proxy_protocol_from.clone()))));
+    let running = TaskTracker::new();
     for address in &edge.ssh {
         let listener = TcpListener::bind(address).await;
         let listener = listener.with_context(|| format!("edge.ssh: cannot listen on {address}"))?;
         let front = Arc::clone(&front);
-        tasks.spawn(async move {
+        tasks.spawn(running.track_future(async move {
             front.run(listener).await;
             "SSH front"
-        });
+        }));
     }
+    // The ends of sessions are told, too.
+    running.close();
+    let (over, shutdown) = (CancellationToken::new(), shutdown.clone());
+    let telling = teller.run(over.clone());
+    tasks.spawn(async move {
+        let ending = async {
+            shutdown.cancelled().await;
+            running.wait().await;
+            over.cancel();
+        };
+        tokio::join!(telling, ending);
+        "teller of visits"
+    });
     Ok(front)
 }

@@ -110,6 +110,7 @@ impl Controller {
                     ..ContainerStatus::first(Phase::Copying)
                 },
                 environment_sync: EnvironmentSync::default(),
+                ssh_key_since_ms: None,
                 version: Version::FIRST,
                 created_at_ms: now_ms,
                 updated_at_ms: now_ms,

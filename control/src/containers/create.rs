@@ -42,6 +42,8 @@ pub struct NewContainer {
     pub container_image: Option<String>,
     /// An OpenSSH public key line, unique across all containers; none when absent.
     pub ssh_public_key: Option<String>,
+    /// Whether SSH may carry connections besides sessions; true when absent.
+    pub ssh_forwarding: Option<bool>,
     /// A note of at most 16,000 characters.
     pub comment: Option<String>,
     /// Whether the Kit services are installed; true when absent (with a token: what the token may).
@@ -124,6 +126,7 @@ impl Controller {
                 wish_seq: 1,
                 status: ContainerStatus::first(Phase::Creating),
                 environment_sync: EnvironmentSync::default(),
+                ssh_key_since_ms: None,
                 version: Version::FIRST,
                 created_at_ms: now_ms,
                 updated_at_ms: now_ms,
@@ -213,6 +216,7 @@ fn check(actor: &Actor, new: NewContainer) -> Result<Checked> {
         cache: new.cache.unwrap_or(true),
         environment,
         ssh_public_key,
+        ssh_forwarding: new.ssh_forwarding.unwrap_or(true),
         comment,
         realms: actor.realms_of_new(realms),
     };

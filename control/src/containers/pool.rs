@@ -23,6 +23,7 @@ pub(super) fn check_warm(new: &NewContainer) -> Result<()> {
     let errors: Vec<FieldError> = [
         (new.name.as_deref().is_some_and(|name| name != "rand"), "name"),
         (new.ssh_public_key.is_some(), "ssh_public_key"),
+        (new.ssh_forwarding.is_some(), "ssh_forwarding"),
         (new.comment.is_some(), "comment"),
         (!new.environment_vars.is_empty(), "environment_vars"),
         (new.bypass_prespawn == Some(true), "bypass_prespawn"),

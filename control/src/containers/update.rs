@@ -38,6 +38,8 @@ pub struct ContainerChange {
     pub comment: Patch<String>,
     /// As at creation.
     pub ssh_public_key: Patch<String>,
+    /// As at creation; off, it ends what is forwarded at the moment.
+    pub ssh_forwarding: Option<bool>,
     /// All of its realms, in place of the present ones.
     pub realm_ids: Option<Vec<String>>,
     /// As at creation.
@@ -127,6 +129,7 @@ fn changed(container: &Container, change: &ContainerChange) -> Result<ContainerS
         let rule = "can be \"project\" only where ramdisk is true";
         errors.push(FieldError::new("ramdisk_scope", rule));
     }
+    spec.ssh_forwarding = change.ssh_forwarding.unwrap_or(spec.ssh_forwarding);
     spec.autostart = change.autostart.unwrap_or(spec.autostart);
     spec.ai = change.ai.unwrap_or(spec.ai);
     if errors.is_empty() { Ok(spec) } else { Err(Error::Invalid(errors)) }

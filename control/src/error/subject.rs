@@ -165,6 +165,7 @@ impl Error {
             | Self::TooManyAttempts { .. }
             | Self::TwoFactor(_)
             | Self::Busy
+            | Self::NotRunning { .. }
             | Self::NotImplemented { .. }
             | Self::Conflict
             | Self::Unavailable(_)

@@ -168,6 +168,7 @@ async fn a_pool_has_bounds_and_what_waits_has_nothing_of_its_own() {
     for (new, field) in [
         (NewContainer { name: Some("web".to_owned()), ..bench.warm() }, "name"),
         (NewContainer { ssh_public_key: Some(ssh_key(1)), ..bench.warm() }, "ssh_public_key"),
+        (NewContainer { ssh_forwarding: Some(false), ..bench.warm() }, "ssh_forwarding"),
     ] {
         let refused = create(new).await.unwrap_err();
         assert!(

@@ -165,6 +165,7 @@ async fn an_update_changes_what_may_change_when_it_may() {
             Want::Done,
         ),
         (ContainerChange { ssh_public_key: Patch::Clear, ..none() }, Want::Done, Want::Done),
+        (ContainerChange { ssh_forwarding: Some(false), ..none() }, Want::Done, Want::Done),
         (
             ContainerChange { realm_ids: Some(vec!["64a2c4e9f3d5e2b6a8c7d8e1".into()]), ..none() },
             Want::Done,

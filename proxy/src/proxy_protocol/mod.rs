@@ -29,16 +29,16 @@ pub(crate) struct Header {
 
 /// The two ends of the connection that a balancer accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Ends {
+pub struct Ends {
     /// The client.
-    pub(crate) source: SocketAddr,
+    pub source: SocketAddr,
     /// Where the client connected to.
-    pub(crate) destination: SocketAddr,
+    pub destination: SocketAddr,
 }
 
 /// Why octets are no header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Malformed {
+pub enum Malformed {
     /// Something else comes first.
     #[error("no PROXY protocol header")]
     Missing,

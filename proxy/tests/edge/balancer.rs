@@ -236,6 +236,7 @@ fn told(bed: &Bed) {
         server: crate::bed::SERVER,
         hoody_kit: true,
         ssh_key: None,
+        ssh_forwarding: true,
         phase: Phase::Running,
         address: Some(bed.container_address(2)),
         generation: Generation(1),

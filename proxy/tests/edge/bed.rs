@@ -327,6 +327,7 @@ impl Bed {
             server: SERVER,
             hoody_kit: true,
             ssh_key: None,
+            ssh_forwarding: true,
             phase,
             address: Some(address),
             generation: Generation(generation),

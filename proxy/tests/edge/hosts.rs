@@ -70,6 +70,7 @@ fn whatever_does_not_exist_is_the_same_404() {
         server: crate::bed::SERVER,
         hoody_kit,
         ssh_key: None,
+        ssh_forwarding: true,
         phase,
         address: Some(bed.container_address(2)),
         generation: Generation(1),

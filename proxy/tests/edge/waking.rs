@@ -31,6 +31,7 @@ fn put(bed: &Bed, phase: Phase, settings: EdgeSettings) {
         server: crate::bed::SERVER,
         hoody_kit: true,
         ssh_key: None,
+        ssh_forwarding: true,
         phase,
         address: Some(bed.container_address(2)),
         generation: Generation(1),

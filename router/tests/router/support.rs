@@ -93,6 +93,7 @@ impl World {
             cache: true,
             environment: Environment::default(),
             ssh_public_key: None,
+            ssh_forwarding: true,
             comment: None,
             realms: Vec::new(),
         };
@@ -108,6 +109,7 @@ impl World {
             prespawn: false,
             status: ContainerStatus::first(Phase::Creating),
             environment_sync: EnvironmentSync::default(),
+            ssh_key_since_ms: None,
             version: Version::FIRST,
             created_at_ms: NOW_MS,
             updated_at_ms: NOW_MS,

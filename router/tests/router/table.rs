@@ -27,6 +27,7 @@ fn record(container: u8) -> RouteRecord {
         server: LOCAL,
         hoody_kit: true,
         ssh_key: None,
+        ssh_forwarding: true,
         phase: Phase::Running,
         address: Some([10, 88, 0, container].into()),
         generation: Generation(3),
@@ -149,7 +150,12 @@ fn a_key_leads_to_its_container_whatever_else_does_not() {
         RouteRecord { ssh_key: key(3), server: away, ..record(3) },
         RouteRecord { ssh_key: key(4), phase: Phase::Deleting, ..record(4) },
         RouteRecord { ssh_key: key(5), edge: edge(WakePolicy::Authed), ..record(5) },
-        RouteRecord { ssh_key: key(6), edge: edge(WakePolicy::Navigate), ..record(6) },
+        RouteRecord {
+            ssh_key: key(6),
+            ssh_forwarding: false,
+            edge: edge(WakePolicy::Navigate),
+            ..record(6)
+        },
         record(7),
     ]);
     let found = |octet| table.by_key(&KeyFingerprint([octet; 32]));
@@ -161,6 +167,8 @@ fn a_key_leads_to_its_container_whatever_else_does_not() {
     assert_eq!((container(3), container(4), container(9)), (None, None, None));
     let wakes = |octet| found(octet).unwrap().wakes;
     assert_eq!((wakes(1), wakes(5), wakes(6)), (false, true, false));
+    let forwards = |octet| found(octet).unwrap().forwards;
+    assert_eq!((forwards(5), forwards(6)), (true, false));
 }
 
 #[test]
@@ -351,6 +359,7 @@ fn any_record(container: u8) -> impl Strategy<Value = RouteRecord> {
             server: LOCAL,
             hoody_kit,
             ssh_key: None,
+            ssh_forwarding: true,
             phase,
             address,
             generation: Generation(generation),

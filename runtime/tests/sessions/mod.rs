@@ -45,6 +45,7 @@ pub(crate) async fn start(wire: &Wire, id: u64, line: &str) -> OwnedFd {
     let ((input, _), (read, output), (_, errors)) = (pipe(), pipe(), pipe());
     let process = Process {
         user: "root".to_owned(),
+        is_strict: false,
         run: Run::Command(line.as_bytes().to_vec()),
         env: Vec::new(),
         terminal: None,

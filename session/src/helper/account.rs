@@ -48,6 +48,11 @@ impl Account {
         })
     }
 
+    /// Whether it is the one of this login name; `root` is one in every container.
+    pub(super) fn is_called(&self, login: &str) -> bool {
+        self.name.as_bytes() == login.as_bytes() || (login == "root" && self.uid == 0)
+    }
+
     fn find(passwd: &[u8], group: &[u8], login: &str) -> Self {
         let entry = |name: &[u8]| {
             lines(passwd).filter_map(Self::parse).find(|found| found.name.as_bytes() == name)

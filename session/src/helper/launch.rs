@@ -34,6 +34,7 @@ use super::{
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Launch {
     pub(super) user: String,
+    pub(super) is_strict: bool,
     pub(super) what: What,
     pub(super) directory: Option<Vec<u8>>,
     /// The path of the terminal, if it has one; it is on all three descriptors then.
@@ -65,6 +66,7 @@ impl Launch {
         };
         let launch = Self {
             user: process.user,
+            is_strict: process.is_strict,
             what,
             directory,
             tty: None,
@@ -95,6 +97,10 @@ pub(super) fn main(arguments: Vec<OsString>) -> io::Result<ExitCode> {
     let launch = Launch::unpack(&arguments.next().unwrap_or_default())?;
     setsid()?;
     let account = Account::look_up(Path::new("/"), &launch.user);
+    if launch.is_strict && !account.is_called(&launch.user) {
+        say(&format!("there is no account {} in this container", launch.user.escape_debug()));
+        return Ok(ExitCode::from(126));
+    }
     if launch.tty.is_some() {
         take_terminal(&account)?;
     }

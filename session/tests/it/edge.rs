@@ -208,7 +208,7 @@ pub(crate) async fn read_until(stream: &UnixStream, end: &str) -> String {
     spawn_blocking(read).await.unwrap()
 }
 
-fn pair() -> (OwnedFd, OwnedFd) {
+pub(crate) fn pair() -> (OwnedFd, OwnedFd) {
     socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap()
 }
 
@@ -219,7 +219,8 @@ pub(crate) fn pipe() -> (OwnedFd, OwnedFd) {
 
 pub(crate) fn process(run: Run) -> Process {
     let (env, terminal) = (Vec::new(), None);
-    Process { user: "root".to_owned(), run, env, terminal, agent: false, connection: None }
+    let user = "root".to_owned();
+    Process { user, is_strict: false, run, env, terminal, agent: false, connection: None }
 }
 
 pub(crate) fn command(line: &str) -> Process {

@@ -7,6 +7,8 @@ mod edge;
 #[cfg(test)]
 mod files;
 #[cfg(test)]
+mod messages;
+#[cfg(test)]
 mod processes;
 #[cfg(test)]
 mod sockets;

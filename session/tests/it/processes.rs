@@ -180,6 +180,30 @@ async fn nobody_but_root_comes_in_while_logins_are_closed() {
 }
 
 #[tokio::test]
+async fn a_name_that_is_no_account_means_root_or_is_refused() {
+    let home = tempfile::tempdir().unwrap();
+    let mut edge = Edge::with_ann(home.path()).await;
+    for (user, is_strict, want) in [
+        ("ann", true, Ok("4242")),
+        ("anne", false, Ok("0")),
+        ("anne", true, Err("there is no account anne in this container\n")),
+        ("root", true, Ok("0")),
+        ("", true, Err("there is no account  in this container\n")),
+    ] {
+        let process = Process { user: user.to_owned(), is_strict, ..command("id -u") };
+        let (id, pipes) = edge.start(process).await;
+        let (output, errors) = pipes.talk(b"").await;
+        let [output, errors] = [output, errors].map(|it| String::from_utf8(it).unwrap());
+        match want {
+            Ok(uid) => assert_eq!((output.trim(), errors.as_str()), (uid, ""), "{user}"),
+            Err(words) => assert_eq!((output.as_str(), errors.as_str()), ("", words), "{user}"),
+        }
+        let status = if want.is_ok() { 0 } else { 126 };
+        assert_eq!(edge.exited(id).await, Exit::Status(status), "{user}");
+    }
+}
+
+#[tokio::test]
 async fn variables_of_the_container_are_there_unless_the_client_says_otherwise() {
     let home = tempfile::tempdir().unwrap();
     let mut edge = Edge::with_ann(home.path()).await;

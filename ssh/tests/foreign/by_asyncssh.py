@@ -73,6 +73,11 @@ async def main():
     process.stdin.write("after\n")
     print(repr((await process.wait()).stdout))
 
+    # Nearly as many channels at once as there may be.
+    runs = (connection.run(f"cat; exit {n}", input=str(n)) for n in range(95))
+    many = [(done.exit_status, done.stdout) for done in await asyncio.gather(*runs)]
+    assert many == [(n, str(n)) for n in range(95)], many
+
     # Octets by a connection inside, each end closed by itself.
     async def echo(reader, writer):
         text = await reader.read()
@@ -112,4 +117,4 @@ async def main():
     print("done")
 
 
-asyncio.run(asyncio.wait_for(main(), 25))
+asyncio.run(asyncio.wait_for(main(), 50))

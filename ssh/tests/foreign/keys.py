@@ -169,16 +169,20 @@ attempt("password", lambda transport: transport.auth_password("root", "", fallba
 attempt("interactive", lambda transport: transport.auth_interactive("root", lambda *_: []))
 # The key itself would open the container.
 certified = paramiko.Ed25519Key.from_private_key_file(os.path.join(DIRECTORY, "id"))
-with open(os.path.join(DIRECTORY, "id-cert.pub")) as file:
-    line = file.read()
 
 
 class Certified(paramiko.PKey):
+    """The key with a certificate of this file."""
+
+    def __init__(self, name):
+        with open(os.path.join(DIRECTORY, name)) as file:
+            self.blob = paramiko.pkey.PublicBlob.from_string(file.read()).key_blob
+
     def get_name(self):
         return "ssh-ed25519-cert-v01@openssh.com"
 
     def asbytes(self):
-        return paramiko.pkey.PublicBlob.from_string(line).key_blob
+        return self.blob
 
     def can_sign(self):
         return True
@@ -187,5 +191,7 @@ class Certified(paramiko.PKey):
         return certified.sign_ssh_data(data)
 
 
-attempt("certificate", lambda transport: transport.auth_publickey("root", Certified()))
+foreign, expired = Certified("id-cert.pub"), Certified("old-cert.pub")
+attempt("certificate", lambda transport: transport.auth_publickey("root", foreign))
+attempt("expired certificate", lambda transport: transport.auth_publickey("root", expired))
 attempt("key", lambda transport: transport.auth_publickey("root", certified))

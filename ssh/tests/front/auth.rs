@@ -37,10 +37,13 @@ async fn tokens_get_in_and_weak_signatures_other_methods_and_certificates_do_not
     let rsa = key(bed.dir.path(), "rsa", &["-t", "rsa", "-b", "2048", "-m", "PEM"]);
     bed.doors.set(rsa, Some(door(DoorState::Open)));
     key(bed.dir.path(), "authority", &["-t", "ed25519"]);
-    let mut sign = tokio::process::Command::new("ssh-keygen");
-    sign.args(["-q", "-I", "somebody", "-n", "root", "-s"]);
-    sign.arg(bed.path("authority")).arg(bed.path("id.pub"));
-    assert!(output(sign).await.status.success());
+    std::fs::copy(bed.path("id.pub"), bed.path("old.pub")).unwrap();
+    for (name, validity) in [("id.pub", "always:forever"), ("old.pub", "20010101:20020101")] {
+        let mut sign = tokio::process::Command::new("ssh-keygen");
+        sign.args(["-q", "-I", "somebody", "-n", "root", "-V", validity, "-s"]);
+        sign.arg(bed.path("authority")).arg(bed.path(name));
+        assert!(output(sign).await.status.success());
+    }
     let Some(mut script) = Script::start(&bed, "keys.py", &[]) else { return };
     for want in ["sk-ed25519 in", "sk-ecdsa in", "forged refused"] {
         let line = script.line().await;
@@ -56,6 +59,7 @@ async fn tokens_get_in_and_weak_signatures_other_methods_and_certificates_do_not
         "password refused publickey",
         "interactive refused publickey",
         "certificate refused",
+        "expired certificate refused",
         "key in",
     ] {
         script.says(want).await;

@@ -6,7 +6,10 @@ use std::{
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::{Output, Stdio},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -37,6 +40,10 @@ pub(crate) struct Table {
     doors: Mutex<HashMap<KeyFingerprint, Door>>,
     /// A look for this one is a defect.
     pub(crate) cursed: Mutex<Option<KeyFingerprint>>,
+    /// How often somebody has looked for a key.
+    pub(crate) looks: AtomicUsize,
+    /// Whether the owner lets no address in.
+    pub(crate) shuts_out: AtomicBool,
     changes: watch::Sender<u64>,
 }
 
@@ -54,13 +61,14 @@ impl Table {
 
 impl Doors for Table {
     fn find(&self, key: &KeyFingerprint) -> Option<Door> {
+        self.looks.fetch_add(1, Ordering::Relaxed);
         let is_cursed = self.cursed.lock().unwrap().as_ref() == Some(key);
         assert!(!is_cursed, "this test's own panic");
         self.doors.lock().unwrap().get(key).cloned()
     }
 
     fn admits(&self, _key: &KeyFingerprint, _address: IpAddr) -> bool {
-        true
+        !self.shuts_out.load(Ordering::Relaxed)
     }
 
     fn changes(&self) -> watch::Receiver<u64> {
@@ -69,14 +77,12 @@ impl Doors for Table {
 }
 
 /// Helpers as plain processes of this machine.
-struct Here;
+pub(crate) struct Here;
 
 #[async_trait]
 impl Ways for Here {
     async fn open(&self, _container: ContainerId) -> Result<OwnedFd, NoWay> {
-        let flags = SocketFlags::CLOEXEC;
-        let (ours, theirs) =
-            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
+        let (ours, theirs) = pair();
         let mut child = quietly(&program())
             .args(["serve", "-"])
             .stdin(Stdio::from(theirs))
@@ -90,6 +96,12 @@ impl Ways for Here {
     async fn wake(&self, _container: ContainerId) -> Result<(), NoWay> {
         Err(NoWay::NotRunning)
     }
+}
+
+/// The connection of an edge and a helper.
+pub(crate) fn pair() -> (OwnedFd, OwnedFd) {
+    let flags = SocketFlags::CLOEXEC;
+    socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap()
 }
 
 /// A program whose shells read no `.bashrc` of this machine's root: what is in there may write, and disturb
@@ -108,7 +120,12 @@ fn program() -> PathBuf {
 }
 
 pub(crate) fn door(state: DoorState) -> Door {
-    Door { container: "0123456789abcdef01234567".parse().unwrap(), generation: 1, state }
+    Door {
+        container: "0123456789abcdef01234567".parse().unwrap(),
+        generation: 1,
+        state,
+        forwards: true,
+    }
 }
 
 /// A new key, by these arguments for `ssh-keygen`.
@@ -130,11 +147,27 @@ impl Bed {
     }
 
     pub(crate) async fn limited(limits: Limits) -> Self {
+        Self::through(limits, Arc::new(Here)).await
+    }
+
+    /// With these ways into containers.
+    pub(crate) async fn through(limits: Limits, ways: Arc<dyn Ways>) -> Self {
+        Self::changed(ways, |front| front.limited(limits)).await
+    }
+
+    /// With another front.
+    pub(crate) async fn changed(ways: Arc<dyn Ways>, change: impl FnOnce(Front) -> Front) -> Self {
         let (changes, _) = watch::channel(0);
-        let doors = Arc::new(Table { doors: Mutex::default(), cursed: Mutex::default(), changes });
+        let doors = Arc::new(Table {
+            doors: Mutex::default(),
+            cursed: Mutex::default(),
+            looks: AtomicUsize::new(0),
+            shuts_out: AtomicBool::new(false),
+            changes,
+        });
         let shutdown = CancellationToken::new();
-        let front = Front::new(&[7; 32], Arc::clone(&doors) as _, Arc::new(Here), &shutdown);
-        let front = Arc::new(front.limited(limits));
+        let front = Front::new(&[7; 32], Arc::clone(&doors) as _, ways, None, &shutdown);
+        let front = Arc::new(change(front));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let running = Arc::clone(&front);

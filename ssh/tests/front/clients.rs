@@ -9,6 +9,7 @@ use tokio::process::Command;
 
 use crate::{
     bed::{output, text},
+    foreign::program,
     sshd::{Beside, feed},
 };
 
@@ -139,5 +140,42 @@ async fn putty_is_served_as_by_sshd() {
             assert!(std::fs::read(&back).unwrap() == data, "{host} {protocol}");
             std::fs::remove_file(&back).unwrap();
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ansible_is_served_as_by_sshd() {
+    let Some(ansible) = program("ansible-playbook") else { return };
+    let beside = Beside::new().await;
+    let here = beside.bed.path("");
+    std::fs::create_dir(here.join("tree")).unwrap();
+    let data: Vec<u8> = (0..=u8::MAX).cycle().take(100_001).collect();
+    std::fs::write(here.join("tree/octets"), &data).unwrap();
+    std::fs::write(here.join("tree/text"), "text").unwrap();
+    let playbook = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/foreign/playbook.yml");
+    std::fs::write(here.join("ansible.cfg"), "[defaults]\n").unwrap();
+    let root = beside.home.path();
+    for host in ["gantry", "sshd"] {
+        std::fs::create_dir(root.join(host)).unwrap();
+    }
+    let mut play = Command::new(&ansible);
+    let there = format!("there={}/{{{{ inventory_hostname }}}}", root.display());
+    play.args(["-i", "gantry,sshd,", "-e", "ansible_python_interpreter=/usr/bin/python3"]);
+    play.args(["-e", &there, "-e", &format!("here={}", here.display())]).arg(&playbook);
+    let options = "-oControlMaster=auto -oControlPersist=10";
+    let options = format!("-F {} {options}", beside.config().display());
+    // Modules by the input of their interpreter; files go by SFTP all the same.
+    play.env("ANSIBLE_SSH_ARGS", options).env("ANSIBLE_PIPELINING", "True");
+    play.env("ANSIBLE_SSH_CONTROL_PATH_DIR", &here).env("ANSIBLE_REMOTE_TMP", root.join("tmp"));
+    play.env("ANSIBLE_CONFIG", here.join("ansible.cfg")).env("ANSIBLE_NOCOLOR", "1");
+    play.env("HOME", &here).env("LC_ALL", "C.UTF-8").env_remove("SSH_AUTH_SOCK").kill_on_drop(true);
+    let said = text(play).await;
+    for host in ["gantry", "sshd"] {
+        let recap = said.lines().find(|line| line.starts_with(host) && line.contains("ok="));
+        let recap: Vec<&str> = recap.expect(&said).split_whitespace().skip(2).collect();
+        assert_eq!(recap[..4], ["ok=9", "changed=3", "unreachable=0", "failed=0"], "{said}");
+        let back = std::fs::read(here.join(format!("back-{host}"))).unwrap();
+        assert!(back == data, "{host}");
+        assert!(std::fs::read(root.join(host).join("tree/octets")).unwrap() == data, "{host}");
     }
 }

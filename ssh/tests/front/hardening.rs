@@ -6,7 +6,7 @@ use std::{
 };
 
 use gantry_ssh::{DoorState, Limits};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process_group, setrlimit};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -16,15 +16,16 @@ use tokio::{
 use crate::{
     bed::{Bed, PATIENCE, door, output, text},
     foreign::{Script, program},
+    hangs::resident,
     master::Master,
 };
 
-async fn connect(bed: &Bed) -> TcpStream {
+pub(crate) async fn connect(bed: &Bed) -> TcpStream {
     TcpStream::connect(bed.address).await.unwrap()
 }
 
 /// The first message of the server, after the lines of both.
-async fn greeting(stream: &mut TcpStream) -> Vec<u8> {
+pub(crate) async fn greeting(stream: &mut TcpStream) -> Vec<u8> {
     stream.write_all(b"SSH-2.0-test\r\n").await.unwrap();
     let mut octet = [0];
     while octet != *b"\n" {
@@ -63,10 +64,7 @@ async fn only_strong_algorithms_are_offered() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_audit_finds_nothing_to_mend() {
     let bed = Bed::new().await;
-    let Some(audit) = program("ssh-audit") else { return };
-    let mut audit = Command::new(audit);
-    let port = bed.address.port().to_string();
-    audit.args(["-jj", "--skip-rate-test", "-p", &port, "127.0.0.1"]).stdin(Stdio::null());
+    let Some(audit) = audit(&bed, &["-jj", "--skip-rate-test"]) else { return };
     let ended = output(audit).await;
     let said: serde_json::Value = serde_json::from_slice(&ended.stdout).unwrap();
     let mut found = Vec::new();
@@ -83,6 +81,53 @@ async fn an_audit_finds_nothing_to_mend() {
     found.retain(|finding| !finding.starts_with("warn \"curve25519-sha256"));
     assert!(found.is_empty(), "{found:#?}");
     assert_eq!(said["cves"].as_array().map_or(0, Vec::len), 0, "{said}");
+}
+
+/// `ssh-audit` with these options.
+fn audit(bed: &Bed, options: &[&str]) -> Option<Command> {
+    let mut audit = Command::new(program("ssh-audit")?);
+    let port = bed.address.port().to_string();
+    audit.args(options).args(["-p", &port, "127.0.0.1"]).stdin(Stdio::null()).kill_on_drop(true);
+    Some(audit)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_policy_is_kept() {
+    let bed = Bed::new().await;
+    let policy = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/foreign/policy.txt");
+    let Some(audit) = audit(&bed, &["-P", policy]) else { return };
+    let ended = output(audit).await;
+    let said = String::from_utf8_lossy(&ended.stdout).into_owned();
+    assert!(ended.status.success() && said.contains("Passed"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn handshakes_without_end_from_one_address_keep_no_other_address_out() {
+    for attack in ["--dheat=4", "--conn-rate-test=16"] {
+        let bed = Bed::new().await;
+        assert_eq!(text(bed.run("echo ok")).await, "ok\n");
+        let before = resident();
+        let Some(mut audit) = audit(&bed, &[attack]) else { return };
+        // It has processes of its own.
+        let mut attacker = audit.stdout(Stdio::null()).process_group(0).spawn().unwrap();
+        let is_refused = async {
+            while metric(&bed, "gantry_ssh_refused_connections_total") < 20 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, is_refused).await.expect(attack);
+        for _ in 0..3 {
+            let mut other = bed.ssh(&["-oBindAddress=127.0.0.2"]);
+            other.arg("echo ok");
+            assert_eq!(text(other).await, "ok\n");
+        }
+        let grown = resident().saturating_sub(before);
+        assert!(grown < 32 << 20, "{grown}");
+        assert!(attacker.try_wait().unwrap().is_none(), "{attack} goes on");
+        let group = i32::try_from(attacker.id().unwrap()).ok().and_then(Pid::from_raw).unwrap();
+        kill_process_group(group, Signal::KILL).unwrap();
+        attacker.wait().await.unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -108,7 +153,7 @@ async fn who_does_not_log_in_is_cut() {
     ended_without_login(&bed, 3).await;
 }
 
-fn metric(bed: &Bed, name: &str) -> u64 {
+pub(crate) fn metric(bed: &Bed, name: &str) -> u64 {
     let mut out = String::new();
     bed.front.render_metrics(&mut out);
     let row = out.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));

@@ -12,6 +12,8 @@ mod bed;
 #[cfg(test)]
 mod beside_sshd;
 #[cfg(test)]
+mod carried;
+#[cfg(test)]
 mod clients;
 #[cfg(test)]
 mod cuts;
@@ -22,16 +24,26 @@ mod foreign;
 #[cfg(test)]
 mod forwards;
 #[cfg(test)]
+mod handshakes;
+#[cfg(test)]
 mod hangs;
 #[cfg(test)]
 mod hardening;
 #[cfg(test)]
+mod lies;
+#[cfg(test)]
 mod master;
+#[cfg(test)]
+mod messages;
+#[cfg(test)]
+mod refusals;
 #[cfg(test)]
 mod sessions;
 #[cfg(test)]
 mod sshd;
 #[cfg(test)]
 mod stalls;
+#[cfg(test)]
+mod switch;
 #[cfg(test)]
 mod terminals;

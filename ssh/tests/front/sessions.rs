@@ -2,10 +2,10 @@
 
 use std::process::Stdio;
 
-use gantry_ssh::DoorState;
+use gantry_ssh::{Door, DoorState};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::bed::{Bed, door, output, text};
+use crate::bed::{Bed, PATIENCE, door, output, text};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_has_its_output_and_its_status() {
@@ -66,21 +66,27 @@ async fn other_keys_are_refused_and_a_container_that_is_stopped_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_that_is_taken_away_ends_its_sessions() {
+async fn a_key_or_a_container_that_changes_ends_its_sessions() {
     let bed = Bed::new().await;
-    let mut child = bed
-        .run("echo in; sleep 600")
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut line = [0; 3];
-    child.stdout.as_mut().unwrap().read_exact(&mut line).await.unwrap();
-    let line = std::fs::read_to_string(bed.path("id.pub")).unwrap();
-    let key = gantry_model::ssh::SshPublicKey::parse("key", &line).unwrap().fingerprint();
-    bed.doors.set(key, None);
-    let ended = child.wait_with_output().await.unwrap();
-    assert_eq!(ended.status.code(), Some(255));
-    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
-    assert!(said.contains("the container or its key has changed"), "{said}");
+    let before = door(DoorState::Open);
+    let other = Door { container: "0123456789abcdef01234568".parse().unwrap(), ..before.clone() };
+    for (what, now) in [
+        ("the key is taken away", None),
+        ("it is another container's", Some(other)),
+        ("the container stops", Some(door(DoorState::Shut("is stopped")))),
+        ("it sleeps", Some(door(DoorState::Asleep))),
+        ("it has started anew", Some(Door { generation: 2, ..before.clone() })),
+    ] {
+        bed.doors.set(bed.id, Some(before.clone()));
+        let mut ssh = bed.run("echo in; sleep 600");
+        let mut child = ssh.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut line = [0; 3];
+        child.stdout.as_mut().unwrap().read_exact(&mut line).await.unwrap();
+        bed.doors.set(bed.id, now);
+        let ended = tokio::time::timeout(PATIENCE, child.wait_with_output()).await;
+        let ended = ended.unwrap_or_else(|_| panic!("{what}: it goes on")).unwrap();
+        assert_eq!(ended.status.code(), Some(255), "{what}");
+        let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+        assert!(said.contains("the container or its key has changed"), "{what}: {said}");
+    }
 }

@@ -202,6 +202,36 @@ async fn uploads_a_forward_and_a_shell_go_on_beside_a_channel_that_stands_still(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_shell_goes_on_beside_eight_channels_that_stand_still() {
+    let bed = Bed::new().await;
+    let master = Master::new(&bed, &[]).await;
+    let mut shell = Shell::new(&master).await;
+    let before = resident();
+    let mut children = Vec::new();
+    let four = async || {
+        let one = || stall(&master);
+        let (a, b, c, d) = tokio::join!(one(), one(), one(), one());
+        [a, b, c, d]
+    };
+    for (child, mut stdin) in four().await.into_iter().chain(four().await) {
+        // A client that would send more at any time.
+        tokio::spawn(async move { while stdin.write_all(&vec![0; 1 << 16]).await.is_ok() {} });
+        children.push(child);
+    }
+    for n in 0..20 {
+        let took = shell.ask(&n.to_string()).await;
+        assert!(took < PROMPT, "{took:?}");
+    }
+    let grown = resident().saturating_sub(before);
+    assert!(grown < 2 * MEMORY, "{grown}");
+    for mut child in children {
+        child.kill().await.unwrap();
+    }
+    shell.end().await;
+    master.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn output_that_nobody_takes_holds_up_no_other_channel() {
     let bed = Bed::new().await;
     let master = Master::new(&bed, &[]).await;

@@ -22,6 +22,7 @@ async fn logs(world: &World, container: gantry_model::ContainerId) -> Vec<Status
 pub(crate) async fn a_container_is_stored_as_given_and_logged(world: &World) {
     let mut given = world.container("one");
     given.spec.ssh_public_key = Some(key([1; 32]));
+    given.ssh_key_since_ms = Some(given.created_at_ms);
     given.spec.realms = vec![RealmId::from_bytes([5; 12])];
     given.status = ContainerStatus {
         phase: Phase::Running,
@@ -142,9 +143,20 @@ pub(crate) async fn a_spec_changes_with_its_version_only(world: &World) {
     let refused = store.update_spec(id(), one.version, &wanted, NOW_MS).await.unwrap_err();
     assert!(matches!(refused, Error::NotFound), "{refused:?}");
 
+    // The time of the key is that of the present one.
+    assert_eq!((one.ssh_key_since_ms, updated.ssh_key_since_ms), (None, Some(NOW_MS + 4)));
+    wanted.ssh_forwarding = false;
+    let kept = store.update_spec(one.id, updated.version, &wanted, NOW_MS + 5).await.unwrap();
+    assert_eq!(kept.ssh_key_since_ms, Some(NOW_MS + 4));
+    wanted.ssh_public_key = Some(key([2; 32]));
+    let rotated = store.update_spec(one.id, kept.version, &wanted, NOW_MS + 6).await.unwrap();
+    assert_eq!(rotated.ssh_key_since_ms, Some(NOW_MS + 6));
+
     wanted.realms = vec![blue];
     wanted.ssh_public_key = None;
-    store.update_spec(one.id, updated.version, &wanted, NOW_MS).await.unwrap();
+    let without = store.update_spec(one.id, rotated.version, &wanted, NOW_MS).await.unwrap();
+    assert_eq!(without.ssh_key_since_ms, None);
+    assert_eq!(world.read(one.id).await, without);
     for (realm, want) in [(red, 0), (blue, 1)] {
         let filter = ContainerFilter { realm: Some(realm), ..EVERY };
         assert_eq!(store.containers(filter, ALL).await.unwrap().total, want, "{realm:?}");

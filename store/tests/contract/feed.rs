@@ -97,6 +97,7 @@ pub(crate) async fn routes_are_loaded_with_their_revision(world: &World) {
     let mut bare = world.container("bare");
     bare.spec.hoody_kit = false;
     bare.spec.ssh_public_key = Some(key([5; 32]));
+    bare.spec.ssh_forwarding = false;
     bare.status.phase = Phase::Failed;
     bare.status.why = Some("it failed".to_owned());
     store.create_container(&bare).await.unwrap();
@@ -117,6 +118,7 @@ pub(crate) async fn routes_are_loaded_with_their_revision(world: &World) {
         server: one.server,
         hoody_kit: true,
         ssh_key: None,
+        ssh_forwarding: true,
         phase: Phase::Running,
         address: status.address,
         generation: Generation(4),
@@ -128,6 +130,7 @@ pub(crate) async fn routes_are_loaded_with_their_revision(world: &World) {
         container: bare.id,
         hoody_kit: false,
         ssh_key: bare.spec.ssh_public_key.as_ref().map(SshPublicKey::fingerprint),
+        ssh_forwarding: false,
         phase: Phase::Failed,
         address: None,
         generation: Generation(0),

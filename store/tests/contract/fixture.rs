@@ -69,6 +69,7 @@ impl World {
             prespawn: false,
             status: ContainerStatus::first(Phase::Creating),
             environment_sync: EnvironmentSync::default(),
+            ssh_key_since_ms: None,
             version: Version::FIRST,
             created_at_ms: NOW_MS,
             updated_at_ms: NOW_MS,
@@ -164,6 +165,7 @@ pub(crate) fn spec(name: &str) -> ContainerSpec {
         cache: true,
         environment: Environment::default(),
         ssh_public_key: None,
+        ssh_forwarding: true,
         comment: None,
         realms: Vec::new(),
     }

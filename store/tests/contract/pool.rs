@@ -50,6 +50,7 @@ pub(crate) async fn a_claim_takes_the_oldest_that_is_alike_and_another_takes_its
     let mut claim = claim(world, "web");
     claim.wanted.project = other.id;
     claim.wanted.spec.ssh_public_key = Some(key([1; 32]));
+    claim.wanted.spec.ssh_forwarding = false;
     let claimed = world.store.claim(&claim).await.unwrap().unwrap();
     let want = Container {
         id: oldest.id,
@@ -60,10 +61,14 @@ pub(crate) async fn a_claim_takes_the_oldest_that_is_alike_and_another_takes_its
             ..oldest.status.clone()
         },
         version: gantry_store::Version(oldest.version.0 + 1),
+        ssh_key_since_ms: Some(NOW_MS + 5),
         ..claim.wanted.clone()
     };
     assert_eq!(claimed, want);
     assert_eq!(world.read(oldest.id).await, want);
+    let routes = world.store.load_routes().await.unwrap().containers;
+    let route = routes.into_iter().find(|route| route.container == oldest.id).unwrap();
+    assert!(!route.ssh_forwarding && route.ssh_key.is_some(), "{route:?}");
     let page = Page { page: 1, limit: 9, sort: LogSort::At, descending: false };
     let logs = world.store.status_logs(oldest.id, page).await.unwrap().items;
     assert_eq!(logs.len(), 1, "it has no past: {logs:?}");

@@ -55,7 +55,7 @@ fn spec() -> impl Strategy<Value = ContainerSpec> {
         option::of(".{0,300}"),
         option::of(any::<[u8; 32]>()),
     );
-    (words, any::<[u8; 3]>(), any::<[bool; 8]>(), environment(), realms()).prop_map(
+    (words, any::<[u8; 3]>(), any::<[bool; 9]>(), environment(), realms()).prop_map(
         |((name, image, comment, point), rgb, flags, environment, realms)| ContainerSpec {
             name: ContainerName::parse("name", &name).unwrap(),
             color: Color::from_rgb(rgb),
@@ -70,6 +70,7 @@ fn spec() -> impl Strategy<Value = ContainerSpec> {
             ramdisk_scope: if flags[7] { RamdiskScope::Project } else { RamdiskScope::Container },
             environment,
             ssh_public_key: point.map(key),
+            ssh_forwarding: flags[8],
             comment: comment.map(|text| Comment::parse("comment", &text).unwrap()),
             realms,
         },
@@ -109,6 +110,8 @@ pub(crate) async fn any_container_spec_is_read_as_it_was_written(world: &World) 
         given.status = status;
         given.wish = wish;
         (given.created_at_ms, given.updated_at_ms) = times;
+        let has_key = given.spec.ssh_public_key.is_some();
+        given.ssh_key_since_ms = has_key.then_some(given.created_at_ms);
         world.store.create_container(&given).await.unwrap();
         assert_eq!(world.read(given.id).await, given);
         // The second way in: as a change of what is there.
@@ -117,6 +120,7 @@ pub(crate) async fn any_container_spec_is_read_as_it_was_written(world: &World) 
         let changed =
             world.store.update_spec(given.id, given.version, &plain, now_ms).await.unwrap();
         given.version = Version(3);
+        given.ssh_key_since_ms = has_key.then_some(now_ms);
         if given.spec.environment != plain.environment {
             given.environment_sync.revision = 2;
         }
