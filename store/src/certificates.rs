@@ -9,7 +9,7 @@ use std::fmt;
 
 use crate::{
     Store,
-    columns::{self, damaged, natural},
+    columns::{self, natural},
     error::{Error, Result, failed},
     leases::{self, Lease},
     sqlite::Row,

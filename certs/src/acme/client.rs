@@ -178,7 +178,7 @@ mod tests {
     #[test]
     fn a_pause_is_read_as_seconds_and_as_a_date_and_has_a_bound() {
         let now = OffsetDateTime::from_unix_timestamp(784_111_777).unwrap();
-        assert_eq!(pause("120", now), Some(Duration::from_secs(120)));
+        assert_eq!(pause("120", now), Some(Duration::from_mins(2)));
         // The date of RFC 9110's examples is the second above.
         assert_eq!(pause("Sun, 06 Nov 1994 08:50:37 GMT", now), Some(Duration::from_mins(1)));
         assert_eq!(pause("Sun, 06 Nov 1994 08:00:00 GMT", now), Some(Duration::ZERO));
