@@ -4,6 +4,7 @@ mod access;
 pub(crate) mod accounts;
 mod firewall;
 mod images;
+mod machine;
 mod members;
 mod network;
 mod projects;
@@ -28,6 +29,7 @@ pub(crate) use self::{
     },
     firewall::{Filter, FirewallCommand, Parts, Place, word},
     images::ImagesCommand,
+    machine::{Explain, Upgrade},
     members::MembersCommand,
     network::{NetworkCommand, NetworkSet, NetworkType},
     projects::{ProjectFields, ProjectsCommand},
@@ -89,6 +91,9 @@ pub(crate) enum Command {
     Serve(Settings),
     /// Run everything on this machine with development defaults.
     Dev(Dev),
+    /// Replace the running Gantry by the program and the configuration that are there now, without
+    /// ending anything: what it has under way goes on to its end.
+    Upgrade(Upgrade),
     /// The configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -205,17 +210,6 @@ pub(crate) struct Dev {
 pub(crate) enum ConfigCommand {
     /// Check the configuration and print what is in effect, with the origin of each value.
     Check(Settings),
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct Explain {
-    /// A URL, an authority or a hostname.
-    pub(crate) url: String,
-    /// The state directory to look in; by default the one of the configuration.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) state: Option<PathBuf>,
-    #[command(flatten)]
-    pub(crate) settings: Settings,
 }
 
 #[derive(Args, Debug)]

@@ -31,5 +31,6 @@ mod streams;
 mod tap;
 mod terminal;
 mod transparent;
+mod upgrade;
 mod visits;
 mod waking;

@@ -88,7 +88,19 @@ pub struct Gantry {
     bridge: String,
     subnet: String,
     child: Option<Child>,
+    /// The process that runs after an upgrade, which is nobody's child here, and those before it.
+    followed: Option<u32>,
+    before: Before,
+    /// The program, if it is a copy of this test's own.
+    program: Option<PathBuf>,
     token: String,
+}
+
+/// Processes that another one has followed.
+#[derive(Debug, Default)]
+struct Before {
+    child: Option<Child>,
+    others: Vec<u32>,
 }
 
 /// Runs a test against a Gantry of its own. When it fails, the log is shown.
@@ -142,6 +154,9 @@ impl Gantry {
             bridge: format!("gt{pid}"),
             subnet: format!("10.77.{}.0/24", octet(pid)),
             child: None,
+            followed: None,
+            before: Before::default(),
+            program: None,
             token: String::new(),
         })
     }
@@ -170,6 +185,9 @@ impl Gantry {
 
     /// The process id of the running Gantry.
     pub fn pid(&self) -> Result<u32> {
+        if let Some(pid) = self.followed {
+            return Ok(pid);
+        }
         Ok(self.child.as_ref().context("Gantry does not run")?.id())
     }
 
@@ -202,7 +220,8 @@ impl Gantry {
     fn dev(&self, more: &[&str]) -> Result<Command> {
         let mut command = self.command(&["dev", "--state"])?;
         // Flags may stand in any order, but the directory belongs behind its flag.
-        let mut sorted = Command::new(command.get_program());
+        let program = self.program.as_deref().map_or(command.get_program(), Path::as_os_str);
+        let mut sorted = Command::new(program);
         sorted.args(["dev", "--state"]).arg(self.state()).args(more);
         sorted.args(command.get_args().skip(2));
         self.environment(&mut sorted);
@@ -250,6 +269,55 @@ impl Gantry {
             .context("cannot start gantry")?;
         self.child = Some(child);
         Ok(())
+    }
+
+    /// Has it run from a copy of the program, which the test may replace; returns where that is.
+    pub fn copy_program(&mut self) -> Result<PathBuf> {
+        let copy = self.dir.path().join("gantry");
+        fs::copy(binary()?, &copy).context("a copy of the program")?;
+        Ok(self.program.insert(copy).clone())
+    }
+
+    /// Has the program and the configuration that are there now replace the running Gantry, by `gantry
+    /// upgrade`; returns what that says.
+    pub fn upgrade(&mut self) -> Result<Output> {
+        let before = self.pid()?;
+        let mut command = Command::new(binary()?);
+        self.environment(&mut command);
+        command.args(["-o", "json", "upgrade", "--state"]).arg(self.state());
+        let output = command.output().context("cannot run gantry upgrade")?;
+        if output.status.success() {
+            let upgraded: Value = serde_json::from_slice(&output.stdout)?;
+            let pid = upgraded["pid"].as_u64().context("no process")?;
+            ensure!(upgraded["before"] == before, "{upgraded}");
+            self.follow(u32::try_from(pid)?);
+        }
+        Ok(output)
+    }
+
+    /// This process runs now, and the one before ends with what it has under way.
+    pub fn follow(&mut self, pid: u32) {
+        match (self.child.take(), self.followed.replace(pid)) {
+            (Some(child), _) => self.before.child = Some(child),
+            (None, Some(before)) => self.before.others.push(before),
+            (None, None) => {}
+        }
+    }
+
+    /// The process that `run.json` names.
+    pub fn run_pid(&self) -> Result<u32> {
+        let pid = self.run_file()?["pid"].as_u64().context("no process")?;
+        Ok(u32::try_from(pid)?)
+    }
+
+    /// Waits until a process that was followed has ended.
+    pub fn wait_ended(&mut self, pid: u32, bound: Duration) -> Result<()> {
+        wait_until(&format!("process {pid} has ended"), bound, || {
+            if let Some(child) = self.before.child.as_mut().filter(|child| child.id() == pid) {
+                return child.try_wait().is_ok_and(|ended| ended.is_some());
+            }
+            has_ended(pid)
+        })
     }
 
     /// Waits until `/readyz` says yes.
@@ -502,6 +570,10 @@ impl Gantry {
 
     /// `kill -9`: no warning, no clean-up.
     pub fn kill(&mut self) -> Result<()> {
+        if let Some(pid) = self.followed.take() {
+            signal("KILL", pid)?;
+            return wait_until("Gantry ends", Duration::from_secs(45), || has_ended(pid));
+        }
         let mut child = self.child.take().context("Gantry does not run")?;
         child.kill().context("cannot kill gantry")?;
         child.wait().context("gantry's end")?;
@@ -530,6 +602,28 @@ impl Gantry {
 
     /// Ends everything and removes every trace. Best effort: a test has its result by now.
     fn end(&mut self) {
+        if let Some(pid) = self.followed.take() {
+            drop(signal("TERM", pid));
+            let bound = Duration::from_secs(45);
+            if wait_until("Gantry ends", bound, || has_ended(pid)).is_err() {
+                drop(signal("KILL", pid));
+            }
+        }
+        // Those before end with the last one; one that does not must not outlive the test.
+        for pid in std::mem::take(&mut self.before.others) {
+            let bound = Duration::from_secs(10);
+            if wait_until("it ends", bound, || has_ended(pid)).is_err() {
+                drop(signal("KILL", pid));
+            }
+        }
+        if let Some(mut child) = self.before.child.take() {
+            let ended =
+                wait_for("it ends", Duration::from_secs(10), || child.try_wait().ok().flatten());
+            if ended.is_err() {
+                drop(child.kill());
+                drop(child.wait());
+            }
+        }
         if self.child.is_some() {
             drop(self.stop());
         }
@@ -548,14 +642,20 @@ impl Gantry {
 
 impl Drop for Gantry {
     fn drop(&mut self) {
-        if self.child.is_some() {
+        if self.child.is_some() || self.followed.is_some() {
             self.end();
         }
     }
 }
 
+/// Whether a process that is nobody's child here is gone, or waits to be buried.
+fn has_ended(pid: u32) -> bool {
+    let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return true };
+    stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('Z'))
+}
+
 /// Sends a signal.
-pub(crate) fn signal(name: &str, pid: u32) -> Result<()> {
+pub fn signal(name: &str, pid: u32) -> Result<()> {
     let status = Command::new("kill").args(["-s", name, &pid.to_string()]).status()?;
     ensure!(status.success(), "kill -s {name} {pid}: {status}");
     Ok(())

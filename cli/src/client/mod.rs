@@ -98,6 +98,7 @@ pub(crate) async fn run(
         Command::Serve(_)
         | Command::Dev(_)
         | Command::Config(_)
+        | Command::Upgrade(_)
         | Command::Explain(_)
         | Command::Completions { .. } => {
             Err(Failure::new(Class::General, "this command does not speak to the API"))

@@ -1,18 +1,31 @@
 //! A running Gantry: every part made, connected, watched and ended in order.
 
+mod before;
 mod dev;
 mod explain;
 mod files;
 mod glue;
 mod host;
 mod kit;
+mod link;
 mod lock;
 mod logs;
+mod manager;
+mod next;
 mod ports;
+mod retire;
+mod run;
 mod runtime;
 mod serve;
 mod signals;
 mod ssh;
 mod transparent;
+mod upgrade;
 
-pub(crate) use self::{dev::dev, explain::explain, serve::serve};
+pub(crate) use self::{
+    before::{Before, pass_on},
+    dev::dev,
+    explain::explain,
+    run::serve,
+    upgrade::upgrade,
+};
