@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{BufRead as _, BufReader, Write as _},
-    process::{Child, Output, Stdio},
+    process::{Child, Command, ExitStatus, Output, Stdio},
     time::Duration,
 };
 
@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::streams;
 
 /// How often it is replaced under load, unless this variable says otherwise.
-const UPGRADES: u32 = 6;
+const UPGRADES: u32 = 5;
 const UPGRADES_VARIABLE: &str = "GANTRY_TEST_UPGRADES";
 /// What had been under way, and is told to end, ends within this time.
 const SOON: Duration = Duration::from_secs(20);
@@ -28,13 +28,21 @@ struct Counter {
 
 impl Counter {
     fn begin(ssh: &Ssh, key: &SshKey) -> Result<Self> {
-        let mut client = ssh.client("ssh", key);
+        let mut client = Command::new("ssh");
+        client.args(["-F", "none", "-i"]).arg(&key.file).env_remove("SSH_AUTH_SOCK");
+        ssh.options().iter().for_each(|option| drop(client.arg("-o").arg(option)));
         client.arg(ssh.destination()).arg("n=0; while read l; do n=$((n+1)); echo $n; done");
         let mut client = client.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let said = BufReader::new(client.stdout.take().context("piped")?);
         let mut counter = Self { client, said, count: 0 };
         counter.count()?;
         Ok(counter)
+    }
+
+    /// How the session has ended, which must be soon.
+    fn ended(&mut self) -> Result<ExitStatus> {
+        let ended = || self.client.try_wait().ok().flatten();
+        wait_for("the session ends", Duration::from_secs(5), ended)
     }
 
     fn count(&mut self) -> Result<()> {
@@ -44,6 +52,14 @@ impl Counter {
         self.said.read_line(&mut line)?;
         ensure!(line.trim() == self.count.to_string(), "{line:?} instead of {}", self.count);
         Ok(())
+    }
+}
+
+impl Drop for Counter {
+    fn drop(&mut self) {
+        // It may have ended already.
+        drop(self.client.kill());
+        drop(self.client.wait());
     }
 }
 
@@ -103,9 +119,7 @@ fn nothing_fails_while_it_is_replaced() {
         // The first process still has the session, and still knows whose key is whose.
         session.count()?;
         gantry.json(&["containers", "update", &container.id, "--ssh-public-key", "null"])?;
-        let ended = wait_for("the session ends", Duration::from_secs(5), || {
-            session.client.try_wait().ok().flatten()
-        })?;
+        let ended = session.ended()?;
         ensure!(ended.code() == Some(255), "{ended}");
         gantry.wait_ended(first, SOON)?;
         // What the last one does is done by nobody else: the container can be stopped and removed.

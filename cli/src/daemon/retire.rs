@@ -22,6 +22,8 @@ use super::{
 };
 use crate::config::Config;
 
+/// How long the process before may have to end what it has over HTTP/3; the next one waits meanwhile.
+const HTTP3_MAX: Duration = Duration::from_mins(1);
 /// How often the next process hears which containers have traffic here.
 const TELL_EVERY: Duration = Duration::from_secs(5);
 /// How many of them at once.
@@ -74,7 +76,7 @@ impl Daemon {
     ) -> anyhow::Result<(Link, Upgraded)> {
         let next = next::start(files.door()).await?;
         if let Some(before) = &self.before {
-            before.end_http3(config.edge.drain).await;
+            before.end_http3(config.edge.drain.min(HTTP3_MAX)).await;
         }
         self.keepers.rest().await;
         let mut has_begun = false;
@@ -113,7 +115,7 @@ impl Daemon {
         ssh.close();
         servers.iter().for_each(|served| served.runtime.retire());
         drop(lock);
-        heed_others(&core.store, &mut core.tasks);
+        heed_others(&core.store, &mut core.tasks, &core.shutdown);
         let (stopper, front) = (edge.stopper(), Arc::clone(&ssh.front));
         let longest = config.edge.drain_streams;
         let mut edge = pin!(edge.hand_over(longest));
@@ -181,6 +183,8 @@ impl Daemon {
                 }
             }
         }
+        // Nothing is heard any more, so that nobody shall wait for an answer.
+        drop(next);
         core.end(&mut keepers).await;
     }
 }

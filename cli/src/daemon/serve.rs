@@ -77,7 +77,7 @@ pub(super) struct Core {
     /// which would otherwise last as long as their clients.
     pub(super) api_config: gantry_api::ApiConfig,
     pub(super) tasks: JoinSet<&'static str>,
-    shutdown: CancellationToken,
+    pub(super) shutdown: CancellationToken,
 }
 
 /// What changes containers and looks after them.
@@ -116,7 +116,7 @@ impl Daemon {
         };
         let store = store.context("cannot open the store")?;
         if inheritance.link.is_some() {
-            heed_others(&store, &mut tasks);
+            heed_others(&store, &mut tasks, &shutdown);
         }
         let places = runtime::places(config, files);
         let servers =
@@ -269,13 +269,16 @@ impl Core {
     }
 }
 
-/// Has the store tell of what other processes write, as long as it is open.
-pub(super) fn heed_others(store: &Store, tasks: &mut JoinSet<&'static str>) {
-    let store = store.clone();
-    tasks.spawn(async move {
-        store.heed_others(OTHERS_EVERY).await;
-        "look at what other processes write"
-    });
+/// Has the store tell of what other processes write until the shutdown.
+pub(super) fn heed_others(
+    store: &Store,
+    tasks: &mut JoinSet<&'static str>,
+    shutdown: &CancellationToken,
+) {
+    let (store, shutdown) = (store.clone(), shutdown.clone());
+    tasks.spawn(named("look at what other processes write", async move {
+        shutdown.run_until_cancelled(store.heed_others(OTHERS_EVERY)).await;
+    }));
 }
 
 /// Starts what looks after containers, hostnames and snapshots from time to time.
