@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::{BufRead as _, BufReader, Write as _},
+    os::unix::net::UnixDatagram,
     process::{Child, Command, ExitStatus, Output, Stdio},
     time::Duration,
 };
@@ -30,7 +31,7 @@ impl Counter {
     fn begin(ssh: &Ssh, key: &SshKey) -> Result<Self> {
         let mut client = Command::new("ssh");
         client.args(["-F", "none", "-i"]).arg(&key.file).env_remove("SSH_AUTH_SOCK");
-        ssh.options().iter().for_each(|option| drop(client.arg("-o").arg(option)));
+        client.args(ssh.options().iter().map(|option| format!("-o{option}")));
         client.arg(ssh.destination()).arg("n=0; while read l; do n=$((n+1)); echo $n; done");
         let mut client = client.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let said = BufReader::new(client.stdout.take().context("piped")?);
@@ -61,6 +62,12 @@ impl Drop for Counter {
         drop(self.client.kill());
         drop(self.client.wait());
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a test is told nothing by cli::config")]
+fn upgrades() -> u32 {
+    let wanted = std::env::var(UPGRADES_VARIABLE).ok().and_then(|text| text.parse().ok());
+    wanted.unwrap_or(UPGRADES)
 }
 
 fn upgraded(gantry: &mut Gantry) -> Result<()> {
@@ -99,9 +106,8 @@ fn nothing_fails_while_it_is_replaced() {
         load.says("running")?;
         let mut session = Counter::begin(&ssh, &key)?;
 
-        let wanted = std::env::var(UPGRADES_VARIABLE).ok().and_then(|text| text.parse().ok());
         let first = gantry.pid()?;
-        for _ in 0..wanted.unwrap_or(UPGRADES) {
+        for _ in 0..upgrades() {
             upgraded(gantry)?;
             session.count()?;
             // The new one has the container, and who comes gets in.
@@ -173,7 +179,7 @@ fn what_cannot_run_replaces_nothing() {
         let (door, pid) = (gantry.state().join("next.sock"), gantry.pid()?);
         let killer = std::thread::spawn(move || kill_the_next(&door, pid));
         let said = refused(gantry)?;
-        killer.join().map_err(|_| anyhow::anyhow!("the killer panicked"))??;
+        killer.join().map_err(|_panic| anyhow::anyhow!("the killer panicked"))??;
         ensure!(said.contains("has ended before"), "{said}");
 
         // And then one that can run, by a signal.
@@ -186,6 +192,61 @@ fn what_cannot_run_replaces_nothing() {
         gantry.follow(pid);
         gantry.wait_ended(before, SOON)?;
         gantry.wait_200("https://api.gantry.localhost:8443/openapi.json", SOON)
+    });
+}
+
+/// Listens as a service manager does, and becomes the program that follows.
+const MANAGER: &str = r"
+import os, socket, sys
+notify, address, *program = sys.argv[1:]
+for number, port in enumerate((8443, 2222), 3):
+    listener = socket.create_server((address, port), reuse_port=False)
+    os.dup2(listener.fileno(), number, inheritable=True)
+os.environ.update(LISTEN_FDS='2', LISTEN_PID=str(os.getpid()), NOTIFY_SOCKET=notify)
+os.execv(program[0], program)
+";
+
+#[test]
+fn a_service_manager_gives_the_ports_and_is_told() {
+    let manager = tempfile::tempdir().map_err(anyhow::Error::from).and_then(|dir| {
+        let socket = UnixDatagram::bind(dir.path().join("notify"))?;
+        socket.set_read_timeout(Some(Duration::from_secs(30)))?;
+        Ok((dir, socket))
+    });
+    let prepared = manager.and_then(|(dir, socket)| {
+        let mut gantry = Gantry::prepare(Options::fake())?;
+        let path = dir.path().join("notify").to_string_lossy().into_owned();
+        let address = gantry.address().to_string();
+        let program = ["python3", "-c", MANAGER].map(str::to_owned).into_iter();
+        gantry.start_under(program.chain([path, address]).collect());
+        Ok((gantry, (dir, socket)))
+    });
+    let (gantry, manager) = match prepared {
+        Ok((gantry, manager)) => (Ok(gantry), Some(manager)),
+        Err(error) => (Err(error), None),
+    };
+    walk_on(gantry, |gantry| {
+        let (_dir, socket) = manager.context("no manager")?;
+        let hear = || -> Result<String> {
+            let mut said = [0; 4096];
+            let count = socket.recv(&mut said)?;
+            Ok(String::from_utf8_lossy(said.get(..count).unwrap_or_default()).into_owned())
+        };
+        let said = hear()?;
+        ensure!(said.starts_with("READY=1\n"), "{said}");
+        for _ in 0..2 {
+            upgraded(gantry)?;
+            let said = hear()?;
+            ensure!(said.starts_with("RELOADING=1\nMONOTONIC_USEC="), "{said}");
+            let said = hear()?;
+            ensure!(said.starts_with(&format!("MAINPID={}\nREADY=1\n", gantry.pid()?)), "{said}");
+            // The first worker has the listener, and the others share it.
+            let openapi = "https://api.gantry.localhost:8443/openapi.json";
+            for _ in 0..5 {
+                gantry.curl().fetch(openapi)?.expect(200)?;
+            }
+        }
+        Ok(())
     });
 }
 

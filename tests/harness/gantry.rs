@@ -16,6 +16,9 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use tempfile::TempDir;
 
+mod upgrades;
+
+use self::upgrades::{Before, has_ended};
 use crate::{Curl, wait_for, wait_until};
 
 /// How long Gantry may take until it is ready. Generous: machines are shared.
@@ -93,14 +96,9 @@ pub struct Gantry {
     before: Before,
     /// The program, if it is a copy of this test's own.
     program: Option<PathBuf>,
+    /// What starts it, if that is not this test itself; its own arguments come behind.
+    under: Vec<String>,
     token: String,
-}
-
-/// Processes that another one has followed.
-#[derive(Debug, Default)]
-struct Before {
-    child: Option<Child>,
-    others: Vec<u32>,
 }
 
 /// Runs a test against a Gantry of its own. When it fails, the log is shown.
@@ -157,6 +155,7 @@ impl Gantry {
             followed: None,
             before: Before::default(),
             program: None,
+            under: Vec::new(),
             token: String::new(),
         })
     }
@@ -181,14 +180,6 @@ impl Gantry {
     /// The bridge of its containers.
     pub fn bridge(&self) -> &str {
         &self.bridge
-    }
-
-    /// The process id of the running Gantry.
-    pub fn pid(&self) -> Result<u32> {
-        if let Some(pid) = self.followed {
-            return Ok(pid);
-        }
-        Ok(self.child.as_ref().context("Gantry does not run")?.id())
     }
 
     /// The command line that runs Gantry here.
@@ -220,7 +211,8 @@ impl Gantry {
     fn dev(&self, more: &[&str]) -> Result<Command> {
         let mut command = self.command(&["dev", "--state"])?;
         // Flags may stand in any order, but the directory belongs behind its flag.
-        let program = self.program.as_deref().map_or(command.get_program(), Path::as_os_str);
+        let program =
+            self.program.as_deref().map_or_else(|| command.get_program(), Path::as_os_str);
         let mut sorted = Command::new(program);
         sorted.args(["dev", "--state"]).arg(self.state()).args(more);
         sorted.args(command.get_args().skip(2));
@@ -261,63 +253,21 @@ impl Gantry {
             .append(true)
             .open(self.log_path())
             .context("the log file")?;
-        let child = self
-            .dev(&[])?
+        let gantry = self.dev(&[])?;
+        let mut above = Command::new(gantry.get_program());
+        if let [program, args @ ..] = self.under.as_slice() {
+            above = Command::new(program);
+            above.args(args).arg(gantry.get_program());
+        }
+        self.environment(&mut above);
+        let child = above
+            .args(gantry.get_args())
             .stdout(log.try_clone()?)
             .stderr(log)
             .spawn()
             .context("cannot start gantry")?;
         self.child = Some(child);
         Ok(())
-    }
-
-    /// Has it run from a copy of the program, which the test may replace; returns where that is.
-    pub fn copy_program(&mut self) -> Result<PathBuf> {
-        let copy = self.dir.path().join("gantry");
-        fs::copy(binary()?, &copy).context("a copy of the program")?;
-        Ok(self.program.insert(copy).clone())
-    }
-
-    /// Has the program and the configuration that are there now replace the running Gantry, by `gantry
-    /// upgrade`; returns what that says.
-    pub fn upgrade(&mut self) -> Result<Output> {
-        let before = self.pid()?;
-        let mut command = Command::new(binary()?);
-        self.environment(&mut command);
-        command.args(["-o", "json", "upgrade", "--state"]).arg(self.state());
-        let output = command.output().context("cannot run gantry upgrade")?;
-        if output.status.success() {
-            let upgraded: Value = serde_json::from_slice(&output.stdout)?;
-            let pid = upgraded["pid"].as_u64().context("no process")?;
-            ensure!(upgraded["before"] == before, "{upgraded}");
-            self.follow(u32::try_from(pid)?);
-        }
-        Ok(output)
-    }
-
-    /// This process runs now, and the one before ends with what it has under way.
-    pub fn follow(&mut self, pid: u32) {
-        match (self.child.take(), self.followed.replace(pid)) {
-            (Some(child), _) => self.before.child = Some(child),
-            (None, Some(before)) => self.before.others.push(before),
-            (None, None) => {}
-        }
-    }
-
-    /// The process that `run.json` names.
-    pub fn run_pid(&self) -> Result<u32> {
-        let pid = self.run_file()?["pid"].as_u64().context("no process")?;
-        Ok(u32::try_from(pid)?)
-    }
-
-    /// Waits until a process that was followed has ended.
-    pub fn wait_ended(&mut self, pid: u32, bound: Duration) -> Result<()> {
-        wait_until(&format!("process {pid} has ended"), bound, || {
-            if let Some(child) = self.before.child.as_mut().filter(|child| child.id() == pid) {
-                return child.try_wait().is_ok_and(|ended| ended.is_some());
-            }
-            has_ended(pid)
-        })
     }
 
     /// Waits until `/readyz` says yes.
@@ -602,28 +552,7 @@ impl Gantry {
 
     /// Ends everything and removes every trace. Best effort: a test has its result by now.
     fn end(&mut self) {
-        if let Some(pid) = self.followed.take() {
-            drop(signal("TERM", pid));
-            let bound = Duration::from_secs(45);
-            if wait_until("Gantry ends", bound, || has_ended(pid)).is_err() {
-                drop(signal("KILL", pid));
-            }
-        }
-        // Those before end with the last one; one that does not must not outlive the test.
-        for pid in std::mem::take(&mut self.before.others) {
-            let bound = Duration::from_secs(10);
-            if wait_until("it ends", bound, || has_ended(pid)).is_err() {
-                drop(signal("KILL", pid));
-            }
-        }
-        if let Some(mut child) = self.before.child.take() {
-            let ended =
-                wait_for("it ends", Duration::from_secs(10), || child.try_wait().ok().flatten());
-            if ended.is_err() {
-                drop(child.kill());
-                drop(child.wait());
-            }
-        }
+        self.end_followed();
         if self.child.is_some() {
             drop(self.stop());
         }
@@ -646,12 +575,6 @@ impl Drop for Gantry {
             self.end();
         }
     }
-}
-
-/// Whether a process that is nobody's child here is gone, or waits to be buried.
-fn has_ended(pid: u32) -> bool {
-    let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return true };
-    stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('Z'))
 }
 
 /// Sends a signal.

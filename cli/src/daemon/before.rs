@@ -167,13 +167,11 @@ impl Predecessor {
         Ok(())
     }
 
-    /// Says that this process serves, and hears the other one from now on until it has ended.
-    pub(super) async fn serving(&self) -> anyhow::Result<()> {
+    /// Says that this process serves. What is returned hears the other one until it has ended.
+    pub(super) async fn serving(&self) -> anyhow::Result<impl Future<Output = ()> + use<>> {
         self.link.send(&Message::Serving).await.context("the process before has gone")?;
         let (link, activity) = (Arc::clone(&self.link), self.activity.clone());
-        // Ends with the link.
-        drop(tokio::spawn(hear(link, activity, self.http3_ended.clone())));
-        Ok(())
+        Ok(hear(link, activity, self.http3_ended.clone()))
     }
 
     /// Has it end what it still serves over HTTP/3, whose sockets the next process needs.

@@ -4,6 +4,7 @@
 use std::{pin::pin, sync::Arc, time::Duration};
 
 use gantry_model::ContainerId;
+use gantry_proxy::Stopper;
 use tokio::{
     sync::mpsc,
     task::JoinSet,
@@ -37,12 +38,12 @@ impl Daemon {
         config: &Config,
         files: &Files,
         asker: Option<Asker>,
-        upgrades: &mpsc::Sender<Asker>,
+        to_us: &mpsc::Sender<Asker>,
     ) -> Option<Link> {
         let began = Instant::now();
         tracing::info!("a new process is to follow this one");
         manager::reloading();
-        let outcome = self.try_follow(config, files, upgrades).await;
+        let outcome = self.try_follow(config, files, to_us).await;
         let (outcome, link) = match outcome {
             Ok((link, upgraded)) => {
                 let took = began.elapsed().as_millis();
@@ -72,7 +73,7 @@ impl Daemon {
         &mut self,
         config: &Config,
         files: &Files,
-        upgrades: &mpsc::Sender<Asker>,
+        to_us: &mpsc::Sender<Asker>,
     ) -> anyhow::Result<(Link, Upgraded)> {
         let next = next::start(files.door()).await?;
         if let Some(before) = &self.before {
@@ -87,7 +88,7 @@ impl Daemon {
         if given.is_err() && has_begun {
             // It may have come so far that connections and questions would go to it.
             self.edge.begin()?;
-            self.tell(config, files, upgrades)?;
+            self.tell(config, files, to_us)?;
         }
         given
     }
@@ -120,72 +121,95 @@ impl Daemon {
         let longest = config.edge.drain_streams;
         let mut edge = pin!(edge.hand_over(longest));
         let mut sessions = pin!(timeout(longest, front.ended()));
-        let (mut edge_ended, mut sessions_ended) = (false, false);
-        let mut hurried = false;
-        let mut heard = true;
-        let mut http3: JoinSet<()> = JoinSet::new();
+        let (mut edge_ended, mut sessions_ended, mut hurried) = (false, false, false);
+        let mut ear = Ear { next, stopper: stopper.clone(), hears: true, http3: JoinSet::new() };
         let mut tell = interval(TELL_EVERY);
         tell.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !edge_ended || !(sessions_ended || hurried) {
-            let hurry = tokio::select! {
+            let within = tokio::select! {
                 () = &mut edge, if !edge_ended => {
                     edge_ended = true;
-                    None
+                    continue;
                 }
                 _ = &mut sessions, if !sessions_ended => {
                     sessions_ended = true;
-                    None
+                    continue;
                 }
-                _ = tell.tick(), if heard => {
-                    heard = tell_active(&next, &activity.since(since_ms())).await;
-                    None
+                _ = tell.tick() => {
+                    ear.tell_active(&activity.since(since_ms())).await;
+                    continue;
                 }
-                Some(_) = http3.join_next() => {
-                    // It waits only if it lives.
-                    heard = heard && next.send(&Message::Http3Ended).await.is_ok();
-                    None
-                }
-                message = next.receive(), if heard => match message {
-                    Ok(Some(Message::EndHttp3 { within_ms })) => {
-                        let stopper = stopper.clone();
-                        http3.spawn(async move {
-                            stopper.end_http3(Duration::from_millis(within_ms)).await;
-                        });
-                        None
-                    }
-                    Ok(Some(Message::Stop { within_ms })) => Some(Duration::from_millis(within_ms)),
-                    Ok(Some(_)) => None,
-                    Ok(None) => {
-                        heard = false;
-                        None
-                    }
-                    Err(error) => {
-                        tracing::debug!(%error, "the next process is not understood");
-                        heard = error.kind() == std::io::ErrorKind::InvalidData;
-                        None
-                    }
-                },
+                within = ear.hear() => within,
                 wanted = signals.next() => match wanted {
-                    Wanted::Upgrade => None,
+                    Wanted::Upgrade => continue,
                     Wanted::End(name) if hurried => {
                         tracing::warn!("{name} again: ending without draining");
                         return;
                     }
-                    Wanted::End(_) => Some(config.edge.drain),
+                    Wanted::End(_) => config.edge.drain,
                 },
             };
-            if let Some(within) = hurry {
-                tracing::info!("ending what is under way within {} s", within.as_secs());
-                hurried = true;
-                stopper.stop(within);
-                if let Some(before) = &before {
-                    before.stop(within).await;
-                }
+            tracing::info!("ending what is under way within {} s", within.as_secs());
+            hurried = true;
+            stopper.stop(within);
+            if let Some(before) = &before {
+                before.stop(within).await;
             }
         }
         // Nothing is heard any more, so that nobody shall wait for an answer.
-        drop(next);
+        drop(ear);
         core.end(&mut keepers).await;
+    }
+}
+
+/// Hears the next process.
+struct Ear {
+    next: Link,
+    stopper: Stopper,
+    /// Whether it lives and is understood.
+    hears: bool,
+    /// The end of HTTP/3, if it has asked for that.
+    http3: JoinSet<()>,
+}
+
+impl Ear {
+    /// Waits until it wants this process to end, and within which time; does what else it asks for.
+    /// Cancel-safe.
+    async fn hear(&mut self) -> Duration {
+        loop {
+            let message = tokio::select! {
+                Some(_) = self.http3.join_next() => {
+                    self.hears &= self.next.send(&Message::Http3Ended).await.is_ok();
+                    continue;
+                }
+                message = self.next.receive(), if self.hears => message,
+                else => std::future::pending().await,
+            };
+            match message {
+                Ok(Some(Message::EndHttp3 { within_ms })) => {
+                    let stopper = self.stopper.clone();
+                    self.http3.spawn(async move {
+                        stopper.end_http3(Duration::from_millis(within_ms)).await;
+                    });
+                }
+                Ok(Some(Message::Stop { within_ms })) => return Duration::from_millis(within_ms),
+                Ok(Some(_)) => {}
+                Ok(None) => self.hears = false,
+                Err(error) => {
+                    tracing::debug!(%error, "the next process is not understood");
+                    self.hears = error.kind() == std::io::ErrorKind::InvalidData;
+                }
+            }
+        }
+    }
+
+    /// Tells it which containers have traffic here.
+    async fn tell_active(&mut self, containers: &[ContainerId]) {
+        for some in containers.chunks(TOLD_MAX) {
+            let containers = some.iter().map(ToString::to_string).collect();
+            self.hears =
+                self.hears && self.next.send(&Message::Active { containers }).await.is_ok();
+        }
     }
 }
 
@@ -193,15 +217,4 @@ impl Daemon {
 fn since_ms() -> i64 {
     let ago = i64::try_from(2 * TELL_EVERY.as_millis()).unwrap_or(i64::MAX);
     glue::now_ms().saturating_sub(ago)
-}
-
-/// Tells the next process which containers have traffic here; says whether it lives.
-async fn tell_active(next: &Link, containers: &[ContainerId]) -> bool {
-    for some in containers.chunks(TOLD_MAX) {
-        let containers = some.iter().map(ToString::to_string).collect();
-        if next.send(&Message::Active { containers }).await.is_err() {
-            return false;
-        }
-    }
-    true
 }

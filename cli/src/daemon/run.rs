@@ -114,11 +114,9 @@ async fn live(
         before.begin().await?;
     }
     daemon.serve(config, files)?;
-    let (upgrades, mut asked) = mpsc::channel(1);
-    daemon.tell(config, files, &upgrades)?;
-    if let Some(before) = &daemon.before {
-        before.serving().await?;
-    } else {
+    let (to_us, mut questions) = mpsc::channel(1);
+    daemon.tell(config, files, &to_us)?;
+    if !daemon.serving().await? {
         manager::ready();
         started(Started { run: &daemon.run_file, admin: admin.as_ref() })?;
     }
@@ -134,17 +132,19 @@ async fn live(
                     break Ok(());
                 }
             },
-            Some(asker) = asked.recv() => Some(asker),
+            Some(asker) = questions.recv() => Some(asker),
             name = daemon.unexpected_end() => break Err(anyhow::anyhow!("the {name} has ended")),
         };
         let followed = tokio::select! {
-            followed = Box::pin(daemon.follow(config, files, asker, &upgrades)) => followed,
+            followed = Box::pin(daemon.follow(config, files, asker, &to_us)) => followed,
             name = signals.end() => {
                 tracing::info!("{name} during an upgrade, which is given up");
                 break Ok(());
             }
         };
         if let Some(next) = followed {
+            // Whoever else has asked is told that it is too late here.
+            drop(questions);
             Box::pin(daemon.retire(next, config, &mut signals)).await;
             return Ok(());
         }

@@ -110,14 +110,7 @@ impl Daemon {
         let clock = Clock::system();
         let shutdown = CancellationToken::new();
         let mut tasks = JoinSet::new();
-        let store = match &inheritance.link {
-            None => Store::open(&files.store()).await,
-            Some(_) => Store::open_beside(&files.store()).await,
-        };
-        let store = store.context("cannot open the store")?;
-        if inheritance.link.is_some() {
-            heed_others(&store, &mut tasks, &shutdown);
-        }
+        let store = open_store(files, &inheritance, &mut tasks, &shutdown).await?;
         let places = runtime::places(config, files);
         let servers =
             open_servers(&store, &places, &mut inheritance, &clock, (&mut tasks, &shutdown))
@@ -129,8 +122,8 @@ impl Daemon {
             .await
             .context("cannot read the routes from the store")?;
         tasks.spawn(named("router feed", feed.run(shutdown.clone())));
-        let ca = DevCa::open_or_create(&files.ca_dir(), &config.server.domain, glue::now())
-            .context("cannot open the development CA")?;
+        let ca = DevCa::open_or_create(&files.ca_dir(), &config.server.domain, glue::now());
+        let ca = ca.context("cannot open the development CA")?;
         let ca_path = ca.ca_path().to_owned();
         let labels: Vec<_> = config.servers().map(|(name, _)| name.clone()).collect();
         let names = gantry_certs::standard_names(&config.server.domain, &labels);
@@ -202,6 +195,17 @@ impl Daemon {
         files.write_run(&self.run_file).context("cannot write run.json")
     }
 
+    /// Tells the process before that this one serves; says whether there is one.
+    pub(super) async fn serving(&mut self) -> anyhow::Result<bool> {
+        let Some(before) = &self.before else { return Ok(false) };
+        let (hear, shutdown) = (before.serving().await?, self.core.shutdown.clone());
+        self.core.tasks.spawn(named("ear for the process before", async move {
+            shutdown.run_until_cancelled(hear).await;
+            shutdown.cancelled().await;
+        }));
+        Ok(true)
+    }
+
     /// Starts what changes containers and looks after them, for the first time or again.
     pub(super) fn keep(&mut self, config: &Config, files: &Files) {
         let mut keepers = Keepers::default();
@@ -267,6 +271,21 @@ impl Core {
         self.store.close().await;
         tracing::info!("stopped");
     }
+}
+
+async fn open_store(
+    files: &Files,
+    inheritance: &Inheritance,
+    tasks: &mut JoinSet<&'static str>,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<Store> {
+    const WHAT: &str = "cannot open the store";
+    if inheritance.link.is_none() {
+        return Store::open(&files.store()).await.context(WHAT);
+    }
+    let store = Store::open_beside(&files.store()).await.context(WHAT)?;
+    heed_others(&store, tasks, shutdown);
+    Ok(store)
 }
 
 /// Has the store tell of what other processes write until the shutdown.

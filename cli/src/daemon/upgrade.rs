@@ -20,6 +20,8 @@ use crate::{
 
 /// What is asked; no URL begins like that.
 pub(super) const QUESTION: &str = "!upgrade\n";
+/// What those hear that ask at the wrong moment.
+const TOO_LATE: &str = "the process that was asked ends, or was followed just now";
 /// The longest answer, in octets.
 const ANSWER_BYTES_MAX: u64 = 64 * 1024;
 
@@ -50,8 +52,8 @@ pub(super) async fn answer(
 ) -> io::Result<()> {
     let (asker, outcome) = oneshot::channel();
     let outcome = match upgrades.send(asker).await {
-        Ok(()) => outcome.await.unwrap_or_else(|_| Err("Gantry ends".to_owned())),
-        Err(_ending) => Err("Gantry ends".to_owned()),
+        Ok(()) => outcome.await.unwrap_or_else(|_| Err(TOO_LATE.to_owned())),
+        Err(_ending) => Err(TOO_LATE.to_owned()),
     };
     let answer = outcome.map_or_else(Answer::Failed, Answer::Upgraded);
     to.write_all(&serde_json::to_vec(&answer)?).await?;

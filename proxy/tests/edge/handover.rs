@@ -19,7 +19,7 @@ fn slow(bed: &Bed) -> (Origin, mpsc::Sender<()>) {
     let wait = Mutex::new(wait);
     let origin = bed.running_with(move |seen, stream| {
         if seen.line().contains("/slow") {
-            wait.lock().unwrap().recv_timeout(Duration::from_secs(60)).unwrap();
+            wait.lock().unwrap().recv_timeout(Duration::from_mins(1)).unwrap();
         }
         reply(stream, "", "at last");
     });
@@ -29,7 +29,7 @@ fn slow(bed: &Bed) -> (Origin, mpsc::Sender<()>) {
 /// Has a second edge take over; returns the first one, which was not told to go yet.
 fn follow(bed: &mut Bed, workers: usize) -> Edge {
     let first = bed.edge.take().unwrap();
-    let (mut config, deps) = bed.made.clone();
+    let (mut config, deps) = bed.made.lock().unwrap().clone();
     let addresses = first.addresses().clone();
     config.workers = workers;
     config.listen_https = addresses.https;

@@ -471,7 +471,7 @@ mod tests {
     #[tokio::test]
     async fn addresses_noted_at_the_same_time_leave_a_whole_one() {
         let dir = tempfile::tempdir().unwrap();
-        let disk = Disk::open(dir.path(), "/usr/bin/rm".into()).await.unwrap();
+        let disk = Disk::open(dir.path(), "/usr/bin/rm".into(), None).await.unwrap();
         let noted = [Ipv4Addr::new(10, 0, 0, 2), Ipv4Addr::new(10, 200, 100, 222)];
         disk.note_last_address(noted[0]);
         std::thread::scope(|scope| {
@@ -500,7 +500,7 @@ mod tests {
     #[tokio::test]
     async fn a_tree_of_any_depth_is_removed_and_what_stayed_goes_at_the_next_start() {
         let dir = tempfile::tempdir().unwrap();
-        let disk = Disk::open(dir.path(), "/usr/bin/rm".into()).await.unwrap();
+        let disk = Disk::open(dir.path(), "/usr/bin/rm".into(), None).await.unwrap();
         let id = ContainerId::from_bytes([1; 12]);
         let home = disk.home(id);
         fs::create_dir_all(home.upper()).unwrap();
@@ -511,7 +511,7 @@ mod tests {
         let left = trash.join("left");
         fs::create_dir_all(left.join("below")).unwrap();
         drop(disk);
-        let _disk = Disk::open(dir.path(), "/usr/bin/rm".into()).await.unwrap();
+        let _disk = Disk::open(dir.path(), "/usr/bin/rm".into(), None).await.unwrap();
         assert!(!left.exists());
     }
 }
