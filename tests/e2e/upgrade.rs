@@ -15,7 +15,7 @@ use serde_json::Value;
 use crate::streams;
 
 /// How often it is replaced under load, unless this variable says otherwise.
-const UPGRADES: u32 = 5;
+const UPGRADES: u32 = 4;
 const UPGRADES_VARIABLE: &str = "GANTRY_TEST_UPGRADES";
 /// What had been under way, and is told to end, ends within this time.
 const SOON: Duration = Duration::from_secs(20);
