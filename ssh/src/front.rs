@@ -347,16 +347,15 @@ impl Front {
         self.connections.wait().await;
     }
 
-    /// Takes connections until the shutdown, and then ends all sessions; each is told. After a
-    /// [`Front::close`] it returns when the last session has ended, if that is earlier.
+    /// Takes connections until the shutdown, and then ends all sessions; each is told.
     pub async fn run(&self, listener: TcpListener) {
         let shared = &self.shared;
         shared.means.tasks.spawn(sweep(Arc::clone(shared)));
         let accepting = self.closing.run_until_cancelled(self.accept(&listener));
         shared.shutdown.run_until_cancelled(accepting).await;
         drop(listener);
-        // Ends never without a close.
-        shared.shutdown.run_until_cancelled(self.connections.wait()).await;
+        // After a close sessions go on meanwhile.
+        shared.shutdown.cancelled().await;
         shared.sessions.end_all();
         shared.means.tasks.close();
         if tokio::time::timeout(FAREWELL, shared.sessions.all_gone()).await.is_err() {
