@@ -137,12 +137,12 @@ pub(super) struct Prepared {
 
 impl Prepared {
     /// What it listens on, for the process that is to follow.
-    pub(super) fn share(&self) -> std::io::Result<Vec<TcpListener>> {
+    pub(super) fn share(&self) -> io::Result<Vec<TcpListener>> {
         self.listeners.iter().map(TcpListener::try_clone).collect()
     }
 
     /// Takes connections from now on, as tasks.
-    pub(super) fn serve(&self, tasks: &mut JoinSet<&'static str>) -> std::io::Result<()> {
+    pub(super) fn serve(&self, tasks: &mut JoinSet<&'static str>) -> io::Result<()> {
         for listener in self.share()? {
             let listener = tokio::net::TcpListener::from_std(listener)?;
             let front = Arc::clone(&self.front);
