@@ -27,6 +27,6 @@ mod wait;
 pub use browser::Browser;
 pub use curl::{Answer, Curl};
 pub use foreign::Foreign;
-pub use gantry::{Container, Gantry, Options, walk, walk_on};
+pub use gantry::{Container, Gantry, Options, signal, walk, walk_on};
 pub use ssh::{Ssh, SshKey};
 pub use wait::{wait_for, wait_until};

@@ -3,10 +3,10 @@
 use std::{
     collections::HashMap,
     fmt,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use rustls::{
     server::{ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
@@ -45,7 +45,7 @@ pub struct Resolver {
     snapshot: ArcSwap<Snapshot>,
     /// What the snapshot is made of; held while one is made.
     parts: Mutex<Parts>,
-    missing: OnceLock<Missing>,
+    missing: ArcSwapOption<Missing>,
 }
 
 /// Is told of names that a client asked for and that have no certificate. Called within handshakes.
@@ -92,11 +92,9 @@ impl Resolver {
     }
 
     /// Has `missing` told of every name that a client asks for in vain. It must neither wait nor take long.
-    /// Only the first call counts.
+    /// The last call counts.
     pub fn on_missing(&self, missing: impl Fn(&str) + Send + Sync + 'static) {
-        if self.missing.set(Box::new(missing)).is_err() {
-            tracing::error!("somebody else is told of missing certificates already");
-        }
+        self.missing.store(Some(Arc::new(Box::new(missing))));
     }
 
     /// The certificate for a lower-case hostname, if there is one.
@@ -127,12 +125,14 @@ impl Resolver {
     /// Whether a lower-case hostname that ought to have a certificate is still without. Somebody is told of it;
     /// where nobody could do anything about it, it is not.
     pub fn lacks(&self, hostname: &str) -> bool {
-        self.missing.get().is_some() && self.find_or_tell(hostname).is_none()
+        self.missing.load().is_some() && self.find_or_tell(hostname).is_none()
     }
 
     fn find_or_tell(&self, sni: &str) -> Option<Arc<CertifiedKey>> {
         let found = self.certificate(sni);
-        if let (None, Some(missing)) = (&found, self.missing.get()) {
+        if found.is_none()
+            && let Some(missing) = &*self.missing.load()
+        {
             missing(sni);
         }
         found

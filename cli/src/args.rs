@@ -5,6 +5,7 @@ pub(crate) mod accounts;
 mod exec;
 mod firewall;
 mod images;
+mod machine;
 mod members;
 mod named;
 mod network;
@@ -31,6 +32,7 @@ pub(crate) use self::{
     exec::{Exec, Ssh},
     firewall::{Filter, FirewallCommand, Parts, Place, word},
     images::ImagesCommand,
+    machine::{Explain, Upgrade},
     members::MembersCommand,
     named::{ContainerRef, ServerRef},
     network::{NetworkCommand, NetworkSet, NetworkType},
@@ -93,6 +95,9 @@ pub(crate) enum Command {
     Serve(Settings),
     /// Run everything on this machine with development defaults.
     Dev(Dev),
+    /// Replace the running Gantry by the program and the configuration that are there now, without
+    /// ending anything: what it has under way goes on to its end.
+    Upgrade(Upgrade),
     /// The configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -213,17 +218,6 @@ pub(crate) struct Dev {
 pub(crate) enum ConfigCommand {
     /// Check the configuration and print what is in effect, with the origin of each value.
     Check(Settings),
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct Explain {
-    /// A URL, an authority or a hostname.
-    pub(crate) url: String,
-    /// The state directory to look in; by default the one of the configuration.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) state: Option<PathBuf>,
-    #[command(flatten)]
-    pub(crate) settings: Settings,
 }
 
 #[derive(Args, Debug)]

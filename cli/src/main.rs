@@ -34,9 +34,13 @@ fn main() -> ExitCode {
     // First of all: every TLS configuration of the process takes this provider. It fails only if
     // there is one already, and nothing has run yet.
     drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
+    if let Some(code) = daemon::pass_on() {
+        return code;
+    }
+    let before = daemon::Before::find();
     let cli = Cli::parse();
     let out = cli.output;
-    match run(cli, out) {
+    match before.map_err(Failure::from).and_then(|before| run(cli, out, before)) {
         Ok(code) => code,
         Err(failure) => {
             output::note(&failure.to_string());
@@ -45,7 +49,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(cli: Cli, out: Format) -> Result<ExitCode, Failure> {
+fn run(cli: Cli, out: Format, before: Option<daemon::Before>) -> Result<ExitCode, Failure> {
     let done = match cli.command {
         Command::Completions { shell } => {
             let mut script = Vec::new();
@@ -53,8 +57,9 @@ fn run(cli: Cli, out: Format) -> Result<ExitCode, Failure> {
             output::raw(&script)
         }
         Command::Config(ConfigCommand::Check(settings)) => check(&settings, out),
-        Command::Serve(settings) => daemon::serve(&settings),
-        Command::Dev(dev) => daemon::dev(&dev),
+        Command::Serve(settings) => daemon::serve(&settings, before),
+        Command::Dev(dev) => daemon::dev(&dev, before),
+        Command::Upgrade(upgrade) => daemon::upgrade(&upgrade, out),
         Command::Explain(explain) => daemon::explain(&explain, out),
         command @ (Command::Auth(_)
         | Command::Login(_)

@@ -21,7 +21,6 @@ use crate::{
     Logs,
     deps::{Deps, MetricsSource, Readiness},
     edge::StartError,
-    listen,
     metrics::{self, Metrics},
 };
 
@@ -53,22 +52,13 @@ struct State {
     draining: CancellationToken,
 }
 
-/// Binds and serves.
+/// Serves on these listeners, which have these addresses.
 pub(crate) fn start(
-    wanted: &[SocketAddr],
+    (listeners, addresses): (Vec<std::net::TcpListener>, Vec<SocketAddr>),
     deps: &Deps,
     workers: Vec<Arc<Metrics>>,
     draining: CancellationToken,
 ) -> Result<Admin, StartError> {
-    let mut listeners = Vec::new();
-    let mut addresses = Vec::new();
-    for &address in wanted {
-        let failed = |source| StartError::Listen { address, source };
-        for listener in listen::bind(address, 1).map_err(failed)? {
-            addresses.push(listener.local_addr().map_err(failed)?);
-            listeners.push(listener);
-        }
-    }
     let state = Arc::new(State {
         workers,
         sources: deps.metrics.clone(),

@@ -4,25 +4,32 @@ use std::{
     io,
     net::{SocketAddr, TcpListener},
     rc::Rc,
-    sync::{Arc, OnceLock, mpsc::SyncSender},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+        mpsc::SyncSender,
+    },
     thread::JoinHandle,
     time::{Duration, Instant},
 };
 
-use tokio::{runtime::LocalOptions, time::MissedTickBehavior};
-use tokio_util::sync::CancellationToken;
+use tokio::{
+    runtime::LocalOptions,
+    time::{MissedTickBehavior, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     access_log::{self, LineBuffer},
     admin,
     config::{Config, Rate, UpstreamSource},
     deps::Deps,
-    guard,
-    http3::{self, Seat},
+    guard, http3,
     limits::Counts,
     listen::{self, Purpose},
     metrics::Metrics,
-    steer,
+    quic,
+    sockets::Sockets,
     tls::Tls,
     upstream::transparent_socket,
     watch::TICK,
@@ -85,23 +92,78 @@ pub struct Edge {
     workers: Vec<JoinHandle<()>>,
     admin: Option<admin::Admin>,
     access_log: Option<JoinHandle<()>>,
+    /// What it listens on, for the next process.
+    sockets: Sockets,
 }
 
-/// When to stop.
+/// When to begin, and when to stop.
 #[derive(Debug, Default)]
 struct Stop {
+    /// Cancelled when connections are accepted.
+    begin: CancellationToken,
     token: CancellationToken,
-    deadline: OnceLock<Instant>,
+    /// The earliest counts.
+    deadline: Mutex<Option<Instant>>,
+    /// Whether connections that wait for a request are left their time: another process goes on.
+    lingers: AtomicBool,
+    /// What serves HTTP/3, and what ends it.
+    http3: TaskTracker,
+    http3_cut: CancellationToken,
+}
+
+impl Stop {
+    fn deadline(&self) -> Option<Instant> {
+        *self.deadline.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn stop(&self, within: Duration) {
+        let end = Instant::now() + within;
+        let mut deadline = self.deadline.lock().unwrap_or_else(PoisonError::into_inner);
+        *deadline = Some(deadline.map_or(end, |deadline| deadline.min(end)));
+        drop(deadline);
+        self.http3.close();
+        self.token.cancel();
+    }
+}
+
+/// Hurries an edge that drains.
+#[derive(Clone, Debug)]
+pub struct Stopper(Arc<Stop>);
+
+impl Stopper {
+    /// Whatever was said before: everything ends within this time, and connections without a request at once.
+    pub fn stop(&self, within: Duration) {
+        self.0.lingers.store(false, Relaxed);
+        self.0.stop(within);
+    }
+
+    /// Waits until no client is served over HTTP/3 any more, and after this time ends those that still are:
+    /// their sockets are needed.
+    pub async fn end_http3(&self, within: Duration) {
+        if timeout(within, self.0.http3.wait()).await.is_err() {
+            self.0.http3_cut.cancel();
+            self.0.http3.wait().await;
+        }
+    }
 }
 
 impl Edge {
     /// Binds all addresses and starts the workers. When it returns, connections are accepted.
     pub fn start(config: Config, deps: Deps) -> Result<Self, StartError> {
+        let edge = Self::prepare(config, deps, Sockets::default())?;
+        edge.begin()?;
+        Ok(edge)
+    }
+
+    /// The same with the sockets of the process before where there are some on the wanted addresses, and up to
+    /// the moment before the first connection: [`Edge::begin`] has them accepted.
+    pub fn prepare(config: Config, deps: Deps, mut inherited: Sockets) -> Result<Self, StartError> {
         check(&config)?;
         let workers = config.workers.max(1);
         let mut addresses = Addresses::default();
-        let mut sockets: Vec<Sockets> = Vec::new();
-        sockets.resize_with(workers, Sockets::default);
+        let mut kept = Sockets::default();
+        let mut sockets: Vec<OfWorker> = Vec::new();
+        sockets.resize_with(workers, OfWorker::default);
         for (purpose, wanted, bound) in [
             (Purpose::Https, &config.listen_https, &mut addresses.https),
             (Purpose::Redirect, &config.listen_http, &mut addresses.http),
@@ -109,17 +171,29 @@ impl Edge {
         ] {
             for &address in wanted {
                 let failed = |source| StartError::Listen { address, source };
-                let listeners = listen::bind(address, workers).map_err(failed)?;
-                if let Some(first) = listeners.first() {
+                let listeners = inherited.listen(address, workers, &mut kept).map_err(failed)?;
+                if let Some((_, first)) = listeners.first() {
                     bound.push(first.local_addr().map_err(failed)?);
                 }
-                for (socket, of_worker) in listeners.into_iter().zip(&mut sockets) {
-                    of_worker.tcp.push((socket, purpose));
+                for (worker, socket) in listeners {
+                    if let Some(of_worker) = sockets.get_mut(worker) {
+                        of_worker.tcp.push((socket, purpose));
+                    }
                 }
             }
         }
         if config.http3 {
-            addresses.https.iter().for_each(|address| bind_quic(*address, &mut sockets));
+            for address in &addresses.https {
+                bind_quic(*address, &mut inherited, &mut kept, &mut sockets);
+            }
+        }
+        let mut of_admin = (Vec::new(), Vec::new());
+        for &address in &config.listen_admin {
+            let failed = |source| StartError::Listen { address, source };
+            for (_, socket) in inherited.listen(address, 1, &mut kept).map_err(failed)? {
+                of_admin.1.push(socket.local_addr().map_err(failed)?);
+                of_admin.0.push(socket);
+            }
         }
         let tickets = deps.tickets.clone().map(|tickets| tickets as _);
         let tls =
@@ -129,11 +203,12 @@ impl Edge {
         let metrics: Vec<_> = sockets.iter().map(|_| Arc::<Metrics>::default()).collect();
         let stop = Arc::<Stop>::default();
         let draining = stop.token.clone();
-        let admin = admin::start(&config.listen_admin, &deps, metrics.clone(), draining)?;
+        let admin = admin::start(of_admin, &deps, metrics.clone(), draining)?;
         addresses.admin = admin.addresses().to_vec();
 
+        let (workers_running, admin) = (Vec::new(), Some(admin));
         let mut edge =
-            Self { addresses, stop, workers: Vec::new(), admin: Some(admin), access_log };
+            Self { addresses, stop, workers: workers_running, admin, access_log, sockets: kept };
         let guard =
             guard::Shared::new(&deps.session_key, &config.limits).map_err(StartError::Random)?;
         let common = Common {
@@ -151,6 +226,32 @@ impl Edge {
         Ok(edge)
     }
 
+    /// Accepts connections from now on. Of those of HTTP/3 the ones that another process has stay with it.
+    pub fn begin(&self) -> Result<(), StartError> {
+        self.sockets.turn().map_err(StartError::Worker)?;
+        self.stop.begin.cancel();
+        Ok(())
+    }
+
+    /// What it listens on, for the process that is to follow.
+    pub fn sockets(&self) -> io::Result<Sockets> {
+        self.sockets.share()
+    }
+
+    /// What hurries it while it drains.
+    pub fn stopper(&self) -> Stopper {
+        Stopper(Arc::clone(&self.stop))
+    }
+
+    /// Leaves what comes to another process that has the sockets, too, as [`Edge::drain`], but what waits for a
+    /// request may wait on: its next one is answered, and then the connection ends.
+    pub async fn hand_over(mut self, deadline: Duration) {
+        self.stop.lingers.store(true, Relaxed);
+        // The other's metrics count from now on.
+        drop(self.admin.take());
+        self.drain(deadline).await;
+    }
+
     /// Where the edge listens.
     pub const fn addresses(&self) -> &Addresses {
         &self.addresses
@@ -160,7 +261,8 @@ impl Edge {
     /// request, clients of HTTP/2 and 3 are told to go) and ends what is left after `deadline`. Must not be
     /// called on a runtime that cannot run blocking tasks.
     pub async fn drain(mut self, deadline: Duration) {
-        self.stop(deadline);
+        self.stop.stop(deadline);
+        self.sockets = Sockets::default();
         let workers = std::mem::take(&mut self.workers);
         let access_log = self.access_log.take();
         let ended = tokio::task::spawn_blocking(move || {
@@ -176,17 +278,13 @@ impl Edge {
         }
         drop(self.admin.take());
     }
-
-    fn stop(&self, deadline: Duration) {
-        // The first deadline counts.
-        _ = self.stop.deadline.set(Instant::now() + deadline);
-        self.stop.token.cancel();
-    }
 }
 
 impl Drop for Edge {
     fn drop(&mut self) {
-        self.stop(Duration::ZERO);
+        // Workers that wait for their beginning end, too.
+        self.stop.stop(Duration::ZERO);
+        self.stop.begin.cancel();
     }
 }
 
@@ -241,19 +339,25 @@ struct Common {
 
 /// What one worker listens on.
 #[derive(Debug, Default)]
-struct Sockets {
+struct OfWorker {
     tcp: Vec<(TcpListener, Purpose)>,
-    quic: Vec<Seat>,
+    quic: Vec<quic::Seat>,
 }
 
 /// Gives the workers sockets for HTTP/3 on `address`. Every client can do without, so that the edge
 /// serves without, too, when the port is taken.
-fn bind_quic(address: SocketAddr, workers: &mut [Sockets]) {
-    match steer::bind(address, workers.len()) {
-        Ok(sockets) => {
-            let count = sockets.len();
-            for ((number, socket), worker) in sockets.into_iter().enumerate().zip(workers) {
-                worker.quic.push(Seat { socket, worker: number, workers: count });
+fn bind_quic(
+    address: SocketAddr,
+    inherited: &mut Sockets,
+    kept: &mut Sockets,
+    workers: &mut [OfWorker],
+) {
+    match inherited.listen_quic(address, workers.len(), kept) {
+        Ok(seats) => {
+            for (worker, seat) in seats {
+                if let Some(worker) = workers.get_mut(worker) {
+                    worker.quic.push(seat);
+                }
             }
         }
         Err(error) => tracing::error!(%address, %error, "HTTP/3 is not served: no UDP port"),
@@ -263,7 +367,7 @@ fn bind_quic(address: SocketAddr, workers: &mut [Sockets]) {
 fn start_worker(
     number: usize,
     common: Common,
-    sockets: Sockets,
+    sockets: OfWorker,
     metrics: Arc<Metrics>,
 ) -> Result<JoinHandle<()>, StartError> {
     let mut seed = [0; 8];
@@ -281,18 +385,17 @@ fn start_worker(
 }
 
 /// Serves until the stop, then until all connections have ended or the deadline has come.
-async fn run_worker(common: Common, sockets: Sockets, metrics: Arc<Metrics>, seed: u64) {
+async fn run_worker(common: Common, sockets: OfWorker, metrics: Arc<Metrics>, seed: u64) {
     let Common { config, deps, tls, lines, counts, guard, stop } = common;
     let lines = LineBuffer::new(lines);
     let worker =
         Rc::new(Worker::new(Given { config, deps, tls, lines, metrics, counts, guard, seed }));
+    stop.begin.cancelled().await;
     for seat in sockets.quic {
-        // The tracker waits for it.
-        drop(worker.tasks().spawn_local(http3::accept(
-            Rc::clone(&worker),
-            seat,
-            stop.token.clone(),
-        )));
+        let (until, cut) = (stop.token.clone(), stop.http3_cut.clone());
+        let accept = http3::accept(Rc::clone(&worker), seat, until, cut);
+        // The trackers wait for it.
+        drop(worker.tasks().spawn_local(stop.http3.track_future(accept)));
     }
     for (socket, purpose) in sockets.tcp {
         let accept = listen::accept(Rc::clone(&worker), socket, purpose, stop.token.clone());
@@ -304,11 +407,18 @@ async fn run_worker(common: Common, sockets: Sockets, metrics: Arc<Metrics>, see
     loop {
         tokio::select! {
             _ = ticks.tick() => worker.tick(),
-            () = stop.token.cancelled(), if !worker.is_draining() => worker.drain(),
+            () = stop.token.cancelled(), if !worker.is_draining() => {
+                worker.drain(stop.lingers.load(Relaxed));
+            }
             () = worker.tasks().wait(), if worker.is_draining() => break,
         }
-        let deadline = stop.deadline.get();
-        if worker.is_draining() && deadline.is_none_or(|deadline| *deadline <= Instant::now()) {
+        if !worker.is_draining() {
+            continue;
+        }
+        if worker.lingers() && !stop.lingers.load(Relaxed) {
+            worker.drain(false);
+        }
+        if stop.deadline().is_none_or(|deadline| deadline <= Instant::now()) {
             break;
         }
     }

@@ -6,10 +6,9 @@
 use std::{
     cell::{Cell, RefCell},
     future::{Future, poll_fn},
-    net::UdpSocket,
     pin::pin,
     rc::Rc,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::atomic::Ordering::Relaxed,
     task::Poll,
     time::Duration,
 };
@@ -21,15 +20,15 @@ use h3::{
 };
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::Body as _;
-use quinn::{
-    EndpointConfig, Incoming, TokioRuntime, TransportConfig, VarInt,
-    crypto::rustls::{HandshakeData, QuicServerConfig},
+use quinn::{Incoming, VarInt, crypto::rustls::HandshakeData};
+use tokio::{
+    task::JoinSet,
+    time::{sleep, timeout},
 };
-use tokio::{task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    ahead::{LEAST_OF_HTTP3, STREAM_WINDOW, Window},
+    ahead::{LEAST_OF_HTTP3, Window},
     body::{ClientBody, EdgeBody, keep_head_alone},
     config::Limits,
     downstream::{Downstream, Protocol},
@@ -39,57 +38,28 @@ use crate::{
     interim::{Interim, Interims},
     limits::{CutBy, Guest},
     pipeline,
-    quic::{self, Accepted, Ahead},
+    quic::{self, Accepted, Ahead, Seat},
     stalled::guarded,
-    steer::Ids,
     watch::{Tick, Wait},
     worker::Worker,
 };
 
-/// What may be unacknowledged on the whole connection.
-const SEND_WINDOW: u64 = 1024 * 1024;
-/// A client's streams of control; three are in use.
-const CONTROL_STREAMS: u32 = 8;
-/// A client that does not answer for so long is gone; while it has requests it is asked in between.
-const PEER_GONE: Duration = Duration::from_secs(30);
-const ASK_EVERY: Duration = Duration::from_secs(10);
 /// A client that was told to go may send so long what it has begun.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 /// What a stream's frames may take besides a head and one piece of data.
 const FRAMES: u64 = 64 * 1024;
 
-/// A worker's socket and its place among the workers.
-#[derive(Debug)]
-pub(crate) struct Seat {
-    pub(crate) socket: UdpSocket,
-    pub(crate) worker: usize,
-    pub(crate) workers: usize,
-}
+/// How long after the stop what had begun before is still taken up.
+const LAST_COMERS: Duration = Duration::from_millis(300);
 
-fn endpoint(worker: &Worker, seat: Seat) -> Result<quinn::Endpoint, Box<dyn std::error::Error>> {
-    let limits = worker.limits();
-    let mut transport = TransportConfig::default();
-    transport
-        .max_concurrent_bidi_streams(limits.streams_max.into())
-        .max_concurrent_uni_streams(CONTROL_STREAMS.into())
-        .stream_receive_window(STREAM_WINDOW.into())
-        .receive_window(LEAST_OF_HTTP3.into())
-        .send_window(SEND_WINDOW)
-        .datagram_receive_buffer_size(None)
-        .keep_alive_interval(Some(ASK_EVERY))
-        .max_idle_timeout(Some(PEER_GONE.try_into()?));
-    let crypto = QuicServerConfig::try_from(Arc::clone(&worker.tls().quic))?;
-    let mut server = quinn::ServerConfig::with_crypto(Arc::new(crypto));
-    server.transport_config(Arc::new(transport));
-    let mut config = EndpointConfig::default();
-    let Seat { socket, worker: number, workers } = seat;
-    config.cid_generator(move || Box::new(Ids::new(number, workers)));
-    Ok(quinn::Endpoint::new(config, Some(server), socket, Arc::new(TokioRuntime))?)
-}
-
-/// Accepts until `stop`, then waits until all connections have ended.
-pub(crate) async fn accept(worker: Rc<Worker>, seat: Seat, stop: CancellationToken) {
-    let endpoint = match endpoint(&worker, seat) {
+/// Accepts until `stop`, then waits until all connections have ended; `cut` ends them.
+pub(crate) async fn accept(
+    worker: Rc<Worker>,
+    seat: Seat,
+    stop: CancellationToken,
+    cut: CancellationToken,
+) {
+    let endpoint = match quic::endpoint(&worker, seat) {
         Ok(endpoint) => endpoint,
         Err(error) => {
             tracing::error!(%error, "HTTP/3 cannot be served");
@@ -97,10 +67,14 @@ pub(crate) async fn accept(worker: Rc<Worker>, seat: Seat, stop: CancellationTok
         }
     };
     worker.offer_http3(true);
+    let mut stopped = pin!(async {
+        stop.cancelled().await;
+        sleep(LAST_COMERS).await;
+    });
     loop {
         let incoming = tokio::select! {
             biased;
-            () = stop.cancelled() => break,
+            () = &mut stopped => break,
             incoming = endpoint.accept() => incoming,
         };
         let Some(incoming) = incoming else {
@@ -111,7 +85,10 @@ pub(crate) async fn accept(worker: Rc<Worker>, seat: Seat, stop: CancellationTok
     }
     worker.offer_http3(false);
     endpoint.set_server_config(None);
-    endpoint.wait_idle().await;
+    if cut.run_until_cancelled(endpoint.wait_idle()).await.is_none() {
+        endpoint.close(code(Code::H3_NO_ERROR), b"");
+        endpoint.wait_idle().await;
+    }
 }
 
 fn admit(worker: &Rc<Worker>, incoming: Incoming) {

@@ -79,6 +79,7 @@ mod pool;
 mod proxy_protocol;
 mod quic;
 mod rewrite;
+mod sockets;
 mod stalled;
 mod start;
 mod steer;
@@ -99,8 +100,9 @@ pub use deps::{
     MetricsSource, Readiness, RequestId, SessionKey, StartFailed, StartService, WakeContainer,
     WakeFailed, api_service,
 };
-pub use edge::{Addresses, Edge, StartError};
+pub use edge::{Addresses, Edge, StartError, Stopper};
 pub use http1::HeadReader;
 pub use logs::{LogTail, Logs, LogsConfig, NoTail};
 pub use proxy_protocol::{Ends, Malformed};
+pub use sockets::{QuicSockets, Sockets};
 pub use traffic::Activity;

@@ -8,6 +8,7 @@
 use std::{
     cell::Cell,
     future::Future,
+    net::UdpSocket,
     pin::Pin,
     rc::Rc,
     sync::{
@@ -15,6 +16,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::{Buf, Bytes};
@@ -25,12 +27,16 @@ use h3::{
         StreamId, WriteBuf,
     },
 };
-use quinn::VarInt;
+use quinn::{
+    EndpointConfig, TokioRuntime, TransportConfig, VarInt, crypto::rustls::QuicServerConfig,
+};
 
 use crate::{
-    ahead::{Uploading, Window},
+    ahead::{LEAST_OF_HTTP3, STREAM_WINDOW, Uploading, Window},
     http3_frames::Frames,
+    steer::Ids,
     turns::{Place, Turns},
+    worker::Worker,
 };
 
 /// The octets read at once.
@@ -39,6 +45,14 @@ const CHUNK: usize = 8 * 1024;
 const BETWEEN: u64 = 32;
 /// What a request adds to what the client may say on its control streams, such as its priority.
 const CONTROL_PER_REQUEST: u64 = 512;
+
+/// What may be unacknowledged on the whole connection.
+const SEND_WINDOW: u64 = 1024 * 1024;
+/// A client's streams of control; three are in use.
+const CONTROL_STREAMS: u32 = 8;
+/// A client that does not answer for so long is gone; while it has requests it is asked in between.
+const PEER_GONE: Duration = Duration::from_secs(30);
+const ASK_EVERY: Duration = Duration::from_secs(10);
 
 /// Octets that may still be read.
 #[derive(Clone, Debug)]
@@ -69,6 +83,39 @@ impl Allowance {
     fn left(&self) -> usize {
         usize::try_from(self.0.load(Relaxed)).unwrap_or(usize::MAX)
     }
+}
+
+/// A worker's socket and its place in the group.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    pub(crate) socket: UdpSocket,
+    pub(crate) slot: usize,
+    pub(crate) slots: usize,
+}
+
+/// What speaks QUIC on a worker's socket.
+pub(crate) fn endpoint(
+    worker: &Worker,
+    seat: Seat,
+) -> Result<quinn::Endpoint, Box<dyn std::error::Error>> {
+    let limits = worker.limits();
+    let mut transport = TransportConfig::default();
+    transport
+        .max_concurrent_bidi_streams(limits.streams_max.into())
+        .max_concurrent_uni_streams(CONTROL_STREAMS.into())
+        .stream_receive_window(STREAM_WINDOW.into())
+        .receive_window(LEAST_OF_HTTP3.into())
+        .send_window(SEND_WINDOW)
+        .datagram_receive_buffer_size(None)
+        .keep_alive_interval(Some(ASK_EVERY))
+        .max_idle_timeout(Some(PEER_GONE.try_into()?));
+    let crypto = QuicServerConfig::try_from(Arc::clone(&worker.tls().quic))?;
+    let mut server = quinn::ServerConfig::with_crypto(Arc::new(crypto));
+    server.transport_config(Arc::new(transport));
+    let mut config = EndpointConfig::default();
+    let Seat { socket, slot, slots } = seat;
+    config.cid_generator(move || Box::new(Ids::new(slot, slots)));
+    Ok(quinn::Endpoint::new(config, Some(server), socket, Arc::new(TokioRuntime))?)
 }
 
 type Later<T> = Pin<Box<dyn Future<Output = T>>>;

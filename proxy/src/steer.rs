@@ -2,9 +2,13 @@
 //!
 //! The kernel deals datagrams out by addresses, but a QUIC connection outlives its client's address.
 //! Connection ids survive; the edge chooses those that clients address it by so that their first octet
-//! names the worker, and a filter of the kernel's (classic BPF) reads it. A client's first packets
-//! carry an id of the client's own, which names some worker, always the same: that one takes the
-//! connection.
+//! names the socket, and a filter of the kernel's (classic BPF) reads it. A client's first packets
+//! carry an id of the client's own, which is never as short as ours, and names some worker, always the same:
+//! that one takes the connection.
+//!
+//! There are two banks of sockets from the beginning. A process that follows another one takes the bank
+//! that was not in use and then changes the filter in one step: what begins comes to it, and what has an id
+//! of ours still comes to whoever made it. The group of sockets itself never changes, nor does their order.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -20,18 +24,22 @@ use nix::{
 use quinn::{ConnectionId, ConnectionIdGenerator};
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// Workers that one octet can name.
-pub(crate) const WORKERS_MAX: usize = 256;
-/// The octets of a connection id.
-const ID: usize = 8;
+/// Banks of sockets.
+pub(crate) const BANKS: usize = 2;
+/// Sockets that one octet can name.
+const SLOTS_MAX: usize = 256;
+/// Workers that can have sockets.
+const WORKERS_MAX: usize = SLOTS_MAX / BANKS;
+/// The octets of a connection id; fewer than the 8 that clients' first ones have at least (RFC 9000, 7.2).
+const ID: usize = 7;
 /// What the kernel may hold for a socket in each direction.
 const BUFFER: usize = 4 * 1024 * 1024;
 
-/// Binds one socket per worker (of the first [`WORKERS_MAX`]) on `address`.
+/// Binds the sockets of both banks on `address`, in each one per worker (of the first [`WORKERS_MAX`]).
 pub(crate) fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<UdpSocket>> {
     let workers = workers.min(WORKERS_MAX);
     let mut sockets = Vec::with_capacity(workers);
-    for _ in 0..workers {
+    for _ in 0..workers * BANKS {
         let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
         socket.set_reuse_port(true)?;
         if address.is_ipv6() {
@@ -44,14 +52,15 @@ pub(crate) fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<UdpSoc
         socket.bind(&address.into())?;
         sockets.push(UdpSocket::from(socket));
     }
-    if let Some(first) = sockets.first().filter(|_| workers > 1) {
-        attach(first, workers)?;
+    if let Some(first) = sockets.first() {
+        attach(first, workers, 0)?;
     }
     Ok(sockets)
 }
 
-/// Has the kernel choose the socket by the first octet of a packet's connection id.
-fn attach(socket: &UdpSocket, workers: usize) -> io::Result<()> {
+/// Has the kernel choose the socket by the first octet of a packet's connection id: among all of the group if
+/// it is one of ours, otherwise in `bank`, each bank having so many sockets.
+pub(crate) fn attach(socket: &UdpSocket, each: usize, bank: usize) -> io::Result<()> {
     const LOAD_OCTET: u32 = libc::BPF_LD | libc::BPF_B | libc::BPF_ABS;
     let step = |code: u32, jt, jf, k| libc::sock_filter {
         code: u16::try_from(code).unwrap_or_default(),
@@ -59,15 +68,24 @@ fn attach(socket: &UdpSocket, workers: usize) -> io::Result<()> {
         jf,
         k,
     };
-    let workers = u32::try_from(workers).map_err(io::Error::other)?;
+    let number = |count: usize| u32::try_from(count).map_err(io::Error::other);
+    let (modulo, is) = (libc::BPF_ALU | libc::BPF_MOD, libc::BPF_JMP | libc::BPF_JEQ);
     let mut program = [
         step(LOAD_OCTET, 0, 0, 0),
         // A long header has version and length before its id (RFC 9000, 17.2), a short one has not.
-        step(libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K, 0, 2, 0x80),
+        step(libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K, 0, 6, 0x80),
+        step(LOAD_OCTET, 0, 0, 5),
+        step(is | libc::BPF_K, 6, 0, number(ID)?),
+        // The client's own.
         step(LOAD_OCTET, 0, 0, 6),
-        step(libc::BPF_JMP | libc::BPF_JA, 0, 0, 1),
+        step(modulo | libc::BPF_K, 0, 0, number(each)?),
+        step(libc::BPF_ALU | libc::BPF_ADD | libc::BPF_K, 0, 0, number(each * bank)?),
+        step(libc::BPF_RET | libc::BPF_A, 0, 0, 0),
+        // Ours, behind a short header and behind a long one.
         step(LOAD_OCTET, 0, 0, 1),
-        step(libc::BPF_ALU | libc::BPF_MOD | libc::BPF_K, 0, 0, workers),
+        step(libc::BPF_JMP | libc::BPF_JA, 0, 0, 1),
+        step(LOAD_OCTET, 0, 0, 6),
+        step(modulo | libc::BPF_K, 0, 0, number(each * BANKS)?),
         step(libc::BPF_RET | libc::BPF_A, 0, 0, 0),
     ];
     let len = u16::try_from(program.len()).map_err(io::Error::other)?;
@@ -75,29 +93,32 @@ fn attach(socket: &UdpSocket, workers: usize) -> io::Result<()> {
     Ok(setsockopt(socket, AttachReusePortCbpf, &program)?)
 }
 
-/// Makes the connection ids of one worker. All but the worker is a keyed hash of a counter, so that
+/// Makes the connection ids of one socket. All but the socket is a keyed hash of a counter, so that
 /// nobody can tell which ids are of one connection.
 pub(crate) struct Ids {
-    worker: usize,
-    workers: usize,
+    slot: usize,
+    slots: usize,
     key: RandomState,
     made: u64,
 }
 
 impl Ids {
-    pub(crate) fn new(worker: usize, workers: usize) -> Self {
-        Self { worker, workers: workers.clamp(1, WORKERS_MAX), key: RandomState::new(), made: 0 }
+    /// For the socket `slot` of so many in the group.
+    pub(crate) fn new(slot: usize, slots: usize) -> Self {
+        Self { slot, slots: slots.clamp(1, SLOTS_MAX), key: RandomState::new(), made: 0 }
     }
 }
 
 impl ConnectionIdGenerator for Ids {
     fn generate_cid(&mut self) -> ConnectionId {
         self.made += 1;
-        let mut id = self.key.hash_one(self.made).to_be_bytes();
+        let hash = self.key.hash_one(self.made).to_be_bytes();
+        let mut id = [0; ID];
+        id.iter_mut().zip(hash).for_each(|(octet, random)| *octet = random);
         if let Some(first) = id.first_mut() {
-            // As random as it can be among those that name the worker.
-            let turns = (WORKERS_MAX - 1 - self.worker) / self.workers + 1;
-            let named = self.worker + self.workers * (usize::from(*first) % turns);
+            // As random as it can be among those that name the socket.
+            let turns = (SLOTS_MAX - 1 - self.slot) / self.slots + 1;
+            let named = self.slot + self.slots * (usize::from(*first) % turns);
             *first = u8::try_from(named).unwrap_or_default();
         }
         ConnectionId::new(&id)
@@ -119,12 +140,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_names_its_worker_and_nothing_else() {
-        for workers in [1, 2, 3, 16, 255, 256] {
-            for worker in [0, workers / 2, workers - 1] {
-                let mut ids = Ids::new(worker, workers);
+    fn an_id_names_its_socket_and_nothing_else() {
+        for slots in [2, 4, 6, 32, 256] {
+            for slot in [0, slots / 2, slots - 1] {
+                let mut ids = Ids::new(slot, slots);
                 let made: Vec<_> = (0..200).map(|_| ids.generate_cid()).collect();
-                assert!(made.iter().all(|id| usize::from(id[0]) % workers == worker));
+                assert!(made.iter().all(|id| usize::from(id[0]) % slots == slot));
                 assert!(made.iter().all(|id| id.len() == ids.cid_len()));
                 assert_eq!(made.iter().collect::<HashSet<_>>().len(), 200);
             }
@@ -132,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_packet_reaches_the_worker_that_its_id_names() {
+    fn a_packet_reaches_the_socket_that_its_id_names() {
         const WORKERS: usize = 3;
         let any = SocketAddr::from(([127, 77, 249, 1], 0));
         let port = UdpSocket::bind(any).unwrap().local_addr().unwrap();
@@ -141,17 +162,20 @@ mod tests {
             socket.set_nonblocking(false).unwrap();
             socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         }
-        for round in 0..60_u8 {
-            // Each from an address of its own, with both forms of header.
+        for round in 0..120_u8 {
+            let bank = usize::from(round / 60);
+            attach(&sockets[0], WORKERS, bank).unwrap();
+            // Each from an address of its own, with all forms of header.
             let client = UdpSocket::bind("127.0.0.1:0").unwrap();
-            let packet = match round % 2 {
-                0 => [0x40, round, 9, 9, 9, 9, 200, round],
-                _ => [0xc0, 0, 0, 0, 1, 8, round, round],
+            let (packet, slot) = match round % 3 {
+                0 => ([0x40, round, 9, 9, 9, 9, 200, round], usize::from(round) % 6),
+                1 => ([0xc0, 0, 0, 0, 1, 7, round, round], usize::from(round) % 6),
+                _ => ([0xc0, 0, 0, 0, 1, 8, round, round], bank * 3 + usize::from(round) % 3),
             };
             client.send_to(&packet, port).unwrap();
             let mut got = [0; 16];
-            let count = sockets[usize::from(round) % WORKERS].recv(&mut got).unwrap();
-            assert_eq!(got[..count], packet);
+            let count = sockets[slot].recv(&mut got).unwrap();
+            assert_eq!(got[..count], packet, "round {round}");
         }
     }
 }

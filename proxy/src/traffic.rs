@@ -78,6 +78,19 @@ impl Activity {
             .collect()
     }
 
+    /// The containers that there was traffic to since this time (milliseconds since the epoch), or is now.
+    pub fn since(&self, since_ms: i64) -> Vec<ContainerId> {
+        let seen = self.0.pin();
+        let is_active =
+            |seen: &Seen| seen.busy.load(Relaxed) > 0 || seen.last_ms.load(Relaxed) >= since_ms;
+        seen.iter().filter(|(_, seen)| is_active(seen)).map(|(container, _)| *container).collect()
+    }
+
+    /// Another process has seen traffic to a container.
+    pub fn note(&self, container: ContainerId, at_ms: i64) {
+        self.of(container).last_ms.fetch_max(at_ms, Relaxed);
+    }
+
     fn of(&self, container: ContainerId) -> Arc<Seen> {
         Arc::clone(self.0.pin().get_or_insert_with(container, Arc::default))
     }

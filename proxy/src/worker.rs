@@ -63,6 +63,8 @@ pub(crate) struct Worker {
     metrics: Arc<Metrics>,
     tasks: TaskTracker,
     draining: Cell<bool>,
+    /// Whether connections that wait for a request may wait on while draining.
+    lingers: Cell<bool>,
     random: Cell<u64>,
     begun: Instant,
     /// The wall clock at the last tick.
@@ -138,6 +140,7 @@ impl Worker {
             metrics,
             tasks: TaskTracker::new(),
             draining: Cell::new(false),
+            lingers: Cell::new(false),
             random: Cell::new(seed),
             begun: now,
             clock: Cell::new(clock),
@@ -285,9 +288,22 @@ impl Worker {
         self.draining.get()
     }
 
-    /// Asks all connections to end.
-    pub(crate) fn drain(&self) {
+    /// Whether connections that wait for a request shall end, too.
+    pub(crate) fn ends_idle(&self) -> bool {
+        self.is_draining() && !self.lingers()
+    }
+
+    /// Whether a drain leaves those their time.
+    pub(crate) fn lingers(&self) -> bool {
+        self.lingers.get()
+    }
+
+    /// Asks all connections to end. With `lingers`, those of HTTP/1 are answered a request first if they
+    /// have one before they are idle for too long: a client that sends it at this moment must not find its
+    /// connection closed.
+    pub(crate) fn drain(&self, lingers: bool) {
         self.draining.set(true);
+        self.lingers.set(lingers);
         self.tasks.close();
         self.deps.logs.close();
         self.pool().clear();

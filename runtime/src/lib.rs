@@ -9,6 +9,7 @@
 //! [`Runtime::list`], which is the truth; [`Runtime::exits`] is only a hint to look again.
 
 mod archive;
+mod bequest;
 pub mod embedded;
 mod error;
 pub mod fake;
@@ -31,6 +32,7 @@ use gantry_model::{ContainerId, ShareId, SnapshotId, container::ImageName};
 use tokio::sync::broadcast;
 
 pub use archive::Archive;
+pub use bequest::Bequest;
 pub use error::{BoxError, Error};
 pub use kvm::Kvm;
 pub use network::NetworkConfig;
@@ -51,6 +53,15 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// then be partial, and the next call completes or removes it.
 #[async_trait]
 pub trait Runtime: Send + Sync + 'static {
+    /// What a process needs that is to go on with these containers while this one lives. Whoever asks
+    /// has stopped to change them.
+    fn bequest(&self) -> Result<Bequest> {
+        Ok(Bequest::default())
+    }
+
+    /// Another process has these containers now; what runs in them by this one goes on.
+    fn retire(&self) {}
+
     /// Makes the container's file system and whatever else it needs before its init can start.
     /// The image is resolved and, the first time, built, which takes from seconds to minutes.
     async fn ensure_created(&self, order: &Order) -> Result<()>;

@@ -267,6 +267,10 @@ pub struct Front {
     balancers: Option<Arc<dyn Balancers>>,
     grace: Duration,
     host_key: String,
+    /// Cancelled when no more connections are taken; those that there are go on.
+    closing: CancellationToken,
+    /// The connections, those that have not logged in included.
+    connections: TaskTracker,
 }
 
 impl Front {
@@ -302,6 +306,8 @@ impl Front {
             gate: Arc::new(Gate::new(Limits::default())),
             balancers: None,
             grace: Limits::default().grace,
+            closing: CancellationToken::new(),
+            connections: TaskTracker::new(),
         }
     }
 
@@ -334,12 +340,26 @@ impl Front {
         self.shared.metrics.render(out);
     }
 
+    /// Takes no more connections, because another process does; sessions go on to their end or the shutdown.
+    pub fn close(&self) {
+        self.closing.cancel();
+        self.connections.close();
+    }
+
+    /// Waits until the last session has ended after a [`Front::close`].
+    pub async fn ended(&self) {
+        self.connections.wait().await;
+    }
+
     /// Takes connections until the shutdown, and then ends all sessions; each is told.
     pub async fn run(&self, listener: TcpListener) {
         let shared = &self.shared;
         shared.means.tasks.spawn(sweep(Arc::clone(shared)));
-        shared.shutdown.run_until_cancelled(self.accept(&listener)).await;
+        let accepting = self.closing.run_until_cancelled(self.accept(&listener));
+        shared.shutdown.run_until_cancelled(accepting).await;
         drop(listener);
+        // After a close sessions go on meanwhile.
+        shared.shutdown.cancelled().await;
         shared.sessions.end_all();
         shared.means.tasks.close();
         if tokio::time::timeout(FAREWELL, shared.sessions.all_gone()).await.is_err() {
@@ -381,7 +401,7 @@ impl Front {
             let until = tokio::time::Instant::now() + self.grace;
             let stranger = Stranger { peer, local: None, waiting, until };
             let tasks = shared.means.tasks.clone();
-            tasks.spawn(async move {
+            let counted = self.connections.track_future(async move {
                 shared.metrics.connections.fetch_add(1, Ordering::Relaxed);
                 let mut stream = stream;
                 let stranger = match carried {
@@ -397,6 +417,7 @@ impl Front {
                 }
                 shared.metrics.connections.fetch_sub(1, Ordering::Relaxed);
             });
+            tasks.spawn(counted);
         }
     }
 }

@@ -59,11 +59,14 @@ mod vault;
 mod visits;
 mod writer;
 
-use std::{fmt, path::Path, sync::Arc};
+use std::{fmt, path::Path, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 use gantry_model::ServerId;
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    time::MissedTickBehavior,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use activity::{Activity, ActivityFilter, ActivityTotals};
@@ -93,8 +96,8 @@ pub use visits::VisitTold;
 
 use crate::{
     feed::Retention,
-    sqlite::Readers,
-    writer::{Job, Pending, QUEUE_MAX, Tx, Writer},
+    sqlite::{Before, Readers},
+    writer::{Heads, Job, Pending, QUEUE_MAX, Tx, Writer},
 };
 
 /// A handle to the store; cheap to clone, all clones are one store.
@@ -115,6 +118,8 @@ struct Shared {
     queue: mpsc::Sender<Box<dyn Job>>,
     head: watch::Receiver<Revision>,
     event_head: watch::Receiver<u64>,
+    /// For what other processes write.
+    heads: Heads,
     epoch: Epoch,
     closing: CancellationToken,
     tasks: TaskTracker,
@@ -138,11 +143,27 @@ impl Store {
         Self::open_with(path, Retention::default()).await
     }
 
+    /// The same while another process, which this one is to follow, still has the store open: what that one
+    /// has under way is not taken for the remains of a crash.
+    pub async fn open_beside(path: &Path) -> Result<Self, OpenError> {
+        Self::open_after(path, Retention::default(), Before::Lives).await
+    }
+
     async fn open_with(path: &Path, retention: Retention) -> Result<Self, OpenError> {
-        let sqlite::Opened { mut writer, readers } = sqlite::open(path).await?;
+        Self::open_after(path, retention, Before::Ended).await
+    }
+
+    async fn open_after(
+        path: &Path,
+        retention: Retention,
+        before: Before,
+    ) -> Result<Self, OpenError> {
+        let sqlite::Opened { mut writer, readers } = sqlite::open(path, before).await?;
         schema::migrate(&mut writer, path, schema::MIGRATIONS).await?;
         let epoch = installation::ensure_epoch(&mut writer).await?;
-        idempotency::forget_unfinished(&mut writer).await.map_err(OpenError::Record)?;
+        if before == Before::Ended {
+            idempotency::forget_unfinished(&mut writer).await.map_err(OpenError::Record)?;
+        }
         let revision = feed::head(&mut writer).await.map_err(OpenError::Record)?;
         let newest_event = events::head(&mut writer).await.map_err(OpenError::Record)?;
 
@@ -150,18 +171,18 @@ impl Store {
         let (head_sender, head) = watch::channel(revision);
         let (event_sender, event_head) = watch::channel(newest_event);
         let (closing, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let heads = Heads { revision: head_sender, event: event_sender };
         let writer = Writer {
             tx: Tx::new(writer),
             readers: readers.clone(),
             queue: queued,
-            head: head_sender,
-            event_head: event_sender,
+            heads: heads.clone(),
             retention,
             closing: closing.clone(),
         };
         tasks.spawn(writer.run());
         tasks.close();
-        let shared = Shared { readers, queue, head, event_head, epoch, closing, tasks };
+        let shared = Shared { readers, queue, head, event_head, heads, epoch, closing, tasks };
         Ok(Self { shared: Arc::new(shared), quotas: Quotas::default(), served: None })
     }
 
@@ -181,6 +202,33 @@ impl Store {
     /// [`Store::changes`]: revisions may be skipped.
     pub fn head(&self) -> watch::Receiver<Revision> {
         self.shared.head.clone()
+    }
+
+    /// Looks every so often, until the store is closed or this is dropped, whether another process has
+    /// written, and has [`Store::head`] and the events' tell of it as of a write of this one. Without that
+    /// nobody hears of it.
+    pub async fn heed_others(&self, every: Duration) {
+        let mut look = tokio::time::interval(every);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                () = self.shared.closing.cancelled() => return,
+                _ = look.tick() => {}
+            }
+            if let Err(error) = self.look_at_heads().await {
+                // Whoever reads the store says so, too.
+                tracing::debug!(%error, "cannot look whether another process has written");
+            }
+        }
+    }
+
+    async fn look_at_heads(&self) -> Result<()> {
+        let mut connection = self.readers().acquire().await.map_err(error::failed)?;
+        let revision = feed::head(&mut connection).await?;
+        let event = events::head(&mut connection).await?;
+        self.shared.heads.rise(Some(revision), event);
+        Ok(())
     }
 
     fn readers(&self) -> &Readers {

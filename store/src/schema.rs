@@ -226,7 +226,7 @@ mod tests {
     #[tokio::test]
     async fn a_newer_schema_is_refused_and_left_alone() {
         let dir = tempfile::tempdir().unwrap();
-        let mut writer = sqlite::open(&path(&dir)).await.unwrap().writer;
+        let mut writer = sqlite::open(&path(&dir), sqlite::Before::Ended).await.unwrap().writer;
         migrate(&mut writer, &path(&dir), MIGRATIONS).await.unwrap();
         let newest = newest();
         sqlx::query("INSERT INTO migrations VALUES ($1, 'of the future')")
@@ -245,7 +245,7 @@ mod tests {
     #[tokio::test]
     async fn a_database_of_another_program_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        let mut writer = sqlite::open(&path(&dir)).await.unwrap().writer;
+        let mut writer = sqlite::open(&path(&dir), sqlite::Before::Ended).await.unwrap().writer;
         sqlx::query("CREATE TABLE theirs (a INTEGER)").execute(&mut writer).await.unwrap();
         let refused = migrate(&mut writer, &path(&dir), MIGRATIONS).await.unwrap_err();
         assert!(matches!(refused, OpenError::ForeignSchema { .. }), "refused with {refused}");
@@ -254,7 +254,7 @@ mod tests {
     #[tokio::test]
     async fn a_migration_applies_once_after_a_copy_was_made_and_fails_without_a_trace() {
         let dir = tempfile::tempdir().unwrap();
-        let mut writer = sqlite::open(&path(&dir)).await.unwrap().writer;
+        let mut writer = sqlite::open(&path(&dir), sqlite::Before::Ended).await.unwrap().writer;
         migrate(&mut writer, &path(&dir), MIGRATIONS).await.unwrap();
         let newest = newest();
         let number = newest + 1;

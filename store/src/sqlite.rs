@@ -62,6 +62,15 @@ pub(crate) enum Class {
     Refused,
 }
 
+/// The process that had the database before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Before {
+    /// It has ended, in order or not.
+    Ended,
+    /// It has the database open, and writes.
+    Lives,
+}
+
 /// The opened database: one connection that writes, a few that read.
 #[derive(Debug)]
 pub(crate) struct Opened {
@@ -71,9 +80,10 @@ pub(crate) struct Opened {
 
 /// Opens or makes the database at `path` (mode 0600: it holds keys) and checks all that durability
 /// depends on. After an unclean end the whole file is read and checked.
-pub(crate) async fn open(path: &Path) -> Result<Opened, OpenError> {
+pub(crate) async fn open(path: &Path, before: Before) -> Result<Opened, OpenError> {
     let failed = |source: Cause| OpenError::Open { path: path.display().to_string(), source };
-    let unclean = left_over_log(path).await;
+    // Of a process that lives the log is no sign of anything.
+    let unclean = before == Before::Ended && left_over_log(path).await;
     ensure_file(path).await.map_err(|error| failed(Cause::new(error)))?;
     let options = SqliteConnectOptions::new()
         .filename(path)

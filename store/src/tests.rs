@@ -1,6 +1,8 @@
 //! What only the inside can bring about: compaction with limits that a test can reach, damaged
 //! records, statements that are refused.
 
+use std::time::Duration;
+
 use gantry_model::{
     ContainerSpec, Id, Phase, Scheme, Wish,
     alias::AliasTarget,
@@ -9,8 +11,8 @@ use gantry_model::{
 };
 
 use crate::{
-    Alias, AliasRules, Changes, Container, ContainerStatus, EnvironmentSync, EventFilter, Project,
-    Revision, Store, User, Version, feed::Retention,
+    Alias, AliasRules, Changes, Container, ContainerStatus, EnvironmentSync, EventFilter,
+    Idempotency, Project, Revision, Store, User, Version, feed::Retention,
 };
 
 const HOUR_MS: i64 = 60 * 60 * 1000;
@@ -99,6 +101,39 @@ async fn kept(store: &Store) -> u64 {
         oldest += 1;
     }
     head - oldest
+}
+
+#[tokio::test]
+async fn two_processes_with_one_store_hear_of_each_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let (first, container) = world(&dir, 1_000_000).await;
+    let begin = |store: Store| async move {
+        store.idempotency_begin("scope", "key", &[0; 32], 0).await.unwrap()
+    };
+    assert_eq!(begin(first.clone()).await, Idempotency::Fresh);
+    let second = Store::open_beside(&dir.path().join("gantry.db")).await.unwrap();
+    // What the first has under way is not taken for the remains of a crash.
+    assert_eq!(begin(second.clone()).await, Idempotency::InProgress);
+    let talk = async {
+        let mut now = container;
+        for (here, there) in [(&first, &second), (&second, &first), (&first, &second)] {
+            let mut told = there.head();
+            now = here.set_status(now.id, now.version, &now.status, "test", 1).await.unwrap();
+            let head = *here.head().borrow();
+            told.wait_for(|newest| *newest >= head).await.unwrap();
+        }
+    };
+    let every = Duration::from_millis(10);
+    tokio::select! {
+        _ended = async { tokio::join!(first.heed_others(every), second.heed_others(every)) } => {
+            panic!("nobody has closed the store");
+        }
+        talked = tokio::time::timeout(Duration::from_secs(30), talk) => talked.unwrap(),
+    }
+    // The one that is left has it all.
+    first.close().await;
+    assert_eq!(second.load_routes().await.unwrap().revision, *second.head().borrow());
+    second.close().await;
 }
 
 #[tokio::test]

@@ -116,13 +116,37 @@ where
     }
 }
 
+/// The newest revision and the newest event's number, for whoever waits for newer ones. Two tell of them: the
+/// writer, and who looks for what other processes have written; so they only rise.
+#[derive(Clone, Debug)]
+pub(crate) struct Heads {
+    pub(crate) revision: watch::Sender<Revision>,
+    pub(crate) event: watch::Sender<u64>,
+}
+
+impl Heads {
+    pub(crate) fn rise(&self, revision: Option<Revision>, event: u64) {
+        if let Some(revision) = revision {
+            self.revision.send_if_modified(|head| {
+                let rises = revision > *head;
+                *head = revision.max(*head);
+                rises
+            });
+        }
+        self.event.send_if_modified(|head| {
+            let rises = event > *head;
+            *head = event.max(*head);
+            rises
+        });
+    }
+}
+
 /// The task that writes.
 pub(crate) struct Writer {
     pub(crate) tx: Tx,
     pub(crate) readers: Readers,
     pub(crate) queue: mpsc::Receiver<Box<dyn Job>>,
-    pub(crate) head: watch::Sender<Revision>,
-    pub(crate) event_head: watch::Sender<u64>,
+    pub(crate) heads: Heads,
     pub(crate) retention: Retention,
     pub(crate) closing: CancellationToken,
 }
@@ -162,13 +186,7 @@ impl Writer {
     async fn write(&mut self, batch: &mut [Box<dyn Job>]) -> Result<(), Outage> {
         let outage = match self.transact(batch).await {
             Ok(head) => {
-                if let Some(head) = head {
-                    self.head.send_replace(head);
-                }
-                let newest = std::mem::take(&mut self.tx.newest_event);
-                if newest > 0 {
-                    self.event_head.send_replace(newest);
-                }
+                self.heads.rise(head, std::mem::take(&mut self.tx.newest_event));
                 return Ok(());
             }
             Err(outage) => outage,

@@ -33,6 +33,7 @@ mod streams;
 mod tap;
 mod terminal;
 mod transparent;
+mod upgrade;
 mod visits;
 mod waking;
 

@@ -16,6 +16,9 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use tempfile::TempDir;
 
+mod upgrades;
+
+use self::upgrades::{Before, has_ended};
 use crate::{Curl, wait_for, wait_until};
 
 /// How long Gantry may take until it is ready. Generous: machines are shared.
@@ -101,6 +104,13 @@ pub struct Gantry {
     bridge: String,
     subnet: String,
     child: Option<Child>,
+    /// The process that runs after an upgrade, which is nobody's child here, and those before it.
+    followed: Option<u32>,
+    before: Before,
+    /// The program, if it is a copy of this test's own.
+    program: Option<PathBuf>,
+    /// What starts it, if that is not this test itself; its own arguments come behind.
+    under: Vec<String>,
     token: String,
 }
 
@@ -155,6 +165,10 @@ impl Gantry {
             bridge: format!("gt{pid}"),
             subnet: format!("10.77.{}.0/24", octet(pid)),
             child: None,
+            followed: None,
+            before: Before::default(),
+            program: None,
+            under: Vec::new(),
             token: String::new(),
         })
     }
@@ -179,11 +193,6 @@ impl Gantry {
     /// The bridge of its containers.
     pub fn bridge(&self) -> &str {
         &self.bridge
-    }
-
-    /// The process id of the running Gantry.
-    pub fn pid(&self) -> Result<u32> {
-        Ok(self.child.as_ref().context("Gantry does not run")?.id())
     }
 
     /// The command line that runs Gantry here.
@@ -215,7 +224,9 @@ impl Gantry {
     fn dev(&self, more: &[&str]) -> Result<Command> {
         let mut command = self.command(&["dev", "--state"])?;
         // Flags may stand in any order, but the directory belongs behind its flag.
-        let mut sorted = Command::new(command.get_program());
+        let program =
+            self.program.as_deref().map_or_else(|| command.get_program(), Path::as_os_str);
+        let mut sorted = Command::new(program);
         sorted.args(["dev", "--state"]).arg(self.state()).args(more);
         sorted.args(command.get_args().skip(2));
         self.environment(&mut sorted);
@@ -255,8 +266,15 @@ impl Gantry {
             .append(true)
             .open(self.log_path())
             .context("the log file")?;
-        let child = self
-            .dev(&[])?
+        let gantry = self.dev(&[])?;
+        let mut above = Command::new(gantry.get_program());
+        if let [program, args @ ..] = self.under.as_slice() {
+            above = Command::new(program);
+            above.args(args).arg(gantry.get_program());
+        }
+        self.environment(&mut above);
+        let child = above
+            .args(gantry.get_args())
             .stdout(log.try_clone()?)
             .stderr(log)
             .spawn()
@@ -529,6 +547,10 @@ impl Gantry {
 
     /// `kill -9`: no warning, no clean-up.
     pub fn kill(&mut self) -> Result<()> {
+        if let Some(pid) = self.followed.take() {
+            signal("KILL", pid)?;
+            return wait_until("Gantry ends", Duration::from_secs(45), || has_ended(pid));
+        }
         let mut child = self.child.take().context("Gantry does not run")?;
         child.kill().context("cannot kill gantry")?;
         child.wait().context("gantry's end")?;
@@ -557,6 +579,7 @@ impl Gantry {
 
     /// Ends everything and removes every trace. Best effort: a test has its result by now.
     fn end(&mut self) {
+        self.end_followed();
         if self.child.is_some() {
             drop(self.stop());
         }
@@ -575,14 +598,14 @@ impl Gantry {
 
 impl Drop for Gantry {
     fn drop(&mut self) {
-        if self.child.is_some() {
+        if self.child.is_some() || self.followed.is_some() {
             self.end();
         }
     }
 }
 
 /// Sends a signal.
-pub(crate) fn signal(name: &str, pid: u32) -> Result<()> {
+pub fn signal(name: &str, pid: u32) -> Result<()> {
     let status = Command::new("kill").args(["-s", name, &pid.to_string()]).status()?;
     ensure!(status.success(), "kill -s {name} {pid}: {status}");
     Ok(())

@@ -108,6 +108,7 @@ async fn answer(client: &Client, command: Command) -> Result<ExitCode, Failure> 
         Command::Serve(_)
         | Command::Dev(_)
         | Command::Config(_)
+        | Command::Upgrade(_)
         | Command::Explain(_)
         | Command::Completions { .. } => {
             Err(Failure::new(Class::General, "this command does not speak to the API"))

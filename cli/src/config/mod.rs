@@ -94,6 +94,8 @@ pub(crate) struct EdgeConfig {
     pub(crate) url_port: u16,
     pub(crate) workers: usize,
     pub(crate) drain: Duration,
+    /// How long what was begun may go on after another process has taken over.
+    pub(crate) drain_streams: Duration,
     pub(crate) head: Duration,
     pub(crate) idle: Duration,
     pub(crate) connect: Duration,
@@ -324,6 +326,7 @@ fn read_edge(reader: &mut Reader<'_>) -> Option<EdgeConfig> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let workers = reader.number_or("edge.workers", 1, 256, u64::try_from(cores).unwrap_or(1));
     let drain = reader.seconds("edge.drain_timeout_s", 0, 3_600);
+    let drain_streams = reader.seconds("edge.drain_streams_s", 0, 7 * 86_400);
     let head = reader.seconds("edge.head_timeout_s", 1, 120);
     let idle = reader.seconds("edge.idle_timeout_s", 1, 3_600);
     let connect = reader.seconds("edge.connect_timeout_s", 1, 60);
@@ -351,6 +354,7 @@ fn read_edge(reader: &mut Reader<'_>) -> Option<EdgeConfig> {
         url_port: u16::try_from(url_port?).ok()?,
         workers: usize::try_from(workers?).ok()?,
         drain: drain?,
+        drain_streams: drain_streams?,
         head: head?,
         idle: idle?,
         connect: connect?,

@@ -20,19 +20,21 @@ use crate::config::{Config, Issuing};
 const LEASE: Duration = Duration::from_secs(30);
 
 /// What shows certificates.
+#[derive(Clone)]
 pub(super) struct Certificates {
     pub(super) resolver: Arc<Resolver>,
     pub(super) shelf: Arc<Shelf>,
     /// The root of the development CA.
     pub(super) ca: PathBuf,
+    seal: Arc<dyn Seal>,
+    names: Vec<String>,
 }
 
-/// Starts everything that certificates come from. When it returns, every name of the installation has one.
+/// Starts everything that certificates are shown by. When it returns, every name of the installation has one.
 pub(super) async fn start(
     config: &Config,
     files: &Files,
     store: &Store,
-    routes: &Routes,
     tasks: &mut JoinSet<&'static str>,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<Certificates> {
@@ -57,24 +59,40 @@ pub(super) async fn start(
             .context("cannot read certificates.files")?;
         tasks.spawn(named("certificates in files", own.run(shutdown.clone())));
     }
-    if let Issuing::Acme { authorities, dns } = &config.certificates.issuing {
+    Ok(Certificates { resolver, shelf, ca: ca_path, seal, names })
+}
+
+impl Certificates {
+    /// Starts what orders certificates, if the configuration wants any, for the first time or again.
+    pub(super) fn order(
+        &self,
+        config: &Config,
+        store: &Store,
+        routes: &Routes,
+        tasks: &mut JoinSet<&'static str>,
+        shutdown: &CancellationToken,
+    ) {
+        let Issuing::Acme { authorities, dns } = &config.certificates.issuing else { return };
         let known = routes.clone();
         let deps = IssuerDeps {
             store: store.clone(),
-            seal,
+            seal: Arc::clone(&self.seal),
             clock: Arc::new(glue::now),
-            shelf: Arc::clone(&shelf),
+            shelf: Arc::clone(&self.shelf),
             authorities: authorities.clone(),
             dns: dns.clone(),
             domain: config.server.domain.clone(),
             permits: Arc::new(move |name: &str| known.current().custom(name).is_some()),
             lease: LEASE,
         };
-        let issuer = Issuer::new(deps, Wanted::of(&names)).context("no random numbers")?;
-        resolver.on_missing(issuer.demand());
-        tasks.spawn(named("issuer of certificates", issuer.run(shutdown.clone())));
+        match Issuer::new(deps, Wanted::of(&self.names)) {
+            Ok(issuer) => {
+                self.resolver.on_missing(issuer.demand());
+                tasks.spawn(named("issuer of certificates", issuer.run(shutdown.clone())));
+            }
+            Err(error) => tracing::error!(%error, "no certificates are ordered"),
+        }
     }
-    Ok(Certificates { resolver, shelf, ca: ca_path })
 }
 
 /// The installation's keys, as certificates ask for them.

@@ -3,10 +3,11 @@
 use anyhow::Context as _;
 
 use super::{
+    before::Before,
     files::{AdminFile, Files},
     lock::Lock,
+    run::{Started, run},
     runtime,
-    serve::{Started, run},
 };
 use crate::{
     args::{Dev, Settings},
@@ -16,13 +17,16 @@ use crate::{
 };
 
 /// `gantry dev`
-pub(crate) fn dev(dev: &Dev) -> Result<(), Failure> {
-    let config = load(dev)?;
-    if dev.remove {
-        return remove(&config);
-    }
+pub(crate) fn dev(dev: &Dev, before: Option<Before>) -> Result<(), Failure> {
+    Before::telling(before, |before| {
+        let config = load(dev)?;
+        if dev.remove { remove(&config) } else { go(&config, before) }
+    })
+}
+
+fn go(config: &Config, before: Option<Before>) -> Result<(), Failure> {
     let files = Files::new(&config.server.state);
-    run(&config, |started| {
+    run(config, before, |started| {
         if let Some(made) = started.admin {
             // Kept, because a development installation is started again and again.
             let admin =

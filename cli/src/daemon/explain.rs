@@ -18,14 +18,21 @@ use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{UnixListener, UnixStream},
+    sync::mpsc,
     task::JoinSet,
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{files::Files, glue, kit::start_command, lock::Lock};
+use super::{
+    files::Files,
+    glue,
+    kit::start_command,
+    lock::Lock,
+    upgrade::{self, Asker},
+};
 use crate::{
-    args::Explain,
+    args::{Explain, Settings},
     config::{self, Config},
     exit::{Class, Failure},
     output::{self, Format},
@@ -81,24 +88,13 @@ impl Facts {
 
 /// `gantry explain`
 pub(crate) fn explain(command: &Explain, format: Format) -> Result<(), Failure> {
-    let preset = command.state.as_deref().map(|state| {
-        let state = std::path::absolute(state).unwrap_or_else(|_| state.to_owned());
-        ("server.state", state.display().to_string().into())
-    });
-    let mut loaded = config::load(&command.settings, preset.into_iter().collect())
-        .map_err(|problems| config::failure(&problems))?;
-    if command.state.is_none() && command.settings.config.is_none() {
-        let dev = config::default_state_dir();
-        if dev.join("gantry.lock").exists() {
-            loaded.config.server.state = dev;
-        }
-    }
+    let config = config_of(command.state.as_deref(), &command.settings)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
         .build()
         .context("cannot start a runtime")?;
-    let found = runtime.block_on(ask(&command.url, &loaded.config))?;
+    let found = runtime.block_on(ask(&command.url, &config))?;
     match format {
         Format::Json => output::json(&serde_json::to_value(&found).context("no JSON")?),
         Format::Table => {
@@ -108,6 +104,24 @@ pub(crate) fn explain(command: &Explain, format: Format) -> Result<(), Failure> 
             output::table(&["STEP", "RESULT", "REASON"], rows.collect())
         }
     }
+}
+
+/// The configuration of the Gantry that a command on this machine means: by its state directory, by its
+/// configuration, or that of `gantry dev` if it was ever run.
+pub(super) fn config_of(state: Option<&Path>, settings: &Settings) -> Result<Config, Failure> {
+    let preset = state.map(|state| {
+        let state = std::path::absolute(state).unwrap_or_else(|_| state.to_owned());
+        ("server.state", state.display().to_string().into())
+    });
+    let mut loaded = config::load(settings, preset.into_iter().collect())
+        .map_err(|problems| config::failure(&problems))?;
+    if state.is_none() && settings.config.is_none() {
+        let dev = config::default_state_dir();
+        if dev.join("gantry.lock").exists() {
+            loaded.config.server.state = dev;
+        }
+    }
+    Ok(loaded.config)
 }
 
 async fn ask(url: &str, config: &Config) -> Result<Explanation, Failure> {
@@ -168,21 +182,25 @@ async fn ask_running(url: &str, socket: &Path) -> io::Result<Explanation> {
     Ok(serde_json::from_slice(&answer)?)
 }
 
-/// Answers on the socket until shutdown.
+/// Answers on the socket until shutdown; who wants an upgrade is passed on.
 pub(super) fn answer(
     files: &Files,
     config: &Config,
     routes: &Routes,
+    upgrades: mpsc::Sender<Asker>,
     tasks: &mut JoinSet<&'static str>,
     shutdown: &CancellationToken,
 ) -> io::Result<()> {
     let path = files.socket();
-    match std::fs::remove_file(&path) {
+    let beside = path.with_extension("tmp");
+    match std::fs::remove_file(&beside) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         Ok(()) | Err(_) => {}
     }
-    let listener = UnixListener::bind(&path)?;
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+    let listener = UnixListener::bind(&beside)?;
+    std::fs::set_permissions(&beside, std::fs::Permissions::from_mode(0o600))?;
+    // In the place of what an earlier process has left, or another one that lives still has.
+    std::fs::rename(&beside, &path)?;
     let facts = Arc::new(Facts::of(config));
     let routes = routes.clone();
     let shutdown = shutdown.clone();
@@ -203,9 +221,9 @@ pub(super) fn answer(
                 Some(_) = askers.join_next() => continue,
             };
             let (facts, routes) = (Arc::clone(&facts), routes.clone());
+            let upgrades = upgrades.clone();
             askers.spawn(async move {
-                if let Ok(Err(error)) = timeout(PATIENCE, answer_one(stream, &facts, &routes)).await
-                {
+                if let Err(error) = answer_one(stream, &facts, &routes, &upgrades).await {
                     tracing::debug!(%error, "a question on the socket in the state directory");
                 }
             });
@@ -214,10 +232,19 @@ pub(super) fn answer(
     Ok(())
 }
 
-async fn answer_one(mut stream: UnixStream, facts: &Facts, routes: &Routes) -> io::Result<()> {
+async fn answer_one(
+    mut stream: UnixStream,
+    facts: &Facts,
+    routes: &Routes,
+    upgrades: &mpsc::Sender<Asker>,
+) -> io::Result<()> {
     let (read, mut write) = stream.split();
     let mut url = String::new();
-    BufReader::new(read.take(URL_BYTES_MAX)).read_line(&mut url).await?;
+    let mut read = BufReader::new(read.take(URL_BYTES_MAX));
+    timeout(PATIENCE, read.read_line(&mut url)).await??;
+    if url == upgrade::QUESTION {
+        return upgrade::answer(&mut write, upgrades).await;
+    }
     let found = {
         let table = routes.current();
         let source = format!(
@@ -227,8 +254,12 @@ async fn answer_one(mut stream: UnixStream, facts: &Facts, routes: &Routes) -> i
         );
         walk(url.trim_end(), facts, &table, source)
     };
-    write.write_all(&serde_json::to_vec(&found)?).await?;
-    write.shutdown().await
+    let answer = serde_json::to_vec(&found)?;
+    let write = async {
+        write.write_all(&answer).await?;
+        write.shutdown().await
+    };
+    timeout(PATIENCE, write).await?
 }
 
 /// Collects the steps.

@@ -73,6 +73,11 @@ impl Files {
         self.dir.join("gantry.sock")
     }
 
+    /// Where the next process comes to be given what this one has.
+    pub(crate) fn door(&self) -> PathBuf {
+        self.dir.join("next.sock")
+    }
+
     pub(crate) fn access_log(&self) -> PathBuf {
         self.dir.join("access.log")
     }

@@ -3,7 +3,10 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read, Seek, SeekFrom, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::{
+        fd::OwnedFd,
+        unix::fs::{DirBuilderExt, OpenOptionsExt},
+    },
     path::Path,
 };
 
@@ -12,7 +15,7 @@ use rustix::fs::{FlockOperation, flock};
 /// The lock; given back by the kernel when the process ends, however it ends.
 #[derive(Debug)]
 pub(crate) struct Lock {
-    _file: File,
+    file: File,
 }
 
 /// Why the state directory cannot be had.
@@ -55,13 +58,26 @@ impl Lock {
             }
             Err(error) => return Err(failed(error.into())),
         }
-        let mut write = || {
-            file.set_len(0)?;
-            file.seek(SeekFrom::Start(0))?;
-            writeln!(file, "{}", std::process::id())
-        };
-        write().map_err(failed)?;
-        Ok(Self { _file: file })
+        let mut lock = Self { file };
+        lock.sign().map_err(failed)?;
+        Ok(lock)
+    }
+
+    /// The lock that another process has, too: it is the open file's, and lasts until the last one closes it.
+    pub(crate) fn shared(file: OwnedFd) -> Self {
+        Self { file: file.into() }
+    }
+
+    /// The same, for a process that is to follow this one.
+    pub(crate) fn share(&self) -> io::Result<OwnedFd> {
+        self.file.try_clone().map(OwnedFd::from)
+    }
+
+    /// Writes into the file that this process has it.
+    pub(crate) fn sign(&mut self) -> io::Result<()> {
+        self.file.set_len(0)?;
+        self.file.seek(SeekFrom::Start(0))?;
+        writeln!(self.file, "{}", std::process::id())
     }
 }
 
@@ -77,7 +93,11 @@ mod tests {
             panic!("the lock was given twice");
         };
         assert_eq!(pid, std::process::id().to_string());
+        // One that another process shares is held until that one ends, too.
+        let second = Lock::shared(first.share().unwrap());
         drop(first);
+        assert!(Lock::take(dir.path()).is_err());
+        drop(second);
         Lock::take(dir.path()).unwrap();
     }
 }

@@ -1,5 +1,6 @@
 //! A running Gantry: every part made, connected, watched and ended in order.
 
+mod before;
 mod certificates;
 mod dev;
 mod exec;
@@ -8,13 +9,25 @@ mod files;
 mod glue;
 mod host;
 mod kit;
+mod link;
 mod lock;
 mod logs;
+mod manager;
+mod next;
 mod ports;
+mod retire;
+mod run;
 mod runtime;
 mod serve;
 mod signals;
 mod ssh;
 mod transparent;
+mod upgrade;
 
-pub(crate) use self::{dev::dev, explain::explain, serve::serve};
+pub(crate) use self::{
+    before::{Before, pass_on},
+    dev::dev,
+    explain::explain,
+    run::serve,
+    upgrade::upgrade,
+};

@@ -11,7 +11,7 @@ use std::{
 use anyhow::Context as _;
 use gantry_model::ServerName;
 use gantry_runtime::{
-    Kvm, NetworkConfig, Runtime,
+    Bequest, Kvm, NetworkConfig, Runtime,
     embedded::{self, Embedded, Progress, image::ImagesConfig},
     fake::Fake,
     incus::{self, Incus},
@@ -53,6 +53,7 @@ impl Place<'_> {
     /// log.
     pub(super) async fn open(
         &self,
+        bequest: Option<Bequest>,
         tasks: &mut JoinSet<&'static str>,
         shutdown: &CancellationToken,
     ) -> anyhow::Result<Arc<dyn Runtime>> {
@@ -60,12 +61,12 @@ impl Place<'_> {
             RuntimeKind::Fake => Arc::new(Fake::default()),
             RuntimeKind::Embedded => {
                 host::raise_limits();
-                let runtime = self.open_embedded().await?;
+                let runtime = self.open_embedded(bequest).await?;
                 follow(runtime.image_store().progress(), tasks, shutdown);
                 Arc::new(runtime)
             }
             RuntimeKind::Incus => {
-                let runtime = self.open_incus().await?;
+                let runtime = self.open_incus(bequest).await?;
                 follow(runtime.image_store().progress(), tasks, shutdown);
                 Arc::new(runtime)
             }
@@ -96,8 +97,8 @@ impl Place<'_> {
     /// Takes all containers away, and what the runtime has made for them.
     pub(super) async fn uninstall(&self) -> anyhow::Result<()> {
         match self.chosen.kind {
-            RuntimeKind::Embedded => Ok(self.open_embedded().await?.uninstall().await?),
-            RuntimeKind::Incus => Ok(self.open_incus().await?.uninstall().await?),
+            RuntimeKind::Embedded => Ok(self.open_embedded(None).await?.uninstall().await?),
+            RuntimeKind::Incus => Ok(self.open_incus(None).await?.uninstall().await?),
             RuntimeKind::Fake => Ok(()),
         }
     }
@@ -111,7 +112,7 @@ impl Place<'_> {
     }
 
     /// Opens the embedded runtime without anything beside it.
-    async fn open_embedded(&self) -> anyhow::Result<Embedded> {
+    async fn open_embedded(&self, bequest: Option<Bequest>) -> anyhow::Result<Embedded> {
         self.make_dir()?;
         let images = self.images();
         let mut settings = embedded::Config::new(images.recipes);
@@ -124,12 +125,15 @@ impl Place<'_> {
         settings.project_ramdisk_bytes = self.chosen.project_ramdisk_bytes;
         settings.kvm = self.chosen.kvm;
         settings.network = self.network()?;
-        let opened = Embedded::open(settings).await;
+        let opened = match bequest {
+            Some(bequest) => Embedded::succeed(settings, bequest).await,
+            None => Embedded::open(settings).await,
+        };
         opened.with_context(|| format!("cannot open the container runtime of server {}", self.name))
     }
 
     /// Opens Incus without anything beside it.
-    async fn open_incus(&self) -> anyhow::Result<Incus> {
+    async fn open_incus(&self, bequest: Option<Bequest>) -> anyhow::Result<Incus> {
         self.make_dir()?;
         let chosen = &self.chosen.incus;
         let mut settings = incus::Config::new(Vec::new());
@@ -141,7 +145,10 @@ impl Place<'_> {
         settings.project_ramdisk_bytes = self.chosen.project_ramdisk_bytes;
         settings.kvm = self.chosen.kvm;
         settings.network = self.network()?;
-        let opened = Incus::open(settings).await;
+        let opened = match bequest {
+            Some(bequest) => Incus::succeed(settings, bequest).await,
+            None => Incus::open(settings).await,
+        };
         opened.with_context(|| {
             format!("cannot open Incus, which runtime.kind chooses for server {}", self.name)
         })

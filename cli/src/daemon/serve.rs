@@ -1,4 +1,4 @@
-//! From a configuration to a running Gantry, and back.
+//! The parts of a running Gantry: made, connected and ended in order.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -11,109 +11,25 @@ use gantry_model::ServerId;
 use gantry_proxy::Edge;
 use gantry_router::Routes;
 use gantry_store::Store;
-use tokio::task::JoinSet;
+use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    before::{Inheritance, Predecessor},
     certificates,
     exec::Helpers,
     explain,
     files::{Files, RunFile},
     glue, host, kit,
     lock::Lock,
-    logs, ports, runtime,
-    signals::Signals,
-    ssh, transparent,
+    runtime, ssh, upgrade,
 };
-use crate::{
-    args::Settings,
-    config::{self, AccessLog, Config},
-    exit::{Class, Failure},
-    output,
-};
+use crate::config::{AccessLog, Config};
 
 /// How long background tasks get to end once the edge has drained.
 const TASKS_GRACE: Duration = Duration::from_secs(15);
-
-/// `gantry serve`
-pub(crate) fn serve(settings: &Settings) -> Result<(), Failure> {
-    let loaded =
-        config::load(settings, Vec::new()).map_err(|problems| config::failure(&problems))?;
-    run(&loaded.config, |started| {
-        if let Some(Credential { username, password }) = started.admin {
-            output::note("The first administrator, shown this once:");
-            output::note(&format!("  username {username}\n  password {password}"));
-        }
-        Ok(())
-    })
-}
-
-/// What can be told once everything runs.
-pub(super) struct Started<'s> {
-    pub(super) run: &'s RunFile,
-    /// Only when this start has made the first account.
-    pub(super) admin: Option<&'s Credential>,
-}
-
-/// Runs until a signal asks for the end. `started` is called once the edge listens.
-pub(super) fn run(
-    config: &Config,
-    started: impl FnOnce(Started<'_>) -> anyhow::Result<()>,
-) -> Result<(), Failure> {
-    let files = Files::new(&config.server.state);
-    let lock = Lock::take(files.dir())
-        .map_err(|error| Failure::new(Class::General, gantry_model::Chain(&error).to_string()))?;
-    logs::start(&config.log)?;
-    ports::check(&config.edge).map_err(|taken| {
-        Failure::new(Class::General, taken)
-            .hint("stop what listens there, or choose another address in the configuration")
-    })?;
-    if config.edge.client_address == gantry_proxy::UpstreamSource::Client {
-        for place in runtime::places(config, &files) {
-            if let Some(bridge) = place.bridge() {
-                transparent::check(bridge)?;
-            }
-        }
-    }
-    let control = tokio::runtime::Builder::new_multi_thread()
-        .thread_name("control")
-        .enable_all()
-        .build()
-        .context("cannot start the control runtime")?;
-    let result = control.block_on(async {
-        let mut signals = Signals::listen().context("cannot listen to signals")?;
-        // A signal during the start ends it: dropping what was made is safe, as after a crash.
-        let begun = tokio::select! {
-            begun = Box::pin(Daemon::start(config, &files)) => begun,
-            name = signals.end() => {
-                tracing::info!("{name} during the start");
-                return Ok(());
-            }
-        };
-        let (mut daemon, admin) = begun?;
-        files.write_run(&daemon.run_file).context("cannot write run.json")?;
-        started(Started { run: &daemon.run_file, admin: admin.as_ref() })?;
-        let ended = tokio::select! {
-            name = signals.end() => {
-                tracing::info!(
-                    "{name}: draining for at most {} s; containers keep running",
-                    config.edge.drain.as_secs()
-                );
-                Ok(())
-            }
-            name = daemon.unexpected_end() => Err(anyhow::anyhow!("the {name} has ended")),
-        };
-        tokio::select! {
-            () = daemon.stop(config.edge.drain) => {}
-            name = signals.end() => tracing::warn!("{name} again: ending without draining"),
-        }
-        files.remove_run();
-        ended
-    });
-    control.shutdown_timeout(Duration::from_secs(5));
-    drop(lock);
-    Ok(result?)
-}
+/// How often it is looked whether another process has written, while there may be one.
+const OTHERS_EVERY: Duration = Duration::from_millis(200);
 
 fn api_config(
     config: &Config,
@@ -138,29 +54,69 @@ fn api_config(
 }
 
 /// Everything that runs.
-struct Daemon {
-    store: Store,
-    edge: Edge,
+pub(super) struct Daemon {
+    pub(super) core: Core,
+    pub(super) edge: Edge,
+    pub(super) ssh: ssh::Prepared,
+    pub(super) servers: Servers,
+    pub(super) routes: Routes,
+    pub(super) activity: gantry_proxy::Activity,
+    certificates: certificates::Certificates,
+    /// What only one process at a time may do.
+    pub(super) keepers: Keepers,
+    /// The process that this one follows.
+    pub(super) before: Option<Predecessor>,
+    pub(super) lock: Lock,
+    pub(super) run_file: RunFile,
+}
+
+/// What the other parts stand on.
+pub(super) struct Core {
+    pub(super) store: Store,
     starter: Starter,
-    control: Controller,
+    pub(super) control: Controller,
     /// Has the API's requests that run to their end even if their client has gone, and ends its streams,
     /// which would otherwise last as long as their clients.
-    api_config: gantry_api::ApiConfig,
+    pub(super) api_config: gantry_api::ApiConfig,
+    pub(super) tasks: JoinSet<&'static str>,
+    pub(super) shutdown: CancellationToken,
+}
+
+/// What changes containers and looks after them.
+#[derive(Default)]
+pub(super) struct Keepers {
     tasks: JoinSet<&'static str>,
     shutdown: CancellationToken,
-    run_file: RunFile,
+}
+
+impl Keepers {
+    /// Has them end; what they have under way gets a little time.
+    pub(super) async fn rest(&mut self) {
+        self.shutdown.cancel();
+        let ended = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(TASKS_GRACE, ended).await.is_err() {
+            tracing::warn!("some of what looks after containers does not end in time");
+            self.tasks.shutdown().await;
+        }
+    }
 }
 
 impl Daemon {
-    /// Makes all parts, each after what it stands on; the ports are opened last, when every route
-    /// is known.
-    async fn start(config: &Config, files: &Files) -> anyhow::Result<(Self, Option<Credential>)> {
+    /// Makes all parts, each after what it stands on, up to the moment before the first connection; the ports
+    /// are opened last, when every route is known.
+    pub(super) async fn start(
+        config: &Config,
+        files: &Files,
+        mut inheritance: Inheritance,
+    ) -> anyhow::Result<(Self, Option<Credential>)> {
         let clock = Clock::system();
         let shutdown = CancellationToken::new();
         let mut tasks = JoinSet::new();
-        let store = Store::open(&files.store()).await.context("cannot open the store")?;
+        let store = open_store(files, &inheritance, &mut tasks, &shutdown).await?;
         let places = runtime::places(config, files);
-        let servers = open_servers(&store, &places, &clock, &mut tasks, &shutdown).await?;
+        let servers =
+            open_servers(&store, &places, &mut inheritance, &clock, (&mut tasks, &shutdown))
+                .await?;
         let named_servers = gantry_router::Servers::new(
             servers.iter().map(|served| (served.server.id, served.server.name.clone())),
         );
@@ -169,69 +125,137 @@ impl Daemon {
             .context("cannot read the routes from the store")?;
         tasks.spawn(named("router feed", feed.run(shutdown.clone())));
         let certificates =
-            certificates::start(config, files, &store, &routes, &mut tasks, &shutdown).await?;
-        let ca_path = certificates.ca.clone();
+            certificates::start(config, files, &store, &mut tasks, &shutdown).await?;
         let control = controller(config, files, &store, &servers, &routes, &clock).await?;
         let admin =
             control.bootstrap_admin().await.context("cannot make the first administrator")?;
-        for (served, place) in servers.iter().zip(&places) {
-            let reconciler = reconciler(config, place, &store, served, &control, &clock);
-            tasks.spawn(named("reconciler", reconciler.run(shutdown.clone())));
-        }
-        let ssh = ssh::start(&config.edge, &control, &routes, &mut tasks, &shutdown).await?;
-        let api_config = api_config(config, &servers, &places, &ssh);
+        let inherited = &mut inheritance.sockets;
+        let ssh =
+            ssh::prepare(&config.edge, &control, &routes, inherited, &mut tasks, &shutdown).await?;
+        let api_config = api_config(config, &servers, &places, &ssh.front);
         let starter = Starter::new(
             store.clone(),
-            servers,
+            servers.clone(),
             kit::start_command,
             StarterConfig { timeout: config.edge.service_start, ..StarterConfig::default() },
         );
-        explain::answer(files, config, &routes, &mut tasks, &shutdown)
-            .context("cannot listen on the socket in the state directory")?;
         let activity = gantry_proxy::Activity::default();
-        watch(config, &control, &routes, &activity, &mut tasks, &shutdown);
         let waker = glue::WakeContainers(control.clone());
         let edge_config = edge_config(config, files, named_servers, &places);
         let logs = gantry_proxy::Logs::new(&edge_config);
-        let commands = Arc::new(Helpers(Arc::clone(&ssh)));
+        let commands = Arc::new(Helpers(Arc::clone(&ssh.front)));
         let api = glue::api(control.clone(), api_config.clone(), logs.clone(), commands);
         let key = files.session_key().context("cannot read or make the key of sessions")?;
         let session_key = gantry_proxy::SessionKey::new(key);
         let made = Made {
             api,
-            routes,
-            certificates,
+            routes: routes.clone(),
+            certificates: certificates.clone(),
             session_key,
             starter: starter.clone(),
             waker,
-            activity,
+            activity: activity.clone(),
             logs,
             kit: config.kit.clone(),
-            ssh: Arc::clone(&ssh),
+            ssh: Arc::clone(&ssh.front),
         };
-        let edge = Edge::start(edge_config, edge_deps(made)).context("cannot start the edge")?;
-        let run_file = run_file(config, ca_path, ssh.host_key());
-        let daemon = Self { store, edge, starter, control, api_config, tasks, shutdown, run_file };
+        let edge = Edge::prepare(edge_config, edge_deps(made), inheritance.sockets)
+            .context("cannot start the edge")?;
+        let run_file = run_file(config, certificates.ca.clone(), ssh.front.host_key());
+        let before = inheritance.link.map(|link| Predecessor::new(link, activity.clone()));
+        let core = Core { store, starter, control, api_config, tasks, shutdown };
+        let (keepers, lock) = (Keepers::default(), inheritance.lock);
+        let daemon = Self {
+            core,
+            edge,
+            ssh,
+            servers,
+            routes,
+            activity,
+            certificates,
+            keepers,
+            before,
+            lock,
+            run_file,
+        };
         Ok((daemon, admin))
     }
 
-    /// Waits until a task ends that should not have; says which.
-    async fn unexpected_end(&mut self) -> &'static str {
-        match self.tasks.join_next().await {
-            Some(Ok(name)) => name,
-            Some(Err(error)) => {
-                tracing::error!(%error, "a task of the control plane panicked");
-                "control plane"
-            }
-            None => std::future::pending().await,
+    /// Takes connections, and looks after containers, from now on.
+    pub(super) fn serve(&mut self, config: &Config, files: &Files) -> anyhow::Result<()> {
+        self.edge.begin().context("cannot start the edge")?;
+        self.ssh.serve(&mut self.core.tasks).context("cannot start the SSH front")?;
+        self.keep(config, files);
+        Ok(())
+    }
+
+    /// Lets itself be found in the state directory, and asked for an upgrade.
+    pub(super) fn tell(
+        &mut self,
+        config: &Config,
+        files: &Files,
+        upgrades: &mpsc::Sender<upgrade::Asker>,
+    ) -> anyhow::Result<()> {
+        let Core { tasks, shutdown, .. } = &mut self.core;
+        explain::answer(files, config, &self.routes, upgrades.clone(), tasks, shutdown)
+            .context("cannot listen on the socket in the state directory")?;
+        self.lock.sign().context("cannot write gantry.lock")?;
+        files.write_run(&self.run_file).context("cannot write run.json")
+    }
+
+    /// Tells the process before that this one serves; says whether there is one.
+    pub(super) async fn serving(&mut self) -> anyhow::Result<bool> {
+        let Some(before) = &self.before else { return Ok(false) };
+        let (hear, shutdown) = (before.serving().await?, self.core.shutdown.clone());
+        self.core.tasks.spawn(named("ear for the process before", async move {
+            shutdown.run_until_cancelled(hear).await;
+            shutdown.cancelled().await;
+        }));
+        Ok(true)
+    }
+
+    /// Starts what changes containers and looks after them, for the first time or again.
+    pub(super) fn keep(&mut self, config: &Config, files: &Files) {
+        let mut keepers = Keepers::default();
+        let (control, clock) = (&self.core.control, Clock::system());
+        for (served, place) in self.servers.iter().zip(&runtime::places(config, files)) {
+            let reconciler = reconciler(config, place, &self.core.store, served, control, &clock);
+            keepers.tasks.spawn(named("reconciler", reconciler.run(keepers.shutdown.clone())));
         }
+        let (tasks, shutdown) = (&mut keepers.tasks, &keepers.shutdown);
+        watch(config, control, &self.routes, &self.activity, tasks, shutdown);
+        self.certificates.order(config, &self.core.store, &self.routes, tasks, shutdown);
+        self.keepers = keepers;
+    }
+
+    /// Waits until a task ends that should not have; says which.
+    pub(super) async fn unexpected_end(&mut self) -> &'static str {
+        let ended = tokio::select! {
+            Some(ended) = self.core.tasks.join_next() => ended,
+            Some(ended) = self.keepers.tasks.join_next() => ended,
+            else => std::future::pending().await,
+        };
+        ended.unwrap_or_else(|error| {
+            tracing::error!(%error, "a task of the control plane panicked");
+            "control plane"
+        })
     }
 
     /// Ends everything: no new connections, running requests to their end or the deadline, then the
     /// tasks, then the store. Containers stay as they are.
-    async fn stop(mut self, drain: Duration) {
-        self.api_config.closing.cancel();
+    pub(super) async fn stop(mut self, drain: Duration) {
+        if let Some(before) = &self.before {
+            before.stop(drain).await;
+        }
+        self.core.api_config.closing.cancel();
         self.edge.drain(drain).await;
+        self.core.end(&mut self.keepers).await;
+    }
+}
+
+impl Core {
+    /// Ends what stands behind the edge, which has ended.
+    pub(super) async fn end(mut self, keepers: &mut Keepers) {
         self.api_config.tasks.close();
         // Before the reconciler ends: they may wait for what it does.
         let (requests, looks) = tokio::join!(
@@ -246,7 +270,7 @@ impl Daemon {
         }
         self.shutdown.cancel();
         let end = async {
-            self.starter.close().await;
+            tokio::join!(self.starter.close(), keepers.rest());
             while self.tasks.join_next().await.is_some() {}
         };
         if tokio::time::timeout(TASKS_GRACE, end).await.is_err() {
@@ -256,6 +280,33 @@ impl Daemon {
         self.store.close().await;
         tracing::info!("stopped");
     }
+}
+
+async fn open_store(
+    files: &Files,
+    inheritance: &Inheritance,
+    tasks: &mut JoinSet<&'static str>,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<Store> {
+    const WHAT: &str = "cannot open the store";
+    if inheritance.link.is_none() {
+        return Store::open(&files.store()).await.context(WHAT);
+    }
+    let store = Store::open_beside(&files.store()).await.context(WHAT)?;
+    heed_others(&store, tasks, shutdown);
+    Ok(store)
+}
+
+/// Has the store tell of what other processes write until the shutdown.
+pub(super) fn heed_others(
+    store: &Store,
+    tasks: &mut JoinSet<&'static str>,
+    shutdown: &CancellationToken,
+) {
+    let (store, shutdown) = (store.clone(), shutdown.clone());
+    tasks.spawn(named("look at what other processes write", async move {
+        shutdown.run_until_cancelled(store.heed_others(OTHERS_EVERY)).await;
+    }));
 }
 
 /// Starts what looks after containers, hostnames and snapshots from time to time.
@@ -285,9 +336,9 @@ pub(super) async fn named(name: &'static str, task: impl Future<Output = ()>) ->
 async fn open_servers(
     store: &Store,
     places: &[runtime::Place<'_>],
+    inheritance: &mut Inheritance,
     clock: &Clock,
-    tasks: &mut JoinSet<&'static str>,
-    shutdown: &CancellationToken,
+    (tasks, shutdown): (&mut JoinSet<&'static str>, &CancellationToken),
 ) -> anyhow::Result<Servers> {
     let mut servers = Vec::new();
     for place in places {
@@ -296,7 +347,8 @@ async fn open_servers(
         let id = ServerId::from_bytes(bytes);
         let server = store.ensure_server(id, place.name, clock.now_ms()).await;
         let server = server.with_context(|| format!("cannot record server {}", place.name))?;
-        servers.push(Served { server, runtime: place.open(tasks, shutdown).await? });
+        let bequest = inheritance.runtime(place.name.as_str());
+        servers.push(Served { server, runtime: place.open(bequest, tasks, shutdown).await? });
     }
     Ok(Servers::new(servers))
 }

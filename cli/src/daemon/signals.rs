@@ -2,6 +2,15 @@
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// The end, by this signal.
+    End(&'static str),
+    /// A new process with the program and the configuration that are there now.
+    Upgrade,
+}
+
 /// The signals that Gantry listens to.
 pub(super) struct Signals {
     terminate: Signal,
@@ -18,17 +27,21 @@ impl Signals {
         })
     }
 
-    /// Waits until somebody wants Gantry to end. `SIGHUP` does not: configuration is read once, at
-    /// the start, so it only says that a restart is needed.
+    /// Waits until somebody wants something.
+    pub(super) async fn next(&mut self) -> Wanted {
+        tokio::select! {
+            _ = self.terminate.recv() => Wanted::End("SIGTERM"),
+            _ = self.interrupt.recv() => Wanted::End("SIGINT"),
+            _ = self.hangup.recv() => Wanted::Upgrade,
+        }
+    }
+
+    /// Waits until somebody wants Gantry to end; nothing else is wanted of it at that time.
     pub(super) async fn end(&mut self) -> &'static str {
         loop {
-            tokio::select! {
-                _ = self.terminate.recv() => return "SIGTERM",
-                _ = self.interrupt.recv() => return "SIGINT",
-                _ = self.hangup.recv() => tracing::info!(
-                    "SIGHUP: the configuration is read at the start only; \
-                     `gantry config check` checks it, a restart takes it over"
-                ),
+            match self.next().await {
+                Wanted::End(name) => return name,
+                Wanted::Upgrade => tracing::info!("SIGHUP: not now"),
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, SocketAddr, TcpListener},
     os::fd::OwnedFd,
     sync::Arc,
     time::Duration,
@@ -15,11 +15,7 @@ use gantry_model::{Chain, ContainerId, ssh::KeyFingerprint};
 use gantry_router::{RouteState, Routes};
 use gantry_ssh::{Balancers, Door, DoorState, Doors, Front, NoWay, Visit, Visitor, Ways, Witness};
 use ipnet::IpNet;
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::watch,
-    task::JoinSet,
-};
+use tokio::{net::TcpStream, sync::watch, task::JoinSet};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::config::EdgeConfig;
@@ -130,14 +126,50 @@ impl Witness for Visits {
     }
 }
 
-/// Opens the listeners and serves them as tasks; without addresses there is none.
-pub(super) async fn start(
+/// The front, with its listeners, which [`Prepared::serve`] begins to serve: those of the process before, or new ones.
+/// Without addresses there are none.
+pub(super) struct Prepared {
+    pub(super) front: Arc<Front>,
+    listeners: Vec<TcpListener>,
+    /// Those that run; what is told of visits goes on until they have ended.
+    running: TaskTracker,
+}
+
+impl Prepared {
+    /// What it listens on, for the process that is to follow.
+    pub(super) fn share(&self) -> io::Result<Vec<TcpListener>> {
+        self.listeners.iter().map(TcpListener::try_clone).collect()
+    }
+
+    /// Takes connections from now on, as tasks.
+    pub(super) fn serve(&self, tasks: &mut JoinSet<&'static str>) -> io::Result<()> {
+        for listener in self.share()? {
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            let front = Arc::clone(&self.front);
+            tasks.spawn(self.running.track_future(async move {
+                front.run(listener).await;
+                "SSH front"
+            }));
+        }
+        Ok(())
+    }
+
+    /// Leaves what comes to another process, which has the listeners, too.
+    pub(super) fn close(&mut self) {
+        self.front.close();
+        self.listeners.clear();
+    }
+}
+
+/// Opens the listeners.
+pub(super) async fn prepare(
     edge: &EdgeConfig,
     control: &Controller,
     routes: &Routes,
+    inherited: &mut gantry_proxy::Sockets,
     tasks: &mut JoinSet<&'static str>,
     shutdown: &CancellationToken,
-) -> anyhow::Result<Arc<Front>> {
+) -> anyhow::Result<Prepared> {
     let mut published = routes.published();
     let (tell, changes) = watch::channel(0);
     let follow = async move {
@@ -157,16 +189,21 @@ pub(super) async fn start(
     let seed = control.host_key_seed();
     let front = Front::new(seed, Arc::new(doors), Arc::new(ways), witness, shutdown);
     let front = Arc::new(front.behind(Arc::new(Listed(edge.proxy_protocol_from.clone()))));
-    let running = TaskTracker::new();
-    for address in &edge.ssh {
-        let listener = TcpListener::bind(address).await;
-        let listener = listener.with_context(|| format!("edge.ssh: cannot listen on {address}"))?;
-        let front = Arc::clone(&front);
-        tasks.spawn(running.track_future(async move {
-            front.run(listener).await;
-            "SSH front"
-        }));
+    let mut listeners = Vec::new();
+    for &address in &edge.ssh {
+        let failed = || format!("edge.ssh: cannot listen on {address}");
+        let inherited = inherited.take(address);
+        if inherited.is_empty() {
+            let listener = tokio::net::TcpListener::bind(address).await.with_context(failed)?;
+            listeners.push(listener.into_std().with_context(failed)?);
+        }
+        for listener in inherited {
+            listener.set_nonblocking(true).with_context(failed)?;
+            listeners.push(listener);
+        }
     }
+    let running = TaskTracker::new();
+    let fronts = running.clone();
     // The ends of sessions are told, too.
     running.close();
     let (over, shutdown) = (CancellationToken::new(), shutdown.clone());
@@ -180,5 +217,5 @@ pub(super) async fn start(
         tokio::join!(telling, ending);
         "teller of visits"
     });
-    Ok(front)
+    Ok(Prepared { front, listeners, running: fronts })
 }

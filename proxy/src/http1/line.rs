@@ -100,7 +100,7 @@ impl Line {
             return Poll::Ready(next);
         }
         loop {
-            if self.ended || (self.held.is_empty() && self.worker.is_draining()) {
+            if self.ended || (self.held.is_empty() && self.worker.ends_idle()) {
                 return Poll::Ready(Next::End);
             }
             let worker = Rc::clone(&self.worker);

@@ -190,6 +190,7 @@ impl Default for Setup {
 pub(crate) struct Bed {
     pub(crate) number: u8,
     pub(crate) edge: Option<Edge>,
+    pub(crate) made: Mutex<(Config, Deps)>,
     pub(crate) routes: Routes,
     pub(crate) starter: Starter,
     pub(crate) waker: Waker,
@@ -263,10 +264,12 @@ impl Bed {
             readiness: vec![Arc::clone(&gauge) as _],
             metrics: vec![Arc::new(|text: &mut String| text.push_str("other_metric 1\n"))],
         };
+        let made = Mutex::new((config.clone(), deps.clone()));
         let edge = Edge::start(config, deps).unwrap();
         Self {
             number,
             edge: Some(edge),
+            made,
             routes,
             starter,
             waker,

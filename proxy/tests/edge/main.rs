@@ -39,6 +39,8 @@ mod grpc;
 #[cfg(test)]
 mod guard;
 #[cfg(test)]
+mod handover;
+#[cfg(test)]
 mod hooks;
 #[cfg(test)]
 mod hosts;

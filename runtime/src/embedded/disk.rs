@@ -31,7 +31,7 @@ use std::{
     io::{self, Read as _, Write as _},
     net::Ipv4Addr,
     os::{
-        fd::AsFd as _,
+        fd::{AsFd as _, OwnedFd},
         unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
     },
     path::{Path, PathBuf},
@@ -60,7 +60,8 @@ pub(super) struct Disk {
     rm: PathBuf,
     /// Held while the last address is written: containers are made at the same time.
     noting: Mutex<()>,
-    _lock: File,
+    /// Nothing once another process has the directory.
+    lock: Mutex<Option<File>>,
 }
 
 /// What never changes in a container's life.
@@ -95,8 +96,8 @@ pub(super) struct Shelf(PathBuf);
 
 impl Disk {
     /// Makes what is missing, waits for an ending runtime to let go, removes what was being removed
-    /// with the program `rm`.
-    pub(super) async fn open(root: &Path, rm: PathBuf) -> Result<Self> {
+    /// with the program `rm`. The lock of a process that lives is shared with it: it is to leave it.
+    pub(super) async fn open(root: &Path, rm: PathBuf, shared: Option<OwnedFd>) -> Result<Self> {
         let failed = |error: io::Error| Error::failed("opening the runtime's directory", error);
         for dir in [root.to_owned(), root.join("containers")] {
             make_dir(&dir, 0o711).map_err(failed)?;
@@ -105,13 +106,16 @@ impl Disk {
             make_dir(&root.join(dir), 0o700).map_err(failed)?;
         }
         make_dir(&root.join("empty"), 0o755).map_err(failed)?;
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(root.join("lock"))
-            .map_err(failed)?;
+        let lock = match shared {
+            Some(lock) => File::from(lock),
+            None => OpenOptions::new()
+                .create(true)
+                .truncate(false)
+                .write(true)
+                .mode(0o600)
+                .open(root.join("lock"))
+                .map_err(failed)?,
+        };
         let mut tick = tokio::time::interval(Duration::from_millis(20));
         let held = async {
             while rustix::fs::flock(lock.as_fd(), FlockOperation::NonBlockingLockExclusive).is_err()
@@ -131,7 +135,24 @@ impl Disk {
             Ok(())
         })
         .await?;
-        Ok(Self { root: root.to_owned(), rm, noting: Mutex::default(), _lock: lock })
+        Ok(Self {
+            root: root.to_owned(),
+            rm,
+            noting: Mutex::default(),
+            lock: Mutex::new(Some(lock)),
+        })
+    }
+
+    /// The lock of the directory, for a process that follows. It is one lock in both until it is left.
+    pub(super) fn share_lock(&self) -> io::Result<OwnedFd> {
+        let lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let lock = lock.as_ref().ok_or_else(|| io::Error::other("its lock was left"))?;
+        lock.try_clone().map(OwnedFd::from)
+    }
+
+    /// Leaves the directory to the process that shares the lock.
+    pub(super) fn leave_lock(&self) {
+        drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
     /// Where the OCI runtime keeps its state.
@@ -450,7 +471,7 @@ mod tests {
     #[tokio::test]
     async fn addresses_noted_at_the_same_time_leave_a_whole_one() {
         let dir = tempfile::tempdir().unwrap();
-        let disk = Disk::open(dir.path(), "/usr/bin/rm".into()).await.unwrap();
+        let disk = Disk::open(dir.path(), "/usr/bin/rm".into(), None).await.unwrap();
         let noted = [Ipv4Addr::new(10, 0, 0, 2), Ipv4Addr::new(10, 200, 100, 222)];
         disk.note_last_address(noted[0]);
         std::thread::scope(|scope| {
@@ -479,7 +500,7 @@ mod tests {
     #[tokio::test]
     async fn a_tree_of_any_depth_is_removed_and_what_stayed_goes_at_the_next_start() {
         let dir = tempfile::tempdir().unwrap();
-        let disk = Disk::open(dir.path(), "/usr/bin/rm".into()).await.unwrap();
+        let disk = Disk::open(dir.path(), "/usr/bin/rm".into(), None).await.unwrap();
         let id = ContainerId::from_bytes([1; 12]);
         let home = disk.home(id);
         fs::create_dir_all(home.upper()).unwrap();
@@ -490,7 +511,7 @@ mod tests {
         let left = trash.join("left");
         fs::create_dir_all(left.join("below")).unwrap();
         drop(disk);
-        let _disk = Disk::open(dir.path(), "/usr/bin/rm".into()).await.unwrap();
+        let _disk = Disk::open(dir.path(), "/usr/bin/rm".into(), None).await.unwrap();
         assert!(!left.exists());
     }
 }

@@ -61,9 +61,9 @@ use self::{
     usage::Usage,
 };
 use crate::{
-    Archive, Attached, Enforced, Error, Exec, ExecOutput, Firewall, ImageInfo, Kvm, Observed,
-    Order, Outbound, PtySize, Result, Running, Runtime, Share, ShareFault, SnapshotInfo, Source,
-    Stats,
+    Archive, Attached, Bequest, Enforced, Error, Exec, ExecOutput, Firewall, ImageInfo, Kvm,
+    Observed, Order, Outbound, PtySize, Result, Running, Runtime, Share, ShareFault, SnapshotInfo,
+    Source, Stats,
     locks::{Busy, Held, Locks},
     network::Network,
     project_ramdisks::ProjectRamdisks,
@@ -86,13 +86,27 @@ impl Embedded {
     ///
     /// Everything that the host lacks is told in one [`Error::Denied`].
     pub async fn open(config: Config) -> Result<Self> {
+        Self::open_after(config, None).await
+    }
+
+    /// The same in a process that follows another one, which lives, has stopped to change containers, and
+    /// may still run commands in them.
+    pub async fn succeed(config: Config, bequest: Bequest) -> Result<Self> {
+        Self::open_after(config, Some(bequest)).await
+    }
+
+    async fn open_after(config: Config, bequest: Option<Bequest>) -> Result<Self> {
         let programs = preflight::check(&config)?;
-        let disk = Disk::open(&config.dir, programs.rm).await?;
-        strays::end(&disk.runc_dir()).await;
+        let follows = bequest.is_some();
+        let Bequest { lock, relay } = bequest.unwrap_or_default();
+        let disk = Disk::open(&config.dir, programs.rm, lock).await?;
+        if !follows {
+            strays::end(&disk.runc_dir()).await;
+        }
         let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
             .map_err(|error| Error::failed("reading the host's boot id", error))?;
         let tasks = TaskTracker::new();
-        let network = Network::open(&config.network, programs.nft, &tasks).await?;
+        let network = Network::open(&config.network, programs.nft, &tasks, relay).await?;
         let inner = Inner {
             runc: Runc::new(programs.runc, disk.runc_dir()),
             cgroups: Cgroups::open(&config.cgroup)?,
@@ -122,12 +136,13 @@ impl Embedded {
             tasks,
         };
         let runtime = Self { inner: Arc::new(inner) };
-        runtime.adopt().await?;
+        runtime.adopt(follows).await?;
         Ok(runtime)
     }
 
-    /// Finds the containers of an earlier runtime.
-    async fn adopt(&self) -> Result<()> {
+    /// Finds the containers of an earlier runtime, which may still run commands in them if this one
+    /// `follows` it.
+    async fn adopt(&self, follows: bool) -> Result<()> {
         let inner = &self.inner;
         let mut addresses = Vec::new();
         for id in inner.disk.ids()? {
@@ -142,7 +157,9 @@ impl Embedded {
                 inner.delete(id, &busy).await?;
                 continue;
             };
-            home.remove_pid_files();
+            if !follows {
+                home.remove_pid_files();
+            }
             if let Err(error) = home.close_to_others(inner.config.mapping.base) {
                 tracing::warn!(%id, %error, "other users of the host may pass into its files");
             }
@@ -248,6 +265,17 @@ impl Drop for Embedded {
 
 #[async_trait]
 impl Runtime for Embedded {
+    fn bequest(&self) -> Result<Bequest> {
+        let failed = |error: std::io::Error| Error::failed("sharing what the runtime holds", error);
+        let lock = Some(self.inner.disk.share_lock().map_err(failed)?);
+        Ok(Bequest { lock, relay: self.inner.network.sockets().map_err(failed)? })
+    }
+
+    fn retire(&self) {
+        self.inner.network.retire();
+        self.inner.disk.leave_lock();
+    }
+
     async fn ensure_created(&self, order: &Order) -> Result<()> {
         let busy = self.inner.locks.lock(order.id).await;
         self.inner.create(order, &busy).await.map(drop)

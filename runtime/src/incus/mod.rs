@@ -50,9 +50,9 @@ use self::{
     wire::{Image, Map, Pool, Project, Server},
 };
 use crate::{
-    Archive, Attached, Enforced, Error, Exec, ExecOutput, Firewall, ImageInfo, Kvm, Observed,
-    Order, Outbound, PtySize, Result, Running, Runtime, Share, ShareFault, SnapshotInfo, Source,
-    Stats,
+    Archive, Attached, Bequest, Enforced, Error, Exec, ExecOutput, Firewall, ImageInfo, Kvm,
+    Observed, Order, Outbound, PtySize, Result, Running, Runtime, Share, ShareFault, SnapshotInfo,
+    Source, Stats,
     embedded::{copies::Copies, image::Images, preflight},
     locks::{Busy, Held, Locks},
     network::Network,
@@ -86,6 +86,15 @@ impl Incus {
     ///
     /// Everything that the host lacks is told in [`Error::Denied`].
     pub async fn open(config: Config) -> Result<Self> {
+        Self::open_after(config, None).await
+    }
+
+    /// The same in a process that follows another one, which lives and has stopped to change containers.
+    pub async fn succeed(config: Config, bequest: Bequest) -> Result<Self> {
+        Self::open_after(config, Some(bequest)).await
+    }
+
+    async fn open_after(config: Config, bequest: Option<Bequest>) -> Result<Self> {
         const WHAT: &str = "setting up Incus";
         let client = Client::new(&config.socket, &config.project);
         let nft = check(&config).await?;
@@ -99,7 +108,8 @@ impl Incus {
         let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
             .map_err(|error| Error::failed("reading the host's boot id", error))?;
         let tasks = TaskTracker::new();
-        let network = Network::open(&config.network, nft, &tasks).await?;
+        let sockets = bequest.and_then(|bequest| bequest.relay);
+        let network = Network::open(&config.network, nft, &tasks, sockets).await?;
         let inner = Arc::new(Inner {
             images: Store::open(config.images.clone(), config.dir.join(transfer::SCRATCH)).await?,
             tokens: AtomicU64::new(0),
@@ -288,6 +298,15 @@ impl Drop for Incus {
 
 #[async_trait]
 impl Runtime for Incus {
+    fn bequest(&self) -> Result<Bequest> {
+        let failed = |error: io::Error| Error::failed("sharing the relay's sockets", error);
+        Ok(Bequest { lock: None, relay: self.inner.network.sockets().map_err(failed)? })
+    }
+
+    fn retire(&self) {
+        self.inner.network.retire();
+    }
+
     async fn ensure_created(&self, order: &Order) -> Result<()> {
         let busy = self.inner.locks.lock(order.id).await;
         let (inner, order) = (Arc::clone(&self.inner), order.clone());

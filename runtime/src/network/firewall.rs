@@ -202,6 +202,11 @@ impl Firewall {
         Ok(())
     }
 
+    /// What carries connections to proxies.
+    pub(super) fn relay(&self) -> &Relay {
+        &self.relay
+    }
+
     fn name(&self) -> String {
         format!("gantry_{}", self.config.bridge)
     }

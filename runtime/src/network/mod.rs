@@ -24,7 +24,7 @@ use gantry_model::{Chain, ContainerId};
 use tokio_util::task::TaskTracker;
 
 pub use self::config::NetworkConfig;
-pub(crate) use self::config::plain;
+pub(crate) use self::{config::plain, relay::Sockets as RelaySockets};
 use self::{firewall::Firewall, link::Links, relay::Relay};
 use crate::{Enforced, Error, Firewall as Wanted, Order, Outbound, Result, pool::Pool};
 
@@ -40,11 +40,13 @@ pub(crate) struct Network {
 }
 
 impl Network {
-    /// Sets up what does not depend on containers: the bridge, forwarding. Idempotent.
+    /// Sets up what does not depend on containers: the bridge, forwarding. Idempotent. `sockets` are what
+    /// the process before listens on, if this one follows it.
     pub(crate) async fn open(
         config: &NetworkConfig,
         nft: PathBuf,
         tasks: &TaskTracker,
+        sockets: Option<RelaySockets>,
     ) -> Result<Self> {
         let failed = |source| Error::failed("setting up the container network", source);
         let pool = Pool::new(config.subnet);
@@ -52,7 +54,11 @@ impl Network {
         let links = Links::open(config, gateway, tasks).await.map_err(failed)?;
         let nameservers = nameservers(config);
         let relay = Relay::new(config, gateway, tasks);
-        if let Err(error) = relay.listen().await {
+        let listens = match sockets {
+            Some(sockets) => relay.succeed(sockets),
+            None => relay.listen().await,
+        };
+        if let Err(error) = listens {
             tracing::error!(error, "no container reaches a proxy: the relay does not listen");
         }
         Ok(Self {
@@ -63,6 +69,16 @@ impl Network {
             nameservers,
             config: config.clone(),
         })
+    }
+
+    /// What the relay listens on, for the next process.
+    pub(crate) fn sockets(&self) -> std::io::Result<Option<RelaySockets>> {
+        self.firewall.relay().sockets()
+    }
+
+    /// Leaves to the next process what comes from now on.
+    pub(crate) fn retire(&self) {
+        self.firewall.relay().retire();
     }
 
     /// Notes an address that a container has from an earlier run.

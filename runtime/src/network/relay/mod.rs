@@ -14,14 +14,15 @@ use std::{
     collections::HashMap,
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    os::fd::OwnedFd,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    time::{Duration, Instant},
 };
 
 use socket2::SockRef;
 use tokio::{
     net::{TcpListener, TcpStream, UdpSocket},
-    sync::Semaphore,
+    sync::{Notify, Semaphore},
 };
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
@@ -38,6 +39,8 @@ const OF_ALL_MAX: usize = 8192;
 /// What a question for a name may take, in octets.
 const QUESTION_MAX: usize = 4096;
 const NAMES: u16 = 53;
+/// How long after a handover connections wait for this process to learn whose proxy is whose.
+const LEARN_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long another process may keep the port that this one takes over.
 const BIND_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -54,9 +57,33 @@ struct Shared {
     addresses: Addresses,
     dialler: Dialler,
     clients: Mutex<HashMap<Ipv4Addr, Arc<Client>>>,
+    /// Told of each new client while there may be connections that wait for theirs.
+    learnt: Notify,
+    /// Until when who is not known is waited for: the process before knew everybody.
+    learns_until: OnceLock<Instant>,
+    /// What it listens on, for the next process.
+    sockets: OnceLock<Sockets>,
+    /// Cancelled when the next process listens instead.
+    retired: CancellationToken,
     places: Arc<Semaphore>,
     shutdown: CancellationToken,
     tasks: TaskTracker,
+}
+
+/// What a relay listens on.
+#[derive(Debug)]
+pub(crate) struct Sockets {
+    /// For connections.
+    pub(crate) tcp: OwnedFd,
+    /// For questions for names.
+    pub(crate) udp: OwnedFd,
+}
+
+impl Sockets {
+    /// The same sockets once more.
+    pub(crate) fn share(&self) -> io::Result<Self> {
+        Ok(Self { tcp: self.tcp.try_clone()?, udp: self.udp.try_clone()? })
+    }
 }
 
 /// A container with a proxy.
@@ -80,6 +107,10 @@ impl Relay {
             dialler: Dialler::new(addresses.clone(), &config.proxy_roots),
             addresses,
             clients: Mutex::default(),
+            learnt: Notify::new(),
+            learns_until: OnceLock::new(),
+            sockets: OnceLock::new(),
+            retired: shutdown.child_token(),
             places: Arc::new(Semaphore::new(OF_ALL_MAX)),
             shutdown: shutdown.clone(),
             tasks: tasks.clone(),
@@ -90,6 +121,36 @@ impl Relay {
     /// Where it listens.
     pub(super) fn place(&self) -> SocketAddrV4 {
         self.shared.place
+    }
+
+    /// Goes on with what another process listens on, which knows whose proxy is whose: connections wait until
+    /// this one knows, too.
+    pub(super) fn succeed(&self, sockets: Sockets) -> Result<(), BoxError> {
+        _ = self.shared.learns_until.set(Instant::now() + LEARN_TIMEOUT);
+        Ok(self.serve(sockets)?)
+    }
+
+    /// What it listens on, if it does.
+    pub(super) fn sockets(&self) -> io::Result<Option<Sockets>> {
+        self.shared.sockets.get().map(Sockets::share).transpose()
+    }
+
+    /// Takes nothing more, because another process does; what is carried is carried on.
+    pub(super) fn retire(&self) {
+        self.shared.retired.cancel();
+    }
+
+    fn serve(&self, sockets: Sockets) -> io::Result<()> {
+        let Sockets { tcp, udp } = sockets.share()?;
+        let listener = TcpListener::from_std(std::net::TcpListener::from(tcp))?;
+        let socket = UdpSocket::from_std(std::net::UdpSocket::from(udp))?;
+        // It listens once.
+        drop(self.shared.sockets.set(sockets));
+        let shared = Arc::clone(&self.shared);
+        self.shared.tasks.spawn(async move { shared.accept(listener).await });
+        let shared = Arc::clone(&self.shared);
+        self.shared.tasks.spawn(async move { shared.hear(socket).await });
+        Ok(())
     }
 
     /// Begins to listen. Until then containers with a proxy reach nobody.
@@ -107,11 +168,8 @@ impl Relay {
         let bound = tokio::time::timeout(BIND_TIMEOUT, bind).await;
         let (listener, socket) = bound
             .map_err(|_elapsed| format!("{} is taken by another program", self.shared.place))??;
-        let shared = Arc::clone(&self.shared);
-        self.shared.tasks.spawn(async move { shared.accept(listener).await });
-        let shared = Arc::clone(&self.shared);
-        self.shared.tasks.spawn(async move { shared.hear(socket).await });
-        Ok(())
+        let (tcp, udp) = (listener.into_std()?.into(), socket.into_std()?.into());
+        Ok(self.serve(Sockets { tcp, udp })?)
     }
 
     async fn bind(&self) -> io::Result<(TcpListener, UdpSocket)> {
@@ -135,6 +193,8 @@ impl Relay {
             Some(client) => clients.insert(address, client),
             None => clients.remove(&address),
         };
+        drop(clients);
+        self.shared.learnt.notify_waiters();
         if let Some(before) = before {
             before.ended.cancel();
         }
@@ -162,12 +222,44 @@ impl Shared {
         loop {
             tokio::select! {
                 biased;
-                () = self.shutdown.cancelled() => return,
+                () = self.retired.cancelled() => return,
                 accepted = listener.accept() => match accepted {
+                    Ok((stream, peer)) if self.is_learning() && self.client(peer.ip()).is_none() => {
+                        let shared = Arc::clone(&self);
+                        self.tasks.spawn(async move {
+                            shared.learn(peer.ip()).await;
+                            shared.begin(stream, peer.ip());
+                        });
+                    }
                     Ok((stream, peer)) => self.begin(stream, peer.ip()),
                     Err(error) => self.rest(&error).await,
                 },
             }
+        }
+    }
+
+    fn is_learning(&self) -> bool {
+        self.learns_until.get().is_some_and(|until| Instant::now() < *until)
+    }
+
+    /// Waits until it is known whose proxy a container's connections go through, or it is too late for that.
+    async fn learn(&self, peer: IpAddr) {
+        let Some(until) = self.learns_until.get() else { return };
+        let known = async {
+            loop {
+                let learnt = self.learnt.notified();
+                tokio::pin!(learnt);
+                learnt.as_mut().enable();
+                if self.client(peer).is_some() {
+                    return;
+                }
+                learnt.await;
+            }
+        };
+        tokio::select! {
+            () = self.shutdown.cancelled() => {}
+            // Who is still not known is treated as nobody by whoever looks next.
+            _ = tokio::time::timeout_at((*until).into(), known) => {}
         }
     }
 
@@ -230,7 +322,7 @@ impl Shared {
         loop {
             let (len, peer) = tokio::select! {
                 biased;
-                () = self.shutdown.cancelled() => return,
+                () = self.retired.cancelled() => return,
                 received = socket.recv_from(&mut question) => match received {
                     Ok(received) => received,
                     // Of an answer that nobody waits for any more.

@@ -1,0 +1,222 @@
+//! The side of the new process: it is started by a running one, which it follows.
+
+use std::{
+    env,
+    net::SocketAddr,
+    os::{fd::OwnedFd, unix::process::CommandExt as _},
+    path::Path,
+    process::{Command, ExitCode},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail};
+use gantry_proxy::{QuicSockets, Sockets};
+use gantry_runtime::Bequest;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    glue,
+    link::{self, Link, Message, Offer, PROTOCOL},
+    lock::Lock,
+};
+use crate::{exit::Failure, output};
+
+/// Where a new process finds the running one; set by that one alone.
+pub(super) const DOOR: &str = "GANTRY_HANDOVER_SOCKET";
+/// Set for a process that has to start another one like itself and to end: that one is then nobody's child
+/// but init's, as a service manager wants its main process to be.
+pub(super) const PASS_ON: &str = "GANTRY_HANDOVER_PASS_ON";
+
+/// How long the running process may take to offer what it has: it ends what it has under way first.
+const OFFER_TIMEOUT: Duration = Duration::from_mins(2);
+/// How long it may take to say that it has stopped.
+const BEGIN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The process that runs, whose place this one is to take.
+#[derive(Debug)]
+pub(crate) struct Before(OwnedFd);
+
+/// What it gave.
+pub(super) struct Inheritance {
+    /// The link to it, for as long as it lives.
+    pub(super) link: Option<Link>,
+    pub(super) lock: Lock,
+    /// What it listens on.
+    pub(super) sockets: Sockets,
+    /// What its servers' runtimes share, by the servers' names.
+    pub(super) runtimes: Vec<(String, Bequest)>,
+}
+
+/// The first thing of a process: one that only passes on does so; its exit code is returned.
+pub(crate) fn pass_on() -> Option<ExitCode> {
+    env::var_os(PASS_ON)?;
+    let mut arguments = env::args_os();
+    let name = arguments.next().unwrap_or_default();
+    let started = env::current_exe().and_then(|program| {
+        Command::new(program).arg0(name).args(arguments).env_remove(PASS_ON).spawn()
+    });
+    match started {
+        Ok(_child) => Some(ExitCode::SUCCESS),
+        Err(error) => {
+            output::note(&format!("error: cannot start the new process: {error}"));
+            Some(ExitCode::FAILURE)
+        }
+    }
+}
+
+impl Before {
+    /// The running process, if it has started this one. Called before anything can fail, so that it hears of
+    /// the end of this process at once.
+    pub(crate) fn find() -> anyhow::Result<Option<Self>> {
+        let Some(door) = env::var_os(DOOR) else { return Ok(None) };
+        let socket = link::knock(Path::new(&door));
+        Ok(Some(Self(socket.context("cannot reach the process that has started this one")?)))
+    }
+
+    /// Runs what may fail, and tells the running process if it does.
+    pub(super) fn telling(
+        before: Option<Self>,
+        run: impl FnOnce(Option<Self>) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let told = before.as_ref().map(|before| before.0.try_clone());
+        let told = told.transpose().context("cannot go on with a descriptor")?;
+        let result = run(before);
+        if let (Err(failure), Some(told)) = (&result, told) {
+            let why = failure.to_string();
+            let why = why.strip_prefix("error: ").unwrap_or(&why).to_owned();
+            // One that has gone needs no word, and one that has been followed pays no attention.
+            drop(link::say(&told, &Message::Failed { why }));
+        }
+        result
+    }
+
+    /// Says that the configuration is good, and takes what the running process has.
+    pub(super) async fn take(self) -> anyhow::Result<Inheritance> {
+        let link = Link::adopt(self.0)?;
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        let pid = std::process::id();
+        link.send(&Message::Checked { protocol: PROTOCOL, pid, version }).await?;
+        let offered = tokio::time::timeout(OFFER_TIMEOUT, link.take_offer()).await;
+        let (offer, fds) = offered.context("the running process offers nothing")??;
+        sort(link, offer, fds).context("the running process offers too little")
+    }
+}
+
+/// Puts together what came as a row of descriptors.
+fn sort(link: Link, offer: Offer, fds: Vec<OwnedFd>) -> Option<Inheritance> {
+    let mut fds = fds.into_iter();
+    let lock = Lock::shared(fds.next()?);
+    let mut sockets = Sockets::default();
+    for _ in 0..offer.listeners {
+        sockets.tcp.push(fds.next()?.into());
+    }
+    for (bank, count) in offer.quic {
+        let of_address: Vec<_> = fds.by_ref().take(count).map(Into::into).collect();
+        sockets.quic.push(QuicSockets { bank, sockets: of_address });
+    }
+    let mut runtimes = Vec::new();
+    for (name, parts) in offer.runtimes {
+        runtimes.push((name, Bequest::from_parts(parts, &mut fds)?));
+    }
+    Some(Inheritance { link: Some(link), lock, sockets, runtimes })
+}
+
+impl Inheritance {
+    /// That of a process that follows none.
+    pub(super) fn none(lock: Lock) -> Self {
+        Self { link: None, lock, sockets: Sockets::default(), runtimes: Vec::new() }
+    }
+
+    /// Whether somebody listens on this address who gave it to us.
+    pub(super) fn has(&self, address: SocketAddr) -> bool {
+        let at = |socket: &std::net::TcpListener| socket.local_addr().is_ok_and(|at| at == address);
+        self.sockets.tcp.iter().any(at)
+    }
+
+    /// What the runtime of a server shares.
+    pub(super) fn runtime(&mut self, server: &str) -> Option<Bequest> {
+        let at = self.runtimes.iter().position(|(name, _)| name == server)?;
+        Some(self.runtimes.swap_remove(at).1)
+    }
+}
+
+/// The process before this one, while it ends what it has under way.
+#[derive(Debug)]
+pub(super) struct Predecessor {
+    link: Arc<Link>,
+    activity: gantry_proxy::Activity,
+    http3_ended: CancellationToken,
+}
+
+impl Predecessor {
+    pub(super) fn new(link: Link, activity: gantry_proxy::Activity) -> Self {
+        Self { link: Arc::new(link), activity, http3_ended: CancellationToken::new() }
+    }
+
+    /// Says that everything is prepared, and waits until it changes nothing any more.
+    pub(super) async fn begin(&self) -> anyhow::Result<()> {
+        self.link.send(&Message::Ready).await.context("the running process has gone")?;
+        match tokio::time::timeout(BEGIN_TIMEOUT, self.link.receive()).await {
+            Ok(Ok(Some(Message::Begin))) => {}
+            Ok(Ok(Some(other))) => bail!("the running process says {other:?}"),
+            Ok(Ok(None)) => bail!("the running process has given this one up, or has gone"),
+            Ok(Err(error)) => return Err(error).context("the running process is not understood"),
+            Err(_elapsed) => bail!("the running process does not say that it has stopped"),
+        }
+        Ok(())
+    }
+
+    /// Says that this process serves. What is returned hears the other one until it has ended.
+    pub(super) async fn serving(&self) -> anyhow::Result<impl Future<Output = ()> + use<>> {
+        self.link.send(&Message::Serving).await.context("the process before has gone")?;
+        let (link, activity) = (Arc::clone(&self.link), self.activity.clone());
+        Ok(hear(link, activity, self.http3_ended.clone()))
+    }
+
+    /// Has it end what it still serves over HTTP/3, whose sockets the next process needs.
+    pub(super) async fn end_http3(&self, within: Duration) {
+        let within_ms = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
+        if self.link.send(&Message::EndHttp3 { within_ms }).await.is_err() {
+            // It has ended.
+            return;
+        }
+        let longest = within + Duration::from_secs(5);
+        if tokio::time::timeout(longest, self.http3_ended.cancelled()).await.is_err() {
+            tracing::warn!("the process before still serves HTTP/3, and loses what it has of it");
+        }
+    }
+
+    /// Has it end within this time, because this one does.
+    pub(super) async fn stop(&self, within: Duration) {
+        let within_ms = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
+        // Most have ended long before.
+        drop(self.link.send(&Message::Stop { within_ms }).await);
+    }
+}
+
+/// Hears what the process before says until it has ended.
+async fn hear(link: Arc<Link>, activity: gantry_proxy::Activity, http3_ended: CancellationToken) {
+    loop {
+        match link.receive().await {
+            Ok(Some(Message::Http3Ended)) => http3_ended.cancel(),
+            Ok(Some(Message::Active { containers })) => {
+                let now_ms = glue::now_ms();
+                let containers = containers.iter().filter_map(|id| id.parse().ok());
+                containers.for_each(|container| activity.note(container, now_ms));
+            }
+            Ok(None) => {
+                tracing::info!("the process before this one has ended");
+                return http3_ended.cancel();
+            }
+            Ok(Some(other)) => tracing::debug!(?other, "the process before says"),
+            Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+                tracing::debug!(%error, "the process before says something else");
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the process before cannot be heard");
+                return http3_ended.cancel();
+            }
+        }
+    }
+}

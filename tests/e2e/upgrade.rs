@@ -1,0 +1,267 @@
+//! Gantry is replaced while it works: nothing fails, nothing is cut off, nothing is lost.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Write as _},
+    os::unix::net::UnixDatagram,
+    process::{Child, Command, ExitStatus, Output, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use gantry_tests::{Foreign, Gantry, Options, Ssh, SshKey, signal, wait_for, wait_until, walk_on};
+use serde_json::Value;
+
+use crate::streams;
+
+/// How often it is replaced under load, unless this variable says otherwise.
+const UPGRADES: u32 = 4;
+const UPGRADES_VARIABLE: &str = "GANTRY_TEST_UPGRADES";
+/// What had been under way, and is told to end, ends within this time.
+const SOON: Duration = Duration::from_secs(20);
+
+/// A session that counts the lines that it is sent.
+struct Counter {
+    client: Child,
+    said: BufReader<std::process::ChildStdout>,
+    count: u32,
+}
+
+impl Counter {
+    fn begin(ssh: &Ssh, key: &SshKey) -> Result<Self> {
+        let mut client = Command::new("ssh");
+        client.args(["-F", "none", "-i"]).arg(&key.file).env_remove("SSH_AUTH_SOCK");
+        client.args(ssh.options().iter().map(|option| format!("-o{option}")));
+        client.arg(ssh.destination()).arg("n=0; while read l; do n=$((n+1)); echo $n; done");
+        let mut client = client.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let said = BufReader::new(client.stdout.take().context("piped")?);
+        let mut counter = Self { client, said, count: 0 };
+        counter.count()?;
+        Ok(counter)
+    }
+
+    /// How the session has ended, which must be soon.
+    fn ended(&mut self) -> Result<ExitStatus> {
+        let ended = || self.client.try_wait().ok().flatten();
+        wait_for("the session ends", Duration::from_secs(5), ended)
+    }
+
+    fn count(&mut self) -> Result<()> {
+        self.client.stdin.as_mut().context("piped")?.write_all(b"another\n")?;
+        self.count += 1;
+        let mut line = String::new();
+        self.said.read_line(&mut line)?;
+        ensure!(line.trim() == self.count.to_string(), "{line:?} instead of {}", self.count);
+        Ok(())
+    }
+}
+
+impl Drop for Counter {
+    fn drop(&mut self) {
+        // It may have ended already.
+        drop(self.client.kill());
+        drop(self.client.wait());
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a test is told nothing by cli::config")]
+fn upgrades() -> u32 {
+    let wanted = std::env::var(UPGRADES_VARIABLE).ok().and_then(|text| text.parse().ok());
+    wanted.unwrap_or(UPGRADES)
+}
+
+fn upgraded(gantry: &mut Gantry) -> Result<()> {
+    let output = gantry.upgrade()?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    ensure!(gantry.run_pid()? == gantry.pid()?, "run.json names the process that runs");
+    Ok(())
+}
+
+/// What a refused upgrade says; the process that ran runs on.
+fn refused(gantry: &mut Gantry) -> Result<String> {
+    let pid = gantry.pid()?;
+    let Output { status, stderr, .. } = gantry.upgrade()?;
+    let said = String::from_utf8_lossy(&stderr).into_owned();
+    ensure!(status.code() == Some(1), "{status}: {said}");
+    ensure!(gantry.run_pid()? == pid && gantry.pid()? == pid, "it goes on: {said}");
+    gantry.wait_200("https://api.gantry.localhost:8443/openapi.json", Duration::from_secs(5))?;
+    Ok(said)
+}
+
+#[test]
+fn nothing_fails_while_it_is_replaced() {
+    walk_on(Gantry::prepare(Options::embedded()), |gantry| {
+        let ssh = Ssh::new(gantry)?;
+        let key = ssh.key("key", "ed25519")?;
+        let project = gantry.create_project("upgrades")?;
+        let more = ["--name", "served", "--ssh-public-key", &key.line];
+        let container = gantry.create_running(&project, &more)?;
+        streams::serve(gantry, &container)?;
+        let init = gantry.init_pid(&container)?;
+        let stop = gantry.home().join("stop");
+        let host = gantry.host(&container, "http-3000");
+        let (token, file) = (gantry.token().to_owned(), stop.to_string_lossy().into_owned());
+        let more = ["api.gantry.localhost", &token, &file];
+        let mut load = Foreign::start(gantry, "upgraded.py", &host, &more)?;
+        load.says("running")?;
+        let mut session = Counter::begin(&ssh, &key)?;
+
+        let first = gantry.pid()?;
+        for _ in 0..upgrades() {
+            upgraded(gantry)?;
+            session.count()?;
+            // The new one has the container, and who comes gets in.
+            ensure!(ssh.text(&key, "hostname")? == "served\n", "the new process takes sessions");
+        }
+        fs::write(&stop, "")?;
+        let outcome: Value = serde_json::from_str(&load.line()?)?;
+        ensure!(outcome["failures"] == serde_json::json!([]), "{outcome}");
+        for id in outcome["projects"].as_array().context("no list")? {
+            let id = id.as_str().context("no id")?;
+            gantry.json(&["projects", "get", id]).context("a project that was made")?;
+        }
+        ensure!(gantry.init_pid(&container)? == init, "the container runs on");
+
+        // The first process still has the session, and still knows whose key is whose.
+        session.count()?;
+        gantry.json(&["containers", "update", &container.id, "--ssh-public-key", "null"])?;
+        let ended = session.ended()?;
+        ensure!(ended.code() == Some(255), "{ended}");
+        gantry.wait_ended(first, SOON)?;
+        // What the last one does is done by nobody else: the container can be stopped and removed.
+        gantry.json(&["containers", "manage", &container.id, "stop", "--wait"])?;
+        gantry.json(&["-y", "containers", "delete", &container.id, "--wait"])?;
+        Ok(())
+    });
+}
+
+#[test]
+fn what_cannot_run_replaces_nothing() {
+    let options = Options::fake().file("[edge]\nworkers = 2\n".to_owned());
+    let prepared = Gantry::prepare(options).and_then(|mut gantry| {
+        gantry.copy_program()?;
+        Ok(gantry)
+    });
+    walk_on(prepared, |gantry| {
+        let program = gantry.home().join("gantry");
+        let config = gantry.home().join("gantry.toml");
+        // A mistake in the configuration is told as `config check` tells it.
+        fs::write(&config, "[edge]\nworkers = 0\n")?;
+        let said = refused(gantry)?;
+        ensure!(said.contains("edge.workers") && said.contains("nothing was replaced"), "{said}");
+        fs::write(&config, "[edge]\nworkers = 1\n")?;
+
+        // What shows late, when this one has let go of its containers: it takes them up again.
+        let key = gantry.state().join("session.key");
+        let octets = fs::read(&key)?;
+        fs::write(&key, "too short")?;
+        let said = refused(gantry)?;
+        ensure!(said.contains("session.key holds no key"), "{said}");
+        fs::write(&key, octets)?;
+        let project = gantry.create_project("upgrades")?;
+        gantry.create_running(&project, &[])?;
+
+        // A program that ends, one that is none, and one that is gone.
+        let whole = gantry.home().join("whole");
+        fs::rename(&program, &whole)?;
+        for (text, why) in [("#!/bin/sh\nexit 3\n", "exit status: 3"), ("nonsense", "cannot run")] {
+            fs::write(&program, text)?;
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+            fs::set_permissions(&program, mode)?;
+            let said = refused(gantry)?;
+            ensure!(said.contains(why), "{said}");
+        }
+        fs::remove_file(&program)?;
+        ensure!(refused(gantry)?.contains("cannot run"), "there is no program");
+        fs::rename(&whole, &program)?;
+
+        // One that is killed while it starts.
+        let (door, pid) = (gantry.state().join("next.sock"), gantry.pid()?);
+        let killer = std::thread::spawn(move || kill_the_next(&door, pid));
+        let said = refused(gantry)?;
+        killer.join().map_err(|_panic| anyhow::anyhow!("the killer panicked"))??;
+        ensure!(said.contains("has ended before"), "{said}");
+
+        // And then one that can run, by a signal.
+        let before = gantry.pid()?;
+        signal("HUP", before)?;
+        wait_until("another process runs", SOON, || {
+            gantry.run_pid().is_ok_and(|pid| pid != before)
+        })?;
+        let pid = gantry.run_pid()?;
+        gantry.follow(pid);
+        gantry.wait_ended(before, SOON)?;
+        gantry.wait_200("https://api.gantry.localhost:8443/openapi.json", SOON)
+    });
+}
+
+/// Listens as a service manager does, and becomes the program that follows.
+const MANAGER: &str = r"
+import os, socket, sys
+notify, address, *program = sys.argv[1:]
+for number, port in enumerate((8443, 2222), 3):
+    listener = socket.create_server((address, port), reuse_port=False)
+    os.dup2(listener.fileno(), number, inheritable=True)
+os.environ.update(LISTEN_FDS='2', LISTEN_PID=str(os.getpid()), NOTIFY_SOCKET=notify)
+os.execv(program[0], program)
+";
+
+#[test]
+fn a_service_manager_gives_the_ports_and_is_told() {
+    let manager = tempfile::tempdir().map_err(anyhow::Error::from).and_then(|dir| {
+        let socket = UnixDatagram::bind(dir.path().join("notify"))?;
+        socket.set_read_timeout(Some(Duration::from_secs(30)))?;
+        Ok((dir, socket))
+    });
+    let prepared = manager.and_then(|(dir, socket)| {
+        let mut gantry = Gantry::prepare(Options::fake())?;
+        let path = dir.path().join("notify").to_string_lossy().into_owned();
+        let address = gantry.address().to_string();
+        let program = ["python3", "-c", MANAGER].map(str::to_owned).into_iter();
+        gantry.start_under(program.chain([path, address]).collect());
+        Ok((gantry, (dir, socket)))
+    });
+    let (gantry, manager) = match prepared {
+        Ok((gantry, manager)) => (Ok(gantry), Some(manager)),
+        Err(error) => (Err(error), None),
+    };
+    walk_on(gantry, |gantry| {
+        let (_dir, socket) = manager.context("no manager")?;
+        let hear = || -> Result<String> {
+            let mut said = [0; 4096];
+            let count = socket.recv(&mut said)?;
+            Ok(String::from_utf8_lossy(said.get(..count).unwrap_or_default()).into_owned())
+        };
+        let said = hear()?;
+        ensure!(said.starts_with("READY=1\n"), "{said}");
+        for _ in 0..2 {
+            upgraded(gantry)?;
+            let said = hear()?;
+            ensure!(said.starts_with("RELOADING=1\nMONOTONIC_USEC="), "{said}");
+            let said = hear()?;
+            ensure!(said.starts_with(&format!("MAINPID={}\nREADY=1\n", gantry.pid()?)), "{said}");
+            // The first worker has the listener, and the others share it.
+            let openapi = "https://api.gantry.localhost:8443/openapi.json";
+            for _ in 0..5 {
+                gantry.curl().fetch(openapi)?.expect(200)?;
+            }
+        }
+        Ok(())
+    });
+}
+
+/// Kills the process that comes to the door, as soon as it is there.
+fn kill_the_next(door: &std::path::Path, running: u32) -> Result<()> {
+    let mark = format!("GANTRY_HANDOVER_SOCKET={}", door.display());
+    wait_until("the next process has started", Duration::from_secs(30), || {
+        let Ok(entries) = fs::read_dir("/proc") else { return false };
+        let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        pids.filter(|pid: &u32| *pid != running).any(|pid| {
+            let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            let mut variables = environment.split(|octet| *octet == 0);
+            let is_next = variables.clone().any(|variable| variable == mark.as_bytes());
+            let passes_on = variables.any(|variable| variable.starts_with(b"GANTRY_HANDOVER_PASS"));
+            is_next && !passes_on && signal("KILL", pid).is_ok()
+        })
+    })
+}
