@@ -124,8 +124,7 @@ impl Daemon {
             .await
             .context("cannot read the routes from the store")?;
         tasks.spawn(named("router feed", feed.run(shutdown.clone())));
-        let certificates =
-            certificates::start(config, files, &store, &mut tasks, &shutdown).await?;
+        let shown = certificates::start(config, files, &store, &mut tasks, &shutdown).await?;
         let control = controller(config, files, &store, &servers, &routes, &clock).await?;
         let admin =
             control.bootstrap_admin().await.context("cannot make the first administrator")?;
@@ -140,20 +139,19 @@ impl Daemon {
             StarterConfig { timeout: config.edge.service_start, ..StarterConfig::default() },
         );
         let activity = gantry_proxy::Activity::default();
-        let waker = glue::WakeContainers(control.clone());
         let edge_config = edge_config(config, files, named_servers, &places);
         let logs = gantry_proxy::Logs::new(&edge_config);
         let commands = Arc::new(Helpers(Arc::clone(&ssh.front)));
         let api = glue::api(control.clone(), api_config.clone(), logs.clone(), commands);
-        let key = files.session_key().context("cannot read or make the key of sessions")?;
-        let session_key = gantry_proxy::SessionKey::new(key);
+        let session_key = files.session_key();
+        let session_key = session_key.context("cannot read or make the key of sessions")?;
         let made = Made {
             api,
             routes: routes.clone(),
-            certificates: certificates.clone(),
-            session_key,
+            certificates: shown.clone(),
+            session_key: gantry_proxy::SessionKey::new(session_key),
             starter: starter.clone(),
-            waker,
+            waker: glue::WakeContainers(control.clone()),
             activity: activity.clone(),
             logs,
             kit: config.kit.clone(),
@@ -161,7 +159,7 @@ impl Daemon {
         };
         let edge = Edge::prepare(edge_config, edge_deps(made), inheritance.sockets)
             .context("cannot start the edge")?;
-        let run_file = run_file(config, certificates.ca.clone(), ssh.front.host_key());
+        let run_file = run_file(config, shown.ca.clone(), ssh.front.host_key());
         let before = inheritance.link.map(|link| Predecessor::new(link, activity.clone()));
         let core = Core { store, starter, control, api_config, tasks, shutdown };
         let (keepers, lock) = (Keepers::default(), inheritance.lock);
@@ -172,7 +170,7 @@ impl Daemon {
             servers,
             routes,
             activity,
-            certificates,
+            certificates: shown,
             keepers,
             before,
             lock,
