@@ -164,7 +164,7 @@ impl Attempt<'_> {
         let authority = self.shared.authorities.iter().find(|it| it.directory == order.directory);
         let fits = !order.is_over && order.hostnames == self.record.hostnames;
         let (Some(authority), true) = (authority, fits) else {
-            self.clean(order).await?;
+            self.give_up().await?;
             return Ok(LeftOver::Nothing);
         };
         let resumed = match order.url.clone() {
@@ -200,13 +200,16 @@ impl Attempt<'_> {
         // Names that cannot be proved are told before the CA is asked.
         self.shared.check_provable(&self.record.hostnames)?;
         let key = KeyPair::generate().map_err(|error| Failure::own(error.to_string()))?;
+        // What an earlier order has published and could not take away is noted on.
+        let earlier = self.shared.store.acme_order(&self.record.name).await?;
+        let records = earlier.map(|order| order.records).unwrap_or_default();
         let mut order = OrderRecord {
             certificate: self.record.name.clone(),
             directory: authority.directory.clone(),
             hostnames: self.record.hostnames.clone(),
             url: None,
             key_sealed: self.shared.seal.seal(&self.key_context(), &key.serialize_der())?,
-            records: Vec::new(),
+            records,
             is_over: false,
             created_at_ms: self.shared.now_ms(),
         };

@@ -187,10 +187,16 @@ impl Issuer {
     /// Begins what is due. Gives the time until the next look.
     async fn pass(&mut self, shutdown: &CancellationToken) -> gantry_store::Result<Duration> {
         let now = self.shared.now_ms();
+        let mut records = self.shared.store.certificates().await?;
         for wanted in &self.wanted {
-            self.shared.store.want_certificate(&wanted.name, &wanted.hostnames, now).await?;
+            let is_noted = |record: &CertificateRecord| {
+                record.name == wanted.name && record.hostnames == wanted.hostnames
+            };
+            if !records.iter().any(is_noted) {
+                self.shared.store.want_certificate(&wanted.name, &wanted.hostnames, now).await?;
+                records = self.shared.store.certificates().await?;
+            }
         }
-        let records = self.shared.store.certificates().await?;
         let orders = self.shared.store.acme_orders().await?;
         let mut next = NAP_MAX;
         for record in &records {

@@ -4,7 +4,7 @@ use std::{
     collections::HashSet,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -12,7 +12,10 @@ use std::{
 use anyhow::Result;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
-use gantry_certs::acme::ExternalAccount;
+use gantry_certs::{
+    acme::ExternalAccount,
+    dns::{DnsError, DnsProvider, Txt},
+};
 use http::Response;
 use rustls::server::ProducesTickets as _;
 use tokio::task::JoinSet;
@@ -221,6 +224,60 @@ async fn when_the_first_ca_fails_the_second_is_asked() -> Result<()> {
     let record = edge.store.certificate(DOMAIN).await?.unwrap();
     assert_eq!(record.issued.unwrap().directory, second.pebble.directory());
     assert_eq!(record.error, None);
+    edge.stop().await;
+    Ok(())
+}
+
+/// A name server that takes records, but lets none go for a while.
+#[derive(Debug)]
+struct Sticky {
+    inner: Arc<dyn DnsProvider>,
+    is_stuck: AtomicBool,
+}
+
+#[async_trait::async_trait]
+impl DnsProvider for Sticky {
+    async fn append(&self, record: &Txt) -> Result<(), DnsError> {
+        self.inner.append(record).await
+    }
+
+    async fn remove(&self, record: &Txt) -> Result<(), DnsError> {
+        if self.is_stuck.load(Ordering::Relaxed) {
+            return Err(DnsError::new("records stick"));
+        }
+        self.inner.remove(record).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_that_cannot_be_removed_hold_nothing_up_and_go_later() -> Result<()> {
+    let world = World::new()?;
+    let wire = world.wire()?;
+    let mut dns = world.dns()?;
+    let sticky = Arc::new(Sticky { inner: dns.provider, is_stuck: AtomicBool::new(true) });
+    dns.provider = Arc::clone(&sticky) as _;
+    let edges = Edges::new(vec![world.authority(&wire)], Some(dns.clone()), &NAMES);
+    let ahead = edges.ahead.clone();
+    let edge = Edge::start(&world.store(), edges).await?;
+    let first = edge.await_shown(DOMAIN, None).await?;
+    ahead.set(Duration::from_hours(66 * 24));
+    edge.await_shown(DOMAIN, Some(&first)).await?;
+    assert!(world.proofs(DOMAIN)?.len() >= 2, "each order has left its own");
+    edge.stop().await;
+
+    sticky.is_stuck.store(false, Ordering::Relaxed);
+    let edges = Edges::new(vec![world.authority(&wire)], Some(dns), &NAMES);
+    let edge = Edge::start(&world.store(), edges).await?;
+    let are_gone = async {
+        while !edge.store.acme_orders().await?.is_empty() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        anyhow::Ok(())
+    };
+    tokio::time::timeout(BOUND, are_gone).await??;
+    for name in ["example.test", "api.example.test", "local.containers.example.test"] {
+        assert!(world.proofs(name)?.is_empty(), "{name}");
+    }
     edge.stop().await;
     Ok(())
 }
