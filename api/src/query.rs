@@ -15,6 +15,9 @@ pub(crate) const LIMIT_MAX: u32 = 100;
 /// The last page that can be asked for.
 pub(crate) const PAGE_MAX: u32 = 1_000_000;
 
+/// The most texts of one name.
+const TEXTS_MAX: usize = 1000;
+
 /// What a parameter holds.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Holds {
@@ -157,7 +160,15 @@ impl Query {
 
     /// Takes all texts of a name, in their order.
     pub(crate) fn texts(&mut self, name: &str) -> Vec<String> {
-        std::iter::from_fn(|| self.text(name)).collect()
+        let is_known = self.table.iter().any(|param| param.name == name);
+        debug_assert!(is_known, "{name} is not in the table of parameters");
+        let taken = self.pairs.extract_if(.., |pair| pair.0 == name);
+        let texts: Vec<String> = taken.map(|(_, text)| text).collect();
+        if texts.len() > TEXTS_MAX {
+            let rule = format!("must be given at most {TEXTS_MAX} times");
+            self.errors.push(FieldError::new(name, rule));
+        }
+        texts
     }
 
     /// Takes an id.

@@ -36,6 +36,8 @@ pub struct Shelf {
     clock: Clock,
     resolver: Arc<Resolver>,
     tickets: Arc<Tickets>,
+    /// Whether certificates are shown that CAs were asked for.
+    shows_ordered: bool,
     answers: ArcSwap<HashMap<String, Challenge>>,
     records: ArcSwap<Vec<CertificateRecord>>,
     seen: watch::Sender<u64>,
@@ -61,12 +63,19 @@ impl Shelf {
             clock,
             resolver,
             tickets,
+            shows_ordered: true,
             answers: ArcSwap::default(),
             records: ArcSwap::default(),
             seen: watch::Sender::new(0),
             held: tokio::sync::Mutex::default(),
             shown: Mutex::default(),
         }
+    }
+
+    /// Has none of the store's certificates shown: the operator wants others.
+    #[must_use]
+    pub fn without_ordered(self) -> Self {
+        Self { shows_ordered: false, ..self }
     }
 
     /// Who seals the tickets of TLS sessions.
@@ -143,7 +152,8 @@ impl Shelf {
             }
         }
         // In the order of the records, so that all processes show the same for one name.
-        let in_order = || records.iter().filter_map(|record| held.leafs.get(&record.name));
+        let shown = if self.shows_ordered { records.as_slice() } else { &[] };
+        let in_order = || shown.iter().filter_map(|record| held.leafs.get(&record.name));
         self.resolver
             .publish(Source::Ordered, in_order().map(|(_, leaf, _)| leaf.clone()).collect());
         let shown = held.leafs.iter().map(|(name, (.., serial))| (name.clone(), serial.clone()));

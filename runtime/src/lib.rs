@@ -59,6 +59,11 @@ pub trait Runtime: Send + Sync + 'static {
         Ok(Bequest::default())
     }
 
+    /// Whether files of containers are being copied, which goes on when nobody waits for it any more.
+    fn is_copying(&self) -> bool {
+        false
+    }
+
     /// Another process has these containers now; what runs in them by this one goes on.
     fn retire(&self) {}
 

@@ -135,6 +135,13 @@ impl Program {
     pub(crate) fn furnish(&self, place: &Path) -> io::Result<()> {
         make_dir(place, 0o755)?;
         remove_all_but(place, &self.name)?;
+        self.add(place)
+    }
+
+    /// Adds the program to a container's directory. What else is there stays: another process may still begin
+    /// sessions by it.
+    pub(crate) fn add(&self, place: &Path) -> io::Result<()> {
+        make_dir(place, 0o755)?;
         let to = place.join(&self.name);
         match fs::hard_link(self.path(), &to) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),

@@ -372,7 +372,7 @@ impl Front {
     }
 
     async fn accept(&self, listener: &TcpListener) {
-        let mut turned_away = TurnedAway::default();
+        let turned_away = Arc::new(TurnedAway::default());
         while !self.shared.shutdown.is_cancelled() {
             let (stream, peer) = match listener.accept().await {
                 Ok(accepted) => accepted,
@@ -398,6 +398,7 @@ impl Front {
             };
             let (shared, config) = (Arc::clone(&self.shared), Arc::clone(&self.config));
             let (gate, carried) = (Arc::clone(&self.gate), carried.cloned());
+            let turned_away = Arc::clone(&turned_away);
             let until = tokio::time::Instant::now() + self.grace;
             let stranger = Stranger { peer, local: None, waiting, until };
             let tasks = shared.means.tasks.clone();
@@ -410,9 +411,9 @@ impl Front {
                 };
                 match stranger {
                     Ok(stranger) => serve(&shared, config, stream, stranger).await,
-                    Err(why) => {
+                    Err((peer, why)) => {
                         shared.metrics.refused.fetch_add(1, Ordering::Relaxed);
-                        tracing::info!(target: "audit", client = %peer, why, "ssh refused");
+                        turned_away.note(peer, why);
                     }
                 }
                 shared.metrics.connections.fetch_sub(1, Ordering::Relaxed);
@@ -439,22 +440,27 @@ async fn sweep(shared: Arc<Shared>) {
 
 /// Why a connection is not taken.
 const TOO_MANY: &str = "too many of its address have not logged in";
+const MADE_ROOM: &str = "it made room for others that come to log in";
 
 /// Those that were turned away before anything was said. Strangers could fill a log with them.
 #[derive(Default)]
-struct TurnedAway {
+struct TurnedAway(Mutex<Untold>);
+
+#[derive(Default)]
+struct Untold {
     count: u64,
     told: Option<Instant>,
 }
 
 impl TurnedAway {
     /// Has the log tell of one each second, and of how many others there were.
-    fn note(&mut self, peer: SocketAddr, why: &str) {
-        self.count += 1;
-        if self.told.is_none_or(|told| told.elapsed() >= Duration::from_secs(1)) {
-            let connections = std::mem::take(&mut self.count);
+    fn note(&self, peer: SocketAddr, why: &str) {
+        let mut untold = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        untold.count += 1;
+        if untold.told.is_none_or(|told| told.elapsed() >= Duration::from_secs(1)) {
+            let connections = std::mem::take(&mut untold.count);
             tracing::info!(target: "audit", client = %peer, why, connections, "ssh refused");
-            self.told = Some(Instant::now());
+            untold.told = Some(Instant::now());
         }
     }
 }
@@ -470,26 +476,29 @@ struct Stranger {
 }
 
 impl Stranger {
-    /// With the client in whose name a balancer comes; otherwise why it is not taken.
+    /// With the client in whose name a balancer comes; otherwise who is not taken (the balancer, while its
+    /// client is not known) and why.
     async fn named(
         self,
         balancers: &dyn Balancers,
         stream: &mut TcpStream,
         gate: &Arc<Gate>,
-    ) -> Result<Self, &'static str> {
+    ) -> Result<Self, (SocketAddr, &'static str)> {
+        let balancer = self.peer;
         let client = tokio::select! {
             client = tokio::time::timeout_at(self.until, balancers.client(stream)) => client,
-            () = self.waiting.lost() => return Err("it made room for others that come to log in"),
+            () = self.waiting.lost() => return Err((balancer, MADE_ROOM)),
         };
-        let client = client.map_err(|_elapsed| "a balancer did not say for whom it comes")?;
+        let client =
+            client.map_err(|_elapsed| (balancer, "a balancer did not say for whom it comes"))?;
         let client = client.map_err(|error| {
-            tracing::debug!(balancer = %self.peer, error = %gantry_model::Chain(&error), "no header");
-            "a balancer must say for whom it comes, by the PROXY protocol"
+            tracing::debug!(%balancer, error = %gantry_model::Chain(&error), "no header");
+            (balancer, "a balancer must say for whom it comes, by the PROXY protocol")
         })?;
-        let peer = client.map_or(self.peer, |(peer, _)| peer);
+        let peer = client.map_or(balancer, |(peer, _)| peer);
         // Its place becomes the client's.
         drop(self.waiting);
-        let waiting = gate.enter(peer.ip(), Instant::now()).ok_or(TOO_MANY)?;
+        let waiting = gate.enter(peer.ip(), Instant::now()).ok_or((peer, TOO_MANY))?;
         let local = client.map(|(_, local)| local);
         Ok(Self { peer, local, waiting, until: self.until })
     }
@@ -503,8 +512,10 @@ async fn serve(shared: &Arc<Shared>, config: Arc<Config>, stream: TcpStream, str
         let conn = Arc::clone(&conn);
         shared.means.tasks.spawn(async move {
             tokio::select! {
+                // Whoever has just logged in stays.
+                biased;
                 () = conn.is_in.cancelled() => {}
-                () = waiting.lost() => conn.cut_for("it made room for others that come to log in"),
+                () = waiting.lost() => conn.cut_for(MADE_ROOM),
                 () = tokio::time::sleep_until(until) => {
                     conn.cut_for("it has not logged in in time");
                 }

@@ -411,11 +411,15 @@ impl Store {
         let key = key.clone();
         self.write(move |tx| {
             Box::pin(async move {
-                sqlx::query("DELETE FROM ticket_keys WHERE created_at_ms < $1")
-                    .bind(older_than_ms)
-                    .execute(&mut tx.connection)
-                    .await
-                    .map_err(failed)?;
+                sqlx::query(
+                    "DELETE FROM ticket_keys WHERE created_at_ms < $1 OR created_at_ms > $2",
+                )
+                .bind(older_than_ms)
+                // Made while the clock was ahead: it would seal everything until then.
+                .bind(key.created_at_ms)
+                .execute(&mut tx.connection)
+                .await
+                .map_err(failed)?;
                 let done = sqlx::query(
                     "INSERT INTO ticket_keys (id, key_sealed, created_at_ms) SELECT $1, $2, $3 \
                      WHERE NOT EXISTS (SELECT 1 FROM ticket_keys WHERE created_at_ms > $4)",

@@ -14,6 +14,9 @@ use crate::{
     writer::Tx,
 };
 
+/// No lease is taken for longer.
+const LONGEST: Duration = Duration::from_hours(1);
+
 /// A process, among those that share a store.
 pub type Holder = [u8; 16];
 
@@ -43,6 +46,7 @@ impl Store {
              ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, fence = leases.fence + 1, \
              expires_at_ms = excluded.expires_at_ms \
              WHERE leases.expires_at_ms <= {NOW_MS} OR leases.holder = excluded.holder \
+             OR leases.expires_at_ms > {NOW_MS} + $4 \
              RETURNING fence"
         );
         self.write(move |tx| {
@@ -51,6 +55,8 @@ impl Store {
                     .bind(&name)
                     .bind(holder.as_slice())
                     .bind(millis(ttl))
+                    // One that lasts so long was taken while the clock was ahead.
+                    .bind(millis(LONGEST.max(ttl)))
                     .fetch_optional(&mut tx.connection)
                     .await
                     .map_err(failed)?;

@@ -50,8 +50,9 @@ const SESSION: &str = "An upgrade to WebSocket (or an extended CONNECT of HTTP/2
                        the container stops or who asked may not do this any more";
 
 const QUESTION: &str = "The command has so long as `timeout_seconds` says, and is killed then. Of its output and \
-                        of its errors the first MiB each is answered, octets that are no UTF-8 replaced; the \
-                        rest is read and left out. An `Idempotency-Key` keeps how it ended, without the output";
+                        of its errors the first MiB each is answered, octets that are no UTF-8 replaced, and \
+                        less of what is longer than 2 MiB in JSON, as control characters are; the rest is read \
+                        and left out. An `Idempotency-Key` keeps how it ended, without the output";
 
 pub(crate) fn surface(surface: Surface) -> Surface {
     surface

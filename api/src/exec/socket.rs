@@ -304,9 +304,9 @@ async fn carry(
     exited: &CancellationToken,
 ) -> Result<(), Gone> {
     let Some(from) = from else { return Ok(()) };
-    let mut buffer = BytesMut::new();
+    let (mut reader, mut buffer) = (read::Reader::new(from, exited), BytesMut::new());
     // What cannot be read has ended.
-    while let Ok(1..) = read::some(&from, &mut buffer, &[channel], exited).await {
+    while let Ok(1..) = reader.some(&mut buffer, &[channel]).await {
         if is_told {
             send(sink, buffer.split().freeze()).await?;
         }

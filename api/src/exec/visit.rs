@@ -5,15 +5,18 @@ use std::{sync::Arc, time::Duration};
 use gantry_control::{Actor, Error, Via};
 use gantry_model::ContainerId;
 use http::request::Parts;
-use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
 use super::{Command, Running};
 use crate::{
     Front,
     caller::Credential,
     logs::{LOOK, LOOK_AT_PASSWORD},
-    problem::Problem,
+    problem::{Kind, Problem},
 };
+
+/// How long the start of a process may take.
+const START: Duration = Duration::from_secs(15);
 
 /// Whoever runs something in a container.
 pub(super) struct Visit {
@@ -62,10 +65,19 @@ impl Visit {
         Ok(Self { front, credential, actor, container, generation, began, look })
     }
 
-    /// Starts what is asked for.
+    /// Starts what is asked for, unless that takes too long or may not be any more meanwhile.
     pub(super) async fn start(&self, command: Command) -> Result<Running, Problem> {
         let commands = Arc::clone(&self.front.commands);
-        Ok(commands.start(self.container, self.generation, command).await?)
+        let starting = commands.start(self.container, self.generation, command);
+        let started = tokio::select! {
+            started = timeout(START, starting) => started,
+            why = self.unwelcome() => return Err(why.into()),
+        };
+        let Ok(running) = started else {
+            let message = "The container has not started the command in time";
+            return Err(Problem::new(Kind::Unavailable, message).retry_after_s(5));
+        };
+        Ok(running?)
     }
 
     /// Whether it may go on now.

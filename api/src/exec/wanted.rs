@@ -197,11 +197,13 @@ mod tests {
         assert!(shell.command.argv.is_empty() && !shell.input);
         let term = read("tty=true").unwrap().command.env;
         assert_eq!(term, [("TERM".to_owned(), "xterm".to_owned())]);
+        assert_eq!(read(&"command=a&".repeat(1000)).unwrap().command.argv.len(), 1000);
     }
 
     #[test]
     fn what_no_process_can_have_is_refused() {
         let long = format!("command={}", "x".repeat(WORDS_MAX + 1));
+        let many = "command=a&".repeat(1001);
         for query in [
             "command=",
             "command=a%00b",
@@ -215,6 +217,7 @@ mod tests {
             "tty=true&rows=0",
             "tty=true&tty=true",
             long.as_str(),
+            many.as_str(),
         ] {
             assert!(read(query).is_err(), "{query}");
         }

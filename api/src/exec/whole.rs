@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use axum::{
-    body::{Body, Bytes},
+    body::{Body, Bytes, to_bytes},
     extract::{FromRequest, FromRequestParts, Request, State},
     response::{IntoResponse as _, Response},
 };
 use bytes::BytesMut;
-use gantry_model::id::kind;
+use gantry_model::{UserId, id::kind};
 use tokio::{io::AsyncWriteExt as _, net::unix::pipe, time::timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -19,12 +19,15 @@ use crate::{
     body::JsonObject,
     caller::{Caller, PathId},
     idempotency::KeptInstead,
-    problem::Problem,
+    problem::{Kind, Problem},
+    streams::Place,
     wire::Executed,
 };
 
 /// How much of a stream is answered, in octets.
 const ANSWER_MAX: usize = 1 << 20;
+/// And in JSON, where a character may take six.
+const JSON_MAX: usize = 2 << 20;
 
 /// What a stream has said.
 #[derive(Debug, Default)]
@@ -32,6 +35,18 @@ struct Said {
     octets: Vec<u8>,
     /// Whether there was more.
     is_cut: bool,
+}
+
+/// An answer and its place, which is free again when nobody has the answer in memory any more.
+struct Held {
+    octets: Bytes,
+    _place: Place<UserId>,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.octets
+    }
 }
 
 pub(super) async fn run(State(front): State<Front>, request: Request) -> Result<Response, Problem> {
@@ -43,7 +58,7 @@ pub(super) async fn run(State(front): State<Front>, request: Request) -> Result<
     let body = JsonObject::from_request(asked, &front).await?;
     let question = Question::read(body)?;
     let visit = Visit::begin(&front, &parts, actor, id).await?;
-    let _place = front.room.questions.take(user).map_err(full)?;
+    let place = front.room.questions.take(user).map_err(full)?;
     let running = visit.start(question.command).await?;
     let limit = Duration::from_secs(question.timeout_s.into());
     let answer = tokio::select! {
@@ -56,9 +71,14 @@ pub(super) async fn run(State(front): State<Front>, request: Request) -> Result<
     };
     let answered = |answer| Answer::ok("Command executed", answer);
     let kept = answered(answer.without_output()).to_bytes();
-    let mut response = answered(answer).into_response();
-    response.extensions_mut().insert(KeptInstead(Bytes::from(kept)));
-    Ok(response.map(Body::new))
+    let (mut head, body) = answered(answer).into_response().into_parts();
+    // It is there already, in one piece.
+    let octets = to_bytes(body, usize::MAX).await.map_err(|error| {
+        Problem::new(Kind::Internal, "The answer could not be written").caused_by(error)
+    })?;
+    head.extensions.insert(KeptInstead(Bytes::from(kept)));
+    let held = Bytes::from_owner(Held { octets, _place: place });
+    Ok(Response::from_parts(head, Body::from(held)))
 }
 
 /// What comes of a process within its time; nothing if its container has ended.
@@ -66,16 +86,17 @@ async fn answer(running: Running, text: String, limit: Duration) -> Option<Execu
     let Running { mut input, output, errors, mut process } = running;
     let exited = CancellationToken::new();
     let (mut out, mut err) = (Said::default(), Said::default());
+    // Known even if others go on in its streams until the time is over.
+    let mut end = None;
     let feed = async {
         // That it does not want all of it is its own affair.
         drop(input.write_all(text.as_bytes()).await);
         drop(input);
     };
     let whole = async {
-        let end = async {
-            let ended = process.ended().await;
+        let ending = async {
+            end = Some(process.ended().await);
             exited.cancel();
-            ended
         };
         let said = async {
             tokio::join!(
@@ -84,39 +105,60 @@ async fn answer(running: Running, text: String, limit: Duration) -> Option<Execu
             )
         };
         let feed = exited.run_until_cancelled(feed);
-        tokio::join!(end, said, feed).0
+        tokio::join!(ending, said, feed);
     };
-    let ended = match timeout(limit, whole).await {
-        Ok(Some(ended)) => Some(ended),
-        Ok(None) => return None,
-        Err(_elapsed) => {
-            process.kill();
-            None
-        }
+    let is_late = timeout(limit, whole).await.is_err();
+    if is_late && end.is_none() {
+        process.kill();
+    }
+    let ended = match end {
+        Some(Some(ended)) => Some(ended),
+        Some(None) => return None,
+        None => None,
     };
     let signal = match &ended {
         Some(Ended::Signal(name)) => Some(name.clone()),
         Some(Ended::Status(_)) | None => None,
     };
+    let ((stdout, is_out_cut), (stderr, is_err_cut)) = (text_of(&out), text_of(&err));
     Some(Executed {
         exit_code: ended.as_ref().map(Ended::code),
         signal,
-        stdout: text_of(&out.octets),
-        stderr: text_of(&err.octets),
-        truncated: out.is_cut || err.is_cut,
+        stdout,
+        stderr,
+        truncated: is_out_cut || is_err_cut,
         timed_out: ended.is_none(),
     })
 }
 
-fn text_of(octets: &[u8]) -> String {
-    String::from_utf8_lossy(octets).into_owned()
+/// What a stream has said, as a text whose length in JSON has a bound; and whether there was more.
+fn text_of(said: &Said) -> (String, bool) {
+    let mut text = String::from_utf8_lossy(&said.octets).into_owned();
+    let mut len = 0;
+    let end = text.char_indices().find_map(|(at, it)| {
+        len += json_len(it);
+        (len > JSON_MAX).then_some(at)
+    });
+    if let Some(end) = end {
+        text.truncate(end);
+    }
+    (text, said.is_cut || end.is_some())
+}
+
+/// How many octets a character has in a text in JSON.
+fn json_len(it: char) -> usize {
+    match it {
+        '"' | '\\' | '\u{8}' | '\t' | '\n' | '\u{c}' | '\r' => 2,
+        it if it < ' ' => 6,
+        it => it.len_utf8(),
+    }
 }
 
 async fn collect(from: Option<pipe::Receiver>, said: &mut Said, exited: &CancellationToken) {
     let Some(from) = from else { return };
-    let mut buffer = BytesMut::new();
+    let (mut reader, mut buffer) = (read::Reader::new(from, exited), BytesMut::new());
     loop {
-        match read::some(&from, &mut buffer, &[], exited).await {
+        match reader.some(&mut buffer, &[]).await {
             // What cannot be read has ended.
             Ok(0) | Err(_) => return,
             Ok(_) => {}
@@ -124,5 +166,27 @@ async fn collect(from: Option<pipe::Receiver>, said: &mut Said, exited: &Cancell
         let room = ANSWER_MAX.saturating_sub(said.octets.len());
         said.is_cut |= buffer.len() > room;
         said.octets.extend_from_slice(buffer.get(..room).unwrap_or(&buffer));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_has_a_bound_in_json() {
+        for it in ('\0'..='\u{7f}').chain(['ä', '\u{2028}', '\u{fffd}']) {
+            assert_eq!(json_len(it) + 2, serde_json::to_string(&it).unwrap().len(), "{it:?}");
+        }
+        for (octet, want) in [
+            (b'x', (ANSWER_MAX, false)),
+            (b'"', (ANSWER_MAX, false)),
+            (0, (JSON_MAX / 6, true)),
+            (0xff, (JSON_MAX / 3 * 3, true)), // of three octets each
+        ] {
+            let said = Said { octets: vec![octet; ANSWER_MAX], is_cut: false };
+            let (text, is_cut) = text_of(&said);
+            assert_eq!((text.len(), is_cut), want, "{octet}");
+        }
     }
 }

@@ -70,6 +70,7 @@ impl Commands for FakeCommands {
             let program = match argv.next().map_or("sh", String::as_str) {
                 "no-place" => return Err(NotStarted::NoPlace),
                 "full" => return Err(NotStarted::Full),
+                "stuck" => std::future::pending().await,
                 program @ ("sh" | "cat" | "head" | "sleep" | "true") => program,
                 _ => return Err(NotStarted::Refused("no such thing".to_owned())),
             };
@@ -187,6 +188,10 @@ async fn a_command_is_run_and_answered() {
     assert_eq!(data["stdout"].as_str().unwrap().len(), 1 << 20);
     assert_eq!((&data["stderr"], &data["exit_code"]), (&json!("few\n"), &json!(0)));
     assert_eq!(data["truncated"], true, "the rest was read, so that it could end");
+    // Each of these takes six octets.
+    let data = post(&scene, sh("head -c 3000000 /dev/zero")).await.json["data"].take();
+    assert_eq!(data["stdout"].as_str().unwrap().len(), (2 << 20) / 6);
+    assert_eq!((&data["truncated"], &data["exit_code"]), (&json!(true), &json!(0)));
     // Once, however often it is asked for with a key; the output is not kept.
     let before = scene.lab.commands.count();
     let path = format!("/api/v1/containers/{}/exec", scene.container);
@@ -196,6 +201,71 @@ async fn a_command_is_run_and_answered() {
     let again = scene.lab.send(ask).await.json;
     assert_eq!((&again["data"]["exit_code"], &again["data"]["stdout"]), (&json!(3), &json!("")));
     assert_eq!(scene.lab.commands.count(), before + 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn how_a_command_has_ended_is_told_even_if_it_leaves_others_that_go_on() {
+    let scene = Scene::set().await;
+    let mut short = sh("yes & exit 3");
+    short["timeout_seconds"] = json!(1);
+    let others = "command=sh&command=-c&command=while+:;+do+echo;+sleep+0.1;+done+%26+exit+5";
+    let session =
+        async { Client::open(&scene, &scene.token, V5, others).await.hears().await.outcome() };
+    let all =
+        async { tokio::join!(post(&scene, short), post(&scene, sh("yes >&2 & exit 4")), session) };
+    let (short, long, outcome) = timeout(PATIENCE, all).await.expect("they end");
+    for (reply, code) in [(short, 3), (long, 4)] {
+        let data = &reply.json["data"];
+        assert_eq!((&data["exit_code"], &data["timed_out"]), (&json!(code), &json!(false)));
+    }
+    assert_eq!(outcome["details"]["causes"][0]["message"], "5", "{outcome}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_has_its_place_until_it_is_taken() {
+    let scene = Scene::set().await;
+    let ask = async || {
+        let path = format!("/api/v1/containers/{}/exec", scene.container);
+        let mut request = Request::post(path)
+            .header("authorization", format!("Bearer {}", scene.token))
+            .header("content-type", "application/json")
+            .body(Body::from(sh("true").to_string()))
+            .unwrap();
+        let client = "192.0.2.7:4711".parse().unwrap();
+        request.extensions_mut().insert(ClientAddress(client));
+        request.extensions_mut().insert(Realm(None));
+        scene.lab.router.clone().oneshot(request).await.unwrap()
+    };
+    let mut unread = Vec::new();
+    for _ in 0..8 {
+        unread.push(ask().await);
+    }
+    assert!(unread.iter().all(|response| response.status() == 200));
+    assert_eq!(ask().await.status(), 429);
+    drop(unread);
+    assert_eq!(ask().await.status(), 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_started_yet_ends_with_what_it_was_let_in_by() {
+    let scene = Scene::set().await;
+    let body = json!({ "alias": "exec", "permission_template": "dev_team" });
+    let made = Ask::new("POST", "/api/v1/auth/tokens").by(&scene.token).body(&body);
+    let made = scene.lab.send(made).await.json["data"].take();
+    let path = format!("/api/v1/containers/{}/exec", scene.container);
+    let stuck = json!({ "command": ["stuck"] });
+    let stuck = Ask::new("POST", &path).by(made["token"].as_str().unwrap()).body(&stuck);
+    let path = format!("/api/v1/auth/tokens/{}", made["id"].as_str().unwrap());
+    let revoke = async {
+        while scene.lab.commands.count() == 0 {
+            tokio::task::yield_now().await;
+        }
+        scene.lab.send(Ask::new("DELETE", &path).by(&scene.token)).await
+    };
+    let both = async { tokio::join!(scene.lab.send(stuck), revoke) };
+    let (stuck, revoked) = timeout(PATIENCE, both).await.expect("it is not waited for");
+    assert_eq!(revoked.status, 200, "{}", revoked.text);
+    assert_eq!(stuck.status, 401, "{}", stuck.text);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

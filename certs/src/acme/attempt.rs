@@ -272,11 +272,16 @@ impl Attempt<'_> {
     ) -> Result<(), Failure> {
         let began = tokio::time::Instant::now();
         let mut look = LOOK;
+        let mut is_told = false;
         loop {
             let failed = |error| Failure::of(&error, &at.manners);
             let before = order.state().status;
             match before {
-                OrderStatus::Pending => self.prove(authority, at, &mut order, record).await?,
+                OrderStatus::Pending if is_told => {}
+                OrderStatus::Pending => {
+                    self.prove(authority, at, &mut order, record).await?;
+                    is_told = true;
+                }
                 OrderStatus::Ready => {
                     let csr = self.csr(record)?;
                     order.finalize_csr(&csr).await.map_err(failed)?;
@@ -421,6 +426,7 @@ impl Attempt<'_> {
             directory: &authority.directory,
             hostnames: &self.record.hostnames,
             is_renewal: self.record.issued.is_some(),
+            is_own: self.record.hostnames.iter().all(|name| self.shared.is_own(name)),
         }
     }
 

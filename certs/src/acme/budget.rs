@@ -42,6 +42,8 @@ pub(crate) struct Cost<'a> {
     pub(crate) hostnames: &'a [String],
     /// Whether it renews a certificate for the same names.
     pub(crate) is_renewal: bool,
+    /// Whether it is for names of the installation's own; a third of the account's orders is for these alone.
+    pub(crate) is_own: bool,
 }
 
 const ORDERS: &str = "orders";
@@ -70,8 +72,9 @@ impl Cost<'_> {
 
     /// What it is counted by, with the limit, and how far back that looks.
     fn counted(&self, limits: &Limits) -> Vec<(Use, u32, Duration)> {
+        let orders = if self.is_own { limits.orders } else { limits.orders - limits.orders / 3 };
         let mut counted = vec![
-            (self.of(ORDERS, ""), limits.orders, Duration::hours(3)),
+            (self.of(ORDERS, ""), orders, Duration::hours(3)),
             (self.of(DUPLICATES, self.same_names()), limits.duplicates, LOOK_BACK),
         ];
         if !self.is_renewal {
@@ -97,7 +100,7 @@ impl Cost<'_> {
             if max == 0 {
                 continue;
             }
-            let (count, oldest) = store.acme_uses(&one, now_ms - millis(back)).await?;
+            let (count, oldest) = store.acme_uses(&one, now_ms - millis(back), now_ms).await?;
             if count >= u64::from(max) {
                 let until_ms = oldest.unwrap_or(now_ms) + millis(back);
                 return Ok(Some(Reached { text: reached(&one, max, back), until_ms }));
@@ -164,7 +167,8 @@ mod tests {
         let store = Store::open(&dir.path().join("gantry.db")).await.unwrap();
         let limits = Limits { domain: 2, duplicates: 0, ..Limits::default() };
         let names = ["a.example.com".to_owned(), "b.example.com".to_owned()];
-        let cost = Cost { directory: "https://ca/", hostnames: &names, is_renewal: false };
+        let cost =
+            Cost { directory: "https://ca/", hostnames: &names, is_renewal: false, is_own: true };
         let (hour, now) = (3_600_000, 100 * 3_600_000);
         for at in [now, now + hour] {
             assert_eq!(cost.check(&limits, &store, at).await.unwrap(), None);

@@ -11,7 +11,7 @@ use gantry_model::{Chain, Domain};
 use gantry_store::{CertificateRecord, Holder, Lease, Store};
 use instant_acme::Error;
 use time::OffsetDateTime;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
@@ -23,12 +23,16 @@ use super::{
 };
 use crate::{Clock, Seal, Shelf};
 
-/// How many certificates are worked at in one moment.
+/// How many certificates are worked at in one moment: those of the installation itself, and others. They have
+/// places apart, so that no customer's names hold the installation's own up.
+const OWN_AT_ONCE: usize = 2;
 const AT_ONCE: usize = 4;
 /// The longest time without a look at what is due.
 const NAP_MAX: Duration = Duration::from_mins(1);
 /// The shortest: what is due may be somebody else's work at present.
 const NAP_MIN: Duration = Duration::from_secs(1);
+/// The least time between two passes.
+const BREATH: Duration = Duration::from_millis(250);
 /// Names that clients have asked for and that nobody has looked at yet.
 const ASKED_MAX: usize = 256;
 /// How long a name that may have no certificate is not looked up again, and how many such names are remembered.
@@ -41,6 +45,8 @@ const ASK_LATER_MS: i64 = 24 * 3_600_000;
 const ASK_MIN: Duration = Duration::from_mins(1);
 /// How often an attempt is repeated at once.
 const REPEATS: usize = 10;
+/// How much a clock may be wrong.
+const CLOCK_MAX_MS: i64 = 300_000;
 /// When records that could not be removed are tried again.
 const CLEAN_AGAIN: Duration = Duration::from_mins(10);
 /// The most names of one certificate that every CA takes.
@@ -99,6 +105,7 @@ pub struct Issuer {
     refused: HashMap<String, tokio::time::Instant>,
     cleaned: HashMap<String, tokio::time::Instant>,
     running: Arc<Mutex<HashSet<String>>>,
+    own_places: Arc<Semaphore>,
     places: Arc<Semaphore>,
     tasks: TaskTracker,
 }
@@ -113,6 +120,8 @@ pub(crate) struct Shared {
     clock: Clock,
     domain: Domain,
     manners: HashMap<String, Arc<Manners>>,
+    /// Held while an account is looked for: of several tasks one makes it.
+    accounts: tokio::sync::Mutex<()>,
     holder: Holder,
     lease: Duration,
 }
@@ -135,6 +144,7 @@ impl Issuer {
             clock: deps.clock,
             domain: deps.domain,
             manners,
+            accounts: tokio::sync::Mutex::default(),
             holder,
             lease: deps.lease,
         };
@@ -148,6 +158,7 @@ impl Issuer {
             refused: HashMap::new(),
             cleaned: HashMap::new(),
             running: Arc::default(),
+            own_places: Arc::new(Semaphore::new(OWN_AT_ONCE)),
             places: Arc::new(Semaphore::new(AT_ONCE)),
             tasks: TaskTracker::new(),
         })
@@ -156,14 +167,19 @@ impl Issuer {
     /// Takes the name of a client that found no certificate; for [`crate::Resolver::on_missing`]. Never waits: what
     /// there is no room for, somebody will ask for again.
     pub fn demand(&self) -> impl Fn(&str) + Send + Sync + 'static + use<> {
-        let asking = self.asking.clone();
-        move |name| drop(asking.try_send(name.to_owned()))
+        let (asking, permits) = (self.asking.clone(), Arc::clone(&self.permits));
+        move |name| {
+            // Whoever asks for names at random fills no queue.
+            if permits(name) {
+                drop(asking.try_send(name.to_owned()));
+            }
+        }
     }
 
     /// Works until `shutdown`; orders under way are left where they are, and gone on with later.
     pub async fn run(mut self, shutdown: CancellationToken) {
         let mut seen = self.shared.shelf.seen();
-        loop {
+        while !shutdown.is_cancelled() {
             let nap = match self.pass(&shutdown).await {
                 Ok(nap) => nap,
                 Err(error) => {
@@ -172,16 +188,34 @@ impl Issuer {
                 }
             };
             seen.mark_unchanged();
-            tokio::select! {
-                biased;
-                () = shutdown.cancelled() => break,
-                Some(name) = self.asked.recv() => self.look_up(name).await,
-                changed = seen.changed() => drop(changed),
-                () = tokio::time::sleep(nap) => {}
-            }
+            self.nap(nap, &mut seen, &shutdown).await;
         }
         self.tasks.close();
         self.tasks.wait().await;
+    }
+
+    /// Waits until the next pass makes sense. What clients ask for in vain makes none.
+    async fn nap(
+        &mut self,
+        nap: Duration,
+        seen: &mut watch::Receiver<u64>,
+        shutdown: &CancellationToken,
+    ) {
+        let now = tokio::time::Instant::now();
+        let (soon, end) = (now + BREATH, now + nap);
+        loop {
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep_until(end) => return,
+                Some(name) = self.asked.recv() => if !self.look_up(name).await {
+                    continue;
+                },
+                changed = seen.changed() => drop(changed),
+            }
+            tokio::time::sleep_until(soon).await;
+            return;
+        }
     }
 
     /// Begins what is due. Gives the time until the next look.
@@ -201,6 +235,10 @@ impl Issuer {
         let mut next = NAP_MAX;
         for record in &records {
             if self.is_wanted(record) {
+                if self.is_of_no_ca(record) && record.attempts == 0 && record.due_at_ms > now {
+                    // Another CA was configured: what that one issued is replaced.
+                    self.shared.store.hasten_certificate(&record.name, now).await?;
+                }
                 let at = self.begin_if_due(record, now, shutdown);
                 next = next.min(at);
             } else if record.due_at_ms <= now {
@@ -219,9 +257,16 @@ impl Issuer {
             let last = self.cleaned.get(name);
             if last.is_none_or(|last| now.duration_since(*last) >= CLEAN_AGAIN) {
                 self.cleaned.insert(name.clone(), now);
-                self.begin(name, Work::Look, shutdown);
+                self.begin(name, Work::Clean, shutdown);
             }
         }
+    }
+
+    fn is_of_no_ca(&self, record: &CertificateRecord) -> bool {
+        let issued = record.issued.as_ref();
+        issued.is_some_and(|issued| {
+            self.shared.authorities.iter().all(|it| it.directory != issued.directory)
+        })
     }
 
     fn is_wanted(&self, record: &CertificateRecord) -> bool {
@@ -236,7 +281,11 @@ impl Issuer {
         shutdown: &CancellationToken,
     ) -> Duration {
         let ask_at = record.issued.as_ref().map(|_| record.asked_at_ms.unwrap_or(0));
-        let at = ask_at.map_or(record.due_at_ms, |ask| ask.min(record.due_at_ms));
+        let mut at = ask_at.map_or(record.due_at_ms, |ask| ask.min(record.due_at_ms));
+        if record.updated_at_ms > now + CLOCK_MAX_MS {
+            // Planned by a clock that was ahead.
+            at = now;
+        }
         if at <= now {
             self.begin(&record.name, Work::Look, shutdown);
             return NAP_MIN;
@@ -244,8 +293,12 @@ impl Issuer {
         Duration::from_millis(u64::try_from(at - now).unwrap_or(0))
     }
 
-    /// Works at a certificate on a task of its own, unless one does already.
+    /// Works at a certificate on a task of its own, unless one does already or there is no place: then a later
+    /// pass begins it.
     fn begin(&mut self, name: &str, work: Work, shutdown: &CancellationToken) {
+        let is_own = self.wanted.iter().any(|wanted| wanted.name == name);
+        let places = if is_own { &self.own_places } else { &self.places };
+        let Ok(place) = Arc::clone(places).try_acquire_owned() else { return };
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         if !running.insert(name.to_owned()) {
             return;
@@ -253,31 +306,25 @@ impl Issuer {
         drop(running);
         let (shared, name) = (Arc::clone(&self.shared), name.to_owned());
         let done = Done { running: Arc::clone(&self.running), name: name.clone() };
-        let (places, shutdown) = (Arc::clone(&self.places), shutdown.clone());
+        let shutdown = shutdown.clone();
         self.tasks.spawn(async move {
-            let _done = done;
-            tokio::select! {
-                biased;
-                () = shutdown.cancelled() => {}
-                place = places.acquire() => if let Ok(_place) = place {
-                    shared.work(&name, work, &shutdown).await;
-                },
-            }
+            let (_done, _place) = (done, place);
+            shared.work(&name, work, &shutdown).await;
         });
     }
 
-    /// A client has asked for a name that has no certificate.
-    async fn look_up(&mut self, name: String) {
+    /// A client has asked for a name that has no certificate. Says whether there may be something to do.
+    async fn look_up(&mut self, name: String) -> bool {
         let now = tokio::time::Instant::now();
         if self.refused.get(&name).is_some_and(|until| *until > now) {
-            return;
+            return false;
         }
         if self.shared.is_own(&name) || !(self.permits)(&name) {
             if self.refused.len() >= REFUSED_MAX {
                 self.refused.clear();
             }
             self.refused.insert(name, now + REFUSED_FOR);
-            return;
+            return false;
         }
         let wanted = self
             .shared
@@ -289,6 +336,7 @@ impl Issuer {
         }
         // Whether it is new or pending, the next pass sees it; until then nobody asks the store again.
         self.refused.insert(name, now + NAP_MIN);
+        true
     }
 }
 
@@ -296,6 +344,8 @@ impl Issuer {
 enum Work {
     /// Whatever is due.
     Look,
+    /// What an order has left.
+    Clean,
     /// Nobody wants it any more.
     Forget,
 }
@@ -334,6 +384,7 @@ impl Shared {
                 ..Failure::own(format!("{} wants to be left alone", authority.directory))
             });
         }
+        let _one = self.accounts.lock().await;
         let (store, seal, holder, lease) = (&self.store, &*self.seal, self.holder, self.lease);
         Accounts { store, seal, holder, lease }.at(authority, &manners, self.now_ms()).await
     }
@@ -361,6 +412,7 @@ impl Shared {
         let done = async {
             match work {
                 Work::Look => self.look(name, &lease).await,
+                Work::Clean => self.clean_up(name, &lease).await,
                 Work::Forget => self.forget(name, &lease).await,
             }
         };
@@ -393,20 +445,10 @@ impl Shared {
 
     async fn look(&self, name: &str, lease: &Lease) -> Result<(), Failure> {
         // Read under the lease: whoever had it before may have done the work.
-        let record = self.store.certificate(name).await?;
-        let order = self.store.acme_order(name).await?;
+        let Some(record) = self.store.certificate(name).await? else { return Ok(()) };
         let now = self.now_ms();
-        let Some(record) = record else {
-            return match order {
-                Some(order) => self.clean(order, lease).await,
-                None => Ok(()),
-            };
-        };
-        if record.due_at_ms <= now {
+        if record.due_at_ms <= now || record.updated_at_ms > now + CLOCK_MAX_MS {
             return self.attempt(&record, lease).await;
-        }
-        if let Some(order) = order.filter(|order| order.is_over) {
-            self.clean(order, lease).await?;
         }
         if record.issued.is_some() && record.asked_at_ms.unwrap_or(0) <= now {
             self.ask(&record, lease).await?;
@@ -444,9 +486,14 @@ impl Shared {
         Ok(noted.await?)
     }
 
-    async fn clean(&self, order: gantry_store::OrderRecord, lease: &Lease) -> Result<(), Failure> {
+    /// Removes what an order has left that is over, or whose certificate nobody wants any more.
+    async fn clean_up(&self, name: &str, lease: &Lease) -> Result<(), Failure> {
+        let Some(order) = self.store.acme_order(name).await? else { return Ok(()) };
+        if !order.is_over && self.store.certificate(name).await?.is_some() {
+            return Ok(());
+        }
         self.withdraw(&order).await?;
-        Ok(self.store.remove_acme_order(&order.certificate, lease).await?)
+        Ok(self.store.remove_acme_order(name, lease).await?)
     }
 
     /// Asks the CA when a certificate shall be renewed.
@@ -481,8 +528,10 @@ impl Shared {
     }
 
     async fn forget(&self, name: &str, lease: &Lease) -> Result<(), Failure> {
-        if let Some(order) = self.store.acme_order(name).await? {
-            self.withdraw(&order).await?;
+        if let Some(order) = self.store.acme_order(name).await?
+            && let Err(failure) = self.withdraw(&order).await
+        {
+            tracing::warn!(name, error = failure.text, "records of an order stay for good");
         }
         tracing::info!(name, "nobody wants a certificate any more");
         Ok(self.store.forget_certificate(name, lease).await?)

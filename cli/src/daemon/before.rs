@@ -147,11 +147,17 @@ pub(super) struct Predecessor {
     link: Arc<Link>,
     activity: gantry_proxy::Activity,
     http3_ended: CancellationToken,
+    ended: CancellationToken,
 }
 
 impl Predecessor {
     pub(super) fn new(link: Link, activity: gantry_proxy::Activity) -> Self {
-        Self { link: Arc::new(link), activity, http3_ended: CancellationToken::new() }
+        Self {
+            link: Arc::new(link),
+            activity,
+            http3_ended: CancellationToken::new(),
+            ended: CancellationToken::new(),
+        }
     }
 
     /// Says that everything is prepared, and waits until it changes nothing any more.
@@ -160,7 +166,8 @@ impl Predecessor {
         match tokio::time::timeout(BEGIN_TIMEOUT, self.link.receive()).await {
             Ok(Ok(Some(Message::Begin))) => {}
             Ok(Ok(Some(other))) => bail!("the running process says {other:?}"),
-            Ok(Ok(None)) => bail!("the running process has given this one up, or has gone"),
+            // It ends this process before it closes the link if it gives it up; so it has gone by itself.
+            Ok(Ok(None)) => tracing::warn!("the running process has gone; this one goes on alone"),
             Ok(Err(error)) => return Err(error).context("the running process is not understood"),
             Err(_elapsed) => bail!("the running process does not say that it has stopped"),
         }
@@ -168,10 +175,16 @@ impl Predecessor {
     }
 
     /// Says that this process serves. What is returned hears the other one until it has ended.
-    pub(super) async fn serving(&self) -> anyhow::Result<impl Future<Output = ()> + use<>> {
-        self.link.send(&Message::Serving).await.context("the process before has gone")?;
+    pub(super) async fn serving(&self) -> impl Future<Output = ()> + use<> {
+        if let Err(error) = self.link.send(&Message::Serving).await {
+            tracing::warn!(%error, "the process before has gone; this one goes on alone");
+        }
         let (link, activity) = (Arc::clone(&self.link), self.activity.clone());
-        Ok(hear(link, activity, self.http3_ended.clone()))
+        let (http3_ended, ended) = (self.http3_ended.clone(), self.ended.clone());
+        async move {
+            hear(link, activity, http3_ended).await;
+            ended.cancel();
+        }
     }
 
     /// Has it end what it still serves over HTTP/3, whose sockets the next process needs.
@@ -187,11 +200,19 @@ impl Predecessor {
         }
     }
 
-    /// Has it end within this time, because this one does.
+    /// Has it end within this time, because this one does, and does not wait for that.
     pub(super) async fn stop(&self, within: Duration) {
         let within_ms = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
         // Most have ended long before.
         drop(self.link.send(&Message::Stop { within_ms }).await);
+    }
+
+    /// Waits until it has ended, for as long as it was given and a little more.
+    pub(super) async fn ended(&self, within: Duration) {
+        let longest = within + Duration::from_secs(5);
+        if tokio::time::timeout(longest, self.ended.cancelled()).await.is_err() {
+            tracing::warn!("the process before has not ended in time");
+        }
     }
 }
 

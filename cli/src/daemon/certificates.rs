@@ -51,7 +51,10 @@ pub(super) async fn start(
     let seal: Arc<dyn Seal> = Arc::new(Sealing(SealingKeys::new(&keys)?));
     let shelf =
         Shelf::new(store.clone(), Arc::clone(&seal), Arc::new(glue::now), Arc::clone(&resolver));
-    let shelf = Arc::new(shelf);
+    let shelf = Arc::new(match config.certificates.issuing {
+        Issuing::Development => shelf.without_ordered(),
+        Issuing::Acme { .. } => shelf,
+    });
     shelf.refresh().await;
     tasks.spawn(named("certificates of the store", Arc::clone(&shelf).run(shutdown.clone())));
     if !config.certificates.files.is_empty() {

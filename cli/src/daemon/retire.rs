@@ -3,6 +3,7 @@
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
+use anyhow::bail;
 use gantry_model::ContainerId;
 use gantry_proxy::Stopper;
 use tokio::{
@@ -75,13 +76,17 @@ impl Daemon {
         files: &Files,
         to_us: &mpsc::Sender<Asker>,
     ) -> anyhow::Result<(Link, Upgraded)> {
+        self.check_copies()?;
         let next = next::start(files.door()).await?;
         if let Some(before) = &self.before {
             before.end_http3(config.edge.drain.min(HTTP3_MAX)).await;
         }
         self.keepers.rest().await;
         let mut has_begun = false;
-        let given = self.give(next, &mut has_begun).await;
+        let given = match self.check_copies() {
+            Ok(()) => self.give(next, &mut has_begun).await,
+            Err(error) => Err(error),
+        };
         if given.is_err() {
             self.keep(config, files);
         }
@@ -91,6 +96,18 @@ impl Daemon {
             self.tell(config, files, to_us)?;
         }
         given
+    }
+
+    /// A copy goes on in this process whoever waits for it; the next one would begin it anew, into the same files.
+    fn check_copies(&self) -> anyhow::Result<()> {
+        let copying = self.servers.iter().find(|served| served.runtime.is_copying());
+        match copying {
+            None => Ok(()),
+            Some(served) => bail!(
+                "files of containers are being copied on server {}; try again when that is done",
+                served.server.name
+            ),
+        }
     }
 
     /// Gives the next process all that it needs, has it begin, and returns when it serves.

@@ -113,10 +113,13 @@ async fn live(
     if let Some(before) = &daemon.before {
         before.begin().await?;
     }
-    daemon.serve(config, files)?;
+    daemon.serve()?;
     let (to_us, mut questions) = mpsc::channel(1);
     daemon.tell(config, files, &to_us)?;
-    if !daemon.serving().await? {
+    let follows = daemon.serving().await;
+    // Last: until now the process before might have taken everything back.
+    daemon.keep(config, files);
+    if !follows {
         manager::ready();
         started(Started { run: &daemon.run_file, admin: admin.as_ref() })?;
     }

@@ -179,12 +179,10 @@ impl Daemon {
         Ok((daemon, admin))
     }
 
-    /// Takes connections, and looks after containers, from now on.
-    pub(super) fn serve(&mut self, config: &Config, files: &Files) -> anyhow::Result<()> {
+    /// Takes connections from now on.
+    pub(super) fn serve(&mut self) -> anyhow::Result<()> {
         self.edge.begin().context("cannot start the edge")?;
-        self.ssh.serve(&mut self.core.tasks).context("cannot start the SSH front")?;
-        self.keep(config, files);
-        Ok(())
+        self.ssh.serve(&mut self.core.tasks).context("cannot start the SSH front")
     }
 
     /// Lets itself be found in the state directory, and asked for an upgrade.
@@ -202,14 +200,14 @@ impl Daemon {
     }
 
     /// Tells the process before that this one serves; says whether there is one.
-    pub(super) async fn serving(&mut self) -> anyhow::Result<bool> {
-        let Some(before) = &self.before else { return Ok(false) };
-        let (hear, shutdown) = (before.serving().await?, self.core.shutdown.clone());
+    pub(super) async fn serving(&mut self) -> bool {
+        let Some(before) = &self.before else { return false };
+        let (hear, shutdown) = (before.serving().await, self.core.shutdown.clone());
         self.core.tasks.spawn(named("ear for the process before", async move {
             shutdown.run_until_cancelled(hear).await;
             shutdown.cancelled().await;
         }));
-        Ok(true)
+        true
     }
 
     /// Starts what changes containers and looks after them, for the first time or again.
@@ -241,13 +239,18 @@ impl Daemon {
 
     /// Ends everything: no new connections, running requests to their end or the deadline, then the
     /// tasks, then the store. Containers stay as they are.
-    pub(super) async fn stop(mut self, drain: Duration) {
-        if let Some(before) = &self.before {
-            before.stop(drain).await;
-        }
-        self.core.api_config.closing.cancel();
-        self.edge.drain(drain).await;
-        self.core.end(&mut self.keepers).await;
+    pub(super) async fn stop(self, drain: Duration) {
+        let Self { core, edge, mut keepers, before, .. } = self;
+        core.api_config.closing.cancel();
+        let before = async {
+            if let Some(before) = &before {
+                // A service manager may kill it once this process has ended.
+                before.stop(drain).await;
+                before.ended(drain).await;
+            }
+        };
+        tokio::join!(edge.drain(drain), before);
+        core.end(&mut keepers).await;
     }
 }
 

@@ -56,6 +56,11 @@ impl Copies {
         UnderWay { copies: self.clone(), give_up, number }
     }
 
+    /// Whether none is under way.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lock().is_empty()
+    }
+
     /// Waits for a lock and gives up meanwhile what holds it, again and again: another copy may have
     /// waited for the same lock, and begins only when the one before it has ended.
     pub(crate) async fn out_of_the_way<T>(

@@ -163,7 +163,9 @@ impl Embedded {
             if let Err(error) = home.close_to_others(inner.config.mapping.base) {
                 tracing::warn!(%id, %error, "other users of the host may pass into its files");
             }
-            if let Err(error) = inner.program.furnish(&home.session()) {
+            let (program, place) = (&inner.program, home.session());
+            let furnished = if follows { program.add(&place) } else { program.furnish(&place) };
+            if let Err(error) = furnished {
                 tracing::warn!(%id, %error, "it has no sessions until its next start");
             }
             inner.network.adopt(id, record.address);
@@ -269,6 +271,10 @@ impl Runtime for Embedded {
         let failed = |error: std::io::Error| Error::failed("sharing what the runtime holds", error);
         let lock = Some(self.inner.disk.share_lock().map_err(failed)?);
         Ok(Bequest { lock, relay: self.inner.network.sockets().map_err(failed)? })
+    }
+
+    fn is_copying(&self) -> bool {
+        !self.inner.copies.is_empty()
     }
 
     fn retire(&self) {

@@ -303,6 +303,10 @@ impl Runtime for Incus {
         Ok(Bequest { lock: None, relay: self.inner.network.sockets().map_err(failed)? })
     }
 
+    fn is_copying(&self) -> bool {
+        !self.inner.copies.is_empty()
+    }
+
     fn retire(&self) {
         self.inner.network.retire();
     }

@@ -200,16 +200,22 @@ impl Store {
         .await
     }
 
-    /// How often a use was noted since then, and when the oldest of those was.
-    pub async fn acme_uses(&self, of: &Use, since_ms: i64) -> Result<(u64, Option<i64>)> {
+    /// How often a use was noted from then to now, and when the oldest of those was.
+    pub async fn acme_uses(
+        &self,
+        of: &Use,
+        since_ms: i64,
+        now_ms: i64,
+    ) -> Result<(u64, Option<i64>)> {
         let row = sqlx::query(
             "SELECT COUNT(*) AS n, MIN(at_ms) AS oldest FROM acme_uses \
-             WHERE directory = $1 AND kind = $2 AND subject = $3 AND at_ms >= $4",
+             WHERE directory = $1 AND kind = $2 AND subject = $3 AND at_ms BETWEEN $4 AND $5",
         )
         .bind(&of.directory)
         .bind(of.kind)
         .bind(&of.subject)
         .bind(since_ms)
+        .bind(now_ms)
         .fetch_one(self.readers())
         .await
         .map_err(failed)?;
