@@ -18,6 +18,7 @@ use tempfile::TempDir;
 
 mod upgrades;
 
+pub use self::upgrades::signal;
 use self::upgrades::{Before, has_ended};
 use crate::{Curl, wait_for, wait_until};
 
@@ -602,13 +603,6 @@ impl Drop for Gantry {
             self.end();
         }
     }
-}
-
-/// Sends a signal.
-pub fn signal(name: &str, pid: u32) -> Result<()> {
-    let status = Command::new("kill").args(["-s", name, &pid.to_string()]).status()?;
-    ensure!(status.success(), "kill -s {name} {pid}: {status}");
-    Ok(())
 }
 
 /// The binary beside the test's own: `target/<profile>/gantry`.

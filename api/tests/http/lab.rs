@@ -43,6 +43,7 @@ pub(crate) struct Lab {
     pub(crate) commands: FakeCommands,
     /// Says that the server is about to stop.
     pub(crate) closing: CancellationToken,
+    pub(crate) ending: CancellationToken,
     _tasks: JoinSet<()>,
     dir: TempDir,
 }
@@ -185,7 +186,7 @@ impl Lab {
         let shared = Arc::new(logs.clone());
         let machines = Arc::new(machines(&servers, dir.path()));
         let config = ApiConfig { machines, ..ApiConfig::default() };
-        let closing = config.closing.clone();
+        let (closing, ending) = (config.closing.clone(), config.ending.clone());
         let inside = Arc::new(commands.clone());
         let router = gantry_api::service(control.clone(), config, shared, inside);
         let document = Document::new(document_of(&router).await);
@@ -202,6 +203,7 @@ impl Lab {
             logs,
             commands,
             closing,
+            ending,
             _tasks: tasks,
             dir,
         };

@@ -246,6 +246,7 @@ impl Daemon {
             before.stop(drain).await;
         }
         self.core.api_config.closing.cancel();
+        self.core.api_config.ending.cancel();
         self.edge.drain(drain).await;
         self.core.end(&mut self.keepers).await;
     }
