@@ -456,7 +456,7 @@ async fn a_session_ends_with_what_it_was_let_in_by() {
     let start = format!("/api/v1/containers/{}/start", scene.container);
     assert_eq!(scene.lab.send(Ask::new("POST", &start).by(&scene.token)).await.status, 200);
     let client = Client::open(&scene, &scene.token, V5, sleep).await;
-    scene.lab.ending.cancel();
+    scene.lab.closing.cancel();
     ended(client, "about to stop").await;
 }
 

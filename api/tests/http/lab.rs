@@ -43,7 +43,6 @@ pub(crate) struct Lab {
     pub(crate) commands: FakeCommands,
     /// Says that the server is about to stop.
     pub(crate) closing: CancellationToken,
-    pub(crate) ending: CancellationToken,
     _tasks: JoinSet<()>,
     dir: TempDir,
 }
@@ -185,8 +184,8 @@ impl Lab {
         let admin = control.bootstrap_admin().await.unwrap().unwrap();
         let shared = Arc::new(logs.clone());
         let machines = Arc::new(machines(&servers, dir.path()));
-        let config = ApiConfig { machines, ..ApiConfig::default() };
-        let (closing, ending) = (config.closing.clone(), config.ending.clone());
+        let closing = CancellationToken::new();
+        let config = api_config(machines, &closing);
         let inside = Arc::new(commands.clone());
         let router = gantry_api::service(control.clone(), config, shared, inside);
         let document = Document::new(document_of(&router).await);
@@ -203,7 +202,6 @@ impl Lab {
             logs,
             commands,
             closing,
-            ending,
             _tasks: tasks,
             dir,
         };
@@ -306,6 +304,15 @@ impl Lab {
         assert_eq!(reply.json["data"]["status"], "running", "{}", reply.text);
         reply.json["data"]["id"].as_str().unwrap().to_owned()
     }
+}
+
+/// What ends with `closing`: streams of events, and sessions of commands.
+fn api_config(
+    machines: Arc<BTreeMap<ServerId, Machine>>,
+    closing: &CancellationToken,
+) -> ApiConfig {
+    let (closing, ending) = (closing.clone(), closing.clone());
+    ApiConfig { machines, closing, ending, ..ApiConfig::default() }
 }
 
 /// What the servers have. The containers of the first lie nowhere, those of others in this directory.
