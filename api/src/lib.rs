@@ -87,8 +87,11 @@ pub struct ApiConfig {
     /// Requests that are no reads run here, to their end even if their client has gone.
     /// Whoever stops the process closes this and waits for it, within a bound.
     pub tasks: TaskTracker,
-    /// Cancelled when the server is about to stop: streams of events end, and their clients come again.
+    /// Cancelled when the server is about to stop, or another process follows: streams of events end, and their
+    /// clients come again.
     pub closing: CancellationToken,
+    /// Cancelled when the server is about to stop: sessions of commands end.
+    pub ending: CancellationToken,
     /// How many streams of events there may be at once.
     pub event_streams_max: u32,
     /// How many of them may be one account's; more are refused with 429.
@@ -142,6 +145,7 @@ impl Default for ApiConfig {
             settle_timeout: Duration::from_secs(10),
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
+            ending: CancellationToken::new(),
             event_streams_max: 256,
             event_streams_per_account_max: 16,
             machines: Arc::default(),

@@ -9,7 +9,9 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use gantry_tests::{Foreign, Gantry, Options, Ssh, SshKey, signal, wait_for, wait_until, walk_on};
+use gantry_tests::{
+    Container, Foreign, Gantry, Options, Ssh, SshKey, signal, wait_for, wait_until, walk_on,
+};
 use serde_json::Value;
 
 use crate::streams;
@@ -20,6 +22,9 @@ const UPGRADES_VARIABLE: &str = "GANTRY_TEST_UPGRADES";
 /// What had been under way, and is told to end, ends within this time.
 const SOON: Duration = Duration::from_secs(20);
 
+/// Counts the lines of its input.
+const COUNT: &str = "n=0; while read l; do n=$((n+1)); echo $n; done";
+
 /// A session that counts the lines that it is sent.
 struct Counter {
     client: Child,
@@ -28,11 +33,21 @@ struct Counter {
 }
 
 impl Counter {
-    fn begin(ssh: &Ssh, key: &SshKey) -> Result<Self> {
+    fn over_ssh(ssh: &Ssh, key: &SshKey) -> Result<Self> {
         let mut client = Command::new("ssh");
         client.args(["-F", "none", "-i"]).arg(&key.file).env_remove("SSH_AUTH_SOCK");
         client.args(ssh.options().iter().map(|option| format!("-o{option}")));
-        client.arg(ssh.destination()).arg("n=0; while read l; do n=$((n+1)); echo $n; done");
+        client.arg(ssh.destination()).arg(COUNT);
+        Self::begin(client)
+    }
+
+    /// The same through the API.
+    fn over_exec(gantry: &Gantry, container: &Container) -> Result<Self> {
+        let args = ["exec", "-i", &container.id, "--", "sh", "-c", COUNT];
+        Self::begin(gantry.cli_command(&args)?)
+    }
+
+    fn begin(mut client: Command) -> Result<Self> {
         let mut client = client.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let said = BufReader::new(client.stdout.take().context("piped")?);
         let mut counter = Self { client, said, count: 0 };
@@ -104,12 +119,14 @@ fn nothing_fails_while_it_is_replaced() {
         let more = ["api.gantry.localhost", &token, &file];
         let mut load = Foreign::start(gantry, "upgraded.py", &host, &more)?;
         load.says("running")?;
-        let mut session = Counter::begin(&ssh, &key)?;
+        let mut session = Counter::over_ssh(&ssh, &key)?;
+        let mut command = Counter::over_exec(gantry, &container)?;
 
         let first = gantry.pid()?;
         for _ in 0..upgrades() {
             upgraded(gantry)?;
             session.count()?;
+            command.count()?;
             // The new one has the container, and who comes gets in.
             ensure!(ssh.text(&key, "hostname")? == "served\n", "the new process takes sessions");
         }
@@ -122,9 +139,12 @@ fn nothing_fails_while_it_is_replaced() {
         }
         ensure!(gantry.init_pid(&container)? == init, "the container runs on");
 
-        // The first process still has the session, and still knows whose key is whose.
+        // The first process still has the sessions, and still knows whose key is whose.
         session.count()?;
         gantry.json(&["containers", "update", &container.id, "--ssh-public-key", "null"])?;
+        command.count()?;
+        drop(command.client.stdin.take());
+        ensure!(command.ended()?.success(), "the command ends well");
         let ended = session.ended()?;
         ensure!(ended.code() == Some(255), "{ended}");
         gantry.wait_ended(first, SOON)?;

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
-use super::{Gantry, binary, signal};
+use super::{Gantry, binary};
 use crate::{wait_for, wait_until};
 
 /// Processes that another one has followed.
@@ -114,4 +114,11 @@ impl Gantry {
 pub(super) fn has_ended(pid: u32) -> bool {
     let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return true };
     stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('Z'))
+}
+
+/// Sends a signal.
+pub fn signal(name: &str, pid: u32) -> Result<()> {
+    let status = Command::new("kill").args(["-s", name, &pid.to_string()]).status()?;
+    ensure!(status.success(), "kill -s {name} {pid}: {status}");
+    Ok(())
 }

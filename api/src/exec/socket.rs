@@ -107,12 +107,12 @@ pub(super) async fn open(
     response.headers_mut().insert(PROTOCOL, HeaderValue::from_static(protocol));
     let io = parts.extensions.get::<Upgrade>().and_then(Upgrade::take);
     let io = io.ok_or_else(|| no_websocket("the connection cannot leave HTTP"))?;
-    if front.config.closing.is_cancelled() {
+    if front.config.ending.is_cancelled() {
         return Err(Problem::new(Kind::Unavailable, "The server is about to stop").retry_after_s(1));
     }
     let place = front.room.sessions.take(user).map_err(full)?;
     let running = visit.start(wanted.command.clone()).await?;
-    let closing = front.config.closing.clone();
+    let ending = front.config.ending.clone();
     let has_close = protocol == PROTOCOLS[0];
     front.config.tasks.spawn(async move {
         let config = WebSocketConfig::default()
@@ -121,7 +121,7 @@ pub(super) async fn open(
             .max_message_size(Some(MESSAGE_MAX))
             .max_frame_size(Some(MESSAGE_MAX));
         let socket = WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await;
-        let talk = Talk { visit, wanted, has_close, closing, _place: place };
+        let talk = Talk { visit, wanted, has_close, ending, _place: place };
         talk.run(socket, running).await;
     });
     Ok(response)
@@ -163,7 +163,7 @@ struct Talk {
     wanted: Session,
     /// Whether channels can be closed.
     has_close: bool,
-    closing: CancellationToken,
+    ending: CancellationToken,
     _place: Place<UserId>,
 }
 
@@ -223,7 +223,7 @@ impl Talk {
                 Err(Gone) => End::Left,
             },
             why = self.visit.unwelcome() => End::Unwelcome(why),
-            () = self.closing.cancelled() => End::Closing,
+            () = self.ending.cancelled() => End::Closing,
             end = self.hear(stream, input, &sizes) => end,
             Gone = ask(sink) => End::Left,
         }

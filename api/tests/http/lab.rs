@@ -184,8 +184,8 @@ impl Lab {
         let admin = control.bootstrap_admin().await.unwrap().unwrap();
         let shared = Arc::new(logs.clone());
         let machines = Arc::new(machines(&servers, dir.path()));
-        let config = ApiConfig { machines, ..ApiConfig::default() };
-        let closing = config.closing.clone();
+        let closing = CancellationToken::new();
+        let config = api_config(machines, &closing);
         let inside = Arc::new(commands.clone());
         let router = gantry_api::service(control.clone(), config, shared, inside);
         let document = Document::new(document_of(&router).await);
@@ -304,6 +304,15 @@ impl Lab {
         assert_eq!(reply.json["data"]["status"], "running", "{}", reply.text);
         reply.json["data"]["id"].as_str().unwrap().to_owned()
     }
+}
+
+/// What ends with `closing`: streams of events, and sessions of commands.
+fn api_config(
+    machines: Arc<BTreeMap<ServerId, Machine>>,
+    closing: &CancellationToken,
+) -> ApiConfig {
+    let (closing, ending) = (closing.clone(), closing.clone());
+    ApiConfig { machines, closing, ending, ..ApiConfig::default() }
 }
 
 /// What the servers have. The containers of the first lie nowhere, those of others in this directory.

@@ -168,6 +168,7 @@ impl Daemon {
             };
             tracing::info!("ending what is under way within {} s", within.as_secs());
             hurried = true;
+            core.api_config.ending.cancel();
             stopper.stop(within);
             if let Some(before) = &before {
                 before.stop(within).await;

@@ -242,6 +242,7 @@ impl Daemon {
     pub(super) async fn stop(self, drain: Duration) {
         let Self { core, edge, mut keepers, before, .. } = self;
         core.api_config.closing.cancel();
+        core.api_config.ending.cancel();
         let before = async {
             if let Some(before) = &before {
                 // A service manager may kill it once this process has ended.
