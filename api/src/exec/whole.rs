@@ -77,8 +77,8 @@ pub(super) async fn run(State(front): State<Front>, request: Request) -> Result<
         Problem::new(Kind::Internal, "The answer could not be written").caused_by(error)
     })?;
     head.extensions.insert(KeptInstead(Bytes::from(kept)));
-    let held = Bytes::from_owner(Held { octets, _place: place });
-    Ok(Response::from_parts(head, Body::from(held)))
+    let octets = Bytes::from_owner(Held { octets, _place: place });
+    Ok(Response::from_parts(head, Body::from(octets)))
 }
 
 /// What comes of a process within its time; nothing if its container has ended.
