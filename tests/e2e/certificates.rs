@@ -24,12 +24,14 @@ fn names_of_the_installation_and_of_customers_get_certificates_and_keep_them() -
     let address = Gantry::prepare(Options::fake())?.address();
     let place = Place::new()?;
     let key = Key::new("acme-key", "hmac-sha256")?;
-    let ours = format!("@ NS ns1\nns1 A {}\n* A {address}\n", place.host(1));
-    let theirs = format!(
-        "@ NS ns1\nns1 A {}\nwww CNAME shopfront.local.containers.{DOMAIN}.\n",
+    // One zone for both: this CA follows no alias from one answer to another. The second wildcard goes on
+    // where a proof makes a name of what the first stands for.
+    let names = format!(
+        "@ NS ns1\nns1 A {}\n*.gantry A {address}\n*.local.containers.gantry A {address}\n\
+         www.customer CNAME shopfront.local.containers.{DOMAIN}.\n",
         place.host(1)
     );
-    let knot = Knot::primary(place.at(1), &key, &[(DOMAIN, &ours), ("customer.test", &theirs)])?;
+    let knot = Knot::primary(place.at(1), &key, &[("test", &names)])?;
     let pebble = Pebble::start(&Setup { http: 8080, tls: 8443, ..Setup::new(place.at(1))? })?;
     let file = format!(
         "[control]\nresolver = \"{dns}\"\n[certificates]\nissuer = \"acme\"\n\
