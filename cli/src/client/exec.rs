@@ -173,8 +173,10 @@ async fn run(socket: Socket, asked: &Asked, raw: Option<&Raw>) -> Result<End, Fa
     let (sink, stream) = socket.split();
     let sink = Mutex::new(sink);
     tokio::select! {
-        end = hear(stream) => end,
+        biased;
+        // First: a signal that comes with the first word of the command must find somebody.
         number = terminal::ended(raw) => number.map(End::Signal).map_err(|error| broken(&error)),
+        end = hear(stream) => end,
         never = say(&sink, asked.input) => match never {},
         failed = follow_size(&sink, asked.tty) => Err(failed),
     }
