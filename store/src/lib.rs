@@ -59,7 +59,12 @@ mod vault;
 mod visits;
 mod writer;
 
-use std::{fmt, path::Path, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use futures_util::future::BoxFuture;
 use gantry_model::ServerId;
@@ -119,7 +124,7 @@ struct Shared {
     head: watch::Receiver<Revision>,
     event_head: watch::Receiver<u64>,
     /// For what other processes write.
-    heads: Heads,
+    heads: Mutex<Option<Heads>>,
     epoch: Epoch,
     closing: CancellationToken,
     tasks: TaskTracker,
@@ -182,7 +187,16 @@ impl Store {
         };
         tasks.spawn(writer.run());
         tasks.close();
-        let shared = Shared { readers, queue, head, event_head, heads, epoch, closing, tasks };
+        let shared = Shared {
+            readers,
+            queue,
+            head,
+            event_head,
+            heads: Mutex::new(Some(heads)),
+            epoch,
+            closing,
+            tasks,
+        };
         Ok(Self { shared: Arc::new(shared), quotas: Quotas::default(), served: None })
     }
 
@@ -191,6 +205,8 @@ impl Store {
     pub async fn close(&self) {
         self.shared.closing.cancel();
         self.shared.tasks.wait().await;
+        // Whoever waits for changes hears that none will come.
+        drop(self.shared.heads.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
     /// Names the history of the feed.
@@ -227,7 +243,9 @@ impl Store {
         let mut connection = self.readers().acquire().await.map_err(error::failed)?;
         let revision = feed::head(&mut connection).await?;
         let event = events::head(&mut connection).await?;
-        self.shared.heads.rise(Some(revision), event);
+        if let Some(heads) = &*self.shared.heads.lock().unwrap_or_else(PoisonError::into_inner) {
+            heads.rise(Some(revision), event);
+        }
         Ok(())
     }
 

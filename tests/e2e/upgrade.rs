@@ -219,9 +219,11 @@ fn what_cannot_run_replaces_nothing() {
 const MANAGER: &str = r"
 import os, socket, sys
 notify, address, *program = sys.argv[1:]
-for number, port in enumerate((8443, 2222), 3):
-    listener = socket.create_server((address, port), reuse_port=False)
-    os.dup2(listener.fileno(), number, inheritable=True)
+# All at once: one that is let go would close the number that it may have by itself.
+listeners = [socket.create_server((address, port), reuse_port=False) for port in (8443, 2222)]
+for number, listener in enumerate(listeners, 3):
+    os.dup2(listener.fileno(), number)
+    os.set_inheritable(number, True)
 os.environ.update(LISTEN_FDS='2', LISTEN_PID=str(os.getpid()), NOTIFY_SOCKET=notify)
 os.execv(program[0], program)
 ";
