@@ -19,7 +19,7 @@ use gantry_certs::{
     acme::{Authority, Dns, Https, Issuer, IssuerDeps, Limits, Transport, TransportError, Wanted},
     dns::{DnsConfig, Propagation, PropagationConfig},
 };
-use gantry_store::Store;
+use gantry_store::{CertificateRecord, Store};
 use http::{Request, Response};
 use serde_json::json;
 use tempfile::TempDir;
@@ -40,6 +40,8 @@ use crate::{
 pub(crate) const DOMAIN: &str = "example.test";
 /// How long anything may take.
 pub(crate) const BOUND: Duration = Duration::from_secs(30);
+/// How often it is looked at.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// The world: names, and a CA that checks them.
 pub(crate) struct World {
@@ -333,7 +335,7 @@ impl Edge {
             loop {
                 match self.shown(name) {
                     Some(serial) if Some(serial.as_str()) != but => return serial,
-                    _ => tokio::time::sleep(Duration::from_millis(50)).await,
+                    _ => tokio::time::sleep(LOOK).await,
                 }
             }
         };
@@ -347,16 +349,36 @@ impl Edge {
 
     /// Waits until an attempt at a certificate has failed; gives why.
     pub(crate) async fn await_failed(&self, name: &str) -> Result<String> {
-        let failed = async {
+        let record = self.await_record(name, |record| record.error.is_some()).await?;
+        Ok(record.error.context("no error")?.0)
+    }
+
+    /// Waits until a certificate's record is like this.
+    pub(crate) async fn await_record(
+        &self,
+        name: &str,
+        is_so: impl Fn(&CertificateRecord) -> bool,
+    ) -> Result<CertificateRecord> {
+        let record = async {
             loop {
-                let record = self.store.certificate(name).await?;
-                if let Some((error, _)) = record.and_then(|record| record.error) {
-                    return Ok(error);
+                match self.store.certificate(name).await? {
+                    Some(record) if is_so(&record) => return Ok(record),
+                    Some(_) | None => tokio::time::sleep(LOOK).await,
                 }
-                tokio::time::sleep(Duration::from_millis(50)).await;
             }
         };
-        tokio::time::timeout(BOUND, failed).await.context("nothing has failed")?
+        tokio::time::timeout(BOUND, record).await.context("its record stays another")?
+    }
+
+    /// Waits until no order is left, nor anything that one has published.
+    pub(crate) async fn await_no_order(&self) -> Result<()> {
+        let gone = async {
+            while !self.store.acme_orders().await?.is_empty() {
+                tokio::time::sleep(LOOK).await;
+            }
+            Ok(())
+        };
+        tokio::time::timeout(BOUND, gone).await.context("an order stays")?
     }
 }
 

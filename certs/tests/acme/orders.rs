@@ -16,6 +16,7 @@ use gantry_certs::{
     acme::ExternalAccount,
     dns::{DnsError, DnsProvider, Txt},
 };
+use gantry_store::CertificateRecord;
 use http::Response;
 use rustls::server::ProducesTickets as _;
 use tokio::task::JoinSet;
@@ -32,7 +33,6 @@ async fn a_wildcard_and_its_apex_are_proved_by_records_and_renewed_with_a_new_ke
     let world = World::new()?;
     let wire = world.wire()?;
     let edges = Edges::new(vec![world.authority(&wire)], Some(world.dns()?), &NAMES);
-    let ahead = edges.ahead.clone();
     let edge = Edge::start(&world.store(), edges).await?;
     let first = edge.await_shown("x.local.containers.example.test", None).await?;
     for name in ["example.test", "api.example.test"] {
@@ -40,31 +40,29 @@ async fn a_wildcard_and_its_apex_are_proved_by_records_and_renewed_with_a_new_ke
     }
     assert_eq!(edge.shown("other.example.test"), None);
     assert_eq!(wire.count(NEW_ORDER), 1);
-    let no_order = || async { edge.store.acme_orders().await.map(|orders| orders.is_empty()) };
-    while !no_order().await? {
-        tokio::task::yield_now().await;
-    }
+    edge.await_no_order().await?;
     for name in ["example.test", "local.containers.example.test"] {
         assert!(world.proofs(name)?.is_empty(), "{name}");
     }
 
-    let old_key = edge.store.certificate(DOMAIN).await?.unwrap().issued.unwrap().key_sealed;
+    edge.stop().await;
+
+    // After a restart it is shown at once, and nobody orders another.
+    let edges = Edges::new(vec![world.authority(&wire)], Some(world.dns()?), &NAMES);
+    let ahead = edges.ahead.clone();
+    let edge = Edge::start(&world.store(), edges).await?;
+    assert_eq!(edge.shown("example.test"), Some(first.clone()));
+    let record = edge.store.certificate(DOMAIN).await?.unwrap();
+    let old_key = record.issued.unwrap().key_sealed;
     ahead.set(Duration::from_hours(59 * 24));
-    tokio::time::sleep(Duration::from_millis(1500)).await;
+    // The CA is asked about the renewal once a day: so the issuer has looked, and found nothing due.
+    let day_59 = record.created_at_ms + 59 * 86_400_000;
+    edge.await_record(DOMAIN, |record| record.asked_at_ms > Some(day_59)).await?;
     assert_eq!(wire.count(NEW_ORDER), 1, "too early");
     ahead.set(Duration::from_hours(66 * 24));
     edge.await_shown("example.test", Some(&first)).await?;
     let issued = edge.store.certificate(DOMAIN).await?.unwrap().issued.unwrap();
     assert_ne!(issued.key_sealed, old_key);
-    edge.stop().await;
-
-    // After a restart it is shown at once, and nobody is asked.
-    let total = wire.count(NEW_ORDER);
-    let edges = Edges::new(vec![world.authority(&wire)], Some(world.dns()?), &NAMES);
-    edges.ahead.set(Duration::from_hours(66 * 24));
-    let edge = Edge::start(&world.store(), edges).await?;
-    assert!(edge.shown("example.test").is_some());
-    assert_eq!(wire.count(NEW_ORDER), total);
     edge.stop().await;
     Ok(())
 }
@@ -180,13 +178,7 @@ async fn a_ca_that_wants_to_be_left_alone_is_and_one_that_is_away_is_tried_again
     // Even who insists does not get it asked.
     let total = wire.total();
     edge.store.hasten_certificate(DOMAIN, 0).await?;
-    let again = async {
-        while edge.store.certificate(DOMAIN).await?.unwrap().attempts < 2 {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        anyhow::Ok(())
-    };
-    tokio::time::timeout(BOUND, again).await??;
+    edge.await_record(DOMAIN, |record| record.attempts >= 2).await?;
     assert_eq!((wire.total(), asked.load(Ordering::Relaxed)), (total, 1));
     edge.stop().await;
 
@@ -195,16 +187,10 @@ async fn a_ca_that_wants_to_be_left_alone_is_and_one_that_is_away_is_tried_again
     let edges = Edges::new(vec![world.authority(&wire)], Some(world.dns()?), &NAMES);
     let edge = Edge::start(&world.store(), edges).await?;
     edge.store.hasten_certificate(DOMAIN, 0).await?;
-    let away = async {
-        loop {
-            let record = edge.store.certificate(DOMAIN).await?.unwrap();
-            if record.error.is_some_and(|(error, _)| error.contains("the line is cut")) {
-                return anyhow::Ok(());
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+    let is_away = |record: &CertificateRecord| {
+        record.error.as_ref().is_some_and(|(error, _)| error.contains("the line is cut"))
     };
-    tokio::time::timeout(BOUND, away).await??;
+    edge.await_record(DOMAIN, is_away).await?;
     wire.no_rule();
     edge.store.hasten_certificate(DOMAIN, 0).await?;
     edge.await_shown(DOMAIN, None).await?;
@@ -268,13 +254,7 @@ async fn records_that_cannot_be_removed_hold_nothing_up_and_go_later() -> Result
     sticky.is_stuck.store(false, Ordering::Relaxed);
     let edges = Edges::new(vec![world.authority(&wire)], Some(dns), &NAMES);
     let edge = Edge::start(&world.store(), edges).await?;
-    let are_gone = async {
-        while !edge.store.acme_orders().await?.is_empty() {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        anyhow::Ok(())
-    };
-    tokio::time::timeout(BOUND, are_gone).await??;
+    edge.await_no_order().await?;
     for name in ["example.test", "api.example.test", "local.containers.example.test"] {
         assert!(world.proofs(name)?.is_empty(), "{name}");
     }
