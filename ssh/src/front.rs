@@ -123,10 +123,11 @@ pub(crate) struct Means {
     pub(crate) held: Arc<AtomicUsize>,
 }
 
-/// For half of the descriptors that this process may have: a channel takes three, and as many on their way.
+/// For two thirds of the descriptors that this process may have: a channel keeps three, and has as many more for
+/// the moment in which they are on their way inside.
 fn channels_max() -> usize {
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    usize::try_from(limit / 12).unwrap_or(usize::MAX).clamp(16, 20_000)
+    usize::try_from(limit / 9).unwrap_or(usize::MAX).clamp(16, 20_000)
 }
 
 /// What is counted.

@@ -18,6 +18,8 @@ ENV = {
     "GANTRY_API_URL": f"https://{HOST}:{PORT}", "GANTRY_CONNECT": ADDRESS, "GANTRY_CA": CA,
     "GANTRY_TOKEN": TOKEN, "TERM": "vt220", "HOME": "/nonexistent", "PATH": "/usr/bin:/bin",
 }
+# Less than whoever runs this waits for, so that it says what is missing. In seconds.
+PATIENCE = 40
 
 
 class Terminal:
@@ -45,7 +47,7 @@ class Terminal:
         os.write(self.master, octets)
 
     def says(self, want):
-        until = time.monotonic() + 60
+        until = time.monotonic() + PATIENCE
         while want not in self.said:
             assert time.monotonic() < until, (want, self.said)
             if select.select([self.master], [], [], 1)[0]:
@@ -55,7 +57,7 @@ class Terminal:
 
     def ended(self):
         """The exit status; the terminal is as it was."""
-        until = time.monotonic() + 60
+        until = time.monotonic() + PATIENCE
         while True:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
@@ -78,10 +80,11 @@ assert termios.tcgetattr(shell.slave)[3] & (termios.ECHO | termios.ISIG) == 0, "
 shell.resize(50, 132)
 shell.types(b"while [ \"$(stty size)\" != '50 132' ]; do sleep 0.1; done; echo fol''lowed\n")
 shell.says(b"followed")
-# Ctrl-C is for what runs inside.
-shell.types(b"echo beg''un; sleep 600\n")
+# Ctrl-C is for what runs inside. Shells lose one that comes while they begin a program, so this one takes it
+# whenever it comes.
+shell.types(b"sh -c 'trap \"echo interrup\"\"ted; exit\" INT; echo beg\"\"un; while :; do sleep 0.1; done'\n")
 shell.says(b"begun")
-shell.types(b"\x03echo interrup''ted\n")
+shell.types(b"\x03")
 shell.says(b"interrupted")
 shell.types(b"exit 9\n")
 assert shell.ended() == 9, shell.said

@@ -2,10 +2,15 @@
 
 use std::{
     env,
+    fs::File,
+    io,
     net::SocketAddr,
-    os::{fd::OwnedFd, unix::process::CommandExt as _},
+    os::{
+        fd::{AsFd as _, OwnedFd},
+        unix::process::CommandExt as _,
+    },
     path::Path,
-    process::{Command, ExitCode},
+    process::{Child, Command, ExitCode},
     sync::Arc,
     time::Duration,
 };
@@ -13,6 +18,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use gantry_proxy::{QuicSockets, Sockets};
 use gantry_runtime::Bequest;
+use rustix::stdio::dup2_stdin;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -51,12 +57,7 @@ pub(super) struct Inheritance {
 /// The first thing of a process: one that only passes on does so; its exit code is returned.
 pub(crate) fn pass_on() -> Option<ExitCode> {
     env::var_os(PASS_ON)?;
-    let mut arguments = env::args_os();
-    let name = arguments.next().unwrap_or_default();
-    let started = env::current_exe().and_then(|program| {
-        Command::new(program).arg0(name).args(arguments).env_remove(PASS_ON).spawn()
-    });
-    match started {
+    match start_another() {
         Ok(_child) => Some(ExitCode::SUCCESS),
         Err(error) => {
             output::note(&format!("error: cannot start the new process: {error}"));
@@ -65,13 +66,29 @@ pub(crate) fn pass_on() -> Option<ExitCode> {
     }
 }
 
+/// Starts this program once more, with the link to the running process as its standard input: whenever the
+/// new process ends, even before its first step, the link ends with it.
+fn start_another() -> io::Result<Child> {
+    let door = env::var_os(DOOR).ok_or_else(|| io::Error::other(format!("{DOOR} is not set")))?;
+    let socket = link::knock(Path::new(&door))?;
+    let mut arguments = env::args_os();
+    let name = arguments.next().unwrap_or_default();
+    let mut command = Command::new(env::current_exe()?);
+    command.arg0(name).args(arguments).env_remove(PASS_ON).stdin(socket).spawn()
+}
+
 impl Before {
-    /// The running process, if it has started this one. Called before anything can fail, so that it hears of
-    /// the end of this process at once.
+    /// The running process, if it has started this one.
     pub(crate) fn find() -> anyhow::Result<Option<Self>> {
-        let Some(door) = env::var_os(DOOR) else { return Ok(None) };
-        let socket = link::knock(Path::new(&door));
-        Ok(Some(Self(socket.context("cannot reach the process that has started this one")?)))
+        if env::var_os(DOOR).is_none() {
+            return Ok(None);
+        }
+        let take = || -> io::Result<OwnedFd> {
+            let socket = io::stdin().as_fd().try_clone_to_owned()?;
+            dup2_stdin(File::open("/dev/null")?)?;
+            Ok(socket)
+        };
+        Ok(Some(Self(take().context("cannot reach the process that has started this one")?)))
     }
 
     /// Runs what may fail, and tells the running process if it does.
@@ -231,7 +248,7 @@ async fn hear(link: Arc<Link>, activity: gantry_proxy::Activity, http3_ended: Ca
                 return http3_ended.cancel();
             }
             Ok(Some(other)) => tracing::debug!(?other, "the process before says"),
-            Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                 tracing::debug!(%error, "the process before says something else");
             }
             Err(error) => {
