@@ -68,7 +68,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use crate::{
     caller::{ClientAddress, Realm, RequestId},
-    exec::{Command, Commands, Ended, NotStarted, Running, RunningProcess, TerminalSize},
+    exec::{Command, Commands, Ended, Meter, NotStarted, Running, RunningProcess, TerminalSize},
     live::Upgrade,
     logs::{Events, NoTail, RequestLog, Tail},
 };

@@ -1,11 +1,6 @@
 //! The octets of a channel, between the client and pipes to the helper.
 
-use std::{
-    io,
-    os::fd::OwnedFd,
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{io, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
 use gantry_session::protocol::{Exit, Process, Reason, Size, ToHelper};
@@ -113,9 +108,7 @@ async fn carry_out(conn: &Conn, write: &Write, mut source: Source, extended: Opt
         match source.read(&mut buffer).await {
             // A broken connection inside ends like any other: the client learns of the end.
             Ok(0) | Err(_) => return true,
-            Ok(len) => {
-                conn.sent.fetch_add(len as u64, Ordering::Relaxed);
-            }
+            Ok(len) => conn.said(len),
         }
         let octets = buffer.split().freeze();
         let sent = match extended {

@@ -11,6 +11,7 @@ use crate::{
     channel::{Sink, Source, Streams},
     doors::NoWay,
     link::{Ticket, Told},
+    pulse::Pulse,
 };
 
 /// A process that runs. Dropped, it is hung up.
@@ -24,6 +25,8 @@ pub struct Running {
     pub errors: Option<pipe::Receiver>,
     /// The process itself.
     pub process: Held,
+    /// To be told of its octets.
+    pub pulse: Pulse,
 }
 
 /// A process that is held by whoever started it.
@@ -92,6 +95,7 @@ impl Front {
         }
         let (Sink(input), Source(output)) = (streams.sink, streams.out);
         let errors = streams.errors.map(|Source(errors)| errors);
-        Ok(Running { input, output, errors, process: Held(ticket) })
+        let pulse = shared.pulse(container);
+        Ok(Running { input, output, errors, process: Held(ticket), pulse })
     }
 }

@@ -21,6 +21,7 @@ use crate::{
     front::Shared,
     inlet::Inlet,
     link::Link,
+    pulse::Pulse,
     stream::Pause,
 };
 
@@ -74,6 +75,8 @@ pub(crate) struct Conn {
     pub(crate) received: AtomicU64,
     pub(crate) sent: AtomicU64,
     pub(crate) opened: AtomicU64,
+    /// Once it has logged in.
+    pulse: OnceLock<Pulse>,
     /// Ends what is forwarded at present; another one comes after it.
     forwarding: Mutex<CancellationToken>,
     /// Keys that are right and were not let in, as many as may be tried.
@@ -118,6 +121,7 @@ impl Conn {
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             opened: AtomicU64::new(0),
+            pulse: OnceLock::new(),
             refused: Mutex::default(),
             places: Arc::new(Semaphore::new(PLACES)),
             state: Mutex::new(State {
@@ -181,7 +185,18 @@ impl Conn {
             lane.inlet.push(data);
         }
         self.received.fetch_add(data.len() as u64, Ordering::Relaxed);
+        if let Some(pulse) = self.pulse.get() {
+            pulse.typed();
+        }
         Ok(())
+    }
+
+    /// Data go to the client.
+    pub(crate) fn said(&self, octets: usize) {
+        self.sent.fetch_add(octets as u64, Ordering::Relaxed);
+        if let Some(pulse) = self.pulse.get() {
+            pulse.said(octets);
+        }
     }
 
     /// Data have come on a channel that nobody wants.
@@ -347,6 +362,7 @@ impl Conn {
     /// Tells that its client has logged in.
     pub(crate) fn begun(&self) {
         let Some(admitted) = self.admitted.get() else { return };
+        self.pulse.get_or_init(|| self.shared.pulse(admitted.container));
         tracing::info!(
             target: "audit",
             client = %self.peer,

@@ -134,8 +134,12 @@ pub enum Refusal {
     Connections,
 }
 
-/// Who is told of visits.
+/// Who is told of visits, and of use.
 pub trait Witness: Send + Sync + 'static {
     /// Hears of a visit; must not wait for anything.
     fn hear(&self, visitor: &Visitor, visit: Visit);
+
+    /// Hears, at most once a second for each connection and command, that somebody uses a container; must not wait
+    /// for anything.
+    fn active(&self, container: ContainerId);
 }

@@ -198,7 +198,10 @@ impl Sessions {
     pub(crate) fn admit(&self, conn: &Arc<Conn>, admitted: &Admitted) -> bool {
         let mut all = self.lock();
         let container = admitted.container;
-        if all.values().filter(|entry| entry.container == container).count() >= OF_ONE_MAX {
+        let mut others = all.values().filter(|entry| entry.container == container).peekable();
+        let of_container = others.peek().and_then(|entry| entry.conn.pause.of_container());
+        conn.pause.join(of_container.map(Arc::clone).unwrap_or_default());
+        if others.count() >= OF_ONE_MAX {
             return false;
         }
         all.insert(conn.number, Entry { conn: Arc::clone(conn), container, handle: None });

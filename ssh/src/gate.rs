@@ -1,12 +1,13 @@
 //! How many strangers are let in, and how fast.
 //!
-//! When all places are taken, somebody makes room for whoever comes: of the address that has most of them, the one who
-//! has waited longest. So a flood drives out itself, and whoever logs in at once is in before it is his turn.
+//! When all places are taken, somebody makes room for whoever comes: of the wide network that has most of them, and in
+//! there of the address that has, the one who has waited longest. So a flood drives out itself, also if it comes from
+//! all of the networks that one customer of a provider has, and whoever logs in at once is in before it is his turn.
 
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, HashMap},
-    net::{IpAddr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
@@ -32,6 +33,8 @@ pub(crate) struct Gate {
 #[derive(Debug, Default)]
 struct Inner {
     sources: HashMap<IpAddr, Source>,
+    /// How many wait of each wide network.
+    networks: HashMap<IpAddr, usize>,
     /// Those who wait, in the order in which they came.
     waiting: BTreeMap<u64, Place>,
     next: u64,
@@ -74,12 +77,25 @@ impl Drop for Waiting {
 
 /// Who shares an address' limits: of IPv6, a network of 64 bits, which one household has.
 fn source(address: IpAddr) -> IpAddr {
+    network(address, 32, 64)
+}
+
+/// Who makes room together: of IPv6, a network of 48 bits, which one customer may have, of IPv4 one of 24.
+fn wide(address: IpAddr) -> IpAddr {
+    network(address, 24, 48)
+}
+
+/// The network of an address, of so many bits.
+fn network(address: IpAddr, of_v4: u32, of_v6: u32) -> IpAddr {
     match address.to_canonical() {
-        IpAddr::V6(address) => {
-            let network = address.to_bits() >> 64 << 64;
-            IpAddr::V6(Ipv6Addr::from_bits(network))
+        IpAddr::V4(address) => {
+            let host = u32::MAX.checked_shr(of_v4).unwrap_or_default();
+            IpAddr::V4(Ipv4Addr::from_bits(address.to_bits() & !host))
         }
-        address @ IpAddr::V4(_) => address,
+        IpAddr::V6(address) => {
+            let host = u128::MAX.checked_shr(of_v6).unwrap_or_default();
+            IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !host))
+        }
     }
 }
 
@@ -121,6 +137,9 @@ impl Gate {
     fn take_place(self: &Arc<Self>, inner: &mut Inner, source: Option<IpAddr>) -> Waiting {
         let number = inner.next;
         inner.next += 1;
+        if let Some(source) = source {
+            *inner.networks.entry(wide(source)).or_default() += 1;
+        }
         let lost = CancellationToken::new();
         inner.waiting.insert(number, Place { source, lost: lost.clone() });
         if inner.waiting.len() > self.limits.strangers {
@@ -136,14 +155,24 @@ impl Inner {
         if let Some(source) = place.source.and_then(|source| self.sources.get_mut(&source)) {
             source.waiting -= 1;
         }
+        if let Some(network) = place.source.map(wide)
+            && let Some(waiting) = self.networks.get_mut(&network)
+        {
+            *waiting -= 1;
+            if *waiting == 0 {
+                self.networks.remove(&network);
+            }
+        }
         Some(place)
     }
 
     fn make_room(&mut self) {
         let of_source = |place: &Place| {
-            let source = place.source.and_then(|source| self.sources.get(&source));
             // Of balancers each comes for somebody else.
-            source.map_or(1, |source| source.waiting)
+            let Some(source) = place.source else { return (1, 1) };
+            let of_network = self.networks.get(&wide(source)).copied();
+            let of_source = self.sources.get(&source).map(|source| source.waiting);
+            (of_network.unwrap_or(1), of_source.unwrap_or(1))
         };
         // Of equal ones the first, who has waited longest.
         let longest = self.waiting.iter().min_by_key(|(_, place)| Reverse(of_source(place)));
@@ -186,7 +215,7 @@ mod tests {
         let limits = Limits { strangers: 4, strangers_of_one: 3, ..Limits::default() };
         let gate = Arc::new(Gate::new(limits));
         let now = Instant::now();
-        let enter = |last: u8| gate.enter(IpAddr::from([192, 0, 2, last]), now).unwrap();
+        let enter = |last: u8| gate.enter(IpAddr::from([192, 0, last, 1]), now).unwrap();
         let first = enter(1);
         let many = [enter(2), enter(2), enter(2)];
         let lost = |waiting: &Waiting| waiting.lost.is_cancelled();
@@ -199,6 +228,24 @@ mod tests {
         assert!(!lost(&first) && !lost(&second) && !others.iter().any(lost));
         let sixth = enter(6);
         assert!(lost(&first) && !lost(&second) && !lost(&sixth));
+    }
+
+    #[test]
+    fn a_flood_of_a_wide_network_drives_out_itself() {
+        let gate = Arc::new(Gate::new(Limits { strangers: 20, ..Limits::default() }));
+        let now = Instant::now();
+        let enter = |address: &str| gate.enter(address.parse().unwrap(), now).unwrap();
+        let lost = |waiting: &Waiting| waiting.lost.is_cancelled();
+        let others = [enter("198.51.100.1"), enter("2001:db8:1::1"), enter("2001:db8:1::2")];
+        // From each of its networks only one.
+        let flood: Vec<_> = (0..500).map(|n| enter(&format!("2001:db8:2:{n:x}::1"))).collect();
+        assert!(!others.iter().any(lost));
+        assert_eq!(flood.iter().filter(|one| !lost(one)).count(), 17);
+        drop(flood);
+        let flood: Vec<_> = (0..100).map(|n| enter(&format!("203.0.113.{n}"))).collect();
+        assert!(!others.iter().any(lost) && lost(&flood[0]));
+        drop((flood, others));
+        assert!(gate.lock().networks.is_empty());
     }
 
     #[test]

@@ -17,9 +17,11 @@ mod gate;
 mod inlet;
 mod link;
 mod links;
+mod pulse;
 mod session;
 mod stream;
 
 pub use command::{Held, NotStarted, Running};
 pub use doors::{Balancers, Door, DoorState, Doors, NoWay, Refusal, Visit, Visitor, Ways, Witness};
 pub use front::{Front, Limits, Metrics};
+pub use pulse::Pulse;

@@ -7,7 +7,7 @@ use std::{
     io,
     pin::Pin,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Poll, ready},
@@ -23,8 +23,9 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 /// The most that one connection holds of what came and was not used, in octets, before it is not read any more;
 const OF_ONE_MAX: usize = 64 << 20;
-/// and what it may hold in any case, when all together hold so much.
+/// and what it may hold in any case, when those of its container together hold so much, or all.
 const OF_ONE_ANYWAY: usize = 1 << 20;
+const OF_CONTAINER_MAX: usize = 256 << 20;
 const OF_ALL_MAX: usize = 1 << 30;
 /// How often it is looked whether that has gone on.
 const LOOK: Duration = Duration::from_millis(20);
@@ -38,6 +39,8 @@ struct Brake {
     until: Mutex<Option<Instant>>,
     /// What this connection holds,
     held: AtomicUsize,
+    /// those of its container, once that is known and before there is any,
+    of_container: OnceLock<Arc<AtomicUsize>>,
     /// and all of them.
     all: Arc<AtomicUsize>,
 }
@@ -45,25 +48,47 @@ struct Brake {
 impl Pause {
     /// Of a connection of those that hold `all`.
     pub(crate) fn new(all: Arc<AtomicUsize>) -> Self {
-        Self(Arc::new(Brake { until: Mutex::default(), held: AtomicUsize::new(0), all }))
+        let (until, held, of_container) = (Mutex::default(), AtomicUsize::new(0), OnceLock::new());
+        Self(Arc::new(Brake { until, held, of_container, all }))
+    }
+
+    /// What the connections of its container hold together.
+    pub(crate) fn of_container(&self) -> Option<&Arc<AtomicUsize>> {
+        self.0.of_container.get()
+    }
+
+    /// It has a container. What comes from now on counts for that, too; nothing has come before.
+    pub(crate) fn join(&self, of_container: Arc<AtomicUsize>) {
+        self.0.of_container.get_or_init(|| of_container);
+    }
+
+    fn counters(&self) -> impl Iterator<Item = &AtomicUsize> {
+        let Brake { held, of_container, all, .. } = &*self.0;
+        [Some(held), of_container.get().map(|held| &**held), Some(&**all)].into_iter().flatten()
     }
 
     /// So much more is held.
     pub(crate) fn hold(&self, len: usize) {
-        self.0.held.fetch_add(len, Ordering::Relaxed);
-        self.0.all.fetch_add(len, Ordering::Relaxed);
+        for held in self.counters() {
+            held.fetch_add(len, Ordering::Relaxed);
+        }
     }
 
     /// So much has gone.
     pub(crate) fn release(&self, len: usize) {
-        self.0.held.fetch_sub(len, Ordering::Relaxed);
-        self.0.all.fetch_sub(len, Ordering::Relaxed);
+        for held in self.counters() {
+            held.fetch_sub(len, Ordering::Relaxed);
+        }
     }
 
     fn is_full(&self) -> bool {
         let held = self.0.held.load(Ordering::Relaxed);
-        let all = self.0.all.load(Ordering::Relaxed);
-        held > OF_ONE_MAX || (all > OF_ALL_MAX && held > OF_ONE_ANYWAY)
+        let is_too_much = |held: &AtomicUsize, max| held.load(Ordering::Relaxed) > max;
+        let is_short = || {
+            is_too_much(&self.0.all, OF_ALL_MAX)
+                || self.of_container().is_some_and(|held| is_too_much(held, OF_CONTAINER_MAX))
+        };
+        held > OF_ONE_MAX || (held > OF_ONE_ANYWAY && is_short())
     }
 
     /// Reads nothing more for so long.

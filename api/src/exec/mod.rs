@@ -8,7 +8,9 @@ mod visit;
 mod wanted;
 mod whole;
 
-pub use process::{Command, Commands, Ended, NotStarted, Running, RunningProcess, TerminalSize};
+pub use process::{
+    Command, Commands, Ended, Meter, NotStarted, Running, RunningProcess, TerminalSize,
+};
 
 use gantry_model::UserId;
 

@@ -1,6 +1,6 @@
 //! What is asked of others: processes inside containers.
 
-use std::fmt::Debug;
+use std::{fmt::Debug, sync::Arc};
 
 use futures_util::future::BoxFuture;
 use gantry_model::ContainerId;
@@ -53,6 +53,17 @@ pub struct Running {
     pub errors: Option<pipe::Receiver>,
     /// The process itself.
     pub process: Box<dyn RunningProcess>,
+    /// To be told of its octets.
+    pub meter: Arc<dyn Meter>,
+}
+
+/// Hears of the octets of a process, which tell that somebody uses its container.
+pub trait Meter: Debug + Send + Sync {
+    /// Some came from the client.
+    fn typed(&self);
+
+    /// So many were said by the process.
+    fn said(&self, octets: usize);
 }
 
 /// A process that whoever has this has started.

@@ -10,6 +10,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use super::Meter;
+
 /// How much is read at once, in octets.
 const PIECE: usize = 32 << 10;
 /// A process that has ended may have left its output to others, such as services that it has started. What
@@ -26,6 +28,7 @@ pub(super) struct Reader<'e> {
     from: pipe::Receiver,
     /// Cancelled when the process has ended,
     exited: &'e CancellationToken,
+    meter: &'e dyn Meter,
     /// how long what others say is waited for then,
     until: Option<Instant>,
     /// and how much of it may be what the process itself has said.
@@ -33,8 +36,12 @@ pub(super) struct Reader<'e> {
 }
 
 impl<'e> Reader<'e> {
-    pub(super) fn new(from: pipe::Receiver, exited: &'e CancellationToken) -> Self {
-        Self { from, exited, until: None, left: PIPE_MAX }
+    pub(super) fn new(
+        from: pipe::Receiver,
+        exited: &'e CancellationToken,
+        meter: &'e dyn Meter,
+    ) -> Self {
+        Self { from, exited, meter, until: None, left: PIPE_MAX }
     }
 
     /// Reads what is there, behind `lead`. Gives 0 at the end, and when the process has ended and nothing more
@@ -66,6 +73,7 @@ impl<'e> Reader<'e> {
                     }
                 }
                 Ok(count) => {
+                    self.meter.said(count);
                     if self.until.is_some() {
                         self.left = self.left.saturating_sub(count);
                     }

@@ -36,7 +36,7 @@ use tokio_tungstenite::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Ended, Running, RunningProcess, TerminalSize, full, read,
+    Ended, Meter, Running, RunningProcess, TerminalSize, full, read,
     visit::{Unwelcome, Visit},
     wanted::Session,
 };
@@ -200,7 +200,7 @@ impl Talk {
 
     /// Carries octets and sizes between the client and the process until either ends.
     async fn serve(&self, sink: &Sink, stream: &mut Stream, running: Running) -> End {
-        let Running { input, output, errors, mut process } = running;
+        let Running { input, output, errors, mut process, meter } = running;
         let (sizes, size) = watch::channel(None);
         let exited = CancellationToken::new();
         let whole = async {
@@ -212,8 +212,14 @@ impl Talk {
                 Ok(ended)
             };
             let Session { output: is_output_told, errors: are_errors_told, .. } = self.wanted;
-            let output = carry(sink, OUTPUT, Some(output), is_output_told, &exited);
-            let errors = carry(sink, ERRORS, errors, are_errors_told, &exited);
+            let reader = |from| read::Reader::new(from, &exited, &*meter);
+            let output = carry(sink, OUTPUT, reader(output), is_output_told);
+            let errors = async {
+                match errors {
+                    Some(errors) => carry(sink, ERRORS, reader(errors), are_errors_told).await,
+                    None => Ok(()),
+                }
+            };
             tokio::try_join!(watching, output, errors)
         };
         tokio::select! {
@@ -224,7 +230,7 @@ impl Talk {
             },
             why = self.visit.unwelcome() => End::Unwelcome(why),
             () = self.ending.cancelled() => End::Closing,
-            end = self.hear(stream, input, &sizes) => end,
+            end = self.hear(stream, input, &sizes, &*meter) => end,
             Gone = ask(sink) => End::Left,
         }
     }
@@ -235,6 +241,7 @@ impl Talk {
         stream: &mut Stream,
         input: pipe::Sender,
         sizes: &watch::Sender<Option<TerminalSize>>,
+        meter: &dyn Meter,
     ) -> End {
         let mut input = self.wanted.input.then_some(input);
         loop {
@@ -254,6 +261,7 @@ impl Talk {
             let Some((channel, said)) = octets.split_first() else { continue };
             match *channel {
                 INPUT => {
+                    meter.typed();
                     if let Some(open) = &mut input
                         && open.write_all(said).await.is_err()
                     {
@@ -299,12 +307,10 @@ async fn look_after(
 async fn carry(
     sink: &Sink,
     channel: u8,
-    from: Option<pipe::Receiver>,
+    mut reader: read::Reader<'_>,
     is_told: bool,
-    exited: &CancellationToken,
 ) -> Result<(), Gone> {
-    let Some(from) = from else { return Ok(()) };
-    let (mut reader, mut buffer) = (read::Reader::new(from, exited), BytesMut::new());
+    let mut buffer = BytesMut::new();
     // What cannot be read has ended.
     while let Ok(1..) = reader.some(&mut buffer, &[channel]).await {
         if is_told {

@@ -12,7 +12,7 @@ use gantry_model::{UserId, id::kind};
 use tokio::{io::AsyncWriteExt as _, net::unix::pipe, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{Ended, NotStarted, Running, full, read, visit::Visit, wanted::Question};
+use super::{Ended, Meter, NotStarted, Running, full, read, visit::Visit, wanted::Question};
 use crate::{
     Front,
     answer::Answer,
@@ -83,7 +83,8 @@ pub(super) async fn run(State(front): State<Front>, request: Request) -> Result<
 
 /// What comes of a process within its time; nothing if its container has ended.
 async fn answer(running: Running, text: String, limit: Duration) -> Option<Executed> {
-    let Running { mut input, output, errors, mut process } = running;
+    let Running { mut input, output, errors, mut process, meter } = running;
+    let meter = &*meter;
     let exited = CancellationToken::new();
     let (mut out, mut err) = (Said::default(), Said::default());
     // Known even if others go on in its streams until the time is over.
@@ -100,8 +101,8 @@ async fn answer(running: Running, text: String, limit: Duration) -> Option<Execu
         };
         let said = async {
             tokio::join!(
-                collect(Some(output), &mut out, &exited),
-                collect(errors, &mut err, &exited)
+                collect(Some(output), &mut out, &exited, meter),
+                collect(errors, &mut err, &exited, meter)
             )
         };
         let feed = exited.run_until_cancelled(feed);
@@ -154,9 +155,14 @@ fn json_len(it: char) -> usize {
     }
 }
 
-async fn collect(from: Option<pipe::Receiver>, said: &mut Said, exited: &CancellationToken) {
+async fn collect(
+    from: Option<pipe::Receiver>,
+    said: &mut Said,
+    exited: &CancellationToken,
+    meter: &dyn Meter,
+) {
     let Some(from) = from else { return };
-    let (mut reader, mut buffer) = (read::Reader::new(from, exited), BytesMut::new());
+    let (mut reader, mut buffer) = (read::Reader::new(from, exited, meter), BytesMut::new());
     loop {
         match reader.some(&mut buffer, &[]).await {
             // What cannot be read has ended.

@@ -12,7 +12,7 @@ use std::{
 use axum::body::Body;
 use futures_util::{SinkExt as _, StreamExt as _, future::BoxFuture};
 use gantry_api::{
-    ClientAddress, Command, Commands, Ended, NotStarted, Realm, Running, RunningProcess,
+    ClientAddress, Command, Commands, Ended, Meter, NotStarted, Realm, Running, RunningProcess,
     TerminalSize, Upgrade,
 };
 use gantry_model::ContainerId;
@@ -43,6 +43,9 @@ struct Asked {
     commands: Vec<(ContainerId, Command)>,
     sizes: Vec<TerminalSize>,
     pids: Vec<u32>,
+    /// How often something was typed, and how many octets were said.
+    typed: usize,
+    said: usize,
 }
 
 #[derive(Debug)]
@@ -88,6 +91,7 @@ impl Commands for FakeCommands {
                 output: reader(output),
                 errors: command.terminal.is_none().then(|| reader(errors)),
                 process: Box::new(Local { child, of: self.clone() }),
+                meter: Arc::new(self.clone()),
             })
         })
     }
@@ -114,6 +118,16 @@ impl RunningProcess for Local {
         use rustix::process::{Pid, Signal, kill_process_group};
         let pid = Pid::from_raw(self.child.id().unwrap().try_into().unwrap()).unwrap();
         kill_process_group(pid, Signal::KILL).unwrap();
+    }
+}
+
+impl Meter for FakeCommands {
+    fn typed(&self) {
+        self.0.lock().unwrap().typed += 1;
+    }
+
+    fn said(&self, octets: usize) {
+        self.0.lock().unwrap().said += octets;
     }
 }
 
@@ -434,6 +448,11 @@ async fn a_session_carries_octets_both_ways_until_the_end_of_its_process() {
     cat.says(255, &[0]).await;
     let heard = cat.hears().await;
     assert_eq!(heard.outcome(), json!({ "metadata": {}, "status": "Success" }));
+    let (typed, said) = {
+        let asked = scene.lab.commands.0.lock().unwrap();
+        (asked.typed, asked.said)
+    };
+    assert_eq!((typed, said), (2, all.len() + 4), "what keeps a container awake");
 
     // Nothing is sent without being asked for, and what is not wanted is not told.
     let line = "command=sh&command=-c&command=cat;echo+out;echo+err+%3E%262;exit+7";

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use gantry_api::{Command, Commands, Ended, NotStarted, Running, RunningProcess, TerminalSize};
+use gantry_api::{
+    Command, Commands, Ended, Meter, NotStarted, Running, RunningProcess, TerminalSize,
+};
 use gantry_model::ContainerId;
 use gantry_session::protocol::{Exit, Process, Run, Size, Terminal};
-use gantry_ssh::{Front, Held, NoWay};
+use gantry_ssh::{Front, Held, NoWay, Pulse};
 
 /// The session helpers run the API's commands.
 pub(super) struct Helpers(pub(super) Arc<Front>);
@@ -24,9 +26,10 @@ impl Commands for Helpers {
     ) -> BoxFuture<'_, Result<Running, NotStarted>> {
         Box::pin(async move {
             let started = self.0.start(container, generation, process(command)).await;
-            let gantry_ssh::Running { input, output, errors, process } =
+            let gantry_ssh::Running { input, output, errors, process, pulse } =
                 started.map_err(not_started)?;
-            Ok(Running { input, output, errors, process: Box::new(OfHelper(process)) })
+            let (process, meter) = (Box::new(OfHelper(process)), Arc::new(Octets(pulse)));
+            Ok(Running { input, output, errors, process, meter })
         })
     }
 }
@@ -69,6 +72,20 @@ fn not_started(why: gantry_ssh::NotStarted) -> NotStarted {
         gantry_ssh::NotStarted::NoWay(NoWay::Failed) => NotStarted::Failed,
         gantry_ssh::NotStarted::Full => NotStarted::Full,
         gantry_ssh::NotStarted::Refused(why) => NotStarted::Refused(why),
+    }
+}
+
+/// They keep a container awake.
+#[derive(Debug)]
+struct Octets(Pulse);
+
+impl Meter for Octets {
+    fn typed(&self) {
+        self.0.typed();
+    }
+
+    fn said(&self, octets: usize) {
+        self.0.said(octets);
     }
 }
 

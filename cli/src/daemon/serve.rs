@@ -128,9 +128,11 @@ impl Daemon {
         let control = controller(config, files, &store, &servers, &routes, &clock).await?;
         let admin =
             control.bootstrap_admin().await.context("cannot make the first administrator")?;
+        let activity = gantry_proxy::Activity::default();
         let inherited = &mut inheritance.sockets;
+        let seen = (&routes, &activity);
         let ssh =
-            ssh::prepare(&config.edge, &control, &routes, inherited, &mut tasks, &shutdown).await?;
+            ssh::prepare(&config.edge, &control, seen, inherited, &mut tasks, &shutdown).await?;
         let api_config = api_config(config, &servers, &places, &ssh.front);
         let starter = Starter::new(
             store.clone(),
@@ -138,7 +140,6 @@ impl Daemon {
             kit::start_command,
             StarterConfig { timeout: config.edge.service_start, ..StarterConfig::default() },
         );
-        let activity = gantry_proxy::Activity::default();
         let edge_config = edge_config(config, files, named_servers, &places);
         let logs = gantry_proxy::Logs::new(&edge_config);
         let commands = Arc::new(Helpers(Arc::clone(&ssh.front)));

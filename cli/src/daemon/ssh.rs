@@ -18,6 +18,7 @@ use ipnet::IpNet;
 use tokio::{net::TcpStream, sync::watch, task::JoinSet};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use super::glue::now_ms;
 use crate::config::EdgeConfig;
 
 /// Keys lead to the containers that the route table has.
@@ -103,8 +104,11 @@ impl Balancers for Listed {
     }
 }
 
-/// Owners hear of visits from the control plane.
-struct Visits(VisitSender);
+/// Owners hear of visits from the control plane, and whoever puts containers to sleep hears of use.
+struct Visits {
+    sender: VisitSender,
+    activity: gantry_proxy::Activity,
+}
 
 impl Witness for Visits {
     fn hear(&self, visitor: &Visitor, visit: Visit) {
@@ -122,7 +126,11 @@ impl Witness for Visits {
             user: visitor.user.clone(),
             address: visitor.peer.ip(),
         };
-        self.0.send(visitor, visit);
+        self.sender.send(visitor, visit);
+    }
+
+    fn active(&self, container: ContainerId) {
+        self.activity.note(container, now_ms());
     }
 }
 
@@ -165,7 +173,7 @@ impl Prepared {
 pub(super) async fn prepare(
     edge: &EdgeConfig,
     control: &Controller,
-    routes: &Routes,
+    (routes, activity): (&Routes, &gantry_proxy::Activity),
     inherited: &mut gantry_proxy::Sockets,
     tasks: &mut JoinSet<&'static str>,
     shutdown: &CancellationToken,
@@ -184,8 +192,8 @@ pub(super) async fn prepare(
     });
     let doors = Keys { routes: routes.clone(), changes };
     let ways = Entries { control: control.clone(), wake: edge.wake };
-    let (visits, teller) = VisitTeller::new(control.clone());
-    let witness = Some(Arc::new(Visits(visits)) as _);
+    let (sender, teller) = VisitTeller::new(control.clone());
+    let witness = Some(Arc::new(Visits { sender, activity: activity.clone() }) as _);
     let seed = control.host_key_seed();
     let front = Front::new(seed, Arc::new(doors), Arc::new(ways), witness, shutdown);
     let front = Arc::new(front.behind(Arc::new(Listed(edge.proxy_protocol_from.clone()))));
