@@ -128,8 +128,7 @@ impl Daemon {
         let control = controller(config, files, &store, &servers, &routes, &clock).await?;
         let admin =
             control.bootstrap_admin().await.context("cannot make the first administrator")?;
-        let activity = gantry_proxy::Activity::default();
-        let inherited = &mut inheritance.sockets;
+        let (activity, inherited) = (gantry_proxy::Activity::default(), &mut inheritance.sockets);
         let seen = (&routes, &activity);
         let ssh =
             ssh::prepare(&config.edge, &control, seen, inherited, &mut tasks, &shutdown).await?;
