@@ -26,14 +26,14 @@ const SOON: Duration = Duration::from_secs(20);
 const COUNT: &str = "n=0; while read l; do n=$((n+1)); echo $n; done";
 
 /// A session that counts the lines that it is sent.
-struct Counter {
+pub(crate) struct Counter {
     client: Child,
     said: BufReader<std::process::ChildStdout>,
     count: u32,
 }
 
 impl Counter {
-    fn over_ssh(ssh: &Ssh, key: &SshKey) -> Result<Self> {
+    pub(crate) fn over_ssh(ssh: &Ssh, key: &SshKey) -> Result<Self> {
         let mut client = Command::new("ssh");
         client.args(["-F", "none", "-i"]).arg(&key.file).env_remove("SSH_AUTH_SOCK");
         client.args(ssh.options().iter().map(|option| format!("-o{option}")));
@@ -42,7 +42,7 @@ impl Counter {
     }
 
     /// The same through the API.
-    fn over_exec(gantry: &Gantry, container: &Container) -> Result<Self> {
+    pub(crate) fn over_exec(gantry: &Gantry, container: &Container) -> Result<Self> {
         let args = ["exec", "-i", &container.id, "--", "sh", "-c", COUNT];
         Self::begin(gantry.cli_command(&args)?)
     }
@@ -61,7 +61,7 @@ impl Counter {
         wait_for("the session ends", Duration::from_secs(5), ended)
     }
 
-    fn count(&mut self) -> Result<()> {
+    pub(crate) fn count(&mut self) -> Result<()> {
         self.client.stdin.as_mut().context("piped")?.write_all(b"another\n")?;
         self.count += 1;
         let mut line = String::new();

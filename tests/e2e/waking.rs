@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use gantry_tests::{Answer, Container, Foreign, Gantry, Options, wait_for, wait_until, walk};
+use gantry_tests::{Answer, Container, Foreign, Gantry, Options, Ssh, wait_for, wait_until, walk};
 use serde_json::{Value, json};
 
-use crate::streams;
+use crate::{streams, upgrade::Counter};
 
 const SOON: Duration = Duration::from_secs(30);
 /// The least that an owner may choose.
@@ -67,13 +67,18 @@ fn a_container_that_nobody_uses_sleeps_until_a_request_wakes_it() {
     });
 }
 
-/// Pings, and a page that polls, do not keep one awake; what somebody reads does.
+/// Pings, and a page that polls, do not keep one awake; what somebody reads does, and what is typed in sessions.
 fn one_goes_to_sleep_and_the_other_does_not(
     gantry: &Gantry,
     quiet: &Container,
     busy: &Container,
 ) -> Result<()> {
-    for container in [busy, quiet] {
+    let ssh = Ssh::new(gantry)?;
+    let key = ssh.key("key", "ed25519")?;
+    let by_ssh = gantry.create_running(&busy.project, &["--ssh-public-key", &key.line])?;
+    let by_exec = gantry.create_running(&busy.project, &[])?;
+    let mut sessions = [Counter::over_ssh(&ssh, &key)?, Counter::over_exec(gantry, &by_exec)?];
+    for container in [busy, quiet, &by_ssh, &by_exec] {
         settings(gantry, container, &json!({"idle_pause_after": QUIET_S}))?;
     }
     let host = gantry.host(quiet, "http-3000");
@@ -84,9 +89,12 @@ fn one_goes_to_sleep_and_the_other_does_not(
     wait_until("the quiet one sleeps", bound, || {
         page += 1;
         let read = gantry.curl().status(&gantry.url(busy, "http-3000", &format!("/page/{page}")));
-        read == 200 && status(gantry, quiet).is_ok_and(|status| status == "paused")
+        let typed = sessions.iter_mut().all(|session| session.count().is_ok());
+        read == 200 && typed && status(gantry, quiet).is_ok_and(|status| status == "paused")
     })?;
-    is_status(gantry, busy, "running")?;
+    for container in [busy, &by_ssh, &by_exec] {
+        is_status(gantry, container, "running")?;
+    }
     let causes = resumes_and_pauses(gantry, quiet)?;
     ensure!(causes == ["paused by idle"], "{causes:?}");
     for container in [busy, quiet] {
