@@ -111,7 +111,7 @@ mod tests {
     fn a_trickle_is_no_traffic_and_a_flood_is_told_once_a_second() {
         let counter = Arc::new(Counter::default());
         let told = || counter.0.load(Ordering::Relaxed);
-        let pulse = Pulse::begin(ContainerId::from_bytes([7; 12]), Some(counter.clone()));
+        let pulse = Pulse::begin(ContainerId::from_bytes([7; 12]), Some(Arc::clone(&counter) as _));
         assert_eq!(told(), 1, "the beginning counts");
         // A clock: fifty octets a second, for an hour.
         (1..3600).for_each(|second| pulse.said_at(50, second));
