@@ -11,6 +11,7 @@ mod ca;
 mod chain;
 pub mod dns;
 mod files;
+mod metrics;
 mod operator;
 mod renewer;
 mod resolver;
@@ -19,6 +20,7 @@ mod shelf;
 mod tickets;
 
 pub use ca::{CaError, DevCa, IssueError, LEAF_LIFETIME};
+pub use metrics::Metrics;
 pub use operator::{CertificateFiles, Files, FilesError};
 pub use renewer::{Clock, Renewer};
 pub use resolver::{ACME_TLS_ALPN, Leaf, Resolver, Source};

@@ -2,7 +2,7 @@
 //! store.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fmt,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -10,11 +10,12 @@ use std::{
 
 use arc_swap::ArcSwap;
 use gantry_model::Chain;
-use gantry_store::{CertificateRecord, Challenge, ChallengeKind, Store};
+use gantry_store::{CertificateRecord, Challenge, ChallengeKind, Issued, Store};
 use rcgen::{CertificateParams, CustomExtension, DistinguishedName, KeyPair};
 use rustls::{crypto::aws_lc_rs, sign::CertifiedKey};
 use rustls_pki_types::PrivateKeyDer;
 use sha2::{Digest as _, Sha256};
+use time::OffsetDateTime;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -50,7 +51,22 @@ pub struct Shelf {
 struct Held {
     /// The version of everything that was read last.
     version: Option<u64>,
-    leafs: HashMap<String, (u64, Leaf, String)>,
+    leafs: HashMap<String, Kept>,
+}
+
+impl Held {
+    /// When the first of the certificates ends.
+    fn end(&self) -> Option<OffsetDateTime> {
+        self.leafs.values().map(|kept| kept.end).min()
+    }
+}
+
+/// What is shown for a record of some version.
+struct Kept {
+    version: u64,
+    leaf: Leaf,
+    serial: String,
+    end: OffsetDateTime,
 }
 
 impl Shelf {
@@ -129,34 +145,23 @@ impl Shelf {
         let mut held = self.held.lock().await;
         // Read before the contents: what is written in between is read again.
         let version = self.store.certificate_version().await?;
-        if held.version == Some(version) {
+        let now = (self.clock)();
+        let has_ended = held.end().is_some_and(|end| end <= now);
+        if held.version == Some(version) && !has_ended {
             return Ok(());
         }
         let records = self.store.certificates().await?;
-        let now_ms = ms((self.clock)());
-        let challenges = self.store.acme_challenges(now_ms).await?;
+        let revocations = self.store.revocations().await?;
+        let revoked: HashSet<_> =
+            revocations.iter().map(|it| (it.directory.as_str(), it.serial.as_str())).collect();
+        let challenges = self.store.acme_challenges(ms(now)).await?;
         self.tickets.take_up(&self.store.ticket_keys().await?);
-        held.leafs.retain(|name, _| records.iter().any(|record| record.name == *name));
-        for record in &records {
-            if held.leafs.get(&record.name).is_some_and(|(seen, ..)| *seen == record.version) {
-                continue;
-            }
-            match self.leaf(record) {
-                Ok(Some((leaf, serial))) => {
-                    held.leafs.insert(record.name.clone(), (record.version, leaf, serial));
-                }
-                Ok(None) => {}
-                Err(error) => {
-                    tracing::error!(name = record.name, error, "a stored certificate is not shown");
-                }
-            }
-        }
+        self.keep(&mut held.leafs, &records, &revoked, now);
         // In the order of the records, so that all processes show the same for one name.
         let shown = if self.shows_ordered { records.as_slice() } else { &[] };
-        let in_order = || shown.iter().filter_map(|record| held.leafs.get(&record.name));
-        self.resolver
-            .publish(Source::Ordered, in_order().map(|(_, leaf, _)| leaf.clone()).collect());
-        let shown = held.leafs.iter().map(|(name, (.., serial))| (name.clone(), serial.clone()));
+        let in_order = shown.iter().filter_map(|record| held.leafs.get(&record.name));
+        self.resolver.publish(Source::Ordered, in_order.map(|kept| kept.leaf.clone()).collect());
+        let shown = held.leafs.iter().map(|(name, kept)| (name.clone(), kept.serial.clone()));
         *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = shown.collect();
         self.take_up(challenges);
         self.records.store(Arc::new(records));
@@ -165,15 +170,51 @@ impl Shelf {
         Ok(())
     }
 
-    fn leaf(&self, record: &CertificateRecord) -> Result<Option<(Leaf, String)>, String> {
-        let Some(issued) = &record.issued else { return Ok(None) };
+    /// Brings what is kept to the records, without what has ended or is revoked.
+    fn keep(
+        &self,
+        leafs: &mut HashMap<String, Kept>,
+        records: &[CertificateRecord],
+        revoked: &HashSet<(&str, &str)>,
+        now: OffsetDateTime,
+    ) {
+        let names: HashSet<_> = records.iter().map(|record| record.name.as_str()).collect();
+        leafs.retain(|name, kept| {
+            if kept.end <= now {
+                tracing::error!(name, end = %kept.end, "a certificate has ended and is shown no more");
+            }
+            kept.end > now && names.contains(name.as_str())
+        });
+        for record in records {
+            let Some(issued) = &record.issued else { continue };
+            if revoked.contains(&(issued.directory.as_str(), issued.serial.as_str())) {
+                leafs.remove(&record.name);
+                continue;
+            }
+            if leafs.get(&record.name).is_some_and(|kept| kept.version == record.version) {
+                continue;
+            }
+            match self.leaf(record, issued) {
+                Ok(kept) if kept.end > now => {
+                    leafs.insert(record.name.clone(), kept);
+                }
+                Ok(_ended) => {}
+                Err(error) => {
+                    tracing::error!(name = record.name, error, "a stored certificate is not shown");
+                }
+            }
+        }
+    }
+
+    fn leaf(&self, record: &CertificateRecord, issued: &Issued) -> Result<Kept, String> {
         let context = key_context(&record.name);
         let key =
             self.seal.open(&context, &issued.key_sealed).map_err(|error| error.to_string())?;
         let parsed =
             Parsed::new(issued.chain.as_bytes(), &key).map_err(|error| error.to_string())?;
         let leaf = Leaf { names: parsed.names, key: parsed.key };
-        Ok(Some((leaf, parsed.serial)))
+        let (version, end) = (record.version, parsed.not_after);
+        Ok(Kept { version, leaf, serial: parsed.serial, end })
     }
 
     fn take_up(&self, challenges: Vec<Challenge>) {

@@ -4,8 +4,11 @@
 //! its certificate, so that a process that was taken for dead changes nothing any more.
 
 mod orders;
+mod revocations;
 
 use std::fmt;
+
+pub use revocations::Revocation;
 
 use crate::{
     Store,

@@ -76,7 +76,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use activity::{Activity, ActivityFilter, ActivityTotals};
 pub use certificates::{
-    CertificateRecord, Challenge, ChallengeKind, Issued, OrderRecord, TicketKey, Use,
+    CertificateRecord, Challenge, ChallengeKind, Issued, OrderRecord, Revocation, TicketKey, Use,
 };
 pub use error::{Cause, Error, OpenError, Outage, Result};
 pub use events::{Event, EventFilter, EventTotals, event_number};

@@ -88,6 +88,11 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         name: "certificates",
         text: include_str!("../migrations/0021_certificates.sql"),
     },
+    Migration {
+        number: 22,
+        name: "revocations",
+        text: include_str!("../migrations/0022_revocations.sql"),
+    },
 ];
 
 /// Brings the database to the newest schema of `migrations`.

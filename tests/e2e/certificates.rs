@@ -54,6 +54,7 @@ fn names_of_the_installation_and_of_customers_get_certificates_and_keep_them() -
         wait_until("a certificate of the CA", SOON, || is_of_pebble(gantry, &own))?;
         let ca = ["--cacert".to_owned(), issued_by.path().display().to_string()];
         gantry.curl().with(ca.clone()).fetch(&gantry.api_url("meta/config"))?.expect(200)?;
+        told(gantry)?;
         let left = knot.dig(&format!("_acme-challenge.{DOMAIN}"), "TXT")?;
         ensure!(left.is_empty(), "{left:?}");
 
@@ -71,6 +72,22 @@ fn names_of_the_installation_and_of_customers_get_certificates_and_keep_them() -
         ensure!(gantry.curl().with(ca).fetch(www)?.status != 0, "the customer's is not shown");
         Ok(())
     });
+    Ok(())
+}
+
+/// Prometheus is told of the certificate and of the CA.
+fn told(gantry: &Gantry) -> Result<()> {
+    let url = format!("http://{}:9090/metrics", gantry.address());
+    let text = gantry.curl_plain().fetch(&url)?.expect(200)?.text();
+    let zone = format!("*.local.containers.{DOMAIN}");
+    for want in [
+        format!("gantry_certificate_not_after_timestamp_seconds{{name=\"{zone}\"}} "),
+        format!("gantry_certificate_due_timestamp_seconds{{name=\"{DOMAIN}\"}} "),
+        "gantry_acme_issued_total{ca=\"https://localhost:".to_owned(),
+        "gantry_acme_budget_left{ca=\"https://localhost:".to_owned(),
+    ] {
+        ensure!(text.contains(&want), "{want} in\n{text}");
+    }
     Ok(())
 }
 

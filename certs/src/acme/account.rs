@@ -2,23 +2,28 @@
 
 use std::{sync::Arc, time::Duration};
 
-use gantry_store::{Holder, Store};
+use gantry_store::{Holder, Lease, Store};
 use instant_acme::{Account, AccountCredentials, ExternalAccountKey, NewAccount};
 
 use super::{
     Authority,
     attempt::Failure,
-    client::{Client, Manners},
+    client::{Client, Made, Manners},
 };
 use crate::Seal;
 
 /// How often a process that waits for another one's account looks.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// An account, and what its CA has said about when to come again.
+/// How old an account must be to be given up because its CA does not know it: one that knows none is not asked to
+/// make one after another.
+const AGE_MIN_MS: i64 = 3_600_000;
+
+/// An account, and what its CA has said.
 pub(crate) struct At {
     pub(crate) account: Account,
     pub(crate) manners: Arc<Manners>,
+    pub(crate) made: Made,
 }
 
 /// What accounts are made and kept by.
@@ -38,56 +43,105 @@ impl Accounts<'_> {
         manners: &Arc<Manners>,
         now_ms: i64,
     ) -> Result<At, Failure> {
-        let account = match self.kept(authority, manners).await? {
-            Some(account) => account,
-            None => self.make(authority, manners, now_ms).await?,
+        let made = Made::default();
+        let client = Client {
+            transport: Arc::clone(&authority.transport),
+            manners: Arc::clone(manners),
+            made: made.clone(),
         };
-        Ok(At { account, manners: Arc::clone(manners) })
+        let account = match self.kept(authority, client.clone()).await? {
+            Some(account) => account,
+            None => self.make(authority, client, now_ms).await?,
+        };
+        Ok(At { account, manners: Arc::clone(manners), made })
+    }
+
+    /// Gives an account up that its CA does not know, so that another one is made; says whether there is now
+    /// another one to come or there already, made since `began_ms`.
+    pub(crate) async fn give_up(
+        &self,
+        authority: &Authority,
+        began_ms: i64,
+        now_ms: i64,
+    ) -> Result<bool, Failure> {
+        let lease = self.lease(authority).await?;
+        let given_up = self.give_up_under(&lease, authority, began_ms, now_ms).await;
+        self.store.return_lease(&lease).await?;
+        given_up
+    }
+
+    async fn give_up_under(
+        &self,
+        lease: &Lease,
+        authority: &Authority,
+        began_ms: i64,
+        now_ms: i64,
+    ) -> Result<bool, Failure> {
+        let directory = &authority.directory;
+        let Some((_, made_at_ms)) = self.store.acme_account(directory).await? else {
+            return Ok(true);
+        };
+        if made_at_ms >= began_ms {
+            return Ok(true);
+        }
+        if now_ms - made_at_ms < AGE_MIN_MS {
+            return Ok(false);
+        }
+        self.store.forget_acme_account(directory, lease).await?;
+        tracing::warn!(directory, "a CA has lost our account there; another one is made");
+        Ok(true)
     }
 
     async fn kept(
         &self,
         authority: &Authority,
-        manners: &Arc<Manners>,
+        client: Client,
     ) -> Result<Option<Account>, Failure> {
-        let Some(sealed) = self.store.acme_account(&authority.directory).await? else {
+        let Some((sealed, _)) = self.store.acme_account(&authority.directory).await? else {
             return Ok(None);
         };
         let text = self.seal.open(&context(authority), &sealed)?;
         let credentials: AccountCredentials = serde_json::from_slice(&text)
             .map_err(|error| Failure::own(format!("the account in the store: {error}")))?;
-        let builder = Account::builder_with_http(Box::new(client(authority, manners)));
+        let manners = Arc::clone(&client.manners);
+        let builder = Account::builder_with_http(Box::new(client));
         let account = builder.from_credentials(credentials).await;
-        account.map(Some).map_err(|error| Failure::of(&error, manners))
+        account.map(Some).map_err(|error| Failure::of(&error, &manners))
     }
 
     async fn make(
         &self,
         authority: &Authority,
-        manners: &Arc<Manners>,
+        client: Client,
         now_ms: i64,
     ) -> Result<Account, Failure> {
-        let name = format!("acme account {}", authority.directory);
-        let lease = loop {
-            if let Some(lease) = self.store.take_lease(&name, self.holder, self.lease).await? {
-                break lease;
-            }
-            tokio::time::sleep(LOOK).await;
-        };
+        let lease = self.lease(authority).await?;
         // Somebody may have made it meanwhile.
-        let made = match self.kept(authority, manners).await {
+        let made = match self.kept(authority, client.clone()).await {
             Ok(Some(account)) => Ok(account),
-            Ok(None) => self.make_under_lease(authority, manners, now_ms).await,
+            Ok(None) => self.make_under(&lease, authority, client, now_ms).await,
             Err(failure) => Err(failure),
         };
         self.store.return_lease(&lease).await?;
         made
     }
 
-    async fn make_under_lease(
+    /// Waits for the lease of an account.
+    async fn lease(&self, authority: &Authority) -> Result<Lease, Failure> {
+        let name = context(authority);
+        loop {
+            if let Some(lease) = self.store.take_lease(&name, self.holder, self.lease).await? {
+                return Ok(lease);
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    async fn make_under(
         &self,
+        lease: &Lease,
         authority: &Authority,
-        manners: &Arc<Manners>,
+        client: Client,
         now_ms: i64,
     ) -> Result<Account, Failure> {
         let contact: Vec<&str> = authority.contact.iter().map(String::as_str).collect();
@@ -98,22 +152,20 @@ impl Accounts<'_> {
         };
         let external = authority.external_account.as_ref();
         let external = external.map(|it| ExternalAccountKey::new(it.key_id.clone(), &it.key));
-        let builder = Account::builder_with_http(Box::new(client(authority, manners)));
+        let manners = Arc::clone(&client.manners);
+        let builder = Account::builder_with_http(Box::new(client));
         let made = builder.create(&new, authority.directory.clone(), external.as_ref()).await;
-        let (account, credentials) = made.map_err(|error| Failure::of(&error, manners))?;
+        let (account, credentials) = made.map_err(|error| Failure::of(&error, &manners))?;
         let text =
             serde_json::to_vec(&credentials).map_err(|error| Failure::own(error.to_string()))?;
         let sealed = self.seal.seal(&context(authority), &text)?;
-        self.store.put_acme_account(&authority.directory, &sealed, now_ms).await?;
+        self.store.put_acme_account(&authority.directory, &sealed, lease, now_ms).await?;
         tracing::info!(directory = authority.directory, "made an account at a CA");
         Ok(account)
     }
 }
 
-fn client(authority: &Authority, manners: &Arc<Manners>) -> Client {
-    Client { transport: Arc::clone(&authority.transport), manners: Arc::clone(manners) }
-}
-
+/// What the account's credentials are sealed for, and the name of its lease.
 fn context(authority: &Authority) -> String {
     format!("acme account {}", authority.directory)
 }

@@ -15,7 +15,7 @@ use super::{
     Authority,
     account::At,
     budget::{Cost, LOOK_BACK, millis},
-    client::Manners,
+    client::{Manners, TransportError},
     issuer::Shared,
     plan::Life,
 };
@@ -43,6 +43,8 @@ pub(crate) struct Failure {
 pub(crate) enum Kind {
     /// The CA has decided against the order; a new one is needed.
     Refused,
+    /// The CA does not know our account: it has lost it.
+    Stranger,
     /// The order may go on later.
     Interrupted,
     /// The CA has refused the number that a request was used once with, as it may at any time (RFC 8555, section
@@ -68,17 +70,18 @@ impl Failure {
         // A CA that is busy or has lost a number has decided nothing.
         let is_decided = matches!(error, Error::Unsupported(_))
             || matches!(error, Error::Api(problem) if until.is_none() && !is_passing(problem));
-        let is_number = matches!(error, Error::Api(it) if type_of(it) == Some("badNonce"));
-        let kind = match (is_number, is_decided) {
-            (true, _) => Kind::Repeat,
-            (false, true) => Kind::Refused,
-            (false, false) => Kind::Interrupted,
+        let problem = if let Error::Api(problem) = error { type_of(problem) } else { None };
+        let kind = match (problem, is_decided) {
+            (Some("badNonce"), _) => Kind::Repeat,
+            (Some("accountDoesNotExist"), _) => Kind::Stranger,
+            (_, true) => Kind::Refused,
+            (_, false) => Kind::Interrupted,
         };
         Self { text: gantry_model::Chain(error).to_string(), not_before_ms: until, kind }
     }
 }
 
-fn type_of(problem: &Problem) -> Option<&str> {
+pub(super) fn type_of(problem: &Problem) -> Option<&str> {
     problem.r#type.as_deref().and_then(|kind| kind.rsplit(':').next())
 }
 
@@ -110,6 +113,8 @@ pub(crate) struct Attempt<'a> {
     pub(crate) shared: &'a Shared,
     pub(crate) record: &'a CertificateRecord,
     pub(crate) lease: &'a Lease,
+    /// When it began.
+    pub(crate) began_ms: i64,
 }
 
 impl Attempt<'_> {
@@ -132,7 +137,7 @@ impl Attempt<'_> {
             if tried.as_ref() == Some(&authority.directory) {
                 continue;
             }
-            match self.order(authority).await {
+            match self.judged(authority, self.order(authority).await).await {
                 Ok(()) => return Ok(()),
                 Err(failure) if matches!(failure.kind, Kind::Lost | Kind::Repeat) => {
                     return Err(failure);
@@ -172,7 +177,7 @@ impl Attempt<'_> {
             // The CA may not have heard of it.
             None => self.place(authority, &mut order).await,
         };
-        match resumed {
+        match self.judged(authority, resumed).await {
             Ok(()) => Ok(LeftOver::Done),
             Err(failure) if matches!(failure.kind, Kind::Lost | Kind::Repeat) => Err(failure),
             Err(failure) if failure.kind == Kind::Interrupted && self.is_kept_to().await? => {
@@ -183,6 +188,33 @@ impl Attempt<'_> {
                 Ok(LeftOver::Failed(authority.directory.clone(), failure))
             }
         }
+    }
+
+    /// What the work at a CA has come to. Where the CA has lost our account, another one is made and the work
+    /// repeated: what was ordered by the old one is lost with it.
+    async fn judged(
+        &self,
+        authority: &Authority,
+        outcome: Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let figures = &self.shared.figures;
+        let Err(failure) = outcome else {
+            figures.issued(&authority.directory);
+            return Ok(());
+        };
+        if matches!(failure.kind, Kind::Lost | Kind::Repeat) {
+            return Err(failure);
+        }
+        figures.failed(&authority.directory);
+        if failure.kind != Kind::Stranger {
+            return Err(failure);
+        }
+        if self.shared.give_account_up(authority, self.began_ms).await? {
+            self.give_up().await?;
+            return Err(Failure { kind: Kind::Repeat, ..failure });
+        }
+        let young = "it was made less than an hour ago, so that no other is made yet";
+        Err(Failure::refused(format!("{}; our account there is unknown: {young}", failure.text)))
     }
 
     /// A new order.
@@ -227,27 +259,46 @@ impl Attempt<'_> {
             check_profile(&at, authority, profile)?;
             new = new.profile(profile);
         }
-        let replaced = self.replaced(authority);
-        let mut placed = match &replaced {
-            Some(replaced) => at.account.new_order(&with_replaced(new, replaced)).await,
+        // What this has made so far is the account.
+        drop(at.made.take());
+        let placed = match &self.replaced(authority) {
+            Some(replaced) => {
+                let placed = at.account.new_order(&with_replaced(new, replaced)).await;
+                self.without_replaced(authority, &at, &names, placed).await
+            }
             None => at.account.new_order(&new).await,
         };
-        // One that was replaced already, or is not known there, is no reason to have none.
-        if replaced.is_some()
-            && matches!(&placed, Err(Error::Api(_) | Error::Unsupported(_) | Error::Other(_)))
-            && at.manners.busy_until().is_none()
-        {
-            let mut plain = NewOrder::new(&names);
-            if let Some(profile) = &authority.profile {
-                plain = plain.profile(profile);
-            }
-            placed = at.account.new_order(&plain).await;
-        }
         let order = placed.map_err(|error| Failure::of(&error, &at.manners))?;
         record.url = Some(order.url().to_owned());
         self.put(record).await?;
         self.note(&self.cost(authority).placed()).await?;
         self.drive(authority, &at, order, record).await
+    }
+
+    /// Mends what a CA says to an order that replaces a certificate: that this was replaced already or is not
+    /// known is no reason to have none, and a CA that takes the order but does not repeat what is replaced
+    /// (RFC 9773, section 5), which the library refuses, is not asked for a second one.
+    async fn without_replaced(
+        &self,
+        authority: &Authority,
+        at: &At,
+        names: &[Identifier],
+        placed: Result<Order, Error>,
+    ) -> Result<Order, Error> {
+        let Err(error) = &placed else { return placed };
+        if let Some(url) = at.made.take() {
+            return at.account.order(url).await;
+        }
+        let is_refused = Failure::of(error, &at.manners).kind == Kind::Refused;
+        let is_disliked = matches!(error, Error::Other(error) if error.downcast_ref::<TransportError>().is_none());
+        if !(is_refused || is_disliked) || at.manners.busy_until().is_some() {
+            return placed;
+        }
+        let mut plain = NewOrder::new(names);
+        if let Some(profile) = &authority.profile {
+            plain = plain.profile(profile);
+        }
+        at.account.new_order(&plain).await
     }
 
     async fn resume(
@@ -391,7 +442,7 @@ impl Attempt<'_> {
 
     /// Removes an order and all that it has published.
     pub(crate) async fn clean(&self, order: OrderRecord) -> Result<(), Failure> {
-        self.shared.withdraw(&order).await?;
+        self.shared.withdraw(&order, self.lease).await?;
         self.shared.store.remove_acme_order(&order.certificate, self.lease).await?;
         Ok(())
     }
@@ -447,7 +498,8 @@ fn check_profile(at: &At, authority: &Authority, wanted: &str) -> Result<(), Fai
     if at.account.profiles().any(|profile| profile.name == wanted) {
         return Ok(());
     }
-    let known: Vec<_> = at.account.profiles().map(|profile| profile.name).collect();
+    let mut known: Vec<_> = at.account.profiles().map(|profile| profile.name).collect();
+    known.sort_unstable();
     let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
     Err(Failure::refused(format!(
         "{} has no profile {wanted:?}; it has {known}",

@@ -10,6 +10,10 @@ use time::Duration;
 /// The longest that any limit looks back.
 pub(crate) const LOOK_BACK: Duration = Duration::days(7);
 
+/// How far the limits of orders and of failed proofs look back.
+const ORDERS_BACK: Duration = Duration::hours(3);
+const FAILURES_BACK: Duration = Duration::hours(1);
+
 /// The limits of a CA. The defaults are those of Let's Encrypt; 0 stands for no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -74,7 +78,7 @@ impl Cost<'_> {
     fn counted(&self, limits: &Limits) -> Vec<(Use, u32, Duration)> {
         let orders = if self.is_own { limits.orders } else { limits.orders - limits.orders / 3 };
         let mut counted = vec![
-            (self.of(ORDERS, ""), orders, Duration::hours(3)),
+            (self.of(ORDERS, ""), orders, ORDERS_BACK),
             (self.of(DUPLICATES, self.same_names()), limits.duplicates, LOOK_BACK),
         ];
         if !self.is_renewal {
@@ -84,8 +88,7 @@ impl Cost<'_> {
             );
         }
         let names = self.hostnames.iter();
-        counted
-            .extend(names.map(|it| (self.of(FAILURES, it), limits.failures, Duration::hours(1))));
+        counted.extend(names.map(|it| (self.of(FAILURES, it), limits.failures, FAILURES_BACK)));
         counted
     }
 
@@ -127,6 +130,31 @@ impl Cost<'_> {
     pub(crate) fn failed(&self, hostname: &str) -> Vec<Use> {
         vec![self.of(FAILURES, hostname)]
     }
+}
+
+/// How much of each limit of a CA is left, as (limit, left); of a limit for each name, domain or set of names the
+/// least. What has no limit is left out.
+pub(crate) async fn left(
+    directory: &str,
+    limits: &Limits,
+    store: &Store,
+    now_ms: i64,
+) -> gantry_store::Result<Vec<(&'static str, u64)>> {
+    let of_customers = limits.orders - limits.orders / 3;
+    let mut left = Vec::with_capacity(5);
+    for (limit, kind, max, back) in [
+        (ORDERS, ORDERS, limits.orders, ORDERS_BACK),
+        ("orders_for_customers", ORDERS, of_customers, ORDERS_BACK),
+        (DOMAIN, DOMAIN, limits.domain, LOOK_BACK),
+        (DUPLICATES, DUPLICATES, limits.duplicates, LOOK_BACK),
+        (FAILURES, FAILURES, limits.failures, FAILURES_BACK),
+    ] {
+        if max > 0 {
+            let used = store.acme_used_most(directory, kind, now_ms - millis(back), now_ms).await?;
+            left.push((limit, u64::from(max).saturating_sub(used)));
+        }
+    }
+    Ok(left)
 }
 
 fn reached(one: &Use, max: u32, back: Duration) -> String {
@@ -180,6 +208,10 @@ mod tests {
         let renewal = Cost { is_renewal: true, ..cost };
         assert_eq!(renewal.check(&limits, &store, now + 2 * hour).await.unwrap(), None);
         assert_eq!(cost.check(&limits, &store, now + 7 * 24 * hour + 1).await.unwrap(), None);
+        // Without a limit nothing is left of it, nor used up.
+        let lefts = left("https://ca/", &limits, &store, now + 2 * hour).await.unwrap();
+        let want = [("orders", 300), ("orders_for_customers", 200), ("domain", 0), ("failures", 5)];
+        assert_eq!(lefts, want);
         for _ in 0..5 {
             store.note_acme_uses(&cost.failed("b.example.com"), 0, now).await.unwrap();
         }

@@ -9,7 +9,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode, header::RETRY_AFTER};
+use http::{
+    Request, Response, StatusCode,
+    header::{LOCATION, RETRY_AFTER},
+};
 use http_body_util::BodyExt as _;
 use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
 use time::{OffsetDateTime, format_description::well_known::Rfc2822};
@@ -137,9 +140,30 @@ fn pause(value: &str, now: OffsetDateTime) -> Option<Duration> {
 }
 
 /// A [`Transport`] as the ACME library wants it. It does not ask a CA that wants to be left alone.
+#[derive(Clone)]
 pub(crate) struct Client {
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) manners: Arc<Manners>,
+    pub(crate) made: Made,
+}
+
+/// Where the CA keeps what it has made last at a client's request: an order that the library then does not like is
+/// there all the same.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Made(Arc<Mutex<Option<String>>>);
+
+impl Made {
+    /// The address, once.
+    pub(crate) fn take(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn hear(&self, answer: &Response<Bytes>) {
+        let at = answer.headers().get(LOCATION).and_then(|value| value.to_str().ok());
+        if let (StatusCode::CREATED, Some(at)) = (answer.status(), at) {
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(at.to_owned());
+        }
+    }
 }
 
 impl HttpClient for Client {
@@ -148,6 +172,7 @@ impl HttpClient for Client {
         request: Request<BodyWrapper<Bytes>>,
     ) -> Pin<Box<dyn Future<Output = Result<BytesResponse, Error>> + Send>> {
         let (transport, manners) = (Arc::clone(&self.transport), Arc::clone(&self.manners));
+        let made = self.made.clone();
         Box::pin(async move {
             if manners.busy_until().is_some() {
                 return Err(Error::Str("the CA wants to be left alone for a while"));
@@ -160,6 +185,7 @@ impl HttpClient for Client {
             let answer = transport.send(Request::from_parts(parts, body)).await;
             let answer = answer.map_err(|error| Error::Other(Box::new(error)))?;
             manners.hear(&answer);
+            made.hear(&answer);
             let (parts, body) = answer.into_parts();
             Ok(BytesResponse { parts, body: Box::new(body) })
         })

@@ -9,17 +9,16 @@ use std::{
 
 use gantry_model::{Chain, Domain};
 use gantry_store::{CertificateRecord, Holder, Lease, Store};
-use instant_acme::Error;
-use time::OffsetDateTime;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Authority, Dns,
     account::{Accounts, At},
-    attempt::{Attempt, Failure, Kind, identifier, ms},
+    attempt::{Attempt, Failure, Kind, ms},
     client::Manners,
-    plan::{self, Life},
+    figures::Figures,
+    plan,
 };
 use crate::{Clock, Seal, Shelf};
 
@@ -38,13 +37,8 @@ const ASKED_MAX: usize = 256;
 /// How long a name that may have no certificate is not looked up again, and how many such names are remembered.
 const REFUSED_FOR: Duration = Duration::from_mins(1);
 const REFUSED_MAX: usize = 4096;
-/// When a CA is asked next when to renew that does not say, and one that cannot say.
-const ASK_AGAIN_MS: i64 = 6 * 3_600_000;
-const ASK_LATER_MS: i64 = 24 * 3_600_000;
-/// How soon it may be asked again at the earliest.
-const ASK_MIN: Duration = Duration::from_mins(1);
 /// How often an attempt is repeated at once.
-const REPEATS: usize = 10;
+pub(super) const REPEATS: usize = 10;
 /// How much a clock may be wrong.
 const CLOCK_MAX_MS: i64 = 300_000;
 /// When records that could not be removed are tried again.
@@ -83,6 +77,8 @@ pub struct IssuerDeps {
     pub clock: Clock,
     /// What shows certificates.
     pub shelf: Arc<Shelf>,
+    /// What is counted.
+    pub figures: Arc<Figures>,
     /// The CAs, the preferred one first.
     pub authorities: Vec<Authority>,
     /// How names of the installation are proved; without, no wildcard can be had.
@@ -115,6 +111,7 @@ pub(crate) struct Shared {
     pub(crate) store: Store,
     pub(crate) seal: Arc<dyn Seal>,
     pub(crate) shelf: Arc<Shelf>,
+    pub(crate) figures: Arc<Figures>,
     pub(crate) authorities: Vec<Authority>,
     pub(crate) dns: Option<Dns>,
     clock: Clock,
@@ -139,6 +136,7 @@ impl Issuer {
             store: deps.store,
             seal: deps.seal,
             shelf: deps.shelf,
+            figures: deps.figures,
             authorities: deps.authorities,
             dns: deps.dns,
             clock: deps.clock,
@@ -232,7 +230,7 @@ impl Issuer {
             }
         }
         let orders = self.shared.store.acme_orders().await?;
-        let mut next = NAP_MAX;
+        let mut next = self.begin_revocations(now, shutdown).await?;
         for record in &records {
             if self.is_wanted(record) {
                 if self.is_of_no_ca(record) && record.attempts == 0 && record.due_at_ms > now {
@@ -246,7 +244,29 @@ impl Issuer {
             }
         }
         self.clean_from_time_to_time(&orders, shutdown);
+        let shared = &self.shared;
+        shared.figures.look(&shared.authorities, &shared.store, now).await?;
         Ok(next.max(NAP_MIN))
+    }
+
+    /// Begins what CAs are to be told of revoked certificates. Gives the time until the next of these.
+    async fn begin_revocations(
+        &mut self,
+        now: i64,
+        shutdown: &CancellationToken,
+    ) -> gantry_store::Result<Duration> {
+        let mut next = NAP_MAX;
+        for one in self.shared.store.revocations().await? {
+            if one.done_at_ms.is_some() {
+                continue;
+            }
+            if one.due_at_ms <= now {
+                self.begin(&one.certificate, Work::Revoke, shutdown);
+            }
+            let left = u64::try_from(one.due_at_ms - now).unwrap_or(0);
+            next = next.min(Duration::from_millis(left));
+        }
+        Ok(next)
     }
 
     /// Orders whose records could not be removed are looked at again, and those of a certificate that is gone.
@@ -344,6 +364,8 @@ impl Issuer {
 enum Work {
     /// Whatever is due.
     Look,
+    /// A certificate of it is to be revoked; then whatever is due.
+    Revoke,
     /// What an order has left.
     Clean,
     /// Nobody wants it any more.
@@ -389,6 +411,18 @@ impl Shared {
         Accounts { store, seal, holder, lease }.at(authority, &manners, self.now_ms()).await
     }
 
+    /// Gives the account at a CA up that this does not know; says whether another one can be had.
+    pub(crate) async fn give_account_up(
+        &self,
+        authority: &Authority,
+        began_ms: i64,
+    ) -> Result<bool, Failure> {
+        let _one = self.accounts.lock().await;
+        let (store, seal, holder, lease) = (&self.store, &*self.seal, self.holder, self.lease);
+        let accounts = Accounts { store, seal, holder, lease };
+        accounts.give_up(authority, began_ms, self.now_ms()).await
+    }
+
     /// Shows what has just been put into the store, and looks whether it is shown.
     pub(crate) async fn show(&self, name: &str, serial: &str) {
         self.shelf.refresh().await;
@@ -412,6 +446,10 @@ impl Shared {
         let done = async {
             match work {
                 Work::Look => self.look(name, &lease).await,
+                Work::Revoke => match self.revoke(name, &lease).await {
+                    Ok(()) => self.look(name, &lease).await,
+                    Err(failure) => Err(failure),
+                },
                 Work::Clean => self.clean_up(name, &lease).await,
                 Work::Forget => self.forget(name, &lease).await,
             }
@@ -457,7 +495,7 @@ impl Shared {
     }
 
     async fn attempt(&self, record: &CertificateRecord, lease: &Lease) -> Result<(), Failure> {
-        let attempt = Attempt { shared: self, record, lease };
+        let attempt = Attempt { shared: self, record, lease, began_ms: self.now_ms() };
         let mut outcome = attempt.run().await;
         for _ in 0..REPEATS {
             if !matches!(&outcome, Err(failure) if failure.kind == Kind::Repeat) {
@@ -470,8 +508,8 @@ impl Shared {
             return Err(failure);
         }
         let now = self.now_ms();
-        let valid = record.issued.as_ref().is_some_and(|issued| issued.not_after_ms > now);
-        let pause = plan::pause(record.attempts, valid, random());
+        let is_shown = self.shelf.shown_serial(&record.name).is_some();
+        let pause = plan::pause(record.attempts, is_shown, random());
         let planned = now + super::budget::millis(pause);
         let due = failure.not_before_ms.map_or(planned, |least| planned.max(least));
         tracing::error!(
@@ -492,70 +530,19 @@ impl Shared {
         if !order.is_over && self.store.certificate(name).await?.is_some() {
             return Ok(());
         }
-        self.withdraw(&order).await?;
+        self.withdraw(&order, lease).await?;
         Ok(self.store.remove_acme_order(name, lease).await?)
-    }
-
-    /// Asks the CA when a certificate shall be renewed.
-    async fn ask(&self, record: &CertificateRecord, lease: &Lease) -> Result<(), Failure> {
-        let now = self.now_ms();
-        let (mut due, mut again) = (record.due_at_ms, now + ASK_AGAIN_MS);
-        let issued = record.issued.as_ref();
-        let authority = issued
-            .and_then(|issued| self.authorities.iter().find(|it| it.directory == issued.directory));
-        if let (Some(issued), Some(authority)) = (issued, authority)
-            && let Some(identifier) = identifier(&issued.chain)
-        {
-            match self.at(authority).await {
-                Ok(at) => match at.account.renewal_info(&identifier).await {
-                    Ok((info, delay)) => {
-                        let window = (info.suggested_window.start, info.suggested_window.end);
-                        due = suggested(record, issued, window, now).unwrap_or(due);
-                        let delay = i64::try_from(delay.max(ASK_MIN).as_millis());
-                        again = now + delay.unwrap_or(ASK_LATER_MS).min(ASK_LATER_MS);
-                    }
-                    Err(Error::Unsupported(_)) => again = now + ASK_LATER_MS,
-                    Err(error) => {
-                        tracing::info!(
-                            name = record.name, error = %Chain(&error), "a CA does not say when to renew"
-                        );
-                    }
-                },
-                Err(failure) => tracing::info!(name = record.name, error = failure.text, "no CA"),
-            }
-        }
-        Ok(self.store.plan_certificate(&record.name, due, again, lease).await?)
     }
 
     async fn forget(&self, name: &str, lease: &Lease) -> Result<(), Failure> {
         if let Some(order) = self.store.acme_order(name).await?
-            && let Err(failure) = self.withdraw(&order).await
+            && let Err(failure) = self.withdraw(&order, lease).await
         {
             tracing::warn!(name, error = failure.text, "records of an order stay for good");
         }
         tracing::info!(name, "nobody wants a certificate any more");
         Ok(self.store.forget_certificate(name, lease).await?)
     }
-}
-
-/// When to renew by the window that a CA suggests; what was planned already, if that lies within it.
-fn suggested(
-    record: &CertificateRecord,
-    issued: &gantry_store::Issued,
-    window: (OffsetDateTime, OffsetDateTime),
-    now: i64,
-) -> Option<i64> {
-    // After failures the pauses decide.
-    if record.attempts > 0 {
-        return None;
-    }
-    let is_within = (ms(window.0)..ms(window.1)).contains(&record.due_at_ms);
-    if is_within && record.asked_at_ms.is_some() {
-        return None;
-    }
-    let at = |ms: i64| OffsetDateTime::from_unix_timestamp_nanos(i128::from(ms) * 1_000_000).ok();
-    let life = Life { begin: at(issued.not_before_ms)?, end: at(issued.not_after_ms)? };
-    life.suggested(window, at(now)?, random()).map(ms)
 }
 
 /// A random number from 0 to 1.

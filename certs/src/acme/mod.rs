@@ -13,9 +13,12 @@ mod account;
 mod attempt;
 mod budget;
 mod client;
+mod figures;
 mod issuer;
 mod plan;
 mod prove;
+mod revoke;
+mod suggestion;
 
 use std::{fmt, sync::Arc};
 
@@ -23,7 +26,9 @@ pub(crate) use self::attempt::{key_context, ms};
 pub use self::{
     budget::Limits,
     client::{Https, Transport, TransportError},
+    figures::Figures,
     issuer::{Issuer, IssuerDeps, Wanted},
+    revoke::{Reason, RevokeError, UnknownReason, await_revoked, revoke},
 };
 use crate::dns::{DnsProvider, Propagation};
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gantry_store::{Challenge, ChallengeKind, OrderRecord};
+use gantry_store::{Challenge, ChallengeKind, Lease, OrderRecord};
 use instant_acme::{AuthorizationStatus, ChallengeStatus, ChallengeType, Identifier, Order};
 
 use super::{
@@ -135,7 +135,8 @@ impl Attempt<'_> {
             return Ok(());
         }
         for answer in &answers {
-            self.shared.store.put_acme_challenge(answer, self.shared.now_ms()).await?;
+            let (store, now) = (&self.shared.store, self.shared.now_ms());
+            store.put_acme_challenge(answer, self.lease, now).await?;
         }
         self.shared.shelf.refresh().await;
         tokio::time::sleep(SPREAD).await;
@@ -172,10 +173,10 @@ impl Shared {
         Ok(())
     }
 
-    /// Takes away what an order has published.
-    pub(crate) async fn withdraw(&self, order: &OrderRecord) -> Result<(), Failure> {
+    /// Takes away what an order has published. The lease is that of its certificate.
+    pub(crate) async fn withdraw(&self, order: &OrderRecord, lease: &Lease) -> Result<(), Failure> {
         for name in order.hostnames.iter().filter(|name| !self.is_own(name)) {
-            self.store.remove_acme_challenges(name).await?;
+            self.store.remove_acme_challenges(name, lease).await?;
         }
         if order.records.is_empty() {
             return Ok(());

@@ -4,6 +4,7 @@
 use std::{
     collections::HashSet,
     fmt,
+    net::SocketAddr,
     path::PathBuf,
     sync::{
         Arc, Mutex,
@@ -13,15 +14,19 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use gantry_certs::{
     Clock, Resolver, Seal, SealError, Shelf,
-    acme::{Authority, Dns, Https, Issuer, IssuerDeps, Limits, Transport, TransportError, Wanted},
+    acme::{
+        Authority, Dns, Figures, Https, Issuer, IssuerDeps, Limits, Transport, TransportError,
+        Wanted,
+    },
     dns::{DnsConfig, Propagation, PropagationConfig},
 };
 use gantry_store::{CertificateRecord, Store};
 use http::{Request, Response};
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use time::OffsetDateTime;
 use tokio::{
@@ -43,59 +48,44 @@ pub(crate) const BOUND: Duration = Duration::from_secs(30);
 /// How often it is looked at.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// The world: names, and a CA that checks them.
-pub(crate) struct World {
-    pub(crate) knot: Knot,
-    pub(crate) key: Key,
-    pub(crate) setup: Setup,
-    pub(crate) pebble: Pebble,
+/// Names, and who knows them.
+pub(crate) struct Names {
+    knot: Knot,
+    key: Key,
     pub(crate) dir: TempDir,
     place: Place,
 }
 
-impl World {
+impl Names {
     pub(crate) fn new() -> Result<Self> {
-        Self::with(|_| ())
+        Self::behind(1)
     }
 
-    pub(crate) fn with(change: impl FnOnce(&mut Setup)) -> Result<Self> {
+    /// Names whose zones say that their name server has the address of this number; the one that really knows
+    /// them has the first.
+    pub(crate) fn behind(number: u8) -> Result<Self> {
         let place = Place::new()?;
         let key = Key::new("acme-key", "hmac-sha256")?;
-        let ours = format!("@ NS ns1\nns1 A {}\n* A 127.0.0.1\n", place.host(1));
-        let theirs =
-            format!("@ NS ns1\nns1 A {}\nshop A 127.0.0.1\nblog A 127.0.0.1\n", place.host(1));
+        let server = place.host(number);
+        let ours = format!("@ NS ns1\nns1 A {server}\n* A 127.0.0.1\n");
+        let theirs = format!("@ NS ns1\nns1 A {server}\nshop A 127.0.0.1\nblog A 127.0.0.1\n");
         let zones = [(DOMAIN, ours.as_str()), ("customer.test", theirs.as_str())];
         let knot = Knot::primary(place.at(1), &key, &zones)?;
-        let mut setup = Setup::new(place.at(1))?;
-        change(&mut setup);
-        let pebble = Pebble::start(&setup)?;
-        Ok(Self { knot, key, setup, pebble, dir: tempfile::tempdir()?, place })
+        Ok(Self { knot, key, dir: tempfile::tempdir()?, place })
     }
 
-    /// The CA, by a way of its own.
-    pub(crate) fn authority(&self, wire: &Arc<Wire>) -> Authority {
-        Authority {
-            directory: self.pebble.directory(),
-            contact: vec!["mailto:admin@example.test".to_owned()],
-            external_account: None,
-            profile: None,
-            limits: Limits::default(),
-            transport: Arc::clone(wire) as _,
-        }
+    /// The address of the name server of a number.
+    pub(crate) fn server(&self, number: u8) -> SocketAddr {
+        self.place.at(number)
     }
 
-    pub(crate) fn wire(&self) -> Result<Arc<Wire>> {
-        let https = Https::new(Some(&self.pebble.roots()?))?;
-        Ok(Arc::new(Wire {
-            https,
-            seen: Mutex::default(),
-            sent: AtomicUsize::new(0),
-            rule: Mutex::default(),
-            cut: tokio::sync::Notify::new(),
-        }))
-    }
-
+    /// How names are proved: written at the server that knows them, asked of any.
     pub(crate) fn dns(&self) -> Result<Dns> {
+        self.dns_by(1, Duration::from_mins(2))
+    }
+
+    /// As [`Self::dns`], asking the server of this number, for so long.
+    pub(crate) fn dns_by(&self, number: u8, bound: Duration) -> Result<Dns> {
         let provider = json!({
             "provider": "rfc2136",
             "servers": [self.place.at(1).to_string()],
@@ -104,8 +94,9 @@ impl World {
         });
         let provider: DnsConfig = serde_json::from_value(provider)?;
         let propagation = PropagationConfig {
-            resolvers: vec![self.place.at(1)],
+            resolvers: vec![self.place.at(number)],
             port: self.place.port,
+            timeout_s: bound.as_secs(),
             ..PropagationConfig::default()
         };
         let propagation = Propagation::new(&propagation).map_err(|it| anyhow::anyhow!("{it:?}"))?;
@@ -120,6 +111,51 @@ impl World {
     /// The proofs of names that are at the name server now.
     pub(crate) fn proofs(&self, name: &str) -> Result<Vec<String>> {
         self.knot.dig(&format!("_acme-challenge.{name}"), "TXT")
+    }
+}
+
+/// The world: names, and a CA that checks them.
+pub(crate) struct World {
+    pub(crate) names: Names,
+    pub(crate) setup: Setup,
+    pub(crate) pebble: Pebble,
+}
+
+impl World {
+    pub(crate) fn new() -> Result<Self> {
+        Self::with(|_| ())
+    }
+
+    pub(crate) fn with(change: impl FnOnce(&mut Setup)) -> Result<Self> {
+        Self::of(Names::new()?, change)
+    }
+
+    pub(crate) fn of(names: Names, change: impl FnOnce(&mut Setup)) -> Result<Self> {
+        let mut setup = Setup::new(names.server(1))?;
+        change(&mut setup);
+        let pebble = Pebble::start(&setup)?;
+        Ok(Self { names, setup, pebble })
+    }
+
+    /// The CA, by a way of its own.
+    pub(crate) fn authority(&self, wire: &Arc<Wire>) -> Authority {
+        authority(self.pebble.directory(), wire)
+    }
+
+    pub(crate) fn wire(&self) -> Result<Arc<Wire>> {
+        Wire::new(&self.pebble.roots()?)
+    }
+}
+
+/// A CA, by this way to it.
+pub(crate) fn authority(directory: String, wire: &Arc<Wire>) -> Authority {
+    Authority {
+        directory,
+        contact: vec!["mailto:admin@example.test".to_owned()],
+        external_account: None,
+        profile: None,
+        limits: Limits::default(),
+        transport: Arc::clone(wire) as _,
     }
 }
 
@@ -140,7 +176,7 @@ pub(crate) enum Fate {
 /// A way to a CA on which requests are seen and may be lost.
 pub(crate) struct Wire {
     https: Https,
-    seen: Mutex<Vec<String>>,
+    seen: Mutex<Vec<(String, Bytes)>>,
     sent: AtomicUsize,
     rule: Mutex<Option<Rule>>,
     /// Told when a request has come to silence.
@@ -148,6 +184,17 @@ pub(crate) struct Wire {
 }
 
 impl Wire {
+    /// A way to a CA that these roots vouch for, in PEM.
+    pub(crate) fn new(roots: &[u8]) -> Result<Arc<Self>> {
+        Ok(Arc::new(Self {
+            https: Https::new(Some(roots))?,
+            seen: Mutex::default(),
+            sent: AtomicUsize::new(0),
+            rule: Mutex::default(),
+            cut: tokio::sync::Notify::new(),
+        }))
+    }
+
     pub(crate) fn rule(&self, rule: impl Fn(&Request<Bytes>) -> Fate + Send + Sync + 'static) {
         *self.rule.lock().unwrap() = Some(Box::new(rule));
     }
@@ -158,18 +205,36 @@ impl Wire {
 
     async fn carry(&self, request: Request<Bytes>) -> Result<Response<Bytes>, TransportError> {
         self.sent.fetch_add(1, Ordering::Relaxed);
-        let path = request.uri().path().to_owned();
+        let seen = (request.uri().path().to_owned(), request.body().clone());
         let answer = self.https.send(request).await?;
         // Pebble refuses some numbers that are used once, so that requests are repeated.
         if answer.status().is_success() {
-            self.seen.lock().unwrap().push(path);
+            self.seen.lock().unwrap().push(seen);
         }
         Ok(answer)
     }
 
     /// How many requests for paths with this in them were granted.
     pub(crate) fn count(&self, part: &str) -> usize {
-        self.seen.lock().unwrap().iter().filter(|path| path.contains(part)).count()
+        self.paths(part).len()
+    }
+
+    /// The paths of those.
+    pub(crate) fn paths(&self, part: &str) -> Vec<String> {
+        let seen = self.seen.lock().unwrap();
+        seen.iter().map(|(path, _)| path.clone()).filter(|path| path.contains(part)).collect()
+    }
+
+    /// What those said, without their signatures.
+    pub(crate) fn payloads(&self, part: &str) -> Result<Vec<Value>> {
+        let seen = self.seen.lock().unwrap();
+        let bodies = seen.iter().filter(|(path, _)| path.contains(part)).map(|(_, body)| body);
+        let payload = |body: &Bytes| {
+            let signed: Value = serde_json::from_slice(body)?;
+            let payload = signed["payload"].as_str().context("no payload")?;
+            Ok(serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload)?)?)
+        };
+        bodies.map(payload).collect()
     }
 
     /// How many requests were sent.
@@ -233,7 +298,7 @@ impl Ahead {
         self.0.store(i64::try_from(ahead.as_secs()).unwrap(), Ordering::Relaxed);
     }
 
-    fn clock(&self) -> Clock {
+    pub(crate) fn clock(&self) -> Clock {
         let ahead = Arc::clone(&self.0);
         Arc::new(move || {
             OffsetDateTime::now_utc() + time::Duration::seconds(ahead.load(Ordering::Relaxed))
@@ -270,6 +335,7 @@ pub(crate) struct Edge {
     pub(crate) store: Store,
     pub(crate) resolver: Arc<Resolver>,
     pub(crate) shelf: Arc<Shelf>,
+    pub(crate) figures: Arc<Figures>,
     tasks: JoinSet<()>,
     shutdown: CancellationToken,
 }
@@ -286,11 +352,13 @@ impl Edge {
             Arc::clone(&resolver),
         ));
         let permitted = edges.permitted;
+        let figures = Arc::new(Figures::new(&edges.authorities));
         let deps = IssuerDeps {
             store: store.clone(),
             seal,
             clock,
             shelf: Arc::clone(&shelf),
+            figures: Arc::clone(&figures),
             authorities: edges.authorities,
             dns: edges.dns,
             domain: DOMAIN.parse()?,
@@ -303,7 +371,7 @@ impl Edge {
         shelf.refresh().await;
         tasks.spawn(Arc::clone(&shelf).run(shutdown.clone()));
         tasks.spawn(issuer.run(shutdown.clone()));
-        Ok(Self { store, resolver, shelf, tasks, shutdown })
+        Ok(Self { store, resolver, shelf, figures, tasks, shutdown })
     }
 
     /// Ends in order.

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::wait_until;
@@ -42,6 +42,7 @@ impl Setup {
 /// A running server, which ends with the test.
 pub(crate) struct Pebble {
     child: Child,
+    dns: SocketAddr,
     port: u16,
     management: u16,
     roots: PathBuf,
@@ -71,21 +72,23 @@ impl Pebble {
             config["externalAccountMACKeys"] = json!({ id: key });
         }
         fs::write(path("config.json"), json!({ "pebble": config }).to_string())?;
-        let log = File::create(path("log"))?;
-        let child = Command::new("pebble")
-            .arg("-config")
-            .arg(path("config.json"))
-            .args(["-dnsserver", &setup.dns.to_string()])
-            .env("PEBBLE_VA_NOSLEEP", "1")
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()
-            .context("pebble is missing: install pebble")?;
-        let pebble = Self { child, port, management, roots, dir };
-        let listens = || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok();
-        wait_until("pebble", BOUND, listens).with_context(|| pebble.log())?;
+        let child = run(&dir, setup.dns)?;
+        let pebble = Self { child, dns: setup.dns, port, management, roots, dir };
+        pebble.await_listening()?;
         Ok(pebble)
+    }
+
+    /// Starts it anew, where it was. It has nothing left of what it knew, nor of its keys.
+    pub(crate) fn lose_everything(&mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        self.child = run(&self.dir, self.dns)?;
+        self.await_listening()
+    }
+
+    fn await_listening(&self) -> Result<()> {
+        let listens = || std::net::TcpStream::connect(("127.0.0.1", self.port)).is_ok();
+        wait_until("pebble", BOUND, listens).with_context(|| self.log())
     }
 
     /// The address of its directory.
@@ -105,7 +108,18 @@ impl Pebble {
 
     /// What its certificates are trusted by, in PEM, as curl has it from its other port.
     pub(crate) fn issued_by(&self) -> Result<Vec<u8>> {
-        let url = format!("https://localhost:{}/roots/0", self.management);
+        self.manage("roots/0")
+    }
+
+    /// What it knows of a certificate by its serial number in hexadecimal digits: `Status` is `Valid` or `Revoked`,
+    /// with `Reason`.
+    pub(crate) fn status(&self, serial: &str) -> Result<Value> {
+        let serial = serial.trim_start_matches('0');
+        Ok(serde_json::from_slice(&self.manage(&format!("cert-status-by-serial/{serial}"))?)?)
+    }
+
+    fn manage(&self, path: &str) -> Result<Vec<u8>> {
+        let url = format!("https://localhost:{}/{path}", self.management);
         let output = Command::new("curl")
             // Its other port has a certificate that nobody vouches for.
             .args(["-sSf", "--noproxy", "*", "--insecure", &url])
@@ -129,8 +143,19 @@ impl Drop for Pebble {
     }
 }
 
-/// A certificate for its own HTTPS, and the root of that.
-fn certify(dir: &TempDir) -> Result<PathBuf> {
+fn run(dir: &TempDir, dns: SocketAddr) -> Result<Child> {
+    let log = File::options().create(true).append(true).open(dir.path().join("log"))?;
+    let mut command = Command::new("pebble");
+    command.arg("-config").arg(dir.path().join("config.json"));
+    command.args(["-dnsserver", &dns.to_string()]).env("PEBBLE_VA_NOSLEEP", "1");
+    // By default it takes every second proof for good once more.
+    command.env("PEBBLE_AUTHZREUSE", "0");
+    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+    command.spawn().context("pebble is missing: install pebble")
+}
+
+/// A certificate for a server's own HTTPS, and the root of that, as files.
+pub(crate) fn certify(dir: &TempDir) -> Result<PathBuf> {
     let mut root = CertificateParams::new(Vec::new())?;
     root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let root_key = KeyPair::generate()?;

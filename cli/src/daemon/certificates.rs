@@ -4,8 +4,8 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use gantry_certs::{
-    DevCa, Files as CertificateFiles, Renewer, Resolver, Seal, SealError, Shelf,
-    acme::{Issuer, IssuerDeps, Wanted},
+    DevCa, Files as CertificateFiles, Metrics, Renewer, Resolver, Seal, SealError, Shelf,
+    acme::{Figures, Issuer, IssuerDeps, Wanted},
 };
 use gantry_control::SealingKeys;
 use gantry_router::Routes;
@@ -28,6 +28,7 @@ pub(super) struct Certificates {
     pub(super) ca: PathBuf,
     seal: Arc<dyn Seal>,
     names: Vec<String>,
+    figures: Arc<Figures>,
 }
 
 /// Starts everything that certificates are shown by. When it returns, every name of the installation has one.
@@ -62,10 +63,26 @@ pub(super) async fn start(
             .context("cannot read certificates.files")?;
         tasks.spawn(named("certificates in files", own.run(shutdown.clone())));
     }
-    Ok(Certificates { resolver, shelf, ca: ca_path, seal, names })
+    let figures = Arc::new(match &config.certificates.issuing {
+        Issuing::Development => Figures::default(),
+        Issuing::Acme { authorities, .. } => Figures::new(authorities),
+    });
+    Ok(Certificates { resolver, shelf, ca: ca_path, seal, names, figures })
 }
 
 impl Certificates {
+    /// What Prometheus is told.
+    pub(super) fn metrics(&self) -> gantry_proxy::MetricsSource {
+        let metrics = Metrics {
+            names: self.names.clone(),
+            resolver: Arc::clone(&self.resolver),
+            shelf: Arc::clone(&self.shelf),
+            figures: Arc::clone(&self.figures),
+            clock: Arc::new(glue::now),
+        };
+        Arc::new(move |text: &mut String| metrics.render(text))
+    }
+
     /// Starts what orders certificates, if the configuration wants any, for the first time or again.
     pub(super) fn order(
         &self,
@@ -82,6 +99,7 @@ impl Certificates {
             seal: Arc::clone(&self.seal),
             clock: Arc::new(glue::now),
             shelf: Arc::clone(&self.shelf),
+            figures: Arc::clone(&self.figures),
             authorities: authorities.clone(),
             dns: dns.clone(),
             domain: config.server.domain.clone(),

@@ -438,6 +438,7 @@ struct Made {
 fn edge_deps(made: Made) -> gantry_proxy::Deps {
     let Made { api, routes, certificates, session_key, starter, waker, activity, logs, kit, ssh } =
         made;
+    let certificate_metrics = certificates.metrics();
     gantry_proxy::Deps {
         certificates: certificates.resolver,
         tickets: Some(certificates.shelf.tickets()),
@@ -455,6 +456,7 @@ fn edge_deps(made: Made) -> gantry_proxy::Deps {
         metrics: vec![
             glue::route_metrics(routes.clone()),
             glue::memory_metrics(),
+            certificate_metrics,
             Arc::new(move |text: &mut String| ssh.render_metrics(text)),
         ],
         routes,

@@ -78,29 +78,36 @@ impl Store {
         .await
     }
 
-    /// The sealed credentials of the account at a CA, if there is one.
-    pub async fn acme_account(&self, directory: &str) -> Result<Option<Vec<u8>>> {
-        sqlx::query_scalar("SELECT credentials_sealed FROM acme_accounts WHERE directory = $1")
-            .bind(directory)
-            .fetch_optional(self.readers())
-            .await
-            .map_err(failed)
+    /// The sealed credentials of the account at a CA, and when it was made there, if there is one.
+    pub async fn acme_account(&self, directory: &str) -> Result<Option<(Vec<u8>, i64)>> {
+        sqlx::query_as(
+            "SELECT credentials_sealed, created_at_ms FROM acme_accounts WHERE directory = $1",
+        )
+        .bind(directory)
+        .fetch_optional(self.readers())
+        .await
+        .map_err(failed)
     }
 
-    /// Writes the sealed credentials of the account at a CA.
+    /// Writes the sealed credentials of a new account at a CA, in the place of an older one. The lease is that
+    /// of the account.
     pub async fn put_acme_account(
         &self,
         directory: &str,
         credentials: &[u8],
+        lease: &Lease,
         now_ms: i64,
     ) -> Result<()> {
         let (directory, credentials) = (directory.to_owned(), credentials.to_vec());
+        let lease = lease.clone();
         self.write(move |tx| {
             Box::pin(async move {
+                leases::require(tx, &lease).await?;
                 sqlx::query(
                     "INSERT INTO acme_accounts (directory, credentials_sealed, created_at_ms) \
                      VALUES ($1, $2, $3) ON CONFLICT (directory) DO UPDATE SET \
-                     credentials_sealed = excluded.credentials_sealed",
+                     credentials_sealed = excluded.credentials_sealed, \
+                     created_at_ms = excluded.created_at_ms",
                 )
                 .bind(directory)
                 .bind(credentials)
@@ -109,6 +116,23 @@ impl Store {
                 .await
                 .map(drop)
                 .map_err(failed)
+            })
+        })
+        .await
+    }
+
+    /// Forgets the account at a CA, which does not know it any more. The lease is that of the account.
+    pub async fn forget_acme_account(&self, directory: &str, lease: &Lease) -> Result<()> {
+        let (directory, lease) = (directory.to_owned(), lease.clone());
+        self.write(move |tx| {
+            Box::pin(async move {
+                leases::require(tx, &lease).await?;
+                sqlx::query("DELETE FROM acme_accounts WHERE directory = $1")
+                    .bind(directory)
+                    .execute(&mut tx.connection)
+                    .await
+                    .map(drop)
+                    .map_err(failed)
             })
         })
         .await
@@ -124,11 +148,18 @@ impl Store {
         rows.iter().map(challenge).collect()
     }
 
-    /// Adds an answer, in the place of an older one for the same name and kind; drops what has expired.
-    pub async fn put_acme_challenge(&self, challenge: &Challenge, now_ms: i64) -> Result<()> {
-        let challenge = challenge.clone();
+    /// Adds an answer, in the place of an older one for the same name and kind; drops what has expired. The
+    /// lease is that of the certificate.
+    pub async fn put_acme_challenge(
+        &self,
+        challenge: &Challenge,
+        lease: &Lease,
+        now_ms: i64,
+    ) -> Result<()> {
+        let (challenge, lease) = (challenge.clone(), lease.clone());
         self.write(move |tx| {
             Box::pin(async move {
+                leases::require(tx, &lease).await?;
                 sqlx::query("DELETE FROM acme_challenges WHERE expires_at_ms <= $1")
                     .bind(now_ms)
                     .execute(&mut tx.connection)
@@ -155,11 +186,12 @@ impl Store {
         .await
     }
 
-    /// Takes the answers for a name away.
-    pub async fn remove_acme_challenges(&self, hostname: &str) -> Result<()> {
-        let hostname = hostname.to_owned();
+    /// Takes the answers for a name away. The lease is that of the certificate.
+    pub async fn remove_acme_challenges(&self, hostname: &str, lease: &Lease) -> Result<()> {
+        let (hostname, lease) = (hostname.to_owned(), lease.clone());
         self.write(move |tx| {
             Box::pin(async move {
+                leases::require(tx, &lease).await?;
                 let done = sqlx::query("DELETE FROM acme_challenges WHERE hostname = $1")
                     .bind(hostname)
                     .execute(&mut tx.connection)
@@ -220,6 +252,30 @@ impl Store {
         .await
         .map_err(failed)?;
         Ok((columns::count(&row, "n")?, columns::get(&row, "oldest")?))
+    }
+
+    /// How often the uses of a kind were noted from then to now, for the subject that has most of them;
+    /// nothing where there were none.
+    pub async fn acme_used_most(
+        &self,
+        directory: &str,
+        kind: &str,
+        since_ms: i64,
+        now_ms: i64,
+    ) -> Result<u64> {
+        let most: Option<i64> = sqlx::query_scalar(
+            "SELECT COUNT(*) AS n FROM acme_uses \
+             WHERE directory = $1 AND kind = $2 AND at_ms BETWEEN $3 AND $4 \
+             GROUP BY subject ORDER BY n DESC LIMIT 1",
+        )
+        .bind(directory)
+        .bind(kind)
+        .bind(since_ms)
+        .bind(now_ms)
+        .fetch_optional(self.readers())
+        .await
+        .map_err(failed)?;
+        columns::natural(most.unwrap_or(0), "n")
     }
 }
 

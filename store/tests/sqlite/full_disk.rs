@@ -17,7 +17,7 @@ async fn a_full_disk_refuses_writes_and_loses_nothing() {
     let Some(_disk) = SmallDisk::mount(dir.path()) else { return };
     let path = dir.path().join("gantry.db");
     let ballast = dir.path().join("ballast");
-    std::fs::write(&ballast, vec![1; 1536 * 1024]).unwrap();
+    std::fs::write(&ballast, vec![1; 1408 * 1024]).unwrap();
     let world = World::new(Store::open(&path).await.unwrap()).await;
 
     // Until it is full, and a few times more.
