@@ -5,18 +5,34 @@ use std::sync::Arc;
 use gantry_certs::ACME_TLS_ALPN;
 use rustls::{
     ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme,
-    SupportedProtocolVersion,
+    SupportedCipherSuite, SupportedProtocolVersion,
     client::{
         WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     },
-    crypto::{CryptoProvider, aws_lc_rs},
+    crypto::{
+        CryptoProvider,
+        aws_lc_rs::{self, cipher_suite as suites},
+    },
     pki_types::{CertificateDer, ServerName, UnixTime},
     server::{ProducesTickets, ResolvesServerCert},
 };
 use tokio_rustls::TlsAcceptor;
 
 use crate::upstream::Offer;
+
+/// What is agreed to, the first one first. All of them are good, and clients that can choose take this order, too.
+const CIPHER_SUITES: [SupportedCipherSuite; 9] = [
+    suites::TLS13_AES_128_GCM_SHA256,
+    suites::TLS13_AES_256_GCM_SHA384,
+    suites::TLS13_CHACHA20_POLY1305_SHA256,
+    suites::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+    suites::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+    suites::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+    suites::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+    suites::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+    suites::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+];
 
 /// How TLS is spoken, to clients and to containers.
 #[derive(Clone)]
@@ -36,6 +52,7 @@ impl Tls {
         tickets: Option<Arc<dyn ProducesTickets>>,
     ) -> Result<Self, rustls::Error> {
         let provider = Arc::new(CryptoProvider {
+            cipher_suites: CIPHER_SUITES.to_vec(),
             // A hybrid first: a recording of today shall stay closed to the machines of tomorrow.
             kx_groups: vec![
                 aws_lc_rs::kx_group::X25519MLKEM768,
@@ -56,6 +73,8 @@ impl Tls {
                 .with_cert_resolver(Arc::clone(certificates));
             server.alpn_protocols = protocols.iter().map(|it| it.to_vec()).collect();
             server.ticketer = Arc::clone(&tickets);
+            // Whatever a client prefers: nothing that it says shall make a connection worse than it need be.
+            server.ignore_client_order = true;
             server.send_tls13_tickets = 1;
             // A client that offers early data is told to wait: what it holds could be replayed.
             server.max_early_data_size = 0;

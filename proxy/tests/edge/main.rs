@@ -87,6 +87,8 @@ mod streaming;
 #[cfg(test)]
 mod stuck;
 #[cfg(test)]
+mod tls;
+#[cfg(test)]
 mod transparent;
 #[cfg(test)]
 #[path = "../../../tests/harness/wait.rs"]
