@@ -4,6 +4,7 @@ use crate::{
     Store,
     columns::{self, damaged},
     error::{Error, Result, failed},
+    leases::Holder,
     record::Idempotency,
     sqlite::{Connection, Row},
 };
@@ -34,12 +35,13 @@ impl Store {
         now_ms: i64,
     ) -> Result<Idempotency> {
         let (scope, key, body_hash) = (scope.to_owned(), key.to_owned(), *body_hash);
+        let process = self.process();
         self.write(move |tx| {
             Box::pin(async move {
                 let taken = sqlx::query(
-                    "INSERT INTO idempotency (scope, idempotency_key, body_hash, at_ms) \
-                     VALUES ($1, $2, $3, $4) ON CONFLICT (scope, idempotency_key) DO UPDATE \
-                     SET body_hash = $3, at_ms = $4, status = NULL, body = NULL \
+                    "INSERT INTO idempotency (scope, idempotency_key, body_hash, at_ms, process) \
+                     VALUES ($1, $2, $3, $4, $6) ON CONFLICT (scope, idempotency_key) DO UPDATE \
+                     SET body_hash = $3, at_ms = $4, status = NULL, body = NULL, process = $6 \
                      WHERE idempotency.at_ms <= $5",
                 )
                 .bind(&scope)
@@ -47,6 +49,7 @@ impl Store {
                 .bind(body_hash.as_slice())
                 .bind(now_ms)
                 .bind(now_ms.saturating_sub(KEPT_MS))
+                .bind(process.as_slice())
                 .execute(&mut tx.connection)
                 .await
                 .map_err(failed)?;
@@ -113,6 +116,22 @@ impl Store {
                 .await
                 .map(drop)
                 .map_err(failed)
+            })
+        })
+        .await
+    }
+
+    /// Frees the keys of requests that another process ([`Store::process`]) has not finished, which has ended;
+    /// returns how many there were.
+    pub async fn forget_process(&self, process: Holder) -> Result<u64> {
+        self.write(move |tx| {
+            Box::pin(async move {
+                sqlx::query("DELETE FROM idempotency WHERE process = $1 AND status IS NULL")
+                    .bind(process.as_slice())
+                    .execute(&mut tx.connection)
+                    .await
+                    .map(|done| done.rows_affected())
+                    .map_err(failed)
             })
         })
         .await

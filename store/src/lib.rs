@@ -126,6 +126,7 @@ struct Shared {
     /// For what other processes write.
     heads: Mutex<Option<Heads>>,
     epoch: Epoch,
+    process: Holder,
     closing: CancellationToken,
     tasks: TaskTracker,
 }
@@ -154,6 +155,15 @@ impl Store {
         Self::open_after(path, Retention::default(), Before::Lives).await
     }
 
+    /// The schema of the store in the file at `path`, which is left as it is, and that to which opening it would
+    /// bring it; 0 for a file that holds nothing. An error if this program could not use it.
+    pub async fn look(path: &Path) -> Result<(i64, i64), OpenError> {
+        let mut connection = sqlite::open_to_look(path).await?;
+        let looked = schema::look(&mut connection).await;
+        sqlite::end_look(connection).await;
+        looked
+    }
+
     async fn open_with(path: &Path, retention: Retention) -> Result<Self, OpenError> {
         Self::open_after(path, retention, Before::Ended).await
     }
@@ -166,6 +176,8 @@ impl Store {
         let sqlite::Opened { mut writer, readers } = sqlite::open(path, before).await?;
         schema::migrate(&mut writer, path, schema::MIGRATIONS).await?;
         let epoch = installation::ensure_epoch(&mut writer).await?;
+        let mut process = [0; 16];
+        getrandom::fill(&mut process).map_err(OpenError::Random)?;
         if before == Before::Ended {
             idempotency::forget_unfinished(&mut writer).await.map_err(OpenError::Record)?;
         }
@@ -194,6 +206,7 @@ impl Store {
             event_head,
             heads: Mutex::new(Some(heads)),
             epoch,
+            process,
             closing,
             tasks,
         };
@@ -212,6 +225,11 @@ impl Store {
     /// Names the history of the feed.
     pub fn epoch(&self) -> Epoch {
         self.shared.epoch
+    }
+
+    /// Names this opening of the store among those of all processes.
+    pub fn process(&self) -> Holder {
+        self.shared.process
     }
 
     /// The newest revision; changes after each commit that added to the feed. A hint to read

@@ -1,16 +1,18 @@
 //! Migrations: numbered, embedded, each in a transaction of its own.
 //!
-//! A database remembers which it has had. One that has had more than this binary knows, or others,
-//! is refused: running on would damage it. Before the first migration of a database that holds
-//! something, a copy of it is made beside it.
+//! A database remembers which it has had. One that has had others than this binary knows is refused: running
+//! on would damage it. So is one that has had more, unless whoever brought it there has noted that programs
+//! as old as this one can go on: an upgrade that fails after its migrations leaves the old program one that can
+//! be started again. Before the first migration of a database that holds something, a copy of it is made beside
+//! it.
 
 use std::path::{Path, PathBuf};
 
-use sqlx::AssertSqlSafe;
+use sqlx::{AssertSqlSafe, Row as _};
 
 use crate::{
     error::{Cause, OpenError, failed},
-    sqlite::{self, Connection},
+    sqlite::{self, Connection, Row},
 };
 
 /// One step from a schema to the next.
@@ -20,6 +22,13 @@ pub(crate) struct Migration {
     name: &'static str,
     text: &'static str,
 }
+
+/// The oldest schema whose programs can use what the migrations here leave. Later ones only add: tables, indexes,
+/// columns that may be left out. One that does more raises this to its own number, and the release says that there
+/// is no way back.
+const USABLE_FROM: i64 = 22;
+/// The migration that brings the column for it.
+const NOTES_USABLE_FROM: i64 = 23;
 
 /// Every migration, in order, numbered from 1 without gaps. Never change one that was released.
 pub(crate) const MIGRATIONS: &[Migration] = &[
@@ -93,6 +102,11 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         name: "revocations",
         text: include_str!("../migrations/0022_revocations.sql"),
     },
+    Migration {
+        number: 23,
+        name: "processes",
+        text: include_str!("../migrations/0023_processes.sql"),
+    },
 ];
 
 /// Brings the database to the newest schema of `migrations`.
@@ -102,23 +116,9 @@ pub(crate) async fn migrate(
     migrations: &[Migration],
 ) -> Result<(), OpenError> {
     let had = history(connection).await?;
-    let known = migrations.last().map_or(0, |migration| migration.number);
-    for (at, (number, name)) in had.iter().enumerate() {
-        match migrations.get(at) {
-            Some(migration) if migration.number == *number && migration.name == name => {}
-            Some(migration) => {
-                let what = format!("{number} ({name}) stands where {} should", migration.number);
-                return Err(OpenError::ForeignSchema { what });
-            }
-            None => {
-                let found = had.last().map_or(*number, |(newest, _)| *newest);
-                return Err(OpenError::NewerSchema { found, known });
-            }
-        }
-    }
-    let missing = migrations.get(had.len()..).unwrap_or_default();
-    if let (Some((number, _)), false) = (had.last(), missing.is_empty()) {
-        copy_before(connection, path, *number).await?;
+    let missing = missing(&had, migrations)?;
+    if let (Some(had), false) = (had.last(), missing.is_empty()) {
+        copy_before(connection, path, had.number).await?;
     }
     for migration in missing {
         apply(connection, migration).await.map_err(|error| OpenError::Migration {
@@ -130,14 +130,69 @@ pub(crate) async fn migrate(
     Ok(())
 }
 
+/// The schema of a database that is left as it is, and that to which [`migrate`] would bring it. An error if this
+/// program cannot use it.
+pub(crate) async fn look(connection: &mut Connection) -> Result<(i64, i64), OpenError> {
+    let had = history(connection).await?;
+    let missing = missing(&had, MIGRATIONS)?;
+    let now = had.last().map_or(0, |had| had.number);
+    Ok((now, missing.last().map_or(now, |migration| migration.number)))
+}
+
+/// The migrations that a database has not had.
+fn missing<'m>(had: &[Had], migrations: &'m [Migration]) -> Result<&'m [Migration], OpenError> {
+    let known = migrations.last().map_or(0, |migration| migration.number);
+    for (at, Had { number, name, .. }) in had.iter().enumerate() {
+        match migrations.get(at) {
+            Some(migration) if migration.number == *number && migration.name == *name => {}
+            Some(migration) => {
+                let what = format!("{number} ({name}) stands where {} should", migration.number);
+                return Err(OpenError::ForeignSchema { what });
+            }
+            None => break,
+        }
+    }
+    let newer = had.get(migrations.len()..).unwrap_or_default();
+    if let Some(newest) = newer.last() {
+        let is_usable = |had: &Had| had.usable_from.is_some_and(|oldest| oldest <= known);
+        if !newer.iter().all(is_usable) {
+            return Err(OpenError::NewerSchema { found: newest.number, known });
+        }
+        tracing::warn!(
+            found = newest.number,
+            known,
+            "a newer version has used the store; this one goes on with what it knows of it"
+        );
+    }
+    Ok(migrations.get(had.len()..).unwrap_or_default())
+}
+
+/// A migration that a database has had.
+#[derive(Debug)]
+struct Had {
+    number: i64,
+    name: String,
+    usable_from: Option<i64>,
+}
+
 /// The migrations that the database has had, oldest first.
-async fn history(connection: &mut Connection) -> Result<Vec<(i64, String)>, OpenError> {
+async fn history(connection: &mut Connection) -> Result<Vec<Had>, OpenError> {
     let unreadable = |error| OpenError::Record(failed(error));
     if sqlite::has_table(connection, Some("migrations")).await.map_err(unreadable)? {
-        return sqlx::query_as("SELECT number, name FROM migrations ORDER BY number")
+        // All columns, of which the last one may be missing.
+        let rows = sqlx::query("SELECT * FROM migrations ORDER BY number")
+            .persistent(false)
             .fetch_all(connection)
             .await
-            .map_err(unreadable);
+            .map_err(unreadable)?;
+        let read = |row: &Row| -> sqlx::Result<Had> {
+            let usable_from = match row.try_get("usable_from") {
+                Err(sqlx::Error::ColumnNotFound(_)) => None,
+                found => found?,
+            };
+            Ok(Had { number: row.try_get("number")?, name: row.try_get("name")?, usable_from })
+        };
+        return rows.iter().map(read).collect::<sqlx::Result<_>>().map_err(unreadable);
     }
     if sqlite::has_table(connection, None).await.map_err(unreadable)? {
         let what = "there are tables, but no record of migrations".to_owned();
@@ -191,6 +246,14 @@ async fn statements(connection: &mut Connection, migration: &Migration) -> sqlx:
     sqlx::query("INSERT INTO migrations (number, name) VALUES ($1, $2)")
         .bind(migration.number)
         .bind(migration.name)
+        .execute(&mut *connection)
+        .await?;
+    if migration.number < NOTES_USABLE_FROM {
+        return Ok(());
+    }
+    sqlx::query("UPDATE migrations SET usable_from = $1 WHERE number = $2")
+        .bind(USABLE_FROM)
+        .bind(migration.number)
         .execute(connection)
         .await
         .map(drop)
@@ -229,22 +292,68 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_newer_schema_is_refused_and_left_alone() {
+    async fn a_newer_schema_is_left_alone_and_used_only_if_it_allows_that() {
         let dir = tempfile::tempdir().unwrap();
         let mut writer = sqlite::open(&path(&dir), sqlite::Before::Ended).await.unwrap().writer;
         migrate(&mut writer, &path(&dir), MIGRATIONS).await.unwrap();
         let newest = newest();
-        sqlx::query("INSERT INTO migrations VALUES ($1, 'of the future')")
-            .bind(newest + 1)
-            .execute(&mut writer)
-            .await
-            .unwrap();
-        let refused = migrate(&mut writer, &path(&dir), MIGRATIONS).await.unwrap_err();
-        assert!(
-            matches!(refused, OpenError::NewerSchema { found, known }
-                if (found, known) == (newest + 1, newest)),
-            "refused with {refused}"
-        );
+        let future = "INSERT INTO migrations VALUES ($1, 'of the future', $2)";
+        for (number, usable_from, refused) in [
+            (newest + 1, Some(newest), false),
+            (newest + 2, Some(newest - 1), false),
+            // Each of those that this program does not know must allow it.
+            (newest + 3, Some(newest + 1), true),
+            (newest + 4, Some(newest), true),
+            (newest + 5, None, true),
+        ] {
+            sqlx::query(future).bind(number).bind(usable_from).execute(&mut writer).await.unwrap();
+            let looked = look(&mut writer).await;
+            let migrated = migrate(&mut writer, &path(&dir), MIGRATIONS).await;
+            if !refused {
+                assert_eq!((looked.unwrap(), migrated.unwrap()), ((number, number), ()));
+                continue;
+            }
+            for error in [looked.unwrap_err(), migrated.unwrap_err()] {
+                assert!(
+                    matches!(error, OpenError::NewerSchema { found, known }
+                        if (found, known) == (number, newest)),
+                    "refused with {error}"
+                );
+            }
+        }
+    }
+
+    /// What programs before can go on with: they name the columns that they write, and know nothing of others.
+    #[test]
+    fn migrations_since_the_oldest_program_that_can_go_on_only_add() {
+        let later = MIGRATIONS.iter().filter(|migration| migration.number > USABLE_FROM);
+        for migration in later {
+            for statement in split(migration.text) {
+                let is_table = statement.starts_with("CREATE TABLE ");
+                let is_index = statement.starts_with("CREATE INDEX ");
+                let is_column = statement.starts_with("ALTER TABLE ")
+                    && statement.contains(" ADD COLUMN ")
+                    && (!statement.contains("NOT NULL") || statement.contains("DEFAULT"));
+                let is_row = statement.starts_with("INSERT INTO ");
+                let adds = is_table || is_index || is_column || is_row;
+                assert!(adds, "{}: {statement}", migration.name);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_look_says_what_would_come_and_changes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = sqlite::open(&path(&dir), sqlite::Before::Ended).await.unwrap().writer;
+        let newest = newest();
+        assert_eq!(look(&mut writer).await.unwrap(), (0, newest));
+        let older = MIGRATIONS.split_last().unwrap().1;
+        migrate(&mut writer, &path(&dir), older).await.unwrap();
+        for _ in 0..2 {
+            assert_eq!(look(&mut writer).await.unwrap(), (newest - 1, newest));
+        }
+        migrate(&mut writer, &path(&dir), MIGRATIONS).await.unwrap();
+        assert_eq!(look(&mut writer).await.unwrap(), (newest, newest));
     }
 
     #[tokio::test]

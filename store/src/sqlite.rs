@@ -123,6 +123,29 @@ pub(crate) async fn open(path: &Path, before: Before) -> Result<Opened, OpenErro
     Ok(Opened { writer, readers })
 }
 
+/// Opens the database at `path`, which must be there, without changing anything of it.
+pub(crate) async fn open_to_look(path: &Path) -> Result<Connection, OpenError> {
+    SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(false)
+        .busy_timeout(BUSY_TIMEOUT)
+        .pragma("query_only", "ON")
+        .disable_statement_logging()
+        .connect()
+        .await
+        .map_err(|error| OpenError::Open {
+            path: path.display().to_string(),
+            source: Cause::new(error),
+        })
+}
+
+/// Ends a look.
+pub(crate) async fn end_look(connection: Connection) {
+    if let Err(error) = connection.close().await {
+        tracing::debug!(%error, "a look at the store does not end well");
+    }
+}
+
 /// Whether the last process left a write-ahead log behind; a clean end removes it.
 async fn left_over_log(path: &Path) -> bool {
     let mut log = path.as_os_str().to_owned();

@@ -114,6 +114,12 @@ async fn two_processes_with_one_store_hear_of_each_other() {
     let second = Store::open_beside(&dir.path().join("gantry.db")).await.unwrap();
     // What the first has under way is not taken for the remains of a crash.
     assert_eq!(begin(second.clone()).await, Idempotency::InProgress);
+    // Only once it has gone, and only what it has not finished.
+    assert_eq!(second.forget_process(second.process()).await.unwrap(), 0);
+    first.idempotency_begin("scope", "done", &[0; 32], 0).await.unwrap();
+    first.idempotency_finish("scope", "done", 201, b"", 0).await.unwrap();
+    assert_eq!(second.forget_process(first.process()).await.unwrap(), 1);
+    assert_eq!(begin(second.clone()).await, Idempotency::Fresh);
     let talk = async {
         let mut now = container;
         for (here, there) in [(&first, &second), (&second, &first), (&first, &second)] {
