@@ -104,5 +104,5 @@ pub use edge::{Addresses, Edge, StartError, Stopper};
 pub use http1::HeadReader;
 pub use logs::{LogTail, Logs, LogsConfig, NoTail};
 pub use proxy_protocol::{Ends, Malformed};
-pub use sockets::{QuicSockets, Sockets};
+pub use sockets::{QuicSockets, Sockets, http3_port_is_taken};
 pub use traffic::Activity;

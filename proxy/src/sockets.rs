@@ -29,6 +29,11 @@ pub struct QuicSockets {
     pub sockets: Vec<UdpSocket>,
 }
 
+/// Whether somebody has the UDP port of HTTP/3 on an address, which no two processes share but by [`Sockets`].
+pub fn http3_port_is_taken(address: SocketAddr) -> bool {
+    steer::check_free(address).is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
+}
+
 impl Sockets {
     /// The same sockets once more.
     pub fn share(&self) -> io::Result<Self> {

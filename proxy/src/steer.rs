@@ -35,8 +35,20 @@ const ID: usize = 7;
 /// What the kernel may hold for a socket in each direction.
 const BUFFER: usize = 4 * 1024 * 1024;
 
+/// Whether the port is nobody's. A group with the sockets of another process in it would send them a part of
+/// what is ours.
+pub(crate) fn check_free(address: SocketAddr) -> io::Result<()> {
+    let probe = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    if address.is_ipv6() {
+        probe.set_only_v6(true)?;
+    }
+    // Without `SO_REUSEPORT` it shares with nobody.
+    probe.bind(&address.into())
+}
+
 /// Binds the sockets of both banks on `address`, in each one per worker (of the first [`WORKERS_MAX`]).
 pub(crate) fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<UdpSocket>> {
+    check_free(address)?;
     let workers = workers.min(WORKERS_MAX);
     let mut sockets = Vec::with_capacity(workers);
     for _ in 0..workers * BANKS {
@@ -150,6 +162,17 @@ mod tests {
                 assert_eq!(made.iter().collect::<HashSet<_>>().len(), 200);
             }
         }
+    }
+
+    #[test]
+    fn a_port_is_not_shared_with_another_process() {
+        let any = SocketAddr::from(([127, 77, 249, 2], 0));
+        let port = UdpSocket::bind(any).unwrap().local_addr().unwrap();
+        let sockets = bind(port, 1).unwrap();
+        let refused = bind(port, 1).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::AddrInUse);
+        drop(sockets);
+        assert_eq!(bind(port, 1).unwrap().len(), BANKS);
     }
 
     #[test]
