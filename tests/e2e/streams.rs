@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
-use gantry_tests::{Container, Gantry};
+use anyhow::{Context as _, Result};
+use gantry_tests::{Container, Gantry, wait_until};
 
 /// Echoes WebSocket messages at `/ws`, sends events at `/events` and octets at `/download` for ever,
 /// and says `hello` elsewhere.
@@ -52,8 +52,17 @@ class Streams(http.server.BaseHTTPRequestHandler):
 http.server.ThreadingHTTPServer(('', 3000), Streams).serve_forever()
 ";
 
-/// Has a container serve them on port 3000, and waits until it does.
+/// Has a container, of any runtime, serve them on port 3000, and waits until it does.
 pub(crate) fn serve(gantry: &Gantry, container: &Container) -> Result<()> {
-    gantry.start_inside(container, &["python3", "-c", STREAMS])?;
+    let run = ["systemd-run", "--quiet", "--collect", "python3", "-c", STREAMS];
+    let command = [&["exec", &container.id, "--"][..], &run].concat();
+    let mut said = String::new();
+    wait_until("the container takes orders", Duration::from_secs(30), || {
+        gantry.cli(&command).is_ok_and(|output| {
+            said = String::from_utf8_lossy(&output.stderr).into_owned();
+            output.status.success()
+        })
+    })
+    .with_context(|| said.clone())?;
     gantry.wait_200(&gantry.url(container, "http-3000", "/"), Duration::from_secs(30))
 }

@@ -5,20 +5,23 @@ use std::{
     io::{BufRead as _, BufReader, Write as _},
     os::unix::net::UnixDatagram,
     process::{Child, Command, ExitStatus, Output, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use gantry_tests::{
-    Container, Foreign, Gantry, Options, Ssh, SshKey, signal, wait_for, wait_until, walk_on,
+    Container, Foreign, Gantry, Options, Ssh, SshKey, repository, signal, wait_for, wait_until,
+    walk_on,
 };
 use serde_json::Value;
 
-use crate::streams;
+use crate::{incus, streams};
 
 /// How often it is replaced under load, unless this variable says otherwise.
 const UPGRADES: u32 = 4;
 const UPGRADES_VARIABLE: &str = "GANTRY_TEST_UPGRADES";
+/// With this variable set its containers are of Incus.
+const INCUS_VARIABLE: &str = "GANTRY_TEST_UPGRADES_INCUS";
 /// What had been under way, and is told to end, ends within this time.
 const SOON: Duration = Duration::from_secs(20);
 
@@ -85,6 +88,30 @@ fn upgrades() -> u32 {
     wanted.unwrap_or(UPGRADES)
 }
 
+fn options() -> Result<Options> {
+    if std::env::var_os(INCUS_VARIABLE).is_none() {
+        return Ok(Options::embedded());
+    }
+    let socket = incus::socket().context("no Incus")?;
+    Ok(Options::incus(&socket).set("runtime.incus_pool=gantry-btrfs"))
+}
+
+/// What there was to fail, for whoever has it replaced more often.
+#[expect(clippy::print_stderr, reason = "a test says what it has measured")]
+fn tell(outcome: &Value, took: Duration) {
+    let seconds = took.as_secs_f32();
+    eprintln!("{} upgrades in {seconds:.1} s: {}", upgrades(), outcome["counts"]);
+}
+
+/// When the container's init has started, in the machine's own time.
+fn started(gantry: &Gantry, container: &Container) -> Result<String> {
+    let output = gantry.cli(&["exec", &container.id, "--", "cat", "/proc/1/stat"])?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let fields = text.rsplit(')').next().unwrap_or_default();
+    let field = fields.split_whitespace().nth(19).map(str::to_owned);
+    field.with_context(|| format!("{text:?}: {}", String::from_utf8_lossy(&output.stderr)))
+}
+
 fn upgraded(gantry: &mut Gantry) -> Result<()> {
     let output = gantry.upgrade()?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -105,14 +132,14 @@ fn refused(gantry: &mut Gantry) -> Result<String> {
 
 #[test]
 fn nothing_fails_while_it_is_replaced() {
-    walk_on(Gantry::prepare(Options::embedded()), |gantry| {
+    walk_on(options().and_then(Gantry::prepare), |gantry| {
         let ssh = Ssh::new(gantry)?;
         let key = ssh.key("key", "ed25519")?;
         let project = gantry.create_project("upgrades")?;
         let more = ["--name", "served", "--ssh-public-key", &key.line];
         let container = gantry.create_running(&project, &more)?;
         streams::serve(gantry, &container)?;
-        let init = gantry.init_pid(&container)?;
+        let init = started(gantry, &container)?;
         let stop = gantry.home().join("stop");
         let host = gantry.host(&container, "http-3000");
         let (token, file) = (gantry.token().to_owned(), stop.to_string_lossy().into_owned());
@@ -122,7 +149,7 @@ fn nothing_fails_while_it_is_replaced() {
         let mut session = Counter::over_ssh(&ssh, &key)?;
         let mut command = Counter::over_exec(gantry, &container)?;
 
-        let first = gantry.pid()?;
+        let (first, began) = (gantry.pid()?, Instant::now());
         for _ in 0..upgrades() {
             upgraded(gantry)?;
             session.count()?;
@@ -132,12 +159,13 @@ fn nothing_fails_while_it_is_replaced() {
         }
         fs::write(&stop, "")?;
         let outcome: Value = serde_json::from_str(&load.line()?)?;
+        tell(&outcome, began.elapsed());
         ensure!(outcome["failures"] == serde_json::json!([]), "{outcome}");
         for id in outcome["projects"].as_array().context("no list")? {
             let id = id.as_str().context("no id")?;
             gantry.json(&["projects", "get", id]).context("a project that was made")?;
         }
-        ensure!(gantry.init_pid(&container)? == init, "the container runs on");
+        ensure!(started(gantry, &container)? == init, "the container runs on");
 
         // The first process still has the sessions, and still knows whose key is whose.
         session.count()?;
@@ -268,7 +296,102 @@ fn a_service_manager_gives_the_ports_and_is_told() {
                 gantry.curl().fetch(openapi)?.expect(200)?;
             }
         }
+
+        // What the manager runs for a reload ends when that has ended, and as well: by then it was told the rest.
+        let before = gantry.pid()?;
+        let Output { status, stderr, .. } = reload(gantry)?;
+        ensure!(status.success(), "{}", String::from_utf8_lossy(&stderr));
+        let pid = gantry.run_pid()?;
+        ensure!(pid != before, "nothing was replaced");
+        gantry.follow(pid);
+        ensure!(hear()?.starts_with("RELOADING=1\n"), "it begins");
+        let said = hear()?;
+        ensure!(said.starts_with(&format!("MAINPID={pid}\nREADY=1\n")), "{said}");
+        let key = gantry.state().join("session.key");
+        let octets = fs::read(&key)?;
+        fs::write(&key, "too short")?;
+        let Output { status, stderr, .. } = reload(gantry)?;
+        let why = String::from_utf8_lossy(&stderr).into_owned();
+        ensure!(status.code() == Some(1) && why.contains("holds no key"), "{status}: {why}");
+        ensure!(hear()?.starts_with("RELOADING=1\n"), "it begins");
+        let said = hear()?;
+        ensure!(said.starts_with("READY=1\nSTATUS=running; upgrade failed: "), "{said}");
+        fs::write(&key, octets)?;
+        ensure!(gantry.run_pid()? == pid, "the process goes on");
         Ok(())
+    });
+}
+
+/// Runs what the unit for systemd says that a reload is, with this test's program and configuration.
+fn reload(gantry: &Gantry) -> Result<Output> {
+    let unit = fs::read_to_string(repository::root().join("scripts/systemd/gantry.service"))?;
+    let value = |name: &str| unit.lines().find_map(|line| line.strip_prefix(name));
+    // It tells of readiness, and only the command tells of failure.
+    ensure!(value("Type=") == Some("notify"), "{unit}");
+    let command = value("ExecReload=/usr/local/bin/gantry ").context("no ExecReload")?;
+    let config = gantry.home().join("reload.toml");
+    fs::write(&config, format!("[server]\nstate = \"{}\"\n", gantry.state().display()))?;
+    let config = config.to_string_lossy();
+    let words = command.split(' ').map(|word| word.replace("/etc/gantry.toml", &config));
+    gantry.cli(&words.collect::<Vec<_>>())
+}
+
+#[test]
+fn too_many_processes_before_make_room_and_none_is_forgotten() {
+    let options = Options::fake().set("edge.drain_processes=1").set("edge.drain_timeout_s=1");
+    walk_on(Gantry::prepare(options), |gantry| {
+        let hold = |gantry: &Gantry| -> Result<Foreign> {
+            let mut upload =
+                Foreign::start(gantry, "uploads.py", "api.gantry.localhost", &["tcp"])?;
+            upload.says("open")?;
+            Ok(upload)
+        };
+        let mut pids = Vec::new();
+        let mut next = |gantry: &mut Gantry| -> Result<()> {
+            pids.push(gantry.pid()?);
+            upgraded(gantry)
+        };
+        let mut first = hold(gantry)?;
+        next(gantry)?;
+        next(gantry)?;
+        // The one between has nothing to do any more.
+        let [oldest, between] = pids[..] else { bail!("{pids:?}") };
+        gantry.wait_ended(between, SOON)?;
+        let mut third = hold(gantry)?;
+        let last = gantry.pid()?;
+        upgraded(gantry)?;
+        first.says("cut")?;
+        gantry.wait_ended(oldest, SOON)?;
+        ensure!(!gantry.has_ended(last)?, "one may go on");
+        // And it ends with the one that runs.
+        signal("TERM", gantry.pid()?)?;
+        third.says("cut")?;
+        gantry.wait_ended(last, SOON)?;
+        gantry.wait_ended(gantry.pid()?, SOON)
+    });
+}
+
+#[test]
+fn a_crash_after_an_upgrade_leaves_http3_to_the_next_start() {
+    let options = Options::fake().file("[edge]\nworkers = 2\n".to_owned());
+    walk_on(Gantry::prepare(options), |gantry| {
+        let upload = |gantry: &Gantry, mode: &str| -> Result<Foreign> {
+            Foreign::start(gantry, "uploads.py", "api.gantry.localhost", &[mode])
+        };
+        let (mut streams, mut packets) = (upload(gantry, "tcp")?, upload(gantry, "http3")?);
+        streams.says("open")?;
+        packets.says("open")?;
+        let first = gantry.pid()?;
+        upgraded(gantry)?;
+        gantry.kill()?;
+        gantry.start_again()?;
+        // Its packets would have come to the first one otherwise, in part.
+        upload(gantry, "many")?.says("done")?;
+        packets.says("cut")?;
+        // The rest of what the first one has goes on.
+        ensure!(!gantry.has_ended(first)?, "it has an upload under way");
+        drop(streams);
+        gantry.wait_ended(first, SOON)
     });
 }
 

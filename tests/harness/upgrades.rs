@@ -76,11 +76,16 @@ impl Gantry {
     /// Waits until a process that was followed has ended.
     pub fn wait_ended(&mut self, pid: u32, bound: Duration) -> Result<()> {
         wait_until(&format!("process {pid} has ended"), bound, || {
-            if let Some(child) = self.before.child.as_mut().filter(|child| child.id() == pid) {
-                return child.try_wait().is_ok_and(|ended| ended.is_some());
-            }
-            has_ended(pid)
+            self.has_ended(pid).unwrap_or(false)
         })
+    }
+
+    /// Whether a process that was followed has ended.
+    pub fn has_ended(&mut self, pid: u32) -> Result<bool> {
+        match self.before.child.as_mut().filter(|child| child.id() == pid) {
+            Some(child) => Ok(child.try_wait()?.is_some()),
+            None => Ok(has_ended(pid)),
+        }
     }
 
     /// Ends the process that has followed, and whatever is left of those before it. Best effort.

@@ -96,6 +96,8 @@ pub(crate) struct EdgeConfig {
     pub(crate) drain: Duration,
     /// How long what was begun may go on after another process has taken over.
     pub(crate) drain_streams: Duration,
+    /// In how many processes at most.
+    pub(crate) drain_processes: usize,
     pub(crate) head: Duration,
     pub(crate) idle: Duration,
     pub(crate) connect: Duration,
@@ -327,6 +329,7 @@ fn read_edge(reader: &mut Reader<'_>) -> Option<EdgeConfig> {
     let workers = reader.number_or("edge.workers", 1, 256, u64::try_from(cores).unwrap_or(1));
     let drain = reader.seconds("edge.drain_timeout_s", 0, 3_600);
     let drain_streams = reader.seconds("edge.drain_streams_s", 0, 7 * 86_400);
+    let drain_processes = reader.number("edge.drain_processes", 0, 100);
     let head = reader.seconds("edge.head_timeout_s", 1, 120);
     let idle = reader.seconds("edge.idle_timeout_s", 1, 3_600);
     let connect = reader.seconds("edge.connect_timeout_s", 1, 60);
@@ -355,6 +358,7 @@ fn read_edge(reader: &mut Reader<'_>) -> Option<EdgeConfig> {
         workers: usize::try_from(workers?).ok()?,
         drain: drain?,
         drain_streams: drain_streams?,
+        drain_processes: usize::try_from(drain_processes?).ok()?,
         head: head?,
         idle: idle?,
         connect: connect?,

@@ -11,18 +11,16 @@ use std::{
     },
     path::Path,
     process::{Child, Command, ExitCode},
-    sync::Arc,
     time::Duration,
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use gantry_proxy::{QuicSockets, Sockets};
 use gantry_runtime::Bequest;
+use gantry_store::Holder;
 use rustix::stdio::dup2_stdin;
-use tokio_util::sync::CancellationToken;
 
 use super::{
-    glue,
     link::{self, Link, Message, Offer, PROTOCOL},
     lock::Lock,
 };
@@ -36,8 +34,6 @@ pub(super) const PASS_ON: &str = "GANTRY_HANDOVER_PASS_ON";
 
 /// How long the running process may take to offer what it has: it ends what it has under way first.
 const OFFER_TIMEOUT: Duration = Duration::from_mins(2);
-/// How long it may take to say that it has stopped.
-const BEGIN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The process that runs, whose place this one is to take.
 #[derive(Debug)]
@@ -45,13 +41,22 @@ pub(crate) struct Before(OwnedFd);
 
 /// What it gave.
 pub(super) struct Inheritance {
-    /// The link to it, for as long as it lives.
-    pub(super) link: Option<Link>,
+    /// The process that gave it.
+    pub(super) giver: Option<Giver>,
     pub(super) lock: Lock,
     /// What it listens on.
     pub(super) sockets: Sockets,
     /// What its servers' runtimes share, by the servers' names.
     pub(super) runtimes: Vec<(String, Bequest)>,
+}
+
+/// The process that runs.
+pub(super) struct Giver {
+    /// The link to it, for as long as it lives.
+    pub(super) link: Link,
+    pub(super) pid: u32,
+    /// Its name in the store.
+    pub(super) process: Holder,
 }
 
 /// The first thing of a process: one that only passes on does so; its exit code is returned.
@@ -108,12 +113,13 @@ impl Before {
         result
     }
 
-    /// Says that the configuration is good, and takes what the running process has.
-    pub(super) async fn take(self) -> anyhow::Result<Inheritance> {
+    /// Says that the configuration is good and to which schema the store would be brought, and takes what the
+    /// running process has.
+    pub(super) async fn take(self, schema: (i64, i64)) -> anyhow::Result<Inheritance> {
         let link = Link::adopt(self.0)?;
         let version = env!("CARGO_PKG_VERSION").to_owned();
         let pid = std::process::id();
-        link.send(&Message::Checked { protocol: PROTOCOL, pid, version }).await?;
+        link.send(&Message::Checked { protocol: PROTOCOL, pid, version, schema }).await?;
         let offered = tokio::time::timeout(OFFER_TIMEOUT, link.take_offer()).await;
         let (offer, fds) = offered.context("the running process offers nothing")??;
         sort(link, offer, fds).context("the running process offers too little")
@@ -136,13 +142,14 @@ fn sort(link: Link, offer: Offer, fds: Vec<OwnedFd>) -> Option<Inheritance> {
     for (name, parts) in offer.runtimes {
         runtimes.push((name, Bequest::from_parts(parts, &mut fds)?));
     }
-    Some(Inheritance { link: Some(link), lock, sockets, runtimes })
+    let giver = Some(Giver { link, pid: offer.pid, process: offer.process });
+    Some(Inheritance { giver, lock, sockets, runtimes })
 }
 
 impl Inheritance {
     /// That of a process that follows none.
     pub(super) fn none(lock: Lock) -> Self {
-        Self { link: None, lock, sockets: Sockets::default(), runtimes: Vec::new() }
+        Self { giver: None, lock, sockets: Sockets::default(), runtimes: Vec::new() }
     }
 
     /// Whether somebody listens on this address who gave it to us.
@@ -155,106 +162,5 @@ impl Inheritance {
     pub(super) fn runtime(&mut self, server: &str) -> Option<Bequest> {
         let at = self.runtimes.iter().position(|(name, _)| name == server)?;
         Some(self.runtimes.swap_remove(at).1)
-    }
-}
-
-/// The process before this one, while it ends what it has under way.
-#[derive(Debug)]
-pub(super) struct Predecessor {
-    link: Arc<Link>,
-    activity: gantry_proxy::Activity,
-    http3_ended: CancellationToken,
-    ended: CancellationToken,
-}
-
-impl Predecessor {
-    pub(super) fn new(link: Link, activity: gantry_proxy::Activity) -> Self {
-        Self {
-            link: Arc::new(link),
-            activity,
-            http3_ended: CancellationToken::new(),
-            ended: CancellationToken::new(),
-        }
-    }
-
-    /// Says that everything is prepared, and waits until it changes nothing any more.
-    pub(super) async fn begin(&self) -> anyhow::Result<()> {
-        self.link.send(&Message::Ready).await.context("the running process has gone")?;
-        match tokio::time::timeout(BEGIN_TIMEOUT, self.link.receive()).await {
-            Ok(Ok(Some(Message::Begin))) => {}
-            Ok(Ok(Some(other))) => bail!("the running process says {other:?}"),
-            // It ends this process before it closes the link if it gives it up; so it has gone by itself.
-            Ok(Ok(None)) => tracing::warn!("the running process has gone; this one goes on alone"),
-            Ok(Err(error)) => return Err(error).context("the running process is not understood"),
-            Err(_elapsed) => bail!("the running process does not say that it has stopped"),
-        }
-        Ok(())
-    }
-
-    /// Says that this process serves. What is returned hears the other one until it has ended.
-    pub(super) async fn serving(&self) -> impl Future<Output = ()> + use<> {
-        if let Err(error) = self.link.send(&Message::Serving).await {
-            tracing::warn!(%error, "the process before has gone; this one goes on alone");
-        }
-        let (link, activity) = (Arc::clone(&self.link), self.activity.clone());
-        let (http3_ended, ended) = (self.http3_ended.clone(), self.ended.clone());
-        async move {
-            hear(link, activity, http3_ended).await;
-            ended.cancel();
-        }
-    }
-
-    /// Has it end what it still serves over HTTP/3, whose sockets the next process needs.
-    pub(super) async fn end_http3(&self, within: Duration) {
-        let within_ms = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
-        if self.link.send(&Message::EndHttp3 { within_ms }).await.is_err() {
-            // It has ended.
-            return;
-        }
-        let longest = within + Duration::from_secs(5);
-        if tokio::time::timeout(longest, self.http3_ended.cancelled()).await.is_err() {
-            tracing::warn!("the process before still serves HTTP/3, and loses what it has of it");
-        }
-    }
-
-    /// Has it end within this time, because this one does, and does not wait for that.
-    pub(super) async fn stop(&self, within: Duration) {
-        let within_ms = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
-        // Most have ended long before.
-        drop(self.link.send(&Message::Stop { within_ms }).await);
-    }
-
-    /// Waits until it has ended, for as long as it was given and a little more.
-    pub(super) async fn ended(&self, within: Duration) {
-        let longest = within + Duration::from_secs(5);
-        if tokio::time::timeout(longest, self.ended.cancelled()).await.is_err() {
-            tracing::warn!("the process before has not ended in time");
-        }
-    }
-}
-
-/// Hears what the process before says until it has ended.
-async fn hear(link: Arc<Link>, activity: gantry_proxy::Activity, http3_ended: CancellationToken) {
-    loop {
-        match link.receive().await {
-            Ok(Some(Message::Http3Ended)) => http3_ended.cancel(),
-            Ok(Some(Message::Active { containers })) => {
-                let now_ms = glue::now_ms();
-                let containers = containers.iter().filter_map(|id| id.parse().ok());
-                containers.for_each(|container| activity.note(container, now_ms));
-            }
-            Ok(None) => {
-                tracing::info!("the process before this one has ended");
-                return http3_ended.cancel();
-            }
-            Ok(Some(other)) => tracing::debug!(?other, "the process before says"),
-            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                tracing::debug!(%error, "the process before says something else");
-            }
-            Err(error) => {
-                tracing::warn!(%error, "the process before cannot be heard");
-                return http3_ended.cancel();
-            }
-        }
     }
 }

@@ -13,6 +13,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use gantry_store::Holder;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind,
@@ -33,8 +34,8 @@ const DESCRIPTORS_MAX: usize = 200;
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(tag = "says", rename_all = "snake_case")]
 pub(super) enum Message {
-    /// The new one: its configuration can be used.
-    Checked { protocol: u32, pid: u32, version: String },
+    /// The new one: its configuration can be used, and it would bring the store from one schema to another.
+    Checked { protocol: u32, pid: u32, version: String, schema: (i64, i64) },
     /// The old one: what it has, the descriptors of which follow.
     Offer(Offer),
     /// The old one: more of the descriptors.
@@ -51,15 +52,22 @@ pub(super) enum Message {
     EndHttp3 { within_ms: u64 },
     /// The old one has none any more.
     Http3Ended,
+    /// The old one: the link to a process before it, which speaks with the new one from now on. The oldest first.
+    Earlier { pid: u32, process: Holder },
     /// The old one still sees traffic to these containers, which are not to be put to sleep.
     Active { containers: Vec<String> },
     /// The new one ends, and the old one shall, too.
     Stop { within_ms: u64 },
+    /// Too many old ones still have something under way, and this is the oldest.
+    MakeRoom { within_ms: u64 },
 }
 
 /// What a process passes on, in the order of the descriptors.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 pub(super) struct Offer {
+    /// Which process this is, and its name in the store.
+    pub(super) pid: u32,
+    pub(super) process: Holder,
     /// How many descriptors there are in all. The first is that of the state directory's lock.
     pub(super) descriptors: usize,
     /// How many listeners of TCP come next.
@@ -89,6 +97,11 @@ impl Link {
         self.send_with(message, &[]).await
     }
 
+    /// Sends a message with the other link's end.
+    pub(super) async fn send_link(&self, message: &Message, link: &Self) -> io::Result<()> {
+        self.send_with(message, &[link.0.get_ref().as_fd()]).await
+    }
+
     async fn send_with(&self, message: &Message, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         let octets = serde_json::to_vec(message)?;
         self.0.async_io(Interest::WRITABLE, |socket| put(socket, &octets, fds)).await
@@ -109,7 +122,8 @@ impl Link {
         Ok(self.receive_with().await?.map(|(message, _)| message))
     }
 
-    async fn receive_with(&self) -> io::Result<Option<(Message, Vec<OwnedFd>)>> {
+    /// The same with the descriptors that have come with it.
+    pub(super) async fn receive_with(&self) -> io::Result<Option<(Message, Vec<OwnedFd>)>> {
         let taken = self.0.async_io(Interest::READABLE, take).await;
         let (octets, fds) = match taken {
             // Its end was closed with something unread.

@@ -3,6 +3,7 @@
 mod before;
 mod certificates;
 mod dev;
+mod earlier;
 mod exec;
 mod explain;
 mod files;

@@ -13,6 +13,7 @@ use std::{
 use anyhow::{Context as _, bail, ensure};
 use gantry_proxy::Sockets;
 use gantry_runtime::Bequest;
+use gantry_store::Holder;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::{process::Command, time::timeout};
 
@@ -58,6 +59,8 @@ pub(super) struct Next {
     link: Link,
     pid: u32,
     version: String,
+    /// The store's schema, and that to which it brings it.
+    schema: (i64, i64),
     /// Whether it has been given everything.
     begun: bool,
 }
@@ -76,6 +79,8 @@ impl Drop for Next {
 /// What a process has to give.
 #[derive(Debug)]
 pub(super) struct Estate {
+    /// This process's name in the store.
+    pub(super) process: Holder,
     pub(super) lock: OwnedFd,
     pub(super) sockets: Sockets,
     pub(super) runtimes: Vec<(String, Bequest)>,
@@ -102,8 +107,8 @@ pub(super) async fn start(door: PathBuf) -> anyhow::Result<Next> {
     let checked = timeout(CHECK_TIMEOUT, checked).await;
     let (link, message) = checked.with_context(|| format!("{what} says nothing"))??;
     match message.with_context(|| format!("{what} is not understood"))? {
-        Some(Message::Checked { protocol, pid, version }) => {
-            let next = Next { link, pid, version, begun: false };
+        Some(Message::Checked { protocol, pid, version, schema }) => {
+            let next = Next { link, pid, version, schema, begun: false };
             ensure!(
                 protocol == PROTOCOL,
                 "{what} (version {}) cannot take over from this version; restart Gantry",
@@ -126,10 +131,16 @@ impl Next {
         &self.version
     }
 
+    /// The store's schema as it found it, and that to which it brings it.
+    pub(super) const fn schema(&self) -> (i64, i64) {
+        self.schema
+    }
+
     /// Gives it everything, and waits until it could begin.
     pub(super) async fn prepare(&self, estate: Estate) -> anyhow::Result<()> {
-        let Estate { lock, sockets, runtimes } = estate;
-        let mut offer = Offer { listeners: sockets.tcp.len(), ..Offer::default() };
+        let Estate { process, lock, sockets, runtimes } = estate;
+        let (pid, listeners) = (std::process::id(), sockets.tcp.len());
+        let mut offer = Offer { pid, process, listeners, ..Offer::default() };
         let mut fds = vec![lock];
         fds.extend(sockets.tcp.into_iter().map(OwnedFd::from));
         for group in sockets.quic {

@@ -6,9 +6,33 @@
 use std::{
     io,
     net::{SocketAddr, TcpListener},
+    time::Duration,
 };
 
 use crate::config::EdgeConfig;
+
+/// How long the ports of HTTP/3 are waited for.
+const HTTP3_WAIT: Duration = Duration::from_secs(10);
+/// How often it is looked; the system tells nobody when a port becomes free.
+const HTTP3_LOOK: Duration = Duration::from_millis(50);
+
+/// Waits until nobody has the UDP ports of HTTP/3 any more: one whose successor has crashed gives them up, and
+/// says so to nobody. Whoever has them for longer keeps them; the edge then serves without HTTP/3, and says so.
+pub(super) async fn wait_for_http3(edge: &EdgeConfig) {
+    if !edge.http3 {
+        return;
+    }
+    let free = async {
+        let mut look = tokio::time::interval(HTTP3_LOOK);
+        for address in &edge.https {
+            while gantry_proxy::http3_port_is_taken(*address) {
+                look.tick().await;
+            }
+        }
+    };
+    // The edge tells of those that are taken still.
+    drop(tokio::time::timeout(HTTP3_WAIT, free).await);
+}
 
 /// Every address that cannot be listened on, as one message; those that `has` says we listen on are left out.
 pub(super) fn check(edge: &EdgeConfig, has: impl Fn(SocketAddr) -> bool) -> Result<(), String> {

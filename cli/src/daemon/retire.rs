@@ -26,6 +26,9 @@ use crate::config::Config;
 
 /// How long the process before may have to end what it has over HTTP/3; the next one waits meanwhile.
 const HTTP3_MAX: Duration = Duration::from_mins(1);
+/// The same when nobody asks for it, because the next process has crashed: the one that is started then shares no
+/// socket with this one, and waits.
+const HTTP3_ALONE: Duration = Duration::from_secs(1);
 /// How often the next process hears which containers have traffic here.
 const TELL_EVERY: Duration = Duration::from_secs(5);
 /// How many of them at once.
@@ -78,9 +81,15 @@ impl Daemon {
     ) -> anyhow::Result<(Link, Upgraded)> {
         self.check_copies()?;
         let next = next::start(files.door()).await?;
-        if let Some(before) = &self.before {
-            before.end_http3(config.edge.drain.min(HTTP3_MAX)).await;
+        let (schema, version) = (next.schema(), next.version().to_owned());
+        if schema.0 != schema.1 {
+            tracing::info!(
+                "version {version} brings the store from schema {} to {}",
+                schema.0,
+                schema.1
+            );
         }
+        self.earlier.end_http3(config.edge.drain.min(HTTP3_MAX)).await;
         self.keepers.rest().await;
         let mut has_begun = false;
         let given = match self.check_copies() {
@@ -95,7 +104,10 @@ impl Daemon {
             self.edge.begin()?;
             self.tell(config, files, to_us)?;
         }
-        given
+        match given {
+            Ok(given) => Ok(given),
+            Err(error) => Err(told_of_schema(error, schema.0, files).await),
+        }
     }
 
     /// A copy goes on in this process whoever waits for it; the next one would begin it anew, into the same files.
@@ -118,7 +130,8 @@ impl Daemon {
         for served in self.servers.iter() {
             runtimes.push((served.server.name.to_string(), served.runtime.bequest()?));
         }
-        next.prepare(Estate { lock: self.lock.share()?, sockets, runtimes }).await?;
+        let (process, lock) = (self.core.store.process(), self.lock.share()?);
+        next.prepare(Estate { process, lock, sockets, runtimes }).await?;
         let (pid, version) = (next.pid(), next.version().to_owned());
         *has_begun = true;
         let link = next.begin().await?;
@@ -127,8 +140,9 @@ impl Daemon {
 
     /// Leaves everything new to the next process, and returns when the last of what was under way has ended.
     pub(super) async fn retire(self, next: Link, config: &Config, signals: &mut Signals) {
-        let Self { mut core, edge, mut ssh, servers, mut keepers, before, lock, activity, .. } =
+        let Self { mut core, edge, mut ssh, servers, mut keepers, earlier, lock, activity, .. } =
             self;
+        earlier.pass_on(&next).await;
         core.api_config.closing.cancel();
         ssh.close();
         servers.iter().for_each(|served| served.runtime.retire());
@@ -139,7 +153,7 @@ impl Daemon {
         let mut edge = pin!(edge.hand_over(longest));
         let mut sessions = pin!(timeout(longest, front.ended()));
         let (mut edge_ended, mut sessions_ended, mut hurried) = (false, false, false);
-        let mut ear = Ear { next, stopper: stopper.clone(), hears: true, http3: JoinSet::new() };
+        let mut ear = Ear::new(next, stopper.clone());
         let mut tell = interval(TELL_EVERY);
         tell.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !edge_ended || !(sessions_ended || hurried) {
@@ -170,13 +184,29 @@ impl Daemon {
             hurried = true;
             core.api_config.ending.cancel();
             stopper.stop(within);
-            if let Some(before) = &before {
-                before.stop(within).await;
+        }
+        // The next process hears by the end of the link that nothing is under way any more.
+        let mut ended = Box::pin(core.end(&mut keepers));
+        loop {
+            tokio::select! {
+                () = &mut ended => break,
+                _ = ear.hear() => {}
             }
         }
-        // Nothing is heard any more, so that nobody shall wait for an answer.
-        drop(ear);
-        core.end(&mut keepers).await;
+    }
+}
+
+/// Why nothing has followed, and what has become of the store, which may have been brought to a newer schema.
+async fn told_of_schema(error: anyhow::Error, before: i64, files: &Files) -> anyhow::Error {
+    match gantry_store::Store::look(&files.store()).await {
+        Ok((now, _)) if now == before => error,
+        Ok((now, _)) => anyhow::anyhow!(
+            "{error:#} (the store has schema {now} now, with which this version goes on, and starts, too)"
+        ),
+        Err(look) => anyhow::anyhow!(
+            "{error:#} (this version goes on, but would not start again: {:#})",
+            anyhow::Error::new(look)
+        ),
     }
 }
 
@@ -186,11 +216,17 @@ struct Ear {
     stopper: Stopper,
     /// Whether it lives and is understood.
     hears: bool,
+    /// Whether it has told this process to end.
+    told: bool,
     /// The end of HTTP/3, if it has asked for that.
     http3: JoinSet<()>,
 }
 
 impl Ear {
+    fn new(next: Link, stopper: Stopper) -> Self {
+        Self { next, stopper, hears: true, told: false, http3: JoinSet::new() }
+    }
+
     /// Waits until it wants this process to end, and within which time; does what else it asks for.
     /// Cancel-safe.
     async fn hear(&mut self) -> Duration {
@@ -205,20 +241,39 @@ impl Ear {
             };
             match message {
                 Ok(Some(Message::EndHttp3 { within_ms })) => {
-                    let stopper = self.stopper.clone();
-                    self.http3.spawn(async move {
-                        stopper.end_http3(Duration::from_millis(within_ms)).await;
-                    });
+                    self.end_http3(Duration::from_millis(within_ms));
                 }
-                Ok(Some(Message::Stop { within_ms })) => return Duration::from_millis(within_ms),
+                Ok(Some(Message::Stop { within_ms })) => {
+                    self.told = true;
+                    return Duration::from_millis(within_ms);
+                }
+                Ok(Some(Message::MakeRoom { within_ms })) => {
+                    self.told = true;
+                    tracing::info!("newer processes need the place (edge.drain_processes)");
+                    return Duration::from_millis(within_ms);
+                }
                 Ok(Some(_)) => {}
-                Ok(None) => self.hears = false,
+                Ok(None) => {
+                    self.hears = false;
+                    if !self.told {
+                        tracing::warn!(
+                            "the process that runs has ended without a word; what is under way here goes on, but \
+                             HTTP/3, whose ports the next one needs"
+                        );
+                        self.end_http3(HTTP3_ALONE);
+                    }
+                }
                 Err(error) => {
                     tracing::debug!(%error, "the next process is not understood");
                     self.hears = error.kind() == std::io::ErrorKind::InvalidData;
                 }
             }
         }
+    }
+
+    fn end_http3(&mut self, within: Duration) {
+        let stopper = self.stopper.clone();
+        self.http3.spawn(async move { stopper.end_http3(within).await });
     }
 
     /// Tells it which containers have traffic here.

@@ -63,6 +63,17 @@ pub(super) fn run(
     result
 }
 
+/// Finds what this process could not begin with, while the one that runs still has everything as it was. Returns
+/// the schema of the store, and the one to which this process will bring it.
+async fn foresee(config: &Config, files: &Files) -> anyhow::Result<(i64, i64)> {
+    files.session_key().context("cannot read or make the key of sessions")?;
+    files.sealing_keys().context("cannot read or make the keys that seal secrets")?;
+    for place in runtime::places(config, files) {
+        place.check()?;
+    }
+    gantry_store::Store::look(&files.store()).await.context("cannot use the store")
+}
+
 /// What this process begins with: that of the one before, or what it can have of its own.
 async fn inherit(
     config: &Config,
@@ -70,19 +81,22 @@ async fn inherit(
     before: Option<Before>,
 ) -> Result<Inheritance, Failure> {
     let mut inheritance = match before {
-        Some(before) => before.take().await?,
+        Some(before) => before.take(foresee(config, files).await?).await?,
         None => Inheritance::none(Lock::take(files.dir()).map_err(|error| {
             Failure::new(Class::General, gantry_model::Chain(&error).to_string())
         })?),
     };
     logs::start(&config.log)?;
-    if inheritance.link.is_none() {
+    if inheritance.giver.is_none() {
         inheritance.sockets.tcp = manager::listeners(&config.edge)?;
     }
     ports::check(&config.edge, |address| inheritance.has(address)).map_err(|taken| {
         Failure::new(Class::General, taken)
             .hint("stop what listens there, or choose another address in the configuration")
     })?;
+    if inheritance.giver.is_none() {
+        ports::wait_for_http3(&config.edge).await;
+    }
     if config.edge.client_address == gantry_proxy::UpstreamSource::Client {
         for place in runtime::places(config, files) {
             if let Some(bridge) = place.bridge() {
@@ -110,13 +124,11 @@ async fn live(
         }
     };
     let (mut daemon, admin) = begun?;
-    if let Some(before) = &daemon.before {
-        before.begin().await?;
-    }
+    daemon.earlier.begin().await?;
     daemon.serve()?;
     let (to_us, mut questions) = mpsc::channel(1);
     daemon.tell(config, files, &to_us)?;
-    let follows = daemon.serving().await;
+    let follows = daemon.earlier.serving().await;
     // Last: until now the process before might have taken everything back.
     daemon.keep(config, files);
     if !follows {

@@ -77,6 +77,11 @@ impl Place<'_> {
         Ok(runtime)
     }
 
+    /// Reads the files that the configuration names.
+    pub(super) fn check(&self) -> anyhow::Result<()> {
+        self.network().map(drop)
+    }
+
     /// The networks that the edge may dial.
     fn network_to_dial(&self) -> IpNet {
         match self.chosen.kind {

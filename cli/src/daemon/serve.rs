@@ -15,8 +15,9 @@ use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    before::{Inheritance, Predecessor},
+    before::Inheritance,
     certificates,
+    earlier::{Bound, Earlier},
     exec::Helpers,
     explain,
     files::{Files, RunFile},
@@ -64,8 +65,8 @@ pub(super) struct Daemon {
     certificates: certificates::Certificates,
     /// What only one process at a time may do.
     pub(super) keepers: Keepers,
-    /// The process that this one follows.
-    pub(super) before: Option<Predecessor>,
+    /// The processes before this one.
+    pub(super) earlier: Earlier,
     pub(super) lock: Lock,
     pub(super) run_file: RunFile,
 }
@@ -160,9 +161,8 @@ impl Daemon {
         let edge = Edge::prepare(edge_config, edge_deps(made), inheritance.sockets)
             .context("cannot start the edge")?;
         let run_file = run_file(config, shown.ca.clone(), ssh.front.host_key());
-        let before = inheritance.link.map(|link| Predecessor::new(link, activity.clone()));
+        let earlier = Earlier::new(inheritance.giver, Bound::of(config), &activity, &store);
         let core = Core { store, starter, control, api_config, tasks, shutdown };
-        let (keepers, lock) = (Keepers::default(), inheritance.lock);
         let daemon = Self {
             core,
             edge,
@@ -171,9 +171,9 @@ impl Daemon {
             routes,
             activity,
             certificates: shown,
-            keepers,
-            before,
-            lock,
+            keepers: Keepers::default(),
+            earlier,
+            lock: inheritance.lock,
             run_file,
         };
         Ok((daemon, admin))
@@ -197,17 +197,6 @@ impl Daemon {
             .context("cannot listen on the socket in the state directory")?;
         self.lock.sign().context("cannot write gantry.lock")?;
         files.write_run(&self.run_file).context("cannot write run.json")
-    }
-
-    /// Tells the process before that this one serves; says whether there is one.
-    pub(super) async fn serving(&mut self) -> bool {
-        let Some(before) = &self.before else { return false };
-        let (hear, shutdown) = (before.serving().await, self.core.shutdown.clone());
-        self.core.tasks.spawn(named("ear for the process before", async move {
-            shutdown.run_until_cancelled(hear).await;
-            shutdown.cancelled().await;
-        }));
-        true
     }
 
     /// Starts what changes containers and looks after them, for the first time or again.
@@ -240,17 +229,12 @@ impl Daemon {
     /// Ends everything: no new connections, running requests to their end or the deadline, then the
     /// tasks, then the store. Containers stay as they are.
     pub(super) async fn stop(self, drain: Duration) {
-        let Self { core, edge, mut keepers, before, .. } = self;
+        let Self { core, edge, mut keepers, earlier, .. } = self;
         core.api_config.closing.cancel();
         core.api_config.ending.cancel();
-        let before = async {
-            if let Some(before) = &before {
-                // A service manager may kill it once this process has ended.
-                before.stop(drain).await;
-                before.ended(drain).await;
-            }
-        };
-        tokio::join!(edge.drain(drain), before);
+        // A service manager may kill them once this process has ended.
+        tokio::join!(edge.drain(drain), earlier.stop(drain));
+        earlier.end().await;
         core.end(&mut keepers).await;
     }
 }
@@ -291,7 +275,7 @@ async fn open_store(
     shutdown: &CancellationToken,
 ) -> anyhow::Result<Store> {
     const WHAT: &str = "cannot open the store";
-    if inheritance.link.is_none() {
+    if inheritance.giver.is_none() {
         return Store::open(&files.store()).await.context(WHAT);
     }
     let store = Store::open_beside(&files.store()).await.context(WHAT)?;
