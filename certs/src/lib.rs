@@ -6,9 +6,11 @@
 //!
 //! Invariant: within a handshake nothing is ordered, read from disk or waited for.
 
+mod about;
 pub mod acme;
 mod ca;
 mod chain;
+pub mod diagnosis;
 pub mod dns;
 mod files;
 mod metrics;
@@ -19,6 +21,7 @@ mod seal;
 mod shelf;
 mod tickets;
 
+pub use about::{About, common_name};
 pub use ca::{CaError, DevCa, IssueError, LEAF_LIFETIME};
 pub use metrics::Metrics;
 pub use operator::{CertificateFiles, Files, FilesError};

@@ -12,7 +12,7 @@ use crate::{DevCa, IssueError, LEAF_LIFETIME, Leaf, Resolver, Source};
 pub type Clock = Arc<dyn Fn() -> OffsetDateTime + Send + Sync>;
 
 /// How old a certificate is when it is replaced: two thirds of its life.
-const RENEW_AFTER: Duration = Duration::seconds(LEAF_LIFETIME.whole_seconds() / 3 * 2);
+pub(crate) const RENEW_AFTER: Duration = Duration::seconds(LEAF_LIFETIME.whole_seconds() / 3 * 2);
 /// The longest nap. The clock may be set, and a laptop's timers stand still while it sleeps.
 const NAP_MAX: std::time::Duration = std::time::Duration::from_mins(15);
 

@@ -91,6 +91,11 @@ impl Resolver {
         self.change(|parts| parts.challenges = challenges);
     }
 
+    /// Whether a CA's question about this hostname is answered within handshakes now.
+    pub(crate) fn has_challenge(&self, hostname: &str) -> bool {
+        self.snapshot.load().challenges.contains_key(hostname)
+    }
+
     /// Has `missing` told of every name that a client asks for in vain. It must neither wait nor take long.
     /// The last call counts.
     pub fn on_missing(&self, missing: impl Fn(&str) + Send + Sync + 'static) {
@@ -100,6 +105,16 @@ impl Resolver {
     /// The certificate for a lower-case hostname, if there is one.
     pub fn certificate(&self, hostname: &str) -> Option<Arc<CertifiedKey>> {
         self.snapshot.load().find(hostname).cloned()
+    }
+
+    /// All certificates, with where they come from. What is shown for a name is told by [`Self::certificate`].
+    pub fn all(&self) -> Vec<(Source, Leaf)> {
+        let parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        let sources = [Source::Development, Source::Ordered, Source::Files];
+        let of_source = |(source, leafs): (Source, &Vec<Leaf>)| {
+            leafs.iter().map(|leaf| (source, leaf.clone())).collect::<Vec<_>>()
+        };
+        sources.into_iter().zip(&parts.sources).flat_map(of_source).collect()
     }
 
     /// Whether a connection that was opened for `sni` may carry requests for `hostname`: the same

@@ -43,6 +43,8 @@ pub struct Shelf {
     records: ArcSwap<Vec<CertificateRecord>>,
     seen: watch::Sender<u64>,
     held: tokio::sync::Mutex<Held>,
+    /// Answers to questions of our own, which are asked to see whether a CA's would get here.
+    probes: Mutex<Vec<Challenge>>,
     /// Serial numbers by name, of what is shown.
     shown: Mutex<HashMap<String, String>>,
 }
@@ -84,6 +86,7 @@ impl Shelf {
             records: ArcSwap::default(),
             seen: watch::Sender::new(0),
             held: tokio::sync::Mutex::default(),
+            probes: Mutex::default(),
             shown: Mutex::default(),
         }
     }
@@ -134,6 +137,30 @@ impl Shelf {
         let answers = self.answers.load();
         let answer = answers.get(hostname).filter(|answer| answer.token == token)?;
         Some(answer.key_authorization.clone())
+    }
+
+    /// Has a question of our own answered as a CA's would be, in both ways, by this process alone. False where a
+    /// CA asks about this hostname now: its questions come first.
+    pub(crate) async fn begin_probe(&self, probe: &[Challenge; 2]) -> bool {
+        let [one, _] = probe;
+        if self.answers.load().contains_key(&one.hostname)
+            || self.resolver.has_challenge(&one.hostname)
+        {
+            return false;
+        }
+        self.change_probes(|probes| probes.extend_from_slice(probe)).await;
+        true
+    }
+
+    /// Has it answered no more.
+    pub(crate) async fn end_probe(&self, token: &str) {
+        self.change_probes(|probes| probes.retain(|probe| probe.token != token)).await;
+    }
+
+    async fn change_probes(&self, change: impl FnOnce(&mut Vec<Challenge>)) {
+        change(&mut self.probes.lock().unwrap_or_else(PoisonError::into_inner));
+        self.held.lock().await.version = None;
+        self.refresh().await;
     }
 
     /// The serial number of what is shown for a record.
@@ -220,7 +247,8 @@ impl Shelf {
     fn take_up(&self, challenges: Vec<Challenge>) {
         let mut certificates = HashMap::new();
         let mut answers = HashMap::new();
-        for challenge in challenges {
+        let probes = self.probes.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for challenge in probes.into_iter().chain(challenges) {
             match challenge.kind {
                 ChallengeKind::Http => {
                     answers.insert(challenge.hostname.clone(), challenge);

@@ -165,6 +165,21 @@ impl Accounts<'_> {
     }
 }
 
+/// What the CA calls the account that is in the store, if there is one.
+pub(crate) async fn uri(
+    authority: &Authority,
+    store: &Store,
+    seal: &dyn Seal,
+) -> Result<Option<String>, Failure> {
+    let Some((sealed, _made_ms)) = store.acme_account(&authority.directory).await? else {
+        return Ok(None);
+    };
+    let text = seal.open(&context(authority), &sealed)?;
+    let credentials: serde_json::Value = serde_json::from_slice(&text)
+        .map_err(|error| Failure::own(format!("the account in the store: {error}")))?;
+    Ok(credentials.get("id").and_then(serde_json::Value::as_str).map(str::to_owned))
+}
+
 /// What the account's credentials are sealed for, and the name of its lease.
 fn context(authority: &Authority) -> String {
     format!("acme account {}", authority.directory)

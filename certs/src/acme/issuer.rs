@@ -391,9 +391,7 @@ impl Shared {
 
     /// Whether a name is of the installation's own domain.
     pub(crate) fn is_own(&self, name: &str) -> bool {
-        let name = name.strip_prefix("*.").unwrap_or(name);
-        let domain = self.domain.as_str();
-        name.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+        is_of(&self.domain, name)
     }
 
     /// The account at a CA.
@@ -543,6 +541,13 @@ impl Shared {
         tracing::info!(name, "nobody wants a certificate any more");
         Ok(self.store.forget_certificate(name, lease).await?)
     }
+}
+
+/// Whether a name, or what a wildcard stands for, is of a domain.
+pub(crate) fn is_of(domain: &Domain, name: &str) -> bool {
+    let name = name.strip_prefix("*.").unwrap_or(name);
+    let below = name.strip_suffix(domain.as_str());
+    below.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
 
 /// A random number from 0 to 1.

@@ -22,7 +22,12 @@ mod suggestion;
 
 use std::{fmt, sync::Arc};
 
-pub(crate) use self::attempt::{key_context, ms};
+pub(crate) use self::{
+    account::uri,
+    attempt::{key_context, ms},
+    budget::{Cost, Reached},
+    issuer::is_of,
+};
 pub use self::{
     budget::Limits,
     client::{Https, Transport, TransportError},

@@ -144,7 +144,7 @@ pub(super) async fn name_servers(
     Ok(servers)
 }
 
-fn unresolved(kind: &str, name: &Name, error: &NetError) -> DnsError {
+pub(super) fn unresolved(kind: &str, name: &Name, error: &NetError) -> DnsError {
     let name = written(name);
     DnsError::new(format!("the resolver does not say {kind} of {name}: {error}"))
 }

@@ -9,9 +9,11 @@
 //! it is [`Propagation`]'s to say, whoever wrote it.
 
 mod acme_dns;
+mod caa;
 mod config;
 mod delegation;
 mod hook;
+mod inquiry;
 mod propagation;
 mod rfc2136;
 mod wire;
@@ -19,6 +21,7 @@ mod wire;
 use std::{fmt, time::Duration};
 
 pub use acme_dns::AcmeDns;
+pub(crate) use caa::{Caa, Wish};
 pub use config::{
     AcmeDnsConfig, DnsConfig, ExecConfig, Fault, KeyAlgorithm, KeySecret, PropagationConfig,
     Rfc2136Config,

@@ -95,6 +95,11 @@ impl Propagation {
         }
     }
 
+    /// Who is asked where names lead.
+    pub(super) fn resolver(&self) -> &TokioResolver {
+        &self.0.resolver
+    }
+
     /// Where a record for this name must be written: the end of the CNAME delegation that begins
     /// there, or the name itself. A CNAME that comes from a wildcard is no delegation.
     pub async fn resolve_target(&self, name: &str) -> Result<String, DnsError> {

@@ -11,6 +11,7 @@
 mod a2c;
 mod accounts;
 mod bench;
+mod diagnosis;
 mod dns;
 mod faults;
 mod knot;

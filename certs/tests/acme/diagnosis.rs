@@ -1,0 +1,307 @@
+//! What is said of names: those with wrong records, closed ports, limits that are reached, and good ones.
+
+use std::{collections::HashMap, net::IpAddr, path::Path, sync::Arc, time::Duration};
+
+use anyhow::{Context as _, Result};
+use bytes::Bytes;
+use gantry_certs::{
+    acme::{Authority, Dns, Limits, Transport, TransportError},
+    diagnosis::{Finding, Grounds, Ports, Verdict},
+    dns::{DnsConfig, Propagation, PropagationConfig},
+};
+use gantry_store::{Store, Use};
+use http::{Request, Response};
+use serde_json::json;
+use tempfile::TempDir;
+use time::{OffsetDateTime, macros::format_description};
+
+use crate::{
+    bench::{DOMAIN, Edge, Edges},
+    knot::{Key, Knot, Place},
+    pebble::{Setup, free_port},
+};
+
+const DIRECTORY: &str = "https://ca.test/dir";
+
+/// One zone above all names, so that a climb for CAA records ends at a server that answers.
+const ZONE: &str = "\
+example A 127.0.0.1
+api.example A 127.0.0.1
+_acme-challenge.api.example CNAME a.loop.example.test.
+a.loop.example CNAME b.loop.example.test.
+b.loop.example CNAME a.loop.example.test.
+closed.example A 127.0.0.1
+closed.example CAA 0 issue \"ca.test\"
+closed.example CAA 0 issuewild \";\"
+*.closed.example A 127.0.0.1
+shop.customer A 127.0.0.1
+away.customer A 127.0.0.9
+six.customer A 127.0.0.1
+six.customer AAAA ::1
+caa.customer A 127.0.0.1
+customer CAA 0 issue \"other.test\"
+caa.customer CAA 0 issue \"ca.test\"
+account.customer A 127.0.0.1
+account.customer CAA 0 issue \"ca.test; accounturi=https://ca.test/acct/8\"
+method.customer A 127.0.0.1
+method.customer CAA 128 issue \"ca.test; validationmethods=dns-01\"
+";
+
+/// A CA that has nothing but a directory, and a clock.
+#[derive(Debug)]
+struct Ca {
+    ahead: time::Duration,
+    is_away: bool,
+}
+
+#[async_trait::async_trait]
+impl Transport for Ca {
+    async fn send(&self, _request: Request<Bytes>) -> Result<Response<Bytes>, TransportError> {
+        if self.is_away {
+            return Err(TransportError("the line is cut".to_owned()));
+        }
+        let form = format_description!(
+            "[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT"
+        );
+        let date = (OffsetDateTime::now_utc() + self.ahead).format(form).unwrap();
+        let directory = json!({"newNonce": "x", "meta": {"caaIdentities": ["ca.test"]}});
+        let answer = Response::builder().header("date", date);
+        Ok(answer.body(Bytes::from(directory.to_string())).unwrap())
+    }
+}
+
+/// An installation in a world with mistakes.
+struct Lab {
+    knot: Knot,
+    edge: Edge,
+    setup: Setup,
+    dns: Dns,
+    authorities: Vec<Authority>,
+    _dir: TempDir,
+}
+
+impl Lab {
+    async fn new() -> Result<Self> {
+        let (place, key) = (Place::new()?, Key::new("acme-key", "hmac-sha256")?);
+        let zone = format!("@ NS ns1\nns1 A {}\n{ZONE}", place.host(1));
+        let knot = Knot::primary(place.at(1), &key, &[("test", &zone)])?;
+        let provider = json!({
+            "provider": "rfc2136", "servers": [place.at(1).to_string()],
+            "key_name": key.name, "key_secret": key.secret,
+        });
+        let config = PropagationConfig {
+            resolvers: vec![place.at(1)],
+            port: place.port,
+            ..PropagationConfig::default()
+        };
+        let propagation = Propagation::new(&config).map_err(|it| anyhow::anyhow!("{it:?}"))?;
+        let provider: DnsConfig = serde_json::from_value(provider)?;
+        let provider = provider.provider(&propagation).map_err(|it| anyhow::anyhow!("{it:?}"))?;
+        let dir = tempfile::tempdir()?;
+        let store = dir.path().join("store.db");
+        note_failures(&store).await?;
+        let mut edge = Edge::start(&store, Edges::new(Vec::new(), None, &[])).await?;
+        let setup = Setup::new(place.at(1))?;
+        edge.open_doors(&setup).await?;
+        let authorities = vec![authority(Ca { ahead: time::Duration::ZERO, is_away: false })];
+        Ok(Self { knot, edge, setup, dns: Dns { provider, propagation }, authorities, _dir: dir })
+    }
+
+    async fn diagnose(&self, name: &str, change: impl FnOnce(&mut Grounds<'_>)) -> Vec<Finding> {
+        let domain = DOMAIN.parse().unwrap();
+        let wanted = [DOMAIN, "api.example.test", "closed.example.test", "*.closed.example.test"];
+        let wanted = wanted.map(str::to_owned);
+        let permits = |name: &str| name != "unbound.customer.test";
+        let is_here = |address: IpAddr| address == IpAddr::from([127, 0, 0, 1]);
+        let mut grounds = Grounds {
+            store: Some(&self.edge.store),
+            seal: None,
+            resolver: Some(&self.edge.resolver),
+            shelf: Some(&self.edge.shelf),
+            domain: &domain,
+            wanted: &wanted,
+            authorities: &self.authorities,
+            dns: Some(&self.dns),
+            names: &self.dns.propagation,
+            permits: &permits,
+            is_here: &is_here,
+            now: OffsetDateTime::now_utc(),
+            ports: Ports { http: self.setup.http, tls: self.setup.tls },
+            patience: Duration::from_secs(5),
+        };
+        change(&mut grounds);
+        grounds.diagnose(name).await
+    }
+}
+
+/// What earlier attempts have left: too many failed proofs for one name, and few for another.
+async fn note_failures(path: &Path) -> Result<()> {
+    let store = Store::open(path).await?;
+    let now = i64::try_from(OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000_000)?;
+    let name = "blog.customer.test".to_owned();
+    let failed = |subject: &str| Use {
+        directory: DIRECTORY.to_owned(),
+        kind: "failures",
+        subject: subject.to_owned(),
+    };
+    store.note_acme_uses(&vec![failed(&name); 5], 0, now).await?;
+    store.note_acme_uses(&[failed("shop.customer.test")], 0, now).await?;
+    store.want_certificate(&name, std::slice::from_ref(&name), now).await?;
+    let lease = store.take_lease("test", [1; 16], Duration::from_secs(30)).await?;
+    let lease = lease.context("somebody has it")?;
+    let error = "the CA says: no valid A records found";
+    store.note_failed_certificate(&name, error, now + 3_600_000, &lease, now).await?;
+    store.close().await;
+    Ok(())
+}
+
+fn authority(ca: Ca) -> Authority {
+    Authority {
+        directory: DIRECTORY.to_owned(),
+        contact: Vec::new(),
+        external_account: None,
+        profile: None,
+        limits: Limits::default(),
+        transport: Arc::new(ca),
+    }
+}
+
+/// Whether there is a finding of this check and verdict with these words in what was found or would be right.
+fn says(findings: &[Finding], (check, verdict, words): Said) -> bool {
+    findings.iter().any(|it| {
+        let is_said =
+            it.found.contains(words) || it.right.as_ref().is_some_and(|it| it.contains(words));
+        it.check == check && it.verdict == verdict && is_said
+    })
+}
+
+/// A check, how bad what it has found is, and words of that or of what would be right.
+type Said = (&'static str, Verdict, &'static str);
+
+const ROWS: &[(&str, Said)] = &[
+    ("shop.customer.test", ("certificate", Verdict::Failure, "none is shown")),
+    ("shop.customer.test", ("name", Verdict::Ok, "bound to an alias")),
+    ("shop.customer.test", ("addresses", Verdict::Ok, "A record 127.0.0.1, an address of this")),
+    ("shop.customer.test", ("clock", Verdict::Ok, "dir answers; the clock here is")),
+    (
+        "shop.customer.test",
+        ("CAA", Verdict::Failure, "at customer.test let other.test issue alone"),
+    ),
+    ("shop.customer.test", ("CAA", Verdict::Failure, "customer.test CAA 0 issue \"ca.test\"")),
+    ("shop.customer.test", ("limits", Verdict::Ok, "within its limits")),
+    ("shop.customer.test", ("http-01", Verdict::Ok, "asked from this machine")),
+    ("shop.customer.test", ("tls-alpn-01", Verdict::Ok, "answers as a CA wants it")),
+    ("unbound.customer.test", ("name", Verdict::Failure, "gantry hostnames bind")),
+    ("unbound.customer.test", ("addresses", Verdict::Failure, "has no address")),
+    (
+        "away.customer.test",
+        ("addresses", Verdict::Warning, "127.0.0.9, which is none of this machine"),
+    ),
+    (
+        "away.customer.test",
+        ("http-01", Verdict::Failure, "takes no connections: Connection refused"),
+    ),
+    ("away.customer.test", ("tls-alpn-01", Verdict::Failure, "takes no connections")),
+    ("six.customer.test", ("addresses", Verdict::Warning, "AAAA record ::1, which is none")),
+    ("six.customer.test", ("http-01", Verdict::Failure, "[::1]")),
+    ("caa.customer.test", ("CAA", Verdict::Ok, "at caa.customer.test permit this CA")),
+    ("account.customer.test", ("CAA", Verdict::Failure, "acct/8 alone, and there is none of ours")),
+    (
+        "method.customer.test",
+        ("CAA", Verdict::Failure, "by dns-01 alone, and ours is by tls-alpn-01"),
+    ),
+    (
+        "blog.customer.test",
+        ("limits", Verdict::Failure, "at most 5 failed proofs for blog.customer"),
+    ),
+    ("blog.customer.test", ("limits", Verdict::Failure, "wait until 20")),
+    ("blog.customer.test", ("attempts", Verdict::Failure, "no valid A records found")),
+    ("blog.customer.test", ("attempts", Verdict::Failure, "gantry certs renew blog.customer.test")),
+    ("example.test", ("name", Verdict::Ok, "of the installation, under example.test")),
+    ("example.test", ("CAA", Verdict::Ok, "no CAA records at example.test or above")),
+    ("example.test", ("delegation", Verdict::Ok, "is in the zone test (ns1.test)")),
+    ("example.test", ("dns-01", Verdict::Ok, "was written and seen at every name server")),
+    ("api.example.test", ("delegation", Verdict::Failure, "leads in a circle")),
+    (
+        "nowhere.example.test",
+        ("name", Verdict::Failure, "one of the names that certificates are for"),
+    ),
+    ("closed.example.test", ("CAA", Verdict::Ok, "permit this CA")),
+    ("x.closed.example.test", ("name", Verdict::Ok, "of the installation")),
+    (
+        "*.closed.example.test",
+        ("CAA", Verdict::Failure, "closed.example.test let nobody issue alone"),
+    ),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_mistake_has_its_words() -> Result<()> {
+    let lab = Lab::new().await?;
+    let mut said: HashMap<&str, Vec<Finding>> = HashMap::new();
+    for (name, want) in ROWS {
+        if !said.contains_key(name) {
+            said.insert(name, lab.diagnose(name, |_| ()).await);
+        }
+        let findings = &said[name];
+        assert!(says(findings, *want), "{name}: {want:?} is not in {findings:#?}");
+    }
+    let left = lab.knot.dig("_acme-challenge.example.test", "TXT")?;
+    assert!(left.is_empty(), "{left:?}");
+    lab.edge.stop().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn closed_ports_a_wrong_clock_and_missing_parts_are_told() -> Result<()> {
+    use Verdict::{Failure, Warning};
+    let lab = Lab::new().await?;
+    let name = "caa.customer.test";
+    let closed = free_port()?;
+    let findings = lab.diagnose(name, |grounds| grounds.ports.http = closed).await;
+    assert!(says(&findings, ("http-01", Warning, "the other way is enough")), "{findings:#?}");
+    let both = Ports { http: closed, tls: closed };
+    let findings = lab.diagnose(name, |grounds| grounds.ports = both).await;
+    assert!(says(&findings, ("http-01", Failure, "leads to this Gantry")), "{findings:#?}");
+    // Something listens there, but it speaks no HTTP.
+    let tls = lab.setup.tls;
+    let findings = lab.diagnose(name, |grounds| grounds.ports.http = tls).await;
+    assert!(says(&findings, ("http-01", Warning, "something else listens")), "{findings:#?}");
+    let findings = lab.diagnose(DOMAIN, |grounds| grounds.dns = None).await;
+    assert!(says(&findings, ("dns-01", Failure, "[certificates.dns]")), "{findings:#?}");
+    let findings = lab.diagnose(DOMAIN, |grounds| grounds.authorities = &[]).await;
+    assert!(says(&findings, ("issuer", Warning, "gantry certs trust")), "{findings:#?}");
+    for (ca, want) in [
+        (
+            Ca { ahead: time::Duration::hours(3), is_away: false },
+            ("clock", Failure, "s behind its own"),
+        ),
+        (
+            Ca { ahead: -time::Duration::minutes(3), is_away: false },
+            ("clock", Warning, "s ahead of its"),
+        ),
+        (Ca { ahead: time::Duration::ZERO, is_away: true }, ("CA", Failure, "the line is cut")),
+    ] {
+        let authorities = [authority(ca)];
+        let domain = DOMAIN.parse()?;
+        let grounds = Grounds {
+            store: None,
+            seal: None,
+            resolver: None,
+            shelf: None,
+            domain: &domain,
+            wanted: &[],
+            authorities: &authorities,
+            dns: None,
+            names: &lab.dns.propagation,
+            permits: &|_| true,
+            is_here: &|_| true,
+            now: OffsetDateTime::now_utc(),
+            ports: Ports::default(),
+            patience: Duration::from_secs(5),
+        };
+        let findings = grounds.ask_clocks().await;
+        assert!(says(&findings, want), "{want:?}: {findings:#?}");
+    }
+    lab.edge.stop().await;
+    Ok(())
+}
