@@ -2,6 +2,7 @@
 
 mod access;
 pub(crate) mod accounts;
+mod certs;
 mod exec;
 mod firewall;
 mod images;
@@ -29,6 +30,7 @@ pub(crate) use self::{
         TokenChange, TokenCreate, TokenProfile, TokensCommand, TwoFactorCommand, UserChange,
         UsersCommand,
     },
+    certs::{CertsCommand, CertsList, Doctor, Meant},
     exec::{Exec, Ssh},
     firewall::{Filter, FirewallCommand, Parts, Place, word},
     images::ImagesCommand,
@@ -103,6 +105,15 @@ pub(crate) enum Command {
     Config(ConfigCommand),
     /// Say where a URL leads and why.
     Explain(Explain),
+    /// Certificates of the Gantry that runs on this machine.
+    #[command(subcommand)]
+    Certs(CertsCommand),
+    /// Look whether all is well, or say in words why a hostname has no certificate, or which it has.
+    ///
+    /// Asks what a CA would ask, from this machine: the domain name system, CAA records, the CAs' directories and
+    /// limits, and the edge on ports 80 and 443. Names of the installation have a record written and taken away
+    /// again, as an order does. The exit code is 1 if something must be mended.
+    Doctor(Doctor),
     /// Log in and out; long-lived tokens.
     #[command(subcommand)]
     Auth(AuthCommand),

@@ -61,6 +61,8 @@ fn run(cli: Cli, out: Format, before: Option<daemon::Before>) -> Result<ExitCode
         Command::Dev(dev) => daemon::dev(&dev, before),
         Command::Upgrade(upgrade) => daemon::upgrade(&upgrade, out),
         Command::Explain(explain) => daemon::explain(&explain, out),
+        Command::Certs(certs) => daemon::certs(certs, out),
+        Command::Doctor(doctor) => daemon::doctor(&doctor, out),
         command @ (Command::Auth(_)
         | Command::Login(_)
         | Command::Logout

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use gantry_tests::{Gantry, Options, walk_on};
 
 use crate::{
+    certs::run,
     knot::{Key, Knot, Place},
     pebble::{Pebble, Setup},
     wait_until,
@@ -35,7 +36,7 @@ fn names_of_the_installation_and_of_customers_get_certificates_and_keep_them() -
     let pebble = Pebble::start(&Setup { http: 8080, tls: 8443, ..Setup::new(place.at(1))? })?;
     let file = format!(
         "[control]\nresolver = \"{dns}\"\n[certificates]\nissuer = \"acme\"\n\
-         [[certificates.authorities]]\ndirectory = \"{directory}\"\nroots = \"{roots}\"\n\
+         [[certificates.authorities]]\ndirectory = \"{directory}\"\nroots = \"{roots}\"\nduplicates_per_week = 2\n\
          [certificates.dns]\nprovider = \"rfc2136\"\nservers = [\"{dns}\"]\n\
          key_name = \"{key}\"\nkey_secret = \"{secret}\"\n\
          [certificates.propagation]\nresolvers = [\"{dns}\"]\nport = {port}\n",
@@ -49,19 +50,24 @@ fn names_of_the_installation_and_of_customers_get_certificates_and_keep_them() -
     let issued_by = tempfile::NamedTempFile::new()?;
     std::fs::write(issued_by.path(), pebble.issued_by()?)?;
     let options = Options::fake().file(file).domain(DOMAIN, issued_by.path());
+    // Where CAs ask in the world, besides where this one does.
+    let options = options
+        .set(&format!("edge.http=[\"{address}:8080\", \"{address}:80\"]"))
+        .set(&format!("edge.https=[\"{address}:8443\", \"{address}:443\"]"));
     walk_on(Gantry::prepare(options), |gantry| {
         let own = format!("x.local.containers.{DOMAIN}");
         wait_until("a certificate of the CA", SOON, || is_of_pebble(gantry, &own))?;
         let ca = ["--cacert".to_owned(), issued_by.path().display().to_string()];
         gantry.curl().with(ca.clone()).fetch(&gantry.api_url("meta/config"))?.expect(200)?;
         told(gantry)?;
-        let left = knot.dig(&format!("_acme-challenge.{DOMAIN}"), "TXT")?;
-        ensure!(left.is_empty(), "{left:?}");
+        let proofs = || knot.dig(&format!("_acme-challenge.{DOMAIN}"), "TXT");
+        wait_until("no proof is left", SOON, || proofs().is_ok_and(|left| left.is_empty()))?;
 
         customer(gantry)?;
         let www = "https://www.customer.test:8443/";
         let answer = gantry.curl().with(ca.clone()).fetch(www)?;
         ensure!(answer.status != 0, "{}", answer.complaint);
+        by_hand(gantry)?;
 
         // After kill -9 the same is shown, from the first moment.
         let before = serial(gantry, &own)?;
@@ -116,6 +122,33 @@ fn customer(gantry: &Gantry) -> Result<()> {
     ensure!(is_of_pebble(gantry, "www.customer.test"), "another CA's is shown");
     // Whose name nobody has bound gets none, and no redirect either.
     plain.fetch("http://other.customer.test/")?.expect(404)?;
+    Ok(())
+}
+
+/// The operator looks at the customer's certificate, has it renewed, and is told when that is too often.
+fn by_hand(gantry: &Gantry) -> Result<()> {
+    let state = gantry.state().display().to_string();
+    let name = "www.customer.test";
+    // Not before the answers to the CA are taken away, which is a moment after the certificate has come.
+    let is_asked = || {
+        run(gantry, &["doctor", name, "--state", &state])
+            .is_ok_and(|(code, said)| code == 0 && said.contains(":443 answers as a CA wants it"))
+    };
+    wait_until("the doctor asks the edge", SOON, is_asked)?;
+    let (code, said) = run(gantry, &["doctor", "other.customer.test", "--state", &state])?;
+    ensure!(code == 1 && said.contains("bound to no alias"), "{code}: {said}");
+    let list = gantry.json(&["certs", "list", "customer", "--state", &state])?;
+    let only = &list["certificates"][0];
+    ensure!(list["total"] == 1 && only["kind"] == "ordered" && only["is_shown"] == true, "{list}");
+    let before = serial(gantry, name)?;
+    let renewed = gantry.json(&["certs", "renew", name, "--state", &state])?;
+    ensure!(renewed["serial"].is_string() && renewed["serial"] != only["serial"], "{renewed}");
+    ensure!(serial(gantry, name)? != before, "the old one is shown");
+    let (code, said) = run(gantry, &["certs", "renew", name, "--state", &state])?;
+    let is_told = said.contains("takes at most 2 certificates for exactly these names");
+    ensure!(code == 5 && is_told && said.contains("again from 20"), "{code}: {said}");
+    let (code, said) = run(gantry, &["certs", "trust", "--state", &state])?;
+    ensure!(code == 5 && said.contains("nothing to trust"), "{code}: {said}");
     Ok(())
 }
 

@@ -5,6 +5,7 @@
 )]
 
 mod certificates;
+mod certs;
 mod client;
 mod crash;
 mod creation;

@@ -110,6 +110,8 @@ async fn answer(client: &Client, command: Command) -> Result<ExitCode, Failure> 
         | Command::Config(_)
         | Command::Upgrade(_)
         | Command::Explain(_)
+        | Command::Certs(_)
+        | Command::Doctor(_)
         | Command::Completions { .. } => {
             Err(Failure::new(Class::General, "this command does not speak to the API"))
         }

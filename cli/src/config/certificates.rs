@@ -21,6 +21,8 @@ const FILES_MAX: usize = 1_000;
 #[derive(Clone, Debug)]
 pub(crate) struct CertificatesConfig {
     pub(crate) issuing: Issuing,
+    /// Who is asked where names lead.
+    pub(crate) names: Propagation,
     /// The operator's own.
     pub(crate) files: Vec<CertificateFiles>,
 }
@@ -32,6 +34,24 @@ pub(crate) enum Issuing {
     Development,
     /// CAs that speak ACME.
     Acme { authorities: Vec<Authority>, dns: Option<Dns> },
+}
+
+impl Issuing {
+    /// The CAs that are asked, the preferred one first; none for the development CA.
+    pub(crate) fn authorities(&self) -> &[Authority] {
+        match self {
+            Self::Development => &[],
+            Self::Acme { authorities, .. } => authorities,
+        }
+    }
+
+    /// How names of the installation are proved, if that is configured.
+    pub(crate) fn dns(&self) -> Option<&Dns> {
+        match self {
+            Self::Development => None,
+            Self::Acme { dns, .. } => dns.as_ref(),
+        }
+    }
 }
 
 /// A CA as the operator writes it.
@@ -81,7 +101,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Option<CertificatesConfig> {
         Ok(Some(Dns { provider, propagation }))
     });
     let (is_acme, authorities, files, dns) = (is_acme?, authorities?, files?, dns?);
-    propagation?;
+    let names = propagation?;
     if is_acme && authorities.is_empty() {
         let origin = reader.origin_of("certificates.issuer");
         let rule = "\"acme\" needs at least one table [[certificates.authorities]]";
@@ -89,7 +109,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Option<CertificatesConfig> {
         return None;
     }
     let issuing = if is_acme { Issuing::Acme { authorities, dns } } else { Issuing::Development };
-    Some(CertificatesConfig { issuing, files })
+    Some(CertificatesConfig { issuing, names, files })
 }
 
 fn each<T>(

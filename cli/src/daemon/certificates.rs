@@ -26,7 +26,7 @@ pub(super) struct Certificates {
     pub(super) shelf: Arc<Shelf>,
     /// The root of the development CA.
     pub(super) ca: PathBuf,
-    seal: Arc<dyn Seal>,
+    pub(super) seal: Arc<dyn Seal>,
     names: Vec<String>,
     figures: Arc<Figures>,
 }
@@ -48,8 +48,7 @@ pub(super) async fn start(
         .context("cannot issue the certificates")?;
     tasks.spawn(named("certificate renewer", renewer.run(shutdown.clone())));
 
-    let keys = files.sealing_keys().context("cannot read or make the keys that seal secrets")?;
-    let seal: Arc<dyn Seal> = Arc::new(Sealing(SealingKeys::new(&keys)?));
+    let seal: Arc<dyn Seal> = Arc::new(Sealing::of(files)?);
     let shelf =
         Shelf::new(store.clone(), Arc::clone(&seal), Arc::new(glue::now), Arc::clone(&resolver));
     let shelf = Arc::new(match config.certificates.issuing {
@@ -118,7 +117,16 @@ impl Certificates {
 
 /// The installation's keys, as certificates ask for them.
 #[derive(Debug)]
-struct Sealing(SealingKeys);
+pub(super) struct Sealing(SealingKeys);
+
+impl Sealing {
+    /// Those of a state directory.
+    pub(super) fn of(files: &Files) -> anyhow::Result<Self> {
+        let keys = files.sealing_keys();
+        let keys = keys.context("cannot read or make the keys that seal secrets")?;
+        Ok(Self(SealingKeys::new(&keys)?))
+    }
+}
 
 impl Seal for Sealing {
     fn seal(&self, context: &str, text: &[u8]) -> Result<Vec<u8>, SealError> {

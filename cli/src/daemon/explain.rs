@@ -12,7 +12,7 @@ use gantry_model::{
     selector::program,
 };
 use gantry_proxy::KitPorts;
-use gantry_router::{AliasRoute, NoRoute, Route, RouteState, RouteTable, Routes, Servers};
+use gantry_router::{AliasRoute, NoRoute, Route, RouteState, RouteTable, Servers};
 use gantry_store::Store;
 use serde::{Deserialize, Serialize};
 use tokio::{
@@ -25,6 +25,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    certs, doctor,
     files::Files,
     glue,
     kit::start_command,
@@ -161,17 +162,25 @@ async fn ask(url: &str, config: &Config) -> Result<Explanation, Failure> {
     let _lock = Lock::take(files.dir())
         .map_err(|error| Failure::new(Class::General, Chain(&error).to_string()))?;
     let store = Store::open(&files.store()).await.context("cannot open the store")?;
-    let snapshot = store.load_routes().await.context("cannot read the store")?;
-    let servers = store.servers().await.context("cannot read the store")?;
+    let table = table(&store, config).await;
     store.close().await;
-    let servers = servers.into_iter().filter(|server| facts.servers.contains(&server.name));
-    let servers = Servers::new(servers.map(|server| (server.id, server.name)));
+    let table = table?;
     let source = format!(
         "the store {} at revision {} (no Gantry runs on it)",
         files.store().display(),
-        snapshot.revision.0
+        table.revision().0
     );
-    Ok(walk(url, &facts, &RouteTable::build(&snapshot, &servers), source))
+    Ok(walk(url, &facts, &table, source))
+}
+
+/// The routes that a store has.
+pub(super) async fn table(store: &Store, config: &Config) -> anyhow::Result<RouteTable> {
+    let snapshot = store.load_routes().await.context("cannot read the store")?;
+    let servers = store.servers().await.context("cannot read the store")?;
+    let configured: Vec<_> = config.servers().map(|(name, _)| name).collect();
+    let servers = servers.into_iter().filter(|server| configured.contains(&&server.name));
+    let servers = Servers::new(servers.map(|server| (server.id, server.name)));
+    Ok(RouteTable::build(&snapshot, &servers))
 }
 
 async fn ask_running(url: &str, socket: &Path) -> io::Result<Explanation> {
@@ -182,12 +191,20 @@ async fn ask_running(url: &str, socket: &Path) -> io::Result<Explanation> {
     Ok(serde_json::from_slice(&answer)?)
 }
 
-/// Answers on the socket until shutdown; who wants an upgrade is passed on.
+/// What answers stand on.
+#[derive(Clone)]
+pub(super) struct Desk {
+    /// Who wants an upgrade is passed on.
+    pub(super) upgrades: mpsc::Sender<Asker>,
+    /// What is known of certificates, and of the rest of the installation.
+    pub(super) doctor: doctor::Desk,
+}
+
+/// Answers on the socket until shutdown.
 pub(super) fn answer(
     files: &Files,
     config: &Config,
-    routes: &Routes,
-    upgrades: mpsc::Sender<Asker>,
+    desk: &Desk,
     tasks: &mut JoinSet<&'static str>,
     shutdown: &CancellationToken,
 ) -> io::Result<()> {
@@ -202,7 +219,7 @@ pub(super) fn answer(
     // In the place of what an earlier process has left, or another one that lives still has.
     std::fs::rename(&beside, &path)?;
     let facts = Arc::new(Facts::of(config));
-    let routes = routes.clone();
+    let desk = desk.clone();
     let shutdown = shutdown.clone();
     tasks.spawn(async move {
         let mut askers = JoinSet::new();
@@ -220,10 +237,9 @@ pub(super) fn answer(
                 },
                 Some(_) = askers.join_next() => continue,
             };
-            let (facts, routes) = (Arc::clone(&facts), routes.clone());
-            let upgrades = upgrades.clone();
+            let (facts, desk) = (Arc::clone(&facts), desk.clone());
             askers.spawn(async move {
-                if let Err(error) = answer_one(stream, &facts, &routes, &upgrades).await {
+                if let Err(error) = answer_one(stream, &facts, &desk).await {
                     tracing::debug!(%error, "a question on the socket in the state directory");
                 }
             });
@@ -232,21 +248,22 @@ pub(super) fn answer(
     Ok(())
 }
 
-async fn answer_one(
-    mut stream: UnixStream,
-    facts: &Facts,
-    routes: &Routes,
-    upgrades: &mpsc::Sender<Asker>,
-) -> io::Result<()> {
+async fn answer_one(mut stream: UnixStream, facts: &Facts, desk: &Desk) -> io::Result<()> {
     let (read, mut write) = stream.split();
     let mut url = String::new();
     let mut read = BufReader::new(read.take(URL_BYTES_MAX));
     timeout(PATIENCE, read.read_line(&mut url)).await??;
     if url == upgrade::QUESTION {
-        return upgrade::answer(&mut write, upgrades).await;
+        return upgrade::answer(&mut write, &desk.upgrades).await;
+    }
+    if let Some(question) = url.strip_prefix(certs::QUESTION) {
+        return certs::answer(question, (&mut read, &mut write), &desk.doctor.certs).await;
+    }
+    if let Some(name) = url.strip_prefix(doctor::QUESTION) {
+        return doctor::answer(name.trim_end(), (&mut read, &mut write), &desk.doctor).await;
     }
     let found = {
-        let table = routes.current();
+        let table = desk.doctor.routes.current();
         let source = format!(
             "the running Gantry (process {}) at revision {}",
             std::process::id(),

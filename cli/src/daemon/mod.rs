@@ -2,7 +2,9 @@
 
 mod before;
 mod certificates;
+mod certs;
 mod dev;
+mod doctor;
 mod earlier;
 mod exec;
 mod explain;
@@ -23,11 +25,14 @@ mod serve;
 mod signals;
 mod ssh;
 mod transparent;
+mod trust;
 mod upgrade;
 
 pub(crate) use self::{
     before::{Before, pass_on},
+    certs::certs,
     dev::dev,
+    doctor::doctor,
     explain::explain,
     run::serve,
     upgrade::upgrade,

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     before::Inheritance,
-    certificates,
+    certificates, certs, doctor,
     earlier::{Bound, Earlier},
     exec::Helpers,
     explain,
@@ -192,8 +192,11 @@ impl Daemon {
         files: &Files,
         upgrades: &mpsc::Sender<upgrade::Asker>,
     ) -> anyhow::Result<()> {
-        let Core { tasks, shutdown, .. } = &mut self.core;
-        explain::answer(files, config, &self.routes, upgrades.clone(), tasks, shutdown)
+        let Core { tasks, shutdown, store, .. } = &mut self.core;
+        let certs = certs::Desk::new(config, &self.certificates, store);
+        let doctor = doctor::Desk::new(certs, config, &self.routes, &self.servers);
+        let desk = explain::Desk { upgrades: upgrades.clone(), doctor };
+        explain::answer(files, config, &desk, tasks, shutdown)
             .context("cannot listen on the socket in the state directory")?;
         self.lock.sign().context("cannot write gantry.lock")?;
         files.write_run(&self.run_file).context("cannot write run.json")
