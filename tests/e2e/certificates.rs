@@ -68,6 +68,7 @@ fn names_of_the_installation_and_of_customers_get_certificates_and_keep_them() -
         let answer = gantry.curl().with(ca.clone()).fetch(www)?;
         ensure!(answer.status != 0, "{}", answer.complaint);
         by_hand(gantry)?;
+        revoked(gantry, &pebble)?;
 
         // After kill -9 the same is shown, from the first moment.
         let before = serial(gantry, &own)?;
@@ -149,6 +150,36 @@ fn by_hand(gantry: &Gantry) -> Result<()> {
     ensure!(code == 5 && is_told && said.contains("again from 20"), "{code}: {said}");
     let (code, said) = run(gantry, &["certs", "trust", "--state", &state])?;
     ensure!(code == 5 && said.contains("nothing to trust"), "{code}: {said}");
+    Ok(())
+}
+
+/// The operator has the installation's certificate revoked: the CA knows, and another one is shown.
+fn revoked(gantry: &Gantry, pebble: &Pebble) -> Result<()> {
+    let state = gantry.state().display().to_string();
+    let revoke = |name: &str, reason: &str| {
+        run(gantry, &["certs", "revoke", name, "--reason", reason, "--state", &state])
+    };
+    let (code, said) = revoke(DOMAIN, "boredom")?;
+    ensure!(code == 2 && said.contains("must be one of unspecified, key-comp"), "{code}: {said}");
+    let (code, said) = revoke("nobody.test", "superseded")?;
+    ensure!(
+        code == 4 && said.contains("there is no certificate for nobody.test"),
+        "{code}: {said}"
+    );
+    // What a wildcard stands for is not its name.
+    let own = format!("x.local.containers.{DOMAIN}");
+    let (code, said) = revoke(&own, "superseded")?;
+    ensure!(code == 5 && said.contains("has no certificate of its own"), "{code}: {said}");
+    let before = serial(gantry, &own)?;
+    let list = gantry.json(&["certs", "list", DOMAIN, "--state", &state])?;
+    let entries = list["certificates"].as_array().context("no list")?;
+    let old = entries.iter().find(|entry| entry["kind"] == "ordered").context("none")?;
+    let old = old["serial"].as_str().context("no serial")?;
+    let (code, said) = revoke(DOMAIN, "superseded")?;
+    ensure!(code == 0 && said.contains(old) && said.contains("In its place"), "{code}: {said}");
+    let status = pebble.status(old)?;
+    ensure!(status["Status"] == "Revoked" && status["Reason"] == 4, "{status}");
+    ensure!(is_of_pebble(gantry, &own) && serial(gantry, &own)? != before, "no other is shown");
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use gantry_certs::acme::Reason;
 
 use super::Settings;
 
@@ -27,6 +28,20 @@ pub(crate) enum CertsCommand {
         /// Do not wait: `list` shows the outcome.
         #[arg(long)]
         no_wait: bool,
+        #[command(flatten)]
+        meant: Meant,
+    },
+    /// Have the CA revoke a certificate that was ordered from it, and order another one with another key.
+    ///
+    /// From the first moment nobody shows it any more: until the next one has come, its names have none. Waits for
+    /// what comes of both.
+    Revoke {
+        /// One of its hostnames, or what `list` calls it.
+        name: String,
+        /// Why (RFC 5280): unspecified, key-compromise, affiliation-changed, superseded, cessation-of-operation or
+        /// privilege-withdrawn.
+        #[arg(long, default_value_t = Reason::Unspecified)]
+        reason: Reason,
         #[command(flatten)]
         meant: Meant,
     },

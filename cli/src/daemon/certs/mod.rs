@@ -2,6 +2,7 @@
 //! operator's alone: no tenant sees the names of another.
 
 mod print;
+mod revoke;
 
 use std::{collections::HashMap, io, path::Path, sync::Arc, time::Duration};
 
@@ -39,6 +40,7 @@ const LOOK: Duration = Duration::from_millis(250);
 enum Question {
     List { filter: Option<String>, page: u32, limit: u32 },
     Renew { name: String, waits: bool },
+    Revoke { name: String, reason: String },
     Issuer,
 }
 
@@ -52,6 +54,7 @@ enum Answer {
         name: String,
     },
     Renewed(Box<Entry>),
+    Revoked(Box<revoke::Revoked>),
     Issuer {
         is_development: bool,
     },
@@ -385,6 +388,11 @@ pub(super) async fn answer(
         Ok(Question::Renew { name, waits }) => tokio::select! {
             answer = desk.renew(&name, waits) => answer,
             // The renewal goes on.
+            () = has_left(from) => return Ok(()),
+        },
+        Ok(Question::Revoke { name, reason }) => tokio::select! {
+            answer = desk.revoke(&name, &reason) => answer,
+            // The revocation goes on.
             () = has_left(from) => return Ok(()),
         },
         Ok(Question::Issuer) => {

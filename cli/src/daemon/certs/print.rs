@@ -21,6 +21,10 @@ pub(crate) fn certs(command: CertsCommand, format: Format) -> Result<(), Failure
         CertsCommand::Renew { name, no_wait, meant } => {
             print_renewal(&meant, &Question::Renew { name, waits: !no_wait }, format)
         }
+        CertsCommand::Revoke { name, reason, meant } => {
+            let reason = reason.to_string();
+            print_revocation(&meant, &Question::Revoke { name, reason }, format)
+        }
         CertsCommand::Trust { uninstall, print, meant } => {
             let way = match (print, uninstall) {
                 (true, _) => trust::Way::Print,
@@ -122,8 +126,26 @@ fn print_renewal(meant: &Meant, question: &Question, format: Format) -> Result<(
         Answer::Begun { name } => output::line(&format!(
             "{name} is being renewed; `gantry certs list` shows the outcome."
         )),
-        Answer::Listed(_) | Answer::Issuer { .. } | Answer::Refused(..) => Err(unexpected()),
+        Answer::Listed(_) | Answer::Issuer { .. } | Answer::Revoked(_) | Answer::Refused(..) => {
+            Err(unexpected())
+        }
     }
+}
+
+fn print_revocation(meant: &Meant, question: &Question, format: Format) -> Result<(), Failure> {
+    let Answer::Revoked(revoked) = asked(meant, question)? else { return Err(unexpected()) };
+    if format == Format::Json {
+        return output::json(&serde_json::to_value(&revoked).context("no JSON")?);
+    }
+    let (name, serial, reason) = (&revoked.name, &revoked.serial, &revoked.reason);
+    output::line(&format!("{name} was revoked at {}: serial {serial}, {reason}.", revoked.at))?;
+    if let Some(new) = &revoked.replaced_by {
+        let serial = new.serial.as_deref().unwrap_or_default();
+        let end = new.not_after.as_deref().unwrap_or_default();
+        return output::line(&format!("In its place: serial {serial}, until {end}."));
+    }
+    let why = revoked.replacement_error.as_deref().unwrap_or("nothing has come yet");
+    output::line(&format!("Nothing is in its place: {why}."))
 }
 
 fn unexpected() -> Failure {
