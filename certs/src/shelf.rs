@@ -4,7 +4,10 @@
 use std::{
     collections::{HashMap, HashSet},
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -43,16 +46,20 @@ pub struct Shelf {
     records: ArcSwap<Vec<CertificateRecord>>,
     seen: watch::Sender<u64>,
     held: tokio::sync::Mutex<Held>,
-    /// Answers to questions of our own, which are asked to see whether a CA's would get here.
+    /// Answers to questions of our own, which are asked to see whether a CA's would get here,
     probes: Mutex<Vec<Challenge>>,
+    /// and whether they have changed since everything was read.
+    has_other_probes: AtomicBool,
+    /// The revoked ones among what was issued, by directory and serial number.
+    revoked: ArcSwap<HashSet<(String, String)>>,
     /// Serial numbers by name, of what is shown.
     shown: Mutex<HashMap<String, String>>,
 }
 
 #[derive(Default)]
 struct Held {
-    /// The version of everything that was read last.
-    version: Option<u64>,
+    /// The version of everything that was read last, and when that was.
+    version: Option<(u64, OffsetDateTime)>,
     leafs: HashMap<String, Kept>,
 }
 
@@ -87,6 +94,8 @@ impl Shelf {
             seen: watch::Sender::new(0),
             held: tokio::sync::Mutex::default(),
             probes: Mutex::default(),
+            has_other_probes: AtomicBool::new(false),
+            revoked: ArcSwap::default(),
             shown: Mutex::default(),
         }
     }
@@ -119,6 +128,7 @@ impl Shelf {
     pub async fn refresh(&self) {
         if let Err(error) = self.read().await {
             tracing::warn!(error = %Chain(&error), "certificates cannot be read; the old ones stay");
+            self.has_other_probes.store(true, Ordering::Relaxed);
         }
     }
 
@@ -139,28 +149,32 @@ impl Shelf {
         Some(answer.key_authorization.clone())
     }
 
-    /// Has a question of our own answered as a CA's would be, in both ways, by this process alone. False where a
-    /// CA asks about this hostname now: its questions come first.
-    pub(crate) async fn begin_probe(&self, probe: &[Challenge; 2]) -> bool {
+    /// Has a question of our own answered as a CA's would be, in both ways, by this process alone, until what is
+    /// returned is dropped. Nothing where a CA asks about this hostname now: its questions come first.
+    pub(crate) async fn begin_probe(&self, probe: &[Challenge; 2]) -> Option<Probe<'_>> {
         let [one, _] = probe;
         if self.answers.load().contains_key(&one.hostname)
             || self.resolver.has_challenge(&one.hostname)
         {
-            return false;
+            return None;
         }
-        self.change_probes(|probes| probes.extend_from_slice(probe)).await;
-        true
-    }
-
-    /// Has it answered no more.
-    pub(crate) async fn end_probe(&self, token: &str) {
-        self.change_probes(|probes| probes.retain(|probe| probe.token != token)).await;
-    }
-
-    async fn change_probes(&self, change: impl FnOnce(&mut Vec<Challenge>)) {
-        change(&mut self.probes.lock().unwrap_or_else(PoisonError::into_inner));
-        self.held.lock().await.version = None;
+        self.change_probes(|probes| probes.extend_from_slice(probe));
+        let begun = Probe { shelf: self, token: one.token.clone() };
         self.refresh().await;
+        Some(begun)
+    }
+
+    /// Takes effect when everything is read next.
+    fn change_probes(&self, change: impl FnOnce(&mut Vec<Challenge>)) {
+        change(&mut self.probes.lock().unwrap_or_else(PoisonError::into_inner));
+        self.has_other_probes.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether what was issued for a record was revoked, or is to be.
+    pub fn is_revoked(&self, record: &CertificateRecord) -> bool {
+        let issued = record.issued.as_ref();
+        let issued = issued.map(|issued| (issued.directory.clone(), issued.serial.clone()));
+        issued.is_some_and(|issued| self.revoked.load().contains(&issued))
     }
 
     /// The serial number of what is shown for a record.
@@ -174,13 +188,17 @@ impl Shelf {
         let version = self.store.certificate_version().await?;
         let now = (self.clock)();
         let has_ended = held.end().is_some_and(|end| end <= now);
-        if held.version == Some(version) && !has_ended {
+        // What had ended by a clock that was ahead has not by one that was set back.
+        let is_read = held.version.is_some_and(|(read, at)| read == version && at <= now);
+        if is_read && !has_ended && !self.has_other_probes.load(Ordering::Relaxed) {
             return Ok(());
         }
+        // Before they are looked at.
+        self.has_other_probes.store(false, Ordering::Relaxed);
         let records = self.store.certificates().await?;
         let revocations = self.store.revocations().await?;
         let revoked: HashSet<_> =
-            revocations.iter().map(|it| (it.directory.as_str(), it.serial.as_str())).collect();
+            revocations.into_iter().map(|it| (it.directory, it.serial)).collect();
         let challenges = self.store.acme_challenges(ms(now)).await?;
         self.tickets.take_up(&self.store.ticket_keys().await?);
         self.keep(&mut held.leafs, &records, &revoked, now);
@@ -192,7 +210,8 @@ impl Shelf {
         *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = shown.collect();
         self.take_up(challenges);
         self.records.store(Arc::new(records));
-        held.version = Some(version);
+        self.revoked.store(Arc::new(revoked));
+        held.version = Some((version, now));
         self.seen.send_replace(version);
         Ok(())
     }
@@ -202,7 +221,7 @@ impl Shelf {
         &self,
         leafs: &mut HashMap<String, Kept>,
         records: &[CertificateRecord],
-        revoked: &HashSet<(&str, &str)>,
+        revoked: &HashSet<(String, String)>,
         now: OffsetDateTime,
     ) {
         let names: HashSet<_> = records.iter().map(|record| record.name.as_str()).collect();
@@ -214,7 +233,7 @@ impl Shelf {
         });
         for record in records {
             let Some(issued) = &record.issued else { continue };
-            if revoked.contains(&(issued.directory.as_str(), issued.serial.as_str())) {
+            if revoked.contains(&(issued.directory.clone(), issued.serial.clone())) {
                 leafs.remove(&record.name);
                 continue;
             }
@@ -265,6 +284,18 @@ impl Shelf {
         }
         self.answers.store(Arc::new(answers));
         self.resolver.publish_challenges(certificates);
+    }
+}
+
+/// A question of our own, which is answered for as long as this is there.
+pub(crate) struct Probe<'s> {
+    shelf: &'s Shelf,
+    token: String,
+}
+
+impl Drop for Probe<'_> {
+    fn drop(&mut self) {
+        self.shelf.change_probes(|probes| probes.retain(|probe| probe.token != self.token));
     }
 }
 

@@ -180,6 +180,14 @@ fn revoked(gantry: &Gantry, pebble: &Pebble) -> Result<()> {
     let status = pebble.status(old)?;
     ensure!(status["Status"] == "Revoked" && status["Reason"] == 4, "{status}");
     ensure!(is_of_pebble(gantry, &own) && serial(gantry, &own)? != before, "no other is shown");
+    // Whoever repeats that does not mean what has come in its place.
+    let after = serial(gantry, &own)?;
+    let (code, said) = revoke(DOMAIN, "superseded")?;
+    ensure!(code == 5 && said.contains("has come in its place; --serial"), "{code}: {said}");
+    // Nor is one taken away whose place would stay empty.
+    let (code, said) = revoke("www.customer.test", "superseded")?;
+    ensure!(code == 5 && said.contains("; --force has it shown no more"), "{code}: {said}");
+    ensure!(serial(gantry, &own)? == after, "the new one is shown");
     Ok(())
 }
 

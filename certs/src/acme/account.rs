@@ -3,11 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use gantry_store::{Holder, Lease, Store};
-use instant_acme::{Account, AccountCredentials, ExternalAccountKey, NewAccount};
+use instant_acme::{Account, AccountCredentials, Error, ExternalAccountKey, Key, NewAccount};
+use rustls_pki_types::PrivateKeyDer;
 
 use super::{
     Authority,
-    attempt::Failure,
+    attempt::{Failure, type_of},
     client::{Client, Made, Manners},
 };
 use crate::Seal;
@@ -56,29 +57,29 @@ impl Accounts<'_> {
         Ok(At { account, manners: Arc::clone(manners), made })
     }
 
-    /// Gives an account up that its CA does not know, so that another one is made; says whether there is now
-    /// another one to come or there already, made since `began_ms`.
-    pub(crate) async fn give_up(
+    /// Replaces an account that its CA does not know; says whether there is another one now, made since
+    /// `began_ms`.
+    pub(crate) async fn replace(
         &self,
         authority: &Authority,
-        began_ms: i64,
-        now_ms: i64,
+        manners: &Arc<Manners>,
+        (began_ms, now_ms): (i64, i64),
     ) -> Result<bool, Failure> {
         let lease = self.lease(authority).await?;
-        let given_up = self.give_up_under(&lease, authority, began_ms, now_ms).await;
+        let replaced = self.replace_under(&lease, authority, manners, (began_ms, now_ms)).await;
         self.store.return_lease(&lease).await?;
-        given_up
+        replaced
     }
 
-    async fn give_up_under(
+    async fn replace_under(
         &self,
         lease: &Lease,
         authority: &Authority,
-        began_ms: i64,
-        now_ms: i64,
+        manners: &Arc<Manners>,
+        (began_ms, now_ms): (i64, i64),
     ) -> Result<bool, Failure> {
         let directory = &authority.directory;
-        let Some((_, made_at_ms)) = self.store.acme_account(directory).await? else {
+        let Some((sealed, made_at_ms)) = self.store.acme_account(directory).await? else {
             return Ok(true);
         };
         if made_at_ms >= began_ms {
@@ -87,9 +88,27 @@ impl Accounts<'_> {
         if now_ms - made_at_ms < AGE_MIN_MS {
             return Ok(false);
         }
-        self.store.forget_acme_account(directory, lease).await?;
-        tracing::warn!(directory, "a CA has lost our account there; another one is made");
+        let client = Client {
+            transport: Arc::clone(&authority.transport),
+            manners: Arc::clone(manners),
+            made: Made::default(),
+        };
+        // It may have been mistaken, and another account may not be allowed what this one is.
+        let credentials = self.opened(authority, &sealed)?;
+        if let Some(credentials) = known(authority, client.clone(), &credentials).await? {
+            tracing::warn!(directory, "a CA did not know our account there, and does again");
+            self.keep(lease, authority, &credentials, now_ms).await?;
+        } else {
+            tracing::warn!(directory, "a CA has lost our account there; another one is made");
+            self.make_under(lease, authority, client, now_ms).await?;
+        }
         Ok(true)
+    }
+
+    fn opened(&self, authority: &Authority, sealed: &[u8]) -> Result<AccountCredentials, Failure> {
+        let text = self.seal.open(&context(authority), sealed)?;
+        serde_json::from_slice(&text)
+            .map_err(|error| Failure::own(format!("the account in the store: {error}")))
     }
 
     async fn kept(
@@ -100,9 +119,7 @@ impl Accounts<'_> {
         let Some((sealed, _)) = self.store.acme_account(&authority.directory).await? else {
             return Ok(None);
         };
-        let text = self.seal.open(&context(authority), &sealed)?;
-        let credentials: AccountCredentials = serde_json::from_slice(&text)
-            .map_err(|error| Failure::own(format!("the account in the store: {error}")))?;
+        let credentials = self.opened(authority, &sealed)?;
         let manners = Arc::clone(&client.manners);
         let builder = Account::builder_with_http(Box::new(client));
         let account = builder.from_credentials(credentials).await;
@@ -156,12 +173,43 @@ impl Accounts<'_> {
         let builder = Account::builder_with_http(Box::new(client));
         let made = builder.create(&new, authority.directory.clone(), external.as_ref()).await;
         let (account, credentials) = made.map_err(|error| Failure::of(&error, &manners))?;
-        let text =
-            serde_json::to_vec(&credentials).map_err(|error| Failure::own(error.to_string()))?;
-        let sealed = self.seal.seal(&context(authority), &text)?;
-        self.store.put_acme_account(&authority.directory, &sealed, lease, now_ms).await?;
+        self.keep(lease, authority, &credentials, now_ms).await?;
         tracing::info!(directory = authority.directory, "made an account at a CA");
         Ok(account)
+    }
+
+    /// Keeps an account in the store, in the place of one that is there.
+    async fn keep(
+        &self,
+        lease: &Lease,
+        authority: &Authority,
+        credentials: &AccountCredentials,
+        now_ms: i64,
+    ) -> Result<(), Failure> {
+        let text =
+            serde_json::to_vec(credentials).map_err(|error| Failure::own(error.to_string()))?;
+        let sealed = self.seal.seal(&context(authority), &text)?;
+        Ok(self.store.put_acme_account(&authority.directory, &sealed, lease, now_ms).await?)
+    }
+}
+
+/// The account that a CA has for the key of this one, if it has any.
+async fn known(
+    authority: &Authority,
+    client: Client,
+    credentials: &AccountCredentials,
+) -> Result<Option<AccountCredentials>, Failure> {
+    let manners = Arc::clone(&client.manners);
+    let der = credentials.private_key().clone_key();
+    let found = async {
+        let key = Key::from_pkcs8_der(der.clone_key())?;
+        let builder = Account::builder_with_http(Box::new(client));
+        builder.from_key((key, PrivateKeyDer::Pkcs8(der)), authority.directory.clone()).await
+    };
+    match found.await {
+        Ok((_account, credentials)) => Ok(Some(credentials)),
+        Err(Error::Api(problem)) if type_of(&problem) == Some("accountDoesNotExist") => Ok(None),
+        Err(error) => Err(Failure::of(&error, &manners)),
     }
 }
 

@@ -209,7 +209,7 @@ impl Attempt<'_> {
         if failure.kind != Kind::Stranger {
             return Err(failure);
         }
-        if self.shared.give_account_up(authority, self.began_ms).await? {
+        if self.shared.replace_account(authority, self.began_ms).await? {
             self.give_up().await?;
             return Err(Failure { kind: Kind::Repeat, ..failure });
         }

@@ -257,7 +257,8 @@ impl Issuer {
     ) -> gantry_store::Result<Duration> {
         let mut next = NAP_MAX;
         for one in self.shared.store.revocations().await? {
-            if one.done_at_ms.is_some() {
+            // One that has ended by itself needs nobody any more.
+            if one.done_at_ms.is_some() || one.not_after_ms <= now {
                 continue;
             }
             if one.due_at_ms <= now {
@@ -409,16 +410,18 @@ impl Shared {
         Accounts { store, seal, holder, lease }.at(authority, &manners, self.now_ms()).await
     }
 
-    /// Gives the account at a CA up that this does not know; says whether another one can be had.
-    pub(crate) async fn give_account_up(
+    /// Replaces the account at a CA that this does not know; says whether there is another one now.
+    pub(crate) async fn replace_account(
         &self,
         authority: &Authority,
         began_ms: i64,
     ) -> Result<bool, Failure> {
+        let manners = self.manners.get(&authority.directory);
+        let manners = manners.ok_or_else(|| Failure::own("this CA is not configured"))?;
         let _one = self.accounts.lock().await;
         let (store, seal, holder, lease) = (&self.store, &*self.seal, self.holder, self.lease);
         let accounts = Accounts { store, seal, holder, lease };
-        accounts.give_up(authority, began_ms, self.now_ms()).await
+        accounts.replace(authority, manners, (began_ms, self.now_ms())).await
     }
 
     /// Shows what has just been put into the store, and looks whether it is shown.

@@ -119,6 +119,9 @@ pub enum RevokeError {
     /// It was ordered, but has not come yet.
     #[error("no CA has issued a certificate {0:?} yet")]
     NotIssued(String),
+    /// Another certificate has come in its place.
+    #[error("another certificate {0:?} has come in the place of the one with this serial number")]
+    Replaced(String),
     /// The store is away.
     #[error("the store does not answer")]
     Store(#[from] gantry_store::Error),
@@ -126,14 +129,17 @@ pub enum RevokeError {
 
 /// Has what is shown for a record of this name revoked and replaced. From now on it is shown no more, here or by
 /// any other process of this store within a second; whoever orders certificates asks the CA, until it has done it,
-/// and for another certificate at the same time. May be repeated.
+/// and for another certificate at the same time. With a serial number only the certificate that has it, so that a
+/// repetition does not revoke what has come in its place.
 pub async fn revoke(
     store: &Store,
     name: &str,
+    serial: Option<&str>,
     reason: Reason,
     now_ms: i64,
 ) -> Result<Revocation, RevokeError> {
-    match store.revoke_certificate(name, reason.code(), now_ms).await {
+    match store.revoke_certificate(name, serial, reason.code(), now_ms).await {
+        Err(gantry_store::Error::Stale) => Err(RevokeError::Replaced(name.to_owned())),
         Err(gantry_store::Error::NotFound) => Err(match store.certificate(name).await? {
             Some(_) => RevokeError::NotIssued(name.to_owned()),
             None => RevokeError::Unknown(name.to_owned()),
@@ -169,7 +175,8 @@ impl Shared {
     pub(super) async fn revoke(&self, name: &str, lease: &Lease) -> Result<(), Failure> {
         for one in self.store.revocations().await? {
             let now = self.now_ms();
-            if one.certificate != name || one.done_at_ms.is_some() || one.due_at_ms > now {
+            let is_over = one.done_at_ms.is_some() || one.not_after_ms <= now;
+            if one.certificate != name || is_over || one.due_at_ms > now {
                 continue;
             }
             let mut outcome = self.revoke_at_ca(&one).await;

@@ -58,12 +58,13 @@ pub struct Finding {
 impl Finding {
     /// All is well.
     pub fn ok(check: &str, found: impl Into<String>) -> Self {
-        Self { check: check.to_owned(), verdict: Verdict::Ok, found: found.into(), right: None }
+        let found = printable(&found.into());
+        Self { check: check.to_owned(), verdict: Verdict::Ok, found, right: None }
     }
 
     /// Something is not as it should be.
     pub fn warning(check: &str, found: impl Into<String>, right: impl Into<String>) -> Self {
-        let right = Some(right.into());
+        let right = Some(printable(&right.into()));
         Self { verdict: Verdict::Warning, right, ..Self::ok(check, found) }
     }
 
@@ -71,6 +72,18 @@ impl Finding {
     pub fn failure(check: &str, found: impl Into<String>, right: impl Into<String>) -> Self {
         Self { verdict: Verdict::Failure, ..Self::warning(check, found, right) }
     }
+}
+
+/// A text that may hold what others have written, without what a terminal would take for something else: strangers
+/// write DNS records, and servers that are asked answer what they like.
+pub fn printable(text: &str) -> String {
+    let shown = |one: char| match one {
+        // Those that turn the direction of what follows are not among the controls.
+        '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '\u{fffd}',
+        one if one.is_control() => '\u{fffd}',
+        one => one,
+    };
+    text.chars().map(shown).collect()
 }
 
 /// What a diagnosis stands on. What a process would have that does not run is absent.
@@ -129,33 +142,45 @@ impl fmt::Debug for Grounds<'_> {
 
 impl Grounds<'_> {
     /// All there is to say of a lower-case hostname, which may begin with `*.`, in the order in which an order
-    /// comes to it.
-    pub async fn diagnose(&self, name: &str) -> Vec<Finding> {
+    /// comes to it; as soon as it is found, for whoever has no more patience.
+    pub async fn diagnose(&self, name: &str, findings: &mut Vec<Finding>) {
         let record = match self.record(name).await {
             Ok(record) => record,
             Err(error) => {
                 let why = gantry_model::Chain(&error).to_string();
-                return vec![Finding::failure("store", why, "the store can be read")];
+                return findings.push(Finding::failure("store", why, "the store can be read"));
             }
         };
-        let mut findings = vec![self.shown(name), self.known(name)];
-        let here = self.addresses(name, &mut findings).await;
+        findings.extend([self.shown(name), self.known(name)]);
+        let here = self.addresses(name, findings).await;
         if self.authorities.is_empty() {
             findings.push(Finding::warning(
                 "issuer",
                 "the development CA issues; browsers trust what `gantry certs trust` was run for",
                 "for the public, certificates.issuer = \"acme\" and a CA in certificates.authorities",
             ));
-            return findings;
+            return;
         }
-        self.ask_authorities(name, record.as_ref(), &mut findings).await;
+        let ordered = self.ordered(name, record.as_ref());
+        self.ask_authorities(&ordered, record.as_ref(), findings).await;
         if is_of(self.domain, name) {
-            self.rehearse(name, &mut findings).await;
+            self.rehearse(&ordered, findings).await;
         } else {
-            self.knock(name, &here, &mut findings).await;
+            self.knock(name, &here, findings).await;
         }
         findings.extend(record.as_ref().map(|record| self.attempts(record)));
-        findings
+    }
+
+    /// As what a name is ordered: one of the installation may be covered by a wildcard, which is what the CA sees.
+    fn ordered(&self, name: &str, record: Option<&CertificateRecord>) -> String {
+        let names = record.map_or(self.wanted, |record| &record.hostnames);
+        let wildcard = name.split_once('.').map(|(_, parent)| format!("*.{parent}"));
+        match wildcard {
+            Some(wildcard) if !names.iter().any(|one| one == name) && names.contains(&wildcard) => {
+                wildcard
+            }
+            Some(_) | None => name.to_owned(),
+        }
     }
 
     /// Whether the CAs can be asked, and how far our clock is from theirs.
@@ -324,4 +349,16 @@ pub fn written(time: OffsetDateTime) -> String {
 fn at(ms: i64) -> String {
     let time = OffsetDateTime::from_unix_timestamp_nanos(i128::from(ms) * 1_000_000);
     time.map_or_else(|_| format!("{ms} ms"), written)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_strangers_write_is_no_command_for_a_terminal() {
+        let found = Finding::failure("CAA", "let \u{1b}]52;c;aGk=\u{7}\nok  CAA", "a\u{202e}b");
+        assert_eq!(found.found, "let \u{fffd}]52;c;aGk=\u{fffd}\u{fffd}ok  CAA");
+        assert_eq!(found.right.as_deref(), Some("a\u{fffd}b"));
+    }
 }

@@ -6,7 +6,7 @@ use std::{
     io,
     net::{IpAddr, SocketAddr, TcpStream},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use gantry_store::{Challenge, ChallengeKind};
@@ -24,6 +24,8 @@ use crate::{ACME_TLS_ALPN, acme::ms, dns::Txt};
 
 /// How long a question of our own is answered at most.
 const PROBE_LIFE: Duration = Duration::from_mins(1);
+/// How many addresses of a name are asked.
+const ADDRESSES_MAX: usize = 8;
 /// The longest answer that is read, in octets.
 const ANSWER_MAX: usize = 1024;
 
@@ -102,13 +104,13 @@ impl Grounds<'_> {
             expires_at_ms: ms(self.now + PROBE_LIFE),
         };
         let probe = [challenge(ChallengeKind::Http), challenge(ChallengeKind::TlsAlpn)];
-        if !edge.begin_probe(&probe).await {
+        let Some(begun) = edge.begin_probe(&probe).await else {
             let found = "not asked: an order is under way, and a CA asks just now";
             return findings.push(Finding::ok("ports", found));
-        }
+        };
         let mut of_http = Vec::new();
         let mut of_tls = Vec::new();
-        for address in addresses {
+        for address in addresses.iter().take(ADDRESSES_MAX) {
             let at = SocketAddr::new(*address, self.ports.http);
             let answer = ask_http(at, name, &token, &key, self.patience).await;
             of_http.push((at, answer));
@@ -118,7 +120,13 @@ impl Grounds<'_> {
             let answer = spawn_blocking(move || ask_tls(at, name, &digest, patience)).await;
             of_tls.push((at, answer.unwrap_or_else(|error| Err(error.to_string()))));
         }
-        edge.end_probe(&token).await;
+        drop(begun);
+        edge.refresh().await;
+        if addresses.len() > ADDRESSES_MAX {
+            let found =
+                format!("{name} has {} addresses; {ADDRESSES_MAX} were asked", addresses.len());
+            findings.push(Finding::warning("ports", found, "each leads to this Gantry"));
+        }
         let works = |answers: &[(SocketAddr, Result<(), String>)]| {
             !answers.is_empty() && answers.iter().all(|(_, answer)| answer.is_ok())
         };
@@ -228,10 +236,16 @@ fn ask_tls(at: SocketAddr, name: String, digest: &[u8], patience: Duration) -> R
             format!("takes no connections: {error}")
         }
     };
+    let end = Instant::now() + patience;
     let mut stream = TcpStream::connect_timeout(&at, patience).map_err(silent)?;
-    stream.set_read_timeout(Some(patience)).map_err(silent)?;
-    stream.set_write_timeout(Some(patience)).map_err(silent)?;
     while connection.is_handshaking() {
+        // For all together: whoever is there may say an octet at a time.
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(silent(io::ErrorKind::TimedOut.into()));
+        }
+        stream.set_read_timeout(Some(left)).map_err(silent)?;
+        stream.set_write_timeout(Some(left)).map_err(silent)?;
         connection.complete_io(&mut stream).map_err(|error| {
             if is_over(&error) {
                 silent(error)

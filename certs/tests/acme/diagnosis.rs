@@ -130,7 +130,9 @@ impl Lab {
             patience: Duration::from_secs(5),
         };
         change(&mut grounds);
-        grounds.diagnose(name).await
+        let mut findings = Vec::new();
+        grounds.diagnose(name, &mut findings).await;
+        findings
     }
 }
 
@@ -228,6 +230,8 @@ const ROWS: &[(&str, Said)] = &[
     ),
     ("closed.example.test", ("CAA", Verdict::Ok, "permit this CA")),
     ("x.closed.example.test", ("name", Verdict::Ok, "of the installation")),
+    // As what it is ordered.
+    ("x.closed.example.test", ("CAA", Verdict::Failure, "let nobody issue alone")),
     (
         "*.closed.example.test",
         ("CAA", Verdict::Failure, "closed.example.test let nobody issue alone"),

@@ -27,7 +27,7 @@ async fn what_is_revoked_is_shown_no_more_and_another_one_with_another_key_is() 
     }
     let edge = running.first().context("no edge")?;
     for name in ["nobody.test", "*.example.test"] {
-        let error = revoke(&edge.store, name, Reason::default(), now_ms()).await.unwrap_err();
+        let error = revoke(&edge.store, name, None, Reason::default(), now_ms()).await.unwrap_err();
         assert!(error.to_string().contains(name), "{error}");
     }
     let mut first = String::new();
@@ -39,10 +39,12 @@ async fn what_is_revoked_is_shown_no_more_and_another_one_with_another_key_is() 
 
     // The CA is away at first: from the wish on nobody shows it, whatever the CA says.
     wire.rule(|_| Fate::Lost);
-    let wish = revoke(&edge.store, DOMAIN, Reason::KeyCompromise, now_ms()).await?;
+    let wish = revoke(&edge.store, DOMAIN, None, Reason::KeyCompromise, now_ms()).await?;
     for edge in &running {
         wait_until("nothing is shown", BOUND, || edge.shown(DOMAIN).is_none())?;
     }
+    let record = edge.store.certificate(DOMAIN).await?.context("no record")?;
+    assert!(edge.shelf.is_revoked(&record));
     let failed = await_revoked(&edge.store, &wish, BOUND).await?;
     assert_eq!(failed.done_at_ms, None);
     let why = failed.error.context("no error")?;
@@ -57,7 +59,7 @@ async fn what_is_revoked_is_shown_no_more_and_another_one_with_another_key_is() 
     let edge = Edge::start(&world.names.store(), edges).await?;
     assert_eq!(edge.shown(DOMAIN), None);
     wire.no_rule();
-    let wish = revoke(&edge.store, DOMAIN, Reason::KeyCompromise, now_ms()).await?;
+    let wish = revoke(&edge.store, DOMAIN, None, Reason::KeyCompromise, now_ms()).await?;
     let done = await_revoked(&edge.store, &wish, BOUND).await?;
     assert!(done.done_at_ms.is_some(), "{:?}", done.error);
     edge.await_shown(DOMAIN, Some(&first)).await?;
@@ -67,6 +69,11 @@ async fn what_is_revoked_is_shown_no_more_and_another_one_with_another_key_is() 
     assert_eq!(world.pebble.status(&new.serial)?["Status"], "Valid");
     assert_ne!(new.key_sealed, old.key_sealed);
     assert_eq!(wire.count(NEW_ORDER), 2);
+    // The old one is meant, and not what is shown now.
+    let serial = Some(&*old.serial);
+    let error = revoke(&edge.store, DOMAIN, serial, Reason::default(), now_ms()).await.unwrap_err();
+    assert!(error.to_string().contains("has come in the place"), "{error}");
+    assert!(edge.shown(DOMAIN).is_some());
     edge.stop().await;
     Ok(())
 }
@@ -86,6 +93,9 @@ async fn a_certificate_that_has_ended_is_shown_no_more() -> Result<()> {
     ahead.set(Duration::from_mins(61));
     let resolver = Arc::clone(&edge.resolver);
     wait_until("nothing is shown", BOUND, || resolver.certificate(DOMAIN).is_none())?;
+    // The clock was wrong.
+    ahead.set(Duration::from_mins(50));
+    wait_until("it is shown again", BOUND, || resolver.certificate(DOMAIN).is_some())?;
     edge.stop().await;
     Ok(())
 }

@@ -42,6 +42,12 @@ pub(crate) enum CertsCommand {
         /// privilege-withdrawn.
         #[arg(long, default_value_t = Reason::Unspecified)]
         reason: Reason,
+        /// Only the certificate with this serial number, as `list` shows it.
+        #[arg(long)]
+        serial: Option<String>,
+        /// Even if no other can be had in its place at present.
+        #[arg(long)]
+        force: bool,
         #[command(flatten)]
         meant: Meant,
     },

@@ -260,7 +260,7 @@ async fn answer_one(mut stream: UnixStream, facts: &Facts, desk: &Desk) -> io::R
         return certs::answer(question, (&mut read, &mut write), &desk.doctor.certs).await;
     }
     if let Some(name) = url.strip_prefix(doctor::QUESTION) {
-        return doctor::answer(name.trim_end(), (&mut read, &mut write), &desk.doctor).await;
+        return doctor::answer(name.trim_end(), &mut write, &desk.doctor).await;
     }
     let found = {
         let table = desk.doctor.routes.current();

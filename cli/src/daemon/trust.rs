@@ -6,7 +6,10 @@
 use std::{
     env, fs,
     io::{self, Write as _},
-    os::unix::{fs::MetadataExt as _, fs::OpenOptionsExt as _, process::CommandExt as _},
+    os::unix::{
+        fs::MetadataExt as _, fs::OpenOptionsExt as _, fs::PermissionsExt as _,
+        process::CommandExt as _,
+    },
     path::{Path, PathBuf},
     process::Command,
 };
@@ -170,6 +173,8 @@ fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {
         Ok(()) | Err(_) => {}
     }
     let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(&beside)?;
+    // Whatever the umask is: others than root read it, too.
+    file.set_permissions(fs::Permissions::from_mode(0o644))?;
     file.write_all(contents)?;
     file.sync_all()?;
     fs::rename(&beside, path)
@@ -177,7 +182,10 @@ fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {
 
 /// Changes what the browsers of the calling user trust.
 fn of_browsers(way: Way, root: &Root) -> Result<(), Failure> {
-    let Some(home) = home() else { return Ok(()) };
+    let Some(home) = home() else {
+        output::note("Browsers are left as they are: there is no home of whoever calls this.");
+        return Ok(());
+    };
     let databases = databases(&home);
     if databases.is_empty() {
         return output::line(&format!("Below {} no browser has a database.", home.display()));

@@ -121,23 +121,6 @@ impl Store {
         .await
     }
 
-    /// Forgets the account at a CA, which does not know it any more. The lease is that of the account.
-    pub async fn forget_acme_account(&self, directory: &str, lease: &Lease) -> Result<()> {
-        let (directory, lease) = (directory.to_owned(), lease.clone());
-        self.write(move |tx| {
-            Box::pin(async move {
-                leases::require(tx, &lease).await?;
-                sqlx::query("DELETE FROM acme_accounts WHERE directory = $1")
-                    .bind(directory)
-                    .execute(&mut tx.connection)
-                    .await
-                    .map(drop)
-                    .map_err(failed)
-            })
-        })
-        .await
-    }
-
     /// The answers that edges have to give now.
     pub async fn acme_challenges(&self, now_ms: i64) -> Result<Vec<Challenge>> {
         let rows = sqlx::query("SELECT * FROM acme_challenges WHERE expires_at_ms > $1")

@@ -52,19 +52,24 @@ impl fmt::Debug for Revocation {
 
 impl Store {
     /// Notes that what is shown for a record shall be revoked and replaced: both are due at once. May be
-    /// repeated; the reason can be changed until the CA has heard it. [`Error::NotFound`] if there is no such
-    /// record, or nothing was issued for it yet.
+    /// repeated with the same serial number; the reason can be changed until the CA has heard it.
+    /// [`Error::NotFound`] if there is no such record, or nothing was issued for it yet; [`Error::Stale`] if
+    /// something else is shown by now than the certificate with this serial number.
     pub async fn revoke_certificate(
         &self,
         name: &str,
+        serial: Option<&str>,
         reason: u8,
         now_ms: i64,
     ) -> Result<Revocation> {
-        let name = name.to_owned();
+        let (name, serial) = (name.to_owned(), serial.map(str::to_owned));
         self.write(move |tx| {
             Box::pin(async move {
                 let record = super::load(tx, &name).await?.ok_or(Error::NotFound)?;
                 let issued = record.issued.ok_or(Error::NotFound)?;
+                if serial.is_some_and(|serial| serial != issued.serial) {
+                    return Err(Error::Stale);
+                }
                 sqlx::query(
                     "INSERT INTO certificate_revocations (directory, serial, certificate, chain, \
                      reason, not_after_ms, asked_at_ms, attempts, due_at_ms) \
@@ -99,7 +104,7 @@ impl Store {
         .await
     }
 
-    /// All revocations of certificates that have not ended by themselves, by CA and serial number.
+    /// All revocations, by CA and serial number; some are of certificates that have ended by themselves since.
     pub async fn revocations(&self) -> Result<Vec<Revocation>> {
         let rows = sqlx::query("SELECT * FROM certificate_revocations ORDER BY directory, serial")
             .fetch_all(self.readers())

@@ -55,8 +55,9 @@ impl Datagrams {
             let mut message = [0; 4096];
             while !over.load(SeqCst) {
                 let Ok((len, from)) = socket.recv_from(&mut message) else { continue };
-                socket.send_to(&answer(&message[..len]), from).unwrap();
+                // First: whoever has the answer may look at once.
                 count.fetch_add(1, SeqCst);
+                socket.send_to(&answer(&message[..len]), from).unwrap();
             }
         });
         Ok(Self { is_over, answers, thread: Some(thread) })

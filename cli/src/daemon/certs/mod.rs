@@ -18,6 +18,7 @@ use time::OffsetDateTime;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::UnixStream,
+    sync::Semaphore,
     time::{Instant, sleep},
 };
 
@@ -31,6 +32,8 @@ pub(super) const QUESTION: &str = "!certs ";
 const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// How long a renewal is waited for: longer than a CA may take to come to a decision.
 const RENEWAL_MAX: Duration = Duration::from_mins(15);
+/// How many wait at the same time: fewer than may ask, so that upgrades and lists have a place.
+pub(super) const WAITING_MAX: usize = 4;
 /// How often it is looked whether it is there.
 const LOOK: Duration = Duration::from_millis(250);
 
@@ -40,7 +43,7 @@ const LOOK: Duration = Duration::from_millis(250);
 enum Question {
     List { filter: Option<String>, page: u32, limit: u32 },
     Renew { name: String, waits: bool },
-    Revoke { name: String, reason: String },
+    Revoke(revoke::Wish),
     Issuer,
 }
 
@@ -100,6 +103,8 @@ enum State {
     /// The CA was not asked yet, or works at it.
     Pending,
     Failing,
+    /// It is shown no more; another one is to come.
+    Revoked,
 }
 
 /// A certificate; times as people write them, in UTC.
@@ -131,15 +136,31 @@ pub(super) struct Desk {
     pub(super) store: Store,
     domain: Domain,
     issuing: Issuing,
+    /// For those who wait for CAs and name servers: others get an answer at once.
+    pub(super) places: Arc<Semaphore>,
 }
 
 impl Desk {
+    /// Has somebody wait for an answer, unless too many do already.
+    async fn waiting(&self, answer: impl Future<Output = Answer>) -> Answer {
+        match self.places.try_acquire() {
+            Ok(_place) => answer.await,
+            Err(_none) => {
+                let why = format!(
+                    "{WAITING_MAX} others wait for what becomes of theirs; try again later"
+                );
+                Answer::Refused(Refusal::Conflict, why)
+            }
+        }
+    }
+
     pub(super) fn new(config: &Config, shown: &Certificates, store: &Store) -> Self {
         Self {
             shown: shown.clone(),
             store: store.clone(),
             domain: config.server.domain.clone(),
             issuing: config.certificates.issuing.clone(),
+            places: Arc::new(Semaphore::new(WAITING_MAX)),
         }
     }
 
@@ -192,7 +213,8 @@ impl Desk {
         }
         for record in self.shown.shelf.records().iter().filter(|it| is_meant(&it.hostnames)) {
             let serial = record.issued.as_ref().map(|issued| issued.serial.clone());
-            entries.push(recorded(record, of_serial.get(&serial)));
+            let is_revoked = self.shown.shelf.is_revoked(record);
+            entries.push(recorded(record, of_serial.get(&serial), is_revoked));
         }
         entries
     }
@@ -316,7 +338,7 @@ impl Desk {
                 let shown = self.entries(Some(&before.name));
                 let entry = shown.into_iter().find(|entry| entry.serial == serial(&record));
                 return Ok(Answer::Renewed(Box::new(
-                    entry.unwrap_or_else(|| recorded(&record, None)),
+                    entry.unwrap_or_else(|| recorded(&record, None, false)),
                 )));
             }
             if record.attempts > before.attempts
@@ -343,10 +365,11 @@ pub(super) struct Summary {
 }
 
 /// A certificate of the store, with what is shown of it.
-fn recorded(record: &CertificateRecord, shown: Option<&Entry>) -> Entry {
+fn recorded(record: &CertificateRecord, shown: Option<&Entry>, is_revoked: bool) -> Entry {
     let issued = record.issued.as_ref();
     let is_valid = issued.is_some_and(|issued| issued.not_after_ms > glue::now_ms());
     let state = match (issued, &record.error) {
+        (Some(_), _) if is_revoked => State::Revoked,
         (Some(_), _) if is_valid => State::Valid,
         (_, Some(_)) => State::Failing,
         (Some(_), None) => State::Expired,
@@ -386,12 +409,12 @@ pub(super) async fn answer(
             Answer::Listed(desk.list(filter.as_deref(), page, limit))
         }
         Ok(Question::Renew { name, waits }) => tokio::select! {
-            answer = desk.renew(&name, waits) => answer,
+            answer = desk.waiting(desk.renew(&name, waits)) => answer,
             // The renewal goes on.
             () = has_left(from) => return Ok(()),
         },
-        Ok(Question::Revoke { name, reason }) => tokio::select! {
-            answer = desk.revoke(&name, &reason) => answer,
+        Ok(Question::Revoke(wish)) => tokio::select! {
+            answer = desk.waiting(desk.revoke(&wish)) => answer,
             // The revocation goes on.
             () = has_left(from) => return Ok(()),
         },
@@ -409,7 +432,7 @@ pub(super) async fn answer(
 }
 
 /// Waits until whoever has asked hears no answer any more.
-pub(super) async fn has_left(from: &mut (impl AsyncRead + Unpin)) {
+async fn has_left(from: &mut (impl AsyncRead + Unpin)) {
     let mut nothing = [0; 64];
     while from.read(&mut nothing).await.is_ok_and(|count| count > 0) {}
 }

@@ -1,9 +1,10 @@
 //! What `gantry certs` asks, and how answers are printed.
 
 use anyhow::Context as _;
+use gantry_certs::diagnosis::printable;
 use serde::Serialize;
 
-use super::{Answer, Question, Refusal, ask_certs};
+use super::{Answer, Question, Refusal, ask_certs, revoke::Wish};
 use crate::{
     args::{CertsCommand, CertsList, Meant},
     daemon::{explain, files::Files, trust},
@@ -21,9 +22,9 @@ pub(crate) fn certs(command: CertsCommand, format: Format) -> Result<(), Failure
         CertsCommand::Renew { name, no_wait, meant } => {
             print_renewal(&meant, &Question::Renew { name, waits: !no_wait }, format)
         }
-        CertsCommand::Revoke { name, reason, meant } => {
-            let reason = reason.to_string();
-            print_revocation(&meant, &Question::Revoke { name, reason }, format)
+        CertsCommand::Revoke { name, reason, serial, force, meant } => {
+            let wish = Wish { name, serial, reason: reason.to_string(), force };
+            print_revocation(&meant, &Question::Revoke(wish), format)
         }
         CertsCommand::Trust { uninstall, print, meant } => {
             let way = match (print, uninstall) {
@@ -49,6 +50,7 @@ fn asked(meant: &Meant, question: &Question) -> Result<Answer, Failure> {
             .hint("does Gantry run, and on this state directory (--state)?")
     })?;
     let Answer::Refused(refusal, why) = answer else { return Ok(answer) };
+    let why = printable(&why);
     Err(match refusal {
         Refusal::Unknown => Failure::new(Class::NotFound, why)
             .hint("`gantry certs list` shows all; `gantry doctor NAME` says why there is none"),
@@ -92,7 +94,8 @@ fn print_list(list: &CertsList, format: Format) -> Result<(), Failure> {
             let (name, count, when) =
                 (&entry.name, entry.failed_attempts, cell(&entry.last_error_at));
             output::line(&format!(
-                "{name}: {count} attempts have failed, the last at {when}: {error}"
+                "{name}: {count} attempts have failed, the last at {when}: {}",
+                printable(error)
             ))?;
         }
     }
@@ -145,7 +148,7 @@ fn print_revocation(meant: &Meant, question: &Question, format: Format) -> Resul
         return output::line(&format!("In its place: serial {serial}, until {end}."));
     }
     let why = revoked.replacement_error.as_deref().unwrap_or("nothing has come yet");
-    output::line(&format!("Nothing is in its place: {why}."))
+    output::line(&format!("Nothing is in its place: {}.", printable(why)))
 }
 
 fn unexpected() -> Failure {

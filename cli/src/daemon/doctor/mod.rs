@@ -23,7 +23,7 @@ use gantry_router::Routes;
 use gantry_store::Store;
 use serde::{Deserialize, Serialize};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
+    io::{AsyncWrite, AsyncWriteExt as _},
     time::timeout,
 };
 
@@ -71,15 +71,22 @@ struct Report {
     findings: Vec<Finding>,
 }
 
-/// Answers a question.
+/// Answers a question. Whoever has asked may leave: what was begun is brought to its end, since a record that was
+/// written for it is to be taken away again.
 pub(super) async fn answer(
     name: &str,
-    (from, to): (&mut (impl AsyncRead + Unpin), &mut (impl AsyncWrite + Unpin)),
+    to: &mut (impl AsyncWrite + Unpin),
     desk: &Desk,
 ) -> io::Result<()> {
-    let report = tokio::select! {
-        report = Box::pin(examine(name, &desk.config, Some(desk), None)) => report,
-        () = certs::has_left(from) => return Ok(()),
+    let report = match desk.certs.places.try_acquire() {
+        Ok(_place) => Box::pin(examine(name, &desk.config, Some(desk), None)).await,
+        Err(_none) => {
+            let found =
+                format!("not looked: {} others wait for what comes of theirs", certs::WAITING_MAX);
+            let busy = Finding::failure("time", found, "try again later");
+            let name = Some(name.to_owned()).filter(|name| !name.is_empty());
+            Report { name, findings: vec![busy] }
+        }
     };
     to.write_all(&serde_json::to_vec(&report)?).await?;
     to.shutdown().await
@@ -128,7 +135,7 @@ async fn examine(name: &str, config: &Config, desk: Option<&Desk>, kept: Option<
         if name.is_empty() {
             installation::look(&grounds, config, desk, &mut findings).await;
         } else {
-            findings.extend(Box::pin(grounds.diagnose(name)).await);
+            Box::pin(grounds.diagnose(name, &mut findings)).await;
         }
     };
     if timeout(ALL_MAX, look).await.is_err() {
@@ -200,9 +207,21 @@ async fn ask(name: &str, config: &Config) -> Result<Report, Failure> {
     if !files.store().exists() {
         return Ok(examine(name, config, None, None).await);
     }
-    let _lock = Lock::take(files.dir())
+    let (schema, newest) = Store::look(&files.store()).await.context("cannot read the store")?;
+    if schema != newest {
+        // Whoever only looks brings it to no other schema.
+        let mut report = examine(name, config, None, None).await;
+        let found =
+            format!("of schema {schema}; this program has {newest}, and leaves it as it is");
+        let right = "a start of Gantry, which brings it there";
+        report.findings.push(Finding::warning("store", found, right));
+        return Ok(report);
+    }
+    // Only until it is open: a Gantry may start while name servers are waited for.
+    let lock = Lock::take(files.dir())
         .map_err(|error| Failure::new(Class::General, gantry_model::Chain(&error).to_string()))?;
-    let store = Store::open(&files.store()).await.context("cannot open the store")?;
+    let store = Store::open_beside(&files.store()).await.context("cannot open the store")?;
+    drop(lock);
     let looked = async {
         let table = explain::table(&store, config).await?;
         let kept = Kept { store: store.clone(), seal: Sealing::of(&files)?, table };
