@@ -17,10 +17,14 @@ mod curl;
 mod foreign;
 #[path = "harness/gantry.rs"]
 mod gantry;
+#[path = "harness/outside.rs"]
+mod outside;
 #[path = "harness/repository.rs"]
 pub mod repository;
 #[path = "harness/ssh.rs"]
 mod ssh;
+#[path = "harness/subnet.rs"]
+mod subnet;
 #[path = "harness/wait.rs"]
 mod wait;
 
@@ -28,5 +32,7 @@ pub use browser::Browser;
 pub use curl::{Answer, Curl};
 pub use foreign::Foreign;
 pub use gantry::{Container, Gantry, Options, signal, walk, walk_on};
+pub use outside::Outside;
 pub use ssh::{Ssh, SshKey};
+pub use subnet::free_subnet;
 pub use wait::{wait_for, wait_until};

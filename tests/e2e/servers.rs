@@ -3,7 +3,7 @@
 use std::{process::Command, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use gantry_tests::{Container, Gantry, Options, wait_until, walk};
+use gantry_tests::{Container, Gantry, Options, free_subnet, wait_until, walk};
 use serde_json::Value;
 
 use crate::incus::socket;
@@ -16,12 +16,11 @@ const WELCOME: &str = "http-19800";
 #[test]
 fn two_servers_run_their_own_containers_under_their_own_names() {
     let Some(socket) = socket() else { return };
-    let pid = std::process::id();
+    let (pid, subnet) = (std::process::id(), free_subnet(78).unwrap());
     let file = format!(
         "[[servers]]\nname = \"lxc\"\n[servers.runtime]\nkind = \"incus\"\nbridge = \"gs{pid}\"\n\
-         subnet = \"10.78.{}.0/24\"\nincus_socket = \"{socket}\"\nincus_pool = \"gantry-btrfs\"\n\
-         incus_project = \"gantrytest-{pid}\"\n",
-        pid % 250 + 1
+         subnet = \"{subnet}\"\nincus_socket = \"{socket}\"\nincus_pool = \"gantry-btrfs\"\n\
+         incus_project = \"gantrytest-{pid}\"\n"
     );
     walk(Options::embedded().file(file), |gantry| {
         let project = gantry.create_project("both")?;

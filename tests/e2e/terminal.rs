@@ -41,7 +41,6 @@ fn a_browser_types_into_the_terminal_and_reads_the_answer() {
     walk(Options::embedded(), |gantry| {
         let project = gantry.create_project("shell")?;
         let container = gantry.create_running(&project, &[])?;
-        // By then the machine's network has come to rest, which a browser wants.
         gantry.wait_200(&gantry.url(&container, "terminal-1", "/"), Duration::from_mins(1))?;
         let browser = Browser::start(&gantry.ca_path(), gantry.address(), None)?;
         the_page_of_the_api_shows_every_operation(&browser)?;

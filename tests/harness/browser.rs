@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    net::{Ipv4Addr, TcpListener},
+    net::Ipv4Addr,
     path::Path,
     process::{Child, Command, Stdio},
     time::Duration,
@@ -12,14 +12,19 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::{wait_for, wait_until};
+use crate::{outside::Outside, wait_for, wait_until};
 
-/// A browser with a profile of its own that trusts one CA, as a user who has imported it.
+/// The port of `chromedriver`, where it is alone.
+const PORT: u16 = 9515;
+
+/// A browser with a profile of its own that trusts one CA, as a user who has imported it. It is in a
+/// network of its own: a browser drops its requests and connections when an interface comes or goes, and
+/// on this machine each container has one.
 #[derive(Debug)]
 pub struct Browser {
     driver: Child,
-    base: String,
     session: String,
+    outside: Outside,
     _home: TempDir,
 }
 
@@ -29,9 +34,11 @@ impl Browser {
     pub fn start(ca: &Path, address: Ipv4Addr, http3: Option<&str>) -> Result<Self> {
         let home = tempfile::tempdir().context("a home for the browser")?;
         trust(home.path(), ca)?;
-        let port = free_port()?;
-        let driver = Command::new("chromedriver")
-            .arg(format!("--port={port}"))
+        let outside = Outside::new()?;
+        outside.lead_to(address)?;
+        let driver = outside
+            .command("chromedriver")
+            .arg(format!("--port={PORT}"))
             .arg("--log-level=SEVERE")
             .env("HOME", home.path())
             .env("XDG_CONFIG_HOME", home.path().join(".config"))
@@ -42,12 +49,8 @@ impl Browser {
             .stderr(Stdio::null())
             .spawn()
             .context("chromedriver is needed")?;
-        let mut browser = Self {
-            driver,
-            base: format!("http://127.0.0.1:{port}"),
-            session: String::new(),
-            _home: home,
-        };
+        let here = outside.here;
+        let mut browser = Self { driver, session: String::new(), outside, _home: home };
         wait_until("chromedriver is ready", Duration::from_secs(30), || {
             browser.call("GET", "/status", None).is_ok_and(|status| status["ready"] == true)
         })?;
@@ -68,7 +71,7 @@ impl Browser {
             "--disable-sync",
             "--no-proxy-server",
             "--window-size=1000,700",
-            &format!("--host-resolver-rules=MAP *.localhost {address}"),
+            &format!("--host-resolver-rules=MAP *.localhost {here}"),
         ];
         let capabilities = json!({"capabilities": {"alwaysMatch": {
             "browserName": "chrome",
@@ -81,18 +84,9 @@ impl Browser {
         Ok(browser)
     }
 
-    /// Opens a page and waits until it has loaded. Tried again while the browser shows a page of its
-    /// own instead: it drops every request when a network interface of the machine comes or goes, and
-    /// each container has one. (A person sees it load again by itself.)
+    /// Opens a page and waits until it has loaded.
     pub fn open(&self, url: &str) -> Result<()> {
-        wait_until("the page opens", Duration::from_secs(45), || {
-            let opened = self.ask("POST", "/url", Some(&json!({"url": url})));
-            let shown = opened.and_then(|_| self.script("return window.location.href"));
-            shown.is_ok_and(|shown| {
-                shown.as_str().is_some_and(|shown| !shown.starts_with("chrome-error:"))
-            })
-        })
-        .with_context(|| url.to_owned())
+        self.ask("POST", "/url", Some(&json!({"url": url}))).map(drop)
     }
 
     /// Runs JavaScript in the page; `return` gives the result.
@@ -135,13 +129,13 @@ impl Browser {
     }
 
     fn call(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Value> {
-        let mut curl = Command::new("curl");
+        let mut curl = self.outside.command("curl");
         curl.args(["-sS", "--noproxy", "*", "--max-time", "90", "-X", method]);
         if let Some(body) = body {
             curl.args(["-H", "Content-Type: application/json", "-d", &body.to_string()]);
         }
         let output = curl
-            .arg(format!("{}{path}", self.base))
+            .arg(format!("http://127.0.0.1:{PORT}{path}"))
             .stdin(Stdio::null())
             .output()
             .context("curl is needed")?;
@@ -184,9 +178,4 @@ fn trust(home: &Path, ca: &Path) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// A port that was free a moment ago; `chromedriver` says so if it no longer is.
-fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }

@@ -21,7 +21,7 @@ mod upgrades;
 
 pub use self::upgrades::signal;
 use self::upgrades::{Before, has_ended};
-use crate::{Curl, wait_for, wait_until};
+use crate::{Curl, free_subnet, wait_for, wait_until};
 
 /// How long Gantry may take until it is ready. Generous: machines are shared.
 const READY: Duration = Duration::from_mins(1);
@@ -165,7 +165,7 @@ impl Gantry {
             options,
             address: Ipv4Addr::new(127, 77, octet(pid / 250), octet(pid)),
             bridge: format!("gt{pid}"),
-            subnet: format!("10.77.{}.0/24", octet(pid)),
+            subnet: free_subnet(77)?,
             child: None,
             followed: None,
             before: Before::default(),

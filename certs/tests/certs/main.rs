@@ -11,6 +11,9 @@
 #[expect(unreachable_pub, dead_code, reason = "other test programs share it")]
 mod browser;
 mod ca;
+#[path = "../../../tests/harness/outside.rs"]
+#[expect(unreachable_pub, reason = "other test programs share it")]
+mod outside;
 mod renewer;
 mod resolver;
 mod support;

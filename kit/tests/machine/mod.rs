@@ -77,7 +77,10 @@ pub(crate) async fn run(image: &str, number: u8, test: impl AsyncFn(&Machine)) {
         cgroup: format!("gantrykit{number}_{pid}"),
         network: NetworkConfig {
             bridge: format!("gk{number}_{pid}"),
-            subnet: Ipv4Net::new_assert(Ipv4Addr::new(10, 127, number, 0), 24),
+            subnet: Ipv4Net::new_assert(
+                Ipv4Addr::new(10, 64 + number, pid.to_le_bytes()[0], 0),
+                24,
+            ),
             ..NetworkConfig::default()
         },
         ..Config::new(recipes().into_iter().map(builder_recipe).collect())

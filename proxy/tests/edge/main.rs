@@ -65,6 +65,10 @@ mod logs;
 #[cfg(test)]
 mod origin;
 #[cfg(test)]
+#[path = "../../../tests/harness/outside.rs"]
+#[expect(unreachable_pub, reason = "the end-to-end tests share it")]
+mod outside;
+#[cfg(test)]
 mod pages;
 #[cfg(test)]
 mod poison;

@@ -14,7 +14,7 @@ use rtnetlink::{
 use rustix::io::Errno;
 use tokio_util::task::TaskTracker;
 
-use super::NetworkConfig;
+use super::{NetworkConfig, vacant};
 use crate::BoxError;
 
 /// A netlink connection and the bridge.
@@ -25,7 +25,8 @@ pub(super) struct Links {
 }
 
 impl Links {
-    /// Makes the bridge if it is missing, gives it its address, and lets the host forward.
+    /// Makes the bridge if it is missing, gives it its address, and lets the host forward. Nothing is
+    /// changed where something else has the network.
     pub(super) async fn open(
         config: &NetworkConfig,
         gateway: Ipv4Addr,
@@ -35,7 +36,9 @@ impl Links {
         // Ends when the last handle is gone.
         tasks.spawn(connection);
         let name = config.bridge.as_str();
-        let bridge = match index(&netlink, name).await? {
+        let bridge = index(&netlink, name).await?;
+        vacant::check(&netlink, config.subnet, bridge).await?;
+        let bridge = match bridge {
             Some(bridge) => bridge,
             None => make_bridge(&netlink, name, gateway).await?,
         };

@@ -13,6 +13,7 @@ mod link;
 mod outbound;
 mod relay;
 mod rules;
+mod vacant;
 
 use std::{
     net::{IpAddr, Ipv4Addr},

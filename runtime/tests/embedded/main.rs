@@ -77,6 +77,7 @@ tests! {
     network::containers_do_not_reach_each_other
     network::what_is_sent_to_a_stopped_container_reaches_nobody
     network::a_container_cannot_take_another_address
+    network::what_another_network_has_is_left_to_it
     crashes::an_interrupted_start_is_completed_by_the_next
     crashes::what_an_interrupted_creation_left_is_removed
     crashes::calls_of_a_killed_runtime_are_ended

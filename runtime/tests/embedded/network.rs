@@ -1,9 +1,17 @@
 //! Who reaches whom.
 
-use std::{net::IpAddr, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    path::Path,
+    time::Duration,
+};
 
-use gantry_model::firewall::Rules;
-use gantry_runtime::Firewall;
+use gantry_model::{Chain, firewall::Rules};
+use gantry_runtime::{
+    Firewall,
+    embedded::{Config, Embedded},
+};
+use ipnet::Ipv4Net;
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -164,4 +172,64 @@ pub(crate) async fn a_container_cannot_take_another_address(machine: &mut Machin
         .await;
     until("the impostor is cut off", async || fetch(other).await.is_none()).await;
     assert!(fetch(address).await.is_some());
+}
+
+/// A network of something else on the host, such as the bridge of another container engine.
+struct Elsewhere(String);
+
+impl Elsewhere {
+    async fn new(address: &str) -> Self {
+        let elsewhere = Self(format!("ge{}", std::process::id()));
+        let name = &elsewhere.0;
+        for line in [
+            format!("link add {name} type bridge"),
+            format!("link set {name} up"),
+            format!("addr add {address} dev {name}"),
+        ] {
+            let status = Command::new("ip").args(line.split(' ')).status().await.unwrap();
+            assert!(status.success(), "ip {line}");
+        }
+        elsewhere
+    }
+}
+
+impl Drop for Elsewhere {
+    fn drop(&mut self) {
+        let gone = std::process::Command::new("ip").args(["link", "del", &self.0]).status();
+        let is_gone = gone.is_ok_and(|status| status.success());
+        assert!(is_gone || std::thread::panicking(), "the link is removed");
+    }
+}
+
+pub(crate) async fn what_another_network_has_is_left_to_it(machine: &mut Machine) {
+    let own = machine.config.network.bridge.clone();
+    let mut config = machine.config.clone();
+    config.dir.set_extension("other");
+    config.network.bridge = format!("go{}", std::process::id());
+    let opens = async |config: &Config| {
+        let opened = Embedded::open(config.clone()).await;
+        let said = opened.as_ref().err().map(|error| Chain(error).to_string());
+        if let Ok(runtime) = opened {
+            runtime.uninstall().await.unwrap();
+        }
+        said
+    };
+    // All of it, and a part.
+    let taken = config.network.subnet;
+    for prefix in [24, 20] {
+        config.network.subnet = Ipv4Net::new(taken.addr(), prefix).unwrap().trunc();
+        let said = opens(&config).await.expect("it does not open");
+        for word in ["runtime.subnet", &config.network.subnet.to_string(), &own] {
+            assert!(said.contains(word), "{word} is not in {said}");
+        }
+        let bridge = Path::new("/sys/class/net").join(&config.network.bridge);
+        assert!(!bridge.exists(), "nothing is begun");
+    }
+    // One around it takes nothing away, and its own is no other's.
+    let [first, second, third, _] = taken.addr().octets();
+    config.network.subnet = Ipv4Net::new_assert(Ipv4Addr::new(10, 126, second, third), 29);
+    let around = Elsewhere::new(&format!("{first}.126.255.254/16")).await;
+    assert_eq!(opens(&config).await, None);
+    drop(around);
+    machine.restart().await;
 }
