@@ -1,6 +1,6 @@
 //! Limits that an operator has chosen take effect, and what they refuse or end is counted.
 
-use std::{net::SocketAddr, sync::mpsc};
+use std::{net::SocketAddr, sync::mpsc, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use gantry_model::Phase;
@@ -12,6 +12,7 @@ use crate::{
     client::Reply,
     origin::{Origin, reply},
     python,
+    wait::wait_for,
 };
 
 fn bed(number: u8, change: impl FnOnce(&mut Limits)) -> Bed {
@@ -136,10 +137,13 @@ fn bodies_are_kept_as_far_as_an_operator_wants() {
         });
         bed.gate(CONTAINER, &document);
         assert_eq!(bed.client().get(&host(CONTAINER, "http-3000"), "/", "").status, 200);
-        bed.wait_metric("gantry_proxy_requests_active", 0.0);
-        let entries = read(&bed, "/_logs?kind=response&includeResponseBody=true");
-        let entries: Value = serde_json::from_slice(&entries.body).unwrap();
-        let entry = &entries["entries"][0];
+        let entry = wait_for("the answer is in the log", Duration::from_secs(10), || {
+            let entries = read(&bed, "/_logs?kind=response&includeResponseBody=true");
+            let entries: Value = serde_json::from_slice(&entries.body).unwrap();
+            let entry = &entries["entries"][0];
+            entry.is_object().then(|| entry.clone())
+        });
+        let entry = entry.unwrap();
         assert_eq!((&entry["responseBody"], &entry["bodyTruncated"]), (&shown, &json!(true)));
         bed.wait_metric(&refused("log_bodies"), not_kept);
     }
