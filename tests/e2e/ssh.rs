@@ -11,6 +11,8 @@ use std::{
 use anyhow::{Context as _, ensure};
 use gantry_tests::{Container, Gantry, Options, Ssh, SshKey, walk};
 
+mod inside;
+
 /// Sessions follow what happens to their container within this time.
 const FOLLOWS: Duration = Duration::from_secs(5);
 
@@ -154,6 +156,7 @@ fn the_walk(gantry: &mut Gantry) -> anyhow::Result<()> {
         ssh.client("ssh", &first).arg(destination).arg("true").status()
     };
     ensure!(narrowed(&one)?.success() && !narrowed(&two)?.success(), "the name narrows");
+    inside::features(gantry, &ssh, &first)?;
     forwards(&ssh, &first)?;
     switched_off(gantry, &ssh, (&one, &first))?;
     // Variables of the container.
@@ -173,11 +176,7 @@ fn the_walk(gantry: &mut Gantry) -> anyhow::Result<()> {
     ensure!(name(&first)? == "root\ntwo\n", "{:?}", name(&first));
 
     // The container stops, and starts again.
-    let open = session(&ssh, &first)?;
-    let stopped = gantry.cli(&["containers", "manage", &two.id, "stop", "--wait"])?;
-    ensure!(stopped.status.success(), "{stopped:?}");
-    let (took, _) = ended(open)?;
-    ensure!(took < FOLLOWS, "{took:?}");
+    inside::ends_with(gantry, &ssh, &first, &["manage", &two.id, "stop", "--wait"])?;
     let shut = ssh.run(&first, "true")?;
     let said = String::from_utf8_lossy(&shut.stderr).into_owned();
     ensure!(shut.status.code() == Some(254) && said.contains("is stopped"), "{said}");
@@ -193,16 +192,14 @@ fn the_walk(gantry: &mut Gantry) -> anyhow::Result<()> {
     ensure!(name(&first)? == "root\ntwo\n", "{:?}", name(&first));
 
     // It sleeps, and its key wakes it, but only if its owner wants that.
-    let manage = ["containers", "manage", &two.id, "pause", "--wait"];
-    ensure!(gantry.cli(&manage)?.status.success(), "it is paused");
+    inside::ends_with(gantry, &ssh, &first, &["manage", &two.id, "pause", "--wait"])?;
     ensure!(ssh.run(&first, "true")?.status.code() == Some(254), "it sleeps on");
     let woken = gantry.cli(&["edge", &two.id, "--wake", "authed"])?;
     ensure!(woken.status.success(), "{woken:?}");
     let wakes = || name(&first).is_ok_and(|said| said == "root\ntwo\n");
     gantry_tests::wait_until("its key wakes it", FOLLOWS, wakes)?;
 
-    let deleted = gantry.cli(&["containers", "delete", &two.id, "--yes", "--wait"])?;
-    ensure!(deleted.status.success(), "{deleted:?}");
+    inside::ends_with(gantry, &ssh, &first, &["delete", &two.id, "--yes", "--wait"])?;
     ensure!(ssh.run(&first, "true")?.status.code() == Some(255), "its container is gone");
     Ok(())
 }
