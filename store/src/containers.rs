@@ -22,7 +22,7 @@ use crate::{
     },
     shares, snapshots,
     sqlite::Row,
-    told,
+    ssh_keys, told,
     writer::Tx,
 };
 
@@ -126,7 +126,13 @@ impl Store {
                     container.environment_sync.revision += 1;
                 }
                 if old.ssh_public_key != container.spec.ssh_public_key {
+                    if let Some(key) = &old.ssh_public_key {
+                        ssh_keys::give_back(tx, key, container.owner, now_ms).await?;
+                    }
                     let key = container.spec.ssh_public_key.as_ref();
+                    if let Some(key) = key {
+                        ssh_keys::take(tx, key, container.owner, now_ms).await?;
+                    }
                     container.ssh_key_since_ms = key.map(|_key| now_ms);
                 }
                 container.updated_at_ms = now_ms;
@@ -210,12 +216,15 @@ impl Store {
     }
 
     /// Removes a container with its realms, its status log and all that is set about its requests;
-    /// its name and key are free again, the labels of its aliases wait for its owner.
+    /// its name is free again, its key and the labels of its aliases wait for its owner.
     pub async fn remove_container(&self, id: ContainerId, now_ms: i64) -> Result<()> {
         self.write(move |tx| {
             Box::pin(async move {
                 let gone = load(tx, id).await?;
                 aliases::free_labels_of(tx, id, now_ms).await?;
+                if let Some(key) = &gone.spec.ssh_public_key {
+                    ssh_keys::give_back(tx, key, gone.owner, now_ms).await?;
+                }
                 shares::removed_with_container(tx, id, now_ms).await?;
                 sqlx::query("DELETE FROM containers WHERE id = $1")
                     .bind(id.as_bytes().as_slice())
@@ -279,6 +288,9 @@ pub(crate) async fn insert(
 ) -> Result<Container> {
     container.ssh_key_since_ms =
         container.spec.ssh_public_key.as_ref().map(|_key| container.created_at_ms);
+    if let Some(key) = &container.spec.ssh_public_key {
+        ssh_keys::take(tx, key, container.owner, container.created_at_ms).await?;
+    }
     let status = &container.status;
     let key = container.spec.ssh_public_key.as_ref().map(|key| key.fingerprint().0.to_vec());
     sqlx::query(

@@ -49,6 +49,7 @@ mod schema;
 mod shares;
 mod snapshots;
 mod sqlite;
+mod ssh_keys;
 #[cfg(test)]
 mod tests;
 mod token_profiles;

@@ -14,6 +14,7 @@ use crate::{
     listing, projects, quotas,
     record::{Container, ContainerStatus, EnvironmentSync, Version},
     sqlite::{Db, Row},
+    ssh_keys,
     writer::Tx,
 };
 
@@ -166,6 +167,9 @@ async fn exchange(
         prespawn: false,
         ..wanted
     };
+    if let Some(key) = &claimed.spec.ssh_public_key {
+        ssh_keys::take(tx, key, claimed.owner, claimed.created_at_ms).await?;
+    }
     let key = claimed.spec.ssh_public_key.as_ref().map(|key| key.fingerprint().0.to_vec());
     let done = sqlx::query(
         "UPDATE containers SET prespawn = FALSE, project = $3, name = $4, key_fingerprint = $5, \

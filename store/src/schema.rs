@@ -107,6 +107,11 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         name: "processes",
         text: include_str!("../migrations/0023_processes.sql"),
     },
+    Migration {
+        number: 24,
+        name: "freed_ssh_keys",
+        text: include_str!("../migrations/0024_freed_ssh_keys.sql"),
+    },
 ];
 
 /// Brings the database to the newest schema of `migrations`.

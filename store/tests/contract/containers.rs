@@ -108,6 +108,48 @@ pub(crate) async fn a_key_is_unique_everywhere(world: &World) {
     world.create("three").await;
 }
 
+pub(crate) async fn a_freed_key_waits_before_it_opens_a_strangers_container(world: &World) {
+    let (store, minute) = (&world.store, 60_000);
+    let stranger = user("stranger");
+    store.create_user(&stranger).await.unwrap();
+    let strange = project(&stranger, "strange");
+    store.create_project(&strange).await.unwrap();
+    let of_stranger = |name: &str, at_ms: i64| {
+        let mut one = world.container_in(strange.id, name);
+        (one.owner, one.created_at_ms) = (stranger.id, at_ms);
+        one.spec.ssh_public_key = Some(key([1; 32]));
+        one
+    };
+    let mut one = world.container("one");
+    one.spec.ssh_public_key = Some(key([1; 32]));
+    let one = store.create_container(&one).await.unwrap();
+    let mut bare = one.spec.clone();
+    bare.ssh_public_key = None;
+    let one = store.update_spec(one.id, one.version, &bare, NOW_MS).await.unwrap();
+
+    // Not by a new container, nor by one that is there.
+    let refused = store.create_container(&of_stranger("early", NOW_MS + minute - 1)).await;
+    assert!(matches!(refused, Err(Error::KeyTaken)), "{refused:?}");
+    let wanted = of_stranger("two", NOW_MS);
+    let mut two = wanted.clone();
+    two.spec.ssh_public_key = None;
+    let two = store.create_container(&two).await.unwrap();
+    let soon = NOW_MS + minute - 1;
+    let refused = store.update_spec(two.id, two.version, &wanted.spec, soon).await.unwrap_err();
+    assert!(matches!(refused, Error::KeyTaken), "{refused:?}");
+    // Its owner moves it at once, and when that container goes it waits anew.
+    let mut three = world.container("three");
+    three.spec.ssh_public_key = Some(key([1; 32]));
+    store.create_container(&three).await.unwrap();
+    store.remove_container(three.id, NOW_MS + minute).await.unwrap();
+    let later = NOW_MS + minute + 1;
+    let refused = store.update_spec(two.id, two.version, &wanted.spec, later).await.unwrap_err();
+    assert!(matches!(refused, Error::KeyTaken), "{refused:?}");
+    let then = NOW_MS + 2 * minute;
+    store.update_spec(two.id, two.version, &wanted.spec, then).await.unwrap();
+    assert_eq!(world.read(one.id).await.spec.ssh_public_key, None);
+}
+
 pub(crate) async fn a_quota_counts_what_is_being_deleted(world: &World) {
     let store = &world.store;
     let mut wanted = world.project.clone();

@@ -45,6 +45,7 @@ macro_rules! contract {
             a_refused_creation_leaves_nothing,
             a_name_is_unique_in_its_project_only,
             a_key_is_unique_everywhere,
+            a_freed_key_waits_before_it_opens_a_strangers_container,
             a_quota_counts_what_is_being_deleted,
             a_spec_changes_with_its_version_only,
             a_wish_counts_up_and_logs_a_change_of_phase,
