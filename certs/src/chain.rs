@@ -67,6 +67,13 @@ impl Parsed {
     }
 }
 
+/// What the leaf of a chain in PEM is for, in lower case.
+pub(crate) fn names_of(chain: &str) -> Option<Vec<String>> {
+    let leaf = CertificateDer::from_pem_slice(chain.as_bytes()).ok()?;
+    let (_, parsed) = x509_parser::certificate::X509Certificate::from_der(&leaf).ok()?;
+    names(&parsed).ok()
+}
+
 fn names(leaf: &x509_parser::certificate::X509Certificate<'_>) -> Result<Vec<String>, ChainError> {
     let alternative = leaf
         .subject_alternative_name()

@@ -289,25 +289,26 @@ impl Store {
         .await
     }
 
-    /// Notes what a CA has issued: the certificate is shown, its next renewal is planned, and its order is over,
-    /// in one write.
+    /// Notes what a CA has issued for these names: the certificate is shown, its next renewal is planned, and its
+    /// order is over, in one write. [`Error::Stale`] if it is wanted for other names by now, or no more.
     pub async fn put_certificate(
         &self,
-        name: &str,
+        (name, hostnames): (&str, &[String]),
         issued: Issued,
         due_at_ms: i64,
         lease: &Lease,
         now_ms: i64,
     ) -> Result<()> {
-        let (name, lease) = (name.to_owned(), lease.clone());
+        let (name, hostnames, lease) = (name.to_owned(), list(hostnames), lease.clone());
         self.write(move |tx| {
             Box::pin(async move {
                 leases::require(tx, &lease).await?;
-                sqlx::query(
+                let done = sqlx::query(
                     "UPDATE certificates SET chain = $1, key_sealed = $2, serial = $3, \
                      directory = $4, not_before_ms = $5, not_after_ms = $6, due_at_ms = $7, \
                      asked_at_ms = NULL, attempts = 0, error = NULL, error_at_ms = NULL, \
-                     version = version + 1, updated_at_ms = $8 WHERE name = $9",
+                     version = version + 1, updated_at_ms = $8 \
+                     WHERE name = $9 AND hostnames = $10",
                 )
                 .bind(issued.chain)
                 .bind(issued.key_sealed)
@@ -318,9 +319,13 @@ impl Store {
                 .bind(due_at_ms)
                 .bind(now_ms)
                 .bind(&name)
+                .bind(hostnames)
                 .execute(&mut tx.connection)
                 .await
                 .map_err(failed)?;
+                if done.rows_affected() == 0 {
+                    return Err(Error::Stale);
+                }
                 sqlx::query("UPDATE acme_orders SET is_over = TRUE WHERE certificate = $1")
                     .bind(&name)
                     .execute(&mut tx.connection)
@@ -332,29 +337,36 @@ impl Store {
         .await
     }
 
-    /// Plans the next renewal anew: the CA has said when it would be right.
+    /// Plans the next renewal of a certificate anew: the CA has said when it would be right. Says whether that
+    /// was done: not if the record has another version than this one, since somebody may want it sooner by now.
     pub async fn plan_certificate(
         &self,
-        name: &str,
+        (name, version): (&str, u64),
         due_at_ms: i64,
         asked_at_ms: i64,
         lease: &Lease,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let (name, lease) = (name.to_owned(), lease.clone());
+        let version = columns::integer(version);
         self.write(move |tx| {
             Box::pin(async move {
                 leases::require(tx, &lease).await?;
-                sqlx::query(
+                let done = sqlx::query(
                     "UPDATE certificates SET due_at_ms = $1, asked_at_ms = $2, \
-                     version = version + 1 WHERE name = $3",
+                     version = version + 1 WHERE name = $3 AND version = $4",
                 )
                 .bind(due_at_ms)
                 .bind(asked_at_ms)
                 .bind(name)
+                .bind(version)
                 .execute(&mut tx.connection)
                 .await
                 .map_err(failed)?;
-                changed(tx).await
+                if done.rows_affected() == 0 {
+                    return Ok(false);
+                }
+                changed(tx).await?;
+                Ok(true)
             })
         })
         .await

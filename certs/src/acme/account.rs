@@ -3,13 +3,15 @@
 use std::{sync::Arc, time::Duration};
 
 use gantry_store::{Holder, Lease, Store};
-use instant_acme::{Account, AccountCredentials, Error, ExternalAccountKey, Key, NewAccount};
+use instant_acme::{
+    Account, AccountCredentials, Error, ExternalAccountKey, Key, NewAccount, NewOrder, Order,
+};
 use rustls_pki_types::PrivateKeyDer;
 
 use super::{
     Authority,
-    attempt::{Failure, type_of},
-    client::{Client, Made, Manners},
+    client::{Client, Heard, Manners},
+    failure::{Failure, type_of},
 };
 use crate::Seal;
 
@@ -24,7 +26,17 @@ const AGE_MIN_MS: i64 = 3_600_000;
 pub(crate) struct At {
     pub(crate) account: Account,
     pub(crate) manners: Arc<Manners>,
-    pub(crate) made: Made,
+    pub(crate) heard: Heard,
+}
+
+impl At {
+    /// Tells the CA of a new order.
+    pub(crate) async fn place(&self, order: &NewOrder<'_>) -> Result<Order, Error> {
+        self.heard.begin_order();
+        let placed = self.account.new_order(order).await;
+        self.heard.end_order();
+        placed
+    }
 }
 
 /// What accounts are made and kept by.
@@ -44,17 +56,17 @@ impl Accounts<'_> {
         manners: &Arc<Manners>,
         now_ms: i64,
     ) -> Result<At, Failure> {
-        let made = Made::default();
+        let heard = Heard::default();
         let client = Client {
             transport: Arc::clone(&authority.transport),
             manners: Arc::clone(manners),
-            made: made.clone(),
+            heard: heard.clone(),
         };
         let account = match self.kept(authority, client.clone()).await? {
             Some(account) => account,
             None => self.make(authority, client, now_ms).await?,
         };
-        Ok(At { account, manners: Arc::clone(manners), made })
+        Ok(At { account, manners: Arc::clone(manners), heard })
     }
 
     /// Replaces an account that its CA does not know; says whether there is another one now, made since
@@ -91,7 +103,7 @@ impl Accounts<'_> {
         let client = Client {
             transport: Arc::clone(&authority.transport),
             manners: Arc::clone(manners),
-            made: Made::default(),
+            heard: Heard::default(),
         };
         // It may have been mistaken, and another account may not be allowed what this one is.
         let credentials = self.opened(authority, &sealed)?;

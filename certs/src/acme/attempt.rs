@@ -5,7 +5,6 @@ use std::time::Duration;
 use gantry_store::{CertificateRecord, Issued, Lease, OrderRecord};
 use instant_acme::{
     AuthorizationStatus, CertificateIdentifier, Error, Identifier, NewOrder, Order, OrderStatus,
-    Problem,
 };
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
@@ -14,99 +13,21 @@ use time::OffsetDateTime;
 use super::{
     Authority,
     account::At,
-    budget::{Cost, LOOK_BACK, millis},
-    client::{Manners, TransportError},
-    issuer::Shared,
+    budget::{CUSTOMERS_HELD_MAX, Cost, LOOK_BACK, millis, renews},
+    client::TransportError,
+    failure::{Failure, Kind},
     plan::Life,
+    shared::{Shared, random},
 };
-use crate::{SealError, chain::Parsed, dns::DnsError};
+use crate::chain::Parsed;
 
 /// The longest that a CA may take to come to a decision.
 const DECISION_MAX: Duration = Duration::from_mins(10);
 /// The first pause between two looks at an order, and the longest.
 const LOOK: Duration = Duration::from_millis(250);
 const LOOK_MAX: Duration = Duration::from_secs(8);
-/// Failures of the way to a CA after which an order there is given up for another CA.
-const GIVEN_UP_AFTER: u32 = 2;
-
-/// Why an attempt did not succeed.
-#[derive(Debug)]
-pub(crate) struct Failure {
-    /// For the operator.
-    pub(crate) text: String,
-    /// Before this no attempt makes sense.
-    pub(crate) not_before_ms: Option<i64>,
-    pub(crate) kind: Kind,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// The CA has decided against the order; a new one is needed.
-    Refused,
-    /// The CA does not know our account: it has lost it.
-    Stranger,
-    /// The order may go on later.
-    Interrupted,
-    /// The CA has refused the number that a request was used once with, as it may at any time (RFC 8555, section
-    /// 6.5), more often than the library repeats it: to be repeated at once.
-    Repeat,
-    /// Somebody else works at it now, or the store is away: nothing is to be noted.
-    Lost,
-}
-
-impl Failure {
-    /// Something here is not as it must be; the order may go on.
-    pub(crate) fn own(text: impl Into<String>) -> Self {
-        Self { text: text.into(), not_before_ms: None, kind: Kind::Interrupted }
-    }
-
-    pub(crate) fn refused(text: impl Into<String>) -> Self {
-        Self { kind: Kind::Refused, ..Self::own(text) }
-    }
-
-    /// What the ACME library says, with what the CA has said about when to come again.
-    pub(crate) fn of(error: &Error, manners: &Manners) -> Self {
-        let until = manners.busy_until().map(ms);
-        // A CA that is busy or has lost a number has decided nothing.
-        let is_decided = matches!(error, Error::Unsupported(_))
-            || matches!(error, Error::Api(problem) if until.is_none() && !is_passing(problem));
-        let problem = if let Error::Api(problem) = error { type_of(problem) } else { None };
-        let kind = match (problem, is_decided) {
-            (Some("badNonce"), _) => Kind::Repeat,
-            (Some("accountDoesNotExist"), _) => Kind::Stranger,
-            (_, true) => Kind::Refused,
-            (_, false) => Kind::Interrupted,
-        };
-        Self { text: gantry_model::Chain(error).to_string(), not_before_ms: until, kind }
-    }
-}
-
-pub(super) fn type_of(problem: &Problem) -> Option<&str> {
-    problem.r#type.as_deref().and_then(|kind| kind.rsplit(':').next())
-}
-
-fn is_passing(problem: &Problem) -> bool {
-    matches!(type_of(problem), Some("badNonce" | "serverInternal" | "rateLimited"))
-        || problem.status.is_some_and(|status| status >= 500)
-}
-
-impl From<gantry_store::Error> for Failure {
-    fn from(error: gantry_store::Error) -> Self {
-        Self { kind: Kind::Lost, ..Self::own(gantry_model::Chain(&error).to_string()) }
-    }
-}
-
-impl From<SealError> for Failure {
-    fn from(error: SealError) -> Self {
-        Self::own(error.to_string())
-    }
-}
-
-impl From<DnsError> for Failure {
-    fn from(error: DnsError) -> Self {
-        Self::own(error.to_string())
-    }
-}
+/// How often a CA may be away or busy while an order there goes on, until that is given up for another CA.
+const GIVEN_UP_AFTER: u64 = 2;
 
 /// An attempt at the certificate of a record, under its lease.
 pub(crate) struct Attempt<'a> {
@@ -146,7 +67,7 @@ impl Attempt<'_> {
                     let at = failure.not_before_ms.unwrap_or(0);
                     not_before_ms = Some(not_before_ms.map_or(at, |least: i64| least.min(at)));
                     reasons.push(failure.text);
-                    if failure.kind == Kind::Interrupted && self.is_kept_to().await? {
+                    if self.is_kept_to(failure.kind).await? {
                         break;
                     }
                     self.give_up().await?;
@@ -157,11 +78,23 @@ impl Attempt<'_> {
         Err(Failure { not_before_ms, ..Failure::refused(reasons.join("; ")) })
     }
 
-    /// Whether an order that was interrupted is gone on with next time, rather than given up for the next CA.
-    async fn is_kept_to(&self) -> Result<bool, Failure> {
+    /// Whether an order is gone on with next time after such a failure, rather than given up for the next CA. What
+    /// is wrong here is no reason to leave a CA.
+    async fn is_kept_to(&self, kind: Kind) -> Result<bool, Failure> {
+        if !matches!(kind, Kind::Interrupted | Kind::Here) {
+            return Ok(false);
+        }
         let placed = self.shared.store.acme_order(&self.record.name).await?;
-        Ok(placed.is_some_and(|order| order.url.is_some())
-            && (self.shared.authorities.len() == 1 || self.record.attempts < GIVEN_UP_AFTER))
+        let Some(order) = placed.filter(|order| !order.is_over) else { return Ok(false) };
+        let Some(url) = order.url else { return Ok(false) };
+        if kind == Kind::Here || self.shared.authorities.len() == 1 {
+            return Ok(true);
+        }
+        let interrupted = Cost::interrupted(&order.directory, &url);
+        self.note(std::slice::from_ref(&interrupted)).await?;
+        let now = self.shared.now_ms();
+        let uses = self.shared.store.acme_uses(&interrupted, now - millis(LOOK_BACK), now).await?;
+        Ok(uses.0 <= GIVEN_UP_AFTER)
     }
 
     /// What becomes of an order that an earlier attempt has left.
@@ -175,14 +108,15 @@ impl Attempt<'_> {
         let resumed = match order.url.clone() {
             Some(url) => self.resume(authority, &mut order, url).await,
             // The CA may not have heard of it.
-            None => self.place(authority, &mut order).await,
+            None => match self.check_limits(authority).await {
+                Ok(()) => self.place(authority, &mut order).await,
+                Err(failure) => Err(failure),
+            },
         };
         match self.judged(authority, resumed).await {
             Ok(()) => Ok(LeftOver::Done),
             Err(failure) if matches!(failure.kind, Kind::Lost | Kind::Repeat) => Err(failure),
-            Err(failure) if failure.kind == Kind::Interrupted && self.is_kept_to().await? => {
-                Err(failure)
-            }
+            Err(failure) if self.is_kept_to(failure.kind).await? => Err(failure),
             Err(failure) => {
                 self.give_up().await?;
                 Ok(LeftOver::Failed(authority.directory.clone(), failure))
@@ -217,18 +151,20 @@ impl Attempt<'_> {
         Err(Failure::refused(format!("{}; our account there is unknown: {young}", failure.text)))
     }
 
+    /// Refuses an order that would go beyond a limit of the CA.
+    async fn check_limits(&self, authority: &Authority) -> Result<(), Failure> {
+        let (store, now) = (&self.shared.store, self.shared.now_ms());
+        match self.cost(authority).check(&authority.limits, store, now).await? {
+            None => Ok(()),
+            Some(reached) => {
+                Err(Failure { not_before_ms: Some(reached.until_ms), ..Failure::own(reached.text) })
+            }
+        }
+    }
+
     /// A new order.
     async fn order(&self, authority: &Authority) -> Result<(), Failure> {
-        if let Some(reached) = self
-            .cost(authority)
-            .check(&authority.limits, &self.shared.store, self.shared.now_ms())
-            .await?
-        {
-            return Err(Failure {
-                not_before_ms: Some(reached.until_ms),
-                ..Failure::own(reached.text)
-            });
-        }
+        self.check_limits(authority).await?;
         // Names that cannot be proved are told before the CA is asked.
         self.shared.check_provable(&self.record.hostnames)?;
         let key = KeyPair::generate().map_err(|error| Failure::own(error.to_string()))?;
@@ -259,20 +195,43 @@ impl Attempt<'_> {
             check_profile(&at, authority, profile)?;
             new = new.profile(profile);
         }
-        // What this has made so far is the account.
-        drop(at.made.take());
         let placed = match &self.replaced(authority) {
             Some(replaced) => {
-                let placed = at.account.new_order(&with_replaced(new, replaced)).await;
+                let placed = at.place(&with_replaced(new, replaced)).await;
                 self.without_replaced(authority, &at, &names, placed).await
             }
-            None => at.account.new_order(&new).await,
+            None => at.place(&new).await,
         };
-        let order = placed.map_err(|error| Failure::of(&error, &at.manners))?;
+        let order = match placed {
+            Ok(order) => order,
+            Err(error) => return Err(self.not_taken(authority, &at, &error).await?),
+        };
+        at.manners.took_order();
         record.url = Some(order.url().to_owned());
         self.put(record).await?;
         self.note(&self.cost(authority).placed()).await?;
         self.drive(authority, &at, order, record).await
+    }
+
+    /// Why the CA did not take an order. One that has a limit for it wants to be left alone with these names and
+    /// their domain, not with everything; but where it says so of several domains in a row, the limit is that of
+    /// the account, and orders of customers wait for a while.
+    async fn not_taken(
+        &self,
+        authority: &Authority,
+        at: &At,
+        error: &Error,
+    ) -> Result<Failure, Failure> {
+        let failure = Failure::of(error, &at.manners);
+        let Some(until) = at.heard.take_limited() else { return Ok(failure) };
+        let (store, until_ms) = (&self.shared.store, ms(until));
+        let cost = self.cost(authority);
+        store.hold_acme_uses(&cost.limited(), until_ms).await?;
+        if at.manners.is_limited_all_over(cost.domains()) {
+            let until_ms = until_ms.min(self.shared.now_ms() + millis(CUSTOMERS_HELD_MAX));
+            store.hold_acme_uses(&[cost.of_customers()], until_ms).await?;
+        }
+        Ok(Failure { not_before_ms: Some(until_ms), kind: Kind::Interrupted, ..failure })
     }
 
     /// Mends what a CA says to an order that replaces a certificate: that this was replaced already or is not
@@ -286,7 +245,7 @@ impl Attempt<'_> {
         placed: Result<Order, Error>,
     ) -> Result<Order, Error> {
         let Err(error) = &placed else { return placed };
-        if let Some(url) = at.made.take() {
+        if let Some(url) = at.heard.take_made() {
             return at.account.order(url).await;
         }
         let is_refused = Failure::of(error, &at.manners).kind == Kind::Refused;
@@ -298,7 +257,7 @@ impl Attempt<'_> {
         if let Some(profile) = &authority.profile {
             plain = plain.profile(profile);
         }
-        at.account.new_order(&plain).await
+        at.place(&plain).await
     }
 
     async fn resume(
@@ -340,7 +299,8 @@ impl Attempt<'_> {
                 OrderStatus::Processing => {}
                 OrderStatus::Valid => {
                     let chain = order.certificate().await.map_err(failed)?;
-                    let chain = chain.ok_or_else(|| Failure::own("the CA gave no certificate"))?;
+                    let chain =
+                        chain.ok_or_else(|| Failure::interrupted("the CA gave no certificate"))?;
                     return self.keep(authority, &chain, record).await;
                 }
                 OrderStatus::Invalid => return Err(self.reason(authority, at, order).await),
@@ -350,9 +310,9 @@ impl Attempt<'_> {
                 continue;
             }
             if began.elapsed() > DECISION_MAX {
-                return Err(Failure::own("the CA comes to no decision"));
+                return Err(Failure::interrupted("the CA comes to no decision"));
             }
-            let pause = at.manners.take_pause().unwrap_or(look);
+            let pause = at.heard.take_pause().unwrap_or(look);
             look = (look * 2).min(LOOK_MAX);
             tokio::time::sleep(pause.min(DECISION_MAX)).await;
             order.refresh().await.map_err(failed)?;
@@ -392,11 +352,16 @@ impl Attempt<'_> {
 
     fn csr(&self, record: &OrderRecord) -> Result<Vec<u8>, Failure> {
         let wrong = |error: rcgen::Error| Failure::refused(format!("the order's key: {error}"));
-        let key = self.shared.seal.open(&self.key_context(), &record.key_sealed)?;
-        let key = KeyPair::try_from(key.as_slice()).map_err(wrong)?;
+        let key = KeyPair::try_from(self.key(record)?.as_slice()).map_err(wrong)?;
         let mut request = CertificateParams::new(record.hostnames.clone()).map_err(wrong)?;
         request.distinguished_name = DistinguishedName::new();
         Ok(request.serialize_request(&key).map_err(wrong)?.der().to_vec())
+    }
+
+    /// The key of an order; without it the order is worth nothing.
+    fn key(&self, record: &OrderRecord) -> Result<Vec<u8>, Failure> {
+        let opened = self.shared.seal.open(&self.key_context(), &record.key_sealed);
+        opened.map_err(|error| Failure::refused(format!("the order's key: {error}")))
     }
 
     /// Puts what the CA has issued into the store, once it is what was ordered, and shows it.
@@ -406,7 +371,7 @@ impl Attempt<'_> {
         chain: &str,
         record: &mut OrderRecord,
     ) -> Result<(), Failure> {
-        let key = self.shared.seal.open(&self.key_context(), &record.key_sealed)?;
+        let key = self.key(record)?;
         let parsed = Parsed::new(chain.as_bytes(), &key)
             .map_err(|error| Failure::refused(format!("what the CA has issued: {error}")))?;
         let missing: Vec<_> =
@@ -424,9 +389,10 @@ impl Attempt<'_> {
             not_before_ms: ms(parsed.not_before),
             not_after_ms: ms(parsed.not_after),
         };
-        let due = ms(life.renewal(super::issuer::random()));
+        let due = ms(life.renewal(random()));
         let (name, now) = (&self.record.name, self.shared.now_ms());
-        self.shared.store.put_certificate(name, issued, due, self.lease, now).await?;
+        let ordered = (name.as_str(), record.hostnames.as_slice());
+        self.shared.store.put_certificate(ordered, issued, due, self.lease, now).await?;
         self.note(&self.cost(authority).issued()).await?;
         tracing::info!(
             name, serial = parsed.serial, not_after = %parsed.not_after, "a certificate has been issued"
@@ -476,7 +442,7 @@ impl Attempt<'_> {
         Cost {
             directory: &authority.directory,
             hostnames: &self.record.hostnames,
-            is_renewal: self.record.issued.is_some(),
+            is_renewal: renews(self.record, &authority.directory),
             is_own: self.record.hostnames.iter().all(|name| self.shared.is_own(name)),
         }
     }

@@ -3,9 +3,11 @@
 //! A CA that has refused is angry for a week; one that is asked later than it could be loses nothing, since
 //! renewals begin long before the end.
 
-use gantry_store::{Store, Use};
+use gantry_store::{CertificateRecord, Store, Use};
 use sha2::{Digest as _, Sha256};
 use time::Duration;
+
+use crate::chain;
 
 /// The longest that any limit looks back.
 pub(crate) const LOOK_BACK: Duration = Duration::days(7);
@@ -13,6 +15,11 @@ pub(crate) const LOOK_BACK: Duration = Duration::days(7);
 /// How far the limits of orders and of failed proofs look back.
 const ORDERS_BACK: Duration = Duration::hours(3);
 const FAILURES_BACK: Duration = Duration::hours(1);
+
+/// How long orders of customers wait at most when a limit of the whole account seems to be reached.
+pub(crate) const CUSTOMERS_HELD_MAX: Duration = Duration::hours(1);
+/// The longest that a CA can want to be left alone, with some room for clocks that differ.
+const HELD_MAX: Duration = Duration::hours(25);
 
 /// The limits of a CA. The defaults are those of Let's Encrypt; 0 stands for no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +61,44 @@ const ORDERS: &str = "orders";
 const DOMAIN: &str = "domain";
 const DUPLICATES: &str = "duplicates";
 const FAILURES: &str = "failures";
+/// How often a CA was away while an order went on.
+const INTERRUPTED: &str = "interrupted";
+/// What a CA wants to be left alone with: everything, orders of customers, those for names of a domain, and those for
+/// exactly the same names.
+const HELD: &str = "held";
+const HELD_CUSTOMERS: &str = "held customers";
+const HELD_DOMAIN: &str = "held domain";
+const HELD_NAMES: &str = "held names";
+
+/// Whether an order at a CA for what is wanted now renews what is there: a certificate of the same CA for the same
+/// names. To any other the CA has given nothing before, and counts it.
+pub(crate) fn renews(record: &CertificateRecord, directory: &str) -> bool {
+    let issued = record.issued.as_ref().filter(|issued| issued.directory == directory);
+    let Some(mut issued) = issued.and_then(|issued| chain::names_of(&issued.chain)) else {
+        return false;
+    };
+    let mut wanted: Vec<_> =
+        record.hostnames.iter().map(|name| name.to_ascii_lowercase()).collect();
+    for names in [&mut issued, &mut wanted] {
+        names.sort();
+        names.dedup();
+    }
+    issued == wanted
+}
+
+/// The use that stands for a CA that wants to be left alone altogether.
+pub(crate) fn busy(directory: &str) -> Use {
+    Use { directory: directory.to_owned(), kind: HELD, subject: String::new() }
+}
+
+/// Until when a CA wants to be left alone with a use.
+pub(crate) async fn held(
+    store: &Store,
+    of: &Use,
+    now_ms: i64,
+) -> gantry_store::Result<Option<i64>> {
+    store.acme_use_held(of, now_ms, now_ms + millis(HELD_MAX)).await
+}
 
 impl Cost<'_> {
     fn of(&self, kind: &'static str, subject: impl Into<String>) -> Use {
@@ -66,7 +111,8 @@ impl Cost<'_> {
         hex::encode(Sha256::digest(sorted.join(" ")))
     }
 
-    fn domains(&self) -> Vec<String> {
+    /// The registrable domains of its names.
+    pub(crate) fn domains(&self) -> Vec<String> {
         let mut domains: Vec<String> =
             self.hostnames.iter().map(|name| registrable(name).to_owned()).collect();
         domains.sort();
@@ -92,6 +138,31 @@ impl Cost<'_> {
         counted
     }
 
+    /// What the CA is left alone with when it has refused the order by a limit.
+    pub(crate) fn limited(&self) -> Vec<Use> {
+        let domains = self.domains().into_iter().map(|it| self.of(HELD_DOMAIN, it));
+        domains.chain([self.of(HELD_NAMES, self.same_names())]).collect()
+    }
+
+    /// Orders of all customers.
+    pub(crate) fn of_customers(&self) -> Use {
+        self.of(HELD_CUSTOMERS, "")
+    }
+
+    /// A CA that was away or busy while an order there went on.
+    pub(crate) fn interrupted(directory: &str, url: &str) -> Use {
+        Use { directory: directory.to_owned(), kind: INTERRUPTED, subject: url.to_owned() }
+    }
+
+    /// What a CA may want to be left alone with that this order is of. What it has said to orders of customers does
+    /// not hold the installation's own names up.
+    fn holding(&self) -> Vec<Use> {
+        if self.is_own {
+            return vec![self.of(HELD_NAMES, self.same_names())];
+        }
+        self.limited().into_iter().chain([self.of_customers()]).collect()
+    }
+
     /// The first limit that the order would go beyond, if any.
     pub(crate) async fn check(
         &self,
@@ -99,6 +170,11 @@ impl Cost<'_> {
         store: &Store,
         now_ms: i64,
     ) -> gantry_store::Result<Option<Reached>> {
+        for one in self.holding() {
+            if let Some(until_ms) = held(store, &one, now_ms).await? {
+                return Ok(Some(Reached { text: left_alone(&one), until_ms }));
+            }
+        }
         for (one, max, back) in self.counted(limits) {
             if max == 0 {
                 continue;
@@ -157,6 +233,18 @@ pub(crate) async fn left(
     Ok(left)
 }
 
+fn left_alone(one: &Use) -> String {
+    let what = match one.kind {
+        HELD_DOMAIN => format!("names of {}", one.subject),
+        HELD_NAMES => "exactly these names".to_owned(),
+        _ => "hostnames of customers".to_owned(),
+    };
+    format!(
+        "{} has refused orders for {what} by a limit of its own, and said when to ask again",
+        one.directory
+    )
+}
+
 fn reached(one: &Use, max: u32, back: Duration) -> String {
     let hours = back.whole_hours();
     let what = match one.kind {
@@ -187,6 +275,72 @@ mod tests {
         assert_eq!(registrable("*.eu.containers.example.com"), "example.com");
         assert_eq!(registrable("shop.example.co.uk"), "example.co.uk");
         assert_eq!(registrable("localhost"), "localhost");
+    }
+
+    #[test]
+    fn a_renewal_is_one_of_the_same_names_at_the_same_ca() {
+        let names = |names: &[&str]| names.iter().map(|it| (*it).to_owned()).collect::<Vec<_>>();
+        let chain = |of: &[&str]| {
+            let key = rcgen::KeyPair::generate().unwrap();
+            rcgen::CertificateParams::new(names(of)).unwrap().self_signed(&key).unwrap().pem()
+        };
+        let mut record = CertificateRecord {
+            name: "example.com".to_owned(),
+            hostnames: names(&["example.com", "*.example.com"]),
+            issued: None,
+            due_at_ms: 0,
+            asked_at_ms: None,
+            attempts: 0,
+            error: None,
+            version: 1,
+            created_at_ms: 0,
+            updated_at_ms: 0,
+        };
+        assert!(!renews(&record, "https://ca/"));
+        record.issued = Some(gantry_store::Issued {
+            chain: chain(&["*.example.com", "example.com"]),
+            key_sealed: Vec::new(),
+            serial: "01".to_owned(),
+            directory: "https://ca/".to_owned(),
+            not_before_ms: 0,
+            not_after_ms: 1,
+        });
+        assert!(renews(&record, "https://ca/"));
+        // As after trials with the CA's staging environment, or with the next CA.
+        assert!(!renews(&record, "https://staging.ca/"));
+        record.hostnames.push("www.example.com".to_owned());
+        assert!(!renews(&record, "https://ca/"));
+    }
+
+    #[tokio::test]
+    async fn what_a_ca_has_refused_holds_the_same_names_and_customers_of_their_domain() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("gantry.db")).await.unwrap();
+        let held = async |name: &str, is_own, now| {
+            let hostnames = [name.to_owned()];
+            let cost =
+                Cost { directory: "https://ca/", hostnames: &hostnames, is_renewal: true, is_own };
+            cost.check(&Limits::default(), &store, now).await.unwrap().map(|it| it.until_ms)
+        };
+        let (hostnames, now, hour) = (["a.example.com".to_owned()], 1_000_000, 3_600_000);
+        let cost = Cost {
+            directory: "https://ca/",
+            hostnames: &hostnames,
+            is_renewal: false,
+            is_own: false,
+        };
+        store.hold_acme_uses(&cost.limited(), now + 5 * hour).await.unwrap();
+        store.hold_acme_uses(&[cost.of_customers()], now + hour).await.unwrap();
+        for (name, is_own, until) in [
+            ("a.example.com", false, Some(5 * hour)),
+            ("b.example.com", false, Some(5 * hour)),
+            ("a.example.org", false, Some(hour)),
+            ("a.example.com", true, Some(5 * hour)),
+            ("b.example.com", true, None),
+        ] {
+            assert_eq!(held(name, is_own, now).await, until.map(|it| now + it), "{name} {is_own}");
+            assert_eq!(held(name, is_own, now + 5 * hour).await, None, "{name} {is_own}");
+        }
     }
 
     #[tokio::test]

@@ -2,6 +2,7 @@
 //! the ACME library keeps it for some answers only.
 
 use std::{
+    collections::BTreeSet,
     fmt,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
@@ -10,13 +11,14 @@ use std::{
 
 use bytes::Bytes;
 use http::{
-    Request, Response, StatusCode,
+    HeaderValue, Method, Request, Response, StatusCode,
     header::{LOCATION, RETRY_AFTER},
 };
 use http_body_util::BodyExt as _;
-use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
+use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient, Problem};
 use time::{OffsetDateTime, format_description::well_known::Rfc2822};
 
+use super::failure::type_of;
 use crate::Clock;
 
 /// The longest answer that is read, in octets: a chain has some thousand.
@@ -27,6 +29,11 @@ const REQUEST_TIMEOUT: Duration = Duration::from_mins(1);
 const UNSAID: Duration = Duration::from_mins(1);
 /// The longest that a CA is obeyed; what lies further is asked again then.
 const OBEYED_MAX: Duration = Duration::from_hours(24);
+/// When a CA that does not say is asked again for what anybody may read (RFC 9773, section 4.3.3), in seconds.
+const ASK_AGAIN_S: HeaderValue = HeaderValue::from_static("21600");
+/// For so many registrable domains in a row a CA refuses orders by limits until that is taken for a limit of the
+/// account.
+const LIMITED_MANY: usize = 3;
 
 /// Carries requests to CAs.
 #[async_trait::async_trait]
@@ -85,40 +92,79 @@ impl Transport for Https {
 /// What a CA has said about when it wants to be asked again.
 pub(crate) struct Manners {
     clock: Clock,
+    busy: Mutex<Busy>,
+    /// The registrable domains that it has refused orders for by limits, since it took one.
+    limited: Mutex<BTreeSet<String>>,
+}
+
+#[derive(Default)]
+struct Busy {
     /// Nothing may be asked before this: it said 429 or 503.
-    busy_until: Mutex<Option<OffsetDateTime>>,
-    /// What its last answer said.
-    last: Mutex<Option<Duration>>,
+    until: Option<OffsetDateTime>,
+    /// Whether the store does not know yet.
+    is_news: bool,
 }
 
 impl Manners {
     pub(crate) fn new(clock: Clock) -> Self {
-        Self { clock, busy_until: Mutex::default(), last: Mutex::default() }
+        Self { clock, busy: Mutex::default(), limited: Mutex::default() }
     }
 
     /// Until when it wants to be left alone; nothing if it may be asked.
     pub(crate) fn busy_until(&self) -> Option<OffsetDateTime> {
-        let until = *self.busy_until.lock().unwrap_or_else(PoisonError::into_inner);
+        let until = self.busy.lock().unwrap_or_else(PoisonError::into_inner).until;
         until.filter(|until| *until > (self.clock)())
     }
 
-    /// What the last answer said about when to ask again, once.
-    pub(crate) fn take_pause(&self) -> Option<Duration> {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner).take()
+    /// As [`Self::busy_until`], once after it has been said.
+    pub(crate) fn take_news(&self) -> Option<OffsetDateTime> {
+        let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        if std::mem::take(&mut busy.is_news) { busy.until } else { None }
     }
 
-    fn hear(&self, answer: &Response<Bytes>) {
+    /// It has taken an order.
+    pub(crate) fn took_order(&self) {
+        self.limited.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// It has refused an order for names of these domains by a limit. Says whether it does so whatever the domain.
+    pub(crate) fn is_limited_all_over(&self, domains: Vec<String>) -> bool {
+        let mut limited = self.limited.lock().unwrap_or_else(PoisonError::into_inner);
+        if limited.len() < LIMITED_MANY {
+            limited.extend(domains);
+        }
+        limited.len() >= LIMITED_MANY
+    }
+
+    fn hear(&self, request: &Method, answer: &Response<Bytes>, heard: &Heard) {
         let now = (self.clock)();
-        let said = answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
-        let pause = said.and_then(|value| pause(value, now));
+        let pause = said(answer, now);
+        if *request == Method::POST && heard.is_ordering() && is_of_order(answer) {
+            heard.limited_until(now + pause.unwrap_or(UNSAID));
+            return;
+        }
         let is_busy = [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE]
             .contains(&answer.status());
         if is_busy {
-            let until = now + pause.unwrap_or(UNSAID);
-            *self.busy_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(until);
+            let until = Some(now + pause.unwrap_or(UNSAID));
+            let busy = Busy { until, is_news: true };
+            *self.busy.lock().unwrap_or_else(PoisonError::into_inner) = busy;
         }
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = pause;
+        heard.pause(pause);
     }
+}
+
+/// Whether a CA refuses an order by a limit. That may be one of a domain, or of a set of names (as at Let's
+/// Encrypt), so that it says nothing of other orders.
+fn is_of_order(answer: &Response<Bytes>) -> bool {
+    let problem = serde_json::from_slice::<Problem>(answer.body());
+    answer.status().is_client_error()
+        && problem.is_ok_and(|problem| type_of(&problem) == Some("rateLimited"))
+}
+
+fn said(answer: &Response<Bytes>, now: OffsetDateTime) -> Option<Duration> {
+    let said = answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+    said.and_then(|value| pause(value, now))
 }
 
 impl fmt::Debug for Manners {
@@ -144,24 +190,71 @@ fn pause(value: &str, now: OffsetDateTime) -> Option<Duration> {
 pub(crate) struct Client {
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) manners: Arc<Manners>,
-    pub(crate) made: Made,
+    pub(crate) heard: Heard,
 }
 
-/// Where the CA keeps what it has made last at a client's request: an order that the library then does not like is
-/// there all the same.
+/// What a CA has said to one client.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Made(Arc<Mutex<Option<String>>>);
+pub(crate) struct Heard(Arc<Mutex<Said>>);
 
-impl Made {
-    /// The address, once.
-    pub(crate) fn take(&self) -> Option<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+#[derive(Debug, Default)]
+struct Said {
+    /// Whether it is being told of a new order.
+    is_ordering: bool,
+    /// Where it keeps what it has made last: an order that the library then does not like is there all the same.
+    made: Option<String>,
+    /// It has refused the order by a limit, until then.
+    limited: Option<OffsetDateTime>,
+    /// What its last answer said about when to ask again.
+    pause: Option<Duration>,
+}
+
+impl Heard {
+    fn with<T>(&self, work: impl FnOnce(&mut Said) -> T) -> T {
+        work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// From now on requests are about a new order.
+    pub(crate) fn begin_order(&self) {
+        self.with(|said| *said = Said { is_ordering: true, ..Said::default() });
+    }
+
+    /// From now on they are not.
+    pub(crate) fn end_order(&self) {
+        self.with(|said| said.is_ordering = false);
+    }
+
+    /// The address of what the CA has made last, once.
+    pub(crate) fn take_made(&self) -> Option<String> {
+        self.with(|said| said.made.take())
+    }
+
+    /// Until when it wants to hear nothing of the order that it has refused by a limit, once.
+    pub(crate) fn take_limited(&self) -> Option<OffsetDateTime> {
+        self.with(|said| said.limited.take())
+    }
+
+    /// What the last answer said about when to ask again, once.
+    pub(crate) fn take_pause(&self) -> Option<Duration> {
+        self.with(|said| said.pause.take())
+    }
+
+    fn is_ordering(&self) -> bool {
+        self.with(|said| said.is_ordering)
+    }
+
+    fn limited_until(&self, until: OffsetDateTime) {
+        self.with(|said| said.limited = Some(until));
+    }
+
+    fn pause(&self, pause: Option<Duration>) {
+        self.with(|said| said.pause = pause);
     }
 
     fn hear(&self, answer: &Response<Bytes>) {
         let at = answer.headers().get(LOCATION).and_then(|value| value.to_str().ok());
         if let (StatusCode::CREATED, Some(at)) = (answer.status(), at) {
-            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(at.to_owned());
+            self.with(|said| said.made = Some(at.to_owned()));
         }
     }
 }
@@ -172,7 +265,7 @@ impl HttpClient for Client {
         request: Request<BodyWrapper<Bytes>>,
     ) -> Pin<Box<dyn Future<Output = Result<BytesResponse, Error>> + Send>> {
         let (transport, manners) = (Arc::clone(&self.transport), Arc::clone(&self.manners));
-        let made = self.made.clone();
+        let heard = self.heard.clone();
         Box::pin(async move {
             if manners.busy_until().is_some() {
                 return Err(Error::Str("the CA wants to be left alone for a while"));
@@ -182,11 +275,17 @@ impl HttpClient for Client {
                 Ok(body) => body.to_bytes(),
                 Err(never) => match never {},
             };
+            let method = parts.method.clone();
             let answer = transport.send(Request::from_parts(parts, body)).await;
             let answer = answer.map_err(|error| Error::Other(Box::new(error)))?;
-            manners.hear(&answer);
-            made.hear(&answer);
-            let (parts, body) = answer.into_parts();
+            manners.hear(&method, &answer, &heard);
+            heard.hear(&answer);
+            let is_unsaid = said(&answer, (manners.clock)()).is_none();
+            let (mut parts, body) = answer.into_parts();
+            if method == Method::GET && is_unsaid {
+                // The library discards a suggestion about renewal that does not say when to ask again.
+                parts.headers.insert(RETRY_AFTER, ASK_AGAIN_S);
+            }
             Ok(BytesResponse { parts, body: Box::new(body) })
         })
     }
@@ -214,19 +313,94 @@ mod tests {
         }
     }
 
+    /// A CA that answers everything in one way.
+    #[derive(Debug)]
+    struct Parrot(u16, Option<&'static str>, &'static str);
+
+    #[async_trait::async_trait]
+    impl Transport for Parrot {
+        async fn send(&self, _request: Request<Bytes>) -> Result<Response<Bytes>, TransportError> {
+            let Self(status, after, body) = *self;
+            let answer = Response::builder().status(status);
+            let answer = match after {
+                Some(after) => answer.header(RETRY_AFTER, after),
+                None => answer,
+            };
+            answer.body(Bytes::from(body)).map_err(|error| TransportError(error.to_string()))
+        }
+    }
+
+    const NOW: i64 = 784_111_777;
+    const LIMITED: &str = r#"{"type":"urn:ietf:params:acme:error:rateLimited","detail":"slow"}"#;
+
+    fn client(parrot: Parrot) -> Client {
+        let clock: Clock = Arc::new(|| OffsetDateTime::from_unix_timestamp(NOW).unwrap());
+        Client {
+            transport: Arc::new(parrot),
+            manners: Arc::new(Manners::new(clock)),
+            heard: Heard::default(),
+        }
+    }
+
+    async fn ask(client: &Client, method: Method) -> BytesResponse {
+        let request = Request::builder().method(method).uri("https://ca/x");
+        client.request(request.body(BodyWrapper::default()).unwrap()).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_limit_of_an_order_holds_that_and_nothing_else() {
+        let cases = [
+            // Until when (in seconds) the CA is left alone, and the order.
+            (Method::POST, true, Parrot(429, Some("86400"), LIMITED), None, Some(86_400)),
+            (Method::POST, true, Parrot(403, None, LIMITED), None, Some(60)),
+            (Method::POST, true, Parrot(429, Some("100"), "slow down"), Some(100), None),
+            (Method::POST, true, Parrot(503, Some("100"), LIMITED), Some(100), None),
+            (Method::POST, false, Parrot(429, Some("100"), LIMITED), Some(100), None),
+            // As for a number that is used once.
+            (Method::HEAD, true, Parrot(429, None, ""), Some(60), None),
+            (Method::GET, false, Parrot(200, Some("100"), ""), None, None),
+        ];
+        for (method, is_order, parrot, busy, limited) in cases {
+            let case = format!("{method} {is_order} {parrot:?}");
+            let client = client(parrot);
+            if is_order {
+                client.heard.begin_order();
+            }
+            ask(&client, method).await;
+            let left = |until: Option<OffsetDateTime>| until.map(|it| it.unix_timestamp() - NOW);
+            assert_eq!(left(client.manners.busy_until()), busy, "{case}");
+            assert_eq!(left(client.heard.take_limited()), limited, "{case}");
+            // It is told once, for the store.
+            assert_eq!(left(client.manners.take_news()), busy, "{case}");
+            assert_eq!(client.manners.take_news(), None, "{case}");
+        }
+    }
+
     #[test]
-    fn a_ca_that_is_busy_is_left_alone_and_others_are_only_heard() {
-        let now = OffsetDateTime::from_unix_timestamp(784_111_777).unwrap();
-        let manners = Manners::new(Arc::new(move || now));
-        let answer = |status: u16, after: &str| {
-            let answer = Response::builder().status(status).header(RETRY_AFTER, after);
-            answer.body(Bytes::new()).unwrap()
+    fn limits_of_three_domains_in_a_row_are_one_of_the_account() {
+        let manners = client(Parrot(200, None, "")).manners;
+        let limited = |domain: &str| manners.is_limited_all_over(vec![domain.to_owned()]);
+        assert!(!limited("one.test") && !limited("two.test") && !limited("one.test"));
+        manners.took_order();
+        assert!(!limited("three.test") && !limited("two.test"));
+        assert!(limited("one.test") && limited("one.test"));
+        manners.took_order();
+        assert!(!limited("one.test"));
+    }
+
+    #[tokio::test]
+    async fn a_suggestion_without_a_time_is_asked_for_again_in_six_hours() {
+        let after = |answer: &BytesResponse| {
+            answer.parts.headers.get(RETRY_AFTER).map(|it| it.to_str().unwrap().to_owned())
         };
-        manners.hear(&answer(200, "7"));
-        assert_eq!(manners.busy_until(), None);
-        assert_eq!(manners.take_pause(), Some(Duration::from_secs(7)));
-        assert_eq!(manners.take_pause(), None);
-        manners.hear(&answer(429, "100"));
-        assert_eq!(manners.busy_until(), Some(now + Duration::from_secs(100)));
+        for (said, want) in [(None, "21600"), (Some("soon"), "21600"), (Some("7"), "7")] {
+            let client = client(Parrot(200, said, "{}"));
+            assert_eq!(after(&ask(&client, Method::GET).await).as_deref(), Some(want));
+            // That is for the library alone.
+            let pause = said.and_then(|said| said.parse().ok()).map(Duration::from_secs);
+            assert_eq!(client.heard.take_pause(), pause);
+            assert_eq!(client.heard.take_pause(), None);
+        }
+        assert_eq!(after(&ask(&client(Parrot(200, None, "{}")), Method::POST).await), None);
     }
 }

@@ -8,17 +8,14 @@ use std::{
 };
 
 use gantry_model::{Chain, Domain};
-use gantry_store::{CertificateRecord, Holder, Lease, Store};
+use gantry_store::{CertificateRecord, Store};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Authority, Dns,
-    account::{Accounts, At},
-    attempt::{Attempt, Failure, Kind, ms},
-    client::Manners,
     figures::Figures,
-    plan,
+    shared::{CLOCK_MAX_MS, Ca, Shared, Work},
 };
 use crate::{Clock, Seal, Shelf};
 
@@ -37,10 +34,6 @@ const ASKED_MAX: usize = 256;
 /// How long a name that may have no certificate is not looked up again, and how many such names are remembered.
 const REFUSED_FOR: Duration = Duration::from_mins(1);
 const REFUSED_MAX: usize = 4096;
-/// How often an attempt is repeated at once.
-pub(super) const REPEATS: usize = 10;
-/// How much a clock may be wrong.
-const CLOCK_MAX_MS: i64 = 300_000;
 /// When records that could not be removed are tried again.
 const CLEAN_AGAIN: Duration = Duration::from_mins(10);
 /// The most names of one certificate that every CA takes.
@@ -106,32 +99,13 @@ pub struct Issuer {
     tasks: TaskTracker,
 }
 
-/// What attempts share.
-pub(crate) struct Shared {
-    pub(crate) store: Store,
-    pub(crate) seal: Arc<dyn Seal>,
-    pub(crate) shelf: Arc<Shelf>,
-    pub(crate) figures: Arc<Figures>,
-    pub(crate) authorities: Vec<Authority>,
-    pub(crate) dns: Option<Dns>,
-    clock: Clock,
-    domain: Domain,
-    manners: HashMap<String, Arc<Manners>>,
-    /// Held while an account is looked for: of several tasks one makes it.
-    accounts: tokio::sync::Mutex<()>,
-    holder: Holder,
-    lease: Duration,
-}
-
 impl Issuer {
     /// An issuer that sees to it that `wanted` is there, and whatever clients ask for and may have.
     pub fn new(deps: IssuerDeps, wanted: Vec<Wanted>) -> Result<Self, getrandom::Error> {
         let mut holder = [0; 16];
         getrandom::fill(&mut holder)?;
-        let manners = deps.authorities.iter();
-        let manners = manners
-            .map(|it| (it.directory.clone(), Arc::new(Manners::new(Arc::clone(&deps.clock)))))
-            .collect();
+        let cas = deps.authorities.iter();
+        let cas = cas.map(|it| (it.directory.clone(), Ca::new(Arc::clone(&deps.clock)))).collect();
         let shared = Shared {
             store: deps.store,
             seal: deps.seal,
@@ -141,8 +115,7 @@ impl Issuer {
             dns: deps.dns,
             clock: deps.clock,
             domain: deps.domain,
-            manners,
-            accounts: tokio::sync::Mutex::default(),
+            cas,
             holder,
             lease: deps.lease,
         };
@@ -160,6 +133,11 @@ impl Issuer {
             places: Arc::new(Semaphore::new(AT_ONCE)),
             tasks: TaskTracker::new(),
         })
+    }
+
+    #[cfg(test)]
+    pub(super) fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
     }
 
     /// Takes the name of a client that found no certificate; for [`crate::Resolver::on_missing`]. Never waits: what
@@ -361,18 +339,6 @@ impl Issuer {
     }
 }
 
-#[derive(Clone, Copy, Debug)]
-enum Work {
-    /// Whatever is due.
-    Look,
-    /// A certificate of it is to be revoked; then whatever is due.
-    Revoke,
-    /// What an order has left.
-    Clean,
-    /// Nobody wants it any more.
-    Forget,
-}
-
 /// Takes the name out of the running ones at the end of its task, however that ends.
 struct Done {
     running: Arc<Mutex<HashSet<String>>>,
@@ -383,181 +349,6 @@ impl Drop for Done {
     fn drop(&mut self) {
         self.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.name);
     }
-}
-
-impl Shared {
-    pub(crate) fn now_ms(&self) -> i64 {
-        ms((self.clock)())
-    }
-
-    /// Whether a name is of the installation's own domain.
-    pub(crate) fn is_own(&self, name: &str) -> bool {
-        is_of(&self.domain, name)
-    }
-
-    /// The account at a CA.
-    pub(crate) async fn at(&self, authority: &Authority) -> Result<At, Failure> {
-        let manners = self.manners.get(&authority.directory).cloned();
-        let manners = manners.ok_or_else(|| Failure::own("this CA is not configured"))?;
-        if let Some(until) = manners.busy_until() {
-            return Err(Failure {
-                not_before_ms: Some(ms(until)),
-                ..Failure::own(format!("{} wants to be left alone", authority.directory))
-            });
-        }
-        let _one = self.accounts.lock().await;
-        let (store, seal, holder, lease) = (&self.store, &*self.seal, self.holder, self.lease);
-        Accounts { store, seal, holder, lease }.at(authority, &manners, self.now_ms()).await
-    }
-
-    /// Replaces the account at a CA that this does not know; says whether there is another one now.
-    pub(crate) async fn replace_account(
-        &self,
-        authority: &Authority,
-        began_ms: i64,
-    ) -> Result<bool, Failure> {
-        let manners = self.manners.get(&authority.directory);
-        let manners = manners.ok_or_else(|| Failure::own("this CA is not configured"))?;
-        let _one = self.accounts.lock().await;
-        let (store, seal, holder, lease) = (&self.store, &*self.seal, self.holder, self.lease);
-        let accounts = Accounts { store, seal, holder, lease };
-        accounts.replace(authority, manners, (began_ms, self.now_ms())).await
-    }
-
-    /// Shows what has just been put into the store, and looks whether it is shown.
-    pub(crate) async fn show(&self, name: &str, serial: &str) {
-        self.shelf.refresh().await;
-        let shown = self.shelf.shown_serial(name);
-        if shown.as_deref() != Some(serial) {
-            tracing::error!(name, serial, ?shown, "a certificate was issued, but is not shown");
-        }
-    }
-
-    /// Works at a certificate under its lease; nothing if another process has it.
-    async fn work(&self, name: &str, work: Work, shutdown: &CancellationToken) {
-        let lease_name = format!("certificate {name}");
-        let lease = match self.store.take_lease(&lease_name, self.holder, self.lease).await {
-            Ok(Some(lease)) => lease,
-            Ok(None) => return,
-            Err(error) => {
-                tracing::warn!(name, error = %Chain(&error), "cannot take a lease");
-                return;
-            }
-        };
-        let done = async {
-            match work {
-                Work::Look => self.look(name, &lease).await,
-                Work::Revoke => match self.revoke(name, &lease).await {
-                    Ok(()) => self.look(name, &lease).await,
-                    Err(failure) => Err(failure),
-                },
-                Work::Clean => self.clean_up(name, &lease).await,
-                Work::Forget => self.forget(name, &lease).await,
-            }
-        };
-        tokio::select! {
-            biased;
-            // The order goes on from where it is, here after the restart or elsewhere at once.
-            () = shutdown.cancelled() => {}
-            result = done => if let Err(failure) = result {
-                tracing::warn!(name, error = failure.text, "work at a certificate was given up");
-            },
-            error = self.keep(&lease) => {
-                tracing::warn!(name, error = %Chain(&error), "the lease of a certificate is lost");
-                return;
-            }
-        }
-        if let Err(error) = self.store.return_lease(&lease).await {
-            tracing::debug!(name, error = %Chain(&error), "a lease runs out by itself");
-        }
-    }
-
-    /// Lengthens a lease until that fails.
-    async fn keep(&self, lease: &Lease) -> gantry_store::Error {
-        loop {
-            tokio::time::sleep(self.lease / 3).await;
-            if let Err(error) = self.store.renew_lease(lease, self.lease).await {
-                return error;
-            }
-        }
-    }
-
-    async fn look(&self, name: &str, lease: &Lease) -> Result<(), Failure> {
-        // Read under the lease: whoever had it before may have done the work.
-        let Some(record) = self.store.certificate(name).await? else { return Ok(()) };
-        let now = self.now_ms();
-        if record.due_at_ms <= now || record.updated_at_ms > now + CLOCK_MAX_MS {
-            return self.attempt(&record, lease).await;
-        }
-        if record.issued.is_some() && record.asked_at_ms.unwrap_or(0) <= now {
-            self.ask(&record, lease).await?;
-        }
-        Ok(())
-    }
-
-    async fn attempt(&self, record: &CertificateRecord, lease: &Lease) -> Result<(), Failure> {
-        let attempt = Attempt { shared: self, record, lease, began_ms: self.now_ms() };
-        let mut outcome = attempt.run().await;
-        for _ in 0..REPEATS {
-            if !matches!(&outcome, Err(failure) if failure.kind == Kind::Repeat) {
-                break;
-            }
-            outcome = attempt.run().await;
-        }
-        let Err(failure) = outcome else { return Ok(()) };
-        if failure.kind == Kind::Lost {
-            return Err(failure);
-        }
-        let now = self.now_ms();
-        let is_shown = self.shelf.shown_serial(&record.name).is_some();
-        let pause = plan::pause(record.attempts, is_shown, random());
-        let planned = now + super::budget::millis(pause);
-        let due = failure.not_before_ms.map_or(planned, |least| planned.max(least));
-        tracing::error!(
-            name = record.name,
-            error = failure.text,
-            attempts = record.attempts + 1,
-            again_in_s = (due - now) / 1000,
-            "no certificate"
-        );
-        let noted =
-            self.store.note_failed_certificate(&record.name, &failure.text, due, lease, now);
-        Ok(noted.await?)
-    }
-
-    /// Removes what an order has left that is over, or whose certificate nobody wants any more.
-    async fn clean_up(&self, name: &str, lease: &Lease) -> Result<(), Failure> {
-        let Some(order) = self.store.acme_order(name).await? else { return Ok(()) };
-        if !order.is_over && self.store.certificate(name).await?.is_some() {
-            return Ok(());
-        }
-        self.withdraw(&order, lease).await?;
-        Ok(self.store.remove_acme_order(name, lease).await?)
-    }
-
-    async fn forget(&self, name: &str, lease: &Lease) -> Result<(), Failure> {
-        if let Some(order) = self.store.acme_order(name).await?
-            && let Err(failure) = self.withdraw(&order, lease).await
-        {
-            tracing::warn!(name, error = failure.text, "records of an order stay for good");
-        }
-        tracing::info!(name, "nobody wants a certificate any more");
-        Ok(self.store.forget_certificate(name, lease).await?)
-    }
-}
-
-/// Whether a name, or what a wildcard stands for, is of a domain.
-pub(crate) fn is_of(domain: &Domain, name: &str) -> bool {
-    let name = name.strip_prefix("*.").unwrap_or(name);
-    let below = name.strip_suffix(domain.as_str());
-    below.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
-}
-
-/// A random number from 0 to 1.
-pub(crate) fn random() -> f64 {
-    // Without randomness renewals come together, nothing worse.
-    let random = getrandom::u32().unwrap_or_default();
-    f64::from(random) / f64::from(u32::MAX)
 }
 
 impl fmt::Debug for IssuerDeps {

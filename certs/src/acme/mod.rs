@@ -13,11 +13,13 @@ mod account;
 mod attempt;
 mod budget;
 mod client;
+mod failure;
 mod figures;
 mod issuer;
 mod plan;
 mod prove;
 mod revoke;
+mod shared;
 mod suggestion;
 
 use std::{fmt, sync::Arc};
@@ -25,8 +27,8 @@ use std::{fmt, sync::Arc};
 pub(crate) use self::{
     account::uri,
     attempt::{key_context, ms},
-    budget::{Cost, Reached},
-    issuer::is_of,
+    budget::{Cost, Reached, renews},
+    shared::is_of,
 };
 pub use self::{
     budget::Limits,

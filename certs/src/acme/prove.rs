@@ -5,12 +5,7 @@ use std::time::Duration;
 use gantry_store::{Challenge, ChallengeKind, Lease, OrderRecord};
 use instant_acme::{AuthorizationStatus, ChallengeStatus, ChallengeType, Identifier, Order};
 
-use super::{
-    Authority, Dns,
-    account::At,
-    attempt::{Attempt, Failure},
-    issuer::Shared,
-};
+use super::{Authority, Dns, account::At, attempt::Attempt, failure::Failure, shared::Shared};
 use crate::dns::Txt;
 
 /// How long the answer to a challenge is kept at most.

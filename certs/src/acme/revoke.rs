@@ -9,10 +9,10 @@ use instant_acme::{Error, RevocationReason, RevocationRequest};
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 
 use super::{
-    attempt::{Failure, Kind, type_of},
     budget::millis,
-    issuer::{REPEATS, Shared, random},
+    failure::{Failure, Kind, type_of},
     plan,
+    shared::{REPEATS, Shared, random},
 };
 
 /// How often somebody who waits for a CA looks.

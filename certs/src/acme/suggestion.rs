@@ -8,9 +8,10 @@ use instant_acme::Error;
 use time::OffsetDateTime;
 
 use super::{
-    attempt::{Failure, identifier, ms},
-    issuer::{Shared, random},
+    attempt::{identifier, ms},
+    failure::Failure,
     plan::Life,
+    shared::{Shared, random},
 };
 
 /// When a CA is asked next when to renew that does not say, and one that cannot say.
@@ -52,7 +53,14 @@ impl Shared {
                 Err(failure) => tracing::info!(name = record.name, error = failure.text, "no CA"),
             }
         }
-        Ok(self.store.plan_certificate(&record.name, due, again, lease).await?)
+        let planned = (record.name.as_str(), record.version);
+        if !self.store.plan_certificate(planned, due, again, lease).await? {
+            tracing::debug!(
+                name = record.name,
+                "somebody wants it anew: what the CA suggests waits"
+            );
+        }
+        Ok(())
     }
 }
 

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use super::{Finding, Grounds, at};
 use crate::{
-    acme::{Authority, Cost, Reached, is_of, ms, uri},
+    acme::{Authority, Cost, Reached, is_of, ms, renews, uri},
     dns::Wish,
 };
 
@@ -40,7 +40,8 @@ pub async fn limits_reached(
     record: &CertificateRecord,
     now: OffsetDateTime,
 ) -> gantry_store::Result<Option<(String, i64)>> {
-    let reached = cost(authority, domain, &record.hostnames, record.issued.is_some());
+    let is_renewal = renews(record, &authority.directory);
+    let reached = cost(authority, domain, &record.hostnames, is_renewal);
     let reached = reached.check(&authority.limits, store, ms(now)).await?;
     Ok(reached.map(|Reached { text, until_ms }| (text, until_ms)))
 }
@@ -190,7 +191,7 @@ impl Grounds<'_> {
         let store = self.store?;
         let of_name = [name.to_owned()];
         let hostnames = record.map_or(&of_name[..], |record| &record.hostnames);
-        let is_renewal = record.is_some_and(|record| record.issued.is_some());
+        let is_renewal = record.is_some_and(|record| renews(record, &authority.directory));
         let cost = cost(authority, self.domain, hostnames, is_renewal);
         let at_ca = &authority.directory;
         Some(match cost.check(&authority.limits, store, ms(self.now)).await {

@@ -15,6 +15,7 @@ mod diagnosis;
 mod dns;
 mod faults;
 mod knot;
+mod limits;
 mod metrics;
 mod orders;
 #[expect(dead_code, reason = "the end-to-end walk looks at more of it")]

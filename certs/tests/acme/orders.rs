@@ -168,8 +168,11 @@ async fn a_ca_that_wants_to_be_left_alone_is_and_one_that_is_away_is_tried_again
         let answer = Response::builder().status(429).header("retry-after", "3600");
         Fate::Answered(answer.body(Bytes::from(problem)).unwrap())
     });
-    let edges = Edges::new(vec![world.authority(&wire)], Some(world.names.dns()?), &NAMES);
-    let edge = Edge::start(&world.names.store(), edges).await?;
+    let edges = |wire: &Arc<Wire>| -> Result<Edges> {
+        let authorities = vec![world.authority(wire)];
+        Ok(Edges::new(authorities, Some(world.names.dns()?), &NAMES))
+    };
+    let edge = Edge::start(&world.names.store(), edges(&wire)?).await?;
     let why = edge.await_failed(DOMAIN).await?;
     assert!(why.contains("slow down"), "{why}");
     let record = edge.store.certificate(DOMAIN).await?.unwrap();
@@ -182,10 +185,32 @@ async fn a_ca_that_wants_to_be_left_alone_is_and_one_that_is_away_is_tried_again
     assert_eq!((wire.total(), asked.load(Ordering::Relaxed)), (total, 1));
     edge.stop().await;
 
-    // Another process knows nothing of that; the CA is away at first.
+    // Another process knows of that. When it is over, the CA is busy altogether, and then away.
+    let later = edges(&wire)?;
+    let ahead = later.ahead.clone();
+    let edge = Edge::start(&world.names.store(), later).await?;
+    edge.store.hasten_certificate(DOMAIN, 0).await?;
+    edge.await_record(DOMAIN, |record| record.attempts >= 3).await?;
+    assert_eq!(wire.total(), total);
+    wire.rule(|_| {
+        let answer = Response::builder().status(503).header("retry-after", "3600");
+        Fate::Answered(answer.body(Bytes::new()).unwrap())
+    });
+    ahead.set(Duration::from_hours(2));
+    edge.store.hasten_certificate(DOMAIN, 0).await?;
+    edge.await_record(DOMAIN, |record| record.attempts >= 4).await?;
+    edge.stop().await;
+    let later = edges(&wire)?;
+    let ahead = later.ahead.clone();
+    ahead.set(Duration::from_hours(2));
     wire.rule(|_| Fate::Lost);
-    let edges = Edges::new(vec![world.authority(&wire)], Some(world.names.dns()?), &NAMES);
-    let edge = Edge::start(&world.names.store(), edges).await?;
+    let edge = Edge::start(&world.names.store(), later).await?;
+    edge.store.hasten_certificate(DOMAIN, 0).await?;
+    let is_left = |record: &CertificateRecord| {
+        record.error.as_ref().is_some_and(|(error, _)| error.contains("wants to be left alone"))
+    };
+    edge.await_record(DOMAIN, is_left).await?;
+    ahead.set(Duration::from_hours(4));
     edge.store.hasten_certificate(DOMAIN, 0).await?;
     let is_away = |record: &CertificateRecord| {
         record.error.as_ref().is_some_and(|(error, _)| error.contains("the line is cut"))

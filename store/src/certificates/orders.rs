@@ -215,6 +215,57 @@ impl Store {
         .await
     }
 
+    /// Notes until when a CA wants to be left alone with each of these uses, in the place of what was noted before.
+    pub async fn hold_acme_uses(&self, uses: &[Use], until_ms: i64) -> Result<()> {
+        let uses = uses.to_vec();
+        self.write(move |tx| {
+            Box::pin(async move {
+                for one in uses {
+                    for statement in [
+                        // What is the same already may stay.
+                        "DELETE FROM acme_uses WHERE directory = $1 AND kind = $2 AND subject = $3 \
+                         AND at_ms <> $4",
+                        "INSERT INTO acme_uses (directory, kind, subject, at_ms) \
+                         VALUES ($1, $2, $3, $4)",
+                    ] {
+                        sqlx::query(statement)
+                            .bind(&one.directory)
+                            .bind(one.kind)
+                            .bind(&one.subject)
+                            .bind(until_ms)
+                            .execute(&mut tx.connection)
+                            .await
+                            .map_err(failed)?;
+                    }
+                }
+                Ok(())
+            })
+        })
+        .await
+    }
+
+    /// Until when a CA wants to be left alone with a use, if that is after now and by `latest_ms`: what lies
+    /// further was noted while the clock was ahead.
+    pub async fn acme_use_held(
+        &self,
+        of: &Use,
+        now_ms: i64,
+        latest_ms: i64,
+    ) -> Result<Option<i64>> {
+        sqlx::query_scalar(
+            "SELECT MAX(at_ms) FROM acme_uses WHERE directory = $1 AND kind = $2 AND subject = $3 \
+             AND at_ms > $4 AND at_ms <= $5",
+        )
+        .bind(&of.directory)
+        .bind(of.kind)
+        .bind(&of.subject)
+        .bind(now_ms)
+        .bind(latest_ms)
+        .fetch_one(self.readers())
+        .await
+        .map_err(failed)
+    }
+
     /// How often a use was noted from then to now, and when the oldest of those was.
     pub async fn acme_uses(
         &self,

@@ -1,6 +1,7 @@
 //! What every engine must do. [`contract!`] makes one test of each case, each on a store of its own.
 
 pub(crate) mod accounts;
+pub(crate) mod certificates;
 pub(crate) mod containers;
 pub(crate) mod edge;
 pub(crate) mod factors;
@@ -34,6 +35,10 @@ macro_rules! contract {
             a_use_of_a_token_is_noted_at_most_once_a_minute,
             the_first_candidate_becomes_the_secret,
             a_server_is_made_once);
+        contract!(@cases $open, certificates:
+            a_plan_holds_only_for_the_record_that_it_was_made_for,
+            what_comes_for_other_names_than_are_wanted_is_not_taken,
+            a_ca_is_left_alone_until_it_says_and_no_longer);
         contract!(@cases $open, projects:
             a_project_is_stored_as_given,
             an_alias_is_unique_for_its_owner_only,

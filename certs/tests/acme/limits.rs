@@ -1,0 +1,182 @@
+//! A CA that refuses orders by limits, and failures that are none of its own.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
+};
+
+use anyhow::{Context as _, Result};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use bytes::Bytes;
+use gantry_certs::dns::{DnsError, DnsProvider, Txt};
+use gantry_store::CertificateRecord;
+use http::{Request, Response};
+use serde_json::Value;
+
+use crate::{
+    bench::{DOMAIN, Edge, Edges, Fate, NEW_ORDER, Wire, World},
+    now_ms,
+};
+
+const HOUR_MS: i64 = 3_600_000;
+const DAY_S: &str = "86400";
+
+/// The names that a request orders, if it does.
+fn ordered(request: &Request<Bytes>) -> Option<Vec<String>> {
+    if !request.uri().path().contains(NEW_ORDER) {
+        return None;
+    }
+    let signed: Value = serde_json::from_slice(request.body()).ok()?;
+    let payload = URL_SAFE_NO_PAD.decode(signed["payload"].as_str()?).ok()?;
+    let payload: Value = serde_json::from_slice(&payload).ok()?;
+    let names = payload["identifiers"].as_array()?.iter();
+    Some(names.filter_map(|name| Some(name["value"].as_str()?.to_owned())).collect())
+}
+
+/// Has the CA refuse orders for names that end so, as Let's Encrypt does; gives how many it has refused.
+fn limit(wire: &Wire, end: &'static str) -> Arc<AtomicUsize> {
+    let refused = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&refused);
+    wire.rule(move |request| {
+        let names = ordered(request).unwrap_or_default();
+        if !names.iter().any(|name| name.ends_with(end)) {
+            return Fate::Sent;
+        }
+        count.fetch_add(1, Ordering::Relaxed);
+        let problem = r#"{"type":"urn:ietf:params:acme:error:rateLimited","status":429,"detail":"too many certificates"}"#;
+        let answer = Response::builder().status(429).header("retry-after", DAY_S);
+        Fate::Answered(answer.body(Bytes::from(problem)).unwrap())
+    });
+    refused
+}
+
+/// Has a name ordered as if a client had asked for it; gives the error that the attempt has ended with.
+async fn fail(edge: &Edge, name: &str) -> Result<CertificateRecord> {
+    edge.store.want_certificate(name, &[name.to_owned()], now_ms()).await?;
+    edge.await_record(name, |record| record.error.is_some()).await
+}
+
+fn error(record: &CertificateRecord) -> &str {
+    record.error.as_ref().map_or("", |(text, _)| text)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_of_one_domain_at_the_ca_stops_no_other() -> Result<()> {
+    let world = World::new()?;
+    let wire = world.wire()?;
+    let refused = limit(&wire, ".customer.test");
+    let names = ["shop.customer.test", "blog.customer.test", "x.example.test"];
+    let edges = |own: &[&str]| -> Result<Edges> {
+        let authorities = vec![world.authority(&wire)];
+        let mut edges = Edges::new(authorities, Some(world.names.dns()?), own);
+        edges.permitted = names.map(str::to_owned).into();
+        Ok(edges)
+    };
+    let edge = Edge::start(&world.names.store(), edges(&[])?).await?;
+    let first = fail(&edge, "shop.customer.test").await?;
+    assert!(error(&first).contains("too many certificates"), "{}", error(&first));
+    assert!(first.due_at_ms > now_ms() + 23 * HOUR_MS, "{first:?}");
+    // Whoever else is of that domain is not ordered for; everybody else is.
+    let second = fail(&edge, "blog.customer.test").await?;
+    assert!(error(&second).contains("names of customer.test"), "{}", error(&second));
+    assert!(second.due_at_ms > now_ms() + 23 * HOUR_MS, "{second:?}");
+    edge.store.want_certificate(names[2], &[names[2].to_owned()], now_ms()).await?;
+    edge.await_shown(names[2], None).await?;
+    edge.stop().await;
+
+    // That is so after a restart, too, and whoever insists.
+    let edge = Edge::start(&world.names.store(), edges(&[DOMAIN])?).await?;
+    edge.store.hasten_certificate("shop.customer.test", now_ms()).await?;
+    edge.await_record("shop.customer.test", |record| record.attempts >= 2).await?;
+    edge.await_shown(DOMAIN, None).await?;
+    assert_eq!(refused.load(Ordering::Relaxed), 1);
+    edge.stop().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_of_the_account_holds_orders_of_customers_for_an_hour() -> Result<()> {
+    let world = World::new()?;
+    let wire = world.wire()?;
+    let refused = limit(&wire, "");
+    let names = ["a.one.test", "a.two.test", "a.three.test", "a.four.test", "x.example.test"];
+    let mut edges = Edges::new(vec![world.authority(&wire)], Some(world.names.dns()?), &[]);
+    edges.permitted = names.map(str::to_owned).into();
+    let edge = Edge::start(&world.names.store(), edges).await?;
+    for name in ["a.one.test", "a.two.test", "a.three.test"] {
+        let record = fail(&edge, name).await?;
+        assert!(error(&record).contains("too many certificates"), "{}", error(&record));
+    }
+    let held = fail(&edge, "a.four.test").await?;
+    assert!(error(&held).contains("hostnames of customers"), "{}", error(&held));
+    let wait = held.due_at_ms - now_ms();
+    assert!((HOUR_MS - 60_000..=HOUR_MS).contains(&wait), "{wait}");
+    assert_eq!(refused.load(Ordering::Relaxed), 3);
+    // The installation's own names go on.
+    wire.no_rule();
+    edge.store.want_certificate(names[4], &[names[4].to_owned()], now_ms()).await?;
+    edge.await_shown(names[4], None).await?;
+    edge.stop().await;
+    Ok(())
+}
+
+/// A name server that takes no records for a while.
+#[derive(Debug)]
+struct Away {
+    inner: Arc<dyn DnsProvider>,
+    is_away: AtomicBool,
+}
+
+#[async_trait::async_trait]
+impl DnsProvider for Away {
+    async fn append(&self, record: &Txt) -> Result<(), DnsError> {
+        if self.is_away.load(Ordering::Relaxed) {
+            return Err(DnsError::new("our name server is away"));
+        }
+        self.inner.append(record).await
+    }
+
+    async fn remove(&self, record: &Txt) -> Result<(), DnsError> {
+        self.inner.remove(record).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_is_not_left_for_another_ca_because_of_our_own_name_server() -> Result<()> {
+    let world = World::new()?;
+    let (first, second) = (world.wire()?, world.wire()?);
+    let mut other = world.authority(&second);
+    // The same CA by another address is another one to us.
+    other.directory = other.directory.replace("localhost", "127.0.0.1");
+    let mut dns = world.names.dns()?;
+    let away = Arc::new(Away { inner: dns.provider, is_away: AtomicBool::new(true) });
+    dns.provider = Arc::clone(&away) as _;
+    let authorities = vec![world.authority(&first), other];
+    let edge =
+        Edge::start(&world.names.store(), Edges::new(authorities, Some(dns), &[DOMAIN])).await?;
+    for attempts in 1..=4 {
+        let failed = |record: &CertificateRecord| record.attempts >= attempts;
+        let record = edge.await_record(DOMAIN, failed).await?;
+        assert!(error(&record).contains("our name server is away"), "{}", error(&record));
+        if attempts < 4 {
+            edge.store.hasten_certificate(DOMAIN, 0).await?;
+        }
+    }
+    assert_eq!((first.count(NEW_ORDER), second.count(NEW_ORDER)), (1, 0));
+    // A CA that is away is left for the next one, later.
+    away.is_away.store(false, Ordering::Relaxed);
+    first.rule(|_| Fate::Lost);
+    for attempts in 5..=6 {
+        edge.store.hasten_certificate(DOMAIN, 0).await?;
+        let record = edge.await_record(DOMAIN, |record| record.attempts >= attempts).await?;
+        assert!(error(&record).contains("the line is cut"), "{}", error(&record));
+        assert_eq!(second.count(NEW_ORDER), 0);
+    }
+    edge.store.hasten_certificate(DOMAIN, 0).await?;
+    edge.await_shown(DOMAIN, None).await?;
+    let record = edge.store.certificate(DOMAIN).await?.context("no record")?;
+    let issued = record.issued.context("nothing was issued")?;
+    assert!(issued.directory.contains("127.0.0.1"), "{}", issued.directory);
+    edge.stop().await;
+    Ok(())
+}
