@@ -26,10 +26,8 @@ use crate::{
 const PACKET: usize = 32 << 10;
 /// The marker of error output, RFC 4254 §5.2.
 const STDERR: u32 = 1;
-/// How long what came on a channel that the client has closed may take to arrive inside.
-const ARRIVAL: Duration = Duration::from_secs(30);
-/// How long a client may take to answer a channel that is opened to it.
-const ANSWER: Duration = Duration::from_secs(30);
+/// How long a channel waits, when both sides have said all, for its client to close it first.
+const COURTESY: Duration = Duration::from_secs(1);
 /// The exit status of a session whose container could not be entered.
 const SHUT: u32 = 254;
 
@@ -134,7 +132,7 @@ pub(crate) async fn relay(
     // A client that closes the channel may have sent much just before: it arrives.
     let overdue = async {
         lane.closed.cancelled().await;
-        tokio::time::sleep(ARRIVAL).await;
+        tokio::time::sleep(conn.shared.bounds.arrival).await;
     };
     let inwards = async {
         tokio::select! {
@@ -148,8 +146,12 @@ pub(crate) async fn relay(
     let carried = end.run_until_cancelled(async { tokio::join!(inwards, outwards).1 }).await;
     // The way inside ends, whether the client takes the news or not.
     drop(ticket);
-    // Unless the client has closed it.
-    if carried.is_none_or(|outwards| outwards.is_some()) {
+    if carried == Some(Some(true)) && lane.inlet.has_ended() {
+        // Most clients close it then, which leaves nothing of it in the library.
+        let waited = tokio::time::timeout(COURTESY, lane.closed.cancelled()).await;
+        tracing::trace!(is_closed = waited.is_ok(), "both sides have said all");
+    }
+    if !lane.closed.is_cancelled() {
         finish(&conn, &write).await;
     }
     lane.inlet.close();
@@ -195,10 +197,18 @@ pub(crate) struct Session {
 
 impl Session {
     pub(crate) async fn run(self, process: Process) {
-        let closed = self.lane.closed.clone();
+        let (closed, bounds) = (self.lane.closed.clone(), self.conn.shared.bounds);
         let inlet = Arc::clone(&self.lane.inlet);
-        // Dropped at once when the channel closes: the ticket tells the helper.
-        closed.run_until_cancelled_owned(self.serve(process)).await;
+        // What a client has sent before it closes the channel arrives, as with sshd. Dropped, the ticket tells the
+        // helper, which hangs the process up.
+        let overdue = async {
+            closed.cancelled().await;
+            tokio::time::sleep(bounds.arrival).await;
+        };
+        tokio::select! {
+            () = self.serve(process) => {}
+            () = overdue => {}
+        }
         inlet.close();
     }
 
@@ -229,13 +239,18 @@ impl Session {
             }
         }
         let inlet = Arc::clone(&self.lane.inlet);
-        let feeding = self.lane.closed.child_token();
-        let _stop = feeding.clone().drop_guard();
+        let (feeding, arrived) = (CancellationToken::new(), CancellationToken::new());
+        let (_stop, last) = (feeding.clone().drop_guard(), arrived.clone().drop_guard());
         let sink = streams.sink;
-        let feed = feeding.run_until_cancelled_owned(async move { carry_in(&inlet, sink).await });
-        self.conn.spawn(feed);
+        let feed = async move {
+            carry_in(&inlet, sink).await;
+            drop(last);
+        };
+        self.conn.spawn(feeding.run_until_cancelled_owned(feed));
         let (conn, write) = (Arc::clone(&self.conn), Arc::clone(&self.write));
-        let output = async move {
+        let closed = self.lane.closed.clone();
+        // Nobody reads it any more once the client has closed the channel.
+        let output = closed.run_until_cancelled(async move {
             let out = carry_out(&conn, &write, streams.out, None);
             let errors = async {
                 match streams.errors {
@@ -245,9 +260,23 @@ impl Session {
             };
             let (out, errors) = tokio::join!(out, errors);
             out && errors
+        });
+        let hung_up = async {
+            closed.cancelled().await;
+            arrived.cancelled().await;
+            if !has_terminal {
+                // It hears the end of its input, and may come to its own.
+                std::future::pending::<()>().await;
+            }
         };
-        let (is_there, exit) = tokio::join!(output, self.watch(&mut ticket));
-        if is_there {
+        let ended = async {
+            tokio::select! {
+                exit = self.watch(&mut ticket) => exit,
+                () = hung_up => None,
+            }
+        };
+        let (is_there, exit) = tokio::join!(output, ended);
+        if is_there == Some(true) {
             self.tell(exit).await;
         }
     }
@@ -278,15 +307,12 @@ impl Session {
         let link = Arc::clone(ticket.link());
         let place = self.has_agent.then(|| conn.place()).flatten();
         let Some(place) = place else { return link.leave(accepted) };
-        let closed = self.lane.closed.clone();
-        let spawner = Arc::clone(&self.conn);
-        spawner.spawn(closed.run_until_cancelled_owned(async move {
+        // The client's own keys are no way to or from the container: forwards that are switched off do not end it.
+        let end = self.lane.closed.clone();
+        self.conn.spawn(async move {
             let opening = async { handle.channel_open_agent().await.ok() };
-            // The client's own keys are no way to or from the container: forwards that are switched off do
-            // not end it.
-            let end = conn.cut.clone();
             open_for(conn, &link, accepted, place, opening, &end).await;
-        }));
+        });
     }
 
     async fn tell(&self, exit: Option<Exit>) {
@@ -324,7 +350,8 @@ impl Session {
 }
 
 /// Opens a channel to the client for a connection that was accepted inside, and carries its octets. A
-/// client that does not answer loses it.
+/// client that does not answer in time loses it, but is listened to: the library ends the connection when nobody
+/// hears its refusal, and a channel that it confirms has to be closed. Until then the place is taken.
 pub(crate) async fn open_for(
     conn: Arc<Conn>,
     link: &Arc<Link>,
@@ -333,9 +360,23 @@ pub(crate) async fn open_for(
     opening: impl Future<Output = Option<russh::Channel<Msg>>>,
     end: &CancellationToken,
 ) {
-    match tokio::time::timeout(ANSWER, opening).await {
-        Ok(Some(channel)) => carry_accepted(conn, link, accepted, channel, end).await,
-        Ok(None) | Err(_) => link.leave(accepted),
+    let mut opening = std::pin::pin!(opening);
+    let answer = conn.shared.bounds.answer;
+    let in_time = end.run_until_cancelled(tokio::time::timeout(answer, &mut opening)).await;
+    match in_time {
+        Some(Ok(Some(channel))) => carry_accepted(conn, link, accepted, channel, end).await,
+        Some(Ok(None)) => link.leave(accepted),
+        Some(Err(_)) | None => {
+            link.leave(accepted);
+            if let Some(channel) = opening.await {
+                let lane = conn.confirmed(channel.id()).await;
+                let (_, write) = channel.split();
+                if !lane.closed.is_cancelled() {
+                    finish(&conn, &write).await;
+                }
+                lane.inlet.close();
+            }
+        }
     }
 }
 
@@ -347,14 +388,17 @@ async fn carry_accepted(
     channel: russh::Channel<Msg>,
     end: &CancellationToken,
 ) {
-    let lane = conn.lane(channel.id());
+    let lane = conn.confirmed(channel.id()).await;
     let (_, write) = channel.split();
     let taken = Ways::new()
         .ok()
         .and_then(|(ours, theirs)| link.take(accepted, theirs).map(|ticket| (ticket, ours)));
     let Some(inside) = taken else {
         link.leave(accepted);
-        return finish(&conn, &write).await;
+        if !lane.closed.is_cancelled() {
+            finish(&conn, &write).await;
+        }
+        return lane.inlet.close();
     };
     relay(conn, lane, write, inside, end).await;
 }

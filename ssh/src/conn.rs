@@ -12,7 +12,7 @@ use std::{
 
 use gantry_model::{ContainerId, ssh::KeyFingerprint};
 use russh::{ChannelId, Disconnect, server::Handle};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -84,14 +84,18 @@ pub(crate) struct Conn {
     /// For channels that are opened from here.
     places: Arc<Semaphore>,
     state: Mutex<State>,
+    /// Told whenever the client has confirmed a channel.
+    confirmed: Notify,
     why: OnceLock<&'static str>,
 }
 
 struct State {
     flow: Flow,
     inlets: HashMap<ChannelId, Lane>,
-    /// Those of closed channels from which not all has gone on.
+    /// Those of closed channels of which something still goes on.
     leftovers: Vec<Weak<Inlet>>,
+    /// Those that were opened from here and that the client has confirmed, until whoever opened them looks.
+    confirmed: HashMap<ChannelId, Lane>,
 }
 
 /// A channel's way in.
@@ -128,7 +132,9 @@ impl Conn {
                 flow: Flow::new(),
                 inlets: HashMap::new(),
                 leftovers: Vec::new(),
+                confirmed: HashMap::new(),
             }),
+            confirmed: Notify::new(),
             why: OnceLock::new(),
         })
     }
@@ -160,12 +166,36 @@ impl Conn {
         inlets.entry(channel).or_insert_with(begin).clone()
     }
 
+    /// The client has confirmed a channel, as it says. `false` if it has said so too often.
+    pub(crate) fn confirm(&self, channel: ChannelId) -> bool {
+        // Before its first data can come.
+        let lane = self.lane(channel);
+        let mut state = self.state();
+        state.confirmed.insert(channel, lane);
+        let is_likely = state.confirmed.len() <= PLACES;
+        drop(state);
+        self.confirmed.notify_waiters();
+        is_likely
+    }
+
+    /// The way into a channel that was opened from here and that the client confirms at this moment. It may have
+    /// closed it since.
+    pub(crate) async fn confirmed(&self, channel: ChannelId) -> Lane {
+        loop {
+            let confirmed = self.confirmed.notified();
+            if let Some(lane) = self.state().confirmed.remove(&channel) {
+                return lane;
+            }
+            confirmed.await;
+        }
+    }
+
     /// Whether a channel is open.
     pub(crate) fn has_lane(&self, channel: ChannelId) -> bool {
         self.state().inlets.contains_key(&channel)
     }
 
-    /// How many channels there are, with those that are closed and still hold something.
+    /// How many channels there are, with those that are closed and of which something still goes on.
     pub(crate) fn lanes(&self) -> usize {
         let mut state = self.state();
         state.leftovers.retain(|inlet| inlet.strong_count() > 0);
@@ -229,9 +259,7 @@ impl Conn {
         if let Some(lane) = state.inlets.remove(&channel) {
             lane.inlet.end();
             lane.closed.cancel();
-            if lane.inlet.held().load(Ordering::Relaxed) > 0 {
-                state.leftovers.push(Arc::downgrade(&lane.inlet));
-            }
+            state.leftovers.push(Arc::downgrade(&lane.inlet));
         }
     }
 

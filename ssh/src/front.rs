@@ -2,7 +2,6 @@
 
 use std::{
     borrow::Cow,
-    collections::HashMap,
     io,
     net::SocketAddr,
     sync::{
@@ -12,12 +11,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use gantry_model::ContainerId;
 use russh::{
     MethodKind, MethodSet, Preferred, SshId, cipher, compression, kex,
     keys::{PrivateKey, ssh_key::private::Ed25519Keypair},
     mac,
-    server::{Config, Handle, run_stream},
+    server::{Config, run_stream},
 };
 use rustix::{
     net::sockopt::{set_socket_keepalive, set_tcp_keepcnt, set_tcp_keepidle, set_tcp_keepintvl},
@@ -25,7 +23,7 @@ use rustix::{
 };
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{Notify, Semaphore},
+    sync::Semaphore,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -36,6 +34,7 @@ use crate::{
     gate::{Gate, Waiting},
     links::Links,
     session::Callbacks,
+    sessions::Sessions,
     stream::Cuttable,
 };
 
@@ -44,10 +43,10 @@ const REJECTION: Duration = Duration::from_millis(10);
 /// Keys that may be refused: agents offer all they have. The one more is `none`, by which clients ask which
 /// methods there are.
 const REFUSALS_MAX: usize = 30 + 1;
-/// Connections to one container.
-const OF_ONE_MAX: usize = 100;
-/// How long a peer that does not answer keeps its connection.
-const UNANSWERED: Duration = Duration::from_mins(1);
+/// How often the kernel asks a silent peer's machine whether it is there, and how often in vain. A machine that
+/// sleeps may come back, and a dead one holds some places and descriptors, of its own container. What was sent to it
+/// and is not acknowledged, the library's questions among that, has about as long by the kernel's rules.
+const PROBES: (Duration, u32) = (Duration::from_mins(1), 15);
 /// How long sessions have to end when Gantry does.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// How long to wait after a failed accept, such as for want of descriptors.
@@ -71,6 +70,27 @@ impl Default for Limits {
     }
 }
 
+/// Bounds of a connection that has logged in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// How long a client may take to answer a channel that is opened to it, before the connection inside that is meant
+    /// for it is given up.
+    pub answer: Duration,
+    /// How long what came on a channel may take to arrive inside once the client has closed that, and a process
+    /// without a terminal to end by itself.
+    pub arrival: Duration,
+    /// How long a client is silent before it is asked whether it is there.
+    pub silence: Duration,
+}
+
+impl Default for Bounds {
+    /// 30 seconds, 30 seconds, a minute.
+    fn default() -> Self {
+        let half = Duration::from_secs(30);
+        Self { answer: half, arrival: half, silence: Duration::from_mins(1) }
+    }
+}
+
 /// What all connections share.
 pub(crate) struct Shared {
     pub(crate) doors: Arc<dyn Doors>,
@@ -80,6 +100,7 @@ pub(crate) struct Shared {
     pub(crate) sessions: Sessions,
     pub(crate) metrics: Metrics,
     pub(crate) means: Means,
+    pub(crate) bounds: Bounds,
     shutdown: CancellationToken,
 }
 
@@ -175,90 +196,6 @@ impl Metrics {
     }
 }
 
-/// The sessions of containers.
-#[derive(Default)]
-pub(crate) struct Sessions {
-    all: Mutex<HashMap<u64, Entry>>,
-    /// Told whenever the last one has gone.
-    none: Notify,
-}
-
-struct Entry {
-    conn: Arc<Conn>,
-    container: ContainerId,
-    handle: Option<Handle>,
-}
-
-impl Sessions {
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Entry>> {
-        self.all.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Notes a session, if its container may have another one.
-    pub(crate) fn admit(&self, conn: &Arc<Conn>, admitted: &Admitted) -> bool {
-        let mut all = self.lock();
-        let container = admitted.container;
-        let mut others = all.values().filter(|entry| entry.container == container).peekable();
-        let of_container = others.peek().and_then(|entry| entry.conn.pause.of_container());
-        conn.pause.join(of_container.map(Arc::clone).unwrap_or_default());
-        if others.count() >= OF_ONE_MAX {
-            return false;
-        }
-        all.insert(conn.number, Entry { conn: Arc::clone(conn), container, handle: None });
-        true
-    }
-
-    /// The session has begun.
-    pub(crate) fn begun(&self, conn: &Conn, handle: Handle) {
-        if let Some(entry) = self.lock().get_mut(&conn.number) {
-            entry.handle = Some(handle);
-        }
-        conn.is_in.cancel();
-        conn.begun();
-    }
-
-    pub(crate) fn remove(&self, conn: &Conn) {
-        let mut all = self.lock();
-        all.remove(&conn.number);
-        if all.is_empty() {
-            self.none.notify_waiters();
-        }
-    }
-
-    fn list(&self) -> Vec<(Arc<Conn>, Option<Handle>)> {
-        let all = self.lock();
-        all.values().map(|entry| (Arc::clone(&entry.conn), entry.handle.clone())).collect()
-    }
-
-    fn end_all(&self) {
-        for (conn, handle) in self.list() {
-            conn.end("the server is stopping", handle);
-        }
-    }
-
-    async fn all_gone(&self) {
-        loop {
-            let gone = self.none.notified();
-            if self.lock().is_empty() {
-                return;
-            }
-            gone.await;
-        }
-    }
-
-    /// Ends the sessions that are not welcome any more; returns how many.
-    fn sweep(&self) -> u64 {
-        let mut ended = 0;
-        for (conn, handle) in self.list() {
-            conn.end_unwanted_forwards();
-            if !conn.is_welcome() && conn.end("the container or its key has changed", handle) {
-                ended += 1;
-            }
-        }
-        ended
-    }
-}
-
 /// What it calls itself. The comment is for clients that ask by it in which order SFTP's SYMLINK has its
 /// paths: in OpenSSH's, not in that of the draft. A name that began with it would be believed to be it.
 const IDENTITY: &str = "SSH-2.0-Gantry (files as OpenSSH_9.9)";
@@ -300,13 +237,14 @@ impl Front {
                 channels: Arc::new(Semaphore::new(channels_max())),
                 held: Arc::default(),
             },
+            bounds: Bounds::default(),
             shutdown: shutdown.child_token(),
         };
         let key = PrivateKey::from(Ed25519Keypair::from_seed(seed));
         Self {
             host_key: key.public_key().to_openssh().unwrap_or_default(),
             shared: Arc::new(shared),
-            config: Arc::new(config(key)),
+            config: Arc::new(config(key, Bounds::default().silence)),
             gate: Arc::new(Gate::new(Limits::default())),
             balancers: None,
             grace: Limits::default().grace,
@@ -320,6 +258,19 @@ impl Front {
     pub fn limited(mut self, limits: Limits) -> Self {
         self.gate = Arc::new(Gate::new(limits));
         self.grace = limits.grace;
+        self
+    }
+
+    /// With other bounds than the default ones.
+    #[must_use]
+    pub fn bounded(mut self, bounds: Bounds) -> Self {
+        // Before it runs, nobody else has them.
+        if let (Some(shared), Some(config)) =
+            (Arc::get_mut(&mut self.shared), Arc::get_mut(&mut self.config))
+        {
+            shared.bounds = bounds;
+            config.keepalive_interval = Some(bounds.silence);
+        }
         self
     }
 
@@ -542,16 +493,17 @@ async fn serve(shared: &Arc<Shared>, config: Arc<Config>, stream: TcpStream, str
 
 fn prepare(stream: &TcpStream) -> io::Result<SocketAddr> {
     stream.set_nodelay(true)?;
-    // A peer that has gone without a word is noticed by this or by the library's own questions; one that
-    // only takes nothing for a while, as a client that is stopped, keeps its connection.
+    // A machine that has gone without a word is noticed; a client that is stopped, whose machine answers for
+    // it, keeps its connection.
     set_socket_keepalive(stream, true)?;
-    set_tcp_keepidle(stream, UNANSWERED)?;
-    set_tcp_keepintvl(stream, UNANSWERED)?;
-    set_tcp_keepcnt(stream, 3)?;
+    let (interval, count) = PROBES;
+    set_tcp_keepidle(stream, interval)?;
+    set_tcp_keepintvl(stream, interval)?;
+    set_tcp_keepcnt(stream, count)?;
     stream.local_addr()
 }
 
-fn config(key: PrivateKey) -> Config {
+fn config(key: PrivateKey, silence: Duration) -> Config {
     Config {
         server_id: SshId::Standard(Cow::Borrowed(IDENTITY)),
         methods: MethodSet::from(&[MethodKind::PublicKey][..]),
@@ -583,8 +535,11 @@ fn config(key: PrivateKey) -> Config {
         },
         max_auth_attempts: REFUSALS_MAX,
         inactivity_timeout: None,
-        keepalive_interval: Some(UNANSWERED),
-        keepalive_max: 3,
+        // Something has to be said now and then, for what lies between, such as balancers, and for the kernel, which
+        // ends what the other machine does not take. That the client itself says nothing is no reason to end it: it
+        // may be stopped, or not be read from here at present.
+        keepalive_interval: Some(silence),
+        keepalive_max: 0,
         nodelay: true,
         ..Config::default()
     }

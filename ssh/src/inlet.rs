@@ -68,6 +68,12 @@ impl Inlet {
         self.more.notify_one();
     }
 
+    /// Whether its end has come, and has been read as far as anybody reads.
+    pub(crate) fn has_ended(&self) -> bool {
+        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.is_ended && !inner.is_closed
+    }
+
     /// Nobody reads any more; what is there is dropped.
     pub(crate) fn close(&self) {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);

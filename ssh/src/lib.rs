@@ -19,9 +19,10 @@ mod link;
 mod links;
 mod pulse;
 mod session;
+mod sessions;
 mod stream;
 
 pub use command::{Held, NotStarted, Running};
 pub use doors::{Balancers, Door, DoorState, Doors, NoWay, Refusal, Visit, Visitor, Ways, Witness};
-pub use front::{Front, Limits, Metrics};
+pub use front::{Bounds, Front, Limits, Metrics};
 pub use pulse::Pulse;

@@ -66,6 +66,8 @@ pub(crate) enum SessionError {
     Ssh(#[from] russh::Error),
     #[error("the client sent more than its window allows")]
     Overrun,
+    #[error("the client confirmed channels that it was not asked for")]
+    Unasked,
 }
 
 impl Callbacks {
@@ -347,9 +349,7 @@ impl Handler for Callbacks {
         _window: u32,
         _session: &mut Session,
     ) -> Result<(), SessionError> {
-        // Before its first data can come.
-        self.conn.lane(id);
-        Ok(())
+        if self.conn.confirm(id) { Ok(()) } else { Err(SessionError::Unasked) }
     }
 
     fn adjust_window(&mut self, channel: ChannelId, _current: u32) -> u32 {

@@ -53,7 +53,7 @@ impl Pause {
     }
 
     /// What the connections of its container hold together.
-    pub(crate) fn of_container(&self) -> Option<&Arc<AtomicUsize>> {
+    fn of_container(&self) -> Option<&Arc<AtomicUsize>> {
         self.0.of_container.get()
     }
 

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 
 import paramiko
 
@@ -24,6 +25,18 @@ stdin.write(data)
 stdin.channel.shutdown_write()
 assert stdout.read() == data
 print(stdout.channel.recv_exit_status())
+
+# A client that closes the channel with its input: all of that arrives, and the process comes to its end.
+path = f"/tmp/gantry-paramiko-input-{os.getpid()}-{NAME}"
+stdin, stdout, stderr = client.exec_command(f"cat > {path}; sleep 0.2; echo after >> {path}")
+stdin.write(data)
+stdin.channel.shutdown_write()
+stdin.channel.close()
+until = time.monotonic() + 30
+while (size := os.path.exists(path) and os.path.getsize(path)) != len(data) + 6 and time.monotonic() < until:
+    time.sleep(0.01)
+print("closed with its input:", size)
+os.remove(path)
 
 # A terminal, its size, and another one, which need not come in order with what is typed.
 channel = client.get_transport().open_session()

@@ -1,9 +1,11 @@
 """Channels by a client that keeps no rules but what it is told to: `channels.py PORT DIRECTORY WHAT …`."""
 
 import os
+import queue
 import socket
 import sys
 import threading
+import time
 
 import paramiko
 
@@ -154,6 +156,79 @@ def strange():
     say("counted", channel.makefile("rb").read().decode().strip())
     say("echo", run(transport, "echo ok").strip())
     transport.close()
+
+
+def late():
+    """Answers channels that the server opens when it is told to: `refuse` or `confirm`."""
+    transport = connect()
+    shell = transport.open_session(timeout=30)
+    shell.settimeout(30)
+    shell.exec_command("cat")
+    asked = queue.Queue()
+    confirm = transport._parse_channel_open
+    transport._handler_table[90] = asked.put
+    taken = queue.Queue()
+    say("port", transport.request_port_forward("127.0.0.1", 0, lambda channel, *_: taken.put(channel)))
+
+    def answer():
+        message = asked.get(timeout=30)
+        say("asked")
+        word = sys.stdin.readline().strip()
+        if word == "confirm":
+            confirm(message)
+        else:
+            message.get_text()
+            refusal = paramiko.Message()
+            refusal.add_byte(bytes([92]))
+            refusal.add_int(message.get_int())
+            refusal.add_int(2)
+            refusal.add_string("")
+            refusal.add_string("")
+            transport._send_user_message(refusal)
+        shell.sendall(word.encode())
+        said = shell.recv(100).decode()
+        say("shell", said)
+
+    # Each has been given up inside by then.
+    answer()
+    answer()
+    channel = taken.get(timeout=30)
+    channel.settimeout(30)
+    say("closed", channel.recv(1) == b"" and settles(lambda: channel.closed))
+    # And one for a session that has ended itself.
+    session = transport.open_session(timeout=30)
+    session.settimeout(30)
+    session.request_forward_agent(lambda channel: None)
+    session.exec_command("ssh-add -l")
+    message = asked.get(timeout=30)
+    asked.put(message)
+    session.close()
+    answer()
+    say("echo", run(transport, "echo ok").strip())
+    transport.close()
+
+
+def closed(file):
+    """Closes the channels of processes that would never end: one without a terminal, and one at one."""
+    transport = connect()
+    for terminal in (False, True):
+        channel = transport.open_session(timeout=30)
+        channel.settimeout(30)
+        if terminal:
+            channel.get_pty()
+        channel.exec_command(f"trap 'echo hup >>{file}; exit' HUP; sleep 600 & echo in; wait")
+        assert channel.recv(2) == b"in"
+        channel.close()
+        say("hung up", settles(lambda: os.path.exists(file)))
+        os.remove(file)
+    transport.close()
+
+
+def settles(condition):
+    until = time.monotonic() + 30
+    while not condition() and time.monotonic() < until:
+        time.sleep(0.01)
+    return condition()
 
 
 globals()[WHAT](*ARGUMENTS)

@@ -1,7 +1,8 @@
 //! Forwarded connections, either way.
 
-use std::{process::Stdio, time::Duration};
+use std::{process::Stdio, sync::Arc, time::Duration};
 
+use gantry_ssh::Bounds;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpSocket, TcpStream, UnixStream},
@@ -9,7 +10,7 @@ use tokio::{
 };
 
 use crate::{
-    bed::{Bed, PATIENCE, output, text},
+    bed::{Bed, Here, PATIENCE, output, text},
     foreign::Script,
     master::{Master, ask, echo_tcp, echo_unix, free_port},
 };
@@ -238,6 +239,30 @@ async fn the_codes_of_failures_are_those_of_the_protocol() {
     {
         script.says(want).await;
     }
+    script.end().await;
+}
+
+/// A program that is slow to answer, or a target that drops what comes to it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_answers_too_late_loses_that_connection_and_no_other() {
+    let bounds = Bounds { answer: Duration::from_millis(300), ..Bounds::default() };
+    let bed = Bed::changed(Arc::new(Here), |front| front.bounded(bounds)).await;
+    let Some(mut script) = Script::start(&bed, "channels.py", &["late"]) else { return };
+    let port = script.line().await;
+    let port: u16 = port.strip_prefix("port ").unwrap().parse().unwrap();
+    for word in ["refuse", "confirm"] {
+        let mut inside = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        script.says("asked").await;
+        let given_up = tokio::time::timeout(PATIENCE, inside.read(&mut [0])).await;
+        assert_eq!(given_up.expect("it is given up").unwrap_or_default(), 0);
+        script.tell(word).await;
+        script.says(&format!("shell {word}")).await;
+    }
+    script.says("closed True").await;
+    script.says("asked").await;
+    script.tell("refuse").await;
+    script.says("shell refuse").await;
+    script.says("echo ok").await;
     script.end().await;
 }
 

@@ -2,15 +2,18 @@
 
 use std::{
     process::Stdio,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
+use gantry_ssh::Bounds;
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     process::Command,
 };
 
-use crate::bed::{Bed, PATIENCE, output, text};
+use crate::bed::{Bed, Here, PATIENCE, output, text};
 
 /// How much memory this process holds, in octets: the front runs in it.
 pub(crate) fn resident() -> usize {
@@ -39,6 +42,29 @@ async fn an_echo_whose_reader_is_late_comes_whole() {
     assert_eq!(text(shell(&bed, line)).await.trim(), "104857600");
     let grown = resident().saturating_sub(before);
     assert!(grown < 64 << 20, "{grown}");
+}
+
+/// A client that takes nothing, as one that is suspended, is as good as one that is silent.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_is_stopped_for_long_goes_on_afterwards() {
+    let bounds = Bounds { silence: Duration::from_millis(20), ..Bounds::default() };
+    let bed = Bed::changed(Arc::new(Here), |front| front.bounded(bounds)).await;
+    let mut client = bed.run("echo in; cat");
+    let mut client = client.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let (mut stdin, mut stdout) = (client.stdin.take().unwrap(), client.stdout.take().unwrap());
+    stdout.read_exact(&mut [0; 3]).await.unwrap();
+    let pid = Pid::from_raw(client.id().unwrap().try_into().unwrap()).unwrap();
+    kill_process(pid, Signal::STOP).unwrap();
+    // It is asked some dozen times meanwhile.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    kill_process(pid, Signal::CONT).unwrap();
+    stdin.write_all(b"still here").await.unwrap();
+    drop(stdin);
+    let mut said = String::new();
+    let read = tokio::time::timeout(PATIENCE, stdout.read_to_string(&mut said)).await;
+    read.expect("it answers").unwrap();
+    assert_eq!(said, "still here");
+    assert!(client.wait().await.unwrap().success());
 }
 
 #[tokio::test(flavor = "multi_thread")]

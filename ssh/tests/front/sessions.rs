@@ -1,11 +1,14 @@
 //! Commands, exit statuses, streams, terminals, and who is let in.
 
-use std::process::Stdio;
+use std::{process::Stdio, sync::Arc, time::Duration};
 
-use gantry_ssh::{Door, DoorState};
+use gantry_ssh::{Bounds, Door, DoorState};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::bed::{Bed, PATIENCE, door, output, text};
+use crate::{
+    bed::{Bed, Here, PATIENCE, door, output, text},
+    foreign::Script,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_has_its_output_and_its_status() {
@@ -36,6 +39,17 @@ async fn input_ends_before_output_does() {
     let ended = child.wait_with_output().await.unwrap();
     let want = format!("{}\nfirst\n0\n", all.len());
     assert_eq!(String::from_utf8_lossy(&ended.stdout), want);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_whose_channel_is_closed_is_hung_up_in_the_end() {
+    let bounds = Bounds { arrival: Duration::from_millis(200), ..Bounds::default() };
+    let bed = Bed::changed(Arc::new(Here), |front| front.bounded(bounds)).await;
+    let file = bed.path("hup").display().to_string();
+    let Some(mut script) = Script::start(&bed, "channels.py", &["closed", &file]) else { return };
+    script.says("hung up True").await;
+    script.says("hung up True").await;
+    script.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
