@@ -21,6 +21,10 @@ pub(crate) const CUSTOMERS_HELD_MAX: Duration = Duration::hours(1);
 /// The longest that a CA can want to be left alone, with some room for clocks that differ.
 const HELD_MAX: Duration = Duration::hours(25);
 
+/// How many orders, failed ones too, a registrable domain of customers gets of a CA in three hours, where that has a
+/// limit for orders at all: one domain does not use up what all have.
+const ORDERS_OF_DOMAIN: u32 = 20;
+
 /// The limits of a CA. The defaults are those of Let's Encrypt; 0 stands for no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -53,7 +57,8 @@ pub(crate) struct Cost<'a> {
     pub(crate) hostnames: &'a [String],
     /// Whether it renews a certificate for the same names.
     pub(crate) is_renewal: bool,
-    /// Whether it is for names of the installation's own; a third of the account's orders is for these alone.
+    /// Whether it is for names of the installation's own. A third of the account's orders is for these alone, and
+    /// half is for these and for renewals.
     pub(crate) is_own: bool,
 }
 
@@ -61,6 +66,7 @@ const ORDERS: &str = "orders";
 const DOMAIN: &str = "domain";
 const DUPLICATES: &str = "duplicates";
 const FAILURES: &str = "failures";
+const DOMAIN_ORDERS: &str = "orders of domain";
 /// How often a CA was away while an order went on.
 const INTERRUPTED: &str = "interrupted";
 /// What a CA wants to be left alone with: everything, orders of customers, those for names of a domain, and those for
@@ -122,11 +128,21 @@ impl Cost<'_> {
 
     /// What it is counted by, with the limit, and how far back that looks.
     fn counted(&self, limits: &Limits) -> Vec<(Use, u32, Duration)> {
-        let orders = if self.is_own { limits.orders } else { limits.orders - limits.orders / 3 };
+        let orders = match (self.is_own, self.is_renewal) {
+            (true, _) => limits.orders,
+            (false, true) => of_customers(limits),
+            (false, false) => first_of_customers(limits),
+        };
         let mut counted = vec![
             (self.of(ORDERS, ""), orders, ORDERS_BACK),
             (self.of(DUPLICATES, self.same_names()), limits.duplicates, LOOK_BACK),
         ];
+        if !self.is_own && limits.orders > 0 {
+            let domains = self.domains().into_iter();
+            counted.extend(
+                domains.map(|it| (self.of(DOMAIN_ORDERS, it), ORDERS_OF_DOMAIN, ORDERS_BACK)),
+            );
+        }
         if !self.is_renewal {
             let domains = self.domains();
             counted.extend(
@@ -190,7 +206,11 @@ impl Cost<'_> {
 
     /// What to note when the order has been placed.
     pub(crate) fn placed(&self) -> Vec<Use> {
-        vec![self.of(ORDERS, "")]
+        let mut uses = vec![self.of(ORDERS, "")];
+        if !self.is_own {
+            uses.extend(self.domains().into_iter().map(|it| self.of(DOMAIN_ORDERS, it)));
+        }
+        uses
     }
 
     /// What to note when the certificate has come.
@@ -208,6 +228,16 @@ impl Cost<'_> {
     }
 }
 
+/// How many orders of the account customers may use up.
+fn of_customers(limits: &Limits) -> u32 {
+    limits.orders - limits.orders / 3
+}
+
+/// How many of these may be no renewals.
+fn first_of_customers(limits: &Limits) -> u32 {
+    limits.orders - limits.orders / 2
+}
+
 /// How much of each limit of a CA is left, as (limit, left); of a limit for each name, domain or set of names the
 /// least. What has no limit is left out.
 pub(crate) async fn left(
@@ -216,11 +246,11 @@ pub(crate) async fn left(
     store: &Store,
     now_ms: i64,
 ) -> gantry_store::Result<Vec<(&'static str, u64)>> {
-    let of_customers = limits.orders - limits.orders / 3;
-    let mut left = Vec::with_capacity(5);
+    let mut left = Vec::with_capacity(6);
     for (limit, kind, max, back) in [
         (ORDERS, ORDERS, limits.orders, ORDERS_BACK),
-        ("orders_for_customers", ORDERS, of_customers, ORDERS_BACK),
+        ("orders_for_customers", ORDERS, of_customers(limits), ORDERS_BACK),
+        ("first_orders_for_customers", ORDERS, first_of_customers(limits), ORDERS_BACK),
         (DOMAIN, DOMAIN, limits.domain, LOOK_BACK),
         (DUPLICATES, DUPLICATES, limits.duplicates, LOOK_BACK),
         (FAILURES, FAILURES, limits.failures, FAILURES_BACK),
@@ -249,6 +279,12 @@ fn reached(one: &Use, max: u32, back: Duration) -> String {
     let hours = back.whole_hours();
     let what = match one.kind {
         DOMAIN => format!("new certificates for names of {}", one.subject),
+        DOMAIN_ORDERS => {
+            let (at, domain) = (&one.directory, &one.subject);
+            return format!(
+                "{at} is asked for at most {max} new orders for names of {domain} within {hours} hours, and was"
+            );
+        }
         DUPLICATES => "certificates for exactly these names".to_owned(),
         FAILURES => format!("failed proofs for {}", one.subject),
         _ => "new orders".to_owned(),
@@ -364,12 +400,61 @@ mod tests {
         assert_eq!(cost.check(&limits, &store, now + 7 * 24 * hour + 1).await.unwrap(), None);
         // Without a limit nothing is left of it, nor used up.
         let lefts = left("https://ca/", &limits, &store, now + 2 * hour).await.unwrap();
-        let want = [("orders", 300), ("orders_for_customers", 200), ("domain", 0), ("failures", 5)];
+        let want = [
+            ("orders", 300),
+            ("orders_for_customers", 200),
+            ("first_orders_for_customers", 150),
+            ("domain", 0),
+            ("failures", 5),
+        ];
         assert_eq!(lefts, want);
         for _ in 0..5 {
             store.note_acme_uses(&cost.failed("b.example.com"), 0, now).await.unwrap();
         }
         let reached = renewal.check(&limits, &store, now + 1).await.unwrap().unwrap();
         assert!(reached.text.contains("b.example.com"), "{}", reached.text);
+    }
+
+    #[tokio::test]
+    async fn a_domain_and_first_orders_of_customers_leave_orders_for_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("gantry.db")).await.unwrap();
+        let limits = Limits { orders: 60, ..Limits::default() };
+        let now = 1_000_000;
+        let hostnames = |domain: &str| [format!("shop.{domain}.test")];
+        let reached = async |domain: &str, is_renewal, is_own| {
+            let hostnames = hostnames(domain);
+            let cost = Cost { directory: "https://ca/", hostnames: &hostnames, is_renewal, is_own };
+            cost.check(&limits, &store, now).await.unwrap().map(|it| it.text)
+        };
+        let place = async |domain: &str, times: usize| {
+            let hostnames = hostnames(domain);
+            let cost = Cost {
+                directory: "https://ca/",
+                hostnames: &hostnames,
+                is_renewal: false,
+                is_own: false,
+            };
+            for _ in 0..times {
+                store.note_acme_uses(&cost.placed(), 0, now).await.unwrap();
+            }
+        };
+        place("one", 19).await;
+        assert_eq!(reached("one", false, false).await, None);
+        place("one", 1).await;
+        for is_renewal in [false, true] {
+            let text = reached("one", is_renewal, false).await.unwrap();
+            assert!(text.contains("20 new orders for names of one.test"), "{text}");
+        }
+        assert_eq!(reached("one", false, true).await, None);
+        assert_eq!(reached("two", false, false).await, None);
+        // Half of the account's orders: what is left is for renewals and for us.
+        place("two", 10).await;
+        assert!(reached("three", false, false).await.unwrap().contains("at most 30 new orders"));
+        assert_eq!(reached("three", true, false).await, None);
+        // Two thirds: the rest is for us alone.
+        place("three", 10).await;
+        assert!(reached("four", true, false).await.unwrap().contains("at most 40 new orders"));
+        assert_eq!(reached("four", false, true).await, None);
     }
 }

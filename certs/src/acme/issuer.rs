@@ -9,12 +9,14 @@ use std::{
 
 use gantry_model::{Chain, Domain};
 use gantry_store::{CertificateRecord, Store};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Authority, Dns,
+    demand::Demand,
     figures::Figures,
+    plan,
     shared::{CLOCK_MAX_MS, Ca, Shared, Work},
 };
 use crate::{Clock, Seal, Shelf};
@@ -29,11 +31,8 @@ const NAP_MAX: Duration = Duration::from_mins(1);
 const NAP_MIN: Duration = Duration::from_secs(1);
 /// The least time between two passes.
 const BREATH: Duration = Duration::from_millis(250);
-/// Names that clients have asked for and that nobody has looked at yet.
-const ASKED_MAX: usize = 256;
-/// How long a name that may have no certificate is not looked up again, and how many such names are remembered.
-const REFUSED_FOR: Duration = Duration::from_mins(1);
-const REFUSED_MAX: usize = 4096;
+/// How long a name is not looked up again that may have no certificate, or is tried again by itself.
+const PUT_OFF_FOR: Duration = Duration::from_mins(1);
 /// When records that could not be removed are tried again.
 const CLEAN_AGAIN: Duration = Duration::from_mins(10);
 /// The most names of one certificate that every CA takes.
@@ -89,9 +88,7 @@ pub struct Issuer {
     shared: Arc<Shared>,
     wanted: Vec<Wanted>,
     permits: Arc<dyn Fn(&str) -> bool + Send + Sync>,
-    asked: mpsc::Receiver<String>,
-    asking: mpsc::Sender<String>,
-    refused: HashMap<String, tokio::time::Instant>,
+    demand: Arc<Demand>,
     cleaned: HashMap<String, tokio::time::Instant>,
     running: Arc<Mutex<HashSet<String>>>,
     own_places: Arc<Semaphore>,
@@ -119,14 +116,11 @@ impl Issuer {
             holder,
             lease: deps.lease,
         };
-        let (asking, asked) = mpsc::channel(ASKED_MAX);
         Ok(Self {
             shared: Arc::new(shared),
             wanted,
             permits: deps.permits,
-            asked,
-            asking,
-            refused: HashMap::new(),
+            demand: Arc::default(),
             cleaned: HashMap::new(),
             running: Arc::default(),
             own_places: Arc::new(Semaphore::new(OWN_AT_ONCE)),
@@ -143,11 +137,11 @@ impl Issuer {
     /// Takes the name of a client that found no certificate; for [`crate::Resolver::on_missing`]. Never waits: what
     /// there is no room for, somebody will ask for again.
     pub fn demand(&self) -> impl Fn(&str) + Send + Sync + 'static + use<> {
-        let (asking, permits) = (self.asking.clone(), Arc::clone(&self.permits));
+        let (demand, permits) = (Arc::clone(&self.demand), Arc::clone(&self.permits));
         move |name| {
             // Whoever asks for names at random fills no queue.
             if permits(name) {
-                drop(asking.try_send(name.to_owned()));
+                demand.ask(name);
             }
         }
     }
@@ -179,12 +173,13 @@ impl Issuer {
     ) {
         let now = tokio::time::Instant::now();
         let (soon, end) = (now + BREATH, now + nap);
+        let demand = Arc::clone(&self.demand);
         loop {
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return,
                 () = tokio::time::sleep_until(end) => return,
-                Some(name) = self.asked.recv() => if !self.look_up(name).await {
+                name = demand.next() => if !self.look_up(name).await {
                     continue;
                 },
                 changed = seen.changed() => drop(changed),
@@ -209,17 +204,26 @@ impl Issuer {
         }
         let orders = self.shared.store.acme_orders().await?;
         let mut next = self.begin_revocations(now, shutdown).await?;
-        for record in &records {
-            if self.is_wanted(record) {
-                if self.is_of_no_ca(record) && record.attempts == 0 && record.due_at_ms > now {
+        let mut due = Vec::new();
+        for record in records {
+            if self.is_wanted(&record) {
+                if self.is_of_no_ca(&record) && record.attempts == 0 && record.due_at_ms > now {
                     // Another CA was configured: what that one issued is replaced.
                     self.shared.store.hasten_certificate(&record.name, now).await?;
                 }
-                let at = self.begin_if_due(record, now, shutdown);
-                next = next.min(at);
+                match u64::try_from(due_at(&record, now) - now) {
+                    Ok(left @ 1..) => next = next.min(Duration::from_millis(left)),
+                    Ok(0) | Err(_) => due.push(record),
+                }
             } else if record.due_at_ms <= now {
                 self.begin(&record.name, Work::Forget, shutdown);
             }
+        }
+        if !due.is_empty() {
+            next = NAP_MIN;
+        }
+        for record in plan::in_turn(due) {
+            self.begin(&record.name, Work::Look, shutdown);
         }
         self.clean_from_time_to_time(&orders, shutdown);
         let shared = &self.shared;
@@ -273,25 +277,6 @@ impl Issuer {
             || record.hostnames.iter().all(|name| (self.permits)(name))
     }
 
-    fn begin_if_due(
-        &mut self,
-        record: &CertificateRecord,
-        now: i64,
-        shutdown: &CancellationToken,
-    ) -> Duration {
-        let ask_at = record.issued.as_ref().map(|_| record.asked_at_ms.unwrap_or(0));
-        let mut at = ask_at.map_or(record.due_at_ms, |ask| ask.min(record.due_at_ms));
-        if record.updated_at_ms > now + CLOCK_MAX_MS {
-            // Planned by a clock that was ahead.
-            at = now;
-        }
-        if at <= now {
-            self.begin(&record.name, Work::Look, shutdown);
-            return NAP_MIN;
-        }
-        Duration::from_millis(u64::try_from(at - now).unwrap_or(0))
-    }
-
     /// Works at a certificate on a task of its own, unless one does already or there is no place: then a later
     /// pass begins it.
     fn begin(&mut self, name: &str, work: Work, shutdown: &CancellationToken) {
@@ -313,30 +298,48 @@ impl Issuer {
     }
 
     /// A client has asked for a name that has no certificate. Says whether there may be something to do.
-    async fn look_up(&mut self, name: String) -> bool {
-        let now = tokio::time::Instant::now();
-        if self.refused.get(&name).is_some_and(|until| *until > now) {
-            return false;
-        }
+    async fn look_up(&self, name: String) -> bool {
         if self.shared.is_own(&name) || !(self.permits)(&name) {
-            if self.refused.len() >= REFUSED_MAX {
-                self.refused.clear();
-            }
-            self.refused.insert(name, now + REFUSED_FOR);
+            self.demand.put_off(name, PUT_OFF_FOR);
             return false;
         }
-        let wanted = self
-            .shared
-            .store
-            .want_certificate(&name, std::slice::from_ref(&name), self.shared.now_ms())
-            .await;
-        if let Err(error) = wanted {
-            tracing::warn!(name, error = %Chain(&error), "a certificate cannot be wanted");
+        match self.want(&name).await {
+            // After a failure it is tried again by itself.
+            Ok(left @ 1..) => {
+                self.demand.put_off(name, Duration::from_millis(left).min(PUT_OFF_FOR));
+                return false;
+            }
+            Ok(0) => {}
+            Err(error) => {
+                tracing::warn!(name, error = %Chain(&error), "a certificate cannot be wanted");
+            }
         }
         // Whether it is new or pending, the next pass sees it; until then nobody asks the store again.
-        self.refused.insert(name, now + NAP_MIN);
+        self.demand.put_off(name, NAP_MIN);
         true
     }
+
+    /// Notes that a name is to have a certificate. Gives how long it is until something is due, in milliseconds.
+    async fn want(&self, name: &str) -> gantry_store::Result<u64> {
+        let (store, now) = (&self.shared.store, self.shared.now_ms());
+        let hostnames = [name.to_owned()];
+        let known = store.certificate(name).await?;
+        let record = match known.filter(|record| record.hostnames == hostnames) {
+            Some(record) => record,
+            None => store.want_certificate(name, &hostnames, now).await?,
+        };
+        Ok(u64::try_from(due_at(&record, now) - now).unwrap_or(0))
+    }
+}
+
+/// When there is something to do for a certificate: an attempt, or the question when to renew.
+fn due_at(record: &CertificateRecord, now: i64) -> i64 {
+    if record.updated_at_ms > now + CLOCK_MAX_MS {
+        // Planned by a clock that was ahead.
+        return now;
+    }
+    let ask_at = record.issued.as_ref().map(|_| record.asked_at_ms.unwrap_or(0));
+    ask_at.map_or(record.due_at_ms, |ask| ask.min(record.due_at_ms))
 }
 
 /// Takes the name out of the running ones at the end of its task, however that ends.

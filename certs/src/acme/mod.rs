@@ -13,6 +13,7 @@ mod account;
 mod attempt;
 mod budget;
 mod client;
+mod demand;
 mod failure;
 mod figures;
 mod issuer;

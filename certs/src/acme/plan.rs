@@ -1,6 +1,11 @@
 //! When to renew, and when to try again. Functions of values alone.
 
+use std::collections::HashMap;
+
+use gantry_store::CertificateRecord;
 use time::{Duration, OffsetDateTime};
+
+use super::budget::registrable;
 
 /// The part of a certificate's life after which it is renewed, if its CA does not say when.
 const RENEW_AFTER: f64 = 2.0 / 3.0;
@@ -48,6 +53,27 @@ pub(crate) fn pause(failures: u32, is_shown: bool, random: f64) -> Duration {
     doubled.min(max) * (1.0 + 0.2 * random)
 }
 
+/// Certificates that are due, in the order in which they are begun: one of each registrable domain in turn, so that
+/// whoever has many names does not hold others up; of each turn those first that were attempted the longest ago.
+pub(crate) fn in_turn(mut due: Vec<CertificateRecord>) -> Vec<CertificateRecord> {
+    due.sort_by_key(|record| {
+        let failed = record.error.as_ref().map(|(_, at_ms)| *at_ms);
+        let issued = record.issued.as_ref().map(|issued| issued.not_before_ms);
+        failed.or(issued).unwrap_or(record.created_at_ms)
+    });
+    let mut turns = HashMap::new();
+    let turn = |record: &CertificateRecord| {
+        let name = record.hostnames.first().map_or("", String::as_str);
+        let next: &mut usize = turns.entry(registrable(name).to_owned()).or_default();
+        *next += 1;
+        *next
+    };
+    let of_turns: Vec<usize> = due.iter().map(turn).collect();
+    let mut numbered: Vec<_> = of_turns.into_iter().zip(due).collect();
+    numbered.sort_by_key(|(turn, _)| *turn);
+    numbered.into_iter().map(|(_, record)| record).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use time::macros::datetime;
@@ -87,5 +113,31 @@ mod tests {
         assert_eq!(pause(30, true, 0.0), Duration::hours(6));
         assert_eq!(pause(30, false, 0.0), Duration::hours(1));
         assert!(pause(3, true, 1.0) > pause(3, true, 0.0));
+    }
+
+    #[test]
+    fn domains_take_turns_and_who_has_waited_longest_is_first() {
+        let record = |name: &str, created_at_ms, failed_at_ms: Option<i64>| CertificateRecord {
+            name: name.to_owned(),
+            hostnames: vec![name.to_owned()],
+            issued: None,
+            due_at_ms: 0,
+            asked_at_ms: None,
+            attempts: 0,
+            error: failed_at_ms.map(|at_ms| ("no".to_owned(), at_ms)),
+            version: 1,
+            created_at_ms,
+            updated_at_ms: 0,
+        };
+        let due = vec![
+            record("a.many.test", 1, Some(90)),
+            record("b.many.test", 2, None),
+            record("c.many.test", 3, None),
+            record("shop.late.test", 50, None),
+            record("shop.one.test", 10, Some(20)),
+        ];
+        let order: Vec<_> = in_turn(due).into_iter().map(|record| record.name).collect();
+        let want = ["b.many.test", "shop.one.test", "shop.late.test", "c.many.test", "a.many.test"];
+        assert_eq!(order, want);
     }
 }

@@ -35,7 +35,8 @@ pub(crate) struct Setup {
 impl Setup {
     pub(crate) fn new(dns: SocketAddr) -> Result<Self> {
         let days_90 = Duration::from_hours(90 * 24);
-        Ok(Self { dns, http: free_port()?, tls: free_port()?, external: None, life: days_90 })
+        let (http, tls) = free_ports()?;
+        Ok(Self { dns, http, tls, external: None, life: days_90 })
     }
 }
 
@@ -54,7 +55,7 @@ impl Pebble {
     pub(crate) fn start(setup: &Setup) -> Result<Self> {
         let dir = tempfile::tempdir()?;
         let roots = certify(&dir)?;
-        let (port, management) = (free_port()?, free_port()?);
+        let (port, management) = free_ports()?;
         let path = |name: &str| dir.path().join(name);
         let mut config = json!({
             "listenAddress": format!("127.0.0.1:{port}"),
@@ -168,6 +169,12 @@ pub(crate) fn certify(dir: &TempDir) -> Result<PathBuf> {
     let roots = dir.path().join("roots.pem");
     fs::write(&roots, root_certificate.pem())?;
     Ok(roots)
+}
+
+/// Two ports that nobody listens on now, and not the same one twice.
+fn free_ports() -> Result<(u16, u16)> {
+    let (one, other) = (TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?);
+    Ok((one.local_addr()?.port(), other.local_addr()?.port()))
 }
 
 /// A port that nobody listens on now.
