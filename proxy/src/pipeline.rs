@@ -39,6 +39,9 @@ use crate::{
     worker::{Seen, Worker},
 };
 
+/// Where a CA looks for its proofs (RFC 8555, section 8.3).
+const CHALLENGES: &str = "/.well-known/acme-challenge/";
+
 /// A request as all phases see it.
 #[derive(Debug)]
 pub(crate) struct Ask<'a> {
@@ -374,7 +377,8 @@ fn service(worker: &Worker, target: &Target<'_>) -> Result<ServicePort, Failure>
 }
 
 /// The same place by HTTPS. Only names of this installation are redirected, so that nobody can be
-/// sent elsewhere with our help.
+/// sent elsewhere with our help. Whatever a CA asks about the installation's own names leads nowhere: CAs follow
+/// redirects, and a tenant that answered would have a certificate for a name that is somebody else's tomorrow.
 fn to_https(
     worker: &Worker,
     survey: &Survey,
@@ -397,6 +401,7 @@ fn to_https(
             }
         }
         Err(_) => return Err(Failure::NotFound),
+        Ok(_own) if request.uri().path().starts_with(CHALLENGES) => return Err(Failure::NotFound),
         Ok(
             RouteKey::Container { .. }
             | RouteKey::SshGate { .. }
@@ -416,14 +421,14 @@ fn to_https(
     Ok(response)
 }
 
-/// What a CA is answered that asks whether a hostname is ours (RFC 8555, section 8.3).
+/// What a CA is answered that asks whether a hostname is ours.
 fn challenge(
     worker: &Worker,
     hostname: &str,
     request: &Request<impl Sized>,
 ) -> Option<Response<EdgeBody>> {
     let challenges = worker.deps().challenges.as_ref()?;
-    let token = request.uri().path().strip_prefix("/.well-known/acme-challenge/")?;
+    let token = request.uri().path().strip_prefix(CHALLENGES)?;
     let answer = challenges.http_answer(hostname, token)?;
     let mut response = Response::new(EdgeBody::full(answer.into()));
     let kind = HeaderValue::from_static("application/octet-stream");

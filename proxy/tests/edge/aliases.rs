@@ -7,7 +7,7 @@ use gantry_model::{
 use gantry_store::AliasRecord;
 use serde_json::json;
 
-use crate::bed::{Bed, CONTAINER, CUSTOM, now_ms};
+use crate::bed::{Bed, CONTAINER, CUSTOM, host, now_ms};
 
 fn alias(label: &str) -> AliasRecord {
     AliasRecord {
@@ -200,6 +200,18 @@ fn a_custom_hostname_wants_a_connection_of_its_own() {
     assert_eq!(reply.status, 308);
     assert_eq!(reply.value("location"), Some("https://www.customer.example:8443/a?b"));
     assert_eq!(plain("also.customer.example").status, 404);
+    // Who has a domain may prove that, by HTTPS or not; who has a name of the installation has no domain.
+    let proof = "/.well-known/acme-challenge/token";
+    let asked = |name: &str, path: &str| {
+        crate::client::Client::connect(bed.http()).get(name, path, "").status
+    };
+    assert_eq!(asked(CUSTOM, proof), 308);
+    let container = host(CONTAINER, "http-3000");
+    for name in [shop.as_str(), &container, "api.gantry.localhost"] {
+        assert_eq!((asked(name, proof), asked(name, "/.well-known/")), (404, 308), "{name}");
+    }
+    assert_eq!(asked(&shop.to_uppercase(), &format!("{proof}?a")), 404);
+    assert_eq!(asked(&shop, &format!("http://{shop}{proof}")), 404);
     bed.change(CONTAINER, |edge| edge.aliases[0].enabled = false);
     assert_eq!(plain(CUSTOM).status, 404);
     assert_eq!(bed.custom_client(CUSTOM).get(CUSTOM, "/", "").status, 404);
