@@ -54,6 +54,15 @@ pub(crate) fn bits_of_others(path: &Path) -> io::Result<u32> {
     Ok(fs::metadata(path)?.mode() & 0o077)
 }
 
+/// Whether a file with a secret is nobody else's to read; otherwise what to do.
+pub fn owner_only(path: &Path) -> Result<(), String> {
+    match bits_of_others(path) {
+        Ok(0) => Ok(()),
+        Ok(_) => Err("must be readable by its owner only: chmod 600".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
 /// Makes the directory, unless it is there, and holds it for this process until the lock is
 /// dropped; waits for another process that holds it.
 pub(crate) fn lock(dir: &Path) -> io::Result<File> {

@@ -23,6 +23,7 @@ mod tickets;
 
 pub use about::{About, common_name};
 pub use ca::{CaError, DevCa, IssueError, LEAF_LIFETIME};
+pub use files::owner_only;
 pub use metrics::Metrics;
 pub use operator::{CertificateFiles, Files, FilesError};
 pub use renewer::{Clock, Renewer};

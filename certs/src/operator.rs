@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Leaf, Resolver, Source,
     chain::{ChainError, Parsed},
+    files::owner_only,
 };
 
 /// How often the files are looked at.
@@ -56,8 +57,10 @@ pub struct Files {
 struct Held {
     files: CertificateFiles,
     /// What was read last, and what was made of it.
-    contents: Option<(Vec<u8>, Vec<u8>)>,
-    leaf: Option<Leaf>,
+    contents: (Vec<u8>, Vec<u8>),
+    leaf: Leaf,
+    /// What was wrong when they were looked at last, so that it is said once.
+    complaint: Option<String>,
 }
 
 impl CertificateFiles {
@@ -78,7 +81,10 @@ impl CertificateFiles {
             };
             contents.map_err(|source| FilesError::Read { path: path.clone(), source })
         };
-        Ok((read(&self.certificate)?, read(&self.key)?))
+        let contents = (read(&self.certificate)?, read(&self.key)?);
+        owner_only(&self.key)
+            .map_err(|what| FilesError::Contents { path: self.key.clone(), what })?;
+        Ok(contents)
     }
 
     fn parse(&self, chain: &[u8], key: &[u8]) -> Result<Leaf, FilesError> {
@@ -103,7 +109,7 @@ impl Files {
         for files in files {
             let (chain, key) = files.read()?;
             let leaf = files.parse(&chain, &key)?;
-            held.push(Held { files, contents: Some((chain, key)), leaf: Some(leaf) });
+            held.push(Held { files, contents: (chain, key), leaf, complaint: None });
         }
         let shown = Self { resolver, held };
         shown.publish();
@@ -136,25 +142,19 @@ impl Files {
     fn look(&mut self) {
         let mut changed = false;
         for held in &mut self.held {
-            let contents = match held.files.read() {
-                Ok(contents) => contents,
+            match held.look() {
+                Ok(has_changed) => {
+                    changed |= has_changed;
+                    held.complaint = None;
+                }
                 Err(error) => {
-                    tracing::debug!(%error, "the certificate of before stays");
-                    continue;
+                    let complaint = Some(error.to_string());
+                    if held.complaint != complaint {
+                        tracing::warn!(%error, "the certificate of before stays");
+                    }
+                    held.complaint = complaint;
                 }
-            };
-            if held.contents.as_ref() == Some(&contents) {
-                continue;
             }
-            match held.files.parse(&contents.0, &contents.1) {
-                Ok(leaf) => {
-                    tracing::info!(names = ?leaf.names, "a certificate in a file is new");
-                    held.leaf = Some(leaf);
-                    changed = true;
-                }
-                Err(error) => tracing::warn!(%error, "the certificate of before stays"),
-            }
-            held.contents = Some(contents);
         }
         if changed {
             self.publish();
@@ -162,7 +162,21 @@ impl Files {
     }
 
     fn publish(&self) {
-        let leafs = self.held.iter().filter_map(|held| held.leaf.clone()).collect();
+        let leafs = self.held.iter().map(|held| held.leaf.clone()).collect();
         self.resolver.publish(Source::Files, leafs);
+    }
+}
+
+impl Held {
+    /// Takes up what is new; whether there was something.
+    fn look(&mut self) -> Result<bool, FilesError> {
+        let contents = self.files.read()?;
+        if self.contents == contents {
+            return Ok(false);
+        }
+        self.leaf = self.files.parse(&contents.0, &contents.1)?;
+        self.contents = contents;
+        tracing::info!(names = ?self.leaf.names, "a certificate in a file is new");
+        Ok(true)
     }
 }

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use time::{OffsetDateTime, format_description::well_known::Rfc2822};
 use tokio::time::timeout;
 
-use super::{Finding, Grounds, at};
+use super::{Finding, Grounds, Verdict, at};
 use crate::{
     acme::{Authority, Cost, Reached, is_of, ms, renews, uri},
     dns::Wish,
@@ -63,14 +63,17 @@ impl Grounds<'_> {
         record: Option<&CertificateRecord>,
         findings: &mut Vec<Finding>,
     ) {
+        let mut of_each = Vec::new();
         for authority in self.authorities {
             let (identities, told) = self.ask_directory(authority).await;
-            findings.push(told);
+            let mut said = vec![told];
             if let Some(identities) = identities {
-                findings.push(self.caa(name, authority, &identities).await);
+                said.push(self.caa(name, authority, &identities).await);
             }
-            findings.extend(self.limits(name, authority, record).await);
+            said.extend(self.limits(name, authority, record).await);
+            of_each.push(said);
         }
+        findings.extend(one_is_enough(of_each));
     }
 
     /// Asks a CA for its directory. Gives what it calls itself in CAA records, if it can be asked.
@@ -140,8 +143,7 @@ impl Grounds<'_> {
         let caa = match self.names.caa(bare).await {
             Ok(Some(caa)) => caa,
             Ok(None) => {
-                let found = format!("no CAA records at {bare} or above, so that any CA may issue");
-                return Finding::ok(CHECK, found);
+                return Finding::ok(CHECK, self.without_caa(bare, authority, identities).await);
             }
             Err(error) => {
                 let right = "an answer to questions for CAA; without one CAs must not issue";
@@ -180,6 +182,29 @@ impl Grounds<'_> {
         }
     }
 
+    /// What is said where any CA may issue: for a name of the installation, which record would have this one do it alone.
+    async fn without_caa(
+        &self,
+        name: &str,
+        authority: &Authority,
+        identities: &[String],
+    ) -> String {
+        let found = format!("no CAA records at {name} or above, so that any CA may issue");
+        let (Some(identity), Some(store), Some(seal)) = (identities.first(), self.store, self.seal)
+        else {
+            return found;
+        };
+        match uri(authority, store, seal).await {
+            Ok(Some(account)) if is_of(self.domain, name) => format!(
+                "{found}; with this record our account alone could, in our way alone: {} CAA 0 issue \
+                 \"{identity}; validationmethods=dns-01; accounturi={account}\"",
+                self.domain
+            ),
+            // An account that cannot be read is told where it is needed.
+            Ok(_) | Err(_) => found,
+        }
+    }
+
     /// Whether one more order would go beyond a limit of the CA.
     async fn limits(
         &self,
@@ -208,6 +233,19 @@ impl Grounds<'_> {
             }
         })
     }
+}
+
+/// What was found of each CA. Where one of them can issue, nothing must be mended for the others to.
+pub(super) fn one_is_enough(of_each: Vec<Vec<Finding>>) -> impl Iterator<Item = Finding> {
+    let fails = |said: &Vec<Finding>| said.iter().any(|it| it.verdict == Verdict::Failure);
+    let one_can = of_each.iter().any(|said| !fails(said));
+    of_each.into_iter().flatten().map(move |finding| {
+        if !one_can || finding.verdict != Verdict::Failure {
+            return finding;
+        }
+        let right = finding.right.unwrap_or_default();
+        Finding::warning(&finding.check, finding.found, format!("{right}; another CA is enough"))
+    })
 }
 
 /// A date of HTTP (RFC 9110, section 5.6.7): one of RFC 2822 but for the name of its zone.

@@ -4,6 +4,7 @@
 //! of records. What only the world can see (a CA asks from elsewhere) is asked from this machine, and said so.
 
 mod authority;
+mod overall;
 mod proofs;
 
 use std::{collections::BTreeSet, fmt, net::IpAddr, time::Duration};
@@ -15,7 +16,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 pub use self::authority::limits_reached;
 use crate::{
-    Resolver, Seal, Shelf, Source,
+    About, Resolver, Seal, Shelf, Source,
     acme::{Authority, Dns, is_of, ms},
     dns::Propagation,
 };
@@ -185,11 +186,11 @@ impl Grounds<'_> {
 
     /// Whether the CAs can be asked, and how far our clock is from theirs.
     pub async fn ask_clocks(&self) -> Vec<Finding> {
-        let mut findings = Vec::new();
+        let mut of_each = Vec::new();
         for authority in self.authorities {
-            findings.push(self.ask_directory(authority).await.1);
+            of_each.push(vec![self.ask_directory(authority).await.1]);
         }
-        findings
+        authority::one_is_enough(of_each).collect()
     }
 
     /// Where a name leads: here, or elsewhere.
@@ -210,13 +211,7 @@ impl Grounds<'_> {
         let Some(resolver) = self.resolver else {
             return Finding::warning(CHECK, "no Gantry runs, so that nothing is shown", "it runs");
         };
-        let shown = resolver.certificate(name);
-        let all = resolver.all();
-        let leaf = shown.and_then(|shown| {
-            all.iter().find(|(_, leaf)| std::sync::Arc::ptr_eq(&leaf.key, &shown))
-        });
-        let Some((source, about)) = leaf.and_then(|(source, leaf)| Some((source, leaf.about()?)))
-        else {
+        let Some((source, about)) = shown_by(resolver, name) else {
             return Finding::failure(CHECK, "none is shown for this name", "see below");
         };
         let kind = match source {
@@ -230,7 +225,7 @@ impl Grounds<'_> {
         if about.not_after <= self.now || about.not_before > self.now {
             return Finding::failure(CHECK, found, "one that is valid now; is the clock right?");
         }
-        if *source == Source::Development && !self.authorities.is_empty() {
+        if source == Source::Development && !self.authorities.is_empty() {
             return Finding::failure(CHECK, found, "one of a CA that was configured; see below");
         }
         Finding::ok(CHECK, found)
@@ -324,6 +319,14 @@ impl Grounds<'_> {
             }
         }
     }
+}
+
+/// What is shown for a name, with where it is from.
+fn shown_by(resolver: &Resolver, name: &str) -> Option<(Source, About)> {
+    let shown = resolver.certificate(name)?;
+    let mut all = resolver.all().into_iter();
+    let (source, leaf) = all.find(|(_, leaf)| std::sync::Arc::ptr_eq(&leaf.key, &shown))?;
+    Some((source, leaf.about()?))
 }
 
 /// The record of the certificate that is called so, or else is for this name.

@@ -20,7 +20,11 @@ use sha2::{Digest as _, Sha256};
 use tokio::{task::spawn_blocking, time::timeout};
 
 use super::{Finding, Grounds};
-use crate::{ACME_TLS_ALPN, acme::ms, dns::Txt};
+use crate::{
+    ACME_TLS_ALPN,
+    acme::{Dns, is_of, ms},
+    dns::Txt,
+};
 
 /// How long a question of our own is answered at most.
 const PROBE_LIFE: Duration = Duration::from_mins(1);
@@ -47,6 +51,19 @@ impl Grounds<'_> {
             Ok(found) => findings.push(Finding::ok("delegation", found)),
             Err(error) => {
                 findings.push(Finding::failure("delegation", error.to_string(), right));
+            }
+        }
+        match self.in_the_way(dns).await {
+            Ok(None) => {}
+            Ok(Some(order)) => {
+                let found = format!(
+                    "not tried: an order for {order} is under way, and the server keeps too few values for one more"
+                );
+                return findings.push(Finding::ok(CHECK, found));
+            }
+            Err(error) => {
+                let why = gantry_model::Chain(&error).to_string();
+                return findings.push(Finding::failure(CHECK, why, "the store can be read"));
             }
         }
         // Why not is told above.
@@ -81,6 +98,13 @@ impl Grounds<'_> {
                 right,
             ));
         }
+    }
+
+    /// The order that a record of a test would take the place of one from, if there is one.
+    async fn in_the_way(&self, dns: &Dns) -> gantry_store::Result<Option<String>> {
+        let Some(store) = self.store.filter(|_| dns.provider.keeps_few()) else { return Ok(None) };
+        let mut orders = store.acme_orders().await?.into_iter();
+        Ok(orders.find(|name| is_of(self.domain, name)))
     }
 
     /// Asks our own edge what a CA would ask it, by the addresses that the name has.

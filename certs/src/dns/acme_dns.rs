@@ -13,9 +13,10 @@ use tokio::sync::Mutex;
 
 use super::{
     DnsError, DnsProvider, Propagation, Txt, absolute,
-    config::{AcmeDnsConfig, Fault, bounded, noted, owner_only},
+    config::{AcmeDnsConfig, Fault, bounded, noted},
     written,
 };
+use crate::files;
 
 /// How many values a server keeps at a name.
 const VALUES_KEPT: usize = 2;
@@ -194,7 +195,7 @@ fn load(path: &PathBuf) -> Result<Accounts, String> {
     if len > ACCOUNTS_LEN_MAX {
         return Err(format!("must have at most {ACCOUNTS_LEN_MAX} octets, has {len}"));
     }
-    owner_only(path)?;
+    files::owner_only(path)?;
     let text = fs::read_to_string(path).map_err(|error| error.to_string())?;
     let accounts: Accounts = serde_json::from_str(&text).map_err(|error| {
         let (line, column) = (error.line(), error.column());
@@ -213,6 +214,10 @@ fn load(path: &PathBuf) -> Result<Accounts, String> {
 
 #[async_trait::async_trait]
 impl DnsProvider for AcmeDns {
+    fn keeps_few(&self) -> bool {
+        true
+    }
+
     async fn append(&self, record: &Txt) -> Result<(), DnsError> {
         let account = self.account(&record.name).await?;
         // Held over the request: two values at the same time are written one after the other.

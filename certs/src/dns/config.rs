@@ -269,7 +269,7 @@ impl Rfc2136Config {
                 let fault = |rule: String| Fault::new(FILE, format!("{}: {rule}", path.display()));
                 let text = files::read(path).map_err(|error| fault(error.to_string()))?;
                 let text = text.ok_or_else(|| fault("there is no such file".to_owned()))?;
-                owner_only(path).map_err(fault)?;
+                files::owner_only(path).map_err(fault)?;
                 text.parse().map_err(|error: NoSecret| fault(error.to_string()))
             }
             (None, None) => {
@@ -279,15 +279,6 @@ impl Rfc2136Config {
                 Err(Fault::new(FILE, "goes without key_secret: name one of both"))
             }
         }
-    }
-}
-
-/// Whether a file with a secret is nobody else's to read; otherwise what to do.
-pub(super) fn owner_only(path: &std::path::Path) -> Result<(), String> {
-    match files::bits_of_others(path) {
-        Ok(0) => Ok(()),
-        Ok(_) => Err("must be readable by its owner only: chmod 600".to_owned()),
-        Err(error) => Err(error.to_string()),
     }
 }
 

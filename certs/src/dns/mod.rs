@@ -51,6 +51,11 @@ pub trait DnsProvider: fmt::Debug + Send + Sync {
 
     /// Takes this value out of the record set at its name, and no other.
     async fn remove(&self, record: &Txt) -> Result<(), DnsError>;
+
+    /// Whether one value more than those of an order may take the place of one of them.
+    fn keeps_few(&self) -> bool {
+        false
+    }
 }
 
 /// Why a record could not be changed or has not appeared. The text is for the operator: it names

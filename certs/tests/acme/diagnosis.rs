@@ -1,16 +1,21 @@
 //! What is said of names: those with wrong records, closed ports, limits that are reached, and good ones.
 
-use std::{collections::HashMap, net::IpAddr, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap, net::IpAddr, os::unix::fs::PermissionsExt, path::Path, sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use gantry_certs::{
+    Leaf, Source,
     acme::{Authority, Dns, Limits, Transport, TransportError},
     diagnosis::{Finding, Grounds, Ports, Verdict},
     dns::{DnsConfig, Propagation, PropagationConfig},
 };
-use gantry_store::{Store, Use};
+use gantry_store::{OrderRecord, Store, Use};
 use http::{Request, Response};
+use rustls::sign::CertifiedKey;
 use serde_json::json;
 use tempfile::TempDir;
 use time::{OffsetDateTime, macros::format_description};
@@ -52,7 +57,12 @@ method.customer CAA 128 issue \"ca.test; validationmethods=dns-01\"
 struct Ca {
     ahead: time::Duration,
     is_away: bool,
+    identity: &'static str,
 }
+
+/// One with which all is well.
+const GOOD: Ca = Ca { ahead: time::Duration::ZERO, is_away: false, identity: "ca.test" };
+const AWAY: Ca = Ca { is_away: true, ..GOOD };
 
 #[async_trait::async_trait]
 impl Transport for Ca {
@@ -64,7 +74,7 @@ impl Transport for Ca {
             "[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT"
         );
         let date = (OffsetDateTime::now_utc() + self.ahead).format(form).unwrap();
-        let directory = json!({"newNonce": "x", "meta": {"caaIdentities": ["ca.test"]}});
+        let directory = json!({"newNonce": "x", "meta": {"caaIdentities": [self.identity]}});
         let answer = Response::builder().header("date", date);
         Ok(answer.body(Bytes::from(directory.to_string())).unwrap())
     }
@@ -103,11 +113,21 @@ impl Lab {
         let mut edge = Edge::start(&store, Edges::new(Vec::new(), None, &[])).await?;
         let setup = Setup::new(place.at(1))?;
         edge.open_doors(&setup).await?;
-        let authorities = vec![authority(Ca { ahead: time::Duration::ZERO, is_away: false })];
+        let authorities = vec![authority(GOOD)];
         Ok(Self { knot, edge, setup, dns: Dns { provider, propagation }, authorities, _dir: dir })
     }
 
     async fn diagnose(&self, name: &str, change: impl FnOnce(&mut Grounds<'_>)) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        self.look(change, async |grounds| grounds.diagnose(name, &mut findings).await).await;
+        findings
+    }
+
+    async fn look(
+        &self,
+        change: impl FnOnce(&mut Grounds<'_>),
+        look: impl AsyncFnOnce(&Grounds<'_>),
+    ) {
         let domain = DOMAIN.parse().unwrap();
         let wanted = [DOMAIN, "api.example.test", "closed.example.test", "*.closed.example.test"];
         let wanted = wanted.map(str::to_owned);
@@ -130,8 +150,17 @@ impl Lab {
             patience: Duration::from_secs(5),
         };
         change(&mut grounds);
+        look(&grounds).await;
+    }
+
+    /// What is said of all certificates, so many days from now.
+    async fn certificates(&self, in_days: i64) -> Vec<Finding> {
         let mut findings = Vec::new();
-        grounds.diagnose(name, &mut findings).await;
+        self.look(
+            |grounds| grounds.now += time::Duration::days(in_days),
+            async |grounds| findings = grounds.certificates().await,
+        )
+        .await;
         findings
     }
 }
@@ -148,12 +177,18 @@ async fn note_failures(path: &Path) -> Result<()> {
     };
     store.note_acme_uses(&vec![failed(&name); 5], 0, now).await?;
     store.note_acme_uses(&[failed("shop.customer.test")], 0, now).await?;
-    store.want_certificate(&name, std::slice::from_ref(&name), now).await?;
-    let lease = store.take_lease("test", [1; 16], Duration::from_secs(30)).await?;
-    let lease = lease.context("somebody has it")?;
-    let error = "the CA says: no valid A records found";
-    store.note_failed_certificate(&name, error, now + 3_600_000, &lease, now).await?;
+    note_failure(&store, &name, "the CA says: no valid A records found").await?;
     store.close().await;
+    Ok(())
+}
+
+/// A certificate that is wanted and was not to be had.
+async fn note_failure(store: &Store, name: &str, why: &str) -> Result<()> {
+    let now = i64::try_from(OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000_000)?;
+    store.want_certificate(name, &[name.to_owned()], now).await?;
+    let lease = store.take_lease(&format!("test {name}"), [1; 16], Duration::from_secs(30)).await?;
+    let lease = lease.context("somebody has it")?;
+    store.note_failed_certificate(name, why, now + 3_600_000, &lease, now).await?;
     Ok(())
 }
 
@@ -275,15 +310,9 @@ async fn closed_ports_a_wrong_clock_and_missing_parts_are_told() -> Result<()> {
     let findings = lab.diagnose(DOMAIN, |grounds| grounds.authorities = &[]).await;
     assert!(says(&findings, ("issuer", Warning, "gantry certs trust")), "{findings:#?}");
     for (ca, want) in [
-        (
-            Ca { ahead: time::Duration::hours(3), is_away: false },
-            ("clock", Failure, "s behind its own"),
-        ),
-        (
-            Ca { ahead: -time::Duration::minutes(3), is_away: false },
-            ("clock", Warning, "s ahead of its"),
-        ),
-        (Ca { ahead: time::Duration::ZERO, is_away: true }, ("CA", Failure, "the line is cut")),
+        (Ca { ahead: time::Duration::hours(3), ..GOOD }, ("clock", Failure, "s behind its own")),
+        (Ca { ahead: -time::Duration::minutes(3), ..GOOD }, ("clock", Warning, "s ahead of its")),
+        (AWAY, ("CA", Failure, "the line is cut")),
     ] {
         let authorities = [authority(ca)];
         let domain = DOMAIN.parse()?;
@@ -306,6 +335,124 @@ async fn closed_ports_a_wrong_clock_and_missing_parts_are_told() -> Result<()> {
         let findings = grounds.ask_clocks().await;
         assert!(says(&findings, want), "{want:?}: {findings:#?}");
     }
+    lab.edge.stop().await;
+    Ok(())
+}
+
+/// Nothing must be mended for one CA while another one can issue.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_ca_that_can_issue_is_enough() -> Result<()> {
+    use Verdict::{Failure, Warning};
+    let mut lab = Lab::new().await?;
+    let other = || Authority {
+        directory: "https://other.test/dir".to_owned(),
+        ..authority(Ca { identity: "other.test", ..GOOD })
+    };
+    for (name, authorities, want) in [
+        // The CAA records name one of the two.
+        (
+            "shop.customer.test",
+            [authority(GOOD), other()],
+            ("CAA", Warning, "other.test issue alone"),
+        ),
+        ("caa.customer.test", [authority(AWAY), authority(GOOD)], ("CA", Warning, "line is cut")),
+        // One is at a limit.
+        ("blog.customer.test", [authority(GOOD), other()], ("limits", Warning, "at most 5 failed")),
+        // Neither can.
+        ("caa.customer.test", [authority(AWAY), other()], ("CA", Failure, "line is cut")),
+        ("caa.customer.test", [authority(AWAY), other()], ("CAA", Failure, "ca.test issue alone")),
+    ] {
+        lab.authorities = authorities.into();
+        let findings = lab.diagnose(name, |_| ()).await;
+        assert!(says(&findings, want), "{name}: {want:?} is not in {findings:#?}");
+        let of_cas = ["CA", "clock", "CAA", "limits"];
+        let fails =
+            findings.iter().any(|it| it.verdict == Failure && of_cas.contains(&it.check.as_str()));
+        assert_eq!(fails, want.1 == Failure, "{name}: {findings:#?}");
+    }
+    lab.edge.stop().await;
+    Ok(())
+}
+
+/// What customers have not set right is no failure of the installation, nor is a renewal that may fail for a while.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_own_names_without_a_good_certificate_must_be_mended() -> Result<()> {
+    use Verdict::{Failure, Ok as Good, Warning};
+    let lab = Lab::new().await?;
+    let customers =
+        ("certificates", Warning, "1 of customers, of which 0 have ended and 1 were not");
+    let findings = lab.certificates(0).await;
+    assert!(says(&findings, ("certificates", Failure, "example.test: none")), "{findings:#?}");
+    assert!(says(&findings, customers), "{findings:#?}");
+    assert!(says(&findings, ("certificates", Warning, "gantry doctor 'blog.customer.test'")));
+
+    let names = [DOMAIN, "api.example.test", "closed.example.test", "*.closed.example.test"];
+    let mut leaf = rcgen::CertificateParams::new(names.map(str::to_owned))?;
+    leaf.not_before = OffsetDateTime::now_utc() - time::Duration::days(1);
+    leaf.not_after = OffsetDateTime::now_utc() + time::Duration::days(89);
+    let key = rcgen::KeyPair::generate()?;
+    let chain = leaf.self_signed(&key)?;
+    let private = key.serialize_der().try_into().map_err(anyhow::Error::msg)?;
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    let private = provider.key_provider.load_private_key(private)?;
+    let key = Arc::new(CertifiedKey::new(vec![chain.der().clone()], private));
+    let leaf = Leaf { names: names.map(str::to_owned).into(), key };
+    lab.edge.resolver.publish(Source::Files, vec![leaf]);
+    let findings = lab.certificates(0).await;
+    assert!(says(&findings, ("certificates", Good, "for all 4 names")), "{findings:#?}");
+    assert!(says(&findings, customers) && findings.len() == 2, "{findings:#?}");
+
+    note_failure(&lab.edge.store, DOMAIN, "the name server says: REFUSED").await?;
+    let findings = lab.certificates(0).await;
+    assert!(says(&findings, ("certificates", Good, "for all 4 names")), "{findings:#?}");
+    assert!(says(&findings, ("certificates", Warning, "says: REFUSED")), "{findings:#?}");
+    let findings = lab.certificates(85).await;
+    let soon = "; that is soon; the last attempt: the name server says: REFUSED";
+    assert!(says(&findings, ("certificates", Failure, soon)), "{findings:#?}");
+    let findings = lab.certificates(90).await;
+    assert!(says(&findings, ("certificates", Failure, "; that is over; the")), "{findings:#?}");
+    lab.edge.stop().await;
+    Ok(())
+}
+
+/// acme-dns keeps two values, which an order may need both.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_test_takes_the_place_of_a_proof() -> Result<()> {
+    let mut lab = Lab::new().await?;
+    let dir = tempfile::tempdir()?;
+    let accounts = dir.path().join("accounts.json");
+    std::fs::write(&accounts, "{}")?;
+    std::fs::set_permissions(&accounts, PermissionsExt::from_mode(0o600))?;
+    let config = json!({ "provider": "acme-dns", "accounts": accounts });
+    let config: DnsConfig = serde_json::from_value(config)?;
+    let propagation = lab.dns.propagation.clone();
+    let provider = config.provider(&propagation).map_err(|it| anyhow::anyhow!("{it:?}"))?;
+    let usual = std::mem::replace(&mut lab.dns, Dns { provider, propagation });
+    let order = OrderRecord {
+        certificate: "shop.customer.test".to_owned(),
+        directory: DIRECTORY.to_owned(),
+        hostnames: Vec::new(),
+        url: None,
+        key_sealed: Vec::new(),
+        records: Vec::new(),
+        is_over: false,
+        created_at_ms: 0,
+    };
+    let lease = lab.edge.store.take_lease("test", [2; 16], Duration::from_secs(30)).await?;
+    let lease = lease.context("somebody has it")?;
+    // That of a customer's hostname is proved elsewhere.
+    lab.edge.store.put_acme_order(&order, &lease).await?;
+    let findings = lab.diagnose(DOMAIN, |_| ()).await;
+    assert!(says(&findings, ("dns-01", Verdict::Failure, "has no account for")), "{findings:#?}");
+    let order = OrderRecord { certificate: DOMAIN.to_owned(), ..order };
+    lab.edge.store.put_acme_order(&order, &lease).await?;
+    let findings = lab.diagnose(DOMAIN, |_| ()).await;
+    let want = ("dns-01", Verdict::Ok, "not tried: an order for example.test is under way");
+    assert!(says(&findings, want), "{findings:#?}");
+    // Others keep as many values as there are.
+    lab.dns = usual;
+    let findings = lab.diagnose(DOMAIN, |_| ()).await;
+    assert!(says(&findings, ("dns-01", Verdict::Ok, "was written and seen")), "{findings:#?}");
     lab.edge.stop().await;
     Ok(())
 }

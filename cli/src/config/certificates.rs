@@ -8,6 +8,7 @@ use gantry_certs::{
     CertificateFiles,
     acme::{Authority, Dns, ExternalAccount, Https, Limits},
     dns::{DnsConfig, Fault, Propagation, PropagationConfig},
+    owner_only,
 };
 use serde::{Deserialize, de::DeserializeOwned};
 
@@ -158,6 +159,8 @@ fn authority(value: &Value) -> Result<Authority, String> {
         (None, None) => None,
         (Some(key_id), Some(path)) => {
             let text = read_file("eab_key_file", &path)?;
+            owner_only(&path)
+                .map_err(|rule| format!("eab_key_file: {}: {rule}", path.display()))?;
             let text = String::from_utf8_lossy(&text);
             let text = text.trim().trim_end_matches('=').replace('+', "-").replace('/', "_");
             let key = URL_SAFE_NO_PAD.decode(text).ok().filter(|key| !key.is_empty());

@@ -164,21 +164,6 @@ impl Desk {
         }
     }
 
-    /// How many certificates have expired, how many fail, and of how many, with the words of one.
-    pub(super) fn summary(&self) -> Summary {
-        let entries = self.entries(None);
-        let count = |state| entries.iter().filter(|entry| entry.state == state).count();
-        let failing = || entries.iter().filter(|entry| entry.last_error.is_some());
-        Summary {
-            total: entries.len(),
-            expired: count(State::Expired),
-            failing: failing().count(),
-            example: failing()
-                .next()
-                .map(|it| (it.name.clone(), it.last_error.clone().unwrap_or_default())),
-        }
-    }
-
     fn list(&self, filter: Option<&str>, page: u32, limit: u32) -> Page {
         let mut all = self.entries(filter);
         all.sort_by(|one, other| (&one.name, one.kind).cmp(&(&other.name, other.kind)));
@@ -353,15 +338,6 @@ impl Desk {
         let why = format!("no outcome within {} s", RENEWAL_MAX.as_secs());
         Ok(Answer::Refused(Refusal::Failed, why))
     }
-}
-
-/// How it stands with all certificates.
-pub(super) struct Summary {
-    pub(super) total: usize,
-    pub(super) expired: usize,
-    pub(super) failing: usize,
-    /// One that fails, and why.
-    pub(super) example: Option<(String, String)>,
 }
 
 /// A certificate of the store, with what is shown of it.

@@ -66,7 +66,7 @@ pub(super) async fn look(
     for name in names {
         findings.extend(grounds.leads(&name).await);
     }
-    findings.extend(desk.map(certificates));
+    findings.extend(grounds.certificates().await);
     findings.extend(grounds.ask_clocks().await);
     match desk {
         Some(desk) => findings.extend(runtimes(desk).await),
@@ -173,26 +173,6 @@ fn asked_ports(grounds: &Grounds<'_>, edge: &EdgeConfig) -> Option<Finding> {
         found,
         "something passes connections to these ports on to the edge",
     ))
-}
-
-/// How it stands with all certificates.
-fn certificates(desk: &Desk) -> Finding {
-    const CHECK: &str = "certificates";
-    let summary = desk.certs.summary();
-    let (total, expired, failing) = (summary.total, summary.expired, summary.failing);
-    let Some((name, why)) = summary.example.filter(|_| failing > 0) else {
-        let found = format!("{total}, of which {expired} have expired and none fails");
-        return if expired == 0 {
-            Finding::ok(CHECK, found)
-        } else {
-            Finding::failure(CHECK, found, "`gantry certs list` shows which; is the clock right?")
-        };
-    };
-    let found = format!(
-        "{total}, of which {expired} have expired and {failing} fail, such as {name}: {why}"
-    );
-    let right = format!("`gantry doctor {name}` looks at what a CA would look at");
-    Finding::failure(CHECK, found, right)
 }
 
 /// Whether the runtimes answer.
