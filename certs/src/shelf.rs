@@ -320,3 +320,65 @@ impl fmt::Debug for Shelf {
         f.debug_struct("Shelf").field("version", &*self.seen.borrow()).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rcgen::generate_simple_self_signed;
+
+    use super::*;
+    use crate::SealError;
+
+    #[derive(Debug)]
+    struct Open;
+
+    impl Seal for Open {
+        fn seal(&self, _context: &str, text: &[u8]) -> Result<Vec<u8>, SealError> {
+            Ok(text.to_vec())
+        }
+
+        fn open(&self, _context: &str, sealed: &[u8]) -> Result<Vec<u8>, SealError> {
+            Ok(sealed.to_vec())
+        }
+    }
+
+    /// An edge looks twice a second. One look is enough, whoever has written.
+    #[tokio::test]
+    async fn one_look_shows_what_another_process_has_written() {
+        assert!(LOOK * 2 <= Duration::from_secs(1));
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("store.db");
+        let (one, other) = (Store::open(&path).await.unwrap(), Store::open(&path).await.unwrap());
+        let resolver = Arc::new(Resolver::new());
+        let clock: Clock = Arc::new(OffsetDateTime::now_utc);
+        let shelf = Shelf::new(other.clone(), Arc::new(Open), clock, Arc::clone(&resolver));
+        shelf.refresh().await;
+
+        let (name, now) = ("www.example.test", ms(OffsetDateTime::now_utc()));
+        one.want_certificate(name, &[name.to_owned()], now).await.unwrap();
+        let lease = one.take_lease("test", [1; 16], Duration::from_secs(30)).await.unwrap();
+        let lease = lease.unwrap();
+        for _ in 0..2 {
+            let made = generate_simple_self_signed([name.to_owned()]).unwrap();
+            let issued = Issued {
+                chain: made.cert.pem(),
+                key_sealed: made.signing_key.serialize_der(),
+                serial: String::new(),
+                directory: String::new(),
+                not_before_ms: now,
+                not_after_ms: now,
+            };
+            one.put_certificate((name, &[name.to_owned()]), issued, now, &lease, now)
+                .await
+                .unwrap();
+            let shows = || {
+                let shown = resolver.certificate(name);
+                shown.is_some_and(|shown| shown.cert.first() == Some(made.cert.der()))
+            };
+            assert!(!shows());
+            shelf.refresh().await;
+            assert!(shows());
+        }
+        one.close().await;
+        other.close().await;
+    }
+}

@@ -31,8 +31,8 @@ pub struct Tickets {
     seal: Arc<dyn Seal>,
     clock: Clock,
     keys: ArcSwap<Vec<Key>>,
-    /// When to look again whether the newest key is old enough.
-    rotate_at_ms: Mutex<i64>,
+    /// When it was looked whether the newest key is old enough, and when to look again.
+    looked_ms: Mutex<(i64, i64)>,
 }
 
 struct Key {
@@ -44,13 +44,15 @@ struct Key {
 impl Tickets {
     pub(crate) fn new(store: Store, seal: Arc<dyn Seal>, clock: Clock) -> Self {
         let keys = ArcSwap::default();
-        Self { store, seal, clock, keys, rotate_at_ms: Mutex::new(0) }
+        Self { store, seal, clock, keys, looked_ms: Mutex::default() }
     }
 
     /// Puts a new key into the store if the newest is old; of several processes one does.
     pub(crate) async fn rotate(&self) {
         let now = ms((self.clock)());
-        if now < *self.rotate_at_ms.lock().unwrap_or_else(PoisonError::into_inner) {
+        let (looked, next) = *self.looked_ms.lock().unwrap_or_else(PoisonError::into_inner);
+        // By a clock that was set back, it was looked in the future.
+        if (looked..next).contains(&now) {
             return;
         }
         let next = match self.add(now).await {
@@ -61,7 +63,7 @@ impl Tickets {
                 now + 10_000
             }
         };
-        *self.rotate_at_ms.lock().unwrap_or_else(PoisonError::into_inner) = next;
+        *self.looked_ms.lock().unwrap_or_else(PoisonError::into_inner) = (now, next);
     }
 
     async fn add(&self, now: i64) -> Result<(), String> {
@@ -140,5 +142,103 @@ fn millis(time: Duration) -> i64 {
 impl fmt::Debug for Tickets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tickets").field("keys", &self.keys.load().len()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicI64, Ordering};
+
+    use time::OffsetDateTime;
+
+    use super::*;
+    use crate::SealError;
+
+    const HOUR: i64 = 3600;
+
+    #[derive(Debug)]
+    struct Open;
+
+    impl Seal for Open {
+        fn seal(&self, _context: &str, text: &[u8]) -> Result<Vec<u8>, SealError> {
+            Ok(text.to_vec())
+        }
+
+        fn open(&self, _context: &str, sealed: &[u8]) -> Result<Vec<u8>, SealError> {
+            Ok(sealed.to_vec())
+        }
+    }
+
+    struct Edge {
+        tickets: Tickets,
+        clock: Arc<AtomicI64>,
+    }
+
+    impl Edge {
+        fn new(store: &Store) -> Self {
+            let clock = Arc::new(AtomicI64::new(0));
+            let seconds = Arc::clone(&clock);
+            let start = OffsetDateTime::now_utc();
+            let now = move || start + time::Duration::seconds(seconds.load(Ordering::Relaxed));
+            Self { tickets: Tickets::new(store.clone(), Arc::new(Open), Arc::new(now)), clock }
+        }
+
+        /// A round at this time; gives a ticket, and how many keys there are.
+        async fn at(&self, seconds: i64) -> (Vec<u8>, usize) {
+            self.clock.store(seconds, Ordering::Relaxed);
+            self.tickets.rotate().await;
+            let keys = self.tickets.store.ticket_keys().await.unwrap();
+            self.tickets.take_up(&keys);
+            (self.tickets.encrypt(b"a session").unwrap(), keys.len())
+        }
+
+        fn opens(&self, ticket: &[u8]) -> bool {
+            self.tickets.decrypt(ticket).as_deref() == Some(b"a session")
+        }
+    }
+
+    fn key(ticket: &[u8]) -> Option<&[u8]> {
+        ticket.get(..ID_LEN)
+    }
+
+    #[tokio::test]
+    async fn keys_take_turns_and_open_for_as_long_as_tickets_live() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("store.db")).await.unwrap();
+        let edge = Edge::new(&store);
+        let (first, _) = edge.at(0).await;
+        let (still, count) = edge.at(6 * HOUR - 1).await;
+        assert_eq!((key(&still), count), (key(&first), 1), "until its time is over");
+        let (second, count) = edge.at(6 * HOUR + 60).await;
+        assert!(key(&second) != key(&first) && count == 2);
+        // The last ticket of the first key may be kept for 12 hours.
+        let (_, count) = edge.at(18 * HOUR - 1).await;
+        assert!(edge.opens(&first) && edge.opens(&still) && edge.opens(&second) && count == 3);
+        let (_, count) = edge.at(24 * HOUR + 30).await;
+        assert!(!edge.opens(&first) && edge.opens(&second), "{count} keys");
+        // Not one octet may be another.
+        for at in 0..second.len() {
+            let mut changed = second.clone();
+            *changed.get_mut(at).unwrap() ^= 1;
+            assert!(!edge.opens(&changed), "octet {at}");
+        }
+        store.close().await;
+    }
+
+    /// Keys of a time that is yet to come would seal everything until then.
+    #[tokio::test]
+    async fn a_clock_that_is_set_back_makes_another_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("store.db")).await.unwrap();
+        let (edge, other) = (Edge::new(&store), Edge::new(&store));
+        let (ahead, _) = edge.at(48 * HOUR).await;
+        let (present, count) = edge.at(0).await;
+        assert!(key(&present) != key(&ahead) && count == 1);
+        assert!(edge.opens(&present) && !edge.opens(&ahead));
+        // Of two with one store the other one takes what there is.
+        let (same, count) = other.at(1).await;
+        assert_eq!((key(&same), count), (key(&present), 1));
+        assert!(other.opens(&present));
+        store.close().await;
     }
 }

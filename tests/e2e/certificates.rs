@@ -29,8 +29,11 @@ fn names_of_the_installation_and_of_customers_get_certificates_and_keep_them() -
     // where a proof makes a name of what the first stands for.
     let names = format!(
         "@ NS ns1\nns1 A {}\n*.gantry A {address}\n*.local.containers.gantry A {address}\n\
+         plainfront.local.containers.gantry A {plain}\n\
+         plain.customer CNAME plainfront.local.containers.{DOMAIN}.\n\
          www.customer CNAME shopfront.local.containers.{DOMAIN}.\n",
-        place.host(1)
+        place.host(1),
+        plain = place.host(3),
     );
     let knot = Knot::primary(place.at(1), &key, &[("test", &names)])?;
     let pebble = Pebble::start(&Setup { http: 8080, tls: 8443, ..Setup::new(place.at(1))? })?;
@@ -52,7 +55,10 @@ fn names_of_the_installation_and_of_customers_get_certificates_and_keep_them() -
     let options = Options::fake().file(file).domain(DOMAIN, issued_by.path());
     // Where CAs ask in the world, besides where this one does.
     let options = options
-        .set(&format!("edge.http=[\"{address}:8080\", \"{address}:80\"]"))
+        .set(&format!(
+            "edge.http=[\"{address}:8080\", \"{address}:80\", \"{}:8080\"]",
+            place.host(3)
+        ))
         .set(&format!("edge.https=[\"{address}:8443\", \"{address}:443\"]"));
     walk_on(Gantry::prepare(options), |gantry| {
         let own = format!("x.local.containers.{DOMAIN}");
@@ -63,7 +69,9 @@ fn names_of_the_installation_and_of_customers_get_certificates_and_keep_them() -
         let proofs = || knot.dig(&format!("_acme-challenge.{DOMAIN}"), "TXT");
         wait_until("no proof is left", SOON, || proofs().is_ok_and(|left| left.is_empty()))?;
 
-        customer(gantry)?;
+        customer(gantry, "shop", "www.customer.test")?;
+        has_come(gantry, "www.customer.test")?;
+        over_http(gantry)?;
         let www = "https://www.customer.test:8443/";
         let answer = gantry.curl().with(ca.clone()).fetch(www)?;
         ensure!(answer.status != 0, "{}", answer.complaint);
@@ -100,30 +108,53 @@ fn told(gantry: &Gantry) -> Result<()> {
     Ok(())
 }
 
-/// A hostname of a customer's is bound, asked for, and has a certificate soon after.
-fn customer(gantry: &Gantry) -> Result<()> {
-    let project = gantry.create_project("shop")?;
-    let container = gantry.create(&project, &["--name", "shop"])?;
+/// A hostname of a customer's is bound and asked for.
+fn customer(gantry: &Gantry, name: &str, hostname: &str) -> Result<()> {
+    let project = gantry.create_project(name)?;
+    let container = gantry.create(&project, &["--name", name])?;
+    let front = format!("{name}front");
     let new = ["proxy", "create", "--container-id", &container.id, "--program", "http"];
-    let rest = ["--port", "3000", "--alias", "shopfront"];
+    let rest = ["--port", "3000", "--alias", &front];
     let alias = gantry.json(&[&new[..], &rest].concat())?;
     let alias = alias["id"].as_str().context("no id")?;
-    let bind = ["hostnames", "bind", &container.id, "www.customer.test", "--alias-id", alias];
+    let bind = ["hostnames", "bind", &container.id, hostname, "--alias-id", alias];
     let output = gantry.cli(&bind)?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let plain = gantry.curl_plain();
-    wait_until("the name is known", SOON, || plain.status("http://www.customer.test/") != 404)?;
-    let first = plain.fetch("http://www.customer.test/")?;
+    let url = format!("http://{hostname}/");
+    wait_until("the name is known", SOON, || plain.status(&url) != 404)?;
+    let first = plain.fetch(&url)?;
     if first.status == 503 {
         ensure!(first.header("x-gantry-error") == Some("CERTIFICATE_PENDING"), "{first:?}");
         ensure!(first.header("retry-after").is_some(), "{first:?}");
     }
-    let is_there = || plain.status("http://www.customer.test/") == 308;
-    wait_until("the customer's certificate", SOON, is_there)?;
-    ensure!(is_of_pebble(gantry, "www.customer.test"), "another CA's is shown");
     // Whose name nobody has bound gets none, and no redirect either.
     plain.fetch("http://other.customer.test/")?.expect(404)?;
     Ok(())
+}
+
+fn has_come(gantry: &Gantry, hostname: &str) -> Result<()> {
+    let (plain, url) = (gantry.curl_plain(), format!("http://{hostname}/"));
+    wait_until("the customer's certificate", SOON, || plain.status(&url) == 308)?;
+    ensure!(is_of_pebble(gantry, hostname), "another CA's is shown");
+    Ok(())
+}
+
+/// Where nobody listens for TLS the CA asks over HTTP, with the next attempt.
+fn over_http(gantry: &Gantry) -> Result<()> {
+    let name = "plain.customer.test";
+    customer(gantry, "plain", name)?;
+    let state = gantry.state().display().to_string();
+    let list = || gantry.json(&["certs", "list", name, "--state", &state]);
+    let has_failed = || {
+        list().is_ok_and(|list| {
+            let why = list["certificates"][0]["last_error"].as_str();
+            why.is_some_and(|why| why.contains("for the tls-alpn-01 challenge"))
+        })
+    };
+    wait_until("it was asked over TLS in vain", SOON, has_failed)?;
+    gantry.json(&["certs", "renew", name, "--state", &state])?;
+    has_come(gantry, name)
 }
 
 /// The operator looks at the customer's certificate, has it renewed, and is told when that is too often.
@@ -132,13 +163,14 @@ fn by_hand(gantry: &Gantry) -> Result<()> {
     let name = "www.customer.test";
     // Not before the answers to the CA are taken away, which is a moment after the certificate has come.
     let is_asked = || {
+        let answered = [":443 answers as a CA wants it", ":80 answers as a CA wants it"];
         run(gantry, &["doctor", name, "--state", &state])
-            .is_ok_and(|(code, said)| code == 0 && said.contains(":443 answers as a CA wants it"))
+            .is_ok_and(|(code, said)| code == 0 && answered.iter().all(|it| said.contains(it)))
     };
     wait_until("the doctor asks the edge", SOON, is_asked)?;
     let (code, said) = run(gantry, &["doctor", "other.customer.test", "--state", &state])?;
     ensure!(code == 1 && said.contains("bound to no alias"), "{code}: {said}");
-    let list = gantry.json(&["certs", "list", "customer", "--state", &state])?;
+    let list = gantry.json(&["certs", "list", "www.customer", "--state", &state])?;
     let only = &list["certificates"][0];
     ensure!(list["total"] == 1 && only["kind"] == "ordered" && only["is_shown"] == true, "{list}");
     let before = serial(gantry, name)?;

@@ -90,10 +90,10 @@ fn upgrades() -> u32 {
 
 fn options() -> Result<Options> {
     if std::env::var_os(INCUS_VARIABLE).is_none() {
-        return Ok(Options::embedded());
+        return Ok(Options::embedded().file(String::new()));
     }
     let socket = incus::socket().context("no Incus")?;
-    Ok(Options::incus(&socket).set("runtime.incus_pool=gantry-btrfs"))
+    Ok(Options::incus(&socket).set("runtime.incus_pool=gantry-btrfs").file(String::new()))
 }
 
 /// What there was to fail, for whoever has it replaced more often.
@@ -169,6 +169,7 @@ fn nothing_fails_while_it_is_replaced() {
 
         // The first process still has the sessions, and still knows whose key is whose.
         session.count()?;
+        over(gantry, &container, &ssh, &key)?;
         gantry.json(&["containers", "update", &container.id, "--ssh-public-key", "null"])?;
         command.count()?;
         drop(command.client.stdin.take());
@@ -181,6 +182,55 @@ fn nothing_fails_while_it_is_replaced() {
         gantry.json(&["-y", "containers", "delete", &container.id, "--wait"])?;
         Ok(())
     });
+}
+
+/// What a process that was replaced still has ends after `edge.drain_streams_s`, and the process with it.
+fn over(gantry: &mut Gantry, container: &Container, ssh: &Ssh, key: &SshKey) -> Result<()> {
+    fs::write(gantry.home().join("gantry.toml"), "[edge]\ndrain_streams_s = 2\n")?;
+    upgraded(gantry)?;
+    let brief = gantry.pid()?;
+    let mut session = Counter::over_ssh(ssh, key)?;
+    let mut command = Counter::over_exec(gantry, container)?;
+    upgraded(gantry)?;
+    // Not at once.
+    session.count()?;
+    command.count()?;
+    gantry.wait_ended(brief, SOON)?;
+    ensure!(session.ended()?.code() == Some(255), "the session is cut");
+    ensure!(!command.ended()?.success(), "so is the command, over its WebSocket");
+    Ok(())
+}
+
+/// Asks for a session of TLS, or for one that was; whether it was gone on with.
+fn resumes(gantry: &Gantry, version: &str, how: &str) -> Result<bool> {
+    let address = format!("{}:8443", gantry.address());
+    let file = gantry.home().join(format!("session{version}"));
+    let mut client = Command::new("openssl")
+        .args(["s_client", "-ign_eof", version, how])
+        .arg(&file)
+        .args(["-connect", &address, "-servername", "api.gantry.localhost"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    // Tickets of TLS 1.3 come after the handshake.
+    let request =
+        "GET /openapi.json HTTP/1.1\r\nHost: api.gantry.localhost\r\nConnection: close\r\n\r\n";
+    client.stdin.as_mut().context("piped")?.write_all(request.as_bytes())?;
+    let output = client.wait_with_output()?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    ensure!(said.contains("HTTP/1.1 200"), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    let (new, reused) = (said.contains("New, TLSv1."), said.contains("Reused, TLSv1."));
+    ensure!(new || reused, "{said}");
+    Ok(reused)
+}
+
+/// Sessions of TLS are gone on with by every process of the store.
+fn go_on(gantry: &Gantry) -> Result<()> {
+    for version in ["-tls1_3", "-tls1_2"] {
+        ensure!(resumes(gantry, version, "-sess_in")?, "{version}: a new session");
+    }
+    Ok(())
 }
 
 #[test]
@@ -381,10 +431,15 @@ fn a_crash_after_an_upgrade_leaves_http3_to_the_next_start() {
         let (mut streams, mut packets) = (upload(gantry, "tcp")?, upload(gantry, "http3")?);
         streams.says("open")?;
         packets.says("open")?;
+        for version in ["-tls1_3", "-tls1_2"] {
+            ensure!(!resumes(gantry, version, "-sess_out")?, "{version}: there was none");
+        }
         let first = gantry.pid()?;
         upgraded(gantry)?;
+        go_on(gantry)?;
         gantry.kill()?;
         gantry.start_again()?;
+        go_on(gantry)?;
         // Its packets would have come to the first one otherwise, in part.
         upload(gantry, "many")?.says("done")?;
         packets.says("cut")?;
