@@ -372,28 +372,32 @@ impl Store {
         .await
     }
 
-    /// Notes that an attempt has failed, why, and when the next one is due.
+    /// Notes that an attempt has failed, why, and when the next one is due: not later than somebody wants it who has
+    /// written to the record since it had this version.
     pub async fn note_failed_certificate(
         &self,
-        name: &str,
+        (name, version): (&str, u64),
         error: &str,
         due_at_ms: i64,
         lease: &Lease,
         now_ms: i64,
     ) -> Result<()> {
         let (name, error, lease) = (name.to_owned(), error.to_owned(), lease.clone());
+        let version = columns::integer(version);
         self.write(move |tx| {
             Box::pin(async move {
                 leases::require(tx, &lease).await?;
                 sqlx::query(
                     "UPDATE certificates SET attempts = attempts + 1, error = $1, \
-                     error_at_ms = $2, due_at_ms = $3, version = version + 1, \
+                     error_at_ms = $2, due_at_ms = CASE WHEN version = $5 OR due_at_ms > $3 \
+                     THEN $3 ELSE due_at_ms END, version = version + 1, \
                      updated_at_ms = $2 WHERE name = $4",
                 )
                 .bind(error)
                 .bind(now_ms)
                 .bind(due_at_ms)
                 .bind(name)
+                .bind(version)
                 .execute(&mut tx.connection)
                 .await
                 .map_err(failed)?;

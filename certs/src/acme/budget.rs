@@ -173,10 +173,14 @@ impl Cost<'_> {
     /// What a CA may want to be left alone with that this order is of. What it has said to orders of customers does
     /// not hold the installation's own names up.
     fn holding(&self) -> Vec<Use> {
+        let mut holding = vec![busy(self.directory)];
         if self.is_own {
-            return vec![self.of(HELD_NAMES, self.same_names())];
+            holding.push(self.of(HELD_NAMES, self.same_names()));
+        } else {
+            holding.extend(self.limited());
+            holding.push(self.of_customers());
         }
-        self.limited().into_iter().chain([self.of_customers()]).collect()
+        holding
     }
 
     /// The first limit that the order would go beyond, if any.
@@ -265,6 +269,7 @@ pub(crate) async fn left(
 
 fn left_alone(one: &Use) -> String {
     let what = match one.kind {
+        HELD => return format!("{} wants to be left alone", one.directory),
         HELD_DOMAIN => format!("names of {}", one.subject),
         HELD_NAMES => "exactly these names".to_owned(),
         _ => "hostnames of customers".to_owned(),
@@ -377,6 +382,8 @@ mod tests {
             assert_eq!(held(name, is_own, now).await, until.map(|it| now + it), "{name} {is_own}");
             assert_eq!(held(name, is_own, now + 5 * hour).await, None, "{name} {is_own}");
         }
+        store.hold_acme_uses(&[busy("https://ca/")], now + 9 * hour).await.unwrap();
+        assert_eq!(held("b.example.com", true, now).await, Some(now + 9 * hour));
     }
 
     #[tokio::test]

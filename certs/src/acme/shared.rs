@@ -221,8 +221,8 @@ impl Shared {
             again_in_s = (due - now) / 1000,
             "no certificate"
         );
-        let noted =
-            self.store.note_failed_certificate(&record.name, &failure.text, due, lease, now);
+        let of = (record.name.as_str(), record.version);
+        let noted = self.store.note_failed_certificate(of, &failure.text, due, lease, now);
         Ok(noted.await?)
     }
 

@@ -185,10 +185,12 @@ async fn note_failures(path: &Path) -> Result<()> {
 /// A certificate that is wanted and was not to be had.
 async fn note_failure(store: &Store, name: &str, why: &str) -> Result<()> {
     let now = i64::try_from(OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000_000)?;
-    store.want_certificate(name, &[name.to_owned()], now).await?;
+    let wanted = store.want_certificate(name, &[name.to_owned()], now).await?;
     let lease = store.take_lease(&format!("test {name}"), [1; 16], Duration::from_secs(30)).await?;
     let lease = lease.context("somebody has it")?;
-    store.note_failed_certificate(name, why, now + 3_600_000, &lease, now).await?;
+    store
+        .note_failed_certificate((name, wanted.version), why, now + 3_600_000, &lease, now)
+        .await?;
     Ok(())
 }
 

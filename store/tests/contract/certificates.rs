@@ -52,6 +52,22 @@ pub(crate) async fn a_plan_holds_only_for_the_record_that_it_was_made_for(world:
     assert_eq!(store.certificate(NAME).await.unwrap().unwrap().due_at_ms, NOW_MS);
 }
 
+pub(crate) async fn a_wish_during_an_attempt_outlives_its_failure(world: &World) {
+    let (store, lease) = (&world.store, lease(world).await);
+    let read = store.want_certificate(NAME, &names(&[NAME]), NOW_MS).await.unwrap();
+    let fail = async |version| {
+        let (later, of) = (NOW_MS + HOUR_MS, (NAME, version));
+        store.note_failed_certificate(of, "no", later, &lease, NOW_MS + 2).await.unwrap();
+        store.certificate(NAME).await.unwrap().unwrap()
+    };
+    let read = fail(read.version).await;
+    assert_eq!((read.due_at_ms, read.attempts), (NOW_MS + HOUR_MS, 1));
+    store.hasten_certificate(NAME, NOW_MS + 1).await.unwrap();
+    let read = fail(read.version).await;
+    assert_eq!((read.due_at_ms, read.attempts), (NOW_MS + 1, 2));
+    assert_eq!(fail(read.version).await.due_at_ms, NOW_MS + HOUR_MS);
+}
+
 pub(crate) async fn what_comes_for_other_names_than_are_wanted_is_not_taken(world: &World) {
     let (store, lease) = (&world.store, lease(world).await);
     let (ordered, wanted) = (names(&[NAME]), names(&[NAME, "www.example.com"]));

@@ -37,6 +37,7 @@ macro_rules! contract {
             a_server_is_made_once);
         contract!(@cases $open, certificates:
             a_plan_holds_only_for_the_record_that_it_was_made_for,
+            a_wish_during_an_attempt_outlives_its_failure,
             what_comes_for_other_names_than_are_wanted_is_not_taken,
             a_ca_is_left_alone_until_it_says_and_no_longer);
         contract!(@cases $open, projects:
