@@ -20,6 +20,7 @@ use crate::{
     conn::{Conn, Lane},
     inlet::Inlet,
     link::{Link, Ticket, Told},
+    stream::Weight,
 };
 
 /// The most octets in one packet to a client.
@@ -157,12 +158,12 @@ pub(crate) async fn relay(
     lane.inlet.close();
 }
 
-/// Closes a channel. The library tells nothing of the client's own close that follows.
+/// Closes a channel. The library tells nothing of the client's own close that follows, and keeps something of it.
 async fn finish(conn: &Conn, write: &Write) {
     if write.close().await.is_err() {
         tracing::trace!("the client has gone first");
     }
-    conn.closed(write.id());
+    conn.closed_here(write.id());
 }
 
 /// The streams of a process: ours, and those that go to the helper.
@@ -196,7 +197,8 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    pub(crate) async fn run(self, process: Process) {
+    /// Runs it. What is said of the process weighs until the helper has it.
+    pub(crate) async fn run(self, process: Process, weight: Weight) {
         let (closed, bounds) = (self.lane.closed.clone(), self.conn.shared.bounds);
         let inlet = Arc::clone(&self.lane.inlet);
         // What a client has sent before it closes the channel arrives, as with sshd. Dropped, the ticket tells the
@@ -206,13 +208,13 @@ impl Session {
             tokio::time::sleep(bounds.arrival).await;
         };
         tokio::select! {
-            () = self.serve(process) => {}
+            () = self.serve(process, weight) => {}
             () = overdue => {}
         }
         inlet.close();
     }
 
-    async fn serve(mut self, process: Process) {
+    async fn serve(mut self, process: Process, weight: Weight) {
         let has_terminal = process.terminal.is_some();
         let link = match self.conn.enter().await {
             Ok(link) => link,
@@ -225,7 +227,8 @@ impl Session {
                 return self.refuse("there are no more streams on this server", has_terminal).await;
             }
         };
-        let begun = link.begin(|id| ToHelper::Start { id, process }, streams.theirs);
+        let start = |id| ToHelper::Start { id, process };
+        let begun = link.begin(start, streams.theirs, Some(weight));
         let Some(mut ticket) = begun else {
             return self
                 .refuse("too much is open in this container, or on this server", has_terminal)
@@ -449,12 +452,4 @@ pub(crate) fn open_failure(reason: Reason) -> ChannelOpenFailure {
         Reason::Failed => ChannelOpenFailure::ConnectFailed,
         Reason::Shortage => ChannelOpenFailure::ResourceShortage,
     }
-}
-
-/// Whether a client may set a variable: what sshd of Debian accepts, and what terminals say of themselves.
-pub(crate) fn is_welcome(name: &str) -> bool {
-    name == "LANG"
-        || name == "COLORTERM"
-        || name.starts_with("LC_")
-        || name.starts_with("TERM_PROGRAM")
 }

@@ -84,7 +84,7 @@ impl Front {
             tracing::error!(%error, "no streams for a command");
             NotStarted::Full
         })?;
-        let begun = link.begin(|id| ToHelper::Start { id, process }, streams.theirs);
+        let begun = link.begin(|id| ToHelper::Start { id, process }, streams.theirs, None);
         let mut ticket = begun.ok_or(NotStarted::Full)?;
         match ticket.told().await {
             Some(Told::Started) => {}

@@ -5,7 +5,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -30,6 +30,12 @@ const FAREWELL: Duration = Duration::from_millis(500);
 
 /// Channels that are opened to a client at the same time.
 const PLACES: usize = 100;
+/// Channels of one connection.
+const CHANNELS_MAX: usize = 100;
+/// Channels that may have been closed from here first in any case, when those of all connections of the container
+/// are so many. Of each, the library keeps about 4 KiB until the connection ends.
+const CLOSED_ANYWAY: usize = 256;
+const CLOSED_OF_CONTAINER: usize = 20_000;
 /// How long the news of a container that was woken may take.
 const KNOWN: Duration = Duration::from_secs(10);
 
@@ -84,6 +90,8 @@ pub(crate) struct Conn {
     /// For channels that are opened from here.
     places: Arc<Semaphore>,
     state: Mutex<State>,
+    /// Channels that were closed from here first.
+    closed_here: AtomicUsize,
     /// Told whenever the client has confirmed a channel.
     confirmed: Notify,
     why: OnceLock<&'static str>,
@@ -104,6 +112,15 @@ pub(crate) struct Lane {
     pub(crate) inlet: Arc<Inlet>,
     /// Cancelled when the client closes the channel.
     pub(crate) closed: CancellationToken,
+}
+
+impl Drop for Conn {
+    fn drop(&mut self) {
+        if let Some(together) = self.pause.of_container() {
+            let closed = self.closed_here.load(Ordering::Relaxed);
+            together.closed_here.fetch_sub(closed, Ordering::Relaxed);
+        }
+    }
 }
 
 impl Conn {
@@ -134,6 +151,7 @@ impl Conn {
                 leftovers: Vec::new(),
                 confirmed: HashMap::new(),
             }),
+            closed_here: AtomicUsize::new(0),
             confirmed: Notify::new(),
             why: OnceLock::new(),
         })
@@ -196,7 +214,7 @@ impl Conn {
     }
 
     /// How many channels there are, with those that are closed and of which something still goes on.
-    pub(crate) fn lanes(&self) -> usize {
+    fn lanes(&self) -> usize {
         let mut state = self.state();
         state.leftovers.retain(|inlet| inlet.strong_count() > 0);
         state.inlets.len() + state.leftovers.len()
@@ -252,14 +270,48 @@ impl Conn {
         }
     }
 
-    /// A channel is closed, by whichever side.
-    pub(crate) fn closed(&self, channel: ChannelId) {
+    /// A channel is closed, by whichever side. `false` if it was before.
+    pub(crate) fn closed(&self, channel: ChannelId) -> bool {
         let mut state = self.state();
         state.flow.close(channel.into());
-        if let Some(lane) = state.inlets.remove(&channel) {
-            lane.inlet.end();
-            lane.closed.cancel();
-            state.leftovers.push(Arc::downgrade(&lane.inlet));
+        let Some(lane) = state.inlets.remove(&channel) else { return false };
+        lane.inlet.end();
+        lane.closed.cancel();
+        state.leftovers.push(Arc::downgrade(&lane.inlet));
+        true
+    }
+
+    /// A channel is closed from here, if the client has not closed it.
+    pub(crate) fn closed_here(&self, channel: ChannelId) {
+        if self.closed(channel) {
+            self.closed_here.fetch_add(1, Ordering::Relaxed);
+            if let Some(together) = self.pause.of_container() {
+                together.closed_here.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Whether another channel may be opened.
+    pub(crate) fn has_room(&self) -> bool {
+        self.lanes() < CHANNELS_MAX && !self.is_worn()
+    }
+
+    /// Whether it has had so many channels that another connection should be made.
+    fn is_worn(&self) -> bool {
+        let closed = self.closed_here.load(Ordering::Relaxed);
+        let together = self.pause.of_container();
+        let of_container = together.map_or(0, |all| all.closed_here.load(Ordering::Relaxed));
+        closed >= self.shared.bounds.closed_channels
+            || (closed >= CLOSED_ANYWAY && of_container >= CLOSED_OF_CONTAINER)
+    }
+
+    /// Ends it as soon as it is good for nothing any more.
+    pub(crate) fn end_if_worn(self: &Arc<Self>, handle: Handle) {
+        if self.is_worn() && self.lanes() == 0 {
+            self.end(
+                "it has had as many channels as a connection may have; connect again",
+                Some(handle),
+            );
         }
     }
 
@@ -303,6 +355,12 @@ impl Conn {
             .get(door.container, door.generation, &*self.shared.ways, &self.shared.means)
             .await
             .map_err(|no| told(&no))
+    }
+
+    /// Whether its container sleeps and is woken by whoever enters it.
+    pub(crate) fn is_asleep(&self) -> bool {
+        let door = self.admitted.get().and_then(|admitted| self.door(admitted).ok());
+        door.is_some_and(|door| door.state == DoorState::Asleep)
     }
 
     fn door(&self, admitted: &Admitted) -> Result<Door, String> {

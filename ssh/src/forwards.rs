@@ -12,9 +12,6 @@ use crate::{
     link::{Ticket, Told},
 };
 
-/// Channels of one connection.
-pub(crate) const CHANNELS_MAX: usize = 100;
-
 /// Connects to an address inside; otherwise why not.
 pub(crate) async fn begin_connection(
     conn: &Arc<Conn>,
@@ -24,7 +21,7 @@ pub(crate) async fn begin_connection(
     let link = conn.enter().await.map_err(|_shut| ChannelOpenFailure::ConnectFailed)?;
     let shortage = ChannelOpenFailure::ResourceShortage;
     let Ok((ours, theirs)) = Ways::new() else { return Err(shortage) };
-    let begun = link.begin(|id| ToHelper::Connect { id, target, user }, theirs);
+    let begun = link.begin(|id| ToHelper::Connect { id, target, user }, theirs, None);
     let mut ticket = begun.ok_or(shortage)?;
     match ticket.told().await {
         Some(Told::Started) => Ok((ticket, ours)),
@@ -47,7 +44,7 @@ pub(crate) async fn accept(
     while let Some(told) = ticket.told().await {
         let Told::Accepted { id, peer } = told else { continue };
         let link = Arc::clone(ticket.link());
-        let Some(place) = conn.place().filter(|_| conn.lanes() < CHANNELS_MAX) else {
+        let Some(place) = conn.place().filter(|_| conn.has_room()) else {
             link.leave(id);
             continue;
         };

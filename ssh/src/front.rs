@@ -2,6 +2,7 @@
 
 use std::{
     borrow::Cow,
+    fmt::Write as _,
     io,
     net::SocketAddr,
     sync::{
@@ -79,15 +80,21 @@ pub struct Bounds {
     /// How long what came on a channel may take to arrive inside once the client has closed that, and a process
     /// without a terminal to end by itself.
     pub arrival: Duration,
+    /// How long a listener in a container that is awake may take to begin; its connection stands still meanwhile.
+    pub listen: Duration,
+    /// How many channels of a connection may have ended by the server's close: of each something is kept until the
+    /// connection ends, and there are no more then.
+    pub closed_channels: usize,
     /// How long a client is silent before it is asked whether it is there.
     pub silence: Duration,
 }
 
 impl Default for Bounds {
-    /// 30 seconds, 30 seconds, a minute.
+    /// 30 seconds, 30 seconds, 5 seconds, 10,000 channels, a minute.
     fn default() -> Self {
         let half = Duration::from_secs(30);
-        Self { answer: half, arrival: half, silence: Duration::from_mins(1) }
+        let (listen, silence) = (Duration::from_secs(5), Duration::from_mins(1));
+        Self { answer: half, arrival: half, listen, closed_channels: 10_000, silence }
     }
 }
 
@@ -177,7 +184,6 @@ impl Metrics {
 
     /// In the text format of Prometheus.
     pub fn render(&self, out: &mut String) {
-        use std::fmt::Write as _;
         let rows = [
             ("gantry_ssh_connections", "gauge", &self.connections),
             ("gantry_ssh_offered_keys_total", "counter", &self.offers),
@@ -293,6 +299,10 @@ impl Front {
     /// Its counts.
     pub fn render_metrics(&self, out: &mut String) {
         self.shared.metrics.render(out);
+        let held = self.shared.means.held.load(Ordering::Relaxed);
+        // Writing to a string cannot fail.
+        let _written =
+            writeln!(out, "# TYPE gantry_ssh_held_bytes gauge\ngantry_ssh_held_bytes {held}");
     }
 
     /// Takes no more connections, because another process does; sessions go on to their end or the shutdown.

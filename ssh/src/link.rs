@@ -18,7 +18,7 @@ use gantry_session::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use crate::front::Means;
+use crate::{front::Means, stream::Weight};
 
 /// Orders that wait until the helper takes them. One that takes none is given up.
 const ORDERS_MAX: usize = 1024;
@@ -44,7 +44,17 @@ pub(crate) enum Told {
     Accepted { id: Id, peer: Option<(String, u16)> },
 }
 
-type Order = (ToHelper, Vec<OwnedFd>);
+/// What the helper has not taken yet, and what it holds meanwhile, whether anybody still wants it or not.
+#[derive(Debug)]
+struct Order {
+    message: ToHelper,
+    descriptors: Vec<OwnedFd>,
+    _places: Option<Arc<Places>>,
+    _weight: Option<Weight>,
+}
+
+/// At one helper, and in all.
+type Places = [OwnedSemaphorePermit; 2];
 
 /// A connection to a helper. It ends when the helper does, or breaks the protocol.
 #[derive(Debug)]
@@ -65,7 +75,7 @@ pub(crate) struct Ticket {
     link: Arc<Link>,
     id: Id,
     told: mpsc::Receiver<Told>,
-    _places: [OwnedSemaphorePermit; 2],
+    places: Arc<Places>,
 }
 
 impl Link {
@@ -118,34 +128,44 @@ impl Link {
         !self.ended.is_cancelled()
     }
 
-    /// Begins a channel or listener: `order` makes the message of its id. `None` if too much is open.
+    /// Begins a channel or listener: `order` makes the message of its id, which has this weight as long as it waits.
+    /// `None` if too much is open.
     pub(crate) fn begin(
         self: &Arc<Self>,
         order: impl FnOnce(Id) -> ToHelper,
         descriptors: Vec<OwnedFd>,
+        weight: Option<Weight>,
     ) -> Option<Ticket> {
         let id = self.next.fetch_add(2, Ordering::Relaxed);
         let ticket = self.ticket(id)?;
-        self.order(order(id), descriptors);
+        let places = Some(Arc::clone(&ticket.places));
+        self.order(Order { message: order(id), descriptors, _places: places, _weight: weight });
         Some(ticket)
     }
 
     /// Takes a connection that was accepted, if not too much is open.
     pub(crate) fn take(self: &Arc<Self>, id: Id, descriptors: Vec<OwnedFd>) -> Option<Ticket> {
         let ticket = self.ticket(id)?;
-        self.order(ToHelper::Take { id }, descriptors);
+        let places = Some(Arc::clone(&ticket.places));
+        let message = ToHelper::Take { id };
+        self.order(Order { message, descriptors, _places: places, _weight: None });
         Some(ticket)
     }
 
     /// Leaves a connection that was accepted.
     pub(crate) fn leave(&self, id: Id) {
-        self.order(ToHelper::End { id }, Vec::new());
+        self.say(ToHelper::End { id });
+    }
+
+    /// Says what is small and brings nothing along.
+    fn say(&self, message: ToHelper) {
+        self.order(Order { message, descriptors: Vec::new(), _places: None, _weight: None });
     }
 
     fn ticket(self: &Arc<Self>, id: Id) -> Option<Ticket> {
         let place = |of: &Arc<Semaphore>| Arc::clone(of).try_acquire_owned().ok();
         let [own, all] = &self.places;
-        let places = [place(own)?, place(all)?];
+        let places = Arc::new([place(own)?, place(all)?]);
         let (sender, told) = mpsc::channel(TOLD_MAX);
         let mut all = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         // With an ended link, the sender is dropped, and the ticket tells nothing.
@@ -153,25 +173,25 @@ impl Link {
             all.insert(id, sender);
         }
         drop(all);
-        Some(Ticket { link: Arc::clone(self), id, told, _places: places })
+        Some(Ticket { link: Arc::clone(self), id, told, places })
     }
 
-    fn order(&self, message: ToHelper, descriptors: Vec<OwnedFd>) {
+    fn order(&self, order: Order) {
         // Each order has few answers, the last of which may come when it is not open here any more.
         self.allowance.fetch_add(4, Ordering::Relaxed);
-        if self.orders.try_send((message, descriptors)).is_err() && self.is_alive() {
+        if self.orders.try_send(order).is_err() && self.is_alive() {
             tracing::warn!("a session helper takes no orders and is given up");
             self.ended.cancel();
         }
     }
 
     async fn send(&self, wire: &Wire, mut orders: mpsc::Receiver<Order>) {
-        while let Some((message, descriptors)) = orders.recv().await {
-            let along: Vec<_> = descriptors.iter().map(OwnedFd::as_fd).collect();
-            match wire.send(&message, &along).await {
+        while let Some(order) = orders.recv().await {
+            let along: Vec<_> = order.descriptors.iter().map(OwnedFd::as_fd).collect();
+            match wire.send(&order.message, &along).await {
                 Ok(()) => {}
                 // That is the client's doing, and none of the others'.
-                Err(WireError::Malformed(_)) => self.refuse_long(message.id()),
+                Err(WireError::Malformed(_)) => self.refuse_long(order.message.id()),
                 Err(error) => {
                     tracing::debug!(%error, "a session helper takes no orders any more");
                     return;
@@ -274,7 +294,7 @@ fn receive(
 impl Ticket {
     /// Says something about it to the helper.
     pub(crate) fn tell(&self, order: impl FnOnce(Id) -> ToHelper) {
-        self.link.order(order(self.id), Vec::new());
+        self.link.say(order(self.id));
     }
 
     /// The link that it belongs to.
@@ -292,7 +312,7 @@ impl Drop for Ticket {
     fn drop(&mut self) {
         self.link.told.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
         if self.link.is_alive() {
-            self.link.order(ToHelper::End { id: self.id }, Vec::new());
+            self.link.say(ToHelper::End { id: self.id });
         }
     }
 }
@@ -309,6 +329,7 @@ mod tests {
     use tokio_util::task::TaskTracker;
 
     use super::*;
+    use crate::stream::Pause;
 
     fn means() -> Means {
         Means {
@@ -381,10 +402,51 @@ mod tests {
         let (ours, _theirs) = pair();
         let means = means();
         let link = Link::new(ours, &means).unwrap();
-        let begin = || link.begin(|id| ToHelper::End { id }, Vec::new());
+        let begin = || link.begin(|id| ToHelper::End { id }, Vec::new(), None);
         let open: Vec<Ticket> = (0..100).map(|_| begin().unwrap()).collect();
         assert!(begin().is_none(), "the places of all are taken");
         drop(open);
-        assert!(begin().is_some());
+        let freed = async {
+            while begin().is_none() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), freed).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_a_helper_does_not_take_keeps_its_place_and_its_weight() {
+        const LEN: usize = 100 << 10;
+        let (ours, theirs) = pair();
+        let means = means();
+        let link = Link::new(ours, &means).unwrap();
+        let pause = Pause::new(Arc::clone(&means.held));
+        let held = || means.held.load(Ordering::Relaxed);
+        let order = |id| {
+            let at = protocol::Target::Unix(vec![7; LEN]);
+            ToHelper::Listen { id, at, user: String::new() }
+        };
+        let mut begun = 0;
+        // Whoever wanted it goes at once.
+        while let Some(ticket) = link.begin(order, Vec::new(), Some(pause.weigh(LEN))) {
+            drop(ticket);
+            begun += 1;
+            assert!(begun < 500, "without end");
+            tokio::task::yield_now().await;
+        }
+        assert!(begun >= 100 && held() > 90 * LEN, "{begun} {}", held());
+        assert!(link.is_alive());
+        let helper = Wire::new(theirs).unwrap();
+        let taking = async { while helper.receive::<ToHelper>().await.is_ok() {} };
+        let freed = async {
+            while means.channels.available_permits() < 100 || held() > 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let freed = tokio::time::timeout(Duration::from_secs(20), freed);
+        tokio::select! {
+            () = taking => panic!("it ends"),
+            freed = freed => freed.unwrap(),
+        }
     }
 }

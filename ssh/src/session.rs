@@ -1,7 +1,8 @@
 //! What the library calls: authentication, and what a client asks of its channels.
 //!
 //! The callbacks run inside the loop of their connection, which stands still meanwhile: nothing is waited for
-//! in them but the bound of a forward's listener, for which the protocol wants the answer in order.
+//! in them but a forward's listener, for which the protocol wants the answer in order: a bounded time, after that in
+//! which a container is woken that sleeps, where no channel of the connection leads anywhere yet.
 
 use std::{
     collections::HashMap,
@@ -10,7 +11,7 @@ use std::{
 };
 
 use gantry_model::ssh::KeyFingerprint;
-use gantry_session::protocol::{Process, Run, Size, Target, Terminal, ToHelper};
+use gantry_session::protocol::{Process, Run, Target, Terminal, ToHelper};
 use russh::{
     Channel, ChannelId, ChannelOpenFailure, Pty, Sig,
     keys::{Algorithm, PublicKey, PublicKeyBase64 as _},
@@ -25,18 +26,15 @@ use crate::{
     channel::{self, Control, Write, relay, signal_name},
     conn::{Admitted, Conn},
     doors::Refusal,
-    forwards::{CHANNELS_MAX, accept, begin_connection},
+    forwards::{accept, begin_connection},
     link::Told,
+    measures::{NAME_LEN_MAX, is_sound, len_of, may_set, port, size},
 };
 
 /// Listeners of one connection.
 const LISTENERS_MAX: usize = 20;
-/// How long a listener inside may take to begin,
-const LISTEN_TIMEOUT: Duration = Duration::from_secs(5);
-/// and how long no other is tried after one that took longer.
+/// How long no listener is tried after one that took too long, or for which the container did not wake.
 const DEAF: Duration = Duration::from_secs(30);
-/// Variables that a client may set, and how long all of them may be.
-const ENV_LEN_MAX: usize = 16 << 10;
 /// Requests to a process that wait.
 const CONTROLS_MAX: usize = 64;
 
@@ -87,14 +85,11 @@ impl Callbacks {
             Some((user, container)) => (user, Some(container)),
             None => (user, None),
         };
-        if narrow.is_some_and(|wanted| wanted != door.container.to_string()) {
+        let is_another = narrow.is_some_and(|wanted| wanted != door.container.to_string());
+        if is_another || user.len() > NAME_LEN_MAX {
             return None;
         }
         Some(Admitted { container: door.container, key, user: user.to_owned() })
-    }
-
-    fn has_room(&self) -> bool {
-        self.conn.lanes() < CHANNELS_MAX
     }
 
     fn user(&self) -> String {
@@ -126,6 +121,7 @@ impl Callbacks {
             agent: prepared.agent,
             connection: Some(connection),
         };
+        let weight = self.conn.pause.weigh(len_of(&process));
         let session = channel::Session {
             conn: Arc::clone(&self.conn),
             lane: self.conn.lane(id),
@@ -134,7 +130,7 @@ impl Callbacks {
             controls,
             has_agent: process.agent,
         };
-        self.conn.spawn(session.run(process));
+        self.conn.spawn(session.run(process, weight));
         true
     }
 
@@ -148,11 +144,18 @@ impl Callbacks {
     }
 
     /// Connects a channel to an address inside, and answers its opening by what comes of it.
-    fn connect(&self, channel: Channel<Msg>, reply: ChannelOpenHandle, target: Target) {
+    fn connect(
+        &self,
+        channel: Channel<Msg>,
+        reply: ChannelOpenHandle,
+        target: Target,
+        handle: Handle,
+    ) {
         let conn = Arc::clone(&self.conn);
         let user = self.user();
         let end = self.conn.may_forward();
-        let has_room = end.is_some() && self.has_room();
+        let is_sound = is_sound(&target);
+        let has_room = end.is_some() && is_sound && self.conn.has_room();
         let id = channel.id();
         // Counted from here on, however many are opened at once.
         let lane = has_room.then(|| conn.lane(id));
@@ -160,8 +163,12 @@ impl Callbacks {
             let Some(end) = end else {
                 return reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
             };
+            if !is_sound {
+                return reply.reject(ChannelOpenFailure::ConnectFailed).await;
+            }
             let Some(lane) = lane else {
-                return reply.reject(ChannelOpenFailure::ResourceShortage).await;
+                reply.reject(ChannelOpenFailure::ResourceShortage).await;
+                return conn.end_if_worn(handle);
             };
             let connected = end.run_until_cancelled(begin_connection(&conn, target, user)).await;
             match connected.unwrap_or(Err(ChannelOpenFailure::AdministrativelyProhibited)) {
@@ -183,23 +190,36 @@ impl Callbacks {
         // Those that were ended from here.
         self.listeners.retain(|_, end| !end.is_cancelled());
         let forwarding = self.conn.may_forward()?;
-        if self.listeners.len() >= LISTENERS_MAX
+        if !is_sound(&at)
+            || self.listeners.len() >= LISTENERS_MAX
             || self.listeners.contains_key(&at)
             || self.deaf_until.is_some_and(|until| Instant::now() < until)
         {
             return None;
         }
+        if self.conn.is_asleep() {
+            // Clients ask for forwards before they open a channel, which would wake it.
+            match forwarding.run_until_cancelled(self.conn.enter()).await? {
+                Ok(_link) => {}
+                Err(message) => {
+                    tracing::debug!(message, "no listener");
+                    self.deaf_until = Some(Instant::now() + DEAF);
+                    return None;
+                }
+            }
+        }
         let begun = async {
             let link = self.conn.enter().await.ok()?;
             let (to, user) = (at.clone(), self.user());
-            let mut ticket = link.begin(|id| ToHelper::Listen { id, at: to, user }, Vec::new())?;
+            let listen = |id| ToHelper::Listen { id, at: to, user };
+            let mut ticket = link.begin(listen, Vec::new(), None)?;
             match ticket.told().await? {
                 Told::Listening(port) => Some((ticket, port)),
                 Told::Started | Told::Refused(..) | Told::Exited(_) | Told::Accepted { .. } => None,
             }
         };
         let begun = forwarding.run_until_cancelled(begun);
-        let Ok(begun) = tokio::time::timeout(LISTEN_TIMEOUT, begun).await else {
+        let Ok(begun) = tokio::time::timeout(self.conn.shared.bounds.listen, begun).await else {
             // The connection stands still for one of them, and not for each.
             self.deaf_until = Some(Instant::now() + DEAF);
             return None;
@@ -220,16 +240,6 @@ impl Callbacks {
     fn unlisten(&mut self, at: &Target) -> bool {
         self.listeners.remove(at).map(|end| end.cancel()).is_some()
     }
-}
-
-/// A port as the protocol has it.
-fn port(number: u32) -> Option<u16> {
-    u16::try_from(number).ok()
-}
-
-fn size(columns: u32, rows: u32, width: u32, height: u32) -> Size {
-    let of = |number: u32| u16::try_from(number).unwrap_or(u16::MAX);
-    Size { columns: of(columns), rows: of(rows), width: of(width), height: of(height) }
 }
 
 impl Handler for Callbacks {
@@ -284,10 +294,11 @@ impl Handler for Callbacks {
         &mut self,
         channel: Channel<Msg>,
         reply: ChannelOpenHandle,
-        _session: &mut Session,
+        session: &mut Session,
     ) -> Result<(), SessionError> {
-        if !self.has_room() {
+        if !self.conn.has_room() {
             reply.reject(ChannelOpenFailure::ResourceShortage).await;
+            self.conn.end_if_worn(session.handle());
             return Ok(());
         }
         // Those of channels that were closed from here.
@@ -322,10 +333,13 @@ impl Handler for Callbacks {
         _from: &str,
         _from_port: u32,
         reply: ChannelOpenHandle,
-        _session: &mut Session,
+        session: &mut Session,
     ) -> Result<(), SessionError> {
         match port(to) {
-            Some(port) => self.connect(channel, reply, Target::Tcp(host.to_owned(), port)),
+            Some(port) => {
+                let target = Target::Tcp(host.to_owned(), port);
+                self.connect(channel, reply, target, session.handle());
+            }
             None => reply.reject(ChannelOpenFailure::ConnectFailed).await,
         }
         Ok(())
@@ -336,9 +350,10 @@ impl Handler for Callbacks {
         channel: Channel<Msg>,
         path: &str,
         reply: ChannelOpenHandle,
-        _session: &mut Session,
+        session: &mut Session,
     ) -> Result<(), SessionError> {
-        self.connect(channel, reply, Target::Unix(path.as_bytes().to_vec()));
+        let target = Target::Unix(path.as_bytes().to_vec());
+        self.connect(channel, reply, target, session.handle());
         Ok(())
     }
 
@@ -408,7 +423,8 @@ impl Handler for Callbacks {
         let Some(prepared) = self.channels.get_mut(&channel) else {
             return Ok(session.channel_failure(channel)?);
         };
-        if prepared.controls.is_some() || prepared.terminal.is_some() {
+        let is_late = prepared.controls.is_some() || prepared.terminal.is_some();
+        if is_late || term.len() > NAME_LEN_MAX {
             return Ok(session.channel_failure(channel)?);
         }
         prepared.terminal = Some(Terminal {
@@ -426,12 +442,8 @@ impl Handler for Callbacks {
         value: &str,
         session: &mut Session,
     ) -> Result<(), SessionError> {
-        let prepared = self.channels.get_mut(&channel).filter(|_| channel::is_welcome(name));
-        let Some(prepared) = prepared.filter(|prepared| {
-            let len: usize =
-                prepared.env.iter().map(|(name, value)| name.len() + value.len()).sum();
-            len + name.len() + value.len() <= ENV_LEN_MAX && !value.contains('\0')
-        }) else {
+        let prepared = self.channels.get_mut(&channel);
+        let Some(prepared) = prepared.filter(|prepared| may_set(&prepared.env, name, value)) else {
             return Ok(session.channel_failure(channel)?);
         };
         prepared.env.push((name.as_bytes().to_vec(), value.as_bytes().to_vec()));
@@ -496,7 +508,10 @@ impl Handler for Callbacks {
         signal: Sig,
         _session: &mut Session,
     ) -> Result<(), SessionError> {
-        self.control(channel, Control::Signal(signal_name(&signal)));
+        let name = signal_name(&signal);
+        if name.len() <= NAME_LEN_MAX {
+            self.control(channel, Control::Signal(name));
+        }
         Ok(())
     }
 

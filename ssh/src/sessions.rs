@@ -2,14 +2,17 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicUsize},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use gantry_model::ContainerId;
 use russh::server::Handle;
 use tokio::sync::Notify;
 
-use crate::conn::{Admitted, Conn};
+use crate::{
+    conn::{Admitted, Conn},
+    stream::Together,
+};
 
 /// Connections to one container.
 const OF_ONE_MAX: usize = 100;
@@ -24,20 +27,14 @@ pub(crate) struct Sessions {
 #[derive(Default)]
 struct Inner {
     all: HashMap<u64, Entry>,
-    containers: HashMap<ContainerId, Together>,
+    /// How many connections there are of each, and what they have together.
+    containers: HashMap<ContainerId, (usize, Arc<Together>)>,
 }
 
 struct Entry {
     conn: Arc<Conn>,
     container: ContainerId,
     handle: Option<Handle>,
-}
-
-/// What the connections of one container have together.
-#[derive(Default)]
-struct Together {
-    connections: usize,
-    held: Arc<AtomicUsize>,
 }
 
 impl Sessions {
@@ -49,12 +46,12 @@ impl Sessions {
     pub(crate) fn admit(&self, conn: &Arc<Conn>, admitted: &Admitted) -> bool {
         let mut inner = self.lock();
         let container = admitted.container;
-        let together = inner.containers.entry(container).or_default();
-        if together.connections >= OF_ONE_MAX {
+        let (connections, together) = inner.containers.entry(container).or_default();
+        if *connections >= OF_ONE_MAX {
             return false;
         }
-        together.connections += 1;
-        conn.pause.join(Arc::clone(&together.held));
+        *connections += 1;
+        conn.pause.join(Arc::clone(together));
         inner.all.insert(conn.number, Entry { conn: Arc::clone(conn), container, handle: None });
         true
     }
@@ -71,10 +68,10 @@ impl Sessions {
     pub(crate) fn remove(&self, conn: &Conn) {
         let mut inner = self.lock();
         if let Some(Entry { container, .. }) = inner.all.remove(&conn.number)
-            && let Some(together) = inner.containers.get_mut(&container)
+            && let Some((connections, _)) = inner.containers.get_mut(&container)
         {
-            together.connections -= 1;
-            if together.connections == 0 {
+            *connections -= 1;
+            if *connections == 0 {
                 inner.containers.remove(&container);
             }
         }

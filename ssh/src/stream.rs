@@ -27,6 +27,15 @@ const OF_ONE_MAX: usize = 64 << 20;
 const OF_ONE_ANYWAY: usize = 1 << 20;
 const OF_CONTAINER_MAX: usize = 256 << 20;
 const OF_ALL_MAX: usize = 1 << 30;
+/// What the connections of a container have together.
+#[derive(Debug, Default)]
+pub(crate) struct Together {
+    /// Octets that came and were not used.
+    held: AtomicUsize,
+    /// Channels that were closed from here first, of which the library keeps something.
+    pub(crate) closed_here: AtomicUsize,
+}
+
 /// How often it is looked whether that has gone on.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -40,7 +49,7 @@ struct Brake {
     /// What this connection holds,
     held: AtomicUsize,
     /// those of its container, once that is known and before there is any,
-    of_container: OnceLock<Arc<AtomicUsize>>,
+    of_container: OnceLock<Arc<Together>>,
     /// and all of them.
     all: Arc<AtomicUsize>,
 }
@@ -52,19 +61,19 @@ impl Pause {
         Self(Arc::new(Brake { until, held, of_container, all }))
     }
 
-    /// What the connections of its container hold together.
-    fn of_container(&self) -> Option<&Arc<AtomicUsize>> {
+    /// What the connections of its container have together.
+    pub(crate) fn of_container(&self) -> Option<&Arc<Together>> {
         self.0.of_container.get()
     }
 
     /// It has a container. What comes from now on counts for that, too; nothing has come before.
-    pub(crate) fn join(&self, of_container: Arc<AtomicUsize>) {
+    pub(crate) fn join(&self, of_container: Arc<Together>) {
         self.0.of_container.get_or_init(|| of_container);
     }
 
     fn counters(&self) -> impl Iterator<Item = &AtomicUsize> {
         let Brake { held, of_container, all, .. } = &*self.0;
-        [Some(held), of_container.get().map(|held| &**held), Some(&**all)].into_iter().flatten()
+        [Some(held), of_container.get().map(|of| &of.held), Some(&**all)].into_iter().flatten()
     }
 
     /// So much more is held.
@@ -81,12 +90,18 @@ impl Pause {
         }
     }
 
+    /// The same for as long as something waits elsewhere than in a channel.
+    pub(crate) fn weigh(&self, len: usize) -> Weight {
+        self.hold(len);
+        Weight { pause: self.clone(), len }
+    }
+
     fn is_full(&self) -> bool {
         let held = self.0.held.load(Ordering::Relaxed);
         let is_too_much = |held: &AtomicUsize, max| held.load(Ordering::Relaxed) > max;
         let is_short = || {
             is_too_much(&self.0.all, OF_ALL_MAX)
-                || self.of_container().is_some_and(|held| is_too_much(held, OF_CONTAINER_MAX))
+                || self.of_container().is_some_and(|of| is_too_much(&of.held, OF_CONTAINER_MAX))
         };
         held > OF_ONE_MAX || (held > OF_ONE_ANYWAY && is_short())
     }
@@ -100,6 +115,19 @@ impl Pause {
     fn until(&self) -> Option<Instant> {
         let wanted = self.0.until.lock().unwrap_or_else(PoisonError::into_inner).take();
         if self.is_full() { Some(Instant::now() + LOOK) } else { wanted }
+    }
+}
+
+/// So many octets of something that waits, which count for its connection until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Weight {
+    pause: Pause,
+    len: usize,
+}
+
+impl Drop for Weight {
+    fn drop(&mut self) {
+        self.pause.release(self.len);
     }
 }
 

@@ -36,17 +36,19 @@ pub(super) async fn run(
     process: Process,
     fds: Vec<OwnedFd>,
 ) -> Result<(), Refusal> {
-    let agent =
-        if process.agent { Some(listen::agent(shared, process.user.clone()).await?) } else { None };
+    let (agent, notice) = agent_for(shared, &process).await;
     let path = agent.as_ref().map(|(_, guard)| guard.path.clone());
-    let started = match &process.terminal {
-        Some(terminal) => {
-            let ways = Ways::new(fds).ok_or_else(Refusal::descriptors)?;
-            let ways = ways.map_err(|error| Refusal::io("a terminal's pipes", &error))?;
-            let pair = Pair::open(terminal).map_err(|error| Refusal::io("a terminal", &error))?;
-            Started::at_terminal(shared, process, path, pair, ways)?
+    let started = if let Some(terminal) = &process.terminal {
+        let ways = Ways::new(fds).ok_or_else(Refusal::descriptors)?;
+        let ways = ways.map_err(|error| Refusal::io("a terminal's pipes", &error))?;
+        let pair = Pair::open(terminal).map_err(|error| Refusal::io("a terminal", &error))?;
+        tell_user(&pair.slave, notice.as_deref());
+        Started::at_terminal(shared, process, path, pair, ways)?
+    } else {
+        if let Some(errors) = fds.get(2) {
+            tell_user(errors, notice.as_deref());
         }
-        None => Started::with(shared, process, path, fds)?,
+        Started::with(shared, process, path, fds)?
     };
     let Started { child, pid, terminal } = started;
     let master = terminal.as_ref().map(|(master, _)| Rc::clone(master));
@@ -63,6 +65,30 @@ pub(super) async fn run(
         () = answer_for_agent(shared, id, agent.as_ref()) => {}
     }
     Ok(())
+}
+
+/// The socket of the client's agent, if it is wanted; or why there is none.
+async fn agent_for(
+    shared: &Shared,
+    process: &Process,
+) -> (Option<(Stream, Guard)>, Option<String>) {
+    if !process.agent {
+        return (None, None);
+    }
+    match listen::agent(shared, process.user.clone()).await {
+        Ok(agent) => (Some(agent), None),
+        // A full or read-only file system must not keep out who would mend it.
+        Err(refusal) => (None, Some(format!("no agent is forwarded: {}\n", refusal.message))),
+    }
+}
+
+/// Says something where a process that has not begun will write its errors, which has room for it.
+fn tell_user(errors: &OwnedFd, notice: Option<&str>) {
+    if let Some(notice) = notice
+        && let Err(error) = rustix::io::write(errors, notice.as_bytes())
+    {
+        super::say(&format!("gantry-session: {} is not told: {error}", notice.trim_end()));
+    }
 }
 
 /// Accepts what asks for the client's agent, for ever.

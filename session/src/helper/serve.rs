@@ -39,8 +39,9 @@ use super::{
 /// The most that is open at once: processes, connections and listeners.
 const OPEN_MAX: usize = 4096;
 
-/// The most listeners at once, agents not counted.
-const LISTENERS_MAX: usize = 20;
+/// The most listeners at once, of all connections to the edge and agents not counted: the edge grants each
+/// connection a few.
+const LISTENERS_MAX: usize = 500;
 
 /// Connections on their way from listeners.
 const ARRIVALS_MAX: usize = 16;

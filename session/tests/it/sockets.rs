@@ -18,7 +18,7 @@ use gantry_session::protocol::{Exit, FromHelper, Id, Process, Reason, Run, Targe
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::task::{JoinHandle, spawn_blocking};
 
-use crate::edge::{ANN, Edge, PATIENCE, command, process, read_all, tcp, terminal};
+use crate::edge::{ANN, Edge, PATIENCE, command, process, read_all, read_until, tcp, terminal};
 
 fn unix(path: &Path) -> Target {
     Target::Unix(path.as_os_str().as_encoded_bytes().to_vec())
@@ -355,7 +355,7 @@ async fn connections_that_nobody_takes_are_few_and_end() {
             Err(refused) => break refused,
         }
     };
-    assert_eq!((listeners, reason), (20, Reason::Shortage), "{message}");
+    assert_eq!((listeners, reason), (500, Reason::Shortage), "{message}");
 }
 
 #[tokio::test]
@@ -401,6 +401,26 @@ async fn an_agent_has_a_socket_as_long_as_its_session() {
     assert_eq!(edge.run(wait, b"").await.2, Exit::Status(0));
     let (output, ..) = edge.run("echo $SSH_AUTH_SOCK", b"").await;
     assert_eq!(output, "\n");
+}
+
+#[tokio::test]
+async fn a_session_that_can_have_no_agent_says_so_and_goes_on() {
+    let read_only = "mount --rbind /tmp /tmp && mount -o remount,bind,ro /tmp";
+    let mut edge = Edge::by_script(read_only).await;
+    let process = Process { agent: true, ..command("echo \"<${SSH_AUTH_SOCK-none}>\"; exit 3") };
+    let (id, pipes) = edge.start(process.clone()).await;
+    let (output, errors) = pipes.talk(b"").await;
+    assert_eq!(output, b"<none>\n");
+    let errors = String::from_utf8(errors).unwrap();
+    assert!(errors.starts_with("no agent is forwarded: ") && errors.ends_with('\n'), "{errors}");
+    assert!(errors.contains("Read-only file system"), "{errors}");
+    assert_eq!(edge.exited(id).await, Exit::Status(3));
+
+    let (id, stream) =
+        edge.start_at(Process { terminal: Some(terminal(Vec::new())), ..process }).await;
+    let said = read_until(&stream, "<none>").await;
+    assert!(said.starts_with("no agent is forwarded: "), "{said}");
+    assert_eq!(edge.exited(id).await, Exit::Status(3));
 }
 
 /// OpenSSH's own client of agents, with keys that the edge's side makes up: none.

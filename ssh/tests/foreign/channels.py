@@ -224,6 +224,50 @@ def closed(file):
     transport.close()
 
 
+def worn():
+    """As many channels one after the other as a connection may have."""
+    transport = connect()
+    shell = transport.open_session(timeout=30)
+    shell.settimeout(30)
+    shell.exec_command("cat")
+    for number in range(8):
+        assert run(transport, f"echo {number}") == f"{number}\n"
+    say("another", refused(transport, "session"))
+    shell.sendall(b"still")
+    say("shell", shell.recv(100).decode())
+    shell.close()
+    # There is nothing left that it is good for.
+    def is_refused():
+        try:
+            return refused(transport, "session") != 4
+        except (EOFError, OSError, paramiko.SSHException):
+            return True
+
+    settles(is_refused)
+    transport.join(30)
+    say("ended", not transport.is_alive())
+
+
+def long():
+    """Names without measure."""
+    transport = connect()
+    for length in (256, 257):
+        channel = transport.open_session(timeout=30)
+        try:
+            channel.get_pty("x" * length)
+            say("terminal", length)
+        except paramiko.SSHException:
+            say("no terminal", length)
+    say("socket", streamlocal(transport, "/" + "x" * 107))
+    say("host", refused(transport, "direct-tcpip", ("x" * 100_000, 1), ("127.0.0.1", 1)))
+    try:
+        transport.request_port_forward("x" * 100_000, 0)
+        say("a listener")
+    except paramiko.SSHException:
+        say("no listener")
+    transport.close()
+
+
 def settles(condition):
     until = time.monotonic() + 30
     while not condition() and time.monotonic() < until:

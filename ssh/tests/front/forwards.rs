@@ -1,8 +1,15 @@
 //! Forwarded connections, either way.
 
-use std::{process::Stdio, sync::Arc, time::Duration};
+use std::{
+    os::fd::OwnedFd,
+    process::Stdio,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
-use gantry_ssh::Bounds;
+use async_trait::async_trait;
+use gantry_model::{ContainerId, ssh::KeyFingerprint};
+use gantry_ssh::{Bounds, DoorState, Limits, NoWay, Ways};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpSocket, TcpStream, UnixStream},
@@ -10,8 +17,9 @@ use tokio::{
 };
 
 use crate::{
-    bed::{Bed, Here, PATIENCE, output, text},
+    bed::{Bed, Here, PATIENCE, Table, door, output, text},
     foreign::Script,
+    hardening::metric,
     master::{Master, ask, echo_tcp, echo_unix, free_port},
 };
 
@@ -133,6 +141,10 @@ async fn twenty_listeners_and_no_more() {
     for port in &ports {
         ask(TcpStream::connect(("127.0.0.1", *port)).await.unwrap(), b"hello").await;
     }
+    // Those of another connection to the same container are its own.
+    let mut other = bed.ssh(&["-oExitOnForwardFailure=yes", "-R", &format!("0:{to}")]);
+    other.arg("echo in");
+    assert_eq!(text(other).await, "in\n");
     master.end().await;
     for port in ports {
         gone(async || TcpStream::connect(("127.0.0.1", port)).await.is_err()).await;
@@ -240,6 +252,56 @@ async fn the_codes_of_failures_are_those_of_the_protocol() {
         script.says(want).await;
     }
     script.end().await;
+}
+
+/// A container that takes longer to wake than a listener may take.
+struct Sleeper {
+    doors: OnceLock<(Arc<Table>, KeyFingerprint)>,
+    takes: Duration,
+}
+
+#[async_trait]
+impl Ways for Sleeper {
+    async fn open(&self, container: ContainerId) -> Result<OwnedFd, NoWay> {
+        Here.open(container).await
+    }
+
+    async fn wake(&self, _container: ContainerId) -> Result<(), NoWay> {
+        tokio::time::sleep(self.takes).await;
+        let (doors, key) = self.doors.get().unwrap();
+        doors.set(*key, Some(door(DoorState::Open)));
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_remote_forward_waits_for_a_container_that_has_to_wake() {
+    let takes = Duration::from_millis(1500);
+    let sleeper = Arc::new(Sleeper { doors: OnceLock::new(), takes });
+    let bounds = Bounds { listen: Duration::from_secs(1), ..Bounds::default() };
+    let bed = Bed::changed(Arc::clone(&sleeper) as _, |front| front.bounded(bounds)).await;
+    assert!(sleeper.doors.set((Arc::clone(&bed.doors), bed.id)).is_ok());
+    bed.doors.set(bed.id, Some(door(DoorState::Asleep)));
+    let to = format!("127.0.0.1:{}", echo_tcp("127.0.0.1:0").await.port());
+    let mut ssh = bed.ssh(&["-oExitOnForwardFailure=yes", "-R", &format!("0:{to}")]);
+    ssh.arg("echo in");
+    assert_eq!(text(ssh).await, "in\n");
+}
+
+/// What waits for a container to wake is held, and counts for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_waits_for_a_container_weighs() {
+    let takes = Duration::from_mins(10);
+    let sleeper = Arc::new(Sleeper { doors: OnceLock::new(), takes });
+    let bed = Bed::through(Limits::default(), sleeper).await;
+    bed.doors.set(bed.id, Some(door(DoorState::Asleep)));
+    let mut client = bed.run(&format!("echo {}", "x".repeat(100_000))).spawn().unwrap();
+    let weighs = async |is_right: fn(u64) -> bool| {
+        gone(async || is_right(metric(&bed, "gantry_ssh_held_bytes"))).await;
+    };
+    weighs(|held| held >= 100_000).await;
+    client.kill().await.unwrap();
+    weighs(|held| held == 0).await;
 }
 
 /// A program that is slow to answer, or a target that drops what comes to it.

@@ -2,10 +2,11 @@
 
 use std::{
     process::Stdio,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use gantry_ssh::{DoorState, Limits};
+use gantry_ssh::{Bounds, DoorState, Limits};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process_group, setrlimit};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -14,7 +15,7 @@ use tokio::{
 };
 
 use crate::{
-    bed::{Bed, PATIENCE, door, output, text},
+    bed::{Bed, Here, PATIENCE, door, output, text},
     foreign::{Script, program},
     hangs::resident,
     master::Master,
@@ -218,6 +219,27 @@ async fn channels_are_bounded_and_those_that_ended_do_not_count() {
     let bed = Bed::new().await;
     let Some(mut script) = Script::start(&bed, "channels.py", &["many"]) else { return };
     for want in ["session 4", "forward 4", "after ok"] {
+        script.says(want).await;
+    }
+    script.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_has_so_many_channels_in_its_life() {
+    let bounds = Bounds { closed_channels: 8, ..Bounds::default() };
+    let bed = Bed::changed(Arc::new(Here), |front| front.bounded(bounds)).await;
+    let Some(mut script) = Script::start(&bed, "channels.py", &["worn"]) else { return };
+    for want in ["another 4", "shell still", "ended True"] {
+        script.says(want).await;
+    }
+    script.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_have_a_measure() {
+    let bed = Bed::new().await;
+    let Some(mut script) = Script::start(&bed, "channels.py", &["long"]) else { return };
+    for want in ["terminal 256", "no terminal 257", "socket 2", "host 2", "no listener"] {
         script.says(want).await;
     }
     script.end().await;
