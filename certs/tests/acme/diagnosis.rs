@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use gantry_certs::{
-    Leaf, Source,
+    Leaf, Seal, SealError, Source,
     acme::{Authority, Dns, Limits, Transport, TransportError},
     diagnosis::{Finding, Grounds, Ports, Verdict},
     dns::{DnsConfig, Propagation, PropagationConfig},
@@ -336,6 +336,41 @@ async fn closed_ports_a_wrong_clock_and_missing_parts_are_told() -> Result<()> {
         };
         let findings = grounds.ask_clocks().await;
         assert!(says(&findings, want), "{want:?}: {findings:#?}");
+    }
+    lab.edge.stop().await;
+    Ok(())
+}
+
+/// Seals nothing.
+#[derive(Debug)]
+struct Open;
+
+impl Seal for Open {
+    fn seal(&self, _context: &str, text: &[u8]) -> Result<Vec<u8>, SealError> {
+        Ok(text.to_vec())
+    }
+
+    fn open(&self, _context: &str, sealed: &[u8]) -> Result<Vec<u8>, SealError> {
+        Ok(sealed.to_vec())
+    }
+}
+
+/// Whoever copies the record that is shown has our account alone issue, and is told that it may.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_record_for_our_account_is_shown() -> Result<()> {
+    let lab = Lab::new().await?;
+    let lease = lab.edge.store.take_lease("test", [3; 16], Duration::from_secs(30)).await?;
+    let lease = lease.context("somebody has it")?;
+    let account = json!({ "id": "https://ca.test/acct/8" }).to_string();
+    lab.edge.store.put_acme_account(DIRECTORY, account.as_bytes(), &lease, 0).await?;
+    let record = "example.test CAA 0 issue \
+                  \"ca.test; validationmethods=dns-01; accounturi=https://ca.test/acct/8\"";
+    for (name, want) in [
+        (DOMAIN, ("CAA", Verdict::Ok, record)),
+        ("account.customer.test", ("CAA", Verdict::Ok, "at account.customer.test permit this CA")),
+    ] {
+        let findings = lab.diagnose(name, |grounds| grounds.seal = Some(&Open)).await;
+        assert!(says(&findings, want), "{name}: {findings:#?}");
     }
     lab.edge.stop().await;
     Ok(())
