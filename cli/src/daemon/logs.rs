@@ -16,8 +16,15 @@ use tracing_subscriber::{
 
 use crate::config::{LogConfig, LogFormat};
 
-/// Libraries that log what strangers say, and as often as they say it, as errors, too.
-const TALKATIVE: &str = "russh";
+/// Libraries that log what strangers say as often as they say it, and what of them is logged.
+const TALKATIVE: [(&str, LevelFilter); 5] = [
+    // It calls that errors, too.
+    ("russh", LevelFilter::OFF),
+    ("rustls", LevelFilter::ERROR),
+    ("h2", LevelFilter::ERROR),
+    ("h3", LevelFilter::ERROR),
+    ("quinn", LevelFilter::ERROR),
+];
 
 /// Starts logging for the rest of the process.
 pub(super) fn start(config: &LogConfig) -> anyhow::Result<()> {
@@ -34,13 +41,14 @@ pub(super) fn start(config: &LogConfig) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What is logged: nothing of talkative libraries, unless they are named.
+/// What is logged: little of talkative libraries, unless they are named.
 fn filter(level: &str) -> anyhow::Result<Targets> {
-    let mut filter: Targets = level.parse()?;
-    if !filter.iter().any(|(target, _)| target.starts_with(TALKATIVE)) {
-        filter = filter.with_target(TALKATIVE, LevelFilter::OFF);
-    }
-    Ok(filter)
+    let asked: Targets = level.parse()?;
+    let of_others = asked.default_level().unwrap_or(LevelFilter::OFF);
+    let is_named = |library: &str| asked.iter().any(|(target, _)| target.starts_with(library));
+    let unnamed = TALKATIVE.into_iter().filter(|(library, _)| !is_named(library));
+    let capped: Vec<_> = unnamed.map(|(library, most)| (library, most.min(of_others))).collect();
+    Ok(asked.clone().with_targets(capped))
 }
 
 /// Fields as text, of which none begins another line: what it quotes may be a stranger's.
@@ -94,12 +102,19 @@ mod tests {
                 assert!(!filter.would_enable("russh::server::encrypted", &of_it), "{level}");
             }
             assert!(filter.would_enable("gantry_ssh::front", &Level::INFO), "{level}");
+            for library in ["rustls::msgs", "h2::proto", "h3::server", "quinn_proto::connection"] {
+                assert!(!filter.would_enable(library, &Level::WARN), "{level} {library}");
+                assert!(filter.would_enable(library, &Level::ERROR), "{level} {library}");
+            }
         }
         let named = filter("info,russh=debug").unwrap();
         assert!(named.would_enable("russh::server::encrypted", &Level::DEBUG));
         let part = filter("info,russh::server=warn").unwrap();
         assert!(part.would_enable("russh::server::encrypted", &Level::WARN));
-        assert!(!filter("off").unwrap().would_enable("gantry_ssh::front", &Level::ERROR));
+        let off = filter("off").unwrap();
+        for target in ["gantry_ssh::front", "russh::server", "rustls::msgs"] {
+            assert!(!off.would_enable(target, &Level::ERROR), "{target}");
+        }
     }
 
     #[derive(Clone, Default)]
