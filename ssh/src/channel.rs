@@ -308,7 +308,7 @@ impl Session {
     fn forward_agent(&self, ticket: &Ticket, accepted: u64) {
         let (conn, handle) = (Arc::clone(&self.conn), self.handle.clone());
         let link = Arc::clone(ticket.link());
-        let place = self.has_agent.then(|| conn.place()).flatten();
+        let place = self.has_agent.then(|| conn.place()).flatten().filter(|_| conn.has_room());
         let Some(place) = place else { return link.leave(accepted) };
         // The client's own keys are no way to or from the container: forwards that are switched off do not end it.
         let end = self.lane.closed.clone();

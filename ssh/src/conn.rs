@@ -36,6 +36,8 @@ const CHANNELS_MAX: usize = 100;
 /// are so many. Of each, the library keeps about 4 KiB until the connection ends.
 const CLOSED_ANYWAY: usize = 256;
 const CLOSED_OF_CONTAINER: usize = 20_000;
+/// The same of all containers together.
+const CLOSED_OF_ALL: usize = 100_000;
 /// How long the news of a container that was woken may take.
 const KNOWN: Duration = Duration::from_secs(10);
 
@@ -116,8 +118,9 @@ pub(crate) struct Lane {
 
 impl Drop for Conn {
     fn drop(&mut self) {
+        let closed = self.closed_here.load(Ordering::Relaxed);
+        self.shared.means.closed_here.fetch_sub(closed, Ordering::Relaxed);
         if let Some(together) = self.pause.of_container() {
-            let closed = self.closed_here.load(Ordering::Relaxed);
             together.closed_here.fetch_sub(closed, Ordering::Relaxed);
         }
     }
@@ -277,6 +280,7 @@ impl Conn {
         let Some(lane) = state.inlets.remove(&channel) else { return false };
         lane.inlet.end();
         lane.closed.cancel();
+        state.leftovers.retain(|inlet| inlet.strong_count() > 0);
         state.leftovers.push(Arc::downgrade(&lane.inlet));
         true
     }
@@ -285,6 +289,7 @@ impl Conn {
     pub(crate) fn closed_here(&self, channel: ChannelId) {
         if self.closed(channel) {
             self.closed_here.fetch_add(1, Ordering::Relaxed);
+            self.shared.means.closed_here.fetch_add(1, Ordering::Relaxed);
             if let Some(together) = self.pause.of_container() {
                 together.closed_here.fetch_add(1, Ordering::Relaxed);
             }
@@ -301,8 +306,9 @@ impl Conn {
         let closed = self.closed_here.load(Ordering::Relaxed);
         let together = self.pause.of_container();
         let of_container = together.map_or(0, |all| all.closed_here.load(Ordering::Relaxed));
-        closed >= self.shared.bounds.closed_channels
-            || (closed >= CLOSED_ANYWAY && of_container >= CLOSED_OF_CONTAINER)
+        let of_all = self.shared.means.closed_here.load(Ordering::Relaxed);
+        let are_many = of_container >= CLOSED_OF_CONTAINER || of_all >= CLOSED_OF_ALL;
+        closed >= self.shared.bounds.closed_channels || (closed >= CLOSED_ANYWAY && are_many)
     }
 
     /// Ends it as soon as it is good for nothing any more.

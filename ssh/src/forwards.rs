@@ -46,6 +46,8 @@ pub(crate) async fn accept(
         let link = Arc::clone(ticket.link());
         let Some(place) = conn.place().filter(|_| conn.has_room()) else {
             link.leave(id);
+            // A client that only listens opens nothing by which it would notice.
+            conn.end_if_worn(handle.clone());
             continue;
         };
         let (conn, at, handle, end) = (Arc::clone(&conn), at.clone(), handle.clone(), end.clone());

@@ -149,6 +149,8 @@ pub(crate) struct Means {
     pub(crate) channels: Arc<Semaphore>,
     /// What all connections hold of what came and was not used, in octets.
     pub(crate) held: Arc<AtomicUsize>,
+    /// Channels of all connections that were closed from here first, of which the library keeps something.
+    pub(crate) closed_here: AtomicUsize,
 }
 
 /// For two thirds of the descriptors that this process may have: a channel keeps three, and has as many more for
@@ -242,6 +244,7 @@ impl Front {
                 cut: CancellationToken::new(),
                 channels: Arc::new(Semaphore::new(channels_max())),
                 held: Arc::default(),
+                closed_here: AtomicUsize::new(0),
             },
             bounds: Bounds::default(),
             shutdown: shutdown.child_token(),

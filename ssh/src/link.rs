@@ -337,6 +337,7 @@ mod tests {
             cut: CancellationToken::new(),
             channels: Arc::new(Semaphore::new(100)),
             held: Arc::default(),
+            closed_here: std::sync::atomic::AtomicUsize::new(0),
         }
     }
 

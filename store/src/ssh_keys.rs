@@ -47,11 +47,13 @@ pub(crate) async fn take(
 ) -> Result<()> {
     let waits: bool = sqlx::query_scalar(
         "SELECT EXISTS (SELECT 1 FROM freed_ssh_keys WHERE fingerprint = $1 AND owner <> $2 \
-         AND freed_at_ms > $3)",
+         AND freed_at_ms > $3 AND freed_at_ms <= $4)",
     )
     .bind(key.fingerprint().0.to_vec())
     .bind(owner.as_bytes().as_slice())
     .bind(now_ms.saturating_sub(KEPT_MS))
+    // What is later than that was noted by a clock that has been set back since.
+    .bind(now_ms.saturating_add(KEPT_MS))
     .fetch_one(&mut tx.connection)
     .await
     .map_err(failed)?;

@@ -2,7 +2,7 @@
 
 use std::{fs, net::Ipv4Addr, process::Command};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
 /// A network namespace with a cable to this machine. What comes and goes among the machine's interfaces
 /// is not seen in it.
@@ -20,26 +20,29 @@ impl Outside {
     /// Makes one, of a range for tests of networks (RFC 2544).
     pub fn new() -> Result<Self> {
         let own = std::process::id();
-        // A cable's name is taken on the machine until it is gone, by whomever and from wherever.
+        // Either name may be taken, by whomever and from wherever.
+        let mut failed = None;
         for number in (own..own + 64).map(|number| number % 0x4000) {
             let net = u32::from(Ipv4Addr::new(198, 19, 0, 0)) + number * 4;
-            let outside = Self {
-                name: format!("gantry-outside-{number}"),
-                cable: format!("gto{number}"),
-                here: Ipv4Addr::from(net + 1),
-                there: Ipv4Addr::from(net + 2),
-            };
-            if run("ip", &["netns", "add", &outside.name]).is_ok() {
+            let (name, cable) = (format!("gantry-outside-{number}"), format!("gto{number}"));
+            let ends = ["type", "veth", "peer", "name", "net", "netns", &name];
+            if let Err(error) = run("ip", &["netns", "add", &name]) {
+                failed = Some(error);
+            } else if let Err(error) = run("ip", &[&["link", "add", &cable], &ends[..]].concat()) {
+                run("ip", &["netns", "del", &name])?;
+                failed = Some(error);
+            } else {
+                let (here, there) = (Ipv4Addr::from(net + 1), Ipv4Addr::from(net + 2));
+                let outside = Self { name, cable, here, there };
                 outside.connect()?;
                 return Ok(outside);
             }
         }
-        bail!("there is no namespace to be had: ip netns list")
+        Err(failed.context("a range of 64")?)
     }
 
     fn connect(&self) -> Result<()> {
-        let Self { name, cable, here, there } = self;
-        run("ip", &["link", "add", cable, "type", "veth", "peer", "name", "net", "netns", name])?;
+        let Self { cable, here, there, .. } = self;
         run("ip", &["addr", "add", &format!("{here}/30"), "dev", cable])?;
         // Without addresses of IPv6, which come by themselves, a while later.
         run("ip", &["link", "set", cable, "addrgenmode", "none"])?;

@@ -45,7 +45,10 @@ pub(super) fn start(config: &LogConfig) -> anyhow::Result<()> {
 fn filter(level: &str) -> anyhow::Result<Targets> {
     let asked: Targets = level.parse()?;
     let of_others = asked.default_level().unwrap_or(LevelFilter::OFF);
-    let is_named = |library: &str| asked.iter().any(|(target, _)| target.starts_with(library));
+    let is_named = |library: &str| {
+        let mut targets = asked.iter().map(|(target, _)| target);
+        targets.any(|target| target.split("::").next() == Some(library))
+    };
     let unnamed = TALKATIVE.into_iter().filter(|(library, _)| !is_named(library));
     let capped: Vec<_> = unnamed.map(|(library, most)| (library, most.min(of_others))).collect();
     Ok(asked.clone().with_targets(capped))

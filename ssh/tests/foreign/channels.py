@@ -248,6 +248,15 @@ def worn():
     say("ended", not transport.is_alive())
 
 
+def listens():
+    """Opens no channel, but has the server listen, when the connection has had all its channels."""
+    transport = connect()
+    port = transport.request_port_forward("127.0.0.1", 0)
+    socket.create_connection(("127.0.0.1", port), 30).close()
+    transport.join(30)
+    say("ended", not transport.is_alive())
+
+
 def long():
     """Names without measure."""
     transport = connect()

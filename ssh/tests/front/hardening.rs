@@ -236,6 +236,15 @@ async fn a_connection_has_so_many_channels_in_its_life() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_only_listens_ends_when_it_may_have_no_more_channels() {
+    let bounds = Bounds { closed_channels: 0, ..Bounds::default() };
+    let bed = Bed::changed(Arc::new(Here), |front| front.bounded(bounds)).await;
+    let Some(mut script) = Script::start(&bed, "channels.py", &["listens"]) else { return };
+    script.says("ended True").await;
+    script.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn names_have_a_measure() {
     let bed = Bed::new().await;
     let Some(mut script) = Script::start(&bed, "channels.py", &["long"]) else { return };
