@@ -326,20 +326,7 @@ mod tests {
     use rcgen::generate_simple_self_signed;
 
     use super::*;
-    use crate::SealError;
-
-    #[derive(Debug)]
-    struct Open;
-
-    impl Seal for Open {
-        fn seal(&self, _context: &str, text: &[u8]) -> Result<Vec<u8>, SealError> {
-            Ok(text.to_vec())
-        }
-
-        fn open(&self, _context: &str, sealed: &[u8]) -> Result<Vec<u8>, SealError> {
-            Ok(sealed.to_vec())
-        }
-    }
+    use crate::seal::Open;
 
     /// An edge looks twice a second. One look is enough, whoever has written.
     #[tokio::test]

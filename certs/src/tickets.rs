@@ -152,22 +152,9 @@ mod tests {
     use time::OffsetDateTime;
 
     use super::*;
-    use crate::SealError;
+    use crate::seal::Open;
 
     const HOUR: i64 = 3600;
-
-    #[derive(Debug)]
-    struct Open;
-
-    impl Seal for Open {
-        fn seal(&self, _context: &str, text: &[u8]) -> Result<Vec<u8>, SealError> {
-            Ok(text.to_vec())
-        }
-
-        fn open(&self, _context: &str, sealed: &[u8]) -> Result<Vec<u8>, SealError> {
-            Ok(sealed.to_vec())
-        }
-    }
 
     struct Edge {
         tickets: Tickets,

@@ -270,8 +270,9 @@ mod tests {
 
     use super::*;
     use crate::{
-        Resolver, SealError,
+        Resolver,
         acme::{Issuer, IssuerDeps, Limits, Transport, TransportError},
+        seal::Open,
     };
 
     /// Two CAs: one never answers, which is told, the other cannot be reached.
@@ -288,19 +289,6 @@ mod tests {
                 std::future::pending::<()>().await;
             }
             Err(TransportError("the line is cut".to_owned()))
-        }
-    }
-
-    #[derive(Debug)]
-    struct Open;
-
-    impl Seal for Open {
-        fn seal(&self, _context: &str, text: &[u8]) -> Result<Vec<u8>, SealError> {
-            Ok(text.to_vec())
-        }
-
-        fn open(&self, _context: &str, sealed: &[u8]) -> Result<Vec<u8>, SealError> {
-            Ok(sealed.to_vec())
         }
     }
 
