@@ -76,7 +76,8 @@ pub enum ToHelper {
         name: String,
     },
     /// The channel has gone: a process gets SIGHUP as from a terminal that hangs up, a listener closes and
-    /// removes its socket, an accepted connection that nobody took is closed. Nothing more is said of it.
+    /// removes its socket, an accepted connection that nobody took is closed. Nothing more is said of it, but
+    /// that a listener is `Closed`.
     End {
         /// What has gone.
         id: Id,
@@ -144,10 +145,15 @@ pub enum FromHelper {
         /// Address and port of who connected, of TCP.
         peer: Option<(String, u16)>,
     },
+    /// A listener that was ended has closed and removed its socket: its place can be had again.
+    Closed {
+        /// It.
+        id: Id,
+    },
 }
 
 /// The version of this protocol.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// A process to be started.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

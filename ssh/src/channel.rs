@@ -237,7 +237,8 @@ impl Session {
         match ticket.told().await {
             Some(Told::Started) => {}
             Some(Told::Refused(_, message)) => return self.refuse(&message, has_terminal).await,
-            Some(Told::Exited(_) | Told::Listening(_) | Told::Accepted { .. }) | None => {
+            Some(Told::Exited(_) | Told::Listening(_) | Told::Accepted { .. } | Told::Closed)
+            | None => {
                 return self.refuse("the container has stopped", has_terminal).await;
             }
         }
@@ -292,7 +293,7 @@ impl Session {
                 told = ticket.told() => match told {
                     Some(Told::Exited(exit)) => return Some(exit),
                     Some(Told::Accepted { id, peer: _ }) => self.forward_agent(ticket, id),
-                    Some(Told::Started | Told::Refused(..) | Told::Listening(_)) => {}
+                    Some(Told::Started | Told::Refused(..) | Told::Listening(_) | Told::Closed) => {}
                     None => return None,
                 },
                 control = self.controls.recv(), if is_controlled => match control {

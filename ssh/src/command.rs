@@ -54,7 +54,7 @@ impl Held {
             match self.0.told().await? {
                 Told::Exited(exit) => return Some(exit),
                 Told::Accepted { id, .. } => self.0.link().leave(id),
-                Told::Started | Told::Refused(..) | Told::Listening(_) => {}
+                Told::Started | Told::Refused(..) | Told::Listening(_) | Told::Closed => {}
             }
         }
     }
@@ -89,7 +89,8 @@ impl Front {
         match ticket.told().await {
             Some(Told::Started) => {}
             Some(Told::Refused(_, message)) => return Err(NotStarted::Refused(message)),
-            Some(Told::Exited(_) | Told::Listening(_) | Told::Accepted { .. }) | None => {
+            Some(Told::Exited(_) | Told::Listening(_) | Told::Accepted { .. } | Told::Closed)
+            | None => {
                 return Err(NoWay::NotRunning.into());
             }
         }

@@ -26,23 +26,26 @@ pub(crate) async fn begin_connection(
     match ticket.told().await {
         Some(Told::Started) => Ok((ticket, ours)),
         Some(Told::Refused(reason, _)) => Err(open_failure(reason)),
-        Some(Told::Exited(_) | Told::Listening(_) | Told::Accepted { .. }) | None => {
-            Err(ChannelOpenFailure::ConnectFailed)
-        }
+        Some(Told::Exited(_) | Told::Listening(_) | Told::Accepted { .. } | Told::Closed)
+        | None => Err(ChannelOpenFailure::ConnectFailed),
     }
 }
 
-/// Opens a channel to the client for each connection that a listener inside accepts.
+/// Opens a channel to the client for each connection that a listener inside accepts, until that has closed.
 /// What it has accepted outlives the listener, but not `end`.
 pub(crate) async fn accept(
     conn: Arc<Conn>,
-    mut ticket: Ticket,
+    ticket: &mut Ticket,
     at: Target,
     handle: Handle,
     end: CancellationToken,
 ) {
     while let Some(told) = ticket.told().await {
-        let Told::Accepted { id, peer } = told else { continue };
+        let (id, peer) = match told {
+            Told::Accepted { id, peer } => (id, peer),
+            Told::Closed => return,
+            Told::Started | Told::Refused(..) | Told::Exited(_) | Told::Listening(_) => continue,
+        };
         let link = Arc::clone(ticket.link());
         let Some(place) = conn.place().filter(|_| conn.has_room()) else {
             link.leave(id);

@@ -17,6 +17,7 @@ mod gate;
 mod inlet;
 mod link;
 mod links;
+mod listeners;
 mod measures;
 mod pulse;
 mod session;

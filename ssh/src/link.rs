@@ -42,6 +42,7 @@ pub(crate) enum Told {
     Exited(Exit),
     Listening(u16),
     Accepted { id: Id, peer: Option<(String, u16)> },
+    Closed,
 }
 
 /// What the helper has not taken yet, and what it holds meanwhile, whether anybody still wants it or not.
@@ -236,6 +237,7 @@ impl Link {
                 FromHelper::Accepted { id, listener, peer } => {
                     (listener, Told::Accepted { id, peer })
                 }
+                FromHelper::Closed { id } => (id, Told::Closed),
             };
             self.pass_on(id, told)?;
         }

@@ -1,17 +1,16 @@
 //! What the library calls: authentication, and what a client asks of its channels.
 //!
 //! The callbacks run inside the loop of their connection, which stands still meanwhile: nothing is waited for
-//! in them but a forward's listener, for which the protocol wants the answer in order: a bounded time, after that in
+//! in them but that a forward's listener begins or closes, for which the protocol wants the answer in order: a bounded time, after that in
 //! which a container is woken that sleeps, where no channel of the connection leads anywhere yet.
 
 use std::{
     collections::HashMap,
     sync::{Arc, atomic::Ordering},
-    time::{Duration, Instant},
 };
 
 use gantry_model::ssh::KeyFingerprint;
-use gantry_session::protocol::{Process, Run, Target, Terminal, ToHelper};
+use gantry_session::protocol::{Process, Run, Target, Terminal};
 use russh::{
     Channel, ChannelId, ChannelOpenFailure, Pty, Sig,
     keys::{Algorithm, PublicKey, PublicKeyBase64 as _},
@@ -20,21 +19,16 @@ use russh::{
     },
 };
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 
 use crate::{
     channel::{self, Control, Write, relay, signal_name},
     conn::{Admitted, Conn},
     doors::Refusal,
-    forwards::{accept, begin_connection},
-    link::Told,
+    forwards::begin_connection,
+    listeners::Listeners,
     measures::{NAME_LEN_MAX, is_sound, len_of, may_set, port, size},
 };
 
-/// Listeners of one connection.
-const LISTENERS_MAX: usize = 20;
-/// How long no listener is tried after one that took too long, or for which the container did not wake.
-const DEAF: Duration = Duration::from_secs(30);
 /// Requests to a process that wait.
 const CONTROLS_MAX: usize = 64;
 
@@ -42,9 +36,7 @@ const CONTROLS_MAX: usize = 64;
 pub(crate) struct Callbacks {
     conn: Arc<Conn>,
     channels: HashMap<ChannelId, Prepared>,
-    listeners: HashMap<Target, CancellationToken>,
-    /// Until when nothing is listened for, because the container did not answer.
-    deaf_until: Option<Instant>,
+    listeners: Listeners,
 }
 
 /// A session channel, and what has been asked for before its process.
@@ -70,7 +62,8 @@ pub(crate) enum SessionError {
 
 impl Callbacks {
     pub(crate) fn new(conn: Arc<Conn>) -> Self {
-        Self { conn, channels: HashMap::new(), listeners: HashMap::new(), deaf_until: None }
+        let listeners = Listeners::new(Arc::clone(&conn));
+        Self { conn, channels: HashMap::new(), listeners }
     }
 
     /// The container that a key opens for this user, from wherever.
@@ -183,62 +176,6 @@ impl Callbacks {
                 }
             }
         });
-    }
-
-    /// Listens inside; the port, or `None` if that failed.
-    async fn listen(&mut self, at: Target, handle: Handle) -> Option<u16> {
-        // Those that were ended from here.
-        self.listeners.retain(|_, end| !end.is_cancelled());
-        let forwarding = self.conn.may_forward()?;
-        if !is_sound(&at)
-            || self.listeners.len() >= LISTENERS_MAX
-            || self.listeners.contains_key(&at)
-            || self.deaf_until.is_some_and(|until| Instant::now() < until)
-        {
-            return None;
-        }
-        if self.conn.is_asleep() {
-            // Clients ask for forwards before they open a channel, which would wake it.
-            match forwarding.run_until_cancelled(self.conn.enter()).await? {
-                Ok(_link) => {}
-                Err(message) => {
-                    tracing::debug!(message, "no listener");
-                    self.deaf_until = Some(Instant::now() + DEAF);
-                    return None;
-                }
-            }
-        }
-        let begun = async {
-            let link = self.conn.enter().await.ok()?;
-            let (to, user) = (at.clone(), self.user());
-            let listen = |id| ToHelper::Listen { id, at: to, user };
-            let mut ticket = link.begin(listen, Vec::new(), None)?;
-            match ticket.told().await? {
-                Told::Listening(port) => Some((ticket, port)),
-                Told::Started | Told::Refused(..) | Told::Exited(_) | Told::Accepted { .. } => None,
-            }
-        };
-        let begun = forwarding.run_until_cancelled(begun);
-        let Ok(begun) = tokio::time::timeout(self.conn.shared.bounds.listen, begun).await else {
-            // The connection stands still for one of them, and not for each.
-            self.deaf_until = Some(Instant::now() + DEAF);
-            return None;
-        };
-        let (ticket, port) = begun.flatten()?;
-        let at = match at {
-            Target::Tcp(host, 0) => Target::Tcp(host, port),
-            at @ (Target::Tcp(..) | Target::Unix(_)) => at,
-        };
-        let end = forwarding.child_token();
-        let accepting =
-            accept(Arc::clone(&self.conn), ticket, at.clone(), handle, forwarding.clone());
-        self.conn.spawn(end.clone().run_until_cancelled_owned(accepting));
-        self.listeners.insert(at, end);
-        Some(port)
-    }
-
-    fn unlisten(&mut self, at: &Target) -> bool {
-        self.listeners.remove(at).map(|end| end.cancel()).is_some()
     }
 }
 
@@ -532,8 +469,8 @@ impl Handler for Callbacks {
         session: &mut Session,
     ) -> Result<bool, SessionError> {
         let Some(number) = port(*wanted) else { return Ok(false) };
-        let listening =
-            self.listen(Target::Tcp(address.to_owned(), number), session.handle()).await;
+        let at = Target::Tcp(address.to_owned(), number);
+        let listening = self.listeners.begin(at, session.handle(), self.user()).await;
         Ok(match listening {
             Some(got) => {
                 *wanted = got.into();
@@ -550,7 +487,7 @@ impl Handler for Callbacks {
         _session: &mut Session,
     ) -> Result<bool, SessionError> {
         let Some(number) = port(number) else { return Ok(false) };
-        Ok(self.unlisten(&Target::Tcp(address.to_owned(), number)))
+        Ok(self.listeners.end(&Target::Tcp(address.to_owned(), number)).await)
     }
 
     async fn streamlocal_forward(
@@ -559,7 +496,7 @@ impl Handler for Callbacks {
         session: &mut Session,
     ) -> Result<bool, SessionError> {
         let at = Target::Unix(path.as_bytes().to_vec());
-        Ok(self.listen(at, session.handle()).await.is_some())
+        Ok(self.listeners.begin(at, session.handle(), self.user()).await.is_some())
     }
 
     async fn cancel_streamlocal_forward(
@@ -567,7 +504,7 @@ impl Handler for Callbacks {
         path: &str,
         _session: &mut Session,
     ) -> Result<bool, SessionError> {
-        Ok(self.unlisten(&Target::Unix(path.as_bytes().to_vec())))
+        Ok(self.listeners.end(&Target::Unix(path.as_bytes().to_vec())).await)
     }
 }
 

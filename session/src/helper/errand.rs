@@ -36,7 +36,7 @@ use tokio::process::{Child, Command};
 use super::{
     account::Account,
     launch::become_user,
-    plain,
+    plain, say,
     serve::{Refusal, Shared},
 };
 
@@ -77,8 +77,21 @@ pub(super) struct Opened {
 #[derive(Debug)]
 pub(super) struct Guard {
     pub(super) path: Vec<u8>,
-    _wire: Wire,
-    _process: Child,
+    wire: Wire,
+    process: Child,
+}
+
+impl Guard {
+    /// Ends it, and waits until the socket has been removed.
+    pub(super) async fn removed(mut self) {
+        drop(self.wire);
+        match tokio::time::timeout(PATIENCE, self.process.wait()).await {
+            Ok(Ok(status)) if status.success() => {}
+            Ok(Ok(status)) => say(&format!("gantry-session: removing a socket: {status}")),
+            Ok(Err(error)) => say(&format!("gantry-session: removing a socket: {error}")),
+            Err(_elapsed) => say("gantry-session: removing a socket takes too long"),
+        }
+    }
 }
 
 impl Errand {
@@ -110,7 +123,7 @@ impl Errand {
             Refusal { reason: errno.map_or(Reason::Failed, Refusal::reason), message }
         })?;
         let [socket] = <[OwnedFd; 1]>::try_from(fds).map_err(|_fds| Refusal::descriptors())?;
-        Ok(Opened { socket, guard: Guard { path, _wire: wire, _process: process } })
+        Ok(Opened { socket, guard: Guard { path, wire, process } })
     }
 }
 

@@ -78,7 +78,7 @@ pub(super) async fn run(
             }
         }
     };
-    let (sockets, port, _guard) = tokio::select! {
+    let (sockets, port, guard) = tokio::select! {
         opened = opened => opened?,
         () = ended.notified() => return Ok(()),
     };
@@ -87,6 +87,11 @@ pub(super) async fn run(
         () = ended.notified() => {}
         () = accept_all(shared, id, &sockets) => {}
     }
+    drop(sockets);
+    if let Some(guard) = guard {
+        guard.removed().await;
+    }
+    shared.tell(&FromHelper::Closed { id }).await;
     Ok(())
 }
 

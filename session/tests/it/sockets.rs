@@ -53,6 +53,12 @@ impl Edge {
         Err(refused(id, heard))
     }
 
+    /// Ends a listener, and waits until it has closed.
+    async fn close(&self, id: Id) {
+        self.say(&ToHelper::End { id }, &[]).await;
+        assert_eq!(self.hear().await, FromHelper::Closed { id });
+    }
+
     /// The next connection to a listener, taken.
     async fn taken(&self, of: Id) -> (UnixStream, Option<(String, u16)>) {
         let heard = self.hear().await;
@@ -151,10 +157,14 @@ async fn connections_carry_both_ways_and_each_way_ends_by_itself() {
 
     // Ended by the edge as a whole.
     let id = edge.next_id();
-    let _mine = edge.connect(tcp("localhost", port), "root").await.unwrap();
-    let (mut other, _) = listener.accept().unwrap();
+    let mut mine = edge.connect(tcp("localhost", port), "root").await.unwrap();
+    let (other, _) = listener.accept().unwrap();
+    mine.write_all(b"last").unwrap();
     edge.say(&ToHelper::End { id }, &[]).await;
-    assert_eq!(other.read(&mut [0]).unwrap(), 0);
+    // What it has sent arrives, and then the end, with that of its pipe.
+    drop(mine);
+    other.set_read_timeout(Some(PATIENCE)).unwrap();
+    assert_eq!(read_all(other), b"last");
 }
 
 #[tokio::test]
@@ -263,16 +273,15 @@ async fn a_socket_that_listens_is_the_users_and_goes_at_the_end() {
     let (mine, peer) = edge.taken(id).await;
     assert_eq!(peer, None);
     // What was taken outlives its listener.
-    edge.say(&ToHelper::End { id }, &[]).await;
-    let gone = format!("while test -e {}; do sleep 0.02; done", path.display());
-    edge.run(&gone, b"").await;
+    edge.close(id).await;
+    assert!(!path.exists());
     both_ways(mine, other, 100_000).await;
 
     // Something else that has taken its place stays.
     let (id, _) = edge.listen(unix(&path), "ann").await.unwrap();
     fs::remove_file(&path).unwrap();
     fs::write(&path, "mine").unwrap();
-    edge.say(&ToHelper::End { id }, &[]).await;
+    edge.close(id).await;
     // And so it is when the connection ends, or the helper is killed.
     let second = home.join("second");
     edge.listen(unix(&second), "ann").await.unwrap();
@@ -315,14 +324,13 @@ async fn ports_are_bound_where_the_request_means() {
             }));
         }
         // Closed at the end, and to be had again at once.
-        edge.say(&ToHelper::End { id }, &[]).await;
-        edge.run("true", b"").await;
+        edge.close(id).await;
         assert!(!reach("127.0.0.1", port) && !reach("::1", port));
         let (again, same) = edge.listen(tcp(host, port), "root").await.unwrap();
         assert_eq!(same, port);
         let (_, message) = edge.listen(tcp(host, port), "root").await.unwrap_err();
         assert!(message.contains("in use"), "{message}");
-        edge.say(&ToHelper::End { id: again }, &[]).await;
+        edge.close(again).await;
     }
 }
 

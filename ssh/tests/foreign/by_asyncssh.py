@@ -96,6 +96,23 @@ async def main():
     except asyncssh.ChannelOpenError as error:
         print(error.code)
 
+    # Listeners, which can be had again as soon as they are closed.
+    path = f"/tmp/gantry-asyncssh-{os.getpid()}.sock"
+    # sshd leaves its sockets behind.
+    for _ in range(0 if NAME == "sshd" else 20):
+        listener = await connection.forward_remote_path(path, "/dev/null/none")
+        listener.close()
+        await listener.wait_closed()
+    print(os.path.exists(path))
+    listener = await connection.forward_remote_port("127.0.0.1", 0, "127.0.0.1", 1)
+    port = listener.get_port()
+    for _ in range(20):
+        listener.close()
+        await listener.wait_closed()
+        listener = await connection.forward_remote_port("127.0.0.1", port, "127.0.0.1", 1)
+    listener.close()
+    await listener.wait_closed()
+
     # Files.
     async with connection.start_sftp_client() as files:
         directory = f"/tmp/gantry-asyncssh-{os.getpid()}"

@@ -10,6 +10,7 @@ use std::{
 use async_trait::async_trait;
 use gantry_model::{ContainerId, ssh::KeyFingerprint};
 use gantry_ssh::{Bounds, DoorState, Limits, NoWay, Ways};
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpSocket, TcpStream, UnixStream},
@@ -93,9 +94,14 @@ async fn remote_forwards_listen_where_the_client_says_until_it_cancels_them() {
     // The path is taken now; the client itself would not ask twice for the same.
     master.refuses(&["-R", &format!("{}:{to}", inside.display())]).await;
     ask(UnixStream::connect(&inside).await.unwrap(), b"still").await;
+    // The client does not ask for an answer when it cancels; but what it asks next finds the path free.
+    for _ in 0..10 {
+        master.cancel(&["-R", &forward]).await;
+        master.forward(&["-R", &forward]).await;
+        ask(UnixStream::connect(&inside).await.unwrap(), b"anew").await;
+    }
     master.cancel(&["-R", &forward]).await;
-    gone(async || UnixStream::connect(&inside).await.is_err()).await;
-    assert!(!inside.exists());
+    gone(async || !inside.exists()).await;
 
     let fixed = free_port().await;
     let forward = format!("127.0.0.1:{fixed}:{to}");
@@ -286,6 +292,36 @@ async fn a_remote_forward_waits_for_a_container_that_has_to_wake() {
     let mut ssh = bed.ssh(&["-oExitOnForwardFailure=yes", "-R", &format!("0:{to}")]);
     ssh.arg("echo in");
     assert_eq!(text(ssh).await, "in\n");
+}
+
+/// A container that is paused, or whose root user has stopped it: its listeners cannot close.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_helper_that_does_not_answer_holds_a_connection_up_once() {
+    let bounds = Bounds { listen: Duration::from_secs(1), ..Bounds::default() };
+    let bed = Bed::changed(Arc::new(Here), |front| front.bounded(bounds)).await;
+    let master = Master::new(&bed, &[]).await;
+    let mut ports = Vec::new();
+    for _ in 0..20 {
+        let port = free_port().await;
+        master.forward(&["-R", &format!("{port}:127.0.0.1:9")]).await;
+        ports.push(port);
+    }
+    let helper = text(master.run("echo $PPID")).await.trim().parse().unwrap();
+    let helper = Pid::from_raw(helper).unwrap();
+    kill_process(helper, Signal::STOP).unwrap();
+    let canceled = async {
+        for port in &ports {
+            master.cancel(&["-R", &format!("{port}:127.0.0.1:9")]).await;
+        }
+        master.refuses(&["-R", "0:127.0.0.1:9"]).await;
+    };
+    // Otherwise a second for each.
+    tokio::time::timeout(Duration::from_secs(15), canceled).await.expect("it stands still once");
+    kill_process(helper, Signal::CONT).unwrap();
+    for port in ports {
+        gone(async || TcpStream::connect(("127.0.0.1", port)).await.is_err()).await;
+    }
+    master.end().await;
 }
 
 /// What waits for a container to wake is held, and counts for it.

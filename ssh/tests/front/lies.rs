@@ -102,7 +102,7 @@ async fn lie(socket: OwnedFd, mut dice: Dice) {
 
 fn fancy(dice: &mut Dice, id: Id) -> FromHelper {
     let long = "x".repeat(dice.roll(3) * 40_000);
-    match dice.roll(8) {
+    match dice.roll(9) {
         0 => FromHelper::Ready { version: VERSION },
         1..4 => FromHelper::Started { id },
         4 => {
@@ -113,6 +113,7 @@ fn fancy(dice: &mut Dice, id: Id) -> FromHelper {
             let accepted = id.wrapping_add(Id::from(u32::try_from(dice.roll(3)).unwrap()));
             FromHelper::Accepted { id: accepted, listener: id, peer: Some((long, 7)) }
         }
+        7 => FromHelper::Closed { id },
         _ => {
             let exit = match dice.roll(3) {
                 0 => Exit::Status(7),
