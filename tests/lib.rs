@@ -17,6 +17,8 @@ mod curl;
 mod foreign;
 #[path = "harness/gantry.rs"]
 mod gantry;
+#[path = "harness/machine.rs"]
+mod machine;
 #[path = "harness/outside.rs"]
 mod outside;
 #[path = "harness/repository.rs"]
@@ -31,7 +33,8 @@ mod wait;
 pub use browser::Browser;
 pub use curl::{Answer, Curl};
 pub use foreign::Foreign;
-pub use gantry::{Container, Gantry, Options, signal, walk, walk_on};
+pub use gantry::{Container, Gantry, Options, binary, signal, walk, walk_on};
+pub use machine::Machine;
 pub use outside::Outside;
 pub use ssh::{Ssh, SshKey};
 pub use subnet::free_subnet;

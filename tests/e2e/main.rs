@@ -31,6 +31,7 @@ mod snapshots;
 mod ssh;
 mod startup;
 mod streams;
+mod systemd;
 mod tap;
 mod terminal;
 mod transparent;

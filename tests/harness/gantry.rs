@@ -564,7 +564,7 @@ impl Drop for Gantry {
 }
 
 /// The binary beside the test's own: `target/<profile>/gantry`.
-pub(crate) fn binary() -> Result<PathBuf> {
+pub fn binary() -> Result<PathBuf> {
     let test = std::env::current_exe().context("this test's own path")?;
     let profile = test.parent().and_then(Path::parent).context("an unusual target directory")?;
     let binary = profile.join("gantry");

@@ -1,0 +1,97 @@
+//! A machine of its own, with a real systemd.
+
+use std::{
+    fs,
+    process::{Child, Command, Output, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::wait_for;
+
+/// How long it may take to boot, and a command in it to end.
+const BOOT: Duration = Duration::from_mins(1);
+
+/// Has a copy of this machine's files, of which nothing is written back, and a network without any cable.
+/// Of what is installed here, nothing is started there.
+#[derive(Debug)]
+pub struct Machine {
+    name: String,
+    child: Child,
+    /// Its first process, as seen from here.
+    init: String,
+}
+
+impl Machine {
+    /// Starts one.
+    pub fn boot() -> Result<Self> {
+        let name = format!("gantry-machine-{}", std::process::id());
+        // The mounts go with it, however this test ends.
+        let script = "set -e; cd /; own=/mnt; mount -t tmpfs none $own
+            mkdir $own/upper $own/work $own/root
+            mount -t overlay -o lowerdir=/,upperdir=$own/upper,workdir=$own/work none $own/root
+            rm -rf $own/root/var/lib/gantry $own/root/etc/systemd/system/gantry.*
+            exec systemd-nspawn --quiet --directory=$own/root --machine=$0 --private-network \
+                --register=no --keep-unit --console=pipe --link-journal=no --boot \
+                systemd.unit=basic.target";
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", script, &name]);
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        let child = command.spawn().context("unshare")?;
+        let mut machine = Self { name, child, init: String::new() };
+        let path = format!("/proc/{0}/task/{0}/children", machine.child.id());
+        machine.init = wait_for("a machine boots", BOOT, || {
+            // What there is first makes it, and ends.
+            let children = fs::read_to_string(&path).unwrap_or_default();
+            let mut children = children.split_whitespace();
+            children.find(|child| is_up(child)).map(str::to_owned)
+        })?;
+        Ok(machine)
+    }
+
+    /// A command that runs there.
+    pub fn command(&self, argv: &[&str]) -> Command {
+        entering(&self.init, argv)
+    }
+
+    /// Runs a command there.
+    pub fn output(&self, argv: &[&str]) -> Result<Output> {
+        Ok(self.command(argv).output()?)
+    }
+
+    /// Runs a command there that does not fail, and returns what it says.
+    pub fn run(&self, argv: &[&str]) -> Result<String> {
+        let output = self.output(argv)?;
+        let text = |octets: &[u8]| String::from_utf8_lossy(octets).trim().to_owned();
+        ensure!(output.status.success(), "{}: {}", argv.join(" "), text(&output.stderr));
+        Ok(text(&output.stdout))
+    }
+
+    /// Writes a file there.
+    pub fn write(&self, path: &str, text: &str) -> Result<()> {
+        self.run(&["sh", "-c", "printf %s \"$1\" > \"$0\"", path, text]).map(drop)
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        // All that runs there ends with its first process, and that with this one.
+        drop(self.child.kill());
+        drop(self.child.wait());
+        drop(fs::remove_dir(format!("/run/systemd/nspawn/propagate/{}", self.name)));
+    }
+}
+
+fn is_up(init: &str) -> bool {
+    let asked = entering(init, &["systemctl", "is-active", "basic.target"]).output();
+    asked.is_ok_and(|output| output.status.success())
+}
+
+fn entering(init: &str, argv: &[&str]) -> Command {
+    let mut command = Command::new("nsenter");
+    command.args(["--target", init, "--all", "--wd=/"]).args(argv);
+    command.env_clear().env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+    command.env("HOME", "/root").stdin(Stdio::null());
+    command
+}
