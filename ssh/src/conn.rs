@@ -11,11 +11,13 @@ use std::{
 };
 
 use gantry_model::{ContainerId, ssh::KeyFingerprint};
+use gantry_session::protocol::Target;
 use russh::{ChannelId, Disconnect, server::Handle};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    audit::{Forward, Forwards},
     doors::{Door, DoorState, Visit, Visitor},
     flow::{Flow, Overrun},
     front::Shared,
@@ -89,6 +91,8 @@ pub(crate) struct Conn {
     forwarding: Mutex<CancellationToken>,
     /// Keys that are right and were not let in, as many as may be tried.
     refused: Mutex<HashSet<KeyFingerprint>>,
+    /// Addresses inside that have been told of, as forwards one way or the other.
+    forwards: Mutex<Forwards>,
     /// For channels that are opened from here.
     places: Arc<Semaphore>,
     state: Mutex<State>,
@@ -147,6 +151,7 @@ impl Conn {
             opened: AtomicU64::new(0),
             pulse: OnceLock::new(),
             refused: Mutex::default(),
+            forwards: Mutex::default(),
             places: Arc::new(Semaphore::new(PLACES)),
             state: Mutex::new(State {
                 flow: Flow::new(),
@@ -451,8 +456,8 @@ impl Conn {
         }
     }
 
-    /// Tells that its client has logged in.
-    pub(crate) fn begun(&self) {
+    /// Tells that its client, which calls itself so, has logged in.
+    pub(crate) fn begun(&self, software: &[u8]) {
         let Some(admitted) = self.admitted.get() else { return };
         self.pulse.get_or_init(|| self.shared.pulse(admitted.container));
         tracing::info!(
@@ -462,9 +467,27 @@ impl Conn {
             user = %admitted.shown_user().escape_debug(),
             key = %admitted.key,
             connection = self.number,
+            software = %String::from_utf8_lossy(software),
             "ssh begun"
         );
         self.shared.tell(self, admitted, Visit::Begun);
+    }
+
+    /// Tells of an address inside that is connected to or listened at, once, and of so many only.
+    pub(crate) fn forwards(&self, forward: Forward, at: &Target) {
+        let Some(admitted) = self.admitted.get() else { return };
+        let mut told = self.forwards.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(at) = told.first(forward, at) else { return };
+        tracing::info!(
+            target: "audit",
+            client = %self.peer,
+            container = %admitted.container,
+            key = %admitted.key,
+            connection = self.number,
+            forward = forward.name(),
+            at,
+            "ssh forwards"
+        );
     }
 
     /// Tells that it has ended, with an error or not.

@@ -6,6 +6,7 @@
 //! socket for each stream, so that no channel waits for another one. Others than clients of SSH have their
 //! processes by the same links ([`Front::start`]).
 
+mod audit;
 mod channel;
 mod command;
 mod conn;

@@ -12,6 +12,7 @@ use tokio::{sync::oneshot, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    audit::Forward,
     conn::Conn,
     forwards::accept,
     link::{Ticket, Told},
@@ -82,6 +83,7 @@ impl Listeners {
             Target::Tcp(host, 0) => Target::Tcp(host, port),
             at @ (Target::Tcp(..) | Target::Unix(_)) => at,
         };
+        self.conn.forwards(Forward::Out, &at);
         let (end, (tell, closed)) = (forwarding.child_token(), oneshot::channel());
         let serving =
             serve(Arc::clone(&self.conn), ticket, at.clone(), handle, [end.clone(), forwarding]);

@@ -21,6 +21,7 @@ use russh::{
 use tokio::sync::mpsc;
 
 use crate::{
+    audit::Forward,
     channel::{self, Control, Write, relay, signal_name},
     conn::{Admitted, Conn},
     doors::Refusal,
@@ -163,6 +164,7 @@ impl Callbacks {
                 reply.reject(ChannelOpenFailure::ResourceShortage).await;
                 return conn.end_if_worn(handle);
             };
+            conn.forwards(Forward::In, &target);
             let connected = end.run_until_cancelled(begin_connection(&conn, target, user)).await;
             match connected.unwrap_or(Err(ChannelOpenFailure::AdministrativelyProhibited)) {
                 Ok(inside) => {
@@ -223,7 +225,7 @@ impl Handler for Callbacks {
     }
 
     async fn auth_succeeded(&mut self, session: &mut Session) -> Result<(), SessionError> {
-        self.conn.shared.sessions.begun(&self.conn, session.handle());
+        self.conn.shared.sessions.begun(&self.conn, session);
         Ok(())
     }
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use gantry_model::ContainerId;
-use russh::server::Handle;
+use russh::server::{Handle, Session};
 use tokio::sync::Notify;
 
 use crate::{
@@ -57,12 +57,12 @@ impl Sessions {
     }
 
     /// The session has begun.
-    pub(crate) fn begun(&self, conn: &Conn, handle: Handle) {
+    pub(crate) fn begun(&self, conn: &Conn, session: &Session) {
         if let Some(entry) = self.lock().all.get_mut(&conn.number) {
-            entry.handle = Some(handle);
+            entry.handle = Some(session.handle());
         }
         conn.is_in.cancel();
-        conn.begun();
+        conn.begun(session.remote_sshid());
     }
 
     pub(crate) fn remove(&self, conn: &Conn) {

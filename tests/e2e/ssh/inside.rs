@@ -67,7 +67,20 @@ pub(super) fn features(gantry: &Gantry, ssh: &Ssh, key: &SshKey) -> Result<()> {
     local_forwards(ssh, key)?;
     remote_forwards(ssh, key)?;
     agents(ssh, key)?;
+    told(gantry)?;
     by_its_own_configuration(gantry, ssh, key)
+}
+
+/// What the operator reads of it.
+fn told(gantry: &Gantry) -> Result<()> {
+    let log = gantry.log();
+    let tells = |words: &[&str]| {
+        log.lines().any(|line| ["audit"].iter().chain(words).all(|word| line.contains(word)))
+    };
+    ensure!(tells(&["ssh begun", "software=SSH-2.0-OpenSSH"]), "{log}");
+    ensure!(tells(&["ssh forwards", "forward=\"in\"", "at=\"/run/echo.sock\""]), "{log}");
+    ensure!(tells(&["ssh forwards", "forward=\"out\"", "at=\"127.0.0.1:4567\""]), "{log}");
+    Ok(())
 }
 
 /// A program in the container that goes on, and the first line that it says.
