@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use crate::wait_for;
+use crate::{signal, wait_for};
 
 /// How long it may take to boot, and a command in it to end.
 const BOOT: Duration = Duration::from_mins(1);
@@ -35,10 +35,11 @@ impl Machine {
             exec systemd-nspawn --quiet --directory=$own/root --machine=$0 --private-network \
                 --register=no --keep-unit --console=pipe --link-journal=no --boot \
                 systemd.unit=basic.target";
-        let mut command = Command::new("unshare");
-        command.args(["--mount", "sh", "-c", script, &name]);
+        // If this test is killed, it is told to halt.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig=TERM", "unshare", "--mount", "sh", "-c", script, &name]);
         command.stdin(Stdio::null()).stdout(Stdio::null());
-        let child = command.spawn().context("unshare")?;
+        let child = command.spawn().context("setpriv")?;
         let mut machine = Self { name, child, init: String::new() };
         let path = format!("/proc/{0}/task/{0}/children", machine.child.id());
         machine.init = wait_for("a machine boots", BOOT, || {
@@ -76,8 +77,10 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        // All that runs there ends with its first process, and that with this one.
-        drop(self.child.kill());
+        // All that runs there ends with its first process, and so does what has started that.
+        if !self.init.parse().is_ok_and(|init| signal("KILL", init).is_ok()) {
+            drop(self.child.kill());
+        }
         drop(self.child.wait());
         drop(fs::remove_dir(format!("/run/systemd/nspawn/propagate/{}", self.name)));
     }
