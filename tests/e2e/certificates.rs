@@ -15,7 +15,7 @@ use crate::{
     wait_until,
 };
 
-const DOMAIN: &str = "gantry.test";
+pub(crate) const DOMAIN: &str = "gantry.test";
 /// How long a certificate may take, on a machine with much else to do.
 const SOON: Duration = Duration::from_mins(1);
 
@@ -223,7 +223,7 @@ fn revoked(gantry: &Gantry, pebble: &Pebble) -> Result<()> {
     Ok(())
 }
 
-fn is_of_pebble(gantry: &Gantry, name: &str) -> bool {
+pub(crate) fn is_of_pebble(gantry: &Gantry, name: &str) -> bool {
     shown(gantry, name, "-issuer").is_ok_and(|issuer| issuer.contains("Pebble"))
 }
 

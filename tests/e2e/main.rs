@@ -21,6 +21,7 @@ mod incus;
 mod lifecycle;
 mod live;
 mod network;
+mod orders;
 mod progress;
 mod revocation;
 mod sealed;

@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -107,6 +107,12 @@ impl Pebble {
         &self.roots
     }
 
+    /// Its port, and the files of its certificate for HTTPS and of the key of that.
+    pub(crate) fn https(&self) -> (u16, PathBuf, PathBuf) {
+        let path = |name: &str| self.dir.path().join(name);
+        (self.port, path("server.pem"), path("server.key"))
+    }
+
     /// What its certificates are trusted by, in PEM, as curl has it from its other port.
     pub(crate) fn issued_by(&self) -> Result<Vec<u8>> {
         self.manage("roots/0")
@@ -159,6 +165,8 @@ fn run(dir: &TempDir, dns: SocketAddr) -> Result<Child> {
 pub(crate) fn certify(dir: &TempDir) -> Result<PathBuf> {
     let mut root = CertificateParams::new(Vec::new())?;
     root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    // By another name than the leaf has: OpenSSL would take that for its own issuer.
+    root.distinguished_name.push(DnType::CommonName, "root of a test");
     let root_key = KeyPair::generate()?;
     let root_certificate = root.self_signed(&root_key)?;
     let leaf = CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned()])?;
