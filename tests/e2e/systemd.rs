@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Result, anyhow, ensure};
-use gantry_tests::{Machine, binary, repository, wait_for};
+use gantry_tests::{Machine, repository, wait_for};
 
 const BOUND: Duration = Duration::from_mins(1);
 const URL: &str = "https://api.gantry.localhost/api/v1/health";
@@ -64,8 +64,6 @@ fn installed() -> Result<Machine> {
         let text = fs::read_to_string(repository::root().join("scripts/systemd").join(unit))?;
         machine.write(&format!("/etc/systemd/system/{unit}"), &text)?;
     }
-    let program = binary()?;
-    machine.run(&["ln", "-sf", &program.to_string_lossy(), "/usr/local/bin/gantry"])?;
     machine.write("/etc/gantry.toml", "[runtime]\nkind = \"fake\"\n")?;
     machine.run(&["ip", "link", "set", "lo", "up"])?;
     machine.run(&["systemctl", "daemon-reload"])?;

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{signal, wait_for};
+use crate::{binary, signal, wait_for};
 
 /// How long it may take to boot, and a command in it to end.
 const BOOT: Duration = Duration::from_mins(1);
@@ -24,7 +24,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Starts one.
+    /// Starts one that sees the program of this test as `/usr/local/bin/gantry`.
     pub fn boot() -> Result<Self> {
         let name = format!("gantry-machine-{}", std::process::id());
         // The mounts go with it, however this test ends.
@@ -33,11 +33,12 @@ impl Machine {
             mount -t overlay -o lowerdir=/,upperdir=$own/upper,workdir=$own/work none $own/root
             rm -rf $own/root/var/lib/gantry $own/root/etc/systemd/system/gantry.*
             exec systemd-nspawn --quiet --directory=$own/root --machine=$0 --private-network \
-                --register=no --keep-unit --console=pipe --link-journal=no --boot \
+                --bind-ro=$1:/usr/local/bin/gantry --register=no --keep-unit --console=pipe --link-journal=no --boot \
                 systemd.unit=basic.target";
         // If this test is killed, it is told to halt.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig=TERM", "unshare", "--mount", "sh", "-c", script, &name]);
+        command.arg(binary()?);
         command.stdin(Stdio::null()).stdout(Stdio::null());
         let child = command.spawn().context("setpriv")?;
         let mut machine = Self { name, child, init: String::new() };
@@ -93,7 +94,7 @@ fn is_up(init: &str) -> bool {
 
 fn entering(init: &str, argv: &[&str]) -> Command {
     let mut command = Command::new("nsenter");
-    command.args(["--target", init, "--all", "--wd=/"]).args(argv);
+    command.args(["--target", init, "--all"]).args(argv);
     command.env_clear().env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
     command.env("HOME", "/root").stdin(Stdio::null());
     command
