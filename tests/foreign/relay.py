@@ -9,8 +9,7 @@ reads is the same in both cases, and is cut once. Says
 `ready` at first, and `issued` once a certificate has been carried through.
 
 `orders` has it say the new orders that the CA has taken, in JSON: the names of each, and whether its answer was
-carried back. `dead STORE` ends the leases of a process that is dead, which end by themselves after half a minute,
-and has it say `over`.
+carried back. `sql STORE STATEMENTS` changes a store, and has it say `changed`.
 """
 
 import base64
@@ -126,8 +125,9 @@ say("ready")
 for line in sys.stdin:
     if line.strip() == "orders":
         say(json.dumps(orders))
-    if line.startswith("dead "):
-        with sqlite3.connect(line.split()[1], timeout=20) as store:
-            store.execute("UPDATE leases SET expires_at_ms = 0")
+    if line.startswith("sql "):
+        _, path, statements = line.split(" ", 2)
+        store = sqlite3.connect(path, timeout=20)
+        store.executescript(f"BEGIN IMMEDIATE; {statements}; COMMIT;")
         store.close()
-        say("over")
+        say("changed")

@@ -44,7 +44,7 @@ impl Attempt<'_> {
         let mut reasons = Vec::new();
         let mut not_before_ms = None;
         let mut tried = None;
-        if let Some(order) = self.shared.store.acme_order(&self.record.name).await? {
+        if let Some(order) = self.stored().await? {
             match self.left_over(order).await? {
                 LeftOver::Done => return Ok(()),
                 LeftOver::Nothing => {}
@@ -76,6 +76,19 @@ impl Attempt<'_> {
         }
         let not_before_ms = not_before_ms.filter(|at| *at > 0);
         Err(Failure { not_before_ms, ..Failure::refused(reasons.join("; ")) })
+    }
+
+    /// The order that is in the store. One that is damaged is tried again as after other failures: somebody may mend
+    /// the store.
+    async fn stored(&self) -> Result<Option<OrderRecord>, Failure> {
+        let name = &self.record.name;
+        match self.shared.store.acme_order(name).await {
+            Err(error @ gantry_store::Error::Corrupt { .. }) => Err(Failure::own(format!(
+                "the order in the store cannot be read: {error}; `gantry certs renew {name}` drops it and has \
+                 another one placed"
+            ))),
+            other => Ok(other?),
+        }
     }
 
     /// Whether an order is gone on with next time after such a failure, rather than given up for the next CA. What

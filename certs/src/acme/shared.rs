@@ -237,9 +237,13 @@ impl Shared {
     }
 
     async fn forget(&self, name: &str, lease: &Lease) -> Result<(), Failure> {
-        if let Some(order) = self.store.acme_order(name).await?
-            && let Err(failure) = self.withdraw(&order, lease).await
-        {
+        let withdrawn = match self.store.acme_order(name).await {
+            Ok(Some(order)) => self.withdraw(&order, lease).await,
+            Ok(None) => Ok(()),
+            Err(error @ gantry_store::Error::Corrupt { .. }) => Err(error.into()),
+            Err(error) => return Err(error.into()),
+        };
+        if let Err(failure) = withdrawn {
             tracing::warn!(name, error = failure.text, "records of an order stay for good");
         }
         tracing::info!(name, "nobody wants a certificate any more");

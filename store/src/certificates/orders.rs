@@ -4,7 +4,7 @@ use super::{Challenge, ChallengeKind, OrderRecord, Use, changed, list, unlist};
 use crate::{
     Store,
     columns::{self, damaged},
-    error::{Result, failed},
+    error::{Error, Result, failed},
     leases::{self, Lease},
     sqlite::Row,
 };
@@ -73,6 +73,33 @@ impl Store {
                     .await
                     .map(drop)
                     .map_err(failed)
+            })
+        })
+        .await
+    }
+
+    /// Removes the order of a certificate if it is damaged, so that another one can be placed; says whether it was.
+    /// Who has the certificate's lease cannot go on with such an order either.
+    pub async fn remove_damaged_acme_order(&self, certificate: &str) -> Result<bool> {
+        let certificate = certificate.to_owned();
+        self.write(move |tx| {
+            Box::pin(async move {
+                let row = sqlx::query("SELECT * FROM acme_orders WHERE certificate = $1")
+                    .bind(&certificate)
+                    .fetch_optional(&mut tx.connection)
+                    .await
+                    .map_err(failed)?;
+                match row.as_ref().map(order) {
+                    Some(Err(Error::Corrupt { .. })) => {}
+                    Some(Err(other)) => return Err(other),
+                    Some(Ok(_)) | None => return Ok(false),
+                }
+                sqlx::query("DELETE FROM acme_orders WHERE certificate = $1")
+                    .bind(certificate)
+                    .execute(&mut tx.connection)
+                    .await
+                    .map_err(failed)?;
+                Ok(true)
             })
         })
         .await

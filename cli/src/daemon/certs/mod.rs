@@ -252,6 +252,9 @@ impl Desk {
         if let Some(why) = self.spent(authorities, record).await? {
             return refused(Refusal::Conflict, why);
         }
+        if self.store.remove_damaged_acme_order(&record.name).await? {
+            tracing::warn!(name = record.name, "a damaged order is dropped; its records may stay");
+        }
         // Whoever works at it already goes on: one at a time does, and what it gets is what is waited for.
         self.store.hasten_certificate(&record.name, glue::now_ms()).await?;
         if !waits {
