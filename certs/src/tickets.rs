@@ -21,6 +21,8 @@ const ROTATION: Duration = Duration::from_hours(6);
 const KEPT: Duration = Duration::from_hours(18);
 /// How long a client may keep a ticket: none outlives the key that opens it.
 const LIFETIME: Duration = Duration::from_hours(12);
+/// How far the clocks of machines with one store may be apart: a key is taken from one that is ahead.
+const APART: Duration = Duration::from_mins(1);
 const ID_LEN: usize = 16;
 const KEY_LEN: usize = 32;
 const CONTEXT: &str = "key of session tickets";
@@ -68,7 +70,8 @@ impl Tickets {
 
     async fn add(&self, now: i64) -> Result<(), String> {
         let newest = self.keys.load().first().map(|key| key.created_at_ms);
-        if newest.is_some_and(|newest| newest > now - millis(ROTATION) && newest <= now) {
+        let latest = now + millis(APART);
+        if newest.is_some_and(|newest| newest > now - millis(ROTATION) && newest <= latest) {
             return Ok(());
         }
         let (mut id, mut key) = ([0; ID_LEN], [0; KEY_LEN]);
@@ -76,8 +79,8 @@ impl Tickets {
         getrandom::fill(&mut key).map_err(|error| error.to_string())?;
         let key_sealed = self.seal.seal(CONTEXT, &key).map_err(|error| error.to_string())?;
         let new = TicketKey { id, key_sealed, created_at_ms: now };
-        let (newer, older) = (now - millis(ROTATION), now - millis(KEPT));
-        let added = self.store.rotate_ticket_keys(&new, newer, older).await;
+        let (newer, older) = (now - millis(ROTATION), now - millis(KEPT + APART));
+        let added = self.store.rotate_ticket_keys(&new, newer, older, latest).await;
         added.map_err(|error| Chain(&error).to_string())
     }
 
@@ -209,6 +212,27 @@ mod tests {
             *changed.get_mut(at).unwrap() ^= 1;
             assert!(!edge.opens(&changed), "octet {at}");
         }
+        store.close().await;
+    }
+
+    #[tokio::test]
+    async fn edges_whose_clocks_differ_a_little_share_their_keys() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("store.db")).await.unwrap();
+        let (ahead, behind) = (Edge::new(&store), Edge::new(&store));
+        let (first, _) = behind.at(0).await;
+        let (second, _) = ahead.at(6 * HOUR + 60).await;
+        assert!(key(&second) != key(&first));
+        let (same, count) = behind.at(6 * HOUR + 5).await;
+        assert_eq!((key(&same), count), (key(&second), 2), "55 s behind");
+        assert!(behind.opens(&second) && ahead.opens(&same));
+        // The last ticket of the first key lives on by the clock that is behind.
+        let (_, _) = ahead.at(18 * HOUR + 55).await;
+        behind.at(18 * HOUR).await;
+        assert!(behind.opens(&first));
+        // More than a minute is a clock that was set back.
+        let (other, _) = behind.at(-60).await;
+        assert!(key(&other) != key(&second));
         store.close().await;
     }
 

@@ -420,12 +420,13 @@ impl Store {
     }
 
     /// Adds a key, unless there is one that was made after `newer_than_ms`, and drops those made before
-    /// `older_than_ms`.
+    /// `older_than_ms`, or after `latest_ms`.
     pub async fn rotate_ticket_keys(
         &self,
         key: &TicketKey,
         newer_than_ms: i64,
         older_than_ms: i64,
+        latest_ms: i64,
     ) -> Result<()> {
         let key = key.clone();
         self.write(move |tx| {
@@ -435,7 +436,7 @@ impl Store {
                 )
                 .bind(older_than_ms)
                 // Made while the clock was ahead: it would seal everything until then.
-                .bind(key.created_at_ms)
+                .bind(latest_ms)
                 .execute(&mut tx.connection)
                 .await
                 .map_err(failed)?;
