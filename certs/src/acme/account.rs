@@ -30,12 +30,16 @@ pub(crate) struct At {
 }
 
 impl At {
-    /// Tells the CA of a new order.
+    /// Tells the CA of a new order. From now on all that it is told is about that.
     pub(crate) async fn place(&self, order: &NewOrder<'_>) -> Result<Order, Error> {
         self.heard.begin_order();
-        let placed = self.account.new_order(order).await;
-        self.heard.end_order();
-        placed
+        self.account.new_order(order).await
+    }
+
+    /// Asks the CA for an order that it has. From now on all that it is told is about that.
+    pub(crate) async fn resume(&self, url: String) -> Result<Order, Error> {
+        self.heard.begin_order();
+        self.account.order(url).await
     }
 }
 

@@ -26,6 +26,8 @@ const DECISION_MAX: Duration = Duration::from_mins(10);
 /// The first pause between two looks at an order, and the longest.
 const LOOK: Duration = Duration::from_millis(250);
 const LOOK_MAX: Duration = Duration::from_secs(8);
+/// How long a CA may want to be left alone until an order there is given up for another CA at once.
+const WAIT_MAX: time::Duration = time::Duration::hours(1);
 /// How often a CA may be away or busy while an order there goes on, until that is given up for another CA.
 const GIVEN_UP_AFTER: u64 = 2;
 
@@ -63,11 +65,12 @@ impl Attempt<'_> {
                 Err(failure) if matches!(failure.kind, Kind::Lost | Kind::Repeat) => {
                     return Err(failure);
                 }
-                Err(failure) => {
+                Err(mut failure) => {
                     let at = failure.not_before_ms.unwrap_or(0);
                     not_before_ms = Some(not_before_ms.map_or(at, |least: i64| least.min(at)));
+                    let is_kept_to = self.is_kept_to(&mut failure).await?;
                     reasons.push(failure.text);
-                    if self.is_kept_to(failure.kind).await? {
+                    if is_kept_to {
                         break;
                     }
                     self.give_up().await?;
@@ -92,8 +95,10 @@ impl Attempt<'_> {
     }
 
     /// Whether an order is gone on with next time after such a failure, rather than given up for the next CA. What
-    /// is wrong here is no reason to leave a CA.
-    async fn is_kept_to(&self, kind: Kind) -> Result<bool, Failure> {
+    /// is wrong here is no reason to leave a CA; that it wants to be left alone for long is one, where another can
+    /// issue, which the failure says then.
+    async fn is_kept_to(&self, failure: &mut Failure) -> Result<bool, Failure> {
+        let kind = failure.kind;
         if !matches!(kind, Kind::Interrupted | Kind::Here) {
             return Ok(false);
         }
@@ -103,11 +108,35 @@ impl Attempt<'_> {
         if kind == Kind::Here || self.shared.authorities.len() == 1 {
             return Ok(true);
         }
+        let now = self.shared.now_ms();
+        if failure.not_before_ms.is_some_and(|at| at > now + millis(WAIT_MAX))
+            && self.another_can(&order.directory).await?
+        {
+            let directory = &order.directory;
+            let text = std::mem::take(&mut failure.text);
+            failure.text = format!("{text}; the order at {directory} is given up for another CA");
+            tracing::warn!(name = self.record.name, error = failure.text, "a CA wants too long");
+            return Ok(false);
+        }
         let interrupted = Cost::interrupted(&order.directory, &url);
         self.note(std::slice::from_ref(&interrupted)).await?;
-        let now = self.shared.now_ms();
         let uses = self.shared.store.acme_uses(&interrupted, now - millis(LOOK_BACK), now).await?;
         Ok(uses.0 <= GIVEN_UP_AFTER)
+    }
+
+    /// Whether a CA may be asked now that is another one than this.
+    async fn another_can(&self, directory: &str) -> Result<bool, Failure> {
+        for authority in &self.shared.authorities {
+            if authority.directory == directory || self.shared.is_busy(authority)? {
+                continue;
+            }
+            match self.check_limits(authority).await {
+                Ok(()) => return Ok(true),
+                Err(failure) if failure.kind == Kind::Lost => return Err(failure),
+                Err(_reached) => {}
+            }
+        }
+        Ok(false)
     }
 
     /// What becomes of an order that an earlier attempt has left.
@@ -119,7 +148,10 @@ impl Attempt<'_> {
             return Ok(LeftOver::Nothing);
         };
         let resumed = match order.url.clone() {
-            Some(url) => self.resume(authority, &mut order, url).await,
+            Some(url) => match self.check_held(authority).await {
+                Ok(()) => self.resume(authority, &mut order, url).await,
+                Err(failure) => Err(failure),
+            },
             // The CA may not have heard of it.
             None => match self.check_limits(authority).await {
                 Ok(()) => self.place(authority, &mut order).await,
@@ -129,8 +161,10 @@ impl Attempt<'_> {
         match self.judged(authority, resumed).await {
             Ok(()) => Ok(LeftOver::Done),
             Err(failure) if matches!(failure.kind, Kind::Lost | Kind::Repeat) => Err(failure),
-            Err(failure) if self.is_kept_to(failure.kind).await? => Err(failure),
-            Err(failure) => {
+            Err(mut failure) => {
+                if self.is_kept_to(&mut failure).await? {
+                    return Err(failure);
+                }
                 self.give_up().await?;
                 Ok(LeftOver::Failed(authority.directory.clone(), failure))
             }
@@ -172,6 +206,18 @@ impl Attempt<'_> {
             Some(reached) => {
                 Err(Failure { not_before_ms: Some(reached.until_ms), ..Failure::own(reached.text) })
             }
+        }
+    }
+
+    /// Refuses to go on with an order that the CA wants to hear nothing of for a while.
+    async fn check_held(&self, authority: &Authority) -> Result<(), Failure> {
+        let (store, now) = (&self.shared.store, self.shared.now_ms());
+        match self.cost(authority).check_held(store, now).await? {
+            None => Ok(()),
+            Some(reached) => Err(Failure {
+                not_before_ms: Some(reached.until_ms),
+                ..Failure::interrupted(reached.text)
+            }),
         }
     }
 
@@ -217,7 +263,10 @@ impl Attempt<'_> {
         };
         let order = match placed {
             Ok(order) => order,
-            Err(error) => return Err(self.not_taken(authority, &at, &error).await?),
+            Err(error) => {
+                let failure = Failure::of(&error, &at.manners);
+                return Err(self.limited(authority, &at, failure).await?);
+            }
         };
         at.manners.took_order();
         record.url = Some(order.url().to_owned());
@@ -226,16 +275,15 @@ impl Attempt<'_> {
         self.drive(authority, &at, order, record).await
     }
 
-    /// Why the CA did not take an order. One that has a limit for it wants to be left alone with these names and
-    /// their domain, not with everything; but where it says so of several domains in a row, the limit is that of
-    /// the account, and orders of customers wait for a while.
-    async fn not_taken(
+    /// Why the CA did not take an order or does not go on with it. One that has a limit for it wants to be left alone
+    /// with these names and their domain, not with everything; but where it says so of several domains in a row, the
+    /// limit is that of the account, and orders of customers wait for a while.
+    async fn limited(
         &self,
         authority: &Authority,
         at: &At,
-        error: &Error,
+        failure: Failure,
     ) -> Result<Failure, Failure> {
-        let failure = Failure::of(error, &at.manners);
         let Some(until) = at.heard.take_limited() else { return Ok(failure) };
         let (store, until_ms) = (&self.shared.store, ms(until));
         let cost = self.cost(authority);
@@ -259,7 +307,7 @@ impl Attempt<'_> {
     ) -> Result<Order, Error> {
         let Err(error) = &placed else { return placed };
         if let Some(url) = at.heard.take_made() {
-            return at.account.order(url).await;
+            return at.resume(url).await;
         }
         let is_refused = Failure::of(error, &at.manners).kind == Kind::Refused;
         let is_disliked = matches!(error, Error::Other(error) if error.downcast_ref::<TransportError>().is_none());
@@ -280,13 +328,30 @@ impl Attempt<'_> {
         url: String,
     ) -> Result<(), Failure> {
         let at = self.shared.at(authority).await?;
-        let order = at.account.order(url).await;
-        let order = order.map_err(|error| Failure::of(&error, &at.manners))?;
-        self.drive(authority, &at, order, record).await
+        match at.resume(url).await {
+            Ok(order) => self.drive(authority, &at, order, record).await,
+            Err(error) => {
+                let failure = Failure::of(&error, &at.manners);
+                Err(self.limited(authority, &at, failure).await?)
+            }
+        }
     }
 
     /// Brings an order from whatever state it is in to its end.
     async fn drive(
+        &self,
+        authority: &Authority,
+        at: &At,
+        order: Order,
+        record: &mut OrderRecord,
+    ) -> Result<(), Failure> {
+        match self.step(authority, at, order, record).await {
+            Ok(()) => Ok(()),
+            Err(failure) => Err(self.limited(authority, at, failure).await?),
+        }
+    }
+
+    async fn step(
         &self,
         authority: &Authority,
         at: &At,
@@ -327,7 +392,12 @@ impl Attempt<'_> {
             }
             let pause = at.heard.take_pause().unwrap_or(look);
             look = (look * 2).min(LOOK_MAX);
-            tokio::time::sleep(pause.min(DECISION_MAX)).await;
+            if pause > DECISION_MAX {
+                let until_ms = ms((self.shared.clock)() + pause);
+                let why = "the CA comes to no decision, and has said when to ask for it";
+                return Err(Failure { not_before_ms: Some(until_ms), ..Failure::interrupted(why) });
+            }
+            tokio::time::sleep(pause).await;
             order.refresh().await.map_err(failed)?;
         }
     }

@@ -183,6 +183,18 @@ impl Cost<'_> {
         holding
     }
 
+    /// Until when the CA wants to hear nothing of an order that it has: of that, it has refused a step by a limit.
+    /// What it has said to other orders for names of the same domain does not hold this one up.
+    pub(crate) async fn check_held(
+        &self,
+        store: &Store,
+        now_ms: i64,
+    ) -> gantry_store::Result<Option<Reached>> {
+        let one = self.of(HELD_NAMES, self.same_names());
+        let until_ms = held(store, &one, now_ms).await?;
+        Ok(until_ms.map(|until_ms| Reached { text: left_alone(&one), until_ms }))
+    }
+
     /// The first limit that the order would go beyond, if any.
     pub(crate) async fn check(
         &self,

@@ -139,7 +139,7 @@ impl Manners {
     fn hear(&self, request: &Method, answer: &Response<Bytes>, heard: &Heard) {
         let now = (self.clock)();
         let pause = said(answer, now);
-        if *request == Method::POST && heard.is_ordering() && is_of_order(answer) {
+        if *request == Method::POST && heard.is_of_order() && is_limit(answer) {
             heard.limited_until(now + pause.unwrap_or(UNSAID));
             return;
         }
@@ -154,9 +154,9 @@ impl Manners {
     }
 }
 
-/// Whether a CA refuses an order by a limit. That may be one of a domain, or of a set of names (as at Let's
-/// Encrypt), so that it says nothing of other orders.
-fn is_of_order(answer: &Response<Bytes>) -> bool {
+/// Whether a CA refuses something by a limit. Where that is about an order, the limit may be one of a domain, or of a
+/// set of names (as at Let's Encrypt), so that it says nothing of other orders.
+fn is_limit(answer: &Response<Bytes>) -> bool {
     let problem = serde_json::from_slice::<Problem>(answer.body());
     answer.status().is_client_error()
         && problem.is_ok_and(|problem| type_of(&problem) == Some("rateLimited"))
@@ -199,11 +199,11 @@ pub(crate) struct Heard(Arc<Mutex<Said>>);
 
 #[derive(Debug, Default)]
 struct Said {
-    /// Whether it is being told of a new order.
-    is_ordering: bool,
+    /// Whether it is spoken to about one order, a new one or one that it has.
+    is_of_order: bool,
     /// Where it keeps what it has made last: an order that the library then does not like is there all the same.
     made: Option<String>,
-    /// It has refused the order by a limit, until then.
+    /// It has refused the order, or a step of it, by a limit, until then.
     limited: Option<OffsetDateTime>,
     /// What its last answer said about when to ask again.
     pause: Option<Duration>,
@@ -214,14 +214,9 @@ impl Heard {
         work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// From now on requests are about a new order.
+    /// From now on requests are about one order.
     pub(crate) fn begin_order(&self) {
-        self.with(|said| *said = Said { is_ordering: true, ..Said::default() });
-    }
-
-    /// From now on they are not.
-    pub(crate) fn end_order(&self) {
-        self.with(|said| said.is_ordering = false);
+        self.with(|said| *said = Said { is_of_order: true, ..Said::default() });
     }
 
     /// The address of what the CA has made last, once.
@@ -239,8 +234,8 @@ impl Heard {
         self.with(|said| said.pause.take())
     }
 
-    fn is_ordering(&self) -> bool {
-        self.with(|said| said.is_ordering)
+    fn is_of_order(&self) -> bool {
+        self.with(|said| said.is_of_order)
     }
 
     fn limited_until(&self, until: OffsetDateTime) {

@@ -80,6 +80,11 @@ impl Shared {
         ca.ok_or_else(|| Failure::own("this CA is not configured"))
     }
 
+    /// Whether a CA has said to this process that it wants to be left alone altogether.
+    pub(super) fn is_busy(&self, authority: &Authority) -> Result<bool, Failure> {
+        Ok(self.ca(authority)?.manners.busy_until().is_some())
+    }
+
     /// The account at a CA, unless that wants to be left alone.
     pub(crate) async fn at(&self, authority: &Authority) -> Result<At, Failure> {
         let (ca, directory) = (self.ca(authority)?, &authority.directory);

@@ -1,8 +1,11 @@
 //! A CA that refuses orders by limits, and failures that are none of its own.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result};
@@ -116,6 +119,120 @@ async fn a_limit_of_the_account_holds_orders_of_customers_for_an_hour() -> Resul
     wire.no_rule();
     edge.store.want_certificate(names[4], &[names[4].to_owned()], now_ms()).await?;
     edge.await_shown(names[4], None).await?;
+    edge.stop().await;
+    Ok(())
+}
+
+/// Has the CA refuse the first request of each of these kinds by a limit.
+fn limit_steps(wire: &Wire, kinds: [&'static str; 2]) {
+    let left = Mutex::new(kinds.to_vec());
+    wire.rule(move |request| {
+        let mut left = left.lock().unwrap();
+        let Some(at) = left.iter().position(|kind| request.uri().path().contains(kind)) else {
+            return Fate::Sent;
+        };
+        left.remove(at);
+        let problem =
+            r#"{"type":"urn:ietf:params:acme:error:rateLimited","detail":"too many proofs"}"#;
+        let answer = Response::builder().status(429).header("retry-after", DAY_S);
+        Fate::Answered(answer.body(Bytes::from(problem)).unwrap())
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_of_a_step_of_an_order_holds_that_and_its_domain() -> Result<()> {
+    let world = World::new()?;
+    let wire = world.wire()?;
+    limit_steps(&wire, ["chalZ", "finalize-order"]);
+    let names = ["shop.customer.test", "blog.customer.test", "x.example.test"];
+    let mut edges = Edges::new(vec![world.authority(&wire)], Some(world.names.dns()?), &[]);
+    edges.permitted = names.map(str::to_owned).into();
+    let ahead = edges.ahead.clone();
+    let mut edge = Edge::start(&world.names.store(), edges).await?;
+    edge.open_doors(&world.setup).await?;
+    let [shop, blog, own] = names;
+    let first = fail(&edge, shop).await?;
+    assert!(error(&first).contains("too many proofs"), "{}", error(&first));
+    assert!(first.due_at_ms > now_ms() + 23 * HOUR_MS, "{first:?}");
+    let other = fail(&edge, blog).await?;
+    assert!(error(&other).contains("names of customer.test"), "{}", error(&other));
+    edge.store.want_certificate(own, &[own.to_owned()], now_ms()).await?;
+    // Everybody else has the CA asked, which refuses another step there.
+    let refused = edge.await_record(own, |record| record.error.is_some()).await?;
+    assert!(error(&refused).contains("too many proofs"), "{}", error(&refused));
+    // Whoever insists does not get it asked.
+    let total = wire.total();
+    for name in [shop, own] {
+        edge.store.hasten_certificate(name, 0).await?;
+        edge.await_record(name, |record| record.attempts >= 2).await?;
+    }
+    assert_eq!(wire.total(), total);
+    ahead.set(Duration::from_hours(25));
+    for name in [shop, own] {
+        edge.store.hasten_certificate(name, 0).await?;
+        edge.await_shown(name, None).await?;
+    }
+    let orders = wire.payloads(NEW_ORDER)?;
+    for name in [shop, own] {
+        let of_name = orders.iter().filter(|order| order["identifiers"][0]["value"] == name);
+        assert_eq!(of_name.count(), 1, "{name}: {orders:?}");
+    }
+    edge.stop().await;
+    Ok(())
+}
+
+/// Has the CA say of an order, once it has heard the proofs, that it is to be asked again a day later.
+fn think_for_a_day(wire: &Wire) {
+    wire.rule(|request| {
+        if !request.uri().path().contains("my-order") {
+            return Fate::Sent;
+        }
+        let order = r#"{"status":"processing","identifiers":[],"authorizations":[],"finalize":"https://localhost/"}"#;
+        let answer = Response::builder().status(200).header("retry-after", DAY_S);
+        Fate::Answered(answer.body(Bytes::from(order)).unwrap())
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ca_that_wants_a_day_is_given_it_or_left_for_another_one() -> Result<()> {
+    let world = World::new()?;
+    let (first, second) = (world.wire()?, world.wire()?);
+    think_for_a_day(&first);
+    let alone = vec![world.authority(&first)];
+    let edges = Edges::new(alone.clone(), Some(world.names.dns()?), &[DOMAIN]);
+    let ahead = edges.ahead.clone();
+    let edge = Edge::start(&world.names.store(), edges).await?;
+    let record = edge.await_record(DOMAIN, |record| record.error.is_some()).await?;
+    assert!(error(&record).contains("comes to no decision"), "{}", error(&record));
+    assert!(record.due_at_ms > now_ms() + 23 * HOUR_MS, "{record:?}");
+    let order = edge.store.acme_order(DOMAIN).await?.context("no order")?;
+    assert!(order.url.is_some() && !order.is_over, "it is kept to");
+    ahead.set(Duration::from_hours(25));
+    first.no_rule();
+    edge.store.hasten_certificate(DOMAIN, 0).await?;
+    edge.await_shown(DOMAIN, None).await?;
+    assert_eq!(first.count(NEW_ORDER), 1);
+    edge.stop().await;
+
+    think_for_a_day(&first);
+    // The same CA by another address is another one to us.
+    let mut other = world.authority(&second);
+    other.directory = other.directory.replace("localhost", "127.0.0.1");
+    let authorities = [alone, vec![other]].concat();
+    let edges = Edges::new(authorities, Some(world.names.dns()?), &[DOMAIN]);
+    second.rule(|_| Fate::Lost);
+    let edge = Edge::start(&world.names.dir.path().join("other.db"), edges).await?;
+    let record = edge.await_record(DOMAIN, |record| record.error.is_some()).await?;
+    for want in ["is given up for another CA", "the line is cut"] {
+        assert!(error(&record).contains(want), "{}", error(&record));
+    }
+    second.no_rule();
+    edge.store.hasten_certificate(DOMAIN, 0).await?;
+    edge.await_shown(DOMAIN, None).await?;
+    let record = edge.store.certificate(DOMAIN).await?.context("no record")?;
+    let issued = record.issued.context("nothing was issued")?;
+    assert!(issued.directory.contains("127.0.0.1"), "{}", issued.directory);
+    assert_eq!((first.count(NEW_ORDER), second.count(NEW_ORDER)), (3, 1));
     edge.stop().await;
     Ok(())
 }
