@@ -254,28 +254,36 @@ impl Heard {
     }
 }
 
+impl Client {
+    /// Sends a request, unless the CA wants to be left alone.
+    pub(super) async fn carry(&self, request: Request<Bytes>) -> Result<Response<Bytes>, Error> {
+        if self.manners.busy_until().is_some() {
+            return Err(Error::Str("the CA wants to be left alone for a while"));
+        }
+        let method = request.method().clone();
+        let answer = self.transport.send(request).await;
+        let answer = answer.map_err(|error| Error::Other(Box::new(error)))?;
+        self.manners.hear(&method, &answer, &self.heard);
+        self.heard.hear(&answer);
+        Ok(answer)
+    }
+}
+
 impl HttpClient for Client {
     fn request(
         &self,
         request: Request<BodyWrapper<Bytes>>,
     ) -> Pin<Box<dyn Future<Output = Result<BytesResponse, Error>> + Send>> {
-        let (transport, manners) = (Arc::clone(&self.transport), Arc::clone(&self.manners));
-        let heard = self.heard.clone();
+        let client = self.clone();
         Box::pin(async move {
-            if manners.busy_until().is_some() {
-                return Err(Error::Str("the CA wants to be left alone for a while"));
-            }
             let (parts, body) = request.into_parts();
             let body = match body.collect().await {
                 Ok(body) => body.to_bytes(),
                 Err(never) => match never {},
             };
             let method = parts.method.clone();
-            let answer = transport.send(Request::from_parts(parts, body)).await;
-            let answer = answer.map_err(|error| Error::Other(Box::new(error)))?;
-            manners.hear(&method, &answer, &heard);
-            heard.hear(&answer);
-            let is_unsaid = said(&answer, (manners.clock)()).is_none();
+            let answer = client.carry(Request::from_parts(parts, body)).await?;
+            let is_unsaid = said(&answer, (client.manners.clock)()).is_none();
             let (mut parts, body) = answer.into_parts();
             if method == Method::GET && is_unsaid {
                 // The library discards a suggestion about renewal that does not say when to ask again.

@@ -12,6 +12,7 @@
 mod account;
 mod attempt;
 mod budget;
+mod by_key;
 mod client;
 mod demand;
 mod failure;

@@ -1,7 +1,7 @@
 //! Revocation (RFC 8555, section 7.6): the operator's wish is a record, which takes the certificate off everything
 //! that shows it; the issuer tells the CA and orders another one, with another key.
 
-use std::{fmt, str::FromStr, time::Duration};
+use std::{fmt, str::FromStr, sync::Arc, time::Duration};
 
 use gantry_model::Chain;
 use gantry_store::{Lease, Revocation, Store};
@@ -9,7 +9,10 @@ use instant_acme::{Error, RevocationReason, RevocationRequest};
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 
 use super::{
+    attempt::key_context,
     budget::millis,
+    by_key,
+    client::Client,
     failure::{Failure, Kind, type_of},
     plan,
     shared::{REPEATS, Shared, random},
@@ -226,11 +229,40 @@ impl Shared {
             .map_err(|error| Failure::own(format!("the stored chain: {}", Chain(&error))))?;
         let reason = Reason::of_code(one.reason).and_then(Reason::told);
         let at = self.at(authority).await?;
-        match at.account.revoke(&RevocationRequest { certificate: &leaf, reason }).await {
-            Ok(()) => Ok(()),
-            Err(Error::Api(problem)) if type_of(&problem) == Some("alreadyRevoked") => Ok(()),
-            Err(error) => Err(Failure::of(&error, &at.manners)),
+        let request = RevocationRequest { certificate: &leaf, reason };
+        let mut outcome = at.account.revoke(&request).await;
+        if refuses(&outcome, &["accountDoesNotExist", "unauthorized"])
+            && let Some(key) = self.key_of(one).await?
+        {
+            let client = Client {
+                transport: Arc::clone(&authority.transport),
+                manners: Arc::clone(&at.manners),
+                heard: at.heard.clone(),
+            };
+            let code = request.reason.map(|_told| one.reason);
+            outcome = by_key::revoke(&client, directory, (&leaf, code), &key).await;
         }
+        if refuses(&outcome, &["alreadyRevoked"]) {
+            return Ok(());
+        }
+        outcome.map_err(|error| Failure::of(&error, &at.manners))
+    }
+
+    /// The key of a certificate that is to be revoked, unless another one is in its place already.
+    async fn key_of(&self, one: &Revocation) -> Result<Option<Vec<u8>>, Failure> {
+        let record = self.store.certificate(&one.certificate).await?;
+        let issued = record.and_then(|record| record.issued);
+        let issued = issued.filter(|it| it.serial == one.serial && it.directory == one.directory);
+        let key = issued.map(|it| self.seal.open(&key_context(&one.certificate), &it.key_sealed));
+        Ok(key.transpose()?)
+    }
+}
+
+/// Whether a CA refuses for a reason of one of these kinds.
+fn refuses(outcome: &Result<(), Error>, kinds: &[&str]) -> bool {
+    match outcome {
+        Err(Error::Api(problem)) => type_of(problem).is_some_and(|kind| kinds.contains(&kind)),
+        Ok(()) | Err(_) => false,
     }
 }
 

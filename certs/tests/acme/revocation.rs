@@ -79,6 +79,37 @@ async fn what_is_revoked_is_shown_no_more_and_another_one_with_another_key_is() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_another_account_has_ordered_is_revoked_by_its_own_key() -> Result<()> {
+    let world = World::new()?;
+    let wire = world.wire()?;
+    let edges = |name| {
+        anyhow::Ok(Edges::new(vec![world.authority(&wire)], Some(world.names.dns()?), &[name]))
+    };
+    // An account that this CA has nothing ordered by for these names.
+    let other =
+        Edge::start(&world.names.dir.path().join("other.db"), edges("b.example.test")?).await?;
+    other.await_shown("b.example.test", None).await?;
+    let directory = world.pebble.directory();
+    let (account, _) = other.store.acme_account(&directory).await?.context("no account")?;
+    other.stop().await;
+    let edge = Edge::start(&world.names.store(), edges(DOMAIN)?).await?;
+    let first = edge.await_shown(DOMAIN, None).await?;
+    let old = issued(&edge).await?;
+    let lease = format!("acme account {directory}");
+    let lease = edge.store.take_lease(&lease, [7; 16], BOUND).await?.context("no lease")?;
+    edge.store.put_acme_account(&directory, &account, &lease, now_ms()).await?;
+    edge.store.return_lease(&lease).await?;
+    let wish = revoke(&edge.store, DOMAIN, None, Reason::KeyCompromise, now_ms()).await?;
+    let done = await_revoked(&edge.store, &wish, BOUND).await?;
+    assert!(done.done_at_ms.is_some(), "{:?}", done.error);
+    let status = world.pebble.status(&old.serial)?;
+    assert_eq!((&status["Status"], &status["Reason"]), (&"Revoked".into(), &1.into()));
+    edge.await_shown(DOMAIN, Some(&first)).await?;
+    edge.stop().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_that_has_ended_is_shown_no_more() -> Result<()> {
     let world = World::with(|setup| setup.life = Duration::from_hours(1))?;
     let wire = world.wire()?;
