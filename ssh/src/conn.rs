@@ -467,7 +467,8 @@ impl Conn {
             user = %admitted.shown_user().escape_debug(),
             key = %admitted.key,
             connection = self.number,
-            software = %String::from_utf8_lossy(software),
+            // In quotes: what the client says of itself could look like other fields.
+            software = &*String::from_utf8_lossy(software),
             "ssh begun"
         );
         self.shared.tell(self, admitted, Visit::Begun);

@@ -91,7 +91,10 @@ impl Listeners {
             // The client may have gone meanwhile.
             tell.send(serving.await).unwrap_or_default();
         });
-        self.all.insert(at, Listener { end, closed });
+        // A helper that names a port twice lies: the one that it named first is over.
+        if let Some(replaced) = self.all.insert(at, Listener { end, closed }) {
+            replaced.end.cancel();
+        }
         Some(port)
     }
 

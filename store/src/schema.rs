@@ -112,6 +112,11 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         name: "freed_ssh_keys",
         text: include_str!("../migrations/0024_freed_ssh_keys.sql"),
     },
+    Migration {
+        number: 25,
+        name: "revocation_keys",
+        text: include_str!("../migrations/0025_revocation_keys.sql"),
+    },
 ];
 
 /// Brings the database to the newest schema of `migrations`.

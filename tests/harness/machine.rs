@@ -7,20 +7,23 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use tempfile::TempDir;
 
 use crate::{binary, signal, wait_for};
 
-/// How long it may take to boot, and a command in it to end.
-const BOOT: Duration = Duration::from_mins(1);
+/// How long it may take to boot.
+const BOOT: Duration = Duration::from_mins(2);
 
 /// Has a copy of this machine's files, of which nothing is written back, and a network without any cable.
-/// Of what is installed here, nothing is started there.
+/// Of what is installed here, no service, socket or timer is started there. One of them at a time in one process.
 #[derive(Debug)]
 pub struct Machine {
     name: String,
     child: Child,
     /// Its first process, as seen from here.
     init: String,
+    /// Where its mounts are, which only it sees.
+    _place: TempDir,
 }
 
 impl Machine {
@@ -28,26 +31,28 @@ impl Machine {
     pub fn boot() -> Result<Self> {
         let name = format!("gantry-machine-{}", std::process::id());
         // The mounts go with it, however this test ends.
-        let script = "set -e; cd /; own=/mnt; mount -t tmpfs none $own
+        let script = "set -e; cd /; own=$2; mount -t tmpfs none $own
             mkdir $own/upper $own/work $own/root
             mount -t overlay -o lowerdir=/,upperdir=$own/upper,workdir=$own/work none $own/root
-            rm -rf $own/root/var/lib/gantry $own/root/etc/systemd/system/gantry.*
+            cd $own/root/etc
+            rm -rf fstab systemd/system/gantry.* systemd/system/*.wants systemd/system/*.requires
+            cd /
             exec systemd-nspawn --quiet --directory=$own/root --machine=$0 --private-network \
-                --bind-ro=$1:/usr/local/bin/gantry --register=no --keep-unit --console=pipe --link-journal=no --boot \
+                --bind-ro=$1:/usr/local/bin/gantry --tmpfs=/var/lib/gantry --register=no --keep-unit --console=pipe --link-journal=no --boot \
                 systemd.unit=basic.target";
         // If this test is killed, it is told to halt.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig=TERM", "unshare", "--mount", "sh", "-c", script, &name]);
-        command.arg(binary()?);
+        let place = tempfile::tempdir()?;
+        command.arg(binary()?).arg(place.path());
         command.stdin(Stdio::null()).stdout(Stdio::null());
         let child = command.spawn().context("setpriv")?;
-        let mut machine = Self { name, child, init: String::new() };
+        let mut machine = Self { name, child, init: String::new(), _place: place };
         let path = format!("/proc/{0}/task/{0}/children", machine.child.id());
         machine.init = wait_for("a machine boots", BOOT, || {
-            // What there is first makes it, and ends.
             let children = fs::read_to_string(&path).unwrap_or_default();
             let mut children = children.split_whitespace();
-            children.find(|child| is_up(child)).map(str::to_owned)
+            children.find(|child| is_first(child) && is_up(child)).map(str::to_owned)
         })?;
         Ok(machine)
     }
@@ -85,6 +90,14 @@ impl Drop for Machine {
         drop(self.child.wait());
         drop(fs::remove_dir(format!("/run/systemd/nspawn/propagate/{}", self.name)));
     }
+}
+
+/// Whether it is the first process of a machine: what makes that has the processes of this one around it, and a
+/// command that enters it would reach this one's systemd.
+fn is_first(process: &str) -> bool {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let own = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+    own.is_some_and(|numbers| numbers.split_whitespace().skip(1).last() == Some("1"))
 }
 
 fn is_up(init: &str) -> bool {

@@ -36,6 +36,17 @@ impl At {
         self.account.new_order(order).await
     }
 
+    /// Whether the CA has the profile that is wanted of it.
+    pub(crate) fn check_profile(&self, directory: &str, wanted: &str) -> Result<(), Failure> {
+        if self.account.profiles().any(|profile| profile.name == wanted) {
+            return Ok(());
+        }
+        let mut known: Vec<_> = self.account.profiles().map(|profile| profile.name).collect();
+        known.sort_unstable();
+        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        Err(Failure::refused(format!("{directory} has no profile {wanted:?}; it has {known}")))
+    }
+
     /// Asks the CA for an order that it has. From now on all that it is told is about that.
     pub(crate) async fn resume(&self, url: String) -> Result<Order, Error> {
         self.heard.begin_order();

@@ -1,8 +1,8 @@
 //! One attempt at one certificate: from an order, new or left over, to a chain in the store.
 
-use std::time::Duration;
+use std::{collections::VecDeque, time::Duration};
 
-use gantry_store::{CertificateRecord, Issued, Lease, OrderRecord};
+use gantry_store::{CertificateRecord, Issued, Lease, OrderRecord, Use};
 use instant_acme::{
     AuthorizationStatus, CertificateIdentifier, Error, Identifier, NewOrder, Order, OrderStatus,
 };
@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 use super::{
     Authority,
     account::At,
-    budget::{CUSTOMERS_HELD_MAX, Cost, LOOK_BACK, millis, renews},
+    budget::{CUSTOMERS_HELD_MAX, Cost, LOOK_BACK, held, millis, renews},
     client::TransportError,
     failure::{Failure, Kind},
     plan::Life,
@@ -56,10 +56,9 @@ impl Attempt<'_> {
                 }
             }
         }
-        for authority in &self.shared.authorities {
-            if tried.as_ref() == Some(&authority.directory) {
-                continue;
-            }
+        let untried = |it: &&Authority| tried.as_ref() != Some(&it.directory);
+        let mut others: VecDeque<_> = self.shared.authorities.iter().filter(untried).collect();
+        while let Some(authority) = others.pop_front() {
             match self.judged(authority, self.order(authority).await).await {
                 Ok(()) => return Ok(()),
                 Err(failure) if matches!(failure.kind, Kind::Lost | Kind::Repeat) => {
@@ -67,12 +66,15 @@ impl Attempt<'_> {
                 }
                 Err(mut failure) => {
                     let at = failure.not_before_ms.unwrap_or(0);
-                    not_before_ms = Some(not_before_ms.map_or(at, |least: i64| least.min(at)));
-                    let is_kept_to = self.is_kept_to(&mut failure).await?;
+                    let is_kept_to =
+                        self.is_kept_to(authority, &mut failure, others.make_contiguous()).await?;
                     reasons.push(failure.text);
                     if is_kept_to {
+                        // It decides then, and is not given up for those that could not before.
+                        not_before_ms = Some(at);
                         break;
                     }
+                    not_before_ms = Some(not_before_ms.map_or(at, |least: i64| least.min(at)));
                     self.give_up().await?;
                 }
             }
@@ -95,9 +97,14 @@ impl Attempt<'_> {
     }
 
     /// Whether an order is gone on with next time after such a failure, rather than given up for the next CA. What
-    /// is wrong here is no reason to leave a CA; that it wants to be left alone for long is one, where another can
-    /// issue, which the failure says then.
-    async fn is_kept_to(&self, failure: &mut Failure) -> Result<bool, Failure> {
+    /// is wrong here is no reason to leave a CA; that it wants to be left alone for long is one, where another that
+    /// was not tried yet can issue, which the failure says then.
+    async fn is_kept_to(
+        &self,
+        authority: &Authority,
+        failure: &mut Failure,
+        others: &[&Authority],
+    ) -> Result<bool, Failure> {
         let kind = failure.kind;
         if !matches!(kind, Kind::Interrupted | Kind::Here) {
             return Ok(false);
@@ -109,10 +116,13 @@ impl Attempt<'_> {
             return Ok(true);
         }
         let now = self.shared.now_ms();
-        if failure.not_before_ms.is_some_and(|at| at > now + millis(WAIT_MAX))
-            && self.another_can(&order.directory).await?
+        let wanted = failure.not_before_ms.filter(|at| *at > now + millis(WAIT_MAX));
+        if let Some(until_ms) = wanted
+            && self.any_can(others).await?
         {
-            let directory = &order.directory;
+            // Whatever becomes of it elsewhere, this one is left alone with these names for so long.
+            self.hold(&[self.cost(authority).of_names()], until_ms).await?;
+            let directory = &authority.directory;
             let text = std::mem::take(&mut failure.text);
             failure.text = format!("{text}; the order at {directory} is given up for another CA");
             tracing::warn!(name = self.record.name, error = failure.text, "a CA wants too long");
@@ -124,10 +134,10 @@ impl Attempt<'_> {
         Ok(uses.0 <= GIVEN_UP_AFTER)
     }
 
-    /// Whether a CA may be asked now that is another one than this.
-    async fn another_can(&self, directory: &str) -> Result<bool, Failure> {
-        for authority in &self.shared.authorities {
-            if authority.directory == directory || self.shared.is_busy(authority)? {
+    /// Whether one of these CAs may be asked now.
+    async fn any_can(&self, others: &[&Authority]) -> Result<bool, Failure> {
+        for authority in others.iter().copied() {
+            if self.shared.is_busy(authority)? {
                 continue;
             }
             match self.check_limits(authority).await {
@@ -162,7 +172,9 @@ impl Attempt<'_> {
             Ok(()) => Ok(LeftOver::Done),
             Err(failure) if matches!(failure.kind, Kind::Lost | Kind::Repeat) => Err(failure),
             Err(mut failure) => {
-                if self.is_kept_to(&mut failure).await? {
+                let is_another = |it: &&Authority| it.directory != authority.directory;
+                let others: Vec<_> = self.shared.authorities.iter().filter(is_another).collect();
+                if self.is_kept_to(authority, &mut failure, &others).await? {
                     return Err(failure);
                 }
                 self.give_up().await?;
@@ -251,7 +263,7 @@ impl Attempt<'_> {
             record.hostnames.iter().map(|name| Identifier::Dns(name.clone())).collect();
         let mut new = NewOrder::new(&names);
         if let Some(profile) = &authority.profile {
-            check_profile(&at, authority, profile)?;
+            at.check_profile(&authority.directory, profile)?;
             new = new.profile(profile);
         }
         let placed = match &self.replaced(authority) {
@@ -268,7 +280,6 @@ impl Attempt<'_> {
                 return Err(self.limited(authority, &at, failure).await?);
             }
         };
-        at.manners.took_order();
         record.url = Some(order.url().to_owned());
         self.put(record).await?;
         self.note(&self.cost(authority).placed()).await?;
@@ -285,14 +296,25 @@ impl Attempt<'_> {
         failure: Failure,
     ) -> Result<Failure, Failure> {
         let Some(until) = at.heard.take_limited() else { return Ok(failure) };
-        let (store, until_ms) = (&self.shared.store, ms(until));
+        let until_ms = ms(until);
         let cost = self.cost(authority);
-        store.hold_acme_uses(&cost.limited(), until_ms).await?;
+        self.hold(&cost.limited(), until_ms).await?;
         if at.manners.is_limited_all_over(cost.domains()) {
             let until_ms = until_ms.min(self.shared.now_ms() + millis(CUSTOMERS_HELD_MAX));
-            store.hold_acme_uses(&[cost.of_customers()], until_ms).await?;
+            self.hold(&[cost.of_customers()], until_ms).await?;
         }
         Ok(Failure { not_before_ms: Some(until_ms), kind: Kind::Interrupted, ..failure })
+    }
+
+    /// Notes that a CA wants to be left alone with these; what it has said of one before holds on if that is longer.
+    async fn hold(&self, uses: &[Use], until_ms: i64) -> Result<(), Failure> {
+        let (store, now) = (&self.shared.store, self.shared.now_ms());
+        for one in uses {
+            if held(store, one, now).await?.is_none_or(|already| already < until_ms) {
+                store.hold_acme_uses(std::slice::from_ref(one), until_ms).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Mends what a CA says to an order that replaces a certificate: that this was replaced already or is not
@@ -379,9 +401,15 @@ impl Attempt<'_> {
                     let chain = order.certificate().await.map_err(failed)?;
                     let chain =
                         chain.ok_or_else(|| Failure::interrupted("the CA gave no certificate"))?;
+                    at.manners.has_issued();
                     return self.keep(authority, &chain, record).await;
                 }
-                OrderStatus::Invalid => return Err(self.reason(authority, at, order).await),
+                OrderStatus::Invalid => {
+                    let why = self.reason(authority, at, order).await;
+                    // Over it is all the same, whatever the CA says to questions about it.
+                    at.heard.forget_limit();
+                    return Err(why);
+                }
             }
             if order.state().status != before {
                 look = LOOK;
@@ -516,7 +544,7 @@ impl Attempt<'_> {
         Ok(self.shared.store.put_acme_order(order, self.lease).await?)
     }
 
-    async fn note(&self, uses: &[gantry_store::Use]) -> Result<(), Failure> {
+    async fn note(&self, uses: &[Use]) -> Result<(), Failure> {
         let now = self.shared.now_ms();
         Ok(self.shared.store.note_acme_uses(uses, now - millis(LOOK_BACK), now).await?)
     }
@@ -540,20 +568,6 @@ impl Attempt<'_> {
     fn key_context(&self) -> String {
         key_context(&self.record.name)
     }
-}
-
-/// Whether the CA has the profile that is wanted of it.
-fn check_profile(at: &At, authority: &Authority, wanted: &str) -> Result<(), Failure> {
-    if at.account.profiles().any(|profile| profile.name == wanted) {
-        return Ok(());
-    }
-    let mut known: Vec<_> = at.account.profiles().map(|profile| profile.name).collect();
-    known.sort_unstable();
-    let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-    Err(Failure::refused(format!(
-        "{} has no profile {wanted:?}; it has {known}",
-        authority.directory
-    )))
 }
 
 enum LeftOver {

@@ -157,7 +157,12 @@ impl Cost<'_> {
     /// What the CA is left alone with when it has refused the order by a limit.
     pub(crate) fn limited(&self) -> Vec<Use> {
         let domains = self.domains().into_iter().map(|it| self.of(HELD_DOMAIN, it));
-        domains.chain([self.of(HELD_NAMES, self.same_names())]).collect()
+        domains.chain([self.of_names()]).collect()
+    }
+
+    /// Orders for exactly these names.
+    pub(crate) fn of_names(&self) -> Use {
+        self.of(HELD_NAMES, self.same_names())
     }
 
     /// Orders of all customers.
@@ -175,7 +180,7 @@ impl Cost<'_> {
     fn holding(&self) -> Vec<Use> {
         let mut holding = vec![busy(self.directory)];
         if self.is_own {
-            holding.push(self.of(HELD_NAMES, self.same_names()));
+            holding.push(self.of_names());
         } else {
             holding.extend(self.limited());
             holding.push(self.of_customers());
@@ -190,7 +195,7 @@ impl Cost<'_> {
         store: &Store,
         now_ms: i64,
     ) -> gantry_store::Result<Option<Reached>> {
-        let one = self.of(HELD_NAMES, self.same_names());
+        let one = self.of_names();
         let until_ms = held(store, &one, now_ms).await?;
         Ok(until_ms.map(|until_ms| Reached { text: left_alone(&one), until_ms }))
     }

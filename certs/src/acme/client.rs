@@ -122,12 +122,12 @@ impl Manners {
         if std::mem::take(&mut busy.is_news) { busy.until } else { None }
     }
 
-    /// It has taken an order.
-    pub(crate) fn took_order(&self) {
+    /// It has issued a certificate.
+    pub(crate) fn has_issued(&self) {
         self.limited.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    /// It has refused an order for names of these domains by a limit. Says whether it does so whatever the domain.
+    /// It has refused an order for names of these domains, or a step of one, by a limit. Says whether it does so whatever the domain.
     pub(crate) fn is_limited_all_over(&self, domains: Vec<String>) -> bool {
         let mut limited = self.limited.lock().unwrap_or_else(PoisonError::into_inner);
         if limited.len() < LIMITED_MANY {
@@ -232,6 +232,11 @@ impl Heard {
     /// What the last answer said about when to ask again, once.
     pub(crate) fn take_pause(&self) -> Option<Duration> {
         self.with(|said| said.pause.take())
+    }
+
+    /// Forgets that it has refused a step by a limit.
+    pub(crate) fn forget_limit(&self) {
+        self.with(|said| said.limited = None);
     }
 
     fn is_of_order(&self) -> bool {
@@ -384,10 +389,10 @@ mod tests {
         let manners = client(Parrot(200, None, "")).manners;
         let limited = |domain: &str| manners.is_limited_all_over(vec![domain.to_owned()]);
         assert!(!limited("one.test") && !limited("two.test") && !limited("one.test"));
-        manners.took_order();
+        manners.has_issued();
         assert!(!limited("three.test") && !limited("two.test"));
         assert!(limited("one.test") && limited("one.test"));
-        manners.took_order();
+        manners.has_issued();
         assert!(!limited("one.test"));
     }
 

@@ -232,8 +232,9 @@ impl Shared {
         let request = RevocationRequest { certificate: &leaf, reason };
         let mut outcome = at.account.revoke(&request).await;
         if refuses(&outcome, &["accountDoesNotExist", "unauthorized"])
-            && let Some(key) = self.key_of(one).await?
+            && let Some(key) = &one.key_sealed
         {
+            let key = self.seal.open(&key_context(&one.certificate), key)?;
             let client = Client {
                 transport: Arc::clone(&authority.transport),
                 manners: Arc::clone(&at.manners),
@@ -246,15 +247,6 @@ impl Shared {
             return Ok(());
         }
         outcome.map_err(|error| Failure::of(&error, &at.manners))
-    }
-
-    /// The key of a certificate that is to be revoked, unless another one is in its place already.
-    async fn key_of(&self, one: &Revocation) -> Result<Option<Vec<u8>>, Failure> {
-        let record = self.store.certificate(&one.certificate).await?;
-        let issued = record.and_then(|record| record.issued);
-        let issued = issued.filter(|it| it.serial == one.serial && it.directory == one.directory);
-        let key = issued.map(|it| self.seal.open(&key_context(&one.certificate), &it.key_sealed));
-        Ok(key.transpose()?)
     }
 }
 

@@ -181,6 +181,62 @@ async fn a_limit_of_a_step_of_an_order_holds_that_and_its_domain() -> Result<()>
     Ok(())
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_of_the_account_on_steps_of_orders_holds_customers_too() -> Result<()> {
+    let world = World::new()?;
+    let wire = world.wire()?;
+    wire.rule(|request| {
+        if !request.uri().path().contains("chalZ") {
+            return Fate::Sent;
+        }
+        let problem =
+            r#"{"type":"urn:ietf:params:acme:error:rateLimited","detail":"too many proofs"}"#;
+        let answer = Response::builder().status(429).header("retry-after", DAY_S);
+        Fate::Answered(answer.body(Bytes::from(problem)).unwrap())
+    });
+    let names = ["a.one.test", "a.two.test", "a.three.test", "a.four.test"];
+    let mut edges = Edges::new(vec![world.authority(&wire)], Some(world.names.dns()?), &[]);
+    edges.permitted = names.map(str::to_owned).into();
+    let mut edge = Edge::start(&world.names.store(), edges).await?;
+    edge.open_doors(&world.setup).await?;
+    for name in ["a.one.test", "a.two.test", "a.three.test"] {
+        let record = fail(&edge, name).await?;
+        assert!(error(&record).contains("too many proofs"), "{}", error(&record));
+    }
+    let held = fail(&edge, "a.four.test").await?;
+    assert!(error(&held).contains("hostnames of customers"), "{}", error(&held));
+    assert_eq!(wire.count(NEW_ORDER), 3);
+    edge.stop().await;
+    Ok(())
+}
+
+/// CAs that were tried already are none that an order could be left for.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_is_kept_where_no_other_ca_is_left() -> Result<()> {
+    let world = World::new()?;
+    let (first, second) = (world.wire()?, world.wire()?);
+    first.rule(|_| Fate::Lost);
+    think_for_a_day(&second);
+    let mut other = world.authority(&second);
+    other.directory = other.directory.replace("localhost", "127.0.0.1");
+    let authorities = vec![world.authority(&first), other];
+    let edges = Edges::new(authorities, Some(world.names.dns()?), &[DOMAIN]);
+    let ahead = edges.ahead.clone();
+    let edge = Edge::start(&world.names.store(), edges).await?;
+    let record = edge.await_record(DOMAIN, |record| record.error.is_some()).await?;
+    assert!(error(&record).contains("comes to no decision"), "{}", error(&record));
+    assert!(record.due_at_ms > now_ms() + 23 * HOUR_MS, "{record:?}");
+    let order = edge.store.acme_order(DOMAIN).await?.context("no order")?;
+    assert!(order.url.is_some() && !order.is_over, "it is kept to");
+    second.no_rule();
+    ahead.set(Duration::from_hours(25));
+    edge.store.hasten_certificate(DOMAIN, 0).await?;
+    edge.await_shown(DOMAIN, None).await?;
+    assert_eq!(second.count(NEW_ORDER), 1);
+    edge.stop().await;
+    Ok(())
+}
+
 /// Has the CA say of an order, once it has heard the proofs, that it is to be asked again a day later.
 fn think_for_a_day(wire: &Wire) {
     wire.rule(|request| {
@@ -232,7 +288,8 @@ async fn a_ca_that_wants_a_day_is_given_it_or_left_for_another_one() -> Result<(
     let record = edge.store.certificate(DOMAIN).await?.context("no record")?;
     let issued = record.issued.context("nothing was issued")?;
     assert!(issued.directory.contains("127.0.0.1"), "{}", issued.directory);
-    assert_eq!((first.count(NEW_ORDER), second.count(NEW_ORDER)), (3, 1));
+    // The first one was left alone meanwhile.
+    assert_eq!((first.count(NEW_ORDER), second.count(NEW_ORDER)), (2, 1));
     edge.stop().await;
     Ok(())
 }

@@ -92,16 +92,30 @@ async fn what_another_account_has_ordered_is_revoked_by_its_own_key() -> Result<
     let directory = world.pebble.directory();
     let (account, _) = other.store.acme_account(&directory).await?.context("no account")?;
     other.stop().await;
-    let edge = Edge::start(&world.names.store(), edges(DOMAIN)?).await?;
+    let ours = edges(DOMAIN)?;
+    let ahead = ours.ahead.clone();
+    let edge = Edge::start(&world.names.store(), ours).await?;
     let first = edge.await_shown(DOMAIN, None).await?;
     let old = issued(&edge).await?;
     let lease = format!("acme account {directory}");
     let lease = edge.store.take_lease(&lease, [7; 16], BOUND).await?.context("no lease")?;
     edge.store.put_acme_account(&directory, &account, &lease, now_ms()).await?;
     edge.store.return_lease(&lease).await?;
+    // Another one has come in its place before the CA can be told.
+    wire.rule(|request| {
+        let is_revocation = request.uri().path().contains("revoke-cert");
+        if is_revocation { Fate::Lost } else { Fate::Sent }
+    });
     let wish = revoke(&edge.store, DOMAIN, None, Reason::KeyCompromise, now_ms()).await?;
-    let done = await_revoked(&edge.store, &wish, BOUND).await?;
+    edge.await_shown(DOMAIN, Some(&first)).await?;
+    wire.no_rule();
+    let failed = await_revoked(&edge.store, &wish, BOUND).await?;
+    assert!(failed.done_at_ms.is_none() && failed.key_sealed.is_some(), "{failed:?}");
+    ahead.set(Duration::from_hours(1));
+    edge.store.hasten_certificate(DOMAIN, 0).await?;
+    let done = await_revoked(&edge.store, &failed, BOUND).await?;
     assert!(done.done_at_ms.is_some(), "{:?}", done.error);
+    assert!(done.key_sealed.is_none());
     let status = world.pebble.status(&old.serial)?;
     assert_eq!((&status["Status"], &status["Reason"]), (&"Revoked".into(), &1.into()));
     edge.await_shown(DOMAIN, Some(&first)).await?;

@@ -297,7 +297,7 @@ async fn a_remote_forward_waits_for_a_container_that_has_to_wake() {
 /// A container that is paused, or whose root user has stopped it: its listeners cannot close.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_helper_that_does_not_answer_holds_a_connection_up_once() {
-    let bounds = Bounds { listen: Duration::from_secs(1), ..Bounds::default() };
+    let bounds = Bounds { listen: Duration::from_secs(4), ..Bounds::default() };
     let bed = Bed::changed(Arc::new(Here), |front| front.bounded(bounds)).await;
     let master = Master::new(&bed, &[]).await;
     let mut ports = Vec::new();
@@ -315,9 +315,10 @@ async fn a_helper_that_does_not_answer_holds_a_connection_up_once() {
         }
         master.refuses(&["-R", "0:127.0.0.1:9"]).await;
     };
-    // Otherwise a second for each.
-    tokio::time::timeout(Duration::from_secs(15), canceled).await.expect("it stands still once");
+    // Otherwise four seconds for each.
+    let once = tokio::time::timeout(Duration::from_secs(50), canceled).await;
     kill_process(helper, Signal::CONT).unwrap();
+    once.expect("it stands still once");
     for port in ports {
         gone(async || TcpStream::connect(("127.0.0.1", port)).await.is_err()).await;
     }

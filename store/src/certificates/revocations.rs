@@ -23,6 +23,8 @@ pub struct Revocation {
     pub certificate: String,
     /// The chain in PEM, the leaf first.
     pub chain: String,
+    /// Its key, sealed; absent once the CA has revoked it, and in records of older versions.
+    pub key_sealed: Option<Vec<u8>>,
     /// Why, by the codes of RFC 5280, section 5.3.1.
     pub reason: u8,
     /// When it would have ended by itself.
@@ -72,10 +74,10 @@ impl Store {
                 }
                 sqlx::query(
                     "INSERT INTO certificate_revocations (directory, serial, certificate, chain, \
-                     reason, not_after_ms, asked_at_ms, attempts, due_at_ms) \
-                     VALUES ($1, $2, $3, $4, $5, $6, $7, 0, $7) \
+                     reason, not_after_ms, asked_at_ms, attempts, due_at_ms, key_sealed) \
+                     VALUES ($1, $2, $3, $4, $5, $6, $7, 0, $7, $8) \
                      ON CONFLICT (directory, serial) DO UPDATE SET reason = excluded.reason, \
-                     due_at_ms = excluded.due_at_ms \
+                     due_at_ms = excluded.due_at_ms, key_sealed = excluded.key_sealed \
                      WHERE certificate_revocations.done_at_ms IS NULL",
                 )
                 .bind(&issued.directory)
@@ -85,6 +87,7 @@ impl Store {
                 .bind(i64::from(reason))
                 .bind(issued.not_after_ms)
                 .bind(now_ms)
+                .bind(issued.key_sealed)
                 .execute(&mut tx.connection)
                 .await
                 .map_err(failed)?;
@@ -121,8 +124,8 @@ impl Store {
             Box::pin(async move {
                 leases::require(tx, &lease).await?;
                 sqlx::query(
-                    "UPDATE certificate_revocations SET done_at_ms = $1, error = NULL \
-                     WHERE directory = $2 AND serial = $3",
+                    "UPDATE certificate_revocations SET done_at_ms = $1, error = NULL, \
+                     key_sealed = NULL WHERE directory = $2 AND serial = $3",
                 )
                 .bind(now_ms)
                 .bind(of.directory)
@@ -189,6 +192,7 @@ fn revocation(row: &Row) -> Result<Revocation> {
         serial: columns::get(row, "serial")?,
         certificate: columns::get(row, "certificate")?,
         chain: columns::get(row, "chain")?,
+        key_sealed: columns::get(row, "key_sealed")?,
         reason: u8::try_from(reason).map_err(|_error| damaged("reason", "is no code"))?,
         not_after_ms: columns::get(row, "not_after_ms")?,
         asked_at_ms: columns::get(row, "asked_at_ms")?,

@@ -77,7 +77,7 @@ fn told(gantry: &Gantry) -> Result<()> {
     let tells = |words: &[&str]| {
         log.lines().any(|line| ["audit"].iter().chain(words).all(|word| line.contains(word)))
     };
-    ensure!(tells(&["ssh begun", "software=SSH-2.0-OpenSSH"]), "{log}");
+    ensure!(tells(&["ssh begun", "software=\"SSH-2.0-OpenSSH"]), "{log}");
     ensure!(tells(&["ssh forwards", "forward=\"in\"", "at=\"/run/echo.sock\""]), "{log}");
     ensure!(tells(&["ssh forwards", "forward=\"out\"", "at=\"127.0.0.1:4567\""]), "{log}");
     Ok(())
