@@ -36,6 +36,14 @@ fn ordered(request: &Request<Bytes>) -> Option<Vec<String>> {
     Some(names.filter_map(|name| Some(name["value"].as_str()?.to_owned())).collect())
 }
 
+/// A refusal by a limit for a day.
+fn too_many(what: &str) -> Fate {
+    let kind = "urn:ietf:params:acme:error:rateLimited";
+    let problem = format!(r#"{{"type":"{kind}","status":429,"detail":"too many {what}"}}"#);
+    let answer = Response::builder().status(429).header("retry-after", DAY_S);
+    Fate::Answered(answer.body(Bytes::from(problem)).unwrap())
+}
+
 /// Has the CA refuse orders for names that end so, as Let's Encrypt does; gives how many it has refused.
 fn limit(wire: &Wire, end: &'static str) -> Arc<AtomicUsize> {
     let refused = Arc::new(AtomicUsize::new(0));
@@ -46,9 +54,7 @@ fn limit(wire: &Wire, end: &'static str) -> Arc<AtomicUsize> {
             return Fate::Sent;
         }
         count.fetch_add(1, Ordering::Relaxed);
-        let problem = r#"{"type":"urn:ietf:params:acme:error:rateLimited","status":429,"detail":"too many certificates"}"#;
-        let answer = Response::builder().status(429).header("retry-after", DAY_S);
-        Fate::Answered(answer.body(Bytes::from(problem)).unwrap())
+        too_many("certificates")
     });
     refused
 }
@@ -132,10 +138,7 @@ fn limit_steps(wire: &Wire, kinds: [&'static str; 2]) {
             return Fate::Sent;
         };
         left.remove(at);
-        let problem =
-            r#"{"type":"urn:ietf:params:acme:error:rateLimited","detail":"too many proofs"}"#;
-        let answer = Response::builder().status(429).header("retry-after", DAY_S);
-        Fate::Answered(answer.body(Bytes::from(problem)).unwrap())
+        too_many("proofs")
     });
 }
 
@@ -186,13 +189,8 @@ async fn a_limit_of_the_account_on_steps_of_orders_holds_customers_too() -> Resu
     let world = World::new()?;
     let wire = world.wire()?;
     wire.rule(|request| {
-        if !request.uri().path().contains("chalZ") {
-            return Fate::Sent;
-        }
-        let problem =
-            r#"{"type":"urn:ietf:params:acme:error:rateLimited","detail":"too many proofs"}"#;
-        let answer = Response::builder().status(429).header("retry-after", DAY_S);
-        Fate::Answered(answer.body(Bytes::from(problem)).unwrap())
+        let is_proof = request.uri().path().contains("chalZ");
+        if is_proof { too_many("proofs") } else { Fate::Sent }
     });
     let names = ["a.one.test", "a.two.test", "a.three.test", "a.four.test"];
     let mut edges = Edges::new(vec![world.authority(&wire)], Some(world.names.dns()?), &[]);
