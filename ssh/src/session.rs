@@ -1,8 +1,9 @@
 //! What the library calls: authentication, and what a client asks of its channels.
 //!
 //! The callbacks run inside the loop of their connection, which stands still meanwhile: nothing is waited for
-//! in them but that a forward's listener begins or closes, for which the protocol wants the answer in order: a bounded time, after that in
-//! which a container is woken that sleeps, where no channel of the connection leads anywhere yet.
+//! in them but that a forward's listener begins or closes, for which the protocol wants the answer in order: a
+//! bounded time, after that in which a container is woken that sleeps, where no channel of the connection leads
+//! anywhere yet.
 
 use std::{
     collections::HashMap,

@@ -37,19 +37,8 @@ fn names_of_the_installation_and_of_customers_get_certificates_and_keep_them() -
     );
     let knot = Knot::primary(place.at(1), &key, &[("test", &names)])?;
     let pebble = Pebble::start(&Setup { http: 8080, tls: 8443, ..Setup::new(place.at(1))? })?;
-    let file = format!(
-        "[control]\nresolver = \"{dns}\"\n[certificates]\nissuer = \"acme\"\n\
-         [[certificates.authorities]]\ndirectory = \"{directory}\"\nroots = \"{roots}\"\nduplicates_per_week = 2\n\
-         [certificates.dns]\nprovider = \"rfc2136\"\nservers = [\"{dns}\"]\n\
-         key_name = \"{key}\"\nkey_secret = \"{secret}\"\n\
-         [certificates.propagation]\nresolvers = [\"{dns}\"]\nport = {port}\n",
-        dns = place.at(1),
-        directory = pebble.directory(),
-        roots = pebble.roots_path().display(),
-        key = key.name,
-        secret = key.secret,
-        port = place.port,
-    );
+    let authority = format!("directory = \"{}\"\nduplicates_per_week = 2", pebble.directory());
+    let file = configuration(&authority, &pebble, place, &key);
     let issued_by = tempfile::NamedTempFile::new()?;
     std::fs::write(issued_by.path(), pebble.issued_by()?)?;
     let options = Options::fake().file(file).domain(DOMAIN, issued_by.path());
@@ -221,6 +210,23 @@ fn revoked(gantry: &Gantry, pebble: &Pebble) -> Result<()> {
     ensure!(code == 5 && said.contains("; --force has it shown no more"), "{code}: {said}");
     ensure!(serial(gantry, &own)? == after, "the new one is shown");
     Ok(())
+}
+
+/// The configuration for certificates from an authority, of which these lines say more, with proofs by the name
+/// server of this place.
+pub(crate) fn configuration(authority: &str, pebble: &Pebble, place: Place, key: &Key) -> String {
+    format!(
+        "[control]\nresolver = \"{dns}\"\n[certificates]\nissuer = \"acme\"\n\
+         [[certificates.authorities]]\n{authority}\nroots = \"{roots}\"\n\
+         [certificates.dns]\nprovider = \"rfc2136\"\nservers = [\"{dns}\"]\n\
+         key_name = \"{name}\"\nkey_secret = \"{secret}\"\n\
+         [certificates.propagation]\nresolvers = [\"{dns}\"]\nport = {port}\n",
+        dns = place.at(1),
+        roots = pebble.roots_path().display(),
+        name = key.name,
+        secret = key.secret,
+        port = place.port,
+    )
 }
 
 pub(crate) fn is_of_pebble(gantry: &Gantry, name: &str) -> bool {

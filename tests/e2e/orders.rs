@@ -7,7 +7,7 @@ use gantry_tests::{Foreign, Gantry, Options, walk_on};
 use serde_json::Value;
 
 use crate::{
-    certificates::{DOMAIN, is_of_pebble},
+    certificates::{DOMAIN, configuration, is_of_pebble},
     certs::run,
     knot::{Key, Knot, Place},
     pebble::{Pebble, Setup, free_port},
@@ -30,18 +30,8 @@ fn an_order_goes_on_after_kill_9_at_each_of_its_steps() -> Result<()> {
     let _knot = Knot::primary(place.at(1), &key, &[("test", &names)])?;
     let pebble = Pebble::start(&Setup::new(place.at(1))?)?;
     let listen = free_port()?;
-    let file = format!(
-        "[control]\nresolver = \"{dns}\"\n[certificates]\nissuer = \"acme\"\n\
-         [[certificates.authorities]]\ndirectory = \"https://localhost:{listen}/dir\"\nroots = \"{roots}\"\n\
-         [certificates.dns]\nprovider = \"rfc2136\"\nservers = [\"{dns}\"]\n\
-         key_name = \"{key}\"\nkey_secret = \"{secret}\"\n\
-         [certificates.propagation]\nresolvers = [\"{dns}\"]\nport = {port}\n",
-        dns = place.at(1),
-        roots = pebble.roots_path().display(),
-        key = key.name,
-        secret = key.secret,
-        port = place.port,
-    );
+    let authority = format!("directory = \"https://localhost:{listen}/dir\"");
+    let file = configuration(&authority, &pebble, place, &key);
     let issued_by = tempfile::NamedTempFile::new()?;
     std::fs::write(issued_by.path(), pebble.issued_by()?)?;
     let options = Options::fake().file(file).domain(DOMAIN, issued_by.path());

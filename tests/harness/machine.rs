@@ -38,7 +38,8 @@ impl Machine {
             rm -rf fstab systemd/system/gantry.* systemd/system/*.wants systemd/system/*.requires
             cd /
             exec systemd-nspawn --quiet --directory=$own/root --machine=$0 --private-network \
-                --bind-ro=$1:/usr/local/bin/gantry --tmpfs=/var/lib/gantry --register=no --keep-unit --console=pipe --link-journal=no --boot \
+                --bind-ro=$1:/usr/local/bin/gantry --tmpfs=/var/lib/gantry \
+                --register=no --keep-unit --console=pipe --link-journal=no --boot \
                 systemd.unit=basic.target";
         // If this test is killed, it is told to halt.
         let mut command = Command::new("setpriv");
