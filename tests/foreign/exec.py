@@ -4,13 +4,14 @@ websockets.
 exec.py ADDRESS PORT HOST CA TOKEN CONTAINER
 """
 
+import asyncio
 import json
 import socket
 import ssl
 import sys
 import time
 
-import websockets.sync.client
+import websockets.asyncio.client
 from kubernetes.client import Configuration
 from kubernetes.stream import ws_client
 
@@ -108,31 +109,41 @@ try:
 except Exception as refused:
     assert "400" in str(refused), refused
 
-# A library of its own, whose user leaves in the middle: the process is hung up.
+# A library of its own, whose user leaves in the middle: the process is hung up. In one thread: before Python
+# 3.13 two threads that use one TLS connection break it.
 context = ssl.create_default_context(cafile=CA)
 
 
 def connect(query):
-    plain = socket.create_connection((ADDRESS, int(PORT)))
-    return websockets.sync.client.connect(
-        f"wss://{HOST}:{PORT}{PATH}?{query}", sock=plain, ssl=context, server_hostname=HOST,
+    return websockets.asyncio.client.connect(
+        f"wss://{HOST}{PATH}?{query}", host=ADDRESS, port=int(PORT), ssl=context, server_hostname=HOST,
         additional_headers={"authorization": f"Bearer {TOKEN}"}, subprotocols=["v5.channel.k8s.io"],
+        proxy=None,
     )
 
 
-with connect("command=sleep&command=4711") as other:
-    assert other.recv() == b"\x01"
+async def leave():
+    async with connect("command=sleep&command=4711") as other:
+        assert await other.recv() == b"\x01"
+
+
+asyncio.run(leave())
 until = time.monotonic() + 20
 while run("pgrep", "-f", "sleep 4711")[2] == 0:
     assert time.monotonic() < until, "it sleeps on"
 print("done", flush=True)
 
-# Sessions that last, until something ends them.
-for _ in sys.stdin:
-    with connect("command=sh&command=-c&command=echo+in;exec+sleep+600") as client:
-        heard = [client.recv(), client.recv()]
+
+async def last():
+    async with connect("command=sh&command=-c&command=echo+in;exec+sleep+600") as client:
+        heard = [await client.recv(), await client.recv()]
         assert heard == [b"\x01", b"\x01in\n"], heard
         print("in", flush=True)
-        outcome = client.recv()
+        outcome = await client.recv()
         assert outcome[0] == 3, outcome
         print(json.loads(outcome[1:])["message"], flush=True)
+
+
+# Sessions that last, until something ends them.
+for _ in sys.stdin:
+    asyncio.run(last())
