@@ -3,7 +3,7 @@
 use std::{
     collections::{HashMap, HashSet},
     hash::Hash,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
 use gantry_model::ContainerId;
@@ -48,25 +48,62 @@ impl<K: Copy + Eq + Hash + Ord> Locks<K> {
     }
 }
 
+/// How often containers are looked at, at most, to see them while none begins or ends to be held.
+const LOOKS_MAX: usize = 5;
+
 /// The containers that are frozen only while they are copied. Nobody has paused them, so that they are
 /// told as running: else somebody would resume them, and wait for the copy.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Held(Arc<Mutex<HashSet<ContainerId>>>);
+pub(crate) struct Held(Arc<Mutex<HeldNow>>);
+
+#[derive(Debug, Default)]
+struct HeldNow {
+    ids: HashSet<ContainerId>,
+    /// How often one was added or went.
+    changes: u64,
+}
 
 impl Held {
     /// Counts a container among them until the guard is dropped. Its lock is held.
     pub(crate) fn hold(&self, id: ContainerId) -> Hold {
-        self.ids().insert(id);
+        let mut now = self.now();
+        now.ids.insert(id);
+        now.changes += 1;
+        drop(now);
         Hold(self.clone(), id)
     }
 
     /// Whether a container is among them.
     pub(crate) fn holds(&self, id: ContainerId) -> bool {
-        self.ids().contains(&id)
+        self.now().ids.contains(&id)
     }
 
-    fn ids(&self) -> std::sync::MutexGuard<'_, HashSet<ContainerId>> {
+    /// Begins to look at containers.
+    pub(crate) fn look(&self) -> Look<'_> {
+        Look { held: self, changes: self.now().changes, left: LOOKS_MAX }
+    }
+
+    fn now(&self) -> MutexGuard<'_, HeldNow> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A look at containers while copies may begin and end.
+#[derive(Debug)]
+pub(crate) struct Look<'a> {
+    held: &'a Held,
+    changes: u64,
+    left: usize,
+}
+
+impl Look<'_> {
+    /// Whether what was seen since the beginning, or since this was asked last, counts. If one was added or went
+    /// meanwhile, it may be of before, while what is known of copies is of afterwards; then it is looked again.
+    pub(crate) fn counts(&mut self) -> bool {
+        let before = std::mem::replace(&mut self.changes, self.held.now().changes);
+        self.left = self.left.saturating_sub(1);
+        // Where copies begin and end all the time, the last look counts.
+        before == self.changes || self.left == 0
     }
 }
 
@@ -77,6 +114,37 @@ pub(crate) struct Hold(Held, ContainerId);
 impl Drop for Hold {
     fn drop(&mut self) {
         let Self(held, id) = self;
-        held.ids().remove(id);
+        let mut now = held.now();
+        now.ids.remove(id);
+        now.changes += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_seen_while_a_copy_begins_or_ends_is_looked_at_again() {
+        let held = Held::default();
+        let id = ContainerId::from_bytes([1; 12]);
+        let looks_with = |copies: usize| {
+            let (mut look, mut looks) = (held.look(), 0);
+            loop {
+                looks += 1;
+                if looks <= copies {
+                    drop(held.hold(id));
+                }
+                if look.counts() {
+                    return looks;
+                }
+            }
+        };
+        assert_eq!([0, 1, 2].map(looks_with), [1, 2, 3]);
+        assert_eq!(looks_with(100), LOOKS_MAX);
+        // One that goes on changes nothing.
+        let _hold = held.hold(id);
+        assert_eq!(looks_with(0), 1);
+        assert!(held.holds(id));
     }
 }

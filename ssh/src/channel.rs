@@ -160,10 +160,12 @@ pub(crate) async fn relay(
 
 /// Closes a channel. The library tells nothing of the client's own close that follows, and keeps something of it.
 async fn finish(conn: &Conn, write: &Write) {
+    // First, so that a client which hears of it and opens another finds it counted.
+    conn.closes_here(write.id());
     if write.close().await.is_err() {
         tracing::trace!("the client has gone first");
     }
-    conn.closed_here(write.id());
+    conn.closed(write.id());
 }
 
 /// The streams of a process: ours, and those that go to the helper.

@@ -290,9 +290,9 @@ impl Conn {
         true
     }
 
-    /// A channel is closed from here, if the client has not closed it.
-    pub(crate) fn closed_here(&self, channel: ChannelId) {
-        if self.closed(channel) {
+    /// A channel is about to be closed from here, if the client has not closed it.
+    pub(crate) fn closes_here(&self, channel: ChannelId) {
+        if self.state().inlets.contains_key(&channel) {
             self.closed_here.fetch_add(1, Ordering::Relaxed);
             self.shared.means.closed_here.fetch_add(1, Ordering::Relaxed);
             if let Some(together) = self.pause.of_container() {

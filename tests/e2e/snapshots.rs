@@ -110,7 +110,8 @@ impl Client<'_> {
         if !self.by_curl {
             return self.gantry.json(args);
         }
-        let mut curl = self.gantry.curl_api().with(["-X", method]);
+        // Longer than the API is asked to wait.
+        let mut curl = self.gantry.curl_api().with(["-X", method, "--max-time", "150"]);
         if method == "PATCH" && path.contains("/proxy/") {
             // What was read is what is changed.
             let now = self.gantry.curl_api().fetch(&self.gantry.api_url(path))?.expect(200)?;

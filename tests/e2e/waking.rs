@@ -12,8 +12,8 @@ const SOON: Duration = Duration::from_secs(30);
 /// The least that an owner may choose.
 const QUIET_S: u32 = 60;
 /// How long a request that wakes a container is held, and how long one that is stopped may take.
-const WAKE_S: u32 = 6;
-const GRACE_S: u32 = 9;
+const WAKE_S: u32 = 10;
+const GRACE_S: u32 = 20;
 const NAVIGATE: [&str; 4] = ["-H", "Sec-Fetch-Mode: navigate", "-H", "Accept: text/html"];
 
 /// Sets how the edge treats a container, by the API.

@@ -65,6 +65,8 @@ class Terminal:
             assert time.monotonic() < until, "it does not end"
             if select.select([self.master], [], [], 0.05)[0]:
                 self.said += os.read(self.master, 65536)
+        while select.select([self.master], [], [], 0)[0]:
+            self.said += os.read(self.master, 65536)
         assert termios.tcgetattr(self.slave) == self.before, "the terminal is not restored"
         os.close(self.master)
         os.close(self.slave)

@@ -191,7 +191,9 @@ async fn a_slow_or_wrong_domain_name_system_costs_time_and_no_second_order() -> 
 async fn case(world: &World, label: &'static str, want: Option<&str>, well: &Well) -> Result<()> {
     let name = format!("{label}.example.test");
     let wire = world.wire()?;
-    let dns = world.names.dns_by(2, BOUND)?;
+    // What comes right in the end has time for that on a busy machine.
+    let bound = if want.is_some() { BOUND } else { 7 * BOUND };
+    let dns = world.names.dns_by(2, bound)?;
     let edges = Edges::new(vec![world.authority(&wire)], Some(dns), &[&name]);
     let path = world.names.dir.path().join(format!("{label}.db"));
     let began = Instant::now();

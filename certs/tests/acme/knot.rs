@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context as _, Result, anyhow, ensure};
 use tempfile::TempDir;
 
-use crate::{wait_for, wait_until};
+use crate::{pebble::free_port, wait_for, wait_until};
 
 /// How long a server may take to do what it was asked for.
 const BOUND: Duration = Duration::from_secs(20);
@@ -53,17 +53,15 @@ impl Place {
         static NEXT: AtomicU8 = AtomicU8::new(1);
         let of_process = u8::try_from(std::process::id() % 200)? + 20;
         let net = [of_process, NEXT.fetch_add(1, Ordering::Relaxed)];
-        let free = |port| {
+        let free = || {
+            let port = free_port().ok()?;
             let at = |host| SocketAddr::new(Self { net, port }.host(host), port);
-            let tcp = TcpListener::bind(at(1)).ok()?;
-            let port = tcp.local_addr().ok()?.port();
-            let at = |host| SocketAddr::new(Self { net, port }.host(host), port);
-            let others = [2, 3].map(|host| TcpListener::bind(at(host)));
+            let by_tcp = [1, 2, 3].map(|host| TcpListener::bind(at(host)));
             let by_udp = [1, 2, 3].map(|host| UdpSocket::bind(at(host)));
-            let is_free = others.iter().all(Result::is_ok) && by_udp.iter().all(Result::is_ok);
+            let is_free = by_tcp.iter().all(Result::is_ok) && by_udp.iter().all(Result::is_ok);
             is_free.then_some(port)
         };
-        let port = wait_for("a free port", BOUND, || free(0))?;
+        let port = wait_for("a free port", BOUND, free)?;
         Ok(Self { net, port })
     }
 
@@ -235,7 +233,7 @@ fn at_sign(address: SocketAddr) -> String {
 pub(crate) fn dig(server: SocketAddr, name: &str, kind: &str) -> Result<Vec<String>> {
     let (host, port) = (format!("@{}", server.ip()), server.port().to_string());
     let mut command = Command::new("dig");
-    command.args([&host, "-p", &port, "+short", "+tries=1", "+time=1", "+norecurse"]);
+    command.args([&host, "-p", &port, "+short", "+tries=3", "+time=5", "+norecurse"]);
     let output = command.args([name, kind]).output().context("dig is missing")?;
     ensure!(output.status.success(), "dig: {output:?}");
     let text = String::from_utf8(output.stdout)?;

@@ -19,7 +19,7 @@ use gantry_certs::{
 use gantry_store::CertificateRecord;
 use http::Response;
 use rustls::server::ProducesTickets as _;
-use tokio::task::JoinSet;
+use tokio::{sync::Semaphore, task::JoinSet};
 
 use crate::{
     bench::{BOUND, DOMAIN, Edge, Edges, Fate, NEW_ORDER, Wire, World},
@@ -297,9 +297,14 @@ async fn records_that_cannot_be_removed_hold_nothing_up_and_go_later() -> Result
 async fn killed_at_any_step_an_order_goes_on() -> Result<()> {
     let world = Arc::new(World::new()?);
     let mut steps = JoinSet::new();
+    // So many at a time as find time within what each of them may take.
+    let places = Arc::new(Semaphore::new(8));
     for (step, heard) in (1..=24).flat_map(|step| [(step, false), (step, true)]) {
-        let world = Arc::clone(&world);
-        steps.spawn(async move { killed_at(&world, step, heard).await });
+        let (world, places) = (Arc::clone(&world), Arc::clone(&places));
+        steps.spawn(async move {
+            let _place = places.acquire().await?;
+            killed_at(&world, step, heard).await
+        });
     }
     let mut killed = 0;
     while let Some(step) = steps.join_next().await {

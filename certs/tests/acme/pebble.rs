@@ -2,9 +2,14 @@
 
 use std::{
     fs::{self, File},
+    hash::{BuildHasher as _, Hasher as _, RandomState},
     net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::{
+        LazyLock,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -35,7 +40,7 @@ pub(crate) struct Setup {
 impl Setup {
     pub(crate) fn new(dns: SocketAddr) -> Result<Self> {
         let days_90 = Duration::from_hours(90 * 24);
-        let (http, tls) = free_ports()?;
+        let (http, tls) = (free_port()?, free_port()?);
         Ok(Self { dns, http, tls, external: None, life: days_90 })
     }
 }
@@ -55,7 +60,7 @@ impl Pebble {
     pub(crate) fn start(setup: &Setup) -> Result<Self> {
         let dir = tempfile::tempdir()?;
         let roots = certify(&dir)?;
-        let (port, management) = free_ports()?;
+        let (port, management) = (free_port()?, free_port()?);
         let path = |name: &str| dir.path().join(name);
         let mut config = json!({
             "listenAddress": format!("127.0.0.1:{port}"),
@@ -179,13 +184,14 @@ pub(crate) fn certify(dir: &TempDir) -> Result<PathBuf> {
     Ok(roots)
 }
 
-/// Two ports that nobody listens on now, and not the same one twice.
-fn free_ports() -> Result<(u16, u16)> {
-    let (one, other) = (TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?);
-    Ok((one.local_addr()?.port(), other.local_addr()?.port()))
-}
-
-/// A port that nobody listens on now.
+/// A port that nobody listens on now, and none of those that the kernel gives to whoever asks for any; another one
+/// each time.
 pub(crate) fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+    static NEXT: LazyLock<AtomicU64> =
+        LazyLock::new(|| AtomicU64::new(RandomState::new().build_hasher().finish() / 2));
+    let found = (0..1000).find_map(|_| {
+        let port = u16::try_from(10_000 + NEXT.fetch_add(1, Ordering::Relaxed) % 20_000).ok()?;
+        TcpListener::bind(("127.0.0.1", port)).is_ok().then_some(port)
+    });
+    found.context("no port is free")
 }

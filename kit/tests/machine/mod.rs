@@ -77,8 +77,9 @@ pub(crate) async fn run(image: &str, number: u8, test: impl AsyncFn(&Machine)) {
         cgroup: format!("gantrykit{number}_{pid}"),
         network: NetworkConfig {
             bridge: format!("gk{number}_{pid}"),
+            // Not of the ranges that tests beside it use.
             subnet: Ipv4Net::new_assert(
-                Ipv4Addr::new(10, 64 + number, pid.to_le_bytes()[0], 0),
+                Ipv4Addr::new(10, 40 + number, pid.to_le_bytes()[0], 0),
                 24,
             ),
             ..NetworkConfig::default()

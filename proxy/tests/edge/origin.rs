@@ -8,6 +8,7 @@ use std::{
         Arc, Condvar, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
+    thread::JoinHandle,
     time::Duration,
 };
 
@@ -53,6 +54,8 @@ struct Shared {
 pub(crate) struct Origin {
     address: SocketAddr,
     shared: Arc<Shared>,
+    /// Accepts; gone when it is dropped.
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Origin {
@@ -72,7 +75,7 @@ impl Origin {
             answer: Box::new(answer),
         });
         let accepting = Arc::clone(&shared);
-        std::thread::spawn(move || {
+        let thread = std::thread::spawn(move || {
             for stream in listener.incoming() {
                 if accepting.stopped.load(Ordering::SeqCst) {
                     return;
@@ -86,7 +89,7 @@ impl Origin {
                 });
             }
         });
-        Self { address, shared }
+        Self { address, shared, thread: Some(thread) }
     }
 
     /// Answers 200 with a small text.
@@ -128,7 +131,7 @@ impl Origin {
         let (seen, waited) = self
             .shared
             .changed
-            .wait_timeout_while(seen, Duration::from_secs(10), |seen| !done(&self.shared, seen))
+            .wait_timeout_while(seen, Duration::from_secs(30), |seen| !done(&self.shared, seen))
             .unwrap();
         drop(seen);
         assert!(!waited.timed_out(), "the container did not see what was expected");
@@ -138,8 +141,12 @@ impl Origin {
 impl Drop for Origin {
     fn drop(&mut self) {
         self.shared.stopped.store(true, Ordering::SeqCst);
-        // Wakes the accept loop, which then ends and frees the address.
-        drop(TcpStream::connect(self.address));
+        // Wakes the accept loop, which then ends and frees the address: the next one may want it at once.
+        if TcpStream::connect(self.address).is_ok()
+            && let Some(thread) = self.thread.take()
+        {
+            drop(thread.join());
+        }
     }
 }
 

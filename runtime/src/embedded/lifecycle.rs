@@ -94,6 +94,13 @@ impl Inner {
         (lives && !self.runc.waits(id)).then_some(run)
     }
 
+    /// Whether it is frozen. One that is held still for a copy was not paused, and nobody is to resume it.
+    fn is_paused(&self, id: ContainerId) -> bool {
+        let is_frozen = || self.cgroups.is_frozen(id);
+        // Again at last, since a copy may have ended between the first two.
+        is_frozen() && !self.held.holds(id) && is_frozen()
+    }
+
     /// The container as it is now.
     pub(super) fn observed(&self, id: ContainerId) -> Option<Observed> {
         let home = self.disk.home(id);
@@ -103,8 +110,7 @@ impl Inner {
             Some(run) if run.boot_id != self.boot_id || !run.init.is_alive() => State::Stopped,
             // Its start was cut off, or goes on right now.
             Some(_) if self.runc.waits(id) => State::Created,
-            // One that is held still for a copy was not paused, and nobody is to resume it.
-            Some(_) if self.cgroups.is_frozen(id) && !self.held.holds(id) => State::Paused,
+            Some(_) if self.is_paused(id) => State::Paused,
             Some(_) => State::Running,
         };
         Some(Observed { id, state, address: Some(record.address.into()) })

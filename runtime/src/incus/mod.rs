@@ -531,12 +531,25 @@ impl Runtime for Incus {
 
     async fn list(&self) -> Result<Vec<Observed>> {
         self.inner.network.restore().await;
-        let list = self.inner.list().await?;
-        Ok(list.into_iter().map(|observed| self.inner.told(observed)).collect())
+        let mut look = self.inner.held.look();
+        loop {
+            let list = self.inner.list().await?;
+            let list = list.into_iter().map(|observed| self.inner.told(observed)).collect();
+            if look.counts() {
+                return Ok(list);
+            }
+        }
     }
 
     async fn observe(&self, id: ContainerId) -> Result<Option<Observed>> {
-        Ok(self.inner.observed(id).await?.map(|observed| self.inner.told(observed)))
+        let mut look = self.inner.held.look();
+        loop {
+            let observed = self.inner.observed(id).await?;
+            let observed = observed.map(|observed| self.inner.told(observed));
+            if look.counts() {
+                return Ok(observed);
+            }
+        }
     }
 
     async fn exec(&self, id: ContainerId, command: &Exec) -> Result<ExecOutput> {

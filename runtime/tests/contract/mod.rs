@@ -542,12 +542,21 @@ pub(crate) async fn copies_need_a_source_that_exists(host: &mut impl Host) {
 }
 
 /// Waits for a predicate, asking again and again without a fixed sleep.
-pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+pub(crate) async fn until(what: &str, holds: impl AsyncFnMut() -> bool) {
+    until_within(BOUND, what, holds).await;
+}
+
+/// The same for what may take long.
+pub(crate) async fn until_within(
+    bound: Duration,
+    what: &str,
+    mut holds: impl AsyncFnMut() -> bool,
+) {
     let wait = async {
         let mut tick = tokio::time::interval(Duration::from_millis(20));
         while !holds().await {
             tick.tick().await;
         }
     };
-    timeout(BOUND, wait).await.unwrap_or_else(|_| panic!("never: {what}"));
+    timeout(bound, wait).await.unwrap_or_else(|_| panic!("never: {what}"));
 }

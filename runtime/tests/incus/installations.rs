@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::io::AsyncReadExt as _;
 
 use crate::{
-    contract::{Host as _, id, order, state, until},
+    contract::{Host as _, id, order, state, until, until_within},
     machine::Machine,
     sessions,
 };
@@ -173,6 +173,9 @@ fn is_there(machine: &Machine, name: &str) -> bool {
     names.any(|url| url.contains(name))
 }
 
+/// How long Incus may take to end copies of so many files, which nothing ends before, and to remove them.
+const REMOVED: Duration = Duration::from_mins(5);
+
 /// Incus copies so many files for some seconds, and nothing ends it before.
 pub(crate) async fn a_copy_that_gives_way_leaves_nothing(machine: &mut Machine) {
     let (runtime, one, two) = (machine.runtime(), order(machine, 1), order(machine, 2));
@@ -189,7 +192,7 @@ pub(crate) async fn a_copy_that_gives_way_leaves_nothing(machine: &mut Machine) 
     stopped.unwrap();
     assert_eq!(state(&runtime, one.id).await, Some(State::Stopped));
     assert_eq!(state(&runtime, two.id).await, None);
-    until("its half is removed", async || !is_there(machine, &half)).await;
+    until_within(REMOVED, "its half is removed", async || !is_there(machine, &half)).await;
 
     // The same for an archive; and at once again, however far Incus is with what was given up.
     let (exported, stopped) = tokio::join!(runtime.export(source), async {
@@ -208,12 +211,13 @@ pub(crate) async fn a_copy_that_gives_way_leaves_nothing(machine: &mut Machine) 
         // It had just ended.
         Ok(()) => {}
         Err(Error::GivenUp { .. }) => {
-            until("its half is removed again", async || !is_there(machine, &half)).await;
+            until_within(REMOVED, "its half is removed again", async || !is_there(machine, &half))
+                .await;
             runtime.ensure_copied(&two, source).await.unwrap();
         }
         Err(error) => panic!("{}", gantry_model::Chain(&error)),
     }
-    until("nothing else is left", async || of_archives(machine).is_empty()).await;
+    until_within(REMOVED, "nothing else is left", async || of_archives(machine).is_empty()).await;
     runtime.ensure_running(&two).await.unwrap();
     assert_eq!(machine.shell(2, "ls /many | grep -c .").await, "50000");
 }

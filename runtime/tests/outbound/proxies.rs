@@ -93,7 +93,10 @@ pub(crate) async fn tcp_and_names_leave_through_the_proxy_of_the_owner_only(mach
     until("its server answers the edge", async || fetch(address).await.is_some()).await;
 
     // The proxy ends both ways when one of them has ended.
-    let dial = format!("sleep 0.5 | nc -w 3 {own} 9000");
+    let dial = format!(
+        "rm -f /got /over; until [ -s /got ] || [ -e /over ]; do sleep 0.1; done \
+         | {{ nc -w 3 {own} 9000 >/got; touch /over; }}; cat /got"
+    );
     let carried = format!("seen from {own}");
     assert_eq!(machine.shell(1, &dial).await, carried, "the proxy connects, not the host");
     let looked = machine.shell(1, &format!("nslookup carried.example {own}")).await;

@@ -25,12 +25,15 @@ def connect():
     return transport
 
 
-def run(transport, command):
+def run(transport, command, is_left=False):
+    """What a command says; the server is left to close its channel, or not."""
     channel = transport.open_session(timeout=30)
     channel.settimeout(30)
     channel.exec_command(command)
     said = channel.makefile("rb").read().decode()
     assert channel.recv_exit_status() == 0
+    if is_left:
+        assert settles(lambda: channel.closed)
     channel.close()
     return said
 
@@ -231,7 +234,7 @@ def worn():
     shell.settimeout(30)
     shell.exec_command("cat")
     for number in range(8):
-        assert run(transport, f"echo {number}") == f"{number}\n"
+        assert run(transport, f"echo {number}", is_left=True) == f"{number}\n"
     say("another", refused(transport, "session"))
     shell.sendall(b"still")
     say("shell", shell.recv(100).decode())

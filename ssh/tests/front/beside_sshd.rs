@@ -302,14 +302,14 @@ async fn keys_are_exchanged_anew_while_octets_go_both_ways() {
 #[tokio::test(flavor = "multi_thread")]
 async fn whether_it_is_alive_is_answered() {
     let beside = Beside::new().await;
-    let options = ["-oServerAliveInterval=1", "-oServerAliveCountMax=1"];
-    let case = Case { options: &options, command: b"sleep 3.2; echo alive", ..Case::default() };
+    let options = ["-oServerAliveInterval=1", "-oServerAliveCountMax=3"];
+    let case = Case { options: &options, command: b"sleep 5.2; echo alive", ..Case::default() };
     let both = beside.both(&case).await;
     same("keepalives", &both);
     assert_eq!(both[0].stdout, b"alive\n");
     // Without a command, a connection stays until its client ends it.
     let mut idle = beside.ssh("gantry", &["-N", options[0], options[1]]).spawn().unwrap();
-    let stays = tokio::time::timeout(Duration::from_millis(2500), idle.wait()).await;
+    let stays = tokio::time::timeout(Duration::from_millis(5500), idle.wait()).await;
     assert!(stays.is_err(), "{stays:?}");
     idle.kill().await.unwrap();
     assert_eq!(

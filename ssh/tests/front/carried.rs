@@ -93,7 +93,7 @@ fn through(bed: &Bed, port: u16, command: &str) -> Command {
 /// What comes until the end; nothing if it does not end.
 async fn rest(stream: &mut TcpStream) -> Option<Vec<u8>> {
     let mut came = Vec::new();
-    let read = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut came)).await;
+    let read = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut came)).await;
     read.ok().map(|read| {
         // A reset is an end as well.
         read.unwrap_or_default();
@@ -125,7 +125,8 @@ async fn a_session_is_that_of_the_client_whom_the_balancer_names() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_balancer_that_is_silent_is_a_stranger_like_any_other() {
-    let grace = Duration::from_millis(500);
+    // Long enough for a client that logs in on a busy machine.
+    let grace = Duration::from_secs(5);
     let bed = bed(Limits { grace, strangers: 3, ..Limits::default() }).await;
     let mut silent = connect(&bed).await;
     let mut slow = connect(&bed).await;

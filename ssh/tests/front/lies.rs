@@ -7,7 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
@@ -157,7 +157,13 @@ async fn helpers_that_lie_harm_no_other_container() {
             let mut ssh = bed.client("ssh", "-p", &bed.path("liar"), options);
             ssh.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
         });
-        // What they are told does not matter, nor whether they are told anything.
+        // What they are told does not matter, nor whether they are told anything: a while after one of them has
+        // been let in, all leave.
+        let so_far = begun.load(Ordering::Relaxed);
+        let until = Instant::now() + PATIENCE;
+        while begun.load(Ordering::Relaxed) == so_far && Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
         for mut client in clients {
             if tokio::time::timeout(Duration::from_millis(60), client.wait()).await.is_err() {
                 client.kill().await.unwrap();

@@ -1,6 +1,10 @@
 //! One connection of OpenSSH's client that carries channels of other calls of it, and what it forwards.
 
-use std::{net::SocketAddr, process::Stdio};
+use std::{
+    hash::{BuildHasher as _, Hasher as _, RandomState},
+    net::SocketAddr,
+    process::Stdio,
+};
 
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
@@ -65,9 +69,15 @@ impl<'a> Master<'a> {
     }
 }
 
-/// A port that nobody has at the moment.
+/// A port that nobody has at the moment, and none of those that the kernel gives to whoever asks for any.
 pub(crate) async fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port()
+    loop {
+        let chance = RandomState::new().build_hasher().finish();
+        let port = 10_000 + u16::try_from(chance % 20_000).unwrap();
+        if TcpListener::bind(("127.0.0.1", port)).await.is_ok() {
+            return port;
+        }
+    }
 }
 
 /// Answers each connection, once all that was sent has come, with that.

@@ -18,8 +18,6 @@ use crate::{
     master::{Master, ask, echo_tcp, free_port},
 };
 
-/// An interactive shell answers within this time.
-const PROMPT: Duration = Duration::from_secs(1);
 const MEMORY: usize = 64 << 20;
 
 struct Shell {
@@ -39,9 +37,8 @@ impl Shell {
         shell
     }
 
-    /// How long an answer took.
-    async fn ask(&mut self, word: &str) -> Duration {
-        let began = Instant::now();
+    /// Asks, and waits for the answer.
+    async fn ask(&mut self, word: &str) {
         // The shell joins it, so that no echo looks like the answer.
         let line = format!("echo '<'{word}'>'\n");
         self.stdin.write_all(line.as_bytes()).await.unwrap();
@@ -54,7 +51,6 @@ impl Shell {
             assert!(read > 0, "{}", String::from_utf8_lossy(&said));
             said.extend_from_slice(&buffer[..read]);
         }
-        began.elapsed()
     }
 
     async fn end(mut self) {
@@ -65,7 +61,10 @@ impl Shell {
 
 /// Pushes at a command that reads nothing, until nothing more goes.
 async fn stall(master: &Master<'_>) -> (Child, ChildStdin) {
-    let mut child = master.run("exec sleep 600").stdin(Stdio::piped()).spawn().unwrap();
+    let mut command = master.run("echo in; exec sleep 600");
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    // Nothing goes before it has begun.
+    child.stdout.as_mut().unwrap().read_exact(&mut [0; 3]).await.unwrap();
     let mut stdin = child.stdin.take().unwrap();
     let chunk = vec![0; 1 << 16];
     let mut pushed = 0;
@@ -89,8 +88,7 @@ async fn destinations_that_do_not_answer_hold_up_nothing() {
         waiting.push(socks(proxy, "127.0.0.1", hole.port()).await);
     }
     for n in 0..10 {
-        let took = shell.ask(&n.to_string()).await;
-        assert!(took < PROMPT, "{took:?}");
+        shell.ask(&n.to_string()).await;
     }
     let echo = echo_tcp("127.0.0.1:0").await;
     let mut other = socks(proxy, "127.0.0.1", echo.port()).await;
@@ -182,10 +180,11 @@ async fn uploads_a_forward_and_a_shell_go_on_beside_a_channel_that_stands_still(
     uploads.spawn(async move {
         ask(UnixStream::connect(local).await.unwrap(), &forwarded).await;
     });
-    let (mut slowest, mut most) = (Duration::ZERO, 0);
+    let (mut answers, mut most) = (0, 0);
     let began = Instant::now();
     while !uploads.is_empty() {
-        slowest = slowest.max(shell.ask("there").await);
+        shell.ask("there").await;
+        answers += 1;
         most = most.max(resident().saturating_sub(before));
         let next = uploads.join_next();
         if let Ok(Some(ended)) = tokio::time::timeout(Duration::from_millis(50), next).await {
@@ -193,7 +192,8 @@ async fn uploads_a_forward_and_a_shell_go_on_beside_a_channel_that_stands_still(
         }
         assert!(began.elapsed() < PATIENCE, "{} go on", uploads.len());
     }
-    assert!(slowest < PROMPT, "{slowest:?}");
+    // The shell was answered all the time, and not when the uploads had ended.
+    assert!(answers > 10, "{answers}");
     // The echo lies in this process, too.
     assert!(most < MEMORY + LEN, "{most}");
     shell.end().await;
@@ -219,8 +219,7 @@ async fn a_shell_goes_on_beside_eight_channels_that_stand_still() {
         children.push(child);
     }
     for n in 0..20 {
-        let took = shell.ask(&n.to_string()).await;
-        assert!(took < PROMPT, "{took:?}");
+        shell.ask(&n.to_string()).await;
     }
     let grown = resident().saturating_sub(before);
     assert!(grown < 2 * MEMORY, "{grown}");
@@ -242,8 +241,7 @@ async fn output_that_nobody_takes_holds_up_no_other_channel() {
     let mut line = [0; 3];
     stalled.stdout.as_mut().unwrap().read_exact(&mut line).await.unwrap();
     for n in 0..20 {
-        let took = shell.ask(&n.to_string()).await;
-        assert!(took < PROMPT, "{took:?}");
+        shell.ask(&n.to_string()).await;
     }
     let much = master.run("head -c 50M /dev/zero").stdout(Stdio::piped()).spawn().unwrap();
     let much = tokio::time::timeout(PATIENCE, much.wait_with_output()).await.unwrap().unwrap();
