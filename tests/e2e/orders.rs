@@ -11,7 +11,7 @@ use crate::{
     certs::run,
     knot::{Key, Knot, Place},
     pebble::{Pebble, Setup, free_port},
-    wait_until,
+    wait_for, wait_until,
 };
 
 /// Steps that every order has: those that change something at the CA, and others.
@@ -85,15 +85,27 @@ fn relay(gantry: &Gantry, pebble: &Pebble, listen: u16) -> Result<Foreign> {
     Ok(relay)
 }
 
+fn store(gantry: &Gantry) -> String {
+    gantry.state().join("store.db").display().to_string()
+}
+
 /// Writes to the store past Gantry.
 fn change(gantry: &Gantry, relay: &mut Foreign, statements: &str) -> Result<()> {
-    relay.tell(&format!("sql {} {statements}", gantry.state().join("store.db").display()))?;
+    relay.tell(&format!("sql {} {statements}", store(gantry)))?;
     relay.says("changed")
 }
 
 /// An order that cannot be read is told, and tried seldom; a renewal by hand orders anew.
 fn damaged(gantry: &mut Gantry, relay: &mut Foreign) -> Result<()> {
     gantry.wait_ready()?;
+    // What is left of the last one is removed a while after its certificate is shown.
+    let count = format!("ask {} SELECT count(*) FROM acme_orders", store(gantry));
+    wait_for("the order is over", Duration::from_mins(1), || {
+        relay
+            .tell(&count)
+            .and_then(|()| relay.line())
+            .map_or_else(|error| Some(Err(error)), |left| (left == "0").then_some(Ok(())))
+    })??;
     let state = gantry.state().display().to_string();
     let listed = || gantry.json(&["certs", "list", DOMAIN, "--state", &state]);
     let entry = |list: &Value| {

@@ -9,7 +9,8 @@ reads is the same in both cases, and is cut once. Says
 `ready` at first, and `issued` once a certificate has been carried through.
 
 `orders` has it say the new orders that the CA has taken, in JSON: the names of each, and whether its answer was
-carried back. `sql STORE STATEMENTS` changes a store, and has it say `changed`.
+carried back. `sql STORE STATEMENTS` changes a store, and has it say `changed`; `ask STORE QUERY` has it say the one
+value that is asked for.
 """
 
 import base64
@@ -131,3 +132,8 @@ for line in sys.stdin:
         store.executescript(f"BEGIN IMMEDIATE; {statements}; COMMIT;")
         store.close()
         say("changed")
+    if line.startswith("ask "):
+        _, path, query = line.split(" ", 2)
+        store = sqlite3.connect(path, timeout=20)
+        say(store.execute(query).fetchone()[0])
+        store.close()

@@ -85,7 +85,7 @@ async fn a_repeated_post_with_one_idempotency_key_is_carried_out_once() {
 async fn a_client_that_lost_its_connection_finds_its_answer_when_it_comes_back() {
     let lab = Lab::start().await;
     let (token, project) = lab.alice().await;
-    lab.world.delay(Call::Create, Duration::from_millis(300));
+    lab.world.delay(Call::Create, Duration::from_secs(2));
     let path = format!("/api/v1/projects/{project}/containers?wait=running&timeout=20");
     let body = json!({ "server_id": lab.server.to_string() });
     let ask = Ask::new("POST", &path).by(&token).body(&body).header("idempotency-key", "lost");

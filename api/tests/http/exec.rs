@@ -221,7 +221,7 @@ async fn a_command_is_run_and_answered() {
 async fn how_a_command_has_ended_is_told_even_if_it_leaves_others_that_go_on() {
     let scene = Scene::set().await;
     let mut short = sh("yes & exit 3");
-    short["timeout_seconds"] = json!(1);
+    short["timeout_seconds"] = json!(5);
     let others = "command=sh&command=-c&command=while+:;+do+echo;+sleep+0.1;+done+%26+exit+5";
     let session =
         async { Client::open(&scene, &scene.token, V5, others).await.hears().await.outcome() };

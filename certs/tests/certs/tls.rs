@@ -223,7 +223,7 @@ impl Drop for Server {
 }
 
 fn answer(mut socket: TcpStream, config: Arc<ServerConfig>) -> io::Result<()> {
-    socket.set_read_timeout(Some(Duration::from_secs(5)))?;
+    socket.set_read_timeout(Some(Duration::from_secs(30)))?;
     let mut tls = ServerConnection::new(config).map_err(io::Error::other)?;
     let mut stream = Stream::new(&mut tls, &mut socket);
     let mut head = Vec::new();

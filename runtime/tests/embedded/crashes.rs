@@ -75,6 +75,8 @@ pub(crate) async fn calls_of_a_killed_runtime_are_ended(machine: &mut Machine) {
 pub(crate) async fn an_init_that_ends_alone_is_told_and_can_start_again(machine: &mut Machine) {
     let order = order(machine, 1);
     machine.runtime().ensure_running(&order).await.unwrap();
+    // It hears signals from then on.
+    machine.settle(order.id).await;
     let runtime = machine.restart().await;
     let mut exits = runtime.exits();
     machine.shell(1, "kill -TERM 1").await;
