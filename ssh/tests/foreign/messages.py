@@ -168,7 +168,10 @@ def strangers():
     ):
         raw = Raw()
         raw.send(kind, *fields)
-        raw.send(GLOBAL, "keepalive@openssh.com", True)
+        try:
+            raw.send(GLOBAL, "keepalive@openssh.com", True)
+        except (OSError, EOFError):
+            pass  # It may have been ended by then.
         told = raw.next(81, 82)
         say(kind, "ended" if told is None else "goes on")
         raw.close()
