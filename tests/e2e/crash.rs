@@ -170,7 +170,7 @@ fn kill_under_load(gantry: &mut Gantry, containers: &[Container]) -> Result<Vec<
             }
             acknowledged
         });
-        let flowing = wait_until("requests flow", Duration::from_mins(1), || {
+        let flowing = wait_until("requests flow", Duration::from_secs(30), || {
             fetched.load(Ordering::SeqCst) >= 40
         });
         let killed = gantry.kill();

@@ -174,9 +174,9 @@ fn sessions(gantry: &mut Gantry, one: &Container) -> Result<()> {
     }
     client.tell("again")?;
     client.says("in")?;
+    let begun = Instant::now();
     let id = made["id"].as_str().context("an id")?;
     ensure!(gantry.cli(&["--yes", "tokens", "delete", id])?.status.success(), "it is deleted");
-    let begun = Instant::now();
     let said = client.line()?;
     let took = begun.elapsed();
     ensure!(said.contains("Invalid authentication token") && took < FOLLOWS, "{took:?}: {said}");

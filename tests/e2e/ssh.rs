@@ -15,8 +15,6 @@ mod inside;
 
 /// Sessions follow what happens to their container within this time.
 const FOLLOWS: Duration = Duration::from_secs(5);
-/// What is only waited for has time.
-const SOON: Duration = Duration::from_mins(1);
 
 fn give(gantry: &Gantry, container: &Container, key: Option<&SshKey>) -> anyhow::Result<()> {
     let line = key.map_or("null", |key| key.line.as_str());
@@ -114,7 +112,7 @@ fn switched_off(
     drop(shell.stdin.take());
     ensure!(shell.wait()?.success(), "the shell has stayed");
     switch("on")?;
-    gantry_tests::wait_until("it forwards again", SOON, || {
+    gantry_tests::wait_until("it forwards again", FOLLOWS, || {
         let mut client = ssh.client("ssh", key);
         client.args(["-W", "127.0.0.1:9"]).arg(ssh.destination());
         let refused = client.stdin(Stdio::null()).output();
@@ -164,7 +162,7 @@ fn the_walk(gantry: &mut Gantry) -> anyhow::Result<()> {
     // Variables of the container.
     let set = gantry.cli(&["containers", "env", "set", &one.id, "GREETING=hello there"])?;
     ensure!(set.status.success(), "{set:?}");
-    gantry_tests::wait_until("new sessions have the variable", SOON, || {
+    gantry_tests::wait_until("new sessions have the variable", FOLLOWS, || {
         ssh.text(&first, "echo $GREETING").is_ok_and(|said| said == "hello there\n")
     })?;
 
@@ -199,7 +197,7 @@ fn the_walk(gantry: &mut Gantry) -> anyhow::Result<()> {
     let woken = gantry.cli(&["edge", &two.id, "--wake", "authed"])?;
     ensure!(woken.status.success(), "{woken:?}");
     let wakes = || name(&first).is_ok_and(|said| said == "root\ntwo\n");
-    gantry_tests::wait_until("its key wakes it", SOON, wakes)?;
+    gantry_tests::wait_until("its key wakes it", FOLLOWS, wakes)?;
 
     inside::ends_with(gantry, &ssh, &first, &["delete", &two.id, "--yes", "--wait"])?;
     ensure!(ssh.run(&first, "true")?.status.code() == Some(255), "its container is gone");

@@ -11,7 +11,7 @@ use gantry_tests::{Machine, repository, wait_for};
 
 const BOUND: Duration = Duration::from_mins(1);
 const URL: &str = "https://api.gantry.localhost/api/v1/health";
-const CURL: &str = "curl --silent --show-error --fail --max-time 120 --output /dev/null \
+const CURL: &str = "curl --silent --show-error --fail --max-time 20 --output /dev/null \
     --cacert /var/lib/gantry/ca/ca.pem --resolve api.gantry.localhost:443:127.0.0.1";
 
 /// Asks again and again, each time by a connection of its own, until it is told that it is enough.
@@ -139,7 +139,7 @@ fn systemd_keeps_the_ports_open_over_a_restart_and_a_crash() -> Result<()> {
     let state = machine.output(&["systemctl", "is-active", "gantry.service"])?;
     ensure!(state.stdout.trim_ascii() == b"inactive", "{state:?}");
     // Its certificate authority is there only after the first start.
-    machine.run(&["sh", "-c", "curl --silent --max-time 120 --insecure https://127.0.0.1 || :"])?;
+    machine.run(&["sh", "-c", "curl --silent --max-time 20 --insecure https://127.0.0.1 || :"])?;
     let load = Load::begin(&machine)?;
     machine.run(&["systemctl", "restart", "gantry"])?;
     reload(&machine)?;

@@ -61,7 +61,7 @@ impl Counter {
     /// How the session has ended, which must be soon.
     fn ended(&mut self) -> Result<ExitStatus> {
         let ended = || self.client.try_wait().ok().flatten();
-        wait_for("the session ends", Duration::from_mins(1), ended)
+        wait_for("the session ends", Duration::from_secs(5), ended)
     }
 
     pub(crate) fn count(&mut self) -> Result<()> {
@@ -126,7 +126,7 @@ fn refused(gantry: &mut Gantry) -> Result<String> {
     let said = String::from_utf8_lossy(&stderr).into_owned();
     ensure!(status.code() == Some(1), "{status}: {said}");
     ensure!(gantry.run_pid()? == pid && gantry.pid()? == pid, "it goes on: {said}");
-    gantry.wait_200("https://api.gantry.localhost:8443/openapi.json", Duration::from_mins(1))?;
+    gantry.wait_200("https://api.gantry.localhost:8443/openapi.json", Duration::from_secs(5))?;
     Ok(said)
 }
 

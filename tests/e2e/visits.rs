@@ -20,7 +20,7 @@ const BALANCER: &str = "127.77.181.4";
 const OFFICE: &str = "127.77.181.9";
 const ELSEWHERE: &str = "127.77.181.10";
 /// Events are written a little later.
-const FOLLOWS: Duration = Duration::from_mins(1);
+const FOLLOWS: Duration = Duration::from_secs(5);
 
 /// Ends with the test.
 struct Ending(Child);

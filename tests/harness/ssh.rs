@@ -54,7 +54,7 @@ impl Ssh {
     /// caller's.
     pub fn client(&self, program: &str, key: &SshKey) -> Command {
         let mut client = Command::new("timeout");
-        client.args(["600", program, "-F", "none"]);
+        client.args(["60", program, "-F", "none"]);
         for option in self.options() {
             client.arg("-o").arg(option);
         }

@@ -99,14 +99,14 @@ impl Gantry {
         }
         // Those before end with the last one; one that does not must not outlive the test.
         for pid in std::mem::take(&mut self.before.others) {
-            let bound = Duration::from_mins(1);
+            let bound = Duration::from_secs(10);
             if wait_until("it ends", bound, || has_ended(pid)).is_err() {
                 drop(signal("KILL", pid));
             }
         }
         if let Some(mut child) = self.before.child.take() {
             let ended =
-                wait_for("it ends", Duration::from_mins(1), || child.try_wait().ok().flatten());
+                wait_for("it ends", Duration::from_secs(10), || child.try_wait().ok().flatten());
             if ended.is_err() {
                 drop(child.kill());
                 drop(child.wait());

@@ -442,7 +442,7 @@ impl Bed {
 
     /// Reads a metric again and again until it is right.
     fn wait_metric_until(&self, name: &str, is_right: impl Fn(f64) -> bool) {
-        let end = Instant::now() + Duration::from_secs(30);
+        let end = Instant::now() + Duration::from_secs(10);
         loop {
             let value = self.metric(name);
             if is_right(value) {

@@ -234,7 +234,7 @@ impl Client {
                     std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut
                 ) =>
             {
-                panic!("nothing came for 30 s; so far {:?}", self.left())
+                panic!("nothing came for 10 s; so far {:?}", self.left())
             }
             // A reset or a TLS connection that was cut.
             Err(_) => false,
@@ -247,8 +247,8 @@ fn tcp(address: SocketAddr) -> TcpStream {
 }
 
 fn patient(tcp: TcpStream) -> TcpStream {
-    tcp.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-    tcp.set_write_timeout(Some(Duration::from_secs(30))).unwrap();
+    tcp.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    tcp.set_write_timeout(Some(Duration::from_secs(10))).unwrap();
     tcp.set_nodelay(true).unwrap();
     tcp
 }

@@ -131,7 +131,7 @@ impl Origin {
         let (seen, waited) = self
             .shared
             .changed
-            .wait_timeout_while(seen, Duration::from_secs(30), |seen| !done(&self.shared, seen))
+            .wait_timeout_while(seen, Duration::from_secs(10), |seen| !done(&self.shared, seen))
             .unwrap();
         drop(seen);
         assert!(!waited.timed_out(), "the container did not see what was expected");

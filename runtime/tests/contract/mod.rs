@@ -26,7 +26,7 @@ pub(crate) use hosted::{
 };
 
 /// Longer than anything here may take.
-pub(crate) const BOUND: Duration = Duration::from_secs(20);
+const BOUND: Duration = Duration::from_secs(20);
 
 /// Every promise, by name; expanded to one test each by the backends.
 #[macro_export]

@@ -40,16 +40,11 @@ pub(crate) async fn commands_and_init_share_an_unprivileged_user_namespace(machi
 pub(crate) async fn a_container_starts_in_time(machine: &mut Machine) {
     let (runtime, order) = (machine.runtime(), order(machine, 1));
     runtime.ensure_created(&order).await.unwrap();
-    // The machine may have something else to do at one time, and not each time.
-    let mut fastest = Duration::MAX;
-    for _ in 0..3 {
-        let begin = std::time::Instant::now();
-        runtime.ensure_running(&order).await.unwrap();
-        fastest = fastest.min(begin.elapsed());
-        runtime.ensure_stopped(order.id, Duration::ZERO).await.unwrap();
-    }
-    eprintln!("a start took {} ms", fastest.as_millis());
-    assert!(fastest < Duration::from_secs(5), "{fastest:?}");
+    let begin = std::time::Instant::now();
+    runtime.ensure_running(&order).await.unwrap();
+    let took = begin.elapsed();
+    eprintln!("create and start took {} ms", took.as_millis());
+    assert!(took < Duration::from_secs(5), "{took:?}");
 }
 
 pub(crate) async fn a_container_knows_its_name_and_its_environment(machine: &mut Machine) {
@@ -193,7 +188,7 @@ pub(crate) async fn an_init_that_will_not_end_is_killed(machine: &mut Machine) {
         killed.unwrap();
         stopped.unwrap();
     };
-    timeout(Duration::from_mins(1), hurry).await.expect("both end");
+    timeout(Duration::from_secs(20), hurry).await.expect("both end");
     let observed = runtime.observe(order.id).await.unwrap().unwrap();
     assert_eq!(observed.state, State::Stopped);
 }

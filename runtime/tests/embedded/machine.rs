@@ -6,11 +6,10 @@ use std::{
     panic::AssertUnwindSafe,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Instant,
 };
 
 use futures_util::FutureExt as _;
-use gantry_model::{Chain, ContainerId, container::ImageName};
+use gantry_model::{ContainerId, container::ImageName};
 use gantry_runtime::{
     Error, Exec, Runtime,
     embedded::{Config, Embedded, NetworkConfig},
@@ -19,16 +18,11 @@ use ipnet::Ipv4Net;
 
 use crate::{
     busybox::{INIT_PIDS, tarball},
-    contract::{BOUND, Host, id, until},
+    contract::{Host, id, until},
 };
 
 /// A port of the host that containers may reach.
 pub(crate) const OPEN_PORT: u16 = 48_443;
-
-/// Whether a runtime cannot be opened because another one still has its directory.
-fn is_in_use(error: &Error) -> bool {
-    Chain(error).to_string().ends_with("another process uses it")
-}
 
 /// A host with one runtime on it.
 pub(crate) struct Machine {
@@ -45,14 +39,7 @@ impl Host for Machine {
 
     async fn restart(&mut self) -> Arc<dyn Runtime> {
         self.runtime = None;
-        let until = Instant::now() + BOUND;
-        let next = loop {
-            match Embedded::open(self.config.clone()).await {
-                // What the last one was at, such as a copy, may take longer than one waits for that.
-                Err(error) if is_in_use(&error) && Instant::now() < until => {}
-                opened => break opened.expect("the next one opens"),
-            }
-        };
+        let next = Embedded::open(self.config.clone()).await.expect("the next one opens");
         self.runtime = Some(Arc::new(next));
         self.runtime()
     }
@@ -135,7 +122,7 @@ async fn machine() -> Option<Machine> {
             eprintln!("\n*** NOT TESTED: {error} ***\n");
             None
         }
-        Err(error) => panic!("{}", Chain(&error)),
+        Err(error) => panic!("{}", gantry_model::Chain(&error)),
     }
 }
 

@@ -202,7 +202,7 @@ pub(crate) async fn the_place_of_sessions_is_out_of_reach(machine: &mut Machine)
     let door = names().into_iter().find(|entry| *entry != name && entry != "copy").unwrap();
     let come = |program: &str, user| Exec {
         user: ExecUser { uid: user, gid: user },
-        timeout: Duration::from_secs(20),
+        timeout: Duration::from_secs(5),
         ..Exec::new([format!("/dev/.gantry/{program}"), "serve".to_owned(), format!("/x/{door}")])
     };
     let elsewhere = runtime.exec(id(2), &come(&name, 0)).await.unwrap();

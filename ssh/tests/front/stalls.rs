@@ -18,6 +18,8 @@ use crate::{
     master::{Master, ask, echo_tcp, free_port},
 };
 
+/// An interactive shell answers within this time.
+const PROMPT: Duration = Duration::from_secs(1);
 const MEMORY: usize = 64 << 20;
 
 struct Shell {
@@ -37,8 +39,9 @@ impl Shell {
         shell
     }
 
-    /// Asks, and waits for the answer.
-    async fn ask(&mut self, word: &str) {
+    /// How long an answer took.
+    async fn ask(&mut self, word: &str) -> Duration {
+        let began = Instant::now();
         // The shell joins it, so that no echo looks like the answer.
         let line = format!("echo '<'{word}'>'\n");
         self.stdin.write_all(line.as_bytes()).await.unwrap();
@@ -51,6 +54,7 @@ impl Shell {
             assert!(read > 0, "{}", String::from_utf8_lossy(&said));
             said.extend_from_slice(&buffer[..read]);
         }
+        began.elapsed()
     }
 
     async fn end(mut self) {
@@ -88,7 +92,8 @@ async fn destinations_that_do_not_answer_hold_up_nothing() {
         waiting.push(socks(proxy, "127.0.0.1", hole.port()).await);
     }
     for n in 0..10 {
-        shell.ask(&n.to_string()).await;
+        let took = shell.ask(&n.to_string()).await;
+        assert!(took < PROMPT, "{took:?}");
     }
     let echo = echo_tcp("127.0.0.1:0").await;
     let mut other = socks(proxy, "127.0.0.1", echo.port()).await;
@@ -180,10 +185,10 @@ async fn uploads_a_forward_and_a_shell_go_on_beside_a_channel_that_stands_still(
     uploads.spawn(async move {
         ask(UnixStream::connect(local).await.unwrap(), &forwarded).await;
     });
-    let (mut answers, mut most) = (0, 0);
+    let (mut answers, mut slowest, mut most) = (0, Duration::ZERO, 0);
     let began = Instant::now();
     while !uploads.is_empty() {
-        shell.ask("there").await;
+        slowest = slowest.max(shell.ask("there").await);
         answers += 1;
         most = most.max(resident().saturating_sub(before));
         let next = uploads.join_next();
@@ -194,6 +199,7 @@ async fn uploads_a_forward_and_a_shell_go_on_beside_a_channel_that_stands_still(
     }
     // The shell was answered all the time, and not when the uploads had ended.
     assert!(answers > 10, "{answers}");
+    assert!(slowest < PROMPT, "{slowest:?}");
     // The echo lies in this process, too.
     assert!(most < MEMORY + LEN, "{most}");
     shell.end().await;
@@ -219,7 +225,8 @@ async fn a_shell_goes_on_beside_eight_channels_that_stand_still() {
         children.push(child);
     }
     for n in 0..20 {
-        shell.ask(&n.to_string()).await;
+        let took = shell.ask(&n.to_string()).await;
+        assert!(took < PROMPT, "{took:?}");
     }
     let grown = resident().saturating_sub(before);
     assert!(grown < 2 * MEMORY, "{grown}");
@@ -241,7 +248,8 @@ async fn output_that_nobody_takes_holds_up_no_other_channel() {
     let mut line = [0; 3];
     stalled.stdout.as_mut().unwrap().read_exact(&mut line).await.unwrap();
     for n in 0..20 {
-        shell.ask(&n.to_string()).await;
+        let took = shell.ask(&n.to_string()).await;
+        assert!(took < PROMPT, "{took:?}");
     }
     let much = master.run("head -c 50M /dev/zero").stdout(Stdio::piped()).spawn().unwrap();
     let much = tokio::time::timeout(PATIENCE, much.wait_with_output()).await.unwrap().unwrap();

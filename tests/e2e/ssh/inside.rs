@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use gantry_tests::{Gantry, Ssh, SshKey};
 
-use super::{FOLLOWS, SOON, ended, session};
+use super::{FOLLOWS, ended, session};
 
 /// Listens at a TCP port or a path that it chooses, says so, and sends back what one connection has sent,
 /// once that has ended.
@@ -231,7 +231,7 @@ fn agents(ssh: &Ssh, key: &SshKey) -> Result<()> {
 }
 
 fn asks_the_agent(ssh: &Ssh, key: &SshKey, socket: &Path) -> Result<()> {
-    gantry_tests::wait_until("the agent listens", SOON, || socket.exists())?;
+    gantry_tests::wait_until("the agent listens", FOLLOWS, || socket.exists())?;
     let mut add = Command::new("ssh-add");
     add.arg("-q").arg(&key.file).env("SSH_AUTH_SOCK", socket);
     ensure!(add.status()?.success(), "the agent has the key");
@@ -290,7 +290,7 @@ pub(super) fn ends_with(gantry: &Gantry, ssh: &Ssh, key: &SshKey, how: &[&str]) 
         .args(["-oExitOnForwardFailure=yes", "-NR", "/run/ends:127.0.0.1:9"])
         .arg(ssh.destination());
     let forward = client.stderr(Stdio::piped()).spawn()?;
-    gantry_tests::wait_until("it listens", SOON, || {
+    gantry_tests::wait_until("it listens", FOLLOWS, || {
         ssh.run(key, "test -S /run/ends").is_ok_and(|it| it.status.success())
     })?;
     let done = gantry.cli(&[&["containers"], how].concat())?;
